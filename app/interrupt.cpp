@@ -1,0 +1,39 @@
+#include "app/interrupt.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+namespace xlate {
+namespace {
+
+// A signal handler has no other way to reach the run.
+std::atomic<bool> stop{false};
+std::atomic<int> received{0};
+int wake[2] = {-1, -1};
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
+
+void handle(int signal) {
+  received = signal;
+  stop = true;
+  // Nothing could be done about a failure here; the flag is set.
+  [[maybe_unused]] const auto written = write(wake[1], "", 1);
+}
+
+}  // namespace
+
+void watch_signals() {
+  if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) wake[0] = wake[1] = -1;
+  struct sigaction action {};
+  action.sa_handler = handle;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);  // a second one finds the default: it kills
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+std::atomic<bool>& stop_flag() { return stop; }
+int signal_received() { return received; }
+int signal_fd() { return wake[0]; }
+
+}  // namespace xlate

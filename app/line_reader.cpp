@@ -1,0 +1,175 @@
+#include "app/line_reader.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "app/interrupt.h"
+#include "engine/error.h"
+#include "tokenization/utf8.h"
+
+namespace xlate {
+namespace {
+
+constexpr std::size_t kBlock = 256 * 1024;
+constexpr std::size_t kPackedBlock = 16 * 1024;  // can unpack to a thousand times as much
+
+bool is_packed(const std::string& path) { return path.size() > 3 && path.ends_with(".gz"); }
+
+// Unpacks one gzip file, of one member or several.
+class Inflater {
+ public:
+  Inflater() {
+    if (inflateInit2(&stream_, 15 + 16) != Z_OK) fail("zlib: out of memory");
+  }
+  ~Inflater() { inflateEnd(&stream_); }
+  Inflater(const Inflater&) = delete;
+  Inflater& operator=(const Inflater&) = delete;
+
+  void unpack(const std::string& name, char* data, std::size_t bytes, std::string& out) {
+    stream_.next_in = reinterpret_cast<Bytef*>(data);
+    stream_.avail_in = static_cast<uInt>(bytes);
+    char block[kBlock];
+    while (stream_.avail_in > 0) {
+      if (ended_ && inflateReset(&stream_) != Z_OK) fail("{}: zlib cannot go on", name);
+      ended_ = false;
+      stream_.next_out = reinterpret_cast<Bytef*>(block);
+      stream_.avail_out = kBlock;
+      const int status = inflate(&stream_, Z_NO_FLUSH);
+      if (status != Z_OK && status != Z_STREAM_END) fail("{}: damaged gzip data: {}", name, stream_.msg ? stream_.msg : "unexpected bytes");
+      out.append(block, kBlock - stream_.avail_out);
+      ended_ = status == Z_STREAM_END;
+    }
+  }
+  /// True between members: the file may end here.
+  bool ended() const { return ended_; }
+
+ private:
+  z_stream stream_{};
+  bool ended_ = false;
+};
+
+}  // namespace
+
+class LineReader::Stream {
+ public:
+  explicit Stream(const std::string& path) : name_(path == "-" ? "stdin" : path), file_(path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (file_ < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
+    struct stat status {};
+    if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", path);
+    if (S_ISREG(status.st_mode)) bytes_ = status.st_size;
+    if (is_packed(path)) inflater_ = std::make_unique<Inflater>();
+  }
+  ~Stream() {
+    if (file_ > STDIN_FILENO) close(file_);
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  std::int64_t bytes() const { return bytes_; }
+
+  /// Appends what can be read to `out`. Bytes read, 0 at the end or when the run is to stop, −1 after `timeout` without any.
+  std::int64_t read(std::string& out, std::chrono::milliseconds timeout) {
+    pollfd ready[] = {{file_, POLLIN, 0}, {signal_fd(), POLLIN, 0}};
+    const int count = poll(ready, signal_fd() < 0 ? 1 : 2, static_cast<int>(timeout.count()));
+    if (stop_flag()) return 0;
+    if (count == 0) return -1;
+    if (count < 0 && errno == EINTR) return -1;
+    block_.resize(inflater_ ? kPackedBlock : kBlock);
+    const ssize_t bytes = ::read(file_, block_.data(), block_.size());
+    if (bytes < 0) {
+      if (errno == EINTR || errno == EAGAIN) return -1;
+      fail("{}: cannot be read: {}", name_, std::strerror(errno));
+    }
+    if (!inflater_) out.append(block_.data(), static_cast<std::size_t>(bytes));
+    else if (bytes > 0) inflater_->unpack(name_, block_.data(), static_cast<std::size_t>(bytes), out);
+    else if (!inflater_->ended() && started_) fail("{}: damaged gzip data: it ends too early", name_);
+    started_ |= bytes > 0;
+    return bytes;
+  }
+
+ private:
+  std::string name_;
+  int file_;
+  std::int64_t bytes_ = -1;
+  std::string block_;
+  std::unique_ptr<Inflater> inflater_;
+  bool started_ = false;
+};
+
+LineReader::LineReader(const std::vector<std::string>& paths) {
+  for (const std::string& path : paths) {
+    streams_.push_back(std::make_unique<Stream>(path));
+    const std::int64_t bytes = streams_.back()->bytes();
+    bytes_total_ = bytes < 0 || bytes_total_ < 0 ? -1 : bytes_total_ + bytes;
+  }
+}
+
+LineReader::~LineReader() = default;
+
+// Reads more into the buffer; false at the end of the present file.
+bool LineReader::fill(std::chrono::milliseconds timeout, bool& timed_out) {
+  buffer_.erase(0, taken_);
+  taken_ = 0;
+  const std::int64_t bytes = streams_[current_]->read(buffer_, timeout);
+  timed_out = bytes < 0;
+  if (bytes > 0) bytes_read_ += bytes;
+  return bytes != 0;
+}
+
+LineReader::Got LineReader::next(Line& line, std::chrono::milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (current_ < streams_.size() && !stop_flag()) {
+    const std::size_t newline = buffer_.find('\n', taken_);
+    const std::size_t end = newline == std::string::npos ? buffer_.size() : newline;
+    if (end > taken_ || newline != std::string::npos) {
+      // Two bytes more than a line may have, so that the CR of one of just that length is seen; and the three of a BOM.
+      const std::size_t room = kMaxLineBytes + 5 - std::min(kMaxLineBytes + 5, partial_.text.size());
+      partial_.text.append(buffer_, taken_, std::min(room, end - taken_));
+      partial_.shortened |= end - taken_ > room;
+      has_partial_ = true;
+      taken_ = end;
+    }
+    if (newline != std::string::npos) {
+      ++taken_;
+      finish_line(line);
+      return Got::kLine;
+    }
+    auto left = timeout;
+    if (timeout.count() >= 0) left = std::max(std::chrono::milliseconds(0), std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()));
+    bool timed_out = false;
+    if (fill(left, timed_out)) {
+      if (timed_out && timeout.count() >= 0 && std::chrono::steady_clock::now() >= deadline) return Got::kTimeout;
+      continue;
+    }
+    if (stop_flag()) break;
+    ++current_;
+    const bool has_line = has_partial_;
+    if (has_line) finish_line(line);
+    at_start_ = true;
+    if (has_line) return Got::kLine;
+  }
+  return Got::kEnd;
+}
+
+void LineReader::finish_line(Line& line) {
+  line = std::move(partial_);
+  partial_ = {};
+  has_partial_ = false;
+  if (at_start_ && line.text.starts_with("\xEF\xBB\xBF")) line.text.erase(0, 3);
+  at_start_ = false;
+  if (!line.shortened && line.text.ends_with('\r')) line.text.pop_back();
+  if (line.text.size() > kMaxLineBytes) {
+    line.text.resize(kMaxLineBytes);
+    line.shortened = true;
+  }
+  if (line.shortened) line.text.resize(without_cut_character(line.text).size());
+}
+
+}  // namespace xlate

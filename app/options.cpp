@@ -1,0 +1,219 @@
+#include "app/options.h"
+
+#include <sched.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "app/version.h"
+
+namespace xlate {
+namespace {
+
+constexpr int kDefaultBeams = 4;
+constexpr float kDefaultLengthPenalty = 1;
+constexpr std::int64_t kDefaultMaxLength = 512;
+// Source tokens in flight on the CPU: measured in docs/benchmarks.md.
+constexpr std::int64_t kCpuBatchTokens = 2048;
+constexpr std::int64_t kLargest = std::int64_t{1} << 30;
+
+template <class T>
+using Names = std::vector<std::pair<std::string, T>>;
+
+const Names<Format> kFormats{{"text", Format::kText}, {"pieces", Format::kPieces}, {"ids", Format::kIds}};
+const Names<LongLines> kLongLines{{"truncate", LongLines::kTruncate}, {"skip", LongLines::kSkip}, {"error", LongLines::kError}};
+const Names<EarlyStopping> kEarlyStopping{{"true", EarlyStopping::kTrue}, {"false", EarlyStopping::kFalse}, {"never", EarlyStopping::kNever}};
+const Names<Progress> kProgress{{"auto", Progress::kAuto}, {"always", Progress::kAlways}, {"never", Progress::kNever}};
+
+template <class T>
+struct ValueOfField {
+  using type = T;
+};
+template <class T>
+struct ValueOfField<std::optional<T>> {
+  using type = T;
+};
+template <class T>
+using ValueOf = typename ValueOfField<T>::type;
+
+template <class T>
+std::string join(const Names<T>& names, const char* separator) {
+  std::string text;
+  for (const auto& [name, value] : names) text += (text.empty() ? "" : separator) + name;
+  return text;
+}
+
+template <class T>
+const char* find_name(const Names<T>& names, T value) {
+  for (const auto& [name, candidate] : names) {
+    if (candidate == value) return name.c_str();
+  }
+  return "?";
+}
+
+int available_threads() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+}
+
+// Adds options to one group of the help text.
+class Group {
+ public:
+  Group(CLI::App& app, std::string name) : app_(app), name_(std::move(name)) {}
+
+  CLI::Option* add(CLI::Option* option, const std::string& type) { return option->group(name_)->type_name(type); }
+
+  void flag(const std::string& names, bool& value, const std::string& help) { app_.add_flag(names, value, help)->group(name_); }
+
+  CLI::Option* text(const std::string& names, std::string& value, const std::string& type, const std::string& help) {
+    return add(app_.add_option(names, value, help), type);
+  }
+
+  template <class T>
+  void choice(const std::string& names, T& value, const Names<ValueOf<T>>& choices, const std::string& help) {
+    const auto parse = [&value, &choices, names](const std::string& text) {
+      const auto found = std::find_if(choices.begin(), choices.end(), [&](const auto& choice) { return choice.first == text; });
+      if (found == choices.end()) throw CLI::ValidationError(names, "'" + text + "', expected " + join(choices, ", "));
+      value = found->second;
+    };
+    add(app_.add_option_function<std::string>(names, parse, help), join(choices, "|"));
+  }
+
+  template <class T>
+  void number(const std::string& names, T& value, const std::string& type, double least, double most, const std::string& help) {
+    using Number = ValueOf<T>;
+    const auto parse = [&value, names, least, most](const std::string& text) {
+      const bool whole = std::is_integral_v<Number>;
+      double number = 0;
+      std::size_t used = 0;
+      try {
+        number = std::stod(text, &used);
+      } catch (const std::exception&) {
+        used = 0;
+      }
+      if (used == 0 || used != text.size() || (whole && number != std::floor(number)) || !(number >= least && number <= most)) {
+        throw CLI::ValidationError(names, fmt::format("'{}', expected a {} from {:.15g} to {:.15g}", text, whole ? "whole number" : "number", least, most));
+      }
+      value = static_cast<Number>(number);
+    };
+    add(app_.add_option_function<std::string>(names, parse, help), type);
+  }
+
+ private:
+  CLI::App& app_;
+  std::string name_;
+};
+
+void add_options(CLI::App& app, Options& options) {
+  Group files(app, "Files");
+  files.text("-m,--model", options.model, "FILE", "Model file, made by scripts/convert.py (required)")->required();
+  files.add(app.add_option("-i,--input", options.input, "Inputs, read one after another; - is stdin, .gz is unpacked [stdin]"), "FILE...")
+      ->allow_extra_args(true);
+  files.text("-o,--output", options.output, "FILE", "Output; written to FILE.partial and renamed at the end; .gz is packed [stdout]");
+  files.choice("--input-format", options.input_format, kFormats, "What input lines hold; ids with the end token [text]");
+  files.choice("--output-format", options.output_format, kFormats, "What output lines hold; ids without the end token [text]");
+  files.choice("--long-lines", options.long_lines, kLongLines, "What becomes of lines above --max-source-length [truncate]");
+  files.number("--max-source-length", options.max_source_length, "N", 1, kLargest, "Source tokens of a line, end token included [the model's, else 512]");
+
+  Group search(app, "Search");
+  search.number("-b,--beam-size", options.beam_size, "N", 1, kMaxBeams, "Hypotheses kept; 1 is greedy [the model's, else 4]");
+  search.number("--length-penalty", options.length_penalty, "A", -100, 100, "Final score = sum of log-probabilities / length^A [the model's, else 1]");
+  search.choice("--early-stopping", options.early_stopping, kEarlyStopping, "When a sentence is done [the model's, else false]");
+  search.number("--max-length", options.max_length, "N", 1, kLargest, "Generated tokens at most, end token included [the model's, else 512]");
+  search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6, "At most F x source tokens + 10 generated tokens, per sentence [3]");
+
+  Group output(app, "Output");
+  output.flag("--scores", options.scores, "Each line as: score ||| text");
+  output.number("--n-best", options.n_best, "N", 1, kMaxBeams, "The N best of each line as rows: line ||| text ||| F0= sum ||| score");
+  output.text("--report", options.report, "FILE", "JSON report of the run; - is stderr");
+  output.choice("--progress", options.progress, kProgress, "Progress on stderr [auto: if it is a terminal]");
+  output.flag("-q,--quiet", options.quiet, "Nothing on stderr but errors");
+
+  Group machine(app, "Machine");
+  const auto check_device = [](const std::string& text) {
+    if (text == "auto" || text == "cpu" || text == "cuda" || text.starts_with("cuda:")) return std::string();
+    return "'" + text + "', expected cpu, cuda, cuda:N or auto";
+  };
+  machine.text("--device", options.device, "cpu|cuda|cuda:N|auto", "Where to run; auto takes a GPU if there is one, else the CPU [auto]")->check(check_device);
+  static const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32}, {"fp16", Precision::kFloat16}, {"bf16", Precision::kBFloat16}, {"auto", Precision::kAuto}};
+  machine.choice("--precision", options.precision, kPrecisions, "Of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
+  const auto parse_batch = [&options](const std::string& text) {
+    if (text == "auto") { options.batch_tokens = 0; return; }
+    char* end = nullptr;
+    const long long number = std::strtoll(text.c_str(), &end, 10);
+    if (text.empty() || *end != '\0' || number < 1 || number > kLargest) {
+      throw CLI::ValidationError("--batch-tokens", fmt::format("'{}', expected auto or a whole number from 1 to {}", text, kLargest));
+    }
+    options.batch_tokens = number;
+  };
+  machine.add(app.add_option_function<std::string>("--batch-tokens", parse_batch, "Source tokens in flight [auto]"), "N|auto");
+  machine.number("--window", options.window, "LINES", 1, kLargest, "Lines read ahead and sorted by length together [2000]");
+  machine.number("--threads", options.threads, "N", 1, 4096, fmt::format("CPU threads of all work [those it may run on: {}]", available_threads()));
+  machine.flag("--line-buffered", options.line_buffered, "Answer and flush each line before the next is awaited");
+}
+
+}  // namespace
+
+const char* name_of(Format value) { return find_name(kFormats, value); }
+const char* name_of(LongLines value) { return find_name(kLongLines, value); }
+const char* name_of(EarlyStopping value) { return find_name(kEarlyStopping, value); }
+
+CommandLine parse_command_line(int argc, char** argv) {
+  Options options;
+  options.threads = available_threads();
+  CLI::App app(
+      "Translates text in bulk with Transformer models: one line in, one line out, in order.\n\n"
+      "  xlate -m model.bin < input.txt > output.txt\n"
+      "  xlate -m model.bin -i a.txt b.txt -o out.txt --report run.json",
+      "xlate");
+  app.set_help_flag();
+  bool help = false, version = false;
+  app.add_flag("-h,--help", help, "This text")->group("Help");
+  app.add_flag("--version", version, "Version")->group("Help");
+  add_options(app, options);
+  app.get_formatter()->column_width(38);
+  // Asked for help, nothing else needs to be right.
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "-h" || argument == "--help") return {{}, app.help()};
+    if (argument == "--version") return {{}, fmt::format("xlate {}\n", kVersion)};
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::string message = error.what();
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    throw UsageError(message + " (xlate --help lists the options)");
+  }
+  return {options, {}};
+}
+
+SearchRules rules_of(const Options& options, const ModelDescription& model) {
+  SearchRules rules{.beams = *options.beam_size,
+                    .length_penalty = *options.length_penalty,
+                    .early_stopping = *options.early_stopping,
+                    .start = model.tokens.start,
+                    .end = model.tokens.end,
+                    .forced_first = model.generation.forced_first,
+                    .forced_end = model.generation.forced_end,
+                    .renormalize = model.generation.renormalize,
+                    .never_chosen = model.generation.never_chosen};
+  return rules;
+}
+
+void resolve(Options& options, const ModelDescription& model) {
+  const GenerationDefaults& defaults = model.generation;
+  if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
+  if (!options.length_penalty) options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
+  if (!options.early_stopping) options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
+  if (!options.max_length) options.max_length = defaults.max_length.value_or(kDefaultMaxLength);
+  if (!options.max_source_length) options.max_source_length = model.config.max_source_length;
+  if (options.n_best > *options.beam_size) {
+    throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best, *options.beam_size));
+  }
+  if (options.batch_tokens == 0) options.batch_tokens = kCpuBatchTokens;
+}
+
+}  // namespace xlate

@@ -1,0 +1,109 @@
+#include "app/output_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+namespace xlate {
+
+// gzip, pushed out at each flush so that what is written can be read.
+class OutputFile::Deflater {
+ public:
+  Deflater() {
+    if (deflateInit2(&stream_, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) fail("zlib: out of memory");
+  }
+  ~Deflater() { deflateEnd(&stream_); }
+  Deflater(const Deflater&) = delete;
+  Deflater& operator=(const Deflater&) = delete;
+
+  template <class Sink>
+  void pack(std::string_view text, int mode, const Sink& sink) {
+    stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+    stream_.avail_in = static_cast<uInt>(text.size());
+    std::vector<char> block(64 * 1024);
+    do {
+      stream_.next_out = reinterpret_cast<Bytef*>(block.data());
+      stream_.avail_out = static_cast<uInt>(block.size());
+      deflate(&stream_, mode);
+      sink(block.data(), block.size() - stream_.avail_out);
+    } while (stream_.avail_out == 0);
+  }
+
+ private:
+  z_stream stream_{};
+};
+
+OutputFile::OutputFile(const std::string& path) : path_(path) {
+  if (path.empty()) {
+    file_ = STDOUT_FILENO;
+    if (fcntl(file_, F_GETFL) < 0) fail("stdout: cannot be written: {}", std::strerror(errno));
+    return;
+  }
+  struct stat status {};
+  const bool exists = stat(path.c_str(), &status) == 0;
+  if (exists && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", path);
+  // A device or a pipe has no name to be given later.
+  partial_ = exists && !S_ISREG(status.st_mode) ? "" : path + ".partial";
+  const std::string& opened = partial_.empty() ? path : partial_;
+  if (exists && !partial_.empty() && access(path.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
+  file_ = open(opened.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (file_ < 0) fail("{}: cannot be written: {}", opened, std::strerror(errno));
+  if (path.size() > 3 && path.ends_with(".gz")) deflater_ = std::make_unique<Deflater>();
+}
+
+OutputFile::~OutputFile() { abandon(); }
+
+void OutputFile::write_bytes(const char* data, std::size_t bytes) {
+  while (bytes > 0) {
+    const ssize_t written = ::write(file_, data, bytes);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EPIPE) throw ClosedPipe();
+      fail("{}: cannot be written: {}", path_.empty() ? "stdout" : path_, std::strerror(errno));
+    }
+    data += written;
+    bytes -= static_cast<std::size_t>(written);
+  }
+}
+
+void OutputFile::write(std::string_view text) {
+  if (!deflater_) write_bytes(text.data(), text.size());
+  else deflater_->pack(text, Z_NO_FLUSH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+}
+
+void OutputFile::flush() {
+  if (deflater_) deflater_->pack({}, Z_SYNC_FLUSH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+}
+
+void OutputFile::close_file() {
+  const int file = std::exchange(file_, -1);
+  // stdout too: some file systems tell of a failed write only here.
+  if (close(file) != 0) fail("{}: cannot be written: {}", path_.empty() ? "stdout" : path_, std::strerror(errno));
+}
+
+void OutputFile::finish() {
+  if (deflater_) deflater_->pack({}, Z_FINISH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+  close_file();
+  if (!partial_.empty() && std::rename(partial_.c_str(), path_.c_str()) != 0) {
+    fail("{}: cannot be renamed to {}: {}", partial_, path_, std::strerror(errno));
+  }
+}
+
+void OutputFile::abandon() noexcept {
+  if (file_ < 0) return;
+  try {
+    if (deflater_) deflater_->pack({}, Z_FINISH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+  } catch (const Error&) {
+    // The run has failed already, and says why.
+  }
+  if (file_ > STDOUT_FILENO) close(file_);
+  file_ = -1;
+}
+
+}  // namespace xlate

@@ -1,0 +1,197 @@
+#include "app/report.h"
+
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "app/version.h"
+#include "engine/error.h"
+
+namespace xlate {
+namespace {
+
+using json = nlohmann::ordered_json;
+
+double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return to <= from || from == Clock::time_point{} ? 0.0 : std::chrono::duration<double>(to - from).count();
+}
+
+double rate(std::int64_t count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0.0; }
+
+double share(std::int64_t part, std::int64_t whole) { return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0; }
+
+double nanoseconds(const std::atomic<std::int64_t>& value) { return static_cast<double>(value.load()) * 1e-9; }
+
+json model_of(const RunRecord& run) {
+  if (!run.model) return nullptr;
+  return {{"path", run.model->path},
+          {"hash", fmt::format("{:016x}", run.model->hash)},
+          {"architecture", run.model->architecture},
+          {"parameters", run.model->parameters},
+          {"bytes", run.model->bytes}};
+}
+
+json device_of(const RunRecord& run) {
+  if (!run.device) return nullptr;
+  return {{"name", run.device->kind},
+          {"compute_capability", nullptr},
+          {"driver", nullptr},
+          {"cuda", nullptr},
+          {"cpu", fmt::format("{}, {}, {}", run.device->name, run.device->instruction_set, run.device->library)},
+          {"threads", run.device->threads}};
+}
+
+template <class T>
+json or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+json options_of(const RunRecord& run) {
+  if (!run.options) return nullptr;
+  const Options& options = *run.options;
+  return {{"model", options.model},
+          {"input", options.input},
+          {"output", options.output.empty() ? "-" : options.output},
+          {"device", options.device},
+          {"input_format", name_of(options.input_format)},
+          {"output_format", name_of(options.output_format)},
+          {"precision", "fp32"},
+          {"beam_size", or_null(options.beam_size)},
+          {"length_penalty", or_null(options.length_penalty)},
+          {"early_stopping", options.early_stopping ? json(name_of(*options.early_stopping)) : json(nullptr)},
+          {"max_length", or_null(options.max_length)},
+          {"max_length_factor", options.max_length_factor},
+          {"max_source_length", or_null(options.max_source_length)},
+          {"long_lines", name_of(options.long_lines)},
+          {"scores", options.scores},
+          {"n_best", options.n_best},
+          {"batch_tokens", options.batch_tokens},
+          {"window", options.window},
+          {"threads", options.threads},
+          {"line_buffered", options.line_buffered},
+          {"report", options.report},
+          {"quiet", options.quiet}};
+}
+
+json buckets_of(const RunnerStatistics& statistics) {
+  json buckets = json::array();
+  for (std::size_t i = 0; i < statistics.buckets.size(); ++i) {
+    const auto& bucket = statistics.buckets[i];
+    if (bucket.lines == 0) continue;
+    const auto first = static_cast<std::int64_t>(i) * RunnerStatistics::kBucketTokens + 1;
+    buckets.push_back({{"source_length", fmt::format("{}-{}", first, first + RunnerStatistics::kBucketTokens - 1)},
+                       {"lines", bucket.lines},
+                       {"source_tokens", bucket.source_tokens},
+                       {"target_tokens", bucket.target_tokens},
+                       {"row_steps", bucket.row_steps}});
+  }
+  return buckets;
+}
+
+// Nearest rank: the smallest value that at least this share of all values does not exceed.
+json percentiles(std::vector<double> values) {
+  if (values.empty()) return {{"p50", 0.0}, {"p90", 0.0}, {"p99", 0.0}, {"max", 0.0}};
+  std::sort(values.begin(), values.end());
+  const auto at = [&](double quantile) {
+    return values[static_cast<std::size_t>(std::max(0.0, std::ceil(quantile * static_cast<double>(values.size())) - 1))];
+  };
+  return {{"p50", at(0.5)}, {"p90", at(0.9)}, {"p99", at(0.99)}, {"max", values.back()}};
+}
+
+std::int64_t peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace
+
+Clock::time_point process_start() {
+  const Clock::time_point now = Clock::now();
+  std::ifstream file("/proc/self/stat");
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  const std::size_t name_end = text.rfind(')');
+  timespec since_boot{};
+  if (name_end == std::string::npos || clock_gettime(CLOCK_BOOTTIME, &since_boot) != 0) return now;
+  std::istringstream fields(text.substr(name_end + 2));
+  std::string field;
+  for (int i = 3; i <= 22 && fields >> field; ++i) {  // field 22 is the start, in ticks since boot
+  }
+  const double started = std::strtod(field.c_str(), nullptr) / static_cast<double>(sysconf(_SC_CLK_TCK));
+  const double age = static_cast<double>(since_boot.tv_sec) + static_cast<double>(since_boot.tv_nsec) * 1e-9 - started;
+  return age >= 0 ? now - std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(age)) : now;
+}
+
+std::string report_text(const RunRecord& run) {
+  const RunnerStatistics& statistics = run.statistics;
+  const Counters& counters = run.counters;
+  const double process = seconds_between(run.process_start, Clock::now());
+  const double translate = seconds_between(std::max(run.model_ready, run.first_line_read), run.last_output);
+  json report;
+  report["version"] = kVersion;
+  report["status"] = run.status;
+  if (run.status != "ok") report["error"] = run.error;
+  report["model"] = model_of(run);
+  report["device"] = device_of(run);
+  report["precision"] = "fp32";
+  report["options"] = options_of(run);
+  report["lines"] = {{"in", counters.lines_in.load()},
+                     {"out", counters.lines_out.load()},
+                     {"empty", counters.empty.load()},
+                     {"truncated", counters.truncated.load()},
+                     {"split", 0},
+                     {"skipped", counters.skipped.load()},
+                     {"invalid_utf8", counters.invalid_utf8.load()},
+                     {"hit_length_limit", statistics.hit_limit},
+                     {"retried", 0}};
+  report["counts"] = {{"source_words", counters.source_words.load()},
+                      {"source_tokens", statistics.source_tokens},
+                      {"target_tokens", statistics.target_tokens},
+                      {"target_tokens_without_end", statistics.target_tokens_without_end},
+                      {"decoding_steps", statistics.steps},
+                      {"decoding_rows", statistics.rows},
+                      {"decoding_rows_useful", statistics.rows_useful}};
+  report["seconds"] = {{"load", run.load_seconds},
+                       {"first_output", seconds_between(run.process_start, run.first_output)},
+                       {"tokenize", nanoseconds(counters.tokenize_nanoseconds)},
+                       {"detokenize", nanoseconds(counters.detokenize_nanoseconds)},
+                       {"encode", statistics.encode_seconds},
+                       {"decode", statistics.decode_seconds},
+                       {"device_busy", nullptr},
+                       {"waiting", nanoseconds(counters.waiting_nanoseconds)},
+                       {"translate", translate},
+                       {"process", process}};
+  report["rates"] = {{"target_tokens_per_second", rate(statistics.target_tokens, translate)},
+                     {"target_tokens_per_second_process", rate(statistics.target_tokens, process)},
+                     {"source_words_per_second", rate(counters.source_words, process)},
+                     {"sentences_per_second", rate(counters.lines_out, process)}};
+  // Source sentences are packed: there is no padding to count.
+  report["shares"] = {{"padding", 0.0},
+                      {"rows_idle", statistics.rows > 0 ? 1.0 - share(statistics.rows_useful, statistics.rows) : 0.0},
+                      {"device_busy", nullptr}};
+  report["batches"] = statistics.batches;
+  report["buckets"] = buckets_of(statistics);
+  report["memory"] = {{"device_peak_bytes", nullptr}, {"device_context_bytes", nullptr}, {"host_peak_bytes", peak_resident_bytes()}};
+  if (run.options && run.options->line_buffered) report["latency_ms"] = percentiles(run.latencies_ms);
+  return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+void write_report(const std::string& path, const RunRecord& run) {
+  const std::string text = report_text(run);
+  std::FILE* file = path == "-" ? stderr : std::fopen(path.c_str(), "w");
+  if (!file) fail("{}: cannot be written: {}", path, std::strerror(errno));
+  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0;
+  const int error = errno;
+  const bool closed = file == stderr || std::fclose(file) == 0;
+  if (!written || !closed) fail("{}: cannot be written: {}", path, std::strerror(written ? errno : error));
+}
+
+}  // namespace xlate

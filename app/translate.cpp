@@ -1,0 +1,166 @@
+#include "app/translate.h"
+
+#include <algorithm>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "app/format.h"
+#include "app/interrupt.h"
+#include "app/line_reader.h"
+#include "app/ordered_output.h"
+#include "app/output_file.h"
+#include "app/queue.h"
+#include "app/windows.h"
+#include "models/load.h"
+
+namespace xlate {
+namespace {
+
+constexpr std::size_t kDecodedWaiting = 4096;  // lines between the decoder and the threads that make text of them
+
+// The first error of any stage ends the run; the others follow from it.
+class FirstError {
+ public:
+  void set(std::exception_ptr error) {
+    std::lock_guard lock(mutex_);
+    if (!error_) error_ = error;
+    stop_flag() = true;
+  }
+  void rethrow() {
+    std::lock_guard lock(mutex_);
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::exception_ptr error_;
+};
+
+std::unique_ptr<Backend> open_backend(const Options& options, Console& console) {
+  if (options.device.starts_with("cuda")) fail("--device {}: this build has no CUDA backend", options.device);
+  if (options.precision == Precision::kFloat16 || options.precision == Precision::kBFloat16) {
+    throw UsageError("--precision: the CPU computes in fp32 only, expected fp32 or auto");
+  }
+  if (options.device == "auto") console.note("no GPU that this build can use: running on the CPU");
+  return make_cpu_backend({.threads = options.threads});
+}
+
+ModelFacts facts_of(const ModelFile& file) {
+  return {.path = file.name(), .architecture = file.description().architecture, .hash = file.hash(), .parameters = file.parameters(), .bytes = file.bytes()};
+}
+
+// Makes text of decoded lines on threads of its own, and hands it to the output.
+class TextStage {
+ public:
+  TextStage(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output, Counters& counters, FirstError& error)
+      : options_(options), tokenizer_(tokenizer), output_(output), counters_(counters), error_(error), queue_(kDecodedWaiting) {
+    // Decoding needs the rest: text takes a small share of a run's time.
+    for (int i = 0; i < std::clamp(options.threads / 4, 1, 8); ++i) threads_.emplace_back([this] { work(); });
+  }
+  ~TextStage() { finish(); }
+
+  void put(Decoded decoded) { queue_.push(std::move(decoded)); }
+  void finish() {
+    queue_.close();
+    threads_.clear();
+  }
+
+ private:
+  void work() {
+    try {
+      while (auto decoded = queue_.pop()) {
+        const Clock::time_point start = Clock::now();
+        std::string text = format_line(*decoded, options_, tokenizer_);
+        counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
+        counters_.target_tokens += decoded->hypotheses.front().length;
+        output_.put(decoded->line, std::move(text));
+      }
+    } catch (...) {
+      error_.set(std::current_exception());
+      queue_.close();
+    }
+  }
+
+  const Options& options_;
+  const Tokenizer& tokenizer_;
+  OrderedOutput& output_;
+  Counters& counters_;
+  FirstError& error_;
+  BoundedQueue<Decoded> queue_;
+  std::vector<std::jthread> threads_;
+};
+
+std::string progress_text(OrderedOutput& output, const LineReader& reader, const Counters& counters, Clock::time_point start) {
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const auto lines = output.written().lines;
+  std::string text = fmt::format("{} lines", lines);
+  if (const auto total = reader.bytes_total(), read = counters.lines_in.load(); total > 0 && read > 0) {
+    const double share = static_cast<double>(lines) / static_cast<double>(read) * static_cast<double>(reader.bytes_read()) / static_cast<double>(total);
+    text += fmt::format(", {:.0f} %", 100 * share);
+    if (share > 0) text += fmt::format(", {:.0f} s left", seconds / share - seconds);
+  }
+  return text + fmt::format(", {:.0f} tokens/s", seconds > 0 ? static_cast<double>(counters.target_tokens) / seconds : 0.0);
+}
+
+// Loads the model while the first lines are read and tokenized, and decodes until the input ends.
+void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSource& source, TextStage& text) {
+  const Options& options = *record.options;
+  const Clock::time_point start = Clock::now();
+  const auto model = load_model(file, backend);
+  Runner runner(backend, *model,
+                {.rules = rules_of(options, file.description()),
+                 .batch_tokens = options.batch_tokens,
+                 .longest_source = *options.max_source_length,
+                 .max_length = *options.max_length,
+                 .max_length_factor = options.max_length_factor});
+  record.model_ready = Clock::now();
+  record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
+  try {
+    runner.run(source, [&](Decoded decoded) { text.put(std::move(decoded)); }, stop_flag());
+  } catch (...) {
+    record.statistics = runner.statistics();
+    throw;
+  }
+  record.statistics = runner.statistics();
+}
+
+}  // namespace
+
+void translate(RunRecord& record, Console& console) {
+  Options& options = *record.options;
+  const Clock::time_point start = Clock::now();
+  const ModelFile file = ModelFile::open(options.model);
+  record.model = facts_of(file);
+  resolve(options, file.description());
+  LineReader reader(options.input);
+  OutputFile output_file(options.output);
+  const auto backend = open_backend(options, console);
+  record.device = backend->info();
+  const Tokenizer tokenizer = load_tokenizer(file);
+  record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+
+  FirstError error;
+  OrderedOutput output(output_file, record, [&](std::exception_ptr failure) { error.set(failure); });
+  WindowSource source(options, reader, tokenizer, output, record, console);
+  TextStage text(options, tokenizer, output, record.counters, error);
+  console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
+  try {
+    decode(record, file, *backend, source, text);
+  } catch (...) {
+    error.set(std::current_exception());
+  }
+  // From the front to the back: what was decoded is still written.
+  if (stop_flag()) output.give_up_waiting();
+  source.stop();
+  text.finish();
+  output.finish();
+  console.stop_progress();
+  error.rethrow();
+  if (signal_received()) return;
+  if (const auto input_error = source.input_error()) std::rethrow_exception(input_error);
+  output_file.finish();
+}
+
+}  // namespace xlate

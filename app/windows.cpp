@@ -1,0 +1,239 @@
+#include "app/windows.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "app/format.h"
+#include "app/interrupt.h"
+#include "tokenization/utf8.h"
+
+namespace xlate {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::int64_t kFirstWindow = 2000;                      // lines; each window after it is twice as large, up to --window
+constexpr std::size_t kWindowBytes = std::size_t{64} << 20;      // closes a window early
+constexpr milliseconds kIdle{200};                               // so does input that does not come
+constexpr std::size_t kWindowsInFlight = 3;                      // read and not yet written: one decoded, one tokenized, one read
+constexpr int kLongLinesNoted = 10;
+constexpr std::size_t kLinesPerTask = 64;
+
+std::int64_t words_in(std::string_view text) {
+  std::int64_t words = 0;
+  bool inside = false;
+  for (const char c : text) {
+    const bool space = c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
+    words += !space && !inside;
+    inside = !space;
+  }
+  return words;
+}
+
+}  // namespace
+
+WindowSource::WindowSource(const Options& options, LineReader& reader, const Tokenizer& tokenizer, OrderedOutput& output, RunRecord& record,
+                           Console& console)
+    : options_(options), reader_(reader), tokenizer_(tokenizer), output_(output), record_(record), console_(console),
+      windows_(1), sentences_(1), reading_([this] { read_windows(); }), tokenizing_([this] { tokenize_windows(); }) {}
+
+WindowSource::~WindowSource() { stop(); }
+
+void WindowSource::stop() {
+  windows_.close();
+  sentences_.close();
+  if (reading_.joinable()) reading_.join();
+  if (tokenizing_.joinable()) tokenizing_.join();
+}
+
+std::exception_ptr WindowSource::input_error() {
+  std::lock_guard lock(error_mutex_);
+  return error_;
+}
+
+void WindowSource::end_with(std::exception_ptr error) {
+  std::lock_guard lock(error_mutex_);
+  if (!error_) error_ = error;
+}
+
+const Sentence* WindowSource::next(bool wait) {
+  while (current_.empty()) {
+    auto window = wait ? sentences_.pop() : sentences_.try_pop();
+    if (!window) return nullptr;
+    current_ = std::move(*window);
+  }
+  return &current_.back();
+}
+
+Sentence WindowSource::take() {
+  Sentence sentence = std::move(current_.back());
+  current_.pop_back();
+  return sentence;
+}
+
+void WindowSource::read_windows() {
+  try {
+    std::deque<std::int64_t> ends;  // of the windows in flight
+    std::int64_t size = options_.line_buffered ? 1 : std::min(kFirstWindow, options_.window), line = 0;
+    for (bool more = true; more;) {
+      if (ends.size() == (options_.line_buffered ? 1 : kWindowsInFlight)) {
+        if (!output_.wait_written(ends.front())) break;
+        ends.pop_front();
+      }
+      Window window{.first_line = line, .lines = {}};
+      more = read_window(window, size);
+      line += static_cast<std::int64_t>(window.lines.size());
+      ends.push_back(line);
+      const Clock::time_point read = Clock::now();
+      if (!window.lines.empty() && !windows_.push(std::move(window))) break;
+      if (options_.line_buffered && more) {
+        if (!output_.wait_written(line)) break;
+        record_.latencies_ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - read).count());
+      }
+      if (!options_.line_buffered) size = std::min(2 * size, options_.window);
+    }
+  } catch (...) {
+    end_with(std::current_exception());
+  }
+  windows_.close();
+}
+
+// False once the input has ended; the lines read before an error are kept.
+bool WindowSource::read_window(Window& window, std::int64_t size) {
+  std::size_t bytes = 0;
+  while (static_cast<std::int64_t>(window.lines.size()) < size && bytes < kWindowBytes) {
+    Line line;
+    LineReader::Got got = LineReader::Got::kEnd;
+    try {
+      got = read_line(line, window.first_line + static_cast<std::int64_t>(window.lines.size()), window.lines.empty() ? milliseconds(-1) : kIdle);
+    } catch (...) {
+      end_with(std::current_exception());
+    }
+    if (got == LineReader::Got::kEnd) return false;
+    if (got == LineReader::Got::kTimeout) return true;
+    bytes += line.text.size();
+    window.lines.push_back(std::move(line));
+  }
+  return true;
+}
+
+// Reads a line, and counts as waiting what passes while all earlier lines are written.
+LineReader::Got WindowSource::read_line(Line& line, std::int64_t number, milliseconds timeout) {
+  const Clock::time_point start = Clock::now();
+  const auto got = reader_.next(line, timeout);
+  const Clock::time_point end = Clock::now();
+  if (number == 0) {
+    if (got == LineReader::Got::kLine) record_.first_line_read = end;
+  } else if (const auto written = output_.written(); written.lines == number) {
+    record_.counters.waiting_nanoseconds += std::max<std::int64_t>(0, std::chrono::nanoseconds(end - std::max(start, written.last)).count());
+  }
+  if (got == LineReader::Got::kLine) ++record_.counters.lines_in;
+  return got;
+}
+
+void WindowSource::tokenize_windows() {
+  try {
+    while (auto window = windows_.pop()) {
+      if (stop_flag()) break;
+      auto sentences = sort_out(window->first_line, tokenize(*window));
+      if (!sentences.empty() && !sentences_.push(std::move(sentences))) break;
+      if (refused_) break;
+    }
+  } catch (...) {
+    end_with(std::current_exception());
+  }
+  windows_.close();
+  sentences_.close();
+}
+
+std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
+  std::vector<Tokenized> tokenized(window.lines.size());
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    const Clock::time_point start = Clock::now();
+    for (std::size_t first = next.fetch_add(kLinesPerTask); first < tokenized.size(); first = next.fetch_add(kLinesPerTask)) {
+      for (std::size_t i = first; i < std::min(tokenized.size(), first + kLinesPerTask); ++i) tokenized[i] = tokenize_line(window.lines[i]);
+    }
+    record_.counters.tokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
+  };
+  const std::size_t tasks = (tokenized.size() + kLinesPerTask - 1) / kLinesPerTask;
+  std::vector<std::jthread> threads;
+  for (std::size_t i = 1; i < std::min(tasks, static_cast<std::size_t>(options_.threads)); ++i) threads.emplace_back(work);
+  work();
+  return tokenized;
+}
+
+WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
+  if (make_valid_utf8(line.text)) ++record_.counters.invalid_utf8;
+  record_.counters.source_words += words_in(line.text);
+  Tokenized result{.ids = {}, .shortened = line.shortened, .error = {}};
+  try {
+    switch (options_.input_format) {
+      case Format::kText: result.ids = tokenizer_.encode(line.text); break;
+      case Format::kPieces: result.ids = tokenizer_.encode_pieces(line.text); break;
+      case Format::kIds: result.ids = tokenizer_.read_ids(line.text); break;
+    }
+  } catch (const std::exception& error) {
+    result.error = error.what();
+  }
+  line.text = {};
+  return result;
+}
+
+// Answers the lines that the model is not asked about, deals with those that are too long, and sorts the rest by length.
+std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line, std::vector<Tokenized> tokenized) {
+  std::vector<Sentence> sentences;
+  const auto longest = static_cast<std::size_t>(*options_.max_source_length);
+  std::int64_t line = first_line;
+  for (Tokenized& entry : tokenized) {
+    const std::int64_t number = line + 1;  // as people count
+    if (!entry.error.empty()) {
+      refuse(fmt::format("line {}: {}", number, entry.error));
+      break;
+    }
+    if (entry.ids.size() > longest || entry.shortened) {
+      const std::string what = entry.shortened ? fmt::format("line {}: more than {} bytes", number, LineReader::kMaxLineBytes)
+                                               : fmt::format("line {}: {} source tokens, expected at most {}", number, entry.ids.size(), longest);
+      if (options_.long_lines == LongLines::kError) {
+        refuse(what);
+        break;
+      }
+      const bool skip = options_.long_lines == LongLines::kSkip;
+      ++(skip ? record_.counters.skipped : record_.counters.truncated);
+      note_long_line(what + (skip ? ": skipped" : ": truncated"));
+      if (skip) {
+        output_.put(line++, format_empty(number - 1, options_));
+        continue;
+      }
+      if (entry.ids.size() > longest) {
+        entry.ids[longest - 1] = entry.ids.back();  // the end token stays
+        entry.ids.resize(longest);
+      }
+    }
+    if (entry.ids.empty()) {
+      ++record_.counters.empty;
+      output_.put(line, format_empty(line, options_));
+    } else {
+      sentences.push_back({line, std::move(entry.ids)});
+    }
+    ++line;
+  }
+  std::sort(sentences.begin(), sentences.end(), [](const Sentence& a, const Sentence& b) {
+    return a.ids.size() != b.ids.size() ? a.ids.size() < b.ids.size() : a.line > b.line;
+  });
+  return sentences;
+}
+
+// The input ends before this line: everything before it is still translated.
+void WindowSource::refuse(const std::string& why) {
+  end_with(std::make_exception_ptr(Error(why)));
+  refused_ = true;
+}
+
+void WindowSource::note_long_line(const std::string& text) {
+  if (long_lines_noted_ > kLongLinesNoted) return;
+  console_.note(long_lines_noted_ < kLongLinesNoted ? text : "further long lines are counted, not named");
+  ++long_lines_noted_;
+}
+
+}  // namespace xlate

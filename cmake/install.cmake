@@ -1,0 +1,19 @@
+# `cmake --install build --prefix DIR`: bin/xlate, and in lib/ the libraries that a plain Debian or Ubuntu does not have. The C++ library
+# comes from the system: SentencePiece's shared library needs it in any case, and a newer system's serves an older build.
+install(TARGETS xlate RUNTIME DESTINATION bin)
+install(CODE "set(xlate_program \"$<TARGET_FILE:xlate>\")")
+install(CODE [[
+  file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${xlate_program}" RESOLVED_DEPENDENCIES_VAR found
+       PRE_INCLUDE_REGEXES "sentencepiece" "protobuf" "absl" PRE_EXCLUDE_REGEXES ".*")
+  foreach(library IN LISTS found)
+    get_filename_component(name "${library}" NAME)
+    file(REAL_PATH "${library}" file)
+    file(COPY "${file}" DESTINATION "${CMAKE_INSTALL_PREFIX}/lib")
+    get_filename_component(file_name "${file}" NAME)
+    if(NOT file_name STREQUAL name)
+      file(RENAME "${CMAKE_INSTALL_PREFIX}/lib/${file_name}" "${CMAKE_INSTALL_PREFIX}/lib/${name}")
+    endif()
+  endforeach()
+]])
+install(FILES LICENSE README.md DESTINATION share/doc/xlate)
+install(FILES data/en-de.bin data/LICENSE.md DESTINATION share/xlate)

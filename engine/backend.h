@@ -1,0 +1,163 @@
+// Backend: all that may be asked of a machine. Memory, queues, the layers of a network, one step of search.
+// Letters: N packed rows, G row groups (sentences in a step), K beams, R = G·K decoding rows, D model width, V vocabulary,
+// S slots, T longest target. Slot s with K beams owns K lines of every per-slot array.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "engine/search_state.h"
+#include "engine/tensor.h"
+
+namespace xlate {
+
+struct DeviceInfo {
+  std::string kind;                // "cpu" or "cuda"
+  std::string name;                // the processor's
+  std::string instruction_set;     // what the loops were dispatched to
+  std::string library;             // the matrix library in use
+  int threads = 1;
+};
+
+/// Memory of a backend; freed with the object. Addresses stay put.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(void* data, std::size_t bytes, void (*free)(void*, std::size_t)) : data_(data), bytes_(bytes), free_(free) {}
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept { swap(other); return *this; }
+  ~Buffer() { if (data_) free_(data_, bytes_); }
+
+  template <class T>
+  T* as() const { return static_cast<T*>(data_); }
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  void swap(Buffer& other) { std::swap(data_, other.data_); std::swap(bytes_, other.bytes_); std::swap(free_, other.free_); }
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  void (*free_)(void*, std::size_t) = nullptr;
+};
+
+/// Work in order. The CPU's queue runs each call at once; a GPU's is a stream.
+class Queue {
+ public:
+  virtual ~Queue() = default;
+};
+
+/// A copy back to the host that may still be under way: the only way back from a device.
+class Ticket {
+ public:
+  virtual ~Ticket() = default;
+  virtual bool ready() const = 0;
+  /// Waits for the copy; the bytes stay valid as long as the ticket lives.
+  virtual std::span<const std::byte> wait() = 0;
+};
+
+enum class Activation : std::uint8_t { kNone, kRelu, kSwish, kGelu, kGeluTanh };
+
+/// y = x·Wᵀ + b.
+struct Linear {
+  Tensor weight;  // [out, in]
+  Tensor bias;    // [1, out], float32; may be empty
+};
+
+struct Norm {
+  Tensor gain;  // [1, D], float32
+  Tensor bias;  // [1, D], float32
+  float epsilon = 1e-5f;
+};
+
+struct Embedding {
+  Tensor table;      // [V, D]
+  Tensor positions;  // [P, D], float32: row p is added to a token at position p
+  float scale = 1;   // of the table's rows, before the position is added
+};
+
+/// The projection onto the vocabulary: belongs to search, so that a backend may fuse it with the selection.
+struct Projection {
+  Linear linear;  // weight [V, D], bias [1, V]
+};
+
+/// One layer's keys and values, in pages of `page_tokens` tokens; page p of slot s is table[s·pages_per_slot + p].
+/// A page is [page_tokens, lines, 2, D]: for each token and line its key, then its value. Self-attention has a line per beam,
+/// cross-attention one for all of them.
+struct PagedCache {
+  Tensor pages;                         // [pages·page_tokens·lines, 2·D]
+  const std::int32_t* table = nullptr;  // [S, pages_per_slot], device
+  std::int64_t pages_per_slot = 0;
+  std::int64_t page_tokens = 0;
+  std::int64_t lines = 1;
+};
+
+/// Thread-compatible: one thread calls at a time. Tensors are the backend's own memory; inputs come first, output last.
+/// Every call names its queue. Errors of a device are thrown as Error, at this call or a later one on the same queue.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual DeviceInfo info() const = 0;
+
+  // Memory.
+  /// Contents are undefined. Throws Error where there is not so much.
+  virtual Buffer allocate(std::size_t bytes) = 0;
+  /// The caller's bytes have been copied when it returns; the device sees them in the queue's order.
+  virtual void upload(Queue&, std::span<const std::byte> host, void* device) = 0;
+  virtual std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) = 0;
+  virtual std::unique_ptr<Queue> make_queue() = 0;
+  /// Work given to `later` from now on starts after all that was given to `earlier` until now.
+  virtual void order(Queue& earlier, Queue& later) = 0;
+  /// The type in which weights and hidden rows are kept.
+  virtual DType compute_type() const = 0;
+  /// Bytes that key and value caches may take.
+  virtual std::size_t cache_budget() const = 0;
+  /// Steps to enqueue before the first one's outcome is looked at: 0 where a step has ended when its call returns.
+  virtual int steps_ahead() const = 0;
+
+  // Layers.
+  /// out[i] = table[ids[i]]·scale + positions[positions[i]]; ids and positions [N] on the device; out [N, D].
+  virtual void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) = 0;
+  /// As embed, for the last token of each live hypothesis, at position `length` of its slot; out [R, D].
+  virtual void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) = 0;
+  /// Ba, Kiros, Hinton 2016, in float32: out = (x − mean) / √(variance + ε)·gain + bias. x and out [N, D], may be the same.
+  virtual void layer_norm(Queue&, Tensor x, const Norm&, Tensor out) = 0;
+  /// out = activation(x·Wᵀ + b) + residual; x [N, in], residual [N, out] or empty, out [N, out] (may be the residual).
+  virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) = 0;
+  /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)).
+  /// qkv [N, 3·D]; sentence b is rows [offsets[b], offsets[b+1]), offsets [B+1] on host and device; out [N, D].
+  virtual void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets,
+                             int heads, Tensor out) = 0;
+  /// One step of self-attention: writes the keys and values of each row's token into the cache at position `length` of its slot
+  /// and line of its beam, then attends over positions 0…length, key t of a row on the line that `ancestor` names.
+  /// qkv [R, 3·D]; out [R, D].
+  virtual void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) = 0;
+  /// Attends over the source tokens of each row's slot: source_lengths [S] on the device; query [R, D]; out [R, D].
+  virtual void attend_cross(Queue&, Tensor query, const PagedCache&, const std::int32_t* source_lengths, const StepRows&, int heads,
+                            Tensor out) = 0;
+  /// Copies keys and values of packed source tokens into the caches of their slots: keys_values [N, layers·2·D] (layer-major),
+  /// token i goes to position positions[i] of slot token_slots[i]; both [N] on the device. One cache per layer, one table.
+  virtual void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
+                           std::span<const PagedCache> layers) = 0;
+
+  // Search (search.md gives the rules; engine/search.h the bookkeeping around it).
+  /// Makes each listed slot hold a new sentence: one hypothesis with score 0 at the start token. slots and limits are host arrays.
+  virtual void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
+                           const SearchState&) = 0;
+  /// Advances every listed slot that is not done by one token: projection of hidden [R, D], log-softmax, candidates, selection,
+  /// finished lists, back-pointers and the test whether the sentence is done.
+  virtual void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) = 0;
+};
+
+enum class Precision : std::uint8_t { kAuto, kFloat32, kFloat16, kBFloat16 };
+
+struct BackendOptions {
+  int threads = 1;  // of the host
+};
+
+/// The CPU's backend, float32, products by OpenBLAS. Throws Error where the library cannot be opened.
+std::unique_ptr<Backend> make_cpu_backend(const BackendOptions&);
+
+}  // namespace xlate

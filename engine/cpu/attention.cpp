@@ -1,0 +1,110 @@
+// Attention: packed sentences in the encoder, pages of cached keys and values in the decoder.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "engine/cpu/cpu_backend.h"
+#include "engine/cpu/loops.h"
+
+namespace xlate::cpu {
+namespace {
+
+// Queries of a long sentence are taken in blocks, so that scores take [kQueryBlock, sentence] floats and not its square.
+constexpr std::int64_t kQueryBlock = 64;
+
+float scale_of(std::int64_t width) { return 1.0f / std::sqrt(static_cast<float>(width)); }
+
+// Where position t of a slot lies on a line of its pages: the key; the value is cache.pages.columns / 2 behind.
+float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, std::int64_t line) {
+  const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];
+  return cache.pages.as<float>() + ((page * cache.page_tokens + t % cache.page_tokens) * cache.lines + line) * cache.pages.stride;
+}
+
+// All heads of one row over the n keys whose rows are in scratch.rows. Each head's pass moves the pointers on for the next.
+void attend_heads(const float* query, std::int64_t n, std::int64_t width, int heads, Scratch& scratch, float* out) {
+  const std::int64_t head_width = width / heads;
+  float* scores = scratch.numbers_of(n);
+  for (int head = 0; head < heads; ++head) {
+    attend_row(query + head * head_width, scratch.rows.data(), width, n, head_width, scale_of(head_width), scores,
+               out + head * head_width);
+    for (const float*& row : scratch.rows) row += head_width;
+  }
+}
+
+}  // namespace
+
+void CpuBackend::attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets, const std::int32_t*, int heads, Tensor out) {
+  struct Block {
+    std::int32_t sentence, first_query;
+  };
+  std::vector<Block> blocks;
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
+    for (std::int32_t q = 0; q < offsets[b + 1] - offsets[b]; q += kQueryBlock) blocks.push_back({static_cast<std::int32_t>(b), q});
+  }
+  const std::int64_t width = out.columns, head_width = width / heads;
+  pool_.run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int thread) {
+    const Block block = blocks[static_cast<std::size_t>(task)];
+    const std::int64_t first = offsets[block.sentence], length = offsets[block.sentence + 1] - first;
+    const std::int64_t queries = std::min(kQueryBlock, length - block.first_query);
+    float* scores = scratch_[static_cast<std::size_t>(thread)].numbers_of(queries * length);
+    for (int head = 0; head < heads; ++head) {
+      const float* q = qkv.as<float>() + (first + block.first_query) * qkv.stride + head * head_width;
+      const float* k = qkv.as<float>() + first * qkv.stride + width + head * head_width;
+      float* result = out.as<float>() + (first + block.first_query) * out.stride + head * head_width;
+      blas_.product(queries, length, head_width, q, qkv.stride, k, qkv.stride, scores, length);
+      for (std::int64_t i = 0; i < queries; ++i) softmax_row(scores + i * length, scale_of(head_width), length);
+      blas_.product_plain(queries, head_width, length, scores, length, k + width, qkv.stride, result, out.stride);
+    }
+  });
+}
+
+void CpuBackend::attend_self(Queue&, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads,
+                             Tensor out) {
+  const std::int64_t width = out.columns, beams = rows.beams;
+  pool_.run(rows.groups, [&](std::int64_t group, int thread) {
+    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+    const std::int64_t slot = rows.slots[group], length = state.length[slot];
+    for (std::int64_t beam = 0; beam < beams; ++beam) {
+      const float* row = qkv.as<float>() + (group * beams + beam) * qkv.stride;
+      std::copy_n(row + width, 2 * width, cached_row(cache, slot, length, beam));
+    }
+    for (std::int64_t beam = 0; beam < beams; ++beam) {
+      scratch.rows.resize(static_cast<std::size_t>(length + 1));
+      const std::uint8_t* ancestor = state.ancestor + slot * state.longest * beams;
+      for (std::int64_t t = 0; t < length; ++t) {
+        scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, ancestor[t * beams + beam]);
+      }
+      scratch.rows[static_cast<std::size_t>(length)] = cached_row(cache, slot, length, beam);
+      const std::int64_t row = group * beams + beam;
+      attend_heads(qkv.as<float>() + row * qkv.stride, length + 1, width, heads, scratch, out.as<float>() + row * out.stride);
+    }
+  });
+}
+
+void CpuBackend::attend_cross(Queue&, Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows,
+                              int heads, Tensor out) {
+  pool_.run(rows.groups, [&](std::int64_t group, int thread) {
+    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+    const std::int64_t slot = rows.slots[group], length = source_lengths[slot];
+    for (std::int64_t beam = 0; beam < rows.beams; ++beam) {
+      scratch.rows.resize(static_cast<std::size_t>(length));
+      for (std::int64_t t = 0; t < length; ++t) scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, 0);
+      const std::int64_t row = group * rows.beams + beam;
+      attend_heads(query.as<float>() + row * query.stride, length, out.columns, heads, scratch, out.as<float>() + row * out.stride);
+    }
+  });
+}
+
+void CpuBackend::store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
+                             std::span<const PagedCache> layers) {
+  const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
+  for (std::int64_t token = 0; token < keys_values.rows; ++token) {
+    const float* row = keys_values.as<float>() + token * keys_values.stride;
+    for (const PagedCache& layer : layers) {
+      std::copy_n(row, width, cached_row(layer, token_slots[token], positions[token], 0));
+      row += width;
+    }
+  }
+}
+
+}  // namespace xlate::cpu

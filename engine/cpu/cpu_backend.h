@@ -1,0 +1,76 @@
+// The reference backend: float32 on the CPU. One loop nest or BLAS call per verb; the contract is in engine/backend.h.
+#pragma once
+
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/cpu/blas.h"
+#include "engine/cpu/slot.h"
+#include "engine/cpu/thread_pool.h"
+#include "engine/cpu/vocabulary.h"
+
+namespace xlate::cpu {
+
+/// What one thread needs while it works; grows to the largest need and stays.
+struct Scratch {
+  std::vector<const float*> rows;
+  std::vector<float> numbers;
+  float* numbers_of(std::int64_t count) {
+    if (numbers.size() < static_cast<std::size_t>(count)) numbers.resize(static_cast<std::size_t>(count));
+    return numbers.data();
+  }
+};
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const BackendOptions&);
+
+  DeviceInfo info() const override;
+  Buffer allocate(std::size_t bytes) override;
+  void upload(Queue&, std::span<const std::byte> host, void* device) override;
+  std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) override;
+  std::unique_ptr<Queue> make_queue() override;
+  void order(Queue&, Queue&) override {}
+  DType compute_type() const override { return DType::kFloat32; }
+  std::size_t cache_budget() const override;
+  int steps_ahead() const override { return 0; }
+
+  void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override;
+  void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) override;
+  void layer_norm(Queue&, Tensor x, const Norm&, Tensor out) override;
+  void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
+  void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads,
+                     Tensor out) override;
+  void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) override;
+  void attend_cross(Queue&, Tensor query, const PagedCache&, const std::int32_t* source_lengths, const StepRows&, int heads,
+                    Tensor out) override;
+  void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
+                   std::span<const PagedCache> layers) override;
+  void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
+                   const SearchState&) override;
+  void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) override;
+
+ private:
+  struct VocabularyPass {
+    Tensor hidden;
+    const Projection& projection;
+    const SearchRules& rules;
+    std::int64_t parts;  // of the vocabulary, one a thread
+    int count;           // best tokens kept of each row and part
+  };
+  void scan_chunk(const VocabularyPass&, std::int64_t part, std::int64_t chunk, std::int64_t first_row, float* logits);
+  void sum_chunks(std::int64_t rows, std::int64_t chunks);
+  std::int64_t find_best(Tensor hidden, const Projection&, const SearchRules&, int count);
+  std::vector<Candidate> candidates_of(const Slot&, std::int64_t group, std::int64_t beams, std::int64_t parts, int count) const;
+  struct Tile {
+    std::int64_t rows, columns, row_tiles, column_tiles;
+  };
+  Tile tile_of(std::int64_t rows, std::int64_t columns) const;
+
+  Blas blas_;
+  ThreadPool pool_;
+  std::vector<Scratch> scratch_;  // one a thread
+  SearchScratch search_;
+};
+
+}  // namespace xlate::cpu

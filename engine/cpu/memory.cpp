@@ -1,0 +1,73 @@
+// Memory, queues and tickets of the CPU's backend: everything has happened when a call returns.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <vector>
+
+#include "engine/cpu/cpu_backend.h"
+#include "engine/cpu/loops.h"
+#include "engine/error.h"
+
+namespace xlate::cpu {
+namespace {
+
+class CpuQueue final : public Queue {};
+
+class CpuTicket final : public Ticket {
+ public:
+  explicit CpuTicket(std::span<const std::byte> bytes) : bytes_(bytes.begin(), bytes.end()) {}
+  bool ready() const override { return true; }
+  std::span<const std::byte> wait() override { return bytes_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  }
+  return "unknown";
+}
+
+void unmap(void* data, std::size_t bytes) { munmap(data, bytes); }
+
+}  // namespace
+
+CpuBackend::CpuBackend(const BackendOptions& options) : pool_(options.threads), scratch_(static_cast<std::size_t>(pool_.threads())) {}
+
+DeviceInfo CpuBackend::info() const {
+  return {.kind = "cpu", .name = processor_name(), .instruction_set = instruction_set(), .library = blas_.name(), .threads = pool_.threads()};
+}
+
+Buffer CpuBackend::allocate(std::size_t bytes) {
+  if (bytes == 0) return {};
+  // Fresh pages cost nothing until they are touched, so caches may be as large as the longest sentence could need.
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) fail("out of memory: the system refused {} bytes", bytes);
+  return Buffer(data, bytes, unmap);
+}
+
+void CpuBackend::upload(Queue&, std::span<const std::byte> host, void* device) {
+  if (!host.empty()) std::memcpy(device, host.data(), host.size());
+}
+
+std::unique_ptr<Ticket> CpuBackend::read_later(Queue&, std::span<const std::byte> device) {
+  return std::make_unique<CpuTicket>(device);
+}
+
+std::unique_ptr<Queue> CpuBackend::make_queue() { return std::make_unique<CpuQueue>(); }
+
+std::size_t CpuBackend::cache_budget() const {
+  return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 4;
+}
+
+}  // namespace xlate::cpu
+
+namespace xlate {
+std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) { return std::make_unique<cpu::CpuBackend>(options); }
+}  // namespace xlate

@@ -1,0 +1,80 @@
+#include "engine/cpu/slot.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace xlate::cpu {
+namespace {
+
+// n^A, as the final score's divisor.
+float length_divisor(std::int32_t n, float penalty) { return static_cast<float>(std::pow(static_cast<double>(n), static_cast<double>(penalty))); }
+
+}  // namespace
+
+Slot::Slot(const SearchRules& rules, const SearchState& state, std::int64_t slot)
+    : rules_(rules), beams_(state.beams), token_(state.token + slot * beams_), score_(state.score + slot * beams_),
+      length_(state.length[slot]), limit_(state.limit[slot]), done_(state.done[slot]),
+      history_(state.history + slot * state.longest * beams_), ancestor_(state.ancestor + slot * state.longest * beams_),
+      finished_(state.finished + slot * beams_), finished_count_(state.finished_count[slot]) {}
+
+std::int32_t Slot::forced() const {
+  if (length_ + 1 == limit_ && rules_.forced_end >= 0) return rules_.forced_end;
+  if (length_ == 0 && rules_.forced_first >= 0) return rules_.forced_first;
+  return -1;
+}
+
+void Slot::advance(const std::vector<Candidate>& candidates) {
+  const bool at_limit = ++length_ == limit_;
+  const float divisor = length_divisor(length_, rules_.length_penalty);
+  std::vector<Candidate> live;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    const Candidate& candidate = candidates[i];
+    if (!at_limit && candidate.node.token != rules_.end) {
+      if (live.size() < static_cast<std::size_t>(beams_)) live.push_back(candidate);
+    } else if (i < static_cast<std::size_t>(beams_) && candidate.value > kWorthless) {
+      finish({candidate.value / divisor, candidate.value, length_, candidate.node});
+    }
+  }
+  done_ = at_limit || is_done(live.empty() ? kNone : live.front().value, divisor);
+  if (!done_) keep(live);
+}
+
+// Best first; among equals the older one stays ahead.
+void Slot::finish(const Finished& entry) {
+  if (finished_count_ == beams_ && !(entry.score > finished_[beams_ - 1].score)) return;
+  std::int64_t at = finished_count_ < beams_ ? finished_count_++ : beams_ - 1;
+  for (; at > 0 && entry.score > finished_[at - 1].score; --at) finished_[at] = finished_[at - 1];
+  finished_[at] = entry;
+}
+
+bool Slot::is_done(float best, float divisor) const {
+  if (finished_count_ < beams_) return false;
+  const float worst = finished_[beams_ - 1].score;
+  switch (beams_ == 1 ? EarlyStopping::kTrue : rules_.early_stopping) {  // greedy: the first end is the end
+    case EarlyStopping::kTrue: return true;
+    case EarlyStopping::kFalse: return best / divisor <= worst;
+    case EarlyStopping::kNever: return best / (rules_.length_penalty > 0 ? length_divisor(limit_, rules_.length_penalty) : divisor) <= worst;
+  }
+  return true;
+}
+
+void Slot::keep(const std::vector<Candidate>& live) {
+  const std::int64_t row = length_ - 1;
+  Node* nodes = history_ + row * beams_;
+  for (std::int64_t k = 0; k < beams_; ++k) {
+    // Where all but a few ids are forbidden there can be fewer continuations than beams: the rest stay as good as dead.
+    const bool filled = k < static_cast<std::int64_t>(live.size());
+    nodes[k] = filled ? live[static_cast<std::size_t>(k)].node : Node{rules_.end, 0};
+    token_[k] = nodes[k].token;
+    score_[k] = filled ? live[static_cast<std::size_t>(k)].value : kDead;
+  }
+  std::uint8_t moved[kMaxBeams];
+  for (std::int64_t t = 0; t < row; ++t) {
+    std::uint8_t* lines = ancestor_ + t * beams_;
+    for (std::int64_t k = 0; k < beams_; ++k) moved[k] = lines[nodes[k].parent];
+    std::copy_n(moved, beams_, lines);
+  }
+  for (std::int64_t k = 0; k < beams_; ++k) ancestor_[row * beams_ + k] = static_cast<std::uint8_t>(nodes[k].parent);
+}
+
+}  // namespace xlate::cpu

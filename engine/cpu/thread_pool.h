@@ -1,0 +1,51 @@
+// Fork and join: the caller and its workers share out the tasks of one call.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace xlate::cpu {
+
+class ThreadPool {
+ public:
+  /// `threads` in all, the calling thread included; at least 1.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  /// Calls task(i, thread) once for each i in [0, count), in any order, on any thread in [0, threads()); returns when all are done.
+  /// Tasks must not throw.
+  template <class Task>
+  void run(std::int64_t count, Task&& task) {
+    if (count <= 0) return;
+    if (count == 1 || workers_.empty()) {
+      for (std::int64_t i = 0; i < count; ++i) task(i, 0);
+      return;
+    }
+    start(count, [](void* context, std::int64_t i, int thread) { (*static_cast<std::remove_reference_t<Task>*>(context))(i, thread); },
+          &task);
+  }
+
+ private:
+  using Call = void (*)(void* context, std::int64_t i, int thread);
+  void start(std::int64_t count, Call call, void* context);
+  void work(int thread);
+  void worker(int thread);
+
+  std::vector<std::thread> workers_;
+  Call call_ = nullptr;
+  void* context_ = nullptr;
+  std::int64_t count_ = 0;
+  alignas(64) std::atomic<std::int64_t> next_{0};
+  alignas(64) std::atomic<std::uint32_t> round_{0};  // counts the calls; a change wakes the workers
+  alignas(64) std::atomic<int> busy_{0};             // workers not yet through with this round
+  bool stop_ = false;
+};
+
+}  // namespace xlate::cpu

@@ -1,0 +1,164 @@
+#include "engine/runner.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "engine/error.h"
+
+namespace xlate {
+namespace {
+
+// A limit that is not ⌊factor·S⌋ alone, so that the shortest sentences have room.
+constexpr std::int64_t kLimitExtra = 10;
+// Sentences per token of the budget: shorter sentences than this leave part of the budget idle instead of making more rows.
+constexpr std::int64_t kTokensPerSlot = 8;
+// Refill once this share of the budget is free: fewer, larger encoder batches.
+constexpr std::int64_t kRefillShare = 8;
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& total) : total_(total), start_(std::chrono::steady_clock::now()) {}
+  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  double& total_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace
+
+Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& options)
+    : backend_(backend), model_(model), options_(options), queue_(backend.make_queue()) {
+  const std::int64_t slots = std::max<std::int64_t>(1, options.batch_tokens / kTokensPerSlot), longest = limit_of(options.longest_source);
+  model_.begin({.slots = slots,
+                .beams = options.rules.beams,
+                .encoder_tokens = std::max(options.batch_tokens, options.longest_source),
+                .source_tokens = options.batch_tokens,
+                .longest_source = options.longest_source,
+                .longest_target = longest,
+                .target_factor = options.max_length_factor,
+                .target_extra = kLimitExtra});
+  search_ = std::make_unique<Search>(backend_, *queue_, options.rules, slots, longest);
+  active_device_ = backend_.allocate(static_cast<std::size_t>(slots) * sizeof(std::int32_t));
+  slots_.resize(static_cast<std::size_t>(slots));
+  for (std::int64_t slot = slots; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
+}
+
+Runner::~Runner() = default;
+
+std::int64_t Runner::limit_of(std::int64_t source_tokens) const {
+  const double scaled = std::floor(options_.max_length_factor * static_cast<double>(source_tokens)) + static_cast<double>(kLimitExtra);
+  return static_cast<std::int64_t>(std::min(static_cast<double>(options_.max_length), scaled));
+}
+
+void Runner::run(SentenceSource& source, const std::function<void(Decoded)>& done, const std::atomic<bool>& stop) {
+  while (!stop) {
+    admit(source);
+    if (active_.empty()) break;
+    Stopwatch watch(statistics_.decode_seconds);
+    step();
+    while (static_cast<int>(flights_.size()) > backend_.steps_ahead() || (!flights_.empty() && flights_.front().done->ready())) settle(done);
+  }
+}
+
+// Takes sentences while there are slots, budget and cache for them, and puts them to work as one encoder batch.
+// Waits for the source only where nothing else is to be done.
+void Runner::admit(SentenceSource& source) {
+  const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
+  if (!active_.empty() && (!options_.refill || room < options_.batch_tokens / kRefillShare)) return;
+  std::vector<Sentence> batch;
+  std::vector<std::int32_t> slots;
+  std::int64_t tokens = 0;
+  while (!free_.empty()) {
+    const bool idle = active_.empty() && batch.empty();
+    const Sentence* next = source.next(idle);
+    if (!next) break;
+    const auto length = static_cast<std::int64_t>(next->ids.size());
+    const Source need{next->ids, static_cast<std::int32_t>(limit_of(length))};
+    if (!idle && (tokens + length > room || !model_.has_room(need))) break;
+    slots.push_back(free_.back());
+    free_.pop_back();
+    slots_[static_cast<std::size_t>(slots.back())] = {next->line, length, statistics_.steps, need.limit};
+    model_.reserve(slots.back(), need);
+    batch.push_back(source.take());
+    tokens += length;
+  }
+  if (!batch.empty()) start(batch, slots);
+}
+
+void Runner::start(const std::vector<Sentence>& batch, const std::vector<std::int32_t>& slots) {
+  Stopwatch watch(statistics_.encode_seconds);
+  std::vector<Source> sources;
+  std::vector<std::int32_t> limits;
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    limits.push_back(slots_[static_cast<std::size_t>(slots[i])].limit);
+    sources.push_back({batch[i].ids, limits.back()});
+    tokens_in_flight_ += static_cast<std::int64_t>(batch[i].ids.size());
+  }
+  const auto encoded = model_.encode(*queue_, sources);
+  model_.install(*queue_, *encoded, slots);
+  search_->start(slots, limits);
+  active_.insert(active_.end(), slots.begin(), slots.end());
+  active_changed_ = true;
+  ++statistics_.batches;
+}
+
+void Runner::step() {
+  if (active_changed_) backend_.upload(*queue_, std::as_bytes(std::span(active_)), active_device_.data());
+  active_changed_ = false;
+  const StepRows rows{active_device_.as<std::int32_t>(), static_cast<std::int64_t>(active_.size()), options_.rules.beams};
+  const Tensor hidden = model_.step(*queue_, search_->state(), rows);
+  search_->step(hidden, model_.projection(), rows);
+  flights_.push_back({statistics_.steps++, search_->read_done()});
+  statistics_.rows += rows.rows();
+}
+
+// Looks at the oldest step's outcome and lets what is done leave.
+void Runner::settle(const std::function<void(Decoded)>& done) {
+  const Flight flight = std::move(flights_.front());
+  flights_.pop_front();
+  const auto* flags = reinterpret_cast<const std::int32_t*>(flight.done->wait().data());
+  std::vector<std::int32_t> leaving;
+  for (const std::int32_t slot : active_) {
+    // A slot filled again since then shows its last sentence's flag.
+    if (slots_[static_cast<std::size_t>(slot)].first_step <= flight.step && flags[slot]) leaving.push_back(slot);
+  }
+  if (leaving.empty()) return;
+  for (const std::int32_t slot : leaving) finish(slot, done);
+  std::erase_if(active_, [&](std::int32_t slot) { return slots_[static_cast<std::size_t>(slot)].line < 0; });
+  active_changed_ = true;
+}
+
+void Runner::finish(std::int64_t slot, const std::function<void(Decoded)>& done) {
+  Slot& entry = slots_[static_cast<std::size_t>(slot)];
+  Outcome outcome = search_->collect(slot);
+  Decoded decoded{.line = entry.line, .source_tokens = entry.source_tokens, .hypotheses = std::move(outcome.hypotheses)};
+  if (decoded.hypotheses.empty()) fail("line {}: the model gave no continuation a finite probability", entry.line + 1);
+  const Hypothesis& best = decoded.hypotheses.front();
+  decoded.hit_limit = best.length == entry.limit && (!best.ended || options_.rules.forced_end >= 0);
+  statistics_.source_tokens += entry.source_tokens;
+  statistics_.target_tokens += best.length;
+  statistics_.target_tokens_without_end += static_cast<std::int64_t>(best.ids.size());
+  statistics_.hit_limit += decoded.hit_limit;
+  auto& bucket = bucket_of(entry.source_tokens);
+  const std::int64_t row_steps = outcome.steps * options_.rules.beams;
+  ++bucket.lines;
+  bucket.source_tokens += entry.source_tokens;
+  bucket.target_tokens += best.length;
+  bucket.row_steps += row_steps;
+  statistics_.rows_useful += row_steps;
+  tokens_in_flight_ -= entry.source_tokens;
+  model_.release(slot);
+  entry.line = -1;
+  free_.push_back(static_cast<std::int32_t>(slot));
+  done(std::move(decoded));
+}
+
+RunnerStatistics::Bucket& Runner::bucket_of(std::int64_t source_tokens) {
+  const auto index = static_cast<std::size_t>((source_tokens - 1) / RunnerStatistics::kBucketTokens);
+  if (statistics_.buckets.size() <= index) statistics_.buckets.resize(index + 1);
+  return statistics_.buckets[index];
+}
+
+}  // namespace xlate

@@ -1,0 +1,112 @@
+// Runner: keeps slots filled from a source of sentences, steps the model and search, and hands over what is finished.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/search.h"
+#include "engine/sequence_model.h"
+
+namespace xlate {
+
+/// A line to decode.
+struct Sentence {
+  std::int64_t line = 0;          // its number, from 0
+  std::vector<std::int32_t> ids;  // source ids, end token included; at least one
+};
+
+/// A line decoded.
+struct Decoded {
+  std::int64_t line = 0;
+  std::int64_t source_tokens = 0;
+  std::vector<Hypothesis> hypotheses;  // best first, at least one
+  bool hit_limit = false;              // the best one was cut, or its end forced, at the length limit
+};
+
+/// Where sentences come from, in the order in which they should be decoded.
+class SentenceSource {
+ public:
+  virtual ~SentenceSource() = default;
+  /// The next sentence, which stays the next one until it is taken; null at the end, or, where `wait` is false, if there is none yet.
+  virtual const Sentence* next(bool wait) = 0;
+  virtual Sentence take() = 0;
+};
+
+struct RunnerOptions {
+  SearchRules rules;
+  std::int64_t batch_tokens = 0;    // source tokens in flight
+  std::int64_t longest_source = 0;  // no sentence is longer
+  std::int64_t max_length = 512;    // limit of a sentence of S tokens: min(max_length, ⌊factor·S⌋ + 10)
+  double max_length_factor = 3;
+  bool refill = true;               // false: plain batches, each decoded to its end; for tests
+};
+
+/// What a run did. Times are wall-clock seconds.
+struct RunnerStatistics {
+  static constexpr std::int64_t kBucketTokens = 8;
+  struct Bucket {
+    std::int64_t lines = 0, source_tokens = 0, target_tokens = 0, row_steps = 0;
+  };
+  std::int64_t source_tokens = 0;               // encoded
+  std::int64_t target_tokens = 0;               // of best hypotheses, end tokens included
+  std::int64_t target_tokens_without_end = 0;
+  std::int64_t hit_limit = 0;
+  std::int64_t batches = 0;                     // admissions
+  std::int64_t steps = 0, rows = 0, rows_useful = 0;
+  double encode_seconds = 0, decode_seconds = 0;
+  std::vector<Bucket> buckets;                  // by source length: 1–8, 9–16, …
+};
+
+class Runner {
+ public:
+  Runner(Backend&, SequenceModel&, const RunnerOptions&);
+  ~Runner();
+
+  /// Decodes until the source ends or `stop` is set; calls `done` once for each sentence decoded, in the order in which they finish.
+  void run(SentenceSource&, const std::function<void(Decoded)>& done, const std::atomic<bool>& stop);
+  const RunnerStatistics& statistics() const { return statistics_; }
+  /// The limit on generated tokens of a sentence of so many source tokens.
+  std::int64_t limit_of(std::int64_t source_tokens) const;
+
+ private:
+  struct Slot {
+    std::int64_t line = -1;  // −1: free
+    std::int64_t source_tokens = 0;
+    std::int64_t first_step = 0;
+    std::int32_t limit = 0;
+  };
+  struct Flight {  // a step whose outcome has not been looked at
+    std::int64_t step;
+    std::unique_ptr<Ticket> done;
+  };
+
+  void admit(SentenceSource&);
+  void start(const std::vector<Sentence>&, const std::vector<std::int32_t>& slots);
+  void step();
+  void settle(const std::function<void(Decoded)>& done);
+  void finish(std::int64_t slot, const std::function<void(Decoded)>& done);
+  RunnerStatistics::Bucket& bucket_of(std::int64_t source_tokens);
+
+  Backend& backend_;
+  SequenceModel& model_;
+  RunnerOptions options_;
+  std::unique_ptr<Queue> queue_;
+  std::unique_ptr<Search> search_;
+  Buffer active_device_;                // [S] slots of the step's row groups
+  std::vector<std::int32_t> active_;    // the same on the host
+  bool active_changed_ = false;
+  std::vector<Slot> slots_;
+  std::vector<std::int32_t> free_;      // slots
+  std::deque<Flight> flights_;
+  std::int64_t tokens_in_flight_ = 0;
+  RunnerStatistics statistics_;
+};
+
+}  // namespace xlate

@@ -1,0 +1,80 @@
+#include "engine/search.h"
+
+#include "engine/error.h"
+
+namespace xlate {
+namespace {
+
+template <class T>
+std::span<const std::byte> bytes_of(const T* data, std::int64_t count) {
+  return {reinterpret_cast<const std::byte*>(data), static_cast<std::size_t>(count) * sizeof(T)};
+}
+
+// Follows the back-pointers from a finished hypothesis' last node; history [length − 1, K].
+Hypothesis trace(const Finished& finished, const Node* history, std::int64_t beams, std::int32_t end) {
+  Hypothesis result{.ids = std::vector<std::int32_t>(static_cast<std::size_t>(finished.length)),
+                    .score = finished.score,
+                    .sum = finished.sum,
+                    .length = finished.length,
+                    .ended = finished.last.token == end};
+  Node node = finished.last;
+  for (std::int32_t t = finished.length - 1;; --t) {
+    result.ids[static_cast<std::size_t>(t)] = node.token;
+    if (t == 0) break;
+    node = history[(t - 1) * beams + node.parent];
+  }
+  if (result.ended) result.ids.pop_back();
+  return result;
+}
+
+}  // namespace
+
+template <class T>
+T* Search::carve(std::int64_t count) {
+  buffers_.push_back(backend_.allocate(static_cast<std::size_t>(count) * sizeof(T)));
+  return buffers_.back().as<T>();
+}
+
+Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::int64_t slots, std::int64_t longest)
+    : backend_(backend), queue_(queue), rules_(rules) {
+  if (rules.beams < 1 || rules.beams > kMaxBeams) fail("beam size is {}, expected 1 to {}", rules.beams, kMaxBeams);
+  const std::int64_t beams = rules.beams;
+  state_ = {.token = carve<std::int32_t>(slots * beams),
+            .score = carve<float>(slots * beams),
+            .length = carve<std::int32_t>(slots),
+            .limit = carve<std::int32_t>(slots),
+            .done = carve<std::int32_t>(slots),
+            .history = carve<Node>(slots * longest * beams),
+            .ancestor = carve<std::uint8_t>(slots * longest * beams),
+            .finished = carve<Finished>(slots * beams),
+            .finished_count = carve<std::int32_t>(slots),
+            .slots = slots,
+            .beams = beams,
+            .longest = longest};
+}
+
+void Search::start(std::span<const std::int32_t> slots, std::span<const std::int32_t> limits) {
+  backend_.start_slots(queue_, rules_, slots, limits, state_);
+}
+
+void Search::step(Tensor hidden, const Projection& projection, const StepRows& rows) {
+  backend_.search_step(queue_, hidden, projection, rules_, rows, state_);
+}
+
+std::unique_ptr<Ticket> Search::read_done() { return backend_.read_later(queue_, bytes_of(state_.done, state_.slots)); }
+
+Outcome Search::collect(std::int64_t slot) {
+  const auto count = backend_.read_later(queue_, bytes_of(state_.finished_count + slot, 1));
+  const auto length = backend_.read_later(queue_, bytes_of(state_.length + slot, 1));
+  const auto finished = backend_.read_later(queue_, bytes_of(state_.finished + slot * state_.beams, state_.beams));
+  Outcome outcome{.hypotheses = {}, .steps = *reinterpret_cast<const std::int32_t*>(length->wait().data())};
+  const auto history = backend_.read_later(queue_, bytes_of(state_.history + slot * state_.longest * state_.beams, outcome.steps * state_.beams));
+  const auto* entries = reinterpret_cast<const Finished*>(finished->wait().data());
+  const auto* nodes = reinterpret_cast<const Node*>(history->wait().data());
+  for (std::int32_t i = 0; i < *reinterpret_cast<const std::int32_t*>(count->wait().data()); ++i) {
+    outcome.hypotheses.push_back(trace(entries[i], nodes, state_.beams, rules_.end));
+  }
+  return outcome;
+}
+
+}  // namespace xlate

@@ -1,0 +1,60 @@
+// SequenceModel: all that search may ask of a model. Slot s with K beams owns rows s·K … s·K+K−1 of every table; which slots take part
+// in a step, their tokens and lengths are arrays on the device, so that no number from the host changes from step to step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/search_state.h"
+
+namespace xlate {
+
+/// A sentence to decode: its source ids, end token included, and how many tokens it may get, end token included.
+struct Source {
+  std::span<const std::int32_t> ids;
+  std::int32_t limit = 0;
+};
+
+/// How much room a run needs; fixed when it begins, so that addresses never change.
+struct Capacity {
+  std::int64_t slots = 1;
+  std::int64_t beams = 1;
+  std::int64_t encoder_tokens = 1;   // packed source tokens of one encoder batch
+  std::int64_t source_tokens = 1;    // in flight in all slots
+  std::int64_t longest_source = 1;
+  std::int64_t longest_target = 1;   // the largest limit of a sentence
+  double target_factor = 1;          // limit of a sentence of S source tokens: at most target_factor·S + target_extra
+  std::int64_t target_extra = 0;
+  int encoded_in_flight = 1;         // encoder batches whose result is not installed yet
+};
+
+/// What an encoder batch left on the device, until it is installed.
+class Encoded {
+ public:
+  virtual ~Encoded() = default;
+};
+
+class SequenceModel {
+ public:
+  virtual ~SequenceModel() = default;
+
+  /// Makes room. Throws Error where the device has too little for one sentence.
+  virtual void begin(const Capacity&) = 0;
+  /// Whether caches have room for this sentence beside those admitted. One sentence alone always fits.
+  virtual bool has_room(const Source&) const = 0;
+  /// Reserves a free slot's caches for a sentence that has room, until it is released.
+  virtual void reserve(std::int64_t slot, const Source&) = 0;
+  virtual void release(std::int64_t slot) = 0;
+  /// Encodes a batch; at most `encoder_tokens` source tokens in all.
+  virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) = 0;
+  /// Puts sentence i of the batch into slots[i], which was reserved for it.
+  virtual void install(Queue&, const Encoded&, std::span<const std::int32_t> slots) = 0;
+  /// The last hidden rows [R, D] of one step over the rows given.
+  virtual Tensor step(Queue&, const SearchState&, const StepRows&) = 0;
+  virtual const Projection& projection() const = 0;
+};
+
+}  // namespace xlate

@@ -1,0 +1,204 @@
+#include "models/model_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "engine/error.h"
+
+namespace xlate {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kMagic = "XLATEMDL";
+constexpr std::uint32_t kVersion = 1;
+constexpr std::size_t kHashedFrom = 16, kHeaderAt = 40, kAlignment = 64;
+
+template <class T>
+T number_at(std::span<const std::byte> bytes, std::size_t offset) {
+  T value;
+  std::memcpy(&value, bytes.data() + offset, sizeof(T));
+  return value;
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  return shape.size() == 1 ? fmt::format("[{}]", shape[0]) : fmt::format("[{}, {}]", shape[0], shape[1]);
+}
+
+std::string name_of(const json& entry, const std::string& file, const char* list) {
+  if (!entry.is_object() || !entry.contains("name") || !entry["name"].is_string()) fail("{}: an entry of '{}' has no name", file, list);
+  return entry["name"].get<std::string>();
+}
+
+std::uint64_t offset_of(const json& entry, const char* key, const std::string& file, const std::string& name) {
+  const auto found = entry.find(key);
+  if (found == entry.end() || !found->is_number_unsigned()) fail("{}: '{}' has no whole number '{}'", file, name, key);
+  return found->get<std::uint64_t>();
+}
+
+DType dtype_of(const json& entry, const std::string& file, const std::string& name) {
+  const auto found = entry.find("dtype");
+  for (const DType type : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt8}) {
+    if (found != entry.end() && *found == name_of(type)) return type;
+  }
+  fail("{}: tensor '{}' has dtype {}, expected float32, float16, bfloat16 or int8", file, name,
+       found == entry.end() ? "missing" : found->dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 40));
+}
+
+// What the bytes before the header say, checked: the header's bytes are returned.
+std::span<const std::byte> check_prefix(const std::string& name, std::span<const std::byte> bytes, bool verify_hash) {
+  if (bytes.size() < kMagic.size() || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
+    fail("{}: not a model file: it does not begin with {} (scripts/convert.py makes one from a checkpoint)", name, kMagic);
+  }
+  if (bytes.size() < kHeaderAt) fail("{}: cut short: {} bytes, expected at least {}", name, bytes.size(), kHeaderAt);
+  if (const auto version = number_at<std::uint32_t>(bytes, 16); version != kVersion) {
+    fail("{}: format version is {}, expected {}", name, version, kVersion);
+  }
+  const auto header = number_at<std::uint64_t>(bytes, 24), size = number_at<std::uint64_t>(bytes, 32);
+  if (size != bytes.size()) fail("{}: {}: {} bytes, expected {}", name, size > bytes.size() ? "cut short" : "too long", bytes.size(), size);
+  if (verify_hash) {
+    const std::uint64_t stored = number_at<std::uint64_t>(bytes, 8);
+    const std::uint64_t found = XXH64(bytes.data() + kHashedFrom, bytes.size() - kHashedFrom, 0);
+    if (found != stored) fail("{}: damaged: the hash of its bytes is {:016x}, expected {:016x}", name, found, stored);
+  }
+  if (header > bytes.size() - kHeaderAt) fail("{}: header of {} bytes, expected at most {}", name, header, bytes.size() - kHeaderAt);
+  return bytes.subspan(kHeaderAt, header);
+}
+
+}  // namespace
+
+struct ModelFile::Mapping {
+  explicit Mapping(const std::string& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
+    struct stat status {};
+    const bool regular = fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+    if (regular && status.st_size > 0) {
+      bytes = static_cast<std::size_t>(status.st_size);
+      data = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0);
+    }
+    const int error = errno;
+    close(file);
+    if (!regular) fail("{}: not a regular file", path);
+    if (bytes == 0) fail("{}: empty file", path);
+    if (data == MAP_FAILED) fail("{}: cannot be mapped: {}", path, std::strerror(error));
+  }
+  ~Mapping() {
+    if (data != MAP_FAILED) munmap(data, bytes);
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  void* data = MAP_FAILED;
+  std::size_t bytes = 0;
+};
+
+ModelFile ModelFile::open(const std::string& path) {
+  auto mapping = std::make_shared<const Mapping>(path);
+  ModelFile file(path, {static_cast<const std::byte*>(mapping->data), mapping->bytes});
+  file.mapping_ = std::move(mapping);
+  return file;
+}
+
+ModelFile::ModelFile(std::string name, std::span<const std::byte> bytes, bool verify_hash) : name_(std::move(name)), bytes_(bytes) {
+  const auto header_bytes = check_prefix(name_, bytes, verify_hash);
+  hash_ = number_at<std::uint64_t>(bytes, 8);
+  const std::size_t data_at = (kHeaderAt + header_bytes.size() + kAlignment - 1) / kAlignment * kAlignment;
+  if (data_at < bytes.size()) data_ = bytes.subspan(data_at);
+  const auto* text = reinterpret_cast<const char*>(header_bytes.data());
+  const json header = json::parse(text, text + header_bytes.size(), nullptr, false);
+  if (header.is_discarded()) fail("{}: header is not JSON", name_);
+  description_ = describe(header, name_);
+  read_entries(header);
+}
+
+void ModelFile::read_entries(const json& header) {
+  for (const char* list : {"tensors", "files"}) {
+    if (!header.contains(list) || !header[list].is_array()) fail("{}: header has no array '{}'", name_, list);
+  }
+  for (const json& entry : header["tensors"]) read_tensor(entry);
+  for (const json& entry : header["files"]) {
+    const std::string name = name_of(entry, name_, "files");
+    if (!files_.emplace(name, range_of(entry, "file", name)).second) fail("{}: file '{}' is listed twice", name_, name);
+  }
+  std::set<const std::byte*> seen;  // tied tensors share their bytes
+  for (const auto& [name, entry] : tensors_) {
+    if (name.ends_with(".scale") || !seen.insert(entry.data.data()).second) continue;
+    parameters_ += static_cast<std::int64_t>(entry.data.size() / size_of(entry.dtype));
+  }
+}
+
+void ModelFile::read_tensor(const json& entry) {
+  const std::string name = name_of(entry, name_, "tensors");
+  Entry tensor{.dtype = dtype_of(entry, name_, name), .shape = {}, .data = range_of(entry, "tensor", name)};
+  const auto shape = entry.find("shape");
+  if (shape == entry.end() || !shape->is_array() || shape->empty() || shape->size() > 2) {
+    fail("{}: tensor '{}' has no shape of one or two numbers", name_, name);
+  }
+  std::uint64_t elements = 1;
+  for (const json& size : *shape) {
+    if (!size.is_number_unsigned() || size.get<std::uint64_t>() > (std::uint64_t{1} << 31)) {
+      fail("{}: tensor '{}' has shape {}", name_, name, shape->dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 60));
+    }
+    tensor.shape.push_back(size.get<std::int64_t>());
+    elements *= size.get<std::uint64_t>();
+  }
+  // Two sizes of at most 2^31 and four bytes an element: no product wraps.
+  if (elements * size_of(tensor.dtype) != tensor.data.size()) {
+    fail("{}: tensor '{}' has {} bytes, expected {} of shape {} in {}", name_, name, tensor.data.size(), elements * size_of(tensor.dtype),
+         shape_text(tensor.shape), xlate::name_of(tensor.dtype));
+  }
+  if (!tensors_.emplace(name, std::move(tensor)).second) fail("{}: tensor '{}' is listed twice", name_, name);
+}
+
+std::span<const std::byte> ModelFile::range_of(const json& entry, const char* kind, const std::string& entry_name) const {
+  const std::uint64_t offset = offset_of(entry, "offset", name_, entry_name), count = offset_of(entry, "bytes", name_, entry_name);
+  if (offset % kAlignment != 0) fail("{}: {} '{}' is at offset {}, expected a multiple of {}", name_, kind, entry_name, offset, kAlignment);
+  if (offset > data_.size() || count > data_.size() - offset) {
+    fail("{}: {} '{}' ends at byte {} + {} of the data, expected at most {}", name_, kind, entry_name, offset, count, data_.size());
+  }
+  return data_.subspan(offset, count);
+}
+
+const ModelFile::Entry& ModelFile::tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) fail("{}: tensor '{}' is missing, expected with shape {}", name_, name, shape_text(shape));
+  if (found->second.shape != shape) {
+    fail("{}: tensor '{}' has shape {}, expected {}", name_, name, shape_text(found->second.shape), shape_text(shape));
+  }
+  return found->second;
+}
+
+StoredTensor ModelFile::matrix(const std::string& name, std::int64_t rows, std::int64_t columns) const {
+  const Entry& entry = tensor(name, {rows, columns});
+  StoredTensor stored{entry.dtype, rows, columns, entry.data.data(), nullptr};
+  if (entry.dtype != DType::kInt8) return stored;
+  const Entry& scale = tensor(name + ".scale", {rows});
+  if (scale.dtype != DType::kFloat32) fail("{}: tensor '{}.scale' has dtype {}, expected float32", name_, name, xlate::name_of(scale.dtype));
+  stored.scale = reinterpret_cast<const float*>(scale.data.data());
+  return stored;
+}
+
+StoredTensor ModelFile::vector(const std::string& name, std::int64_t size) const {
+  const Entry& entry = tensor(name, {size});
+  if (entry.dtype == DType::kInt8) fail("{}: tensor '{}' has dtype int8, expected a float type for a vector", name_, name);
+  return {entry.dtype, 1, size, entry.data.data(), nullptr};
+}
+
+std::string_view ModelFile::file(const std::string& name) const {
+  const auto found = files_.find(name);
+  if (found == files_.end()) fail("{}: file '{}' is missing", name_, name);
+  return {reinterpret_cast<const char*>(found->second.data()), found->second.size()};
+}
+
+}  // namespace xlate

@@ -1,0 +1,239 @@
+#include "models/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/error.h"
+
+namespace xlate {
+namespace {
+
+constexpr std::int64_t kPageTokens = 16;
+
+template <class T>
+std::span<const std::byte> bytes_of(const std::vector<T>& values) {
+  return std::as_bytes(std::span(values));
+}
+
+}  // namespace
+
+/// Packed sentences on their way through the encoder, and their cross-attention keys and values until they are installed.
+struct Transformer::Batch final : Encoded {
+  std::vector<std::int32_t> offsets;           // [B + 1]
+  const std::int32_t* positions = nullptr;     // [N], device
+  std::int32_t* token_slots = nullptr;         // [N], device: filled when the slots are known
+  Tensor keys_values;                          // [N, layers·2·D]
+};
+
+Transformer::Transformer(const ModelFile& file, Backend& backend)
+    : backend_(backend), queue_(backend.make_queue()), config_(file.description().config) {
+  load(file);
+}
+
+void Transformer::load(const ModelFile& file) {
+  Weights weights(file, backend_, *queue_);
+  const std::int64_t width = config_.d_model;
+  const auto attention = [&](const std::string& name, const char* query, std::int64_t rows) {
+    return Attention{weights.linear(name + query, rows, width), weights.linear(name + ".out", width, width),
+                     weights.norm(name + ".norm", width, config_.norm_epsilon)};
+  };
+  const auto feed_forward = [&](const std::string& name, std::int64_t inner) {
+    return FeedForward{weights.linear(name + ".up", inner, width), weights.linear(name + ".down", width, inner),
+                       weights.norm(name + ".norm", width, config_.norm_epsilon)};
+  };
+  source_embedding_ = {weights.matrix("encoder.embedding.weight", config_.source_vocabulary, width), {}, config_.embedding_scale};
+  target_embedding_ = {weights.matrix("decoder.embedding.weight", config_.target_vocabulary, width), {}, config_.embedding_scale};
+  for (std::int64_t i = 0; i < config_.encoder_layers; ++i) {
+    const std::string name = fmt::format("encoder.{}", i);
+    encoder_.push_back({attention(name + ".self", ".qkv", 3 * width), feed_forward(name + ".feed_forward", config_.encoder_ffn)});
+  }
+  for (std::int64_t i = 0; i < config_.decoder_layers; ++i) {
+    const std::string name = fmt::format("decoder.{}", i);
+    decoder_.push_back({attention(name + ".self", ".qkv", 3 * width), attention(name + ".cross", ".query", width),
+                        feed_forward(name + ".feed_forward", config_.decoder_ffn)});
+  }
+  cross_keys_values_ = weights.linear("decoder.cross.keys_values", 2 * width * config_.decoder_layers, width);
+  projection_.linear = weights.linear("decoder.projection", config_.target_vocabulary, width);
+  weights_ = weights.release();
+}
+
+// Sine in the first half, cosine in the second, angle p / 10000^(2j/d); in double, kept in float32 (search.md).
+void Transformer::make_positions(std::int64_t count) {
+  const std::int64_t width = config_.d_model, half = width / 2;
+  std::vector<double> rates(static_cast<std::size_t>(half));
+  for (std::int64_t j = 0; j < half; ++j) rates[static_cast<std::size_t>(j)] = std::pow(10000.0, 2.0 * static_cast<double>(j) / static_cast<double>(width));
+  std::vector<float> row(static_cast<std::size_t>(width));
+  positions_ = backend_.allocate(static_cast<std::size_t>(count * width) * sizeof(float));
+  for (std::int64_t p = 0; p < count; ++p) {
+    for (std::int64_t j = 0; j < half; ++j) {
+      const double angle = static_cast<double>(p) / rates[static_cast<std::size_t>(j)];
+      row[static_cast<std::size_t>(j)] = static_cast<float>(std::sin(angle));
+      row[static_cast<std::size_t>(half + j)] = static_cast<float>(std::cos(angle));
+    }
+    backend_.upload(*queue_, bytes_of(row), positions_.as<float>() + p * width);
+  }
+  const Tensor positions{positions_.data(), DType::kFloat32, count, width, width};
+  source_embedding_.positions = target_embedding_.positions = positions;
+}
+
+std::size_t Transformer::encoder_bytes(std::int64_t tokens, std::int64_t sentences) const {
+  const std::int64_t width = config_.d_model;
+  const std::size_t element = size_of(backend_.compute_type());
+  const std::int64_t columns[] = {width, width, width, 3 * width, config_.encoder_ffn, 2 * width * config_.decoder_layers};
+  std::size_t bytes = 3 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) + Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
+  for (const std::int64_t count : columns) bytes += Arena::bytes_of(tokens, count, element);
+  return bytes;
+}
+
+std::size_t Transformer::decoder_bytes(std::int64_t rows) const {
+  const std::int64_t width = config_.d_model, columns[] = {width, width, width, width, 3 * width, config_.decoder_ffn};
+  std::size_t bytes = 0;
+  for (const std::int64_t count : columns) bytes += Arena::bytes_of(rows, count, size_of(backend_.compute_type()));
+  return bytes;
+}
+
+Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines) {
+  Caches caches{.pool = PagePool(pages, kPageTokens, slots), .memory = {}, .table = {}, .layers = {}};
+  const DType type = backend_.compute_type();
+  const std::int64_t rows = pages * kPageTokens * lines, columns = 2 * config_.d_model, per_slot = caches.pool.pages_for(longest);
+  const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));
+  caches.memory = backend_.allocate(layer_bytes * static_cast<std::size_t>(config_.decoder_layers));
+  caches.table = backend_.allocate(static_cast<std::size_t>(slots * per_slot) * sizeof(std::int32_t));
+  for (std::int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
+    char* data = caches.memory.as<char>() + static_cast<std::size_t>(layer) * layer_bytes;
+    caches.layers.push_back({.pages = {data, type, rows, columns, columns},
+                             .table = caches.table.as<std::int32_t>(),
+                             .pages_per_slot = per_slot,
+                             .page_tokens = kPageTokens,
+                             .lines = lines});
+  }
+  return caches;
+}
+
+void Transformer::begin(const Capacity& capacity) {
+  capacity_ = capacity;
+  make_positions(std::max(capacity.longest_source, capacity.longest_target));
+  encoder_arenas_.clear();
+  for (int i = 0; i < capacity.encoded_in_flight; ++i) encoder_arenas_.emplace_back(backend_, encoder_bytes(capacity.encoder_tokens, capacity.slots));
+  decoder_arena_ = Arena(backend_, decoder_bytes(capacity.slots * capacity.beams));
+  source_lengths_ = backend_.allocate(static_cast<std::size_t>(capacity.slots) * sizeof(std::int32_t));
+
+  // Every slot wastes at most a page on either side. Self-attention gets what the sentences in flight could need at most, or what the
+  // budget leaves; one sentence alone always fits.
+  const auto pages = [](double tokens) { return static_cast<std::int64_t>(std::ceil(tokens / static_cast<double>(kPageTokens))); };
+  const double source_tokens = static_cast<double>(std::max(capacity.source_tokens, capacity.longest_source));
+  const std::int64_t cross_pages = pages(source_tokens) + capacity.slots;
+  const double wanted = std::min(capacity.target_factor * source_tokens + static_cast<double>(capacity.slots * capacity.target_extra),
+                                 static_cast<double>(capacity.slots) * static_cast<double>(capacity.longest_target));
+  const double page_bytes = static_cast<double>(kPageTokens * 2 * config_.d_model * config_.decoder_layers) * static_cast<double>(size_of(backend_.compute_type()));
+  const double left = static_cast<double>(backend_.cache_budget()) - static_cast<double>(cross_pages) * page_bytes;
+  const std::int64_t affordable = static_cast<std::int64_t>(std::max(0.0, left) / (page_bytes * static_cast<double>(capacity.beams)));
+  const std::int64_t self_pages = std::max(pages(static_cast<double>(capacity.longest_target)), std::min(pages(wanted) + capacity.slots, affordable));
+  cross_ = make_caches(cross_pages, capacity.slots, capacity.longest_source, 1);
+  self_ = make_caches(self_pages, capacity.slots, capacity.longest_target, capacity.beams);
+}
+
+bool Transformer::has_room(const Source& source) const {
+  return cross_.pool.pages_for(static_cast<std::int64_t>(source.ids.size())) <= cross_.pool.free() &&
+         self_.pool.pages_for(source.limit) <= self_.pool.free();
+}
+
+void Transformer::reserve(std::int64_t slot, const Source& source) {
+  cross_.pool.take(slot, static_cast<std::int64_t>(source.ids.size()));
+  self_.pool.take(slot, source.limit);
+}
+
+void Transformer::release(std::int64_t slot) {
+  cross_.pool.give_back(slot);
+  self_.pool.give_back(slot);
+}
+
+void Transformer::write_table(Queue& queue, const Caches& caches, std::int64_t slot) {
+  const auto pages = caches.pool.pages_of(slot);
+  backend_.upload(queue, std::as_bytes(pages), caches.table.as<std::int32_t>() + slot * caches.layers.front().pages_per_slot);
+}
+
+void Transformer::feed_forward(Queue& queue, const FeedForward& layer, Tensor inner, Tensor sum, Tensor x) {
+  backend_.linear(queue, x, layer.up, config_.activation, {}, inner);
+  backend_.linear(queue, inner, layer.down, Activation::kNone, x, sum);
+  backend_.layer_norm(queue, sum, layer.norm, x);
+}
+
+std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
+  auto batch = std::make_unique<Batch>();
+  std::vector<std::int32_t> ids, positions;
+  batch->offsets.push_back(0);
+  for (const Source& source : sources) {
+    ids.insert(ids.end(), source.ids.begin(), source.ids.end());
+    for (std::size_t i = 0; i < source.ids.size(); ++i) positions.push_back(static_cast<std::int32_t>(i));
+    batch->offsets.push_back(static_cast<std::int32_t>(ids.size()));
+  }
+  const std::int64_t tokens = static_cast<std::int64_t>(ids.size()), width = config_.d_model;
+  assert(tokens <= capacity_.encoder_tokens);
+
+  Arena& arena = encoder_arenas_[next_arena_++ % encoder_arenas_.size()];
+  arena.clear();
+  auto* ids_device = arena.array<std::int32_t>(tokens);
+  auto* positions_device = arena.array<std::int32_t>(tokens);
+  auto* offsets_device = arena.array<std::int32_t>(static_cast<std::int64_t>(batch->offsets.size()));
+  batch->token_slots = arena.array<std::int32_t>(tokens);
+  batch->positions = positions_device;
+  backend_.upload(queue, bytes_of(ids), ids_device);
+  backend_.upload(queue, bytes_of(positions), positions_device);
+  backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
+
+  const DType type = backend_.compute_type();
+  const Tensor x = arena.tensor(type, tokens, width), sum = arena.tensor(type, tokens, width), context = arena.tensor(type, tokens, width);
+  const Tensor qkv = arena.tensor(type, tokens, 3 * width), inner = arena.tensor(type, tokens, config_.encoder_ffn);
+  batch->keys_values = arena.tensor(type, tokens, 2 * width * config_.decoder_layers);
+  backend_.embed(queue, source_embedding_, ids_device, positions_device, x);
+  for (const EncoderLayer& layer : encoder_) {
+    backend_.linear(queue, x, layer.self.query, Activation::kNone, {}, qkv);
+    backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, static_cast<int>(config_.encoder_heads), context);
+    backend_.linear(queue, context, layer.self.out, Activation::kNone, x, sum);
+    backend_.layer_norm(queue, sum, layer.self.norm, x);
+    feed_forward(queue, layer.feed_forward, inner, sum, x);
+  }
+  backend_.linear(queue, x, cross_keys_values_, Activation::kNone, {}, batch->keys_values);
+  return batch;
+}
+
+void Transformer::install(Queue& queue, const Encoded& encoded, std::span<const std::int32_t> slots) {
+  const auto& batch = static_cast<const Batch&>(encoded);
+  std::vector<std::int32_t> token_slots;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const std::int32_t length = batch.offsets[i + 1] - batch.offsets[i];
+    token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
+    write_table(queue, cross_, slots[i]);
+    write_table(queue, self_, slots[i]);
+    backend_.upload(queue, std::as_bytes(std::span(&length, 1)), source_lengths_.as<std::int32_t>() + slots[i]);
+  }
+  backend_.upload(queue, bytes_of(token_slots), batch.token_slots);
+  backend_.store_cross(queue, batch.keys_values, batch.token_slots, batch.positions, cross_.layers);
+}
+
+Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows& rows) {
+  const std::int64_t count = rows.rows(), width = config_.d_model;
+  const DType type = backend_.compute_type();
+  const int heads = static_cast<int>(config_.decoder_heads);
+  decoder_arena_.clear();
+  const Tensor x = decoder_arena_.tensor(type, count, width), sum = decoder_arena_.tensor(type, count, width);
+  const Tensor context = decoder_arena_.tensor(type, count, width), query = decoder_arena_.tensor(type, count, width);
+  const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), inner = decoder_arena_.tensor(type, count, config_.decoder_ffn);
+  backend_.embed_step(queue, target_embedding_, state, rows, x);
+  for (std::size_t i = 0; i < decoder_.size(); ++i) {
+    const DecoderLayer& layer = decoder_[i];
+    backend_.linear(queue, x, layer.self.query, Activation::kNone, {}, qkv);
+    backend_.attend_self(queue, qkv, self_.layers[i], state, rows, heads, context);
+    backend_.linear(queue, context, layer.self.out, Activation::kNone, x, sum);
+    backend_.layer_norm(queue, sum, layer.self.norm, x);
+    backend_.linear(queue, x, layer.cross.query, Activation::kNone, {}, query);
+    backend_.attend_cross(queue, query, cross_.layers[i], source_lengths_.as<std::int32_t>(), rows, heads, context);
+    backend_.linear(queue, context, layer.cross.out, Activation::kNone, x, sum);
+    backend_.layer_norm(queue, sum, layer.cross.norm, x);
+    feed_forward(queue, layer.feed_forward, inner, sum, x);
+  }
+  return x;
+}
+
+}  // namespace xlate

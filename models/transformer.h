@@ -1,0 +1,84 @@
+// The encoder-decoder Transformer (Vaswani et al. 2017), post-norm, as a SequenceModel: weights, caches, and the network as straight
+// code over the backend's verbs.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/arena.h"
+#include "engine/backend.h"
+#include "engine/pages.h"
+#include "engine/sequence_model.h"
+#include "models/model_file.h"
+#include "models/weights.h"
+
+namespace xlate {
+
+class Transformer final : public SequenceModel {
+ public:
+  /// Loads the weights. Throws Error where a tensor is missing or has another shape.
+  Transformer(const ModelFile&, Backend&);
+
+  void begin(const Capacity&) override;
+  bool has_room(const Source&) const override;
+  void reserve(std::int64_t slot, const Source&) override;
+  void release(std::int64_t slot) override;
+  std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
+  void install(Queue&, const Encoded&, std::span<const std::int32_t> slots) override;
+  Tensor step(Queue&, const SearchState&, const StepRows&) override;
+  const Projection& projection() const override { return projection_; }
+
+ private:
+  struct FeedForward {
+    Linear up, down;
+    Norm norm;
+  };
+  struct Attention {
+    Linear query, out;  // of self-attention, `query` makes queries, keys and values in one product
+    Norm norm;
+  };
+  struct EncoderLayer {
+    Attention self;
+    FeedForward feed_forward;
+  };
+  struct DecoderLayer {
+    Attention self, cross;
+    FeedForward feed_forward;
+  };
+  struct Batch;
+  struct Caches {
+    PagePool pool;
+    Buffer memory, table;
+    std::vector<PagedCache> layers;
+  };
+
+  void load(const ModelFile&);
+  Caches make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines);
+  void write_table(Queue&, const Caches&, std::int64_t slot);
+  void make_positions(std::int64_t count);
+  std::size_t encoder_bytes(std::int64_t tokens, std::int64_t sentences) const;
+  std::size_t decoder_bytes(std::int64_t rows) const;
+  /// x = norm(x + down(activation(up(x)))).
+  void feed_forward(Queue&, const FeedForward&, Tensor inner, Tensor sum, Tensor x);
+
+  Backend& backend_;
+  std::unique_ptr<Queue> queue_;  // for loading
+  TransformerConfig config_;
+  std::vector<Buffer> weights_;
+  Embedding source_embedding_, target_embedding_;
+  std::vector<EncoderLayer> encoder_;
+  std::vector<DecoderLayer> decoder_;
+  Linear cross_keys_values_;  // of all decoder layers
+  Projection projection_;
+  Buffer positions_;
+
+  Capacity capacity_;
+  std::vector<Arena> encoder_arenas_;  // taken in turn by the batches in flight
+  std::size_t next_arena_ = 0;
+  Arena decoder_arena_;
+  Caches self_, cross_;
+  Buffer source_lengths_;  // [S]
+};
+
+}  // namespace xlate

@@ -1,0 +1,44 @@
+// A model file's tensors in a backend's memory, in the type it computes with; tied ones once.
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/backend.h"
+#include "models/model_file.h"
+
+namespace xlate {
+
+class Weights {
+ public:
+  Weights(const ModelFile&, Backend&, Queue&);
+
+  /// NAME.weight [out, in] in the backend's type and NAME.bias [out] in float32. Throws Error as ModelFile does.
+  Linear linear(const std::string& name, std::int64_t out, std::int64_t in);
+  /// NAME.weight and NAME.bias [width].
+  Norm norm(const std::string& name, std::int64_t width, float epsilon);
+  /// A matrix in the backend's type.
+  Tensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns);
+  /// Bytes taken on the device.
+  std::int64_t bytes() const { return bytes_; }
+  /// The memory; whoever holds it keeps the tensors alive.
+  std::vector<Buffer> release() { return std::move(buffers_); }
+
+ private:
+  Tensor vector(const std::string& name, std::int64_t size);
+  Tensor load(const StoredTensor&, DType type);
+
+  const ModelFile& file_;
+  Backend& backend_;
+  Queue& queue_;
+  std::vector<Buffer> buffers_;
+  std::map<std::pair<const std::byte*, DType>, Tensor> loaded_;  // by place in the file
+  std::int64_t bytes_ = 0;
+};
+
+/// Writes `count` elements from index `first` of the stored tensor as float32.
+void expand(const StoredTensor&, std::int64_t first, std::int64_t count, float* out);
+
+}  // namespace xlate

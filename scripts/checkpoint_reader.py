@@ -1,0 +1,303 @@
+"""Reads what a Hugging Face checkpoint directory holds: JSON settings, safetensors or PyTorch weights, whole or in shards.
+
+Nothing in the files is trusted: whatever their bytes are, the outcome is a value that fits its description or an InputError.
+"""
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+BLOCK = 1 << 18  # bytes of a tensor in hand at a time: with what it becomes it fits a core's cache (1 << 20 took twice as long)
+ITEM_SIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+SAFETENSORS_HEADER_LIMIT = 100_000_000  # the format's own
+REQUIRED = object()
+
+
+class InputError(Exception):
+    """What is wrong with the input: the message goes to the user as it is."""
+
+
+def show(value):
+    """A JSON value as a message has it."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "nested values"
+
+
+def refuse(path, what, expected, found):
+    """found: text, or a value that is no string."""
+    found = found if isinstance(found, str) else show(found)
+    raise InputError(f"{path}: {what}: expected {expected}, found {found if len(found) <= 120 else found[:117] + '...'}")
+
+
+def refuse_pointer(path, start):
+    if start.startswith(b"version https://git-lfs"):
+        refuse(path, "file", "the data", "a Git LFS pointer (fetch the data with: git lfs pull)")
+
+
+def read_bytes(path):
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        refuse(path, "file", "a readable file", error.strerror)
+    refuse_pointer(path, data)
+    return data
+
+
+def parse_json_object(path, data):
+    def unique(pairs):
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                refuse(path, key, "one entry", "several")
+            seen.add(key)
+        return dict(pairs)
+
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8, bad JSON, endless numbers
+        refuse(path, "JSON", "an object", f"what cannot be read ({error})")
+    if not isinstance(value, dict):
+        refuse(path, "JSON", "an object", show(value))
+    return value
+
+
+def read_varint(data, at):
+    """A protocol buffer's number at an offset, and the offset behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+    raise LookupError("a number of more than ten bytes")
+
+
+def read_sentencepiece(path):
+    """The bytes of a SentencePiece model; a cut one is found by walking over its fields (a protocol buffer's)."""
+    data, at, has_pieces = read_bytes(path), 0, False
+    try:
+        while at < len(data):
+            key, at = read_varint(data, at)
+            has_pieces |= key == 1 << 3 | 2  # field 1, of bytes
+            if key & 7 == 0:
+                _, at = read_varint(data, at)
+            else:
+                length, at = read_varint(data, at) if key & 7 == 2 else ({1: 8, 5: 4}[key & 7], at)
+                at += length
+    except LookupError:  # a number that has no end, or a kind of field that does not exist
+        has_pieces = False
+    if at != len(data) or not has_pieces:
+        refuse(path, "file", "a SentencePiece model", f"{len(data)} bytes that are none, or not a whole one")
+    return data
+
+
+def is_integer(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class Settings:
+    """A JSON object on disk; values are checked as they are taken, and null is absent."""
+
+    def __init__(self, path):
+        self.path, self.values = path, parse_json_object(path, read_bytes(path))
+
+    def get(self, key):
+        return self.values.get(key)
+
+    def take(self, key, default, expected, good):
+        value = self.get(key)
+        if value is None and default is not REQUIRED:
+            return default
+        if value is None or not good(value):
+            refuse(self.path, key, expected, "nothing" if value is None else show(value))
+        return value
+
+    def integer(self, key, low, high, default=REQUIRED):
+        return self.take(key, default, f"an integer from {low} to {high}", lambda v: is_integer(v) and low <= v <= high)
+
+    def boolean(self, key, default=REQUIRED):
+        return self.take(key, default, "true or false", lambda v: isinstance(v, bool))
+
+    def token(self, key, rows, default=REQUIRED):
+        """A token id; Hugging Face also accepts a list of one."""
+        expected = f"one id below {rows}"
+        value = self.take(key, default, expected, lambda v: True)
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if value is not default and not (is_integer(value) and 0 <= value < rows):
+            refuse(self.path, key, expected, show(self.get(key)))
+        return value
+
+
+@dataclass(eq=False)  # one object is one stored tensor: compared by identity
+class Tensor:
+    path: str
+    name: str
+    dtype: str
+    shape: tuple
+    data: memoryview
+    mapping: object = None
+    offset: int = 0  # of data in mapping
+
+    def blocks(self):
+        """The data as unsigned words, whole rows at a time."""
+        words = np.frombuffer(self.data, "<u4" if self.dtype == "float32" else "<u2").reshape(self.shape)
+        rows = max(1, BLOCK // (ITEM_SIZE[self.dtype] * math.prod(self.shape[1:])))
+        for first in range(0, self.shape[0], rows):
+            yield words[first : first + rows]
+        self.release()
+
+    def release(self):
+        """Gives back the pages that were read: they count as this process's memory until then; the file cache keeps them."""
+        if hasattr(self.mapping, "madvise"):
+            first = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self.mapping.madvise(mmap.MADV_DONTNEED, first, self.offset + len(self.data) - first)
+
+    def equals(self, other):
+        return self is other or (self.shape == other.shape and self.dtype == other.dtype and
+                                 all(np.array_equal(a, b) for a, b in zip(self.blocks(), other.blocks())))
+
+
+def safetensors_entry(path, name, entry, size):
+    """The dtype, shape and place of one entry of a safetensors header; size: of the data that follows it."""
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        refuse(path, name, "dtype, shape and data_offsets", show(entry))
+    dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in SAFETENSORS_DTYPES:
+        refuse(path, name, "dtype F32, F16 or BF16", show(dtype))
+    if not isinstance(shape, list) or not all(is_integer(n) and n >= 0 for n in shape):
+        refuse(path, name, "a shape", show(shape))
+    if not (isinstance(place, list) and len(place) == 2 and all(map(is_integer, place)) and 0 <= place[0] <= place[1] <= size):
+        refuse(path, name, f"data_offsets within the {size} bytes of data", show(place))
+    dtype = SAFETENSORS_DTYPES[dtype]
+    needed = math.prod(shape) * ITEM_SIZE[dtype]
+    if place[1] - place[0] != needed:
+        refuse(path, name, f"{needed} bytes for {dtype} {shape}", f"{place[1] - place[0]}")
+    return dtype, tuple(shape), place
+
+
+def read_safetensors(path):
+    """Tensors by name (https://huggingface.co/docs/safetensors: length of the header, header, data)."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    except (OSError, ValueError) as error:
+        refuse(path, "file", "a readable file", getattr(error, "strerror", None) or str(error))
+    refuse_pointer(path, mapping[:100])
+    length, start = int.from_bytes(mapping[:8], "little"), 8 + int.from_bytes(mapping[:8], "little")
+    if size < 8 or start > min(size, SAFETENSORS_HEADER_LIMIT):
+        refuse(path, "header", "its length within the file", f"{length} of {size} bytes")
+    header = parse_json_object(path, mapping[8:start])
+    header.pop("__metadata__", None)
+    tensors, places = {}, []
+    for name, entry in header.items():
+        dtype, shape, (begin, end) = safetensors_entry(path, name, entry, size - start)
+        tensors[name] = Tensor(path, name, dtype, shape, memoryview(mapping)[start + begin : start + end], mapping, start + begin)
+        places.append((begin, end, name))
+    previous = 0
+    for begin, end, name in sorted(places):  # the format allows neither gaps nor overlaps
+        if begin != previous:
+            refuse(path, name, f"data at offset {previous}", str(begin))
+        previous = end
+    if previous != size - start:
+        refuse(path, "data", f"{previous} bytes", str(size - start))
+    return tensors
+
+
+def read_torch(path):
+    """Tensors by name. PyTorch reads all of the file into memory."""
+    try:
+        import torch
+    except ImportError:
+        refuse(path, "file", "PyTorch to read it with, or model.safetensors beside it", "neither (try: pip install torch)")
+    dtypes = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle and zip faults of every kind
+        refuse(path, "file", "a PyTorch checkpoint", f"what cannot be read ({error})")
+    if not isinstance(stored, dict):
+        refuse(path, "file", "a dictionary of tensors", f"a {type(stored).__name__}")
+    tensors = {}
+    for name, value in stored.items():
+        dtype = dtypes.get(getattr(value, "dtype", None))
+        if not isinstance(name, str) or dtype is None or value.layout != torch.strided:
+            refuse(path, str(name), "a tensor of float32, float16 or bfloat16",
+                   str(getattr(value, "dtype", f"a {type(value).__name__}")))
+        words = value.detach().contiguous().view(torch.int32 if dtype == "float32" else torch.int16).numpy()
+        tensors[name] = Tensor(path, name, dtype, tuple(value.shape), words.reshape(-1).view(np.uint8).data)
+    return tensors
+
+
+def read_shards(index, read):
+    """Tensors by name, of the files that an index names; read: read_safetensors or read_torch."""
+    files = Settings(index).take("weight_map", REQUIRED, "an object", lambda v: isinstance(v, dict))
+    tensors = {}
+    for shard in dict.fromkeys(map(str, files.values())):
+        if not re.fullmatch(r"[\w.-]+", shard, re.ASCII):
+            refuse(index, "weight_map", "names of files beside it", shard)
+        for name, tensor in read(os.path.join(os.path.dirname(index), shard)).items():
+            if files.get(name) != shard:
+                refuse(tensor.path, name, f"tensors that {os.path.basename(index)} says are there", "another")
+            tensors[name] = tensor
+    for name in sorted(files.keys() - tensors.keys()):
+        refuse(index, name, f"a tensor in {files[name]}", "none")
+    return tensors
+
+
+class Checkpoint:
+    """The tensors of a directory; remembers which were taken, so that none is overlooked."""
+
+    FILES = (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch))
+
+    def __init__(self, directory):
+        self.taken = set()
+        for name, read in self.FILES:
+            self.path = os.path.join(directory, name)
+            if os.path.exists(self.path):
+                self.tensors = read(self.path)
+                return
+            self.path += ".index.json"
+            if os.path.exists(self.path):
+                self.tensors = read_shards(self.path, read)
+                return
+        refuse(directory, "weights", "model.safetensors or pytorch_model.bin", "neither")
+
+    def ignore(self, name):
+        self.taken.add(name)
+
+    def take(self, name, shape):
+        if name not in self.tensors:
+            refuse(self.path, name, f"a tensor of shape {list(shape)}", "none")
+        tensor = self.tensors[name]
+        if tensor.shape != tuple(shape):
+            refuse(tensor.path, name, f"shape {list(shape)}", list(tensor.shape))
+        self.taken.add(name)
+        return tensor
+
+    def take_tied(self, names, columns):
+        """The one [any, columns] matrix that goes by several names, of which any may be stored."""
+        stored = [name for name in names if name in self.tensors]
+        if not stored:
+            refuse(self.path, names[0], f"a tensor of shape [vocabulary, {columns}]", "none")
+        first = self.tensors[stored[0]]
+        if len(first.shape) != 2 or first.shape[0] == 0:
+            refuse(first.path, first.name, f"shape [vocabulary, {columns}]", list(first.shape))
+        for name in stored:
+            if not self.take(name, (first.shape[0], columns)).equals(first):
+                refuse(self.tensors[name].path, name, f"the values of {first.name} (config.json ties them)", "others")
+        return first
+
+    def check_all_taken(self):
+        for name in sorted(self.tensors.keys() - self.taken):
+            refuse(self.tensors[name].path, name, "no such tensor in a model of this config.json", list(self.tensors[name].shape))

@@ -1,0 +1,106 @@
+"""Reads and checks a model.bin, written from docs/model-format.md alone: it shares no code with the converter but the hash."""
+import json
+import struct
+
+import numpy as np
+
+STORAGE = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "int8": "i1"}
+
+
+def check(condition, message):
+    if not condition:
+        raise AssertionError(message)
+
+
+def expected_shapes(config):
+    """Every tensor that the format asks for, with its shape."""
+    d, source, target = config["d_model"], config["source_vocabulary"], config["target_vocabulary"]
+    shapes = {"encoder.embedding.weight": [source, d], "decoder.embedding.weight": [target, d],
+              "decoder.projection.weight": [target, d], "decoder.projection.bias": [target],
+              "decoder.cross.keys_values.weight": [2 * d * config["decoder_layers"], d],
+              "decoder.cross.keys_values.bias": [2 * d * config["decoder_layers"]]}
+    for stack in ("encoder", "decoder"):
+        f = config[stack + "_ffn"]
+        for n in range(config[stack + "_layers"]):
+            matrices = {"self.qkv": [3 * d, d], "self.out": [d, d], "feed_forward.up": [f, d], "feed_forward.down": [d, f]}
+            if stack == "decoder":
+                matrices.update({"cross.query": [d, d], "cross.out": [d, d]})
+            for name, shape in matrices.items():
+                shapes[f"{stack}.{n}.{name}.weight"], shapes[f"{stack}.{n}.{name}.bias"] = shape, shape[:1]
+            for name in ("self.norm", "feed_forward.norm") + (("cross.norm",) if stack == "decoder" else ()):
+                shapes[f"{stack}.{n}.{name}.weight"] = shapes[f"{stack}.{n}.{name}.bias"] = [d]
+    return shapes
+
+
+class ModelBin:
+    """header: the JSON; tensors: name -> float32 array, dequantized; stored: name -> array as stored; files: name -> bytes."""
+
+    def __init__(self, path, hash64):
+        with open(path, "rb") as file:
+            self.data = data = file.read()
+        magic, digest, version, zero, header_bytes, total = struct.unpack("<8sQIIQQ", data[:40])
+        check((magic, version, zero) == (b"XLATEMDL", 1, 0), "magic, version or zero")
+        check(total == len(data), f"file size {len(data)}, said {total}")
+        check(hash64(data[16:]) == digest, "hash")
+        self.header = json.loads(data[40 : 40 + header_bytes].decode("utf-8"))
+        self.start = -(-(40 + header_bytes) // 64) * 64
+        check(not any(data[40 + header_bytes : self.start]), "gap after the header is not zero")
+        self.check_places(total - self.start)
+        self.stored = {e["name"]: self.stored_tensor(e) for e in self.header["tensors"]}
+        self.files = {e["name"]: data[self.start + e["offset"] :][: e["bytes"]] for e in self.header["files"]}
+        self.check_tensors()
+        self.tensors = {name: self.values(name) for name in self.stored if not name.endswith(".scale")}
+
+    def check_places(self, size):
+        """Offsets aligned, in order, shared entirely or not at all, with zeros between."""
+        entries, end, previous = self.header["tensors"] + self.header["files"], 0, None
+        names = [e["name"] for e in entries]
+        check(len(set(names)) == len(names), "a name occurs twice")
+        for e in entries:
+            place = (e["offset"], e["bytes"], e.get("dtype"), e.get("shape"))
+            if place == previous:
+                continue
+            check(e["offset"] == -(-end // 64) * 64, f"{e['name']}: offset {e['offset']} after {end}")
+            check(not any(self.data[self.start + end : self.start + e["offset"]]), f"gap before {e['name']} is not zero")
+            end, previous = e["offset"] + e["bytes"], place
+        check(end == size, f"data of {end} bytes in {size}")
+
+    def stored_tensor(self, e):
+        storage = np.dtype(STORAGE[e["dtype"]])
+        check(e["bytes"] == storage.itemsize * int(np.prod(e["shape"])), f"{e['name']}: bytes")
+        return np.frombuffer(self.data, storage, int(np.prod(e["shape"])), self.start + e["offset"]).reshape(e["shape"])
+
+    def check_tensors(self):
+        shapes = expected_shapes(self.header["config"])
+        for e in self.header["tensors"]:
+            if e["dtype"] == "int8":
+                check(len(e["shape"]) == 2, f"{e['name']}: an int8 vector")
+                shapes[e["name"] + ".scale"] = e["shape"][:1]
+        found = {e["name"]: e["shape"] for e in self.header["tensors"]}
+        check(found == shapes, f"tensors: {set(found) ^ set(shapes)} or their shapes")
+
+    def values(self, name):
+        entry, stored = next(e for e in self.header["tensors"] if e["name"] == name), self.stored[name]
+        if entry["dtype"] == "bfloat16":
+            return (stored.astype(np.uint32) << 16).view(np.float32)
+        if entry["dtype"] == "int8":
+            return stored.astype(np.float32) * self.stored[name + ".scale"][:, None]
+        return stored.astype(np.float32)
+
+    def offset(self, name):
+        return next(e["offset"] for e in self.header["tensors"] + self.header["files"] if e["name"] == name)
+
+    def pieces(self, side):
+        """One str or None per id."""
+        data, at, result = self.files[side + ".pieces"], 0, []
+        while at < len(data):
+            (length,) = struct.unpack_from("<I", data, at)
+            at += 4
+            if length == 0xFFFFFFFF:
+                result.append(None)
+            else:
+                check(at + length <= len(data), "a piece runs over")
+                result.append(data[at : at + length].decode("utf-8"))
+                at += length
+        check(len(result) == self.header["config"][side + "_vocabulary"], f"{len(result)} pieces")
+        return result

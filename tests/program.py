@@ -1,0 +1,400 @@
+"""Runs the program under test and says clearly what went wrong. Black box: only the command line, the streams and the report.
+
+XLATE_BINARY names the program (default build/bin/xlate), XLATE_TEST_MODELS the folder with shared.bin and separate.bin, which
+scripts/convert.py makes from tests/data/opus-shape (default build/test_models); data/en-de.bin is the model that the project ships.
+"""
+import gzip
+import json
+import os
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BINARY = os.path.abspath(os.environ.get('XLATE_BINARY') or os.path.join(ROOT, 'build', 'bin', 'xlate'))
+MODELS = os.path.abspath(os.environ.get('XLATE_TEST_MODELS') or os.path.join(ROOT, 'build', 'test_models'))
+DATA = os.path.join(ROOT, 'tests', 'data', 'opus-shape')
+SHARED = os.path.join(MODELS, 'shared.bin')
+SEPARATE = os.path.join(MODELS, 'separate.bin')
+EN_DE = os.path.join(ROOT, 'data', 'en-de.bin')
+TIMEOUT = float(os.environ.get('XLATE_TEST_TIMEOUT', 120))
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What every reference file in tests/data/opus-shape was made with; its name says the rest.
+REFERENCE_LIMITS = ['--max-length', '60', '--max-length-factor', '50']
+GREEDY = ['-b', '1']
+BEAM4 = ['-b', '4', '--length-penalty', '1', '--early-stopping', 'true']
+
+
+class Result:
+    """One finished run. `code` is what a shell would see: 128 + N for a process that signal N ended."""
+
+    def __init__(self, arguments, code, out, err, seconds):
+        self.arguments, self.code, self.out, self.err, self.seconds = arguments, code if code >= 0 else 128 - code, out, err, seconds
+
+    @property
+    def errors(self):
+        return self.err.decode('utf-8', 'replace')
+
+    @property
+    def error_lines(self):
+        return [line for line in self.errors.split('\n') if line.strip()]
+
+    @property
+    def lines(self):
+        """The output lines, as text. Only LF splits; an unfinished last line is a fault of the program."""
+        if self.out and not self.out.endswith(b'\n'):
+            raise AssertionError('the output does not end in a newline\n' + self.story())
+        try:
+            return self.out.decode('utf-8').split('\n')[:-1]
+        except UnicodeDecodeError as error:
+            raise AssertionError('the output is not UTF-8: %s\n%s' % (error, self.story()))
+
+    def story(self):
+        def cut(data):
+            text = data.decode('utf-8', 'backslashreplace')
+            return text if len(text) < 1500 else text[:900] + ' […%d characters…] ' % (len(text) - 1500) + text[-600:]
+        return '\n'.join(['  command: ' + ' '.join(map(shlex.quote, self.arguments)), '  exit:    %d after %.2f s' % (self.code, self.seconds),
+                          '  stderr:  ' + cut(self.err).rstrip('\n').replace('\n', '\n           '), '  stdout:  ' + repr(cut(self.out))])
+
+
+def command(options, model=SHARED, device='cpu'):
+    return [BINARY] + (['-m', model] if model is not None else []) + (['--device', device] if device is not None else []) + [str(option) for option in options]
+
+
+def require():
+    """Called by setUpModule: a clear word when there is nothing to test (a failure, not a skip: a skipped suite looks green)."""
+    for path, what in ((BINARY, 'XLATE_BINARY'), (SHARED, 'XLATE_TEST_MODELS'), (SEPARATE, 'XLATE_TEST_MODELS'), (EN_DE, 'data/en-de.bin')):
+        if not os.path.isfile(path):
+            raise RuntimeError('%s is not there (see %s in tests/program.py)' % (path, what))
+
+
+class Running:
+    """A process whose streams the test holds. stdout and stderr are collected by threads, so that nothing blocks."""
+
+    def __init__(self, options, model=SHARED, device='cpu', stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, arguments=None, **popen):
+        self.arguments, self.begun = arguments or command(options, model, device), time.monotonic()
+        self.out, self.err, self.sent = bytearray(), bytearray(), 0
+        self.process = subprocess.Popen(self.arguments, stdin=stdin, stdout=stdout, stderr=stderr, **popen)
+        self.threads = []
+        for stream, store in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            if stream:
+                self.threads.append(threading.Thread(target=self._collect, args=(stream, store), daemon=True))
+                self.threads[-1].start()
+
+    @staticmethod
+    def _collect(stream, store):
+        while True:
+            data = os.read(stream.fileno(), 1 << 16)
+            if not data:
+                return
+            store += data
+
+    def send(self, data):
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def pump(self, data):
+        """Sends `data` over and over from a thread until the program stops reading."""
+        def work():
+            try:
+                while True:
+                    self.send(data)
+                    self.sent += 1
+            except (BrokenPipeError, ValueError, OSError):
+                pass
+        threading.Thread(target=work, daemon=True).start()
+
+    def close(self):
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def until(self, true, seconds=20):
+        """Waits until `true()` or the end of the time; says which."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if true():
+                return True
+            if self.process.poll() is not None:
+                for thread in self.threads:
+                    thread.join(5)
+                return bool(true())
+            time.sleep(0.005)
+        return bool(true())
+
+    def count(self):
+        return self.out.count(b'\n')
+
+    def wait(self, seconds=TIMEOUT):
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError('still running after %.0f s\n%s' % (seconds, self.result(-9).story()))
+        for thread in self.threads:
+            thread.join(10)
+        return self.result(code)
+
+    def result(self, code):
+        return Result(self.arguments, code, bytes(self.out), bytes(self.err), time.monotonic() - self.begun)
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for thread in self.threads:
+            thread.join(5)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream and not stream.closed:
+                try:
+                    stream.close()
+                except OSError:
+                    pass
+
+
+def xlate(*options, input=b'', model=SHARED, device='cpu', timeout=TIMEOUT, arguments=None, **popen):
+    """Runs to the end. `input`: bytes, text, or an open file."""
+    arguments, begun = arguments or command(options, model, device), time.monotonic()
+    given = {'stdin': input} if hasattr(input, 'fileno') else {'stdin': subprocess.PIPE}
+    data = None if hasattr(input, 'fileno') else input.encode('utf-8') if isinstance(input, str) else input
+    process = subprocess.Popen(arguments, stdout=popen.pop('stdout', subprocess.PIPE), stderr=subprocess.PIPE, **given, **popen)
+    try:
+        out, err = process.communicate(data, timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError('still running after %.0f s\n%s' % (timeout, Result(arguments, -9, out or b'', err, timeout).story()))
+    return Result(arguments, process.returncode, out or b'', err, time.monotonic() - begun)
+
+
+def peak_memory(*options, input_path, model=SHARED, timeout=TIMEOUT):
+    """(result, largest resident size in bytes as the kernel saw it), reading stdin from a file. The output goes to a file too."""
+    with open(input_path, 'rb') as source, tempfile.TemporaryFile() as out:
+        running = Running(options, model, stdin=source, stdout=out)
+        peak = 0
+        end = time.monotonic() + timeout
+        while running.process.poll() is None and time.monotonic() < end:
+            try:
+                with open('/proc/%d/status' % running.process.pid) as status:
+                    peak = max([peak] + [int(line.split()[1]) * 1024 for line in status if line.startswith('VmHWM:')])
+            except (OSError, ValueError):
+                pass
+            time.sleep(0.01)
+        result = running.wait(1)
+        out.seek(0)
+        result.out = out.read()
+        running.kill()
+        return result, peak
+
+
+# --- the reference data ----------------------------------------------------------------------------------------------------------
+
+def source_lines():
+    with open(os.path.join(DATA, 'input.txt'), encoding='utf-8', newline='\n') as file:
+        return file.read().split('\n')[:-1]
+
+
+def source_ids(name='shared'):
+    with open(os.path.join(DATA, name, 'source.ids')) as file:
+        return file.read().split('\n')[:-1]
+
+
+def reference(name, setting):
+    """Per line its hypotheses, best first: (ids as text, score)."""
+    rows = []
+    with open(os.path.join(DATA, name, setting + '.txt')) as file:
+        for row in file:
+            line, ids, _, score = row.rstrip('\n').split(' ||| ')
+            while len(rows) <= int(line):
+                rows.append([])
+            rows[int(line)].append((ids, float(score)))
+    return rows
+
+
+def best(name, setting):
+    return [hypotheses[0][0] for hypotheses in reference(name, setting)]
+
+
+def pieces(name, side='target'):
+    """id -> piece."""
+    path = os.path.join(DATA, name, 'target_vocab.json')
+    if side == 'source' or not os.path.exists(path):
+        path = os.path.join(DATA, name, 'vocab.json')
+    with open(path, encoding='utf-8') as file:
+        return {id: piece for piece, id in json.load(file).items()}
+
+
+def text_of(name, ids):
+    """What SentencePiece makes of target ids, but for spaces at the beginning."""
+    table = pieces(name)
+    return ''.join(' \u2047 ' if id == '1' else table[int(id)].replace('\u2581', ' ') for id in ids.split()).lstrip(' ')
+
+
+# --- model files (docs/model-format.md) ------------------------------------------------------------------------------------------
+
+def xxh64(data):
+    p1, p2, p3, p4, p5, mask = 11400714785074694791, 14029467366897019727, 1609587929392839161, 9650029242287828579, 2870177450012600261, (1 << 64) - 1
+    rotate = lambda x, r: ((x << r) | (x >> (64 - r))) & mask
+    step = lambda v, lane: rotate((v + lane * p2) & mask, 31) * p1 & mask
+    at, n = 0, len(data)
+    if n >= 32:
+        a, b, c, d = (p1 + p2) & mask, p2, 0, -p1 & mask
+        for la, lb, lc, ld in struct.iter_unpack('<4Q', memoryview(data)[:n - n % 32]):
+            a, b, c, d = step(a, la), step(b, lb), step(c, lc), step(d, ld)
+        at = n - n % 32
+        h = (rotate(a, 1) + rotate(b, 7) + rotate(c, 12) + rotate(d, 18)) & mask
+        for v in (a, b, c, d):
+            h = ((h ^ step(0, v)) * p1 + p4) & mask
+    else:
+        h = p5
+    h = (h + n) & mask
+    while at + 8 <= n:
+        h = (rotate(h ^ step(0, struct.unpack_from('<Q', data, at)[0]), 27) * p1 + p4) & mask
+        at += 8
+    if at + 4 <= n:
+        h = (rotate(h ^ (struct.unpack_from('<I', data, at)[0] * p1 & mask), 23) * p2 + p3) & mask
+        at += 4
+    for byte in data[at:]:
+        h = rotate(h ^ (byte * p5 & mask), 11) * p1 & mask
+    h = (h ^ (h >> 33)) * p2 & mask
+    h = (h ^ (h >> 29)) * p3 & mask
+    return h ^ (h >> 32)
+
+
+def sealed(data):
+    """The same model file with the hash that its bytes have: what is wrong with it is not found by the hash."""
+    return data[:8] + struct.pack('<Q', xxh64(data[16:])) + data[16:]
+
+
+class ModelFile:
+    def __init__(self, path):
+        with open(path, 'rb') as file:
+            raw = file.read()
+        size = struct.unpack_from('<Q', raw, 24)[0]
+        self.version, self.header = struct.unpack_from('<I', raw, 16)[0], json.loads(raw[40:40 + size].decode('utf-8'))
+        self.data = bytearray(raw[(40 + size + 63) // 64 * 64:])
+
+    def tensor(self, name):
+        return next(entry for entry in self.header['tensors'] if entry['name'] == name)
+
+    def file(self, name):
+        return next(entry for entry in self.header['files'] if entry['name'] == name)
+
+    def bytes(self):
+        text = json.dumps(self.header, ensure_ascii=False).encode('utf-8')
+        start = (40 + len(text) + 63) // 64 * 64
+        head = struct.pack('<8sQIIQQ', b'XLATEMDL', 0, self.version, 0, len(text), start + len(self.data))
+        return sealed((head + text).ljust(start, b'\0') + bytes(self.data))
+
+    def replace_piece(self, side, id, text):
+        """Another piece of the same number of bytes for an id, in place."""
+        entry = self.file(side + '.pieces')
+        at = entry['offset']
+        for _ in range(id):
+            length = struct.unpack_from('<I', self.data, at)[0]
+            at += 4 + (0 if length == 0xFFFFFFFF else length)
+        length = struct.unpack_from('<I', self.data, at)[0]
+        assert length == len(text), (length, text)
+        self.data[at + 4:at + 4 + length] = text
+
+
+# --- the test case ---------------------------------------------------------------------------------------------------------------
+
+class Case(unittest.TestCase):
+    maxDiff = 2000
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix='xlate-test-')
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def path(self, name, content=None):
+        path = os.path.join(self.folder, name)
+        if content is not None:
+            with (gzip.open if name.endswith('.gz') else open)(path, 'wb') as file:
+                file.write(content.encode('utf-8') if isinstance(content, str) else content)
+        return path
+
+    def start(self, *options, **more):
+        running = Running(options, **more)
+        self.addCleanup(running.kill)
+        return running
+
+    def ok(self, *options, lines=None, **more):
+        """Runs, expects exit 0 and, if told, that many lines; gives the result."""
+        result = xlate(*options, **more)
+        self.check(result, 0)
+        if lines is not None and len(result.lines) != lines:
+            self.fail('%d lines came out, expected %d\n%s' % (len(result.lines), lines, result.story()))
+        return result
+
+    def check(self, result, code):
+        if result.code != code:
+            self.fail('exit %d, expected %d\n%s' % (result.code, code, result.story()))
+
+    def report(self, *options, lines=None, **more):
+        """(result, report) of a run that must succeed."""
+        path = self.path('report.json')
+        result = self.ok(*options, '--report', path, lines=lines, **more)
+        return result, self.load_report(path, result)
+
+    def load_report(self, path, result):
+        def refuse(name):
+            self.fail('the report holds %s, which is not JSON\n%s' % (name, result.story()))
+        if not os.path.exists(path):
+            self.fail('no report was written\n' + result.story())
+        with open(path, encoding='utf-8') as file:
+            text = file.read()
+        try:
+            return json.loads(text, parse_constant=refuse)
+        except ValueError as error:
+            self.fail('the report is not JSON: %s\n%s\n%s' % (error, text[:2000], result.story()))
+
+    def usage_error(self, *options, names, **more):
+        """Exit 2, nothing on stdout, a word about `names` on stderr."""
+        result = xlate(*options, **{'input': 'Yes.\n', 'timeout': 20, **more})
+        self.check(result, 2)
+        self.says(result, *([names] if isinstance(names, str) else names))
+        if result.out:
+            self.fail('a usage error wrote to stdout\n' + result.story())
+        return result
+
+    def fails(self, *options, names=(), one_line=True, **more):
+        """Exit 1 with a message that holds `names`: one line, and nothing else, when asked to be quiet."""
+        result = xlate('-q', *options, **more)
+        self.check(result, 1)
+        self.says(result, *([names] if isinstance(names, str) else names))
+        if one_line and len(result.error_lines) != 1:
+            self.fail('expected one line on stderr\n' + result.story())
+        return result
+
+    def says(self, result, *words):
+        missing = [word for word in words if word.lower() not in result.errors.lower()]
+        if missing or not result.err.strip():
+            self.fail('stderr does not mention %s\n%s' % (', '.join(map(repr, missing)) or 'anything', result.story()))
+
+    def same(self, expected, actual, result=None, allowed=0):
+        """Equal lists of lines, but for `allowed` of them (near-ties); shows the first that differs."""
+        story = '\n' + result.story() if result else ''
+        if len(expected) != len(actual):
+            at = next((i for i, (a, b) in enumerate(zip(expected, actual)) if a != b), min(len(expected), len(actual)))
+            self.fail('%d lines, expected %d; the first to differ is line %d:\n  expected %r\n  got      %r%s' % (
+                len(actual), len(expected), at + 1, expected[at:at + 1], actual[at:at + 1], story))
+        wrong = [i for i, (a, b) in enumerate(zip(expected, actual)) if a != b]
+        if len(wrong) > allowed:
+            self.fail('%d of %d lines differ, the first is line %d:\n  expected %r\n  got      %r%s' % (
+                len(wrong), len(expected), wrong[0] + 1, expected[wrong[0]], actual[wrong[0]], story))
+
+
+def main():
+    unittest.main(verbosity=1)

@@ -1,0 +1,76 @@
+#include "tokenization/utf8.h"
+
+#include <cstring>
+
+namespace xlate {
+namespace {
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+
+struct Part {
+  std::size_t bytes;  // of a character, or of a maximal ill-formed part
+  bool valid;
+};
+
+// The part that text, which is not empty, begins with (Unicode 15, table 3-7).
+Part first_part(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return {1, true};
+  std::size_t length = 0;
+  unsigned low = 0x80, high = 0xBF;  // of the second byte
+  if (lead >= 0xC2 && lead <= 0xDF) length = 2;
+  else if (lead >= 0xE0 && lead <= 0xEF) length = 3;
+  else if (lead >= 0xF0 && lead <= 0xF4) length = 4;
+  else return {1, false};
+  if (lead == 0xE0) low = 0xA0;
+  if (lead == 0xED) high = 0x9F;
+  if (lead == 0xF0) low = 0x90;
+  if (lead == 0xF4) high = 0x8F;
+  for (std::size_t i = 1; i < length; ++i) {
+    if (i == text.size() || byte(i) < low || byte(i) > high) return {i, false};
+    low = 0x80, high = 0xBF;
+  }
+  return {length, true};
+}
+
+std::size_t ascii_prefix(std::string_view text) {
+  std::size_t i = 0;
+  for (std::uint64_t word; i + 8 <= text.size(); i += 8) {
+    std::memcpy(&word, text.data() + i, 8);
+    if (word & 0x8080808080808080u) break;
+  }
+  return i;
+}
+
+}  // namespace
+
+bool make_valid_utf8(std::string& text) {
+  std::string repaired;
+  bool changed = false;
+  std::size_t copied = 0;
+  for (std::size_t i = ascii_prefix(text); i < text.size();) {
+    const Part part = first_part(std::string_view(text).substr(i));
+    if (!part.valid) {
+      repaired.append(text, copied, i - copied).append(kReplacement);
+      copied = i + part.bytes;
+      changed = true;
+    }
+    i += part.bytes;
+  }
+  if (changed) text = std::move(repaired.append(text, copied, std::string::npos));
+  return changed;
+}
+
+std::string_view without_cut_character(std::string_view text) {
+  for (std::size_t back = 1; back <= 3 && back <= text.size(); ++back) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+    if ((byte & 0xC0) == 0x80) continue;
+    const std::size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
+    if (length > back) text.remove_suffix(back);
+    break;
+  }
+  return text;
+}
+
+}  // namespace xlate
