@@ -9,7 +9,7 @@ namespace xlate {
 
 Console::Console(bool quiet, Progress progress)
     : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1),
-      progress_(progress == Progress::kAlways || (progress == Progress::kAuto && terminal_ && !quiet)) {}
+      progress_(!quiet && (progress == Progress::kAlways || (progress == Progress::kAuto && terminal_))) {}
 
 Console::~Console() { stop_progress(); }
 

@@ -60,6 +60,7 @@ class Inflater {
 class LineReader::Stream {
  public:
   explicit Stream(const std::string& path) : name_(path == "-" ? "stdin" : path), file_(path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (file_ < 0 && errno == EINTR && stop_flag()) return;  // waited for a pipe's other end: nothing will be read
     if (file_ < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};
     if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", path);
@@ -76,6 +77,7 @@ class LineReader::Stream {
 
   /// Appends what can be read to `out`. Bytes read, 0 at the end or when the run is to stop, −1 after `timeout` without any.
   std::int64_t read(std::string& out, std::chrono::milliseconds timeout) {
+    if (file_ < 0) return 0;
     pollfd ready[] = {{file_, POLLIN, 0}, {signal_fd(), POLLIN, 0}};
     const int count = poll(ready, signal_fd() < 0 ? 1 : 2, static_cast<int>(timeout.count()));
     if (stop_flag()) return 0;

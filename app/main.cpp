@@ -23,6 +23,7 @@ int fail_with(RunRecord& record, const char* message, int code) {
 
 int run(RunRecord& record) {
   try {
+    check_report_path(record.options->report);
     Console console(record.options->quiet, record.options->progress);
     translate(record, console);
   } catch (const UsageError& error) {

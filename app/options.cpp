@@ -4,8 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
-#include <map>
+#include <charconv>
 
 #include "app/version.h"
 
@@ -53,6 +52,14 @@ const char* find_name(const Names<T>& names, T value) {
   return "?";
 }
 
+// The whole text as a decimal number.
+template <class Number>
+std::optional<Number> read_number(const std::string& text) {
+  Number number{};
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && rest == text.data() + text.size() ? std::optional(number) : std::nullopt;
+}
+
 int available_threads() {
   cpu_set_t set;
   return sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
@@ -85,18 +92,12 @@ class Group {
   void number(const std::string& names, T& value, const std::string& type, double least, double most, const std::string& help) {
     using Number = ValueOf<T>;
     const auto parse = [&value, names, least, most](const std::string& text) {
-      const bool whole = std::is_integral_v<Number>;
-      double number = 0;
-      std::size_t used = 0;
-      try {
-        number = std::stod(text, &used);
-      } catch (const std::exception&) {
-        used = 0;
+      const auto number = read_number<Number>(text);
+      if (!number || !(static_cast<double>(*number) >= least && static_cast<double>(*number) <= most)) {
+        const char* kind = std::is_integral_v<Number> ? "whole number" : "number";
+        throw CLI::ValidationError(names, fmt::format("'{}', expected a {} from {:.15g} to {:.15g}", text, kind, least, most));
       }
-      if (used == 0 || used != text.size() || (whole && number != std::floor(number)) || !(number >= least && number <= most)) {
-        throw CLI::ValidationError(names, fmt::format("'{}', expected a {} from {:.15g} to {:.15g}", text, whole ? "whole number" : "number", least, most));
-      }
-      value = static_cast<Number>(number);
+      value = *number;
     };
     add(app_.add_option_function<std::string>(names, parse, help), type);
   }
@@ -133,17 +134,16 @@ void add_options(CLI::App& app, Options& options) {
 
   Group machine(app, "Machine");
   const auto check_device = [](const std::string& text) {
-    if (text == "auto" || text == "cpu" || text == "cuda" || text.starts_with("cuda:")) return std::string();
+    const bool numbered = text.starts_with("cuda:") && read_number<unsigned>(text.substr(5));
+    if (text == "auto" || text == "cpu" || text == "cuda" || numbered) return std::string();
     return "'" + text + "', expected cpu, cuda, cuda:N or auto";
   };
   machine.text("--device", options.device, "cpu|cuda|cuda:N|auto", "Where to run; auto takes a GPU if there is one, else the CPU [auto]")->check(check_device);
   static const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32}, {"fp16", Precision::kFloat16}, {"bf16", Precision::kBFloat16}, {"auto", Precision::kAuto}};
   machine.choice("--precision", options.precision, kPrecisions, "Of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
   const auto parse_batch = [&options](const std::string& text) {
-    if (text == "auto") { options.batch_tokens = 0; return; }
-    char* end = nullptr;
-    const long long number = std::strtoll(text.c_str(), &end, 10);
-    if (text.empty() || *end != '\0' || number < 1 || number > kLargest) {
+    const auto number = text == "auto" ? 0 : read_number<std::int64_t>(text).value_or(-1);
+    if (number < (text == "auto" ? 0 : 1) || number > kLargest) {
       throw CLI::ValidationError("--batch-tokens", fmt::format("'{}', expected auto or a whole number from 1 to {}", text, kLargest));
     }
     options.batch_tokens = number;

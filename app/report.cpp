@@ -184,6 +184,13 @@ std::string report_text(const RunRecord& run) {
   return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
+void check_report_path(const std::string& path) {
+  if (path.empty() || path == "-") return;
+  std::FILE* file = std::fopen(path.c_str(), "a");
+  if (!file) fail("{}: cannot be written: {}", path, std::strerror(errno));
+  std::fclose(file);
+}
+
 void write_report(const std::string& path, const RunRecord& run) {
   const std::string text = report_text(run);
   std::FILE* file = path == "-" ? stderr : std::fopen(path.c_str(), "w");

@@ -49,6 +49,9 @@ Clock::time_point process_start();
 /// The report as JSON text. interface.md's fields; what only a GPU has is null.
 std::string report_text(const RunRecord&);
 
+/// Throws Error where a report could not be written there. An existing one is left as it is.
+void check_report_path(const std::string& path);
+
 /// Writes the report to a file, or to stderr for "-". Throws Error where it cannot be written.
 void write_report(const std::string& path, const RunRecord&);
 

@@ -13,6 +13,10 @@ namespace {
 constexpr std::int64_t kLimitExtra = 10;
 // Sentences per token of the budget: shorter sentences than this leave part of the budget idle instead of making more rows.
 constexpr std::int64_t kTokensPerSlot = 8;
+// Search's own arrays take at most one part in so many of what caches may.
+constexpr std::int64_t kStateShare = 8;
+// Source tokens encoded at once: more would only take memory.
+constexpr std::int64_t kEncoderTokens = 16384;
 // Refill once this share of the budget is free: fewer, larger encoder batches.
 constexpr std::int64_t kRefillShare = 8;
 
@@ -30,10 +34,13 @@ class Stopwatch {
 
 Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& options)
     : backend_(backend), model_(model), options_(options), queue_(backend.make_queue()) {
-  const std::int64_t slots = std::max<std::int64_t>(1, options.batch_tokens / kTokensPerSlot), longest = limit_of(options.longest_source);
+  const std::int64_t longest = limit_of(options.longest_source);
+  const std::int64_t affordable = static_cast<std::int64_t>(backend.cache_budget()) / kStateShare / Search::bytes_per_slot(options.rules.beams, longest);
+  const std::int64_t slots = std::max<std::int64_t>(1, std::min(options.batch_tokens / kTokensPerSlot, affordable));
+  encoder_tokens_ = std::max(std::min(options.batch_tokens, kEncoderTokens), options.longest_source);
   model_.begin({.slots = slots,
                 .beams = options.rules.beams,
-                .encoder_tokens = std::max(options.batch_tokens, options.longest_source),
+                .encoder_tokens = encoder_tokens_,
                 .source_tokens = options.batch_tokens,
                 .longest_source = options.longest_source,
                 .longest_target = longest,
@@ -76,7 +83,7 @@ void Runner::admit(SentenceSource& source) {
     if (!next) break;
     const auto length = static_cast<std::int64_t>(next->ids.size());
     const Source need{next->ids, static_cast<std::int32_t>(limit_of(length))};
-    if (!idle && (tokens + length > room || !model_.has_room(need))) break;
+    if (!idle && (tokens + length > std::min(room, encoder_tokens_) || !model_.has_room(need))) break;
     slots.push_back(free_.back());
     free_.pop_back();
     slots_[static_cast<std::size_t>(slots.back())] = {next->line, length, statistics_.steps, need.limit};

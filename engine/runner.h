@@ -105,6 +105,7 @@ class Runner {
   std::vector<Slot> slots_;
   std::vector<std::int32_t> free_;      // slots
   std::deque<Flight> flights_;
+  std::int64_t encoder_tokens_ = 0;     // of one encoder batch, at most
   std::int64_t tokens_in_flight_ = 0;
   RunnerStatistics statistics_;
 };

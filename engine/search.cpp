@@ -53,6 +53,11 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
             .longest = longest};
 }
 
+std::int64_t Search::bytes_per_slot(std::int64_t beams, std::int64_t longest) {
+  constexpr auto kNode = static_cast<std::int64_t>(sizeof(Node) + sizeof(std::uint8_t)), kBeam = static_cast<std::int64_t>(sizeof(Finished) + 8);
+  return beams * (longest * kNode + kBeam) + 16;
+}
+
 void Search::start(std::span<const std::int32_t> slots, std::span<const std::int32_t> limits) {
   backend_.start_slots(queue_, rules_, slots, limits, state_);
 }

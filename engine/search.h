@@ -30,6 +30,9 @@ class Search {
   /// Room for `slots` sentences of at most `longest` tokens. Throws Error for more than kMaxBeams beams.
   Search(Backend&, Queue&, const SearchRules&, std::int64_t slots, std::int64_t longest);
 
+  /// Device memory that each slot takes.
+  static std::int64_t bytes_per_slot(std::int64_t beams, std::int64_t longest);
+
   const SearchState& state() const { return state_; }
   const SearchRules& rules() const { return rules_; }
   /// A new sentence in each of the slots, at most limits[i] tokens.

@@ -145,18 +145,11 @@ void ModelFile::read_tensor(const json& entry) {
   if (shape == entry.end() || !shape->is_array() || shape->empty() || shape->size() > 2) {
     fail("{}: tensor '{}' has no shape of one or two numbers", name_, name);
   }
-  std::uint64_t elements = 1;
   for (const json& size : *shape) {
     if (!size.is_number_unsigned() || size.get<std::uint64_t>() > (std::uint64_t{1} << 31)) {
       fail("{}: tensor '{}' has shape {}", name_, name, shape->dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 60));
     }
     tensor.shape.push_back(size.get<std::int64_t>());
-    elements *= size.get<std::uint64_t>();
-  }
-  // Two sizes of at most 2^31 and four bytes an element: no product wraps.
-  if (elements * size_of(tensor.dtype) != tensor.data.size()) {
-    fail("{}: tensor '{}' has {} bytes, expected {} of shape {} in {}", name_, name, tensor.data.size(), elements * size_of(tensor.dtype),
-         shape_text(tensor.shape), xlate::name_of(tensor.dtype));
   }
   if (!tensors_.emplace(name, std::move(tensor)).second) fail("{}: tensor '{}' is listed twice", name_, name);
 }
@@ -176,7 +169,13 @@ const ModelFile::Entry& ModelFile::tensor(const std::string& name, const std::ve
   if (found->second.shape != shape) {
     fail("{}: tensor '{}' has shape {}, expected {}", name_, name, shape_text(found->second.shape), shape_text(shape));
   }
-  return found->second;
+  const Entry& entry = found->second;
+  // The expected shape comes from sizes that models/config.cpp bounds: the product does not wrap.
+  const std::size_t bytes = static_cast<std::size_t>(shape[0]) * static_cast<std::size_t>(shape.size() == 2 ? shape[1] : 1) * size_of(entry.dtype);
+  if (entry.data.size() != bytes) {
+    fail("{}: tensor '{}' has {} bytes, expected {} of shape {} in {}", name_, name, entry.data.size(), bytes, shape_text(shape), xlate::name_of(entry.dtype));
+  }
+  return entry;
 }
 
 StoredTensor ModelFile::matrix(const std::string& name, std::int64_t rows, std::int64_t columns) const {

@@ -10,6 +10,9 @@ namespace {
 
 constexpr std::int64_t kPageTokens = 16;
 
+// Rounded up, so that sentences that grow little by little do not each compute a row.
+std::int64_t positions_in_pieces(std::int64_t positions) { return (positions + 63) / 64 * 64; }
+
 template <class T>
 std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span(values));
@@ -57,14 +60,15 @@ void Transformer::load(const ModelFile& file) {
   weights_ = weights.release();
 }
 
-// Sine in the first half, cosine in the second, angle p / 10000^(2j/d); in double, kept in float32 (search.md).
-void Transformer::make_positions(std::int64_t count) {
+// Sine in the first half, cosine in the second, angle p / 10000^(2j/d); in double, kept in float32 (docs/search.md). Only as many as a
+// sentence has needed so far: the longest one allowed seldom comes.
+void Transformer::fill_positions(std::int64_t count) {
+  if (count <= positions_filled_) return;
   const std::int64_t width = config_.d_model, half = width / 2;
   std::vector<double> rates(static_cast<std::size_t>(half));
   for (std::int64_t j = 0; j < half; ++j) rates[static_cast<std::size_t>(j)] = std::pow(10000.0, 2.0 * static_cast<double>(j) / static_cast<double>(width));
   std::vector<float> row(static_cast<std::size_t>(width));
-  positions_ = backend_.allocate(static_cast<std::size_t>(count * width) * sizeof(float));
-  for (std::int64_t p = 0; p < count; ++p) {
+  for (std::int64_t p = positions_filled_; p < count; ++p) {
     for (std::int64_t j = 0; j < half; ++j) {
       const double angle = static_cast<double>(p) / rates[static_cast<std::size_t>(j)];
       row[static_cast<std::size_t>(j)] = static_cast<float>(std::sin(angle));
@@ -72,8 +76,7 @@ void Transformer::make_positions(std::int64_t count) {
     }
     backend_.upload(*queue_, bytes_of(row), positions_.as<float>() + p * width);
   }
-  const Tensor positions{positions_.data(), DType::kFloat32, count, width, width};
-  source_embedding_.positions = target_embedding_.positions = positions;
+  positions_filled_ = count;
 }
 
 std::size_t Transformer::encoder_bytes(std::int64_t tokens, std::int64_t sentences) const {
@@ -112,7 +115,10 @@ Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t sl
 
 void Transformer::begin(const Capacity& capacity) {
   capacity_ = capacity;
-  make_positions(std::max(capacity.longest_source, capacity.longest_target));
+  const std::int64_t positions = std::max(capacity.longest_source, capacity.longest_target);
+  positions_ = backend_.allocate(static_cast<std::size_t>(positions * config_.d_model) * sizeof(float));
+  positions_filled_ = 0;
+  source_embedding_.positions = target_embedding_.positions = {positions_.data(), DType::kFloat32, positions, config_.d_model, config_.d_model};
   encoder_arenas_.clear();
   for (int i = 0; i < capacity.encoded_in_flight; ++i) encoder_arenas_.emplace_back(backend_, encoder_bytes(capacity.encoder_tokens, capacity.slots));
   decoder_arena_ = Arena(backend_, decoder_bytes(capacity.slots * capacity.beams));
@@ -139,6 +145,7 @@ bool Transformer::has_room(const Source& source) const {
 }
 
 void Transformer::reserve(std::int64_t slot, const Source& source) {
+  fill_positions(std::min(positions_in_pieces(std::max<std::int64_t>(static_cast<std::int64_t>(source.ids.size()), source.limit)), source_embedding_.positions.rows));
   cross_.pool.take(slot, static_cast<std::int64_t>(source.ids.size()));
   self_.pool.take(slot, source.limit);
 }
@@ -160,6 +167,7 @@ void Transformer::feed_forward(Queue& queue, const FeedForward& layer, Tensor in
 }
 
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
+  backend_.order(*queue_, queue);  // positions may have been filled since
   auto batch = std::make_unique<Batch>();
   std::vector<std::int32_t> ids, positions;
   batch->offsets.push_back(0);
@@ -199,6 +207,7 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
 }
 
 void Transformer::install(Queue& queue, const Encoded& encoded, std::span<const std::int32_t> slots) {
+  backend_.order(*queue_, queue);
   const auto& batch = static_cast<const Batch&>(encoded);
   std::vector<std::int32_t> token_slots;
   for (std::size_t i = 0; i < slots.size(); ++i) {

@@ -56,7 +56,7 @@ class Transformer final : public SequenceModel {
   void load(const ModelFile&);
   Caches make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines);
   void write_table(Queue&, const Caches&, std::int64_t slot);
-  void make_positions(std::int64_t count);
+  void fill_positions(std::int64_t count);
   std::size_t encoder_bytes(std::int64_t tokens, std::int64_t sentences) const;
   std::size_t decoder_bytes(std::int64_t rows) const;
   /// x = norm(x + down(activation(up(x)))).
@@ -71,7 +71,8 @@ class Transformer final : public SequenceModel {
   std::vector<DecoderLayer> decoder_;
   Linear cross_keys_values_;  // of all decoder layers
   Projection projection_;
-  Buffer positions_;
+  Buffer positions_;                 // sinusoids; the first positions_filled_ rows are computed
+  std::int64_t positions_filled_ = 0;
 
   Capacity capacity_;
   std::vector<Arena> encoder_arenas_;  // taken in turn by the batches in flight

@@ -317,7 +317,7 @@ class Writing(Case):
             with self.subTest(name):
                 target = self.path(name)
                 result = xlate('-q', *GREEDY, '--scores', '-o', target, input=BLOCK * 60, restore_signals=False, preexec_fn=lambda: (
-                    signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))))
+                    signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))))
                 self.check(result, 1)
                 self.says(result, name)
                 self.assertFalse(os.path.exists(target), 'a file that is not whole was renamed')

@@ -51,8 +51,8 @@ void keep_on_one_line(std::string& text) {
 Tokenizer::Tokenizer(const TokenizerFiles& files)
     : source_model_(load(files.source_model, files.name + ": source.spm")),
       target_model_(files.source_model == files.target_model ? source_model_ : load(files.target_model, files.name + ": target.spm")),
-      source_(files.source_pieces, files.source_size, files.name + ": source.pieces"),
-      target_(files.target_pieces, files.target_size, files.name + ": target.pieces"),
+      source_(files.source_pieces, files.source_size, Vocabulary::Lookup::kBothWays, files.name + ": source.pieces"),
+      target_(files.target_pieces, files.target_size, Vocabulary::Lookup::kByIdOnly, files.name + ": target.pieces"),
       end_(files.end),
       unknown_(files.unknown) {
   ids_of_model_.resize(static_cast<std::size_t>(source_model_->GetPieceSize()));

@@ -12,10 +12,12 @@ namespace xlate {
 
 class Vocabulary {
  public:
+  enum class Lookup { kByIdOnly, kBothWays };
   /// Reads a table of `size` entries; `name` names it in errors. Pieces point into `table`, which must outlive the object.
   /// Throws Error where the table has another number of entries or is cut.
-  Vocabulary(std::string_view table, std::int64_t size, const std::string& name);
+  Vocabulary(std::string_view table, std::int64_t size, Lookup, const std::string& name);
 
+  /// Needs kBothWays. Of equal pieces the first.
   std::optional<std::int32_t> id_of(std::string_view piece) const;
   /// Empty where no piece has the id.
   std::string_view piece_of(std::int32_t id) const { return pieces_[static_cast<std::size_t>(id)]; }

@@ -1,0 +1,144 @@
+// A SequenceModel without a network: the next token's logits are a row of a table. Also how one sentence is decoded alone with it.
+#pragma once
+
+#include <map>
+#include <set>
+
+#include "engine/search.h"
+#include "engine/sequence_model.h"
+#include "support.h"
+
+namespace xlate::test {
+
+/// Logits [kinds, positions, V, V]: of a sentence of some kind, after `position` tokens (the last row holds from there on), by last
+/// token and next token. All that search does with a network can be done with it.
+struct Table {
+  int vocabulary = 0, positions = 1, kinds = 1;
+  std::vector<float> logits;
+
+  Table(int vocabulary, int positions = 1, int kinds = 1)
+      : vocabulary(vocabulary), positions(positions), kinds(kinds),
+        logits(static_cast<std::size_t>(kinds) * static_cast<std::size_t>(positions) * static_cast<std::size_t>(vocabulary) * static_cast<std::size_t>(vocabulary)) {}
+  /// Which hidden row is one: the last hidden row is one-hot, so a product with it is exact.
+  int place(int kind, int position, int last) const { return (kind * positions + std::min(position, positions - 1)) * vocabulary + last; }
+  int places() const { return kinds * positions * vocabulary; }
+  float* row(int kind, int position, int last) { return logits.data() + static_cast<std::ptrdiff_t>(place(kind, position, last)) * vocabulary; }
+  const float* row(int kind, int position, int last) const { return const_cast<Table*>(this)->row(kind, position, last); }
+};
+
+/// A sentence's kind is its first source id, modulo the kinds. Caches of `room` tokens in all, of which a sentence takes its limit.
+class TableModel final : public SequenceModel {
+ public:
+  static constexpr std::int64_t kPlenty = std::int64_t{1} << 40;
+
+  TableModel(Lab& lab, const Table& table, std::int64_t room = kPlenty) : lab_(lab), table_(table), room_(room) {
+    Matrix weight(table.vocabulary, table.places());
+    for (std::int64_t place = 0; place < table.places(); ++place) {
+      for (std::int64_t token = 0; token < table.vocabulary; ++token) weight(token, place) = table.logits[static_cast<std::size_t>(place * table.vocabulary + token)];
+    }
+    projection_.linear.weight = lab.put(weight, lab.type());
+  }
+
+  void begin(const Capacity& capacity) override {
+    capacity_ = capacity;
+    room_ = std::max(room_, capacity.longest_target);
+    hidden_ = lab_.room(capacity.slots * capacity.beams, table_.places(), lab_.type());
+  }
+  bool has_room(const Source& source) const override { return taken_ + source.limit <= room_; }
+  void reserve(std::int64_t slot, const Source& source) override {
+    EXPECT_TRUE(has_room(source)) << "reserved without asking";
+    EXPECT_TRUE(reserved_.emplace(slot, source.limit).second) << "slot " << slot << " is reserved twice";
+    EXPECT_TRUE(slot >= 0 && slot < capacity_.slots);
+    taken_ += source.limit;
+  }
+  void release(std::int64_t slot) override {
+    ASSERT_TRUE(reserved_.contains(slot));
+    taken_ -= reserved_[slot];
+    reserved_.erase(slot);
+    kind_of_slot_.erase(slot);
+  }
+  std::unique_ptr<Encoded> encode(Queue&, std::span<const Source> sources) override {
+    auto kinds = std::make_unique<Kinds>();
+    std::int64_t tokens = 0;
+    for (const Source& source : sources) {
+      EXPECT_FALSE(source.ids.empty());
+      kinds->kinds.push_back(source.ids[0] % table_.kinds);
+      tokens += static_cast<std::int64_t>(source.ids.size());
+    }
+    EXPECT_LE(tokens, capacity_.encoder_tokens);
+    largest_batch = std::max(largest_batch, tokens);
+    ++batches;
+    return kinds;
+  }
+  void install(Queue&, const Encoded& encoded, std::span<const std::int32_t> slots) override {
+    const auto& kinds = static_cast<const Kinds&>(encoded).kinds;
+    ASSERT_EQ(kinds.size(), slots.size());
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      EXPECT_TRUE(reserved_.contains(slots[i])) << "installed into a slot that is not reserved";
+      kind_of_slot_[slots[i]] = kinds[i];
+    }
+  }
+  Tensor step(Queue&, const SearchState& state, const StepRows& rows) override {
+    const auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups);
+    const auto tokens = lab_.array<std::int32_t>(state.token, state.slots * state.beams);
+    const auto lengths = lab_.array<std::int32_t>(state.length, state.slots);
+    EXPECT_LE(rows.rows(), hidden_.rows);
+    EXPECT_EQ(std::set<std::int32_t>(slots.begin(), slots.end()).size(), slots.size()) << "a slot is stepped twice";
+    Matrix hidden(rows.rows(), table_.places());
+    for (std::int64_t row = 0; row < rows.rows(); ++row) {
+      const std::int32_t slot = slots[static_cast<std::size_t>(row / rows.beams)];
+      const std::int32_t last = tokens[static_cast<std::size_t>(slot * rows.beams + row % rows.beams)];
+      EXPECT_TRUE(kind_of_slot_.contains(slot)) << "slot " << slot << " holds no sentence";
+      EXPECT_TRUE(last >= 0 && last < table_.vocabulary);
+      hidden(row, table_.place(kind_of_slot_[slot], lengths[static_cast<std::size_t>(slot)], last)) = 1;
+    }
+    most_rows = std::max(most_rows, rows.rows());
+    const Tensor out = hidden_.row_range(0, rows.rows());
+    lab_.write(hidden, out);
+    return out;
+  }
+  const Projection& projection() const override { return projection_; }
+  Projection& projection() { return projection_; }
+  const Capacity& capacity() const { return capacity_; }
+  std::size_t sentences_inside() const { return reserved_.size(); }
+
+  // What was asked of it.
+  std::int64_t largest_batch = 0, batches = 0, most_rows = 0;
+
+ private:
+  struct Kinds final : Encoded {
+    std::vector<int> kinds;
+  };
+  Lab& lab_;
+  const Table& table_;
+  std::int64_t room_, taken_ = 0;
+  Capacity capacity_;
+  Tensor hidden_;
+  Projection projection_;
+  std::map<std::int64_t, std::int64_t> reserved_;
+  std::map<std::int64_t, int> kind_of_slot_;
+};
+
+/// One sentence alone, in the second of three slots.
+inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rules, std::int32_t limit, int kind = 0) {
+  TableModel model(lab, table);
+  model.begin({.slots = 3, .beams = rules.beams, .longest_target = limit});
+  Search search(*lab, lab.queue(), rules, 3, limit);
+  const std::vector<std::int32_t> slots{1}, limits{limit}, ids{kind};
+  const Source source{ids, limit};
+  model.reserve(1, source);
+  model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), slots);
+  search.start(slots, limits);
+  const StepRows rows{lab.put(slots), 1, rules.beams};
+  for (int steps = 0;; ++steps) {
+    search.step(model.step(lab.queue(), search.state(), rows), model.projection(), rows);
+    if (reinterpret_cast<const std::int32_t*>(search.read_done()->wait().data())[1]) break;
+    if (steps > limit) {
+      ADD_FAILURE() << "not done at its limit";
+      break;
+    }
+  }
+  return search.collect(1);
+}
+
+}  // namespace xlate::test
