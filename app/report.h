@@ -46,7 +46,7 @@ struct RunRecord {
 /// When this process was started, to the clock tick of the system (10 ms).
 Clock::time_point process_start();
 
-/// The report as JSON text. interface.md's fields; what only a GPU has is null.
+/// The report as JSON text. docs/report.md lists its fields; what only a GPU has is null.
 std::string report_text(const RunRecord&);
 
 /// Throws Error where a report could not be written there. An existing one is left as it is.

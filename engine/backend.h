@@ -142,7 +142,7 @@ class Backend {
   virtual void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
                            std::span<const PagedCache> layers) = 0;
 
-  // Search (search.md gives the rules; engine/search.h the bookkeeping around it).
+  // Search (docs/search.md gives the rules; engine/search.h the bookkeeping around it).
   /// Makes each listed slot hold a new sentence: one hypothesis with score 0 at the start token. slots and limits are host arrays.
   virtual void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
                            const SearchState&) = 0;

@@ -7,7 +7,7 @@
 
 namespace xlate {
 
-/// When a sentence is done before its limit (search.md, step 5).
+/// When a sentence is done before its limit (docs/search.md, step 5).
 enum class EarlyStopping : std::uint8_t { kFalse, kTrue, kNever };
 
 /// The rules that hold for a whole run. Ids are of the target vocabulary; −1 = none.

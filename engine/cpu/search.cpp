@@ -1,4 +1,4 @@
-// One step of search on the CPU (search.md). First one pass over the vocabulary, in chunks that stay in the cache: the sum for the
+// One step of search on the CPU (docs/search.md). First one pass over the vocabulary, in chunks that stay in the cache: the sum for the
 // log-softmax and each row's best tokens; then, sentence by sentence, the selection.
 #include <algorithm>
 #include <cmath>

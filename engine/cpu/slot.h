@@ -1,4 +1,4 @@
-// One sentence's search on the CPU: what may be chosen, and how a step's candidates become live and finished hypotheses (search.md).
+// One sentence's search on the CPU: what may be chosen, and how a step's candidates become live and finished hypotheses (docs/search.md).
 #pragma once
 
 #include <cstdint>

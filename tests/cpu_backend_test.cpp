@@ -1,0 +1,222 @@
+// Each verb of a backend against loops in double precision written here, over awkward shapes. Bounds: one rounding to the type of
+// the output, and one float32 rounding for each term of the sums, relative to the sum of the terms' magnitudes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "support.h"
+
+namespace xlate::test {
+namespace {
+
+using Ints = std::vector<std::int32_t>;
+
+class BackendTest : public testing::TestWithParam<BackendUnderTest> {
+ protected:
+  Lab lab{GetParam()};
+  Random random{7};
+
+  // |found − expected| ≤ unit(type)·|expected| + terms·2⁻²⁴·magnitude, and all is written.
+  void expect_near(const Matrix& found, const Matrix& expected, const Matrix& magnitude, double terms, const std::string& what) {
+    ASSERT_EQ(found.values.size(), expected.values.size());
+    for (std::size_t i = 0; i < found.values.size(); ++i) {
+      const double bound = unit_roundoff(lab.type()) * std::fabs(expected.values[i]) + terms * 0x1p-24 * magnitude.values[i];
+      ASSERT_LE(std::fabs(found.values[i] - expected.values[i]), bound)
+          << what << ": row " << static_cast<std::int64_t>(i) / found.columns << ", column " << static_cast<std::int64_t>(i) % found.columns
+          << ": found " << found.values[i] << ", expected " << expected.values[i];
+    }
+  }
+  static Matrix constant(const Matrix& like, double value) {
+    Matrix matrix(like.rows, like.columns);
+    std::fill(matrix.values.begin(), matrix.values.end(), value);
+    return matrix;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(, BackendTest, testing::ValuesIn(backends()), backend_name);
+
+TEST_P(BackendTest, TellsWhatItIs) {
+  const DeviceInfo info = lab->info();
+  for (const std::string& text : {info.kind, info.name, info.instruction_set, info.library}) EXPECT_FALSE(text.empty());
+  if (info.kind == "cpu") {
+    EXPECT_EQ(info.threads, GetParam().name.back() - '0');
+  }
+  EXPECT_GT(lab->cache_budget(), 0u);
+}
+
+TEST_P(BackendTest, MemoryGoesThereAndBack) {
+  EXPECT_EQ(lab->allocate(0).bytes(), 0u);
+  const Buffer buffer = lab->allocate(1000);
+  EXPECT_GE(buffer.bytes(), 1000u);
+  std::vector<std::byte> bytes(1000);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7);
+  const auto other = lab->make_queue();
+  lab->upload(lab.queue(), bytes, buffer.data());
+  const std::vector<std::byte> sent = bytes;
+  bytes.assign(1000, std::byte{0});  // what was uploaded was copied
+  lab->order(lab.queue(), *other);
+  const auto ticket = lab->read_later(*other, {buffer.as<std::byte>() + 3, 990});
+  const auto back = ticket->wait();
+  EXPECT_TRUE(ticket->ready());
+  EXPECT_TRUE(std::equal(back.begin(), back.end(), sent.begin() + 3, sent.begin() + 993));
+  lab->upload(*other, {}, buffer.data());
+  expect_error([&] { lab->allocate(std::size_t{1} << 60); }, {"memory"});
+}
+
+// Without gaps and with them: embeddings of N tokens, and of a step's hypotheses.
+TEST_P(BackendTest, Embed) {
+  for (const std::int64_t width : {2, 7, 33, 256}) {
+    for (const int rows : {1, 2, 31, 32, 33, 97}) {
+      const std::int64_t gap = rows % 2 ? 5 : 0;
+      const Matrix table = random_matrix(random, 11, width, lab.type()), positions = random_matrix(random, 20, width, DType::kFloat32);
+      const float scale = uniform(random, 1, 20);
+      const Embedding embedding{lab.put(table, lab.type(), gap), lab.put(positions, DType::kFloat32, gap), scale};
+      Ints ids, places;
+      for (int i = 0; i < rows; ++i) ids.push_back(whole(random, 0, 10)), places.push_back(whole(random, 0, 19));
+      const Tensor out = lab.room(rows, width, lab.type(), gap);
+      lab->embed(lab.queue(), embedding, lab.put(ids), lab.put(places), out);
+      Matrix expected(rows, width), magnitude(rows, width);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t c = 0; c < width; ++c) {
+          const double token = table(ids[static_cast<std::size_t>(r)], c) * scale, place = positions(places[static_cast<std::size_t>(r)], c);
+          expected(r, c) = token + place;
+          magnitude(r, c) = std::fabs(token) + std::fabs(place);
+        }
+      }
+      expect_near(lab.get(out), expected, magnitude, 2, fmt::format("{} rows of {}", rows, width));
+      lab.clear();
+    }
+  }
+}
+
+TEST_P(BackendTest, EmbedStep) {
+  for (const std::int64_t beams : {1, 3, 8}) {
+    const std::int64_t slots = 5, width = 9;
+    const Matrix table = random_matrix(random, 30, width, lab.type()), positions = random_matrix(random, 8, width, DType::kFloat32);
+    const Embedding embedding{lab.put(table, lab.type(), 3), lab.put(positions, DType::kFloat32), 2.5f};
+    Ints tokens;
+    for (std::int64_t i = 0; i < slots * beams; ++i) tokens.push_back(whole(random, 0, 29));
+    const Ints lengths{0, 7, 3, 1, 2}, groups{4, 1, 2};
+    const SearchState state{.token = lab.put(tokens), .length = lab.put(lengths), .slots = slots, .beams = beams, .longest = 8};
+    const Tensor out = lab.room(3 * beams, width, lab.type(), 2);
+    lab->embed_step(lab.queue(), embedding, state, {lab.put(groups), 3, beams}, out);
+    Matrix expected(out.rows, width);
+    for (std::int64_t r = 0; r < out.rows; ++r) {
+      const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)], token = tokens[static_cast<std::size_t>(slot * beams + r % beams)];
+      for (std::int64_t c = 0; c < width; ++c) expected(r, c) = table(token, c) * 2.5 + positions(lengths[static_cast<std::size_t>(slot)], c);
+    }
+    expect_near(lab.get(out), expected, constant(expected, 4), 2, fmt::format("{} beams", beams));
+    lab.clear();
+  }
+}
+
+TEST_P(BackendTest, LayerNorm) {
+  for (const std::int64_t width : {2, 3, 17, 64, 511}) {
+    for (const int rows : {1, 9, 33, 70}) {
+      const bool in_place = rows % 2;
+      const std::int64_t gap = rows > 9 ? 3 : 0;
+      // One row is far from zero, one is constant.
+      Matrix x = random_matrix(random, rows, width, lab.type());
+      for (std::int64_t c = 0; c < width; ++c) {
+        x(0, c) = rounded(lab.type(), x(0, c) + 8);
+        if (rows > 1) x(1, c) = 0.5;
+      }
+      const Matrix gain = random_matrix(random, 1, width, DType::kFloat32), bias = random_matrix(random, 1, width, DType::kFloat32);
+      const Norm norm{lab.put(gain, DType::kFloat32), lab.put(bias, DType::kFloat32), 1e-5f};
+      const Tensor input = lab.put(x, lab.type(), gap), out = in_place ? input : lab.room(rows, width, lab.type(), gap + 1);
+      lab->layer_norm(lab.queue(), input, norm, out);
+      Matrix expected(rows, width), magnitude(rows, width);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        double mean = 0, variance = 0, largest = 0;
+        for (std::int64_t c = 0; c < width; ++c) mean += x(r, c) / static_cast<double>(width);
+        for (std::int64_t c = 0; c < width; ++c) variance += (x(r, c) - mean) * (x(r, c) - mean) / static_cast<double>(width);
+        for (std::int64_t c = 0; c < width; ++c) largest = std::max(largest, std::fabs(x(r, c)));
+        const double inverse = 1 / std::sqrt(variance + static_cast<double>(norm.epsilon));
+        for (std::int64_t c = 0; c < width; ++c) {
+          expected(r, c) = (x(r, c) - mean) * inverse * gain(0, c) + bias(0, c);
+          // The mean's own error, stretched as the row is, and again as a part of each difference in the variance.
+          magnitude(r, c) = (largest + std::fabs(x(r, c) - mean)) * inverse * std::fabs(gain(0, c)) * (1 + std::fabs(x(r, c) - mean) * inverse) + std::fabs(bias(0, c));
+        }
+      }
+      expect_near(lab.get(out), expected, magnitude, static_cast<double>(width) + 8, fmt::format("{} rows of {}", rows, width));
+      lab.clear();
+    }
+  }
+}
+
+double activated(double x, Activation activation) {
+  switch (activation) {
+    case Activation::kNone: return x;
+    case Activation::kRelu: return std::max(x, 0.0);
+    case Activation::kSwish: return x / (1 + std::exp(-x));
+    case Activation::kGelu: return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    case Activation::kGeluTanh: return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+  }
+  return 0;
+}
+
+enum class Residual { kNone, kOther, kOutput };
+
+TEST_P(BackendTest, Linear) {
+  int turn = 0;
+  for (const int rows : {1, 2, 3, 4, 5, 7, 8, 9, 10, 31, 65}) {
+    for (const int in : {1, 7, 33, 128}) {
+      for (const int out_width : {1, 2, 15, 130}) {
+        for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kSwish, Activation::kGelu, Activation::kGeluTanh}) {
+          // The other choices change from case to case, each in its own rhythm.
+          ++turn;
+          const bool bias = turn % 2;
+          const auto residual = static_cast<Residual>(turn % 3);
+          const std::int64_t gap = turn % 7 < 4 ? 0 : 3;
+          const Matrix x = random_matrix(random, rows, in, lab.type()), w = random_matrix(random, out_width, in, lab.type());
+          const Matrix b = random_matrix(random, 1, out_width, DType::kFloat32), r = random_matrix(random, rows, out_width, lab.type());
+          const Linear layer{lab.put(w, lab.type(), gap), bias ? lab.put(b, DType::kFloat32) : Tensor{}};
+          const Tensor out = residual == Residual::kOutput ? lab.put(r, lab.type(), gap) : lab.room(rows, out_width, lab.type(), gap);
+          const Tensor added = residual == Residual::kNone ? Tensor{} : residual == Residual::kOutput ? out : lab.put(r, lab.type(), gap + 1);
+          lab->linear(lab.queue(), lab.put(x, lab.type(), gap), layer, activation, added, out);
+          Matrix expected(rows, out_width), magnitude(rows, out_width);
+          for (std::int64_t i = 0; i < rows; ++i) {
+            for (std::int64_t j = 0; j < out_width; ++j) {
+              double sum = bias ? b(0, j) : 0, size = std::fabs(sum);
+              for (std::int64_t k = 0; k < in; ++k) sum += x(i, k) * w(j, k), size += std::fabs(x(i, k) * w(j, k));
+              const double more = residual == Residual::kNone ? 0 : r(i, j);
+              expected(i, j) = activated(sum, activation) + more;
+              magnitude(i, j) = size + std::fabs(more) + std::fabs(sum);
+            }
+          }
+          expect_near(lab.get(out), expected, magnitude, in + 16,
+                      fmt::format("[{}, {}]·[{}, {}]ᵀ, activation {}, bias {}, residual {}, gap {}", rows, in, out_width, in,
+                                  static_cast<int>(activation), bias, static_cast<int>(residual), gap));
+          lab.clear();
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+// The product of a row does not depend on the rows beside it, where the backend says that it takes the same way: here, one at a time
+// and all at once differ by rounding only; large values meet their activations' ends.
+TEST_P(BackendTest, ActivationsOfLargeValues) {
+  const Matrix x = [] {
+    Matrix values(1, 12);
+    values.values = {-1e4, -200, -88, -60, -20, -5, 5, 20, 60, 88, 200, 1e4};
+    return values;
+  }();
+  for (const Activation activation : {Activation::kRelu, Activation::kSwish, Activation::kGelu, Activation::kGeluTanh}) {
+    Matrix one(12, 12);
+    for (std::int64_t i = 0; i < 12; ++i) one(i, i) = 1;
+    const Linear layer{lab.put(one, lab.type()), {}};
+    const Tensor out = lab.room(1, 12, lab.type());
+    lab->linear(lab.queue(), lab.put(x, lab.type()), layer, activation, {}, out);
+    Matrix expected(1, 12);
+    for (std::size_t i = 0; i < 12; ++i) expected.values[i] = activated(x.values[i], activation);
+    expect_near(lab.get(out), expected, constant(expected, 1), 16, fmt::format("activation {}", static_cast<int>(activation)));
+    const Matrix found = lab.get(out);
+    for (std::size_t i = 6; i < 12; ++i) EXPECT_NEAR(found.values[i] / x.values[i], activated(x.values[i], activation) / x.values[i], 1e-3);
+    lab.clear();
+  }
+}
+
+}  // namespace
+}  // namespace xlate::test

@@ -1,0 +1,393 @@
+// The rules of docs/search.md on a table model: each by hand, then against a second implementation, then exhaustively.
+#include <gtest/gtest.h>
+
+#include "search_reference.h"
+#include "table_model.h"
+
+namespace xlate::test {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+// The letters of the cases by hand.
+constexpr int kEnd = 0, a = 1, b = 2, c = 3, d = 4, x = 5, kStart = 6, kLetters = 7;
+
+class SearchTest : public testing::TestWithParam<BackendUnderTest> {
+ protected:
+  Lab lab{GetParam()};
+
+  Outcome decode(const Table& table, const SearchRules& rules, std::int32_t limit, int kind = 0) { return decode_alone(lab, table, rules, limit, kind); }
+};
+INSTANTIATE_TEST_SUITE_P(, SearchTest, testing::ValuesIn(backends()), backend_name);
+
+// Log-probabilities in whole numbers, one of each row 0 and the others −40 or less, −60 where nothing is said: log-softmax changes
+// nothing in them in float32, so that sums are exact and equals are equal.
+Table whole_numbers(std::initializer_list<std::pair<int, std::map<int, int>>> rows) {
+  Table table(kLetters);
+  for (int last = 0; last < kLetters; ++last) std::fill_n(table.row(0, 0, last), kLetters, -60.0f);
+  for (const auto& [last, next] : rows) {
+    for (const auto& [token, value] : next) table.row(0, 0, last)[token] = static_cast<float>(value);
+  }
+  return table;
+}
+
+// The same of probabilities; what is not said is shared out of nothing: e^−60.
+Table probabilities(std::initializer_list<std::pair<int, std::map<int, double>>> rows) {
+  Table table = whole_numbers({});
+  for (const auto& [last, next] : rows) {
+    for (const auto& [token, value] : next) table.row(0, 0, last)[token] = static_cast<float>(std::log(value));
+  }
+  return table;
+}
+
+SearchRules rules_of(int beams, float penalty, EarlyStopping stopping = EarlyStopping::kFalse) {
+  return {.beams = beams, .length_penalty = penalty, .early_stopping = stopping, .start = kStart, .end = kEnd, .never_chosen = {}};
+}
+
+std::vector<Ids> ids_of(const Outcome& outcome) {
+  std::vector<Ids> ids;
+  for (const Hypothesis& hypothesis : outcome.hypotheses) ids.push_back(hypothesis.ids);
+  return ids;
+}
+
+std::vector<float> scores_of(const Outcome& outcome) {
+  std::vector<float> scores;
+  for (const Hypothesis& hypothesis : outcome.hypotheses) scores.push_back(hypothesis.score);
+  return scores;
+}
+
+TEST_P(SearchTest, StartsAtTheStartTokenAndEndsAtTheEndToken) {
+  const Table table = whole_numbers({{kStart, {{b, 0}}}, {b, {{a, 0}}}, {a, {{kEnd, 0}}}, {kEnd, {{c, 0}}}});
+  for (const int beams : {1, 2}) {
+    const Outcome outcome = decode(table, rules_of(beams, 0, EarlyStopping::kFalse), 10);
+    ASSERT_FALSE(outcome.hypotheses.empty());
+    EXPECT_EQ(outcome.hypotheses[0].ids, (Ids{b, a}));
+    EXPECT_TRUE(outcome.hypotheses[0].ended);
+    EXPECT_EQ(outcome.hypotheses[0].length, 3);
+    EXPECT_EQ(outcome.hypotheses[0].score, 0);
+  }
+}
+
+TEST_P(SearchTest, LengthPenaltyCountsTheEndToken) {
+  const Table table = probabilities({{kStart, {{a, .6}, {b, .4}}}, {a, {{kEnd, .7}, {b, .3}}}, {b, {{kEnd, 1}}}});
+  for (const int beams : {1, 2}) {
+    for (const float penalty : {0.0f, 0.6f, 1.0f, 2.0f, -1.0f}) {
+      const Hypothesis best = decode(table, rules_of(beams, penalty), 5).hypotheses.at(0);
+      EXPECT_EQ(best.ids, (Ids{a}));
+      EXPECT_EQ(best.length, 2);
+      EXPECT_NEAR(best.sum, std::log(.42), 1e-6);
+      EXPECT_NEAR(best.score, std::log(.42) / std::pow(2, penalty), 1e-6);
+    }
+  }
+}
+
+TEST_P(SearchTest, GreedyTakesTheSmallerIdOfEquals) {
+  const Table table = whole_numbers({{kStart, {{c, 0}, {b, 0}, {d, 0}}}, {b, {{kEnd, 0}}}, {c, {{kEnd, 0}}}, {d, {{kEnd, 0}}}});
+  EXPECT_EQ(ids_of(decode(table, rules_of(1, 1), 5)), (std::vector<Ids>{{b}}));
+}
+
+TEST_P(SearchTest, GreedyIsCutAtTheLimit) {
+  const Table table = probabilities({{kStart, {{a, 1}}}, {a, {{a, .9}, {kEnd, .1}}}});
+  const Outcome outcome = decode(table, rules_of(1, 1), 4);
+  EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{a, a, a, a}}));
+  EXPECT_FALSE(outcome.hypotheses[0].ended);
+  EXPECT_EQ(outcome.hypotheses[0].length, 4);
+  EXPECT_EQ(outcome.steps, 4);
+  EXPECT_NEAR(outcome.hypotheses[0].score, 3 * std::log(.9) / 4, 1e-6);
+}
+
+TEST_P(SearchTest, AForcedEndIsTheOnlyChoiceAtTheLimitAndAddsNothing) {
+  const Table table = probabilities({{kStart, {{a, .8}, {b, .2}}}, {a, {{a, .9}, {b, .1}}}, {b, {{a, 1}}}});
+  for (const int beams : {1, 2, 3}) {
+    SearchRules rules = rules_of(beams, 1);
+    rules.forced_end = kEnd;
+    const Outcome outcome = decode(table, rules, 3);
+    EXPECT_EQ(outcome.hypotheses[0].ids, (Ids{a, a}));
+    EXPECT_TRUE(outcome.hypotheses[0].ended);
+    EXPECT_EQ(outcome.hypotheses[0].length, 3);
+    EXPECT_NEAR(outcome.hypotheses[0].sum, std::log(.8 * .9), 1e-6);
+    EXPECT_NEAR(outcome.hypotheses[0].score, std::log(.8 * .9) / 3, 1e-6);
+    if (beams == 2) {
+      EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{a, a}, {b, a}}));
+    }
+  }
+}
+
+TEST_P(SearchTest, AForcedFirstTokenIsTheOnlyChoiceCountsAndAddsNothing) {
+  const Table table = probabilities({{kStart, {{a, 1}}}, {a, {{kEnd, 1}}}, {x, {{b, .5}, {c, .5}}}, {b, {{kEnd, 1}}}, {c, {{kEnd, 1}}}});
+  for (const int beams : {1, 2}) {
+    SearchRules rules = rules_of(beams, 1);
+    rules.forced_first = x;
+    const Outcome outcome = decode(table, rules, 3);
+    EXPECT_EQ(outcome.hypotheses[0].ids, (Ids{x, b}));
+    EXPECT_EQ(outcome.hypotheses[0].length, 3);
+    EXPECT_NEAR(outcome.hypotheses[0].score, std::log(.5) / 3, 1e-6);
+    if (beams == 2) {
+      EXPECT_EQ(ids_of(outcome)[1], (Ids{x, c}));
+    }
+    // It counts in the limit; at a limit of one the forced end wins.
+    EXPECT_EQ(decode(table, rules, 1).hypotheses[0].ids, (Ids{x}));
+    rules.forced_end = kEnd;
+    EXPECT_EQ(decode(table, rules, 1).hypotheses[0].ids, (Ids{}));
+  }
+}
+
+TEST_P(SearchTest, WhatIsNeverChosenKeepsItsProbability) {
+  const Table table = probabilities({{kStart, {{a, .5}, {b, .3}, {c, .2}}}, {a, {{kEnd, 1}}}, {b, {{kEnd, 1}}}, {c, {{kEnd, 1}}}});
+  for (const int beams : {1, 2}) {
+    SearchRules rules = rules_of(beams, 0);
+    rules.never_chosen = {a};
+    Outcome outcome = decode(table, rules, 5);
+    EXPECT_EQ(outcome.hypotheses[0].ids, (Ids{b}));
+    EXPECT_NEAR(outcome.hypotheses[0].score, std::log(.3), 1e-6);
+    rules.renormalize = true;
+    outcome = decode(table, rules, 5);
+    EXPECT_EQ(outcome.hypotheses[0].ids, (Ids{b}));
+    EXPECT_NEAR(outcome.hypotheses[0].score, std::log(.3 / .5), 1e-6);
+  }
+}
+
+TEST_P(SearchTest, EndsOnlyAmongTheFirstK) {
+  // Three after the first step: a .5, b .3, end .15. Two beams: the end comes third, and though nothing better ends later, is lost.
+  const std::map<int, double> flat{{kEnd, .26}, {a, .25}, {b, .25}, {c, .24}};
+  const Table third = probabilities({{kStart, {{a, .5}, {b, .3}, {kEnd, .15}, {c, .05}}}, {a, flat}, {b, flat}});
+  EXPECT_EQ(ids_of(decode(third, rules_of(2, 0), 2)), (std::vector<Ids>{{a}, {a, a}}));
+  // The same where the end comes second.
+  const Table second = probabilities({{kStart, {{a, .5}, {b, .15}, {kEnd, .3}, {c, .05}}}, {a, flat}, {b, flat}});
+  const Outcome outcome = decode(second, rules_of(2, 0), 2);
+  EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{}, {a}}));
+  EXPECT_NEAR(outcome.hypotheses[0].score, std::log(.3), 1e-6);
+  // Both beams go on with what does not end: a and b, not a alone.
+  const Table lone = probabilities({{kStart, {{a, .5}, {kEnd, .3}, {b, .2}}}, {a, {{c, 1}}}, {b, {{d, 1}}}});
+  EXPECT_EQ(ids_of(decode(lone, rules_of(3, 0), 2)), (std::vector<Ids>{{a, c}, {}, {b, d}}));
+}
+
+TEST_P(SearchTest, EveryCandidateCountsAtTheLimit) {
+  const Table table = probabilities({{kStart, {{a, .7}, {b, .3}}}, {a, {{a, .6}, {kEnd, .4}}}, {b, {{b, .9}, {a, .1}}}});
+  const Outcome outcome = decode(table, rules_of(3, 1), 2);
+  EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{a, a}, {a}, {b, b}}));
+  EXPECT_FALSE(outcome.hypotheses[0].ended);
+  EXPECT_TRUE(outcome.hypotheses[1].ended);
+  EXPECT_EQ(outcome.hypotheses[1].length, 2);
+  EXPECT_NEAR(outcome.hypotheses[2].score, std::log(.27) / 2, 1e-6);
+}
+
+TEST_P(SearchTest, TiesGoToTheEarlierHypothesisThenToTheSmallerId) {
+  // b c and a a have −40; b is the better hypothesis of the two.
+  const Table hypotheses = whole_numbers({{kStart, {{b, 0}, {a, -40}}}, {b, {{d, 0}, {c, -40}}}, {a, {{a, 0}}}});
+  EXPECT_EQ(ids_of(decode(hypotheses, rules_of(2, 0), 2)), (std::vector<Ids>{{b, d}, {b, c}}));
+  const Table ids = whole_numbers({{kStart, {{d, 0}, {c, -40}, {b, -40}, {x, -40}}}});
+  EXPECT_EQ(ids_of(decode(ids, rules_of(2, 0), 1)), (std::vector<Ids>{{d}, {b}}));
+  EXPECT_EQ(ids_of(decode(ids, rules_of(3, 0), 1)), (std::vector<Ids>{{d}, {b}, {c}}));
+}
+
+TEST_P(SearchTest, TheListKeepsTheOlderAmongEquals) {
+  // Each of [], [a], [a b] ends with −40.
+  const Table table = whole_numbers({{kStart, {{a, 0}, {kEnd, -40}}}, {a, {{b, 0}, {kEnd, -40}}}, {b, {{c, 0}, {kEnd, -40}}}, {c, {{c, 0}}}});
+  EXPECT_EQ(ids_of(decode(table, rules_of(2, 0, EarlyStopping::kTrue), 4)), (std::vector<Ids>{{}, {a}}));
+  EXPECT_EQ(ids_of(decode(table, rules_of(2, 0), 4)), (std::vector<Ids>{{a, b, c, c}, {}}));
+}
+
+// Three rules, one table, worked out by hand with two beams and A = 1:
+// step 1 ends [] (−40); step 2 ends [a] (−41/2 = −20.5), a full list; step 3 ends [a b] (−40/3); step 4 ends [a b c] (0);
+// step 6 ends [a b c x d] (−40/6) and leaves −60 as the best live score; step 10 leaves −160.
+TEST_P(SearchTest, EarlyStopping) {
+  const Table table = whole_numbers({{kStart, {{a, 0}, {kEnd, -40}, {x, -41}}}, {a, {{b, 0}, {kEnd, -41}}}, {b, {{c, 0}, {kEnd, -40}}},
+                                     {c, {{kEnd, 0}, {x, -40}}}, {x, {{d, 0}}}, {d, {{kEnd, 0}, {d, -40}}}});
+  const Outcome first = decode(table, rules_of(2, 1, EarlyStopping::kTrue), 20);
+  EXPECT_EQ(first.steps, 2);  // the list is full
+  EXPECT_EQ(ids_of(first), (std::vector<Ids>{{a}, {}}));
+  EXPECT_EQ(scores_of(first), (std::vector<float>{-20.5f, -40.0f}));
+  const Outcome now = decode(table, rules_of(2, 1, EarlyStopping::kFalse), 20);
+  EXPECT_EQ(now.steps, 6);  // −60 / 6 ≤ −40 / 6, after −40 / 5 > −40 / 3
+  EXPECT_EQ(ids_of(now), (std::vector<Ids>{{a, b, c}, {a, b, c, x, d}}));
+  EXPECT_EQ(scores_of(now), (std::vector<float>{0.0f, -40.0f / 6}));
+  const Outcome never = decode(table, rules_of(2, 1, EarlyStopping::kNever), 20);
+  EXPECT_EQ(never.steps, 10);  // −160 / 20 ≤ −40 / 6, after −120 / 20 > −40 / 6
+  EXPECT_EQ(ids_of(never), ids_of(now));
+  // Without a penalty, never looks at the present length too.
+  EXPECT_EQ(decode(table, rules_of(2, 0, EarlyStopping::kNever), 20).steps, decode(table, rules_of(2, 0), 20).steps);
+  // Equal is enough: the best live score is −40 when the list's worst is.
+  const Table equal = whole_numbers({{kStart, {{kEnd, 0}, {a, -40}}}, {a, {{kEnd, 0}, {a, -60}}}});
+  EXPECT_EQ(decode(equal, rules_of(2, 0), 20).steps, 2);
+}
+
+TEST_P(SearchTest, AListThatIsNotFullGoesOnToTheLimit) {
+  // The end is never among the first two.
+  const Table table = whole_numbers({{kStart, {{a, 0}, {b, -40}}}, {a, {{a, 0}, {b, -40}}}, {b, {{a, 0}}}});
+  for (const auto stopping : {EarlyStopping::kTrue, EarlyStopping::kFalse, EarlyStopping::kNever}) {
+    EXPECT_EQ(decode(table, rules_of(2, 1, stopping), 9).steps, 9);
+  }
+}
+
+TEST_P(SearchTest, DeadHypothesesNeverFinish) {
+  const Table table = whole_numbers({{kStart, {{a, 0}, {b, -40}}}});
+  SearchRules rules = rules_of(9, 1);
+  const Outcome all = decode(table, rules, 1);
+  EXPECT_EQ(all.hypotheses.size(), 7u);  // one for each letter
+  rules.never_chosen = {kEnd, c, d, x, kStart};
+  EXPECT_EQ(ids_of(decode(table, rules, 1)), (std::vector<Ids>{{a}, {b}}));
+  rules.never_chosen = {kEnd, b, c, d, x, kStart};
+  EXPECT_EQ(ids_of(decode(table, rules, 3)), (std::vector<Ids>{{a, a, a}}));
+}
+
+// Widths around the pieces in which a backend may go through the vocabulary, the last id never chosen, as opus-mt's pad is.
+TEST_P(SearchTest, LargeVocabulariesAgree) {
+  for (const int vocabulary : {127, 128, 129, 511, 512, 513, 1025}) {
+    for (const bool renormalize : {false, true}) {
+      Random random(static_cast<unsigned>(vocabulary));
+      Table table(vocabulary);
+      for (float& logit : table.logits) logit = uniform(random, -4, 4);
+      for (const int beams : {1, 4}) {
+        SearchRules rules{.beams = beams, .start = vocabulary - 1, .end = 0, .renormalize = renormalize, .never_chosen = {vocabulary - 1}};
+        const ReferenceResult expected = ReferenceSearch(table, rules, 3, 0).run();
+        const Outcome found = decode(table, rules, 3);
+        ASSERT_EQ(found.hypotheses.size(), expected.hypotheses.size()) << vocabulary << " ids, renormalize " << renormalize;
+        for (std::size_t i = 0; i < found.hypotheses.size(); ++i) {
+          EXPECT_EQ(found.hypotheses[i].ids, expected.hypotheses[i].ids) << vocabulary << " ids, renormalize " << renormalize;
+          EXPECT_NEAR(found.hypotheses[i].score, expected.hypotheses[i].score, 1e-4);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
+  Random random(5);
+  Table plain(40), shifted(40);
+  Matrix bias(1, 40);
+  for (double& value : bias.values) value = uniform(random, -2, 2);
+  for (std::size_t i = 0; i < plain.logits.size(); ++i) {
+    plain.logits[i] = uniform(random, -4, 4);
+    shifted.logits[i] = plain.logits[i] + static_cast<float>(bias.values[i % 40]);
+  }
+  const SearchRules rules{.beams = 4, .start = 1, .end = 0, .never_chosen = {}};
+  const ReferenceResult expected = ReferenceSearch(shifted, rules, 8, 0).run();
+  TableModel model(lab, plain);
+  model.projection().linear.bias = lab.put(bias, DType::kFloat32);
+  model.begin({.slots = 1, .beams = 4, .longest_target = 8});
+  Search search(*lab, lab.queue(), rules, 1, 8);
+  const Ids slots{0}, limits{8}, ids{0};
+  const Source source{ids, 8};
+  model.reserve(0, source);
+  model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), slots);
+  search.start(slots, limits);
+  const StepRows rows{lab.put(slots), 1, 4};
+  for (int n = 0; n < expected.steps; ++n) search.step(model.step(lab.queue(), search.state(), rows), model.projection(), rows);
+  EXPECT_EQ(ids_of(search.collect(0)), ids_of({.hypotheses = expected.hypotheses}));
+}
+
+// Every sequence that ends, and those of full length: a beam wide enough for all of them finds them all, in order.
+TEST_P(SearchTest, AWideBeamIsExhaustiveSearch) {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    Random random(seed);
+    const int vocabulary = seed % 2 ? 3 : 4, limit = seed % 2 ? 6 : 4;
+    Table table(vocabulary, limit);
+    for (float& logit : table.logits) logit = uniform(random, -3, 3);
+    SearchRules rules{.beams = 200, .length_penalty = 0.5f * static_cast<float>(seed % 5), .start = 1, .end = 0, .never_chosen = {}};
+    rules.early_stopping = static_cast<EarlyStopping>(seed % 3);
+    if (seed % 4 == 3) rules.forced_end = 0;
+    const ReferenceSearch model(table, rules, limit, 0);
+    std::vector<std::pair<double, Ids>> all;
+    const std::function<void(Ids, double)> grow = [&](Ids ids, double sum) {
+      const int n = static_cast<int>(ids.size());
+      const auto row = model.log_probabilities(n, ids.empty() ? rules.start : ids.back());
+      for (int token = 0; token < vocabulary; ++token) {
+        if (!std::isfinite(row[static_cast<std::size_t>(token)])) continue;
+        Ids next = ids;
+        const double total = sum + row[static_cast<std::size_t>(token)];
+        if (token != rules.end) next.push_back(token);
+        if (token == rules.end || n + 1 == limit) all.push_back({total / std::pow(n + 1, rules.length_penalty), next});
+        else grow(next, total);
+      }
+    };
+    grow({}, 0);
+    std::sort(all.begin(), all.end(), [](const auto& l, const auto& r) { return l.first > r.first; });
+    const Outcome outcome = decode(table, rules, limit);
+    ASSERT_EQ(outcome.hypotheses.size(), all.size());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      EXPECT_NEAR(outcome.hypotheses[i].score, all[i].first, 1e-5);
+      const bool near_tie = (i > 0 && all[i - 1].first - all[i].first < 1e-5) || (i + 1 < all.size() && all[i].first - all[i + 1].first < 1e-5);
+      if (!near_tie) {
+        EXPECT_EQ(outcome.hypotheses[i].ids, all[i].second) << "seed " << seed << ", place " << i;
+      }
+    }
+  }
+}
+
+struct RandomCase {
+  Table table;
+  SearchRules rules;
+  int limit;
+};
+
+RandomCase random_case(unsigned seed, bool with_ties) {
+  Random random(seed);
+  const int vocabulary = whole(random, 3, 40), limit = whole(random, 1, 12);
+  Table table(vocabulary, with_ties ? 1 : limit);
+  constexpr float kPenalties[] = {0, 0.6f, 1, 2};
+  SearchRules rules{.beams = whole(random, 1, 9),
+                    .length_penalty = kPenalties[whole(random, 0, 3)],
+                    .early_stopping = static_cast<EarlyStopping>(whole(random, 0, 2)),
+                    .start = whole(random, 0, vocabulary - 1),
+                    .end = whole(random, 0, vocabulary - 1),
+                    .never_chosen = {}};
+  if (whole(random, 0, 3) == 0) rules.forced_end = whole(random, 0, 3) ? rules.end : whole(random, 0, vocabulary - 1);
+  if (whole(random, 0, 3) == 0) rules.forced_first = whole(random, 0, vocabulary - 1);
+  for (int id = 0; id + 2 < vocabulary && whole(random, 0, 2) == 0; ++id) rules.never_chosen.push_back(whole(random, 0, vocabulary - 3));
+  rules.renormalize = !with_ties && whole(random, 0, 2) == 0;
+  const float end_bonus = uniform(random, -2, 3);
+  for (int place = 0; place < table.places(); ++place) {
+    float* row = table.logits.data() + place * vocabulary;
+    if (with_ties) {  // one 0, others −40 … −44: all sums are exact
+      for (int token = 0; token < vocabulary; ++token) row[token] = static_cast<float>(-whole(random, 40, 44));
+      row[whole(random, 0, vocabulary - 1)] = 0;
+    } else {
+      for (int token = 0; token < vocabulary; ++token) row[token] = uniform(random, -3, 3) + (token == rules.end ? end_bonus : 0);
+    }
+  }
+  return {std::move(table), std::move(rules), limit};
+}
+
+std::string text_of(const std::vector<Hypothesis>& hypotheses) {
+  std::string text;
+  for (const Hypothesis& hypothesis : hypotheses) {
+    text += fmt::format("\n  score {:.9g}, sum {:.9g}, length {}:", hypothesis.score, hypothesis.sum, hypothesis.length);
+    for (const std::int32_t id : hypothesis.ids) text += fmt::format(" {}", id);
+  }
+  return text;
+}
+
+bool same(const Outcome& found, const ReferenceResult& expected) {
+  if (found.steps != expected.steps || found.hypotheses.size() != expected.hypotheses.size()) return false;
+  for (std::size_t i = 0; i < found.hypotheses.size(); ++i) {
+    const Hypothesis &f = found.hypotheses[i], &e = expected.hypotheses[i];
+    if (f.ids != e.ids || f.length != e.length || f.ended != e.ended) return false;
+    if (std::fabs(f.score - e.score) > 1e-4 || std::fabs(f.sum - e.sum) > 1e-4) return false;
+  }
+  return true;
+}
+
+void compare_random_cases(Lab& lab, bool with_ties) {
+  int compared = 0;
+  constexpr int kCases = 400;
+  for (unsigned seed = 0; seed < kCases; ++seed) {
+    const RandomCase test = random_case(seed, with_ties);
+    const ReferenceResult expected = ReferenceSearch(test.table, test.rules, test.limit, 0).run();
+    const Outcome found = decode_alone(lab, test.table, test.rules, test.limit);
+    lab.clear();
+    if (!with_ties && expected.margin < 1e-5) continue;
+    ++compared;
+    ASSERT_TRUE(same(found, expected)) << "seed " << seed << ", beams " << test.rules.beams << ", margin " << expected.margin << "\nfound after "
+                                       << found.steps << " steps" << text_of(found.hypotheses) << "\nexpected after " << expected.steps << " steps"
+                                       << text_of(expected.hypotheses);
+  }
+  EXPECT_GT(compared, kCases * 9 / 10);
+}
+
+TEST_P(SearchTest, RandomTablesAgreeWithTheReference) { compare_random_cases(lab, false); }
+
+TEST_P(SearchTest, RandomTiesAgreeWithTheReference) { compare_random_cases(lab, true); }
+
+}  // namespace
+}  // namespace xlate::test
