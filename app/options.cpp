@@ -15,7 +15,8 @@ constexpr int kDefaultBeams = 4;
 constexpr float kDefaultLengthPenalty = 1;
 constexpr std::int64_t kDefaultMaxLength = 512;
 // Source tokens in flight on the CPU: measured in docs/benchmarks.md.
-constexpr std::int64_t kCpuBatchTokens = 2048;
+constexpr std::int64_t kCpuBatchTokens = 2048, kGpuBatchTokens = 32768;
+constexpr std::int64_t kCpuWindow = 2000, kGpuWindow = 100000;
 constexpr std::int64_t kLargest = std::int64_t{1} << 30;
 
 template <class T>
@@ -24,6 +25,7 @@ using Names = std::vector<std::pair<std::string, T>>;
 const Names<Format> kFormats{{"text", Format::kText}, {"pieces", Format::kPieces}, {"ids", Format::kIds}};
 const Names<LongLines> kLongLines{{"truncate", LongLines::kTruncate}, {"skip", LongLines::kSkip}, {"error", LongLines::kError}};
 const Names<EarlyStopping> kEarlyStopping{{"true", EarlyStopping::kTrue}, {"false", EarlyStopping::kFalse}, {"never", EarlyStopping::kNever}};
+const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32}, {"fp16", Precision::kFloat16}, {"bf16", Precision::kBFloat16}, {"auto", Precision::kAuto}};
 const Names<Progress> kProgress{{"auto", Progress::kAuto}, {"always", Progress::kAlways}, {"never", Progress::kNever}};
 
 template <class T>
@@ -63,6 +65,23 @@ std::optional<Number> read_number(const std::string& text) {
 int available_threads() {
   cpu_set_t set;
   return sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+}
+
+// "0.9" of what is free, or "8GiB".
+void read_memory(const std::string& text, Options& options) {
+  std::size_t digits = text.find_first_not_of("0123456789.");
+  const auto number = read_number<double>(text.substr(0, digits));
+  const std::string unit = digits == std::string::npos ? "" : text.substr(digits);
+  const Names<double> units{{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+  const auto found = std::find_if(units.begin(), units.end(), [&](const auto& candidate) { return candidate.first == unit; });
+  if (number && *number > 0 && unit.empty() && *number <= 1) {
+    options.gpu_memory_share = *number;
+    options.gpu_memory_bytes = 0;
+  } else if (number && *number > 0 && found != units.end() && *number * found->second >= 1 && *number * found->second < 0x1p62) {
+    options.gpu_memory_bytes = static_cast<std::int64_t>(*number * found->second);
+  } else {
+    throw CLI::ValidationError("--gpu-memory", "'" + text + "', expected a share above 0 and up to 1, or a size in KiB, MiB, GiB or TiB");
+  }
 }
 
 // Adds options to one group of the help text.
@@ -139,7 +158,6 @@ void add_options(CLI::App& app, Options& options) {
     return "'" + text + "', expected cpu, cuda, cuda:N or auto";
   };
   machine.text("--device", options.device, "cpu|cuda|cuda:N|auto", "Where to run; auto takes a GPU if there is one, else the CPU [auto]")->check(check_device);
-  static const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32}, {"fp16", Precision::kFloat16}, {"bf16", Precision::kBFloat16}, {"auto", Precision::kAuto}};
   machine.choice("--precision", options.precision, kPrecisions, "Of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
   const auto parse_batch = [&options](const std::string& text) {
     const auto number = text == "auto" ? 0 : read_number<std::int64_t>(text).value_or(-1);
@@ -149,13 +167,16 @@ void add_options(CLI::App& app, Options& options) {
     options.batch_tokens = number;
   };
   machine.add(app.add_option_function<std::string>("--batch-tokens", parse_batch, "Source tokens in flight [auto]"), "N|auto");
-  machine.number("--window", options.window, "LINES", 1, kLargest, "Lines read ahead and sorted by length together [2000]");
+  const auto parse_memory = [&options](const std::string& text) { read_memory(text, options); };
+  machine.add(app.add_option_function<std::string>("--gpu-memory", parse_memory, "GPU memory taken at most: a share of what is free, or a size [0.9]"), "0.9|8GiB");
+  machine.number("--window", options.window, "LINES", 1, kLargest, "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the CPU]");
   machine.number("--threads", options.threads, "N", 1, 4096, fmt::format("CPU threads of all work [those it may run on: {}]", available_threads()));
   machine.flag("--line-buffered", options.line_buffered, "Answer and flush each line before the next is awaited");
 }
 
 }  // namespace
 
+const char* name_of(Precision value) { return find_name(kPrecisions, value); }
 const char* name_of(Format value) { return find_name(kFormats, value); }
 const char* name_of(LongLines value) { return find_name(kLongLines, value); }
 const char* name_of(EarlyStopping value) { return find_name(kEarlyStopping, value); }
@@ -213,7 +234,12 @@ void resolve(Options& options, const ModelDescription& model) {
   if (options.n_best > *options.beam_size) {
     throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best, *options.beam_size));
   }
-  if (options.batch_tokens == 0) options.batch_tokens = kCpuBatchTokens;
+}
+
+void resolve_device(Options& options, bool gpu) {
+  if (options.precision == Precision::kAuto) options.precision = gpu ? Precision::kFloat16 : Precision::kFloat32;
+  if (options.batch_tokens == 0) options.batch_tokens = gpu ? kGpuBatchTokens : kCpuBatchTokens;
+  if (options.window == 0) options.window = gpu ? kGpuWindow : kCpuWindow;
 }
 
 }  // namespace xlate

@@ -40,7 +40,9 @@ struct Options {
   bool scores = false;
   int n_best = 0;                 // 0: off
   std::int64_t batch_tokens = 0;  // 0: auto
-  std::int64_t window = 2000;
+  std::int64_t window = 0;        // 0: 100000 on a GPU, 2000 on the CPU
+  double gpu_memory_share = 0.9;       // of what is free, unless
+  std::int64_t gpu_memory_bytes = 0;   // a size is given
   int threads = 1;
   bool line_buffered = false;
   std::string report;  // empty: none; "-": stderr
@@ -60,10 +62,14 @@ CommandLine parse_command_line(int argc, char** argv);
 /// The rules of search: the command line's, else the model's, else the defaults of docs/search.md.
 SearchRules rules_of(const Options&, const ModelDescription&);
 
-/// Fills what the command line left to the model and the device. Throws UsageError where both do not go together.
+/// Fills what the command line left to the model. Throws UsageError where both do not go together.
 void resolve(Options&, const ModelDescription&);
 
+/// Fills what it left to the device that the run got.
+void resolve_device(Options&, bool gpu);
+
 const char* name_of(Format);
+const char* name_of(Precision);
 const char* name_of(LongLines);
 const char* name_of(EarlyStopping);
 

@@ -41,18 +41,23 @@ json model_of(const RunRecord& run) {
 
 json device_of(const RunRecord& run) {
   if (!run.device) return nullptr;
-  return {{"name", run.device->kind},
-          {"compute_capability", nullptr},
-          {"driver", nullptr},
-          {"cuda", nullptr},
-          {"cpu", fmt::format("{}, {}, {}", run.device->name, run.device->instruction_set, run.device->library)},
-          {"threads", run.device->threads}};
+  const DeviceInfo& device = *run.device;
+  const bool gpu = device.kind == "cuda";
+  const auto of_gpu = [&](const std::string& text) { return gpu ? json(text) : json(nullptr); };
+  return {{"name", gpu ? device.name : device.kind},
+          {"compute_capability", of_gpu(device.compute_capability)},
+          {"driver", of_gpu(device.driver)},
+          {"cuda", of_gpu(device.cuda)},
+          {"cpu", gpu ? device.library : fmt::format("{}, {}, {}", device.name, device.instruction_set, device.library)},
+          {"threads", device.threads}};
 }
 
 template <class T>
 json or_null(const std::optional<T>& value) {
   return value ? json(*value) : json(nullptr);
 }
+
+json bytes_or_null(std::int64_t bytes) { return bytes < 0 ? json(nullptr) : json(bytes); }
 
 json options_of(const RunRecord& run) {
   if (!run.options) return nullptr;
@@ -63,7 +68,8 @@ json options_of(const RunRecord& run) {
           {"device", options.device},
           {"input_format", name_of(options.input_format)},
           {"output_format", name_of(options.output_format)},
-          {"precision", "fp32"},
+          {"precision", name_of(options.precision)},
+          {"gpu_memory", options.gpu_memory_bytes > 0 ? json(options.gpu_memory_bytes) : json(options.gpu_memory_share)},
           {"beam_size", or_null(options.beam_size)},
           {"length_penalty", or_null(options.length_penalty)},
           {"early_stopping", options.early_stopping ? json(name_of(*options.early_stopping)) : json(nullptr)},
@@ -141,7 +147,7 @@ std::string report_text(const RunRecord& run) {
   if (run.status != "ok") report["error"] = run.error;
   report["model"] = model_of(run);
   report["device"] = device_of(run);
-  report["precision"] = "fp32";
+  report["precision"] = run.options && run.device ? json(name_of(run.options->precision)) : json(nullptr);
   report["options"] = options_of(run);
   report["lines"] = {{"in", counters.lines_in.load()},
                      {"out", counters.lines_out.load()},
@@ -179,7 +185,7 @@ std::string report_text(const RunRecord& run) {
                       {"device_busy", nullptr}};
   report["batches"] = statistics.batches;
   report["buckets"] = buckets_of(statistics);
-  report["memory"] = {{"device_peak_bytes", nullptr}, {"device_context_bytes", nullptr}, {"host_peak_bytes", peak_resident_bytes()}};
+  report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)}, {"device_context_bytes", bytes_or_null(run.memory.context_bytes)}, {"host_peak_bytes", peak_resident_bytes()}};
   if (run.options && run.options->line_buffered) report["latency_ms"] = percentiles(run.latencies_ms);
   return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }

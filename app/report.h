@@ -34,6 +34,7 @@ struct RunRecord {
   std::optional<Options> options;
   std::optional<ModelFacts> model;
   std::optional<DeviceInfo> device;
+  DeviceMemory memory;
   Counters counters;
   RunnerStatistics statistics;
   std::vector<double> latencies_ms;  // with --line-buffered, one a line

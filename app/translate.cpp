@@ -38,13 +38,36 @@ class FirstError {
   std::exception_ptr error_;
 };
 
-std::unique_ptr<Backend> open_backend(const Options& options, Console& console) {
-  if (options.device.starts_with("cuda")) fail("--device {}: this build has no CUDA backend", options.device);
+void check_cpu_precision(const Options& options) {
   if (options.precision == Precision::kFloat16 || options.precision == Precision::kBFloat16) {
-    throw UsageError("--precision: the CPU computes in fp32 only, expected fp32 or auto");
+    throw UsageError(fmt::format("--precision: {}, expected fp32 or auto on the CPU", name_of(options.precision)));
   }
-  if (options.device == "auto") console.note("no GPU that this build can use: running on the CPU");
-  return make_cpu_backend({.threads = options.threads});
+}
+
+// The machine that --device names; auto takes the first GPU, and goes on with the CPU where there is none that can be used.
+std::unique_ptr<Backend> open_backend(const Options& options, Console& console) {
+  BackendOptions wanted{.cuda = options.device != "cpu",
+                        .device = options.device.starts_with("cuda:") ? std::stoi(options.device.substr(5)) : 0,
+                        .precision = options.precision == Precision::kAuto ? Precision::kFloat16 : options.precision,
+                        .threads = options.threads,
+                        .memory_share = options.gpu_memory_share,
+                        .memory_bytes = options.gpu_memory_bytes};
+  if (options.device != "auto") {
+    if (!wanted.cuda) check_cpu_precision(options);
+    try {
+      return make_backend(wanted);
+    } catch (const Error& error) {
+      fail("--device {}: {}", options.device, error.what());
+    }
+  }
+  try {
+    return make_backend(wanted);
+  } catch (const Error& error) {
+    check_cpu_precision(options);
+    console.note(fmt::format("running on the CPU: {}", error.what()));
+  }
+  wanted.cuda = false;
+  return make_backend(wanted);
 }
 
 ModelFacts facts_of(const ModelFile& file) {
@@ -121,9 +144,11 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
     runner.run(source, [&](Decoded decoded) { text.put(std::move(decoded)); }, stop_flag());
   } catch (...) {
     record.statistics = runner.statistics();
+    record.memory = backend.memory();
     throw;
   }
   record.statistics = runner.statistics();
+  record.memory = backend.memory();
 }
 
 }  // namespace
@@ -138,6 +163,7 @@ void translate(RunRecord& record, Console& console) {
   OutputFile output_file(options.output);
   const auto backend = open_backend(options, console);
   record.device = backend->info();
+  resolve_device(options, record.device->kind == "cuda");
   const Tokenizer tokenizer = load_tokenizer(file);
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 

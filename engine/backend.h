@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "engine/search_state.h"
 #include "engine/tensor.h"
@@ -19,27 +21,36 @@ struct DeviceInfo {
   std::string instruction_set;     // what the loops were dispatched to
   std::string library;             // the matrix library in use
   int threads = 1;
+  std::string compute_capability{}, driver{}, cuda{};  // of a GPU
+};
+
+/// Device memory; −1 where the device is the host.
+struct DeviceMemory {
+  std::int64_t peak_bytes = -1;     // most that was allocated at once
+  std::int64_t context_bytes = -1;  // what the driver and libraries had taken before
 };
 
 /// Memory of a backend; freed with the object. Addresses stay put.
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(void* data, std::size_t bytes, void (*free)(void*, std::size_t)) : data_(data), bytes_(bytes), free_(free) {}
-  Buffer(Buffer&& other) noexcept { swap(other); }
-  Buffer& operator=(Buffer&& other) noexcept { swap(other); return *this; }
-  ~Buffer() { if (data_) free_(data_, bytes_); }
+  /// `data` frees itself.
+  Buffer(std::shared_ptr<void> data, std::size_t bytes) : data_(std::move(data)), bytes_(bytes) {}
+  Buffer(Buffer&& other) noexcept : data_(std::move(other.data_)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    bytes_ = std::exchange(other.bytes_, 0);
+    return *this;
+  }
 
   template <class T>
-  T* as() const { return static_cast<T*>(data_); }
-  void* data() const { return data_; }
+  T* as() const { return static_cast<T*>(data_.get()); }
+  void* data() const { return data_.get(); }
   std::size_t bytes() const { return bytes_; }
 
  private:
-  void swap(Buffer& other) { std::swap(data_, other.data_); std::swap(bytes_, other.bytes_); std::swap(free_, other.free_); }
-  void* data_ = nullptr;
+  std::shared_ptr<void> data_;
   std::size_t bytes_ = 0;
-  void (*free_)(void*, std::size_t) = nullptr;
 };
 
 /// Work in order. The CPU's queue runs each call at once; a GPU's is a stream.
@@ -62,7 +73,7 @@ enum class Activation : std::uint8_t { kNone, kRelu, kSwish, kGelu, kGeluTanh };
 /// y = x·Wᵀ + b.
 struct Linear {
   Tensor weight;  // [out, in]
-  Tensor bias;    // [1, out], float32; may be empty
+  Tensor bias;    // [1, out] in the weight's type; may be empty
 };
 
 struct Norm {
@@ -79,7 +90,7 @@ struct Embedding {
 
 /// The projection onto the vocabulary: belongs to search, so that a backend may fuse it with the selection.
 struct Projection {
-  Linear linear;  // weight [V, D], bias [1, V]
+  Linear linear;  // weight [V, D]; bias [1, V] in float32, as the logits
 };
 
 /// One layer's keys and values, in pages of `page_tokens` tokens; page p of slot s is table[s·pages_per_slot + p].
@@ -100,6 +111,7 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual DeviceInfo info() const = 0;
+  virtual DeviceMemory memory() const { return {}; }
 
   // Memory.
   /// Contents are undefined. Throws Error where there is not so much.
@@ -110,10 +122,21 @@ class Backend {
   virtual std::unique_ptr<Queue> make_queue() = 0;
   /// Work given to `later` from now on starts after all that was given to `earlier` until now.
   virtual void order(Queue& earlier, Queue& later) = 0;
+  /// out = host values, converted to a type of this backend.
+  virtual void upload_as(Queue&, std::span<const float> host, DType type, void* device) = 0;
+  /// Sets bytes to zero.
+  virtual void clear(Queue&, void* device, std::size_t bytes) = 0;
   /// The type in which weights and hidden rows are kept.
   virtual DType compute_type() const = 0;
   /// Bytes that key and value caches may take.
   virtual std::size_t cache_budget() const = 0;
+  /// Rows of weight matrices are allocated in multiples of this, zero where there are none: what the products like.
+  virtual std::int64_t row_multiple() const { return 1; }
+  /// Row groups that a step is run with where `groups` are in use: a backend that records steps needs few different sizes.
+  virtual std::int64_t bucket_of(std::int64_t groups) const { return groups; }
+  /// Runs a step; a backend may record it at the first call with this bucket and replay it afterwards. All that changes from step to step
+  /// must be device arrays at fixed addresses.
+  virtual void repeat(Queue&, std::int64_t bucket, const std::function<void()>& step) = 0;
   /// Steps to enqueue before the first one's outcome is looked at: 0 where a step has ended when its call returns.
   virtual int steps_ahead() const = 0;
 
@@ -146,6 +169,8 @@ class Backend {
   /// Makes each listed slot hold a new sentence: one hypothesis with score 0 at the start token. slots and limits are host arrays.
   virtual void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
                            const SearchState&) = 0;
+  /// What tracing back the listed slots, which are done, needs: a record each (SearchRecord). May run beside other queues.
+  virtual std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) = 0;
   /// Advances every listed slot that is not done by one token: projection of hidden [R, D], log-softmax, candidates, selection,
   /// finished lists, back-pointers and the test whether the sentence is done.
   virtual void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) = 0;
@@ -154,10 +179,18 @@ class Backend {
 enum class Precision : std::uint8_t { kAuto, kFloat32, kFloat16, kBFloat16 };
 
 struct BackendOptions {
-  int threads = 1;  // of the host
+  bool cuda = false;
+  int device = 0;                             // number of the GPU
+  Precision precision = Precision::kFloat32;  // the CPU has float32 only
+  int threads = 1;                            // of the host
+  double memory_share = 0.9;                  // of the GPU memory that is free, unless
+  std::int64_t memory_bytes = 0;              // a bound in bytes is given
 };
 
-/// The CPU's backend, float32, products by OpenBLAS. Throws Error where the library cannot be opened.
-std::unique_ptr<Backend> make_cpu_backend(const BackendOptions&);
+/// Opens the machine asked for. Throws Error where it is not there, or its libraries cannot be opened.
+std::unique_ptr<Backend> make_backend(const BackendOptions&);
+
+/// Whether this build has a CUDA backend.
+bool has_cuda();
 
 }  // namespace xlate

@@ -112,11 +112,18 @@ void Runner::start(const std::vector<Sentence>& batch, const std::vector<std::in
 }
 
 void Runner::step() {
-  if (active_changed_) backend_.upload(*queue_, std::as_bytes(std::span(active_)), active_device_.data());
-  active_changed_ = false;
-  const StepRows rows{active_device_.as<std::int32_t>(), static_cast<std::int64_t>(active_.size()), options_.rules.beams};
-  const Tensor hidden = model_.step(*queue_, search_->state(), rows);
-  search_->step(hidden, model_.projection(), rows);
+  const std::int64_t groups = std::min(backend_.bucket_of(static_cast<std::int64_t>(active_.size())), static_cast<std::int64_t>(slots_.size()));
+  if (active_changed_) {
+    std::vector<std::int32_t> listed = active_;
+    listed.resize(slots_.size(), -1);  // empty groups
+    backend_.upload(*queue_, std::as_bytes(std::span(listed)), active_device_.data());
+    active_changed_ = false;
+  }
+  const StepRows rows{active_device_.as<std::int32_t>(), groups, options_.rules.beams};
+  backend_.repeat(*queue_, groups, [&] {
+    const Tensor hidden = model_.step(*queue_, search_->state(), rows);
+    search_->step(hidden, model_.projection(), rows);
+  });
   flights_.push_back({statistics_.steps++, search_->read_done()});
   statistics_.rows += rows.rows();
 }
@@ -132,14 +139,14 @@ void Runner::settle(const std::function<void(Decoded)>& done) {
     if (slots_[static_cast<std::size_t>(slot)].first_step <= flight.step && flags[slot]) leaving.push_back(slot);
   }
   if (leaving.empty()) return;
-  for (const std::int32_t slot : leaving) finish(slot, done);
+  std::vector<Outcome> outcomes = search_->collect(leaving);
+  for (std::size_t i = 0; i < leaving.size(); ++i) finish(leaving[i], std::move(outcomes[i]), done);
   std::erase_if(active_, [&](std::int32_t slot) { return slots_[static_cast<std::size_t>(slot)].line < 0; });
   active_changed_ = true;
 }
 
-void Runner::finish(std::int64_t slot, const std::function<void(Decoded)>& done) {
+void Runner::finish(std::int64_t slot, Outcome outcome, const std::function<void(Decoded)>& done) {
   Slot& entry = slots_[static_cast<std::size_t>(slot)];
-  Outcome outcome = search_->collect(slot);
   Decoded decoded{.line = entry.line, .source_tokens = entry.source_tokens, .hypotheses = std::move(outcome.hypotheses)};
   if (decoded.hypotheses.empty()) fail("line {}: the model gave no continuation a finite probability", entry.line + 1);
   const Hypothesis& best = decoded.hypotheses.front();

@@ -91,7 +91,7 @@ class Runner {
   void start(const std::vector<Sentence>&, const std::vector<std::int32_t>& slots);
   void step();
   void settle(const std::function<void(Decoded)>& done);
-  void finish(std::int64_t slot, const std::function<void(Decoded)>& done);
+  void finish(std::int64_t slot, Outcome, const std::function<void(Decoded)>& done);
   RunnerStatistics::Bucket& bucket_of(std::int64_t source_tokens);
 
   Backend& backend_;

@@ -36,7 +36,7 @@ T* Search::carve(std::int64_t count) {
 }
 
 Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::int64_t slots, std::int64_t longest)
-    : backend_(backend), queue_(queue), rules_(rules) {
+    : backend_(backend), queue_(queue), reading_(backend.make_queue()), rules_(rules) {
   if (rules.beams < 1 || rules.beams > kMaxBeams) fail("beam size is {}, expected 1 to {}", rules.beams, kMaxBeams);
   const std::int64_t beams = rules.beams;
   state_ = {.token = carve<std::int32_t>(slots * beams),
@@ -68,18 +68,19 @@ void Search::step(Tensor hidden, const Projection& projection, const StepRows& r
 
 std::unique_ptr<Ticket> Search::read_done() { return backend_.read_later(queue_, bytes_of(state_.done, state_.slots)); }
 
-Outcome Search::collect(std::int64_t slot) {
-  const auto count = backend_.read_later(queue_, bytes_of(state_.finished_count + slot, 1));
-  const auto length = backend_.read_later(queue_, bytes_of(state_.length + slot, 1));
-  const auto finished = backend_.read_later(queue_, bytes_of(state_.finished + slot * state_.beams, state_.beams));
-  Outcome outcome{.hypotheses = {}, .steps = *reinterpret_cast<const std::int32_t*>(length->wait().data())};
-  const auto history = backend_.read_later(queue_, bytes_of(state_.history + slot * state_.longest * state_.beams, outcome.steps * state_.beams));
-  const auto* entries = reinterpret_cast<const Finished*>(finished->wait().data());
-  const auto* nodes = reinterpret_cast<const Node*>(history->wait().data());
-  for (std::int32_t i = 0; i < *reinterpret_cast<const std::int32_t*>(count->wait().data()); ++i) {
-    outcome.hypotheses.push_back(trace(entries[i], nodes, state_.beams, rules_.end));
+std::vector<Outcome> Search::collect(std::span<const std::int32_t> slots) {
+  const auto ticket = backend_.collect(*reading_, slots, state_);
+  const std::byte* record = ticket->wait().data();
+  std::vector<Outcome> outcomes;
+  for (std::size_t i = 0; i < slots.size(); ++i, record += SearchRecord::bytes(state_.beams, state_.longest)) {
+    const auto* head = reinterpret_cast<const SearchRecord*>(record);
+    const auto* finished = reinterpret_cast<const Finished*>(head + 1);
+    const auto* history = reinterpret_cast<const Node*>(finished + state_.beams);
+    Outcome outcome{.hypotheses = {}, .steps = head->length};
+    for (std::int32_t k = 0; k < head->finished_count; ++k) outcome.hypotheses.push_back(trace(finished[k], history, state_.beams, rules_.end));
+    outcomes.push_back(std::move(outcome));
   }
-  return outcome;
+  return outcomes;
 }
 
 }  // namespace xlate

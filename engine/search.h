@@ -40,8 +40,8 @@ class Search {
   void step(Tensor hidden, const Projection&, const StepRows&);
   /// Each slot's done flag (int32) as it is when the queue gets there.
   std::unique_ptr<Ticket> read_done();
-  /// What a slot that is done has found.
-  Outcome collect(std::int64_t slot);
+  /// What each of the slots, which are done, has found.
+  std::vector<Outcome> collect(std::span<const std::int32_t> slots);
 
  private:
   template <class T>
@@ -49,6 +49,7 @@ class Search {
 
   Backend& backend_;
   Queue& queue_;
+  std::unique_ptr<Queue> reading_;  // beside the steps that are under way
   SearchRules rules_;
   SearchState state_;
   std::vector<Buffer> buffers_;

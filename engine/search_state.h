@@ -51,7 +51,18 @@ struct SearchState {
   std::int64_t slots = 0, beams = 0, longest = 0;
 };
 
-/// The rows of one step: group g of K rows is slot slots[g]; a group whose slot is done is computed in vain.
+/// What Backend::collect copies of a slot: this head, `finished` [K], then the first length − 1 rows of its history, [length − 1, K].
+struct SearchRecord {
+  std::int32_t finished_count;
+  std::int32_t length;
+  static std::int64_t bytes(std::int64_t beams, std::int64_t longest) {
+    const auto exact = static_cast<std::int64_t>(sizeof(SearchRecord) + static_cast<std::size_t>(beams) * sizeof(Finished) +
+                                                 static_cast<std::size_t>((longest - 1) * beams) * sizeof(Node));
+    return (exact + 15) / 16 * 16;
+  }
+};
+
+/// The rows of one step: group g of K rows is slot slots[g], none where that is negative; a group whose slot is done is computed in vain.
 struct StepRows {
   const std::int32_t* slots = nullptr;  // [G], device
   std::int64_t groups = 0;              // G

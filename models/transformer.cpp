@@ -56,7 +56,7 @@ void Transformer::load(const ModelFile& file) {
                         feed_forward(name + ".feed_forward", config_.decoder_ffn)});
   }
   cross_keys_values_ = weights.linear("decoder.cross.keys_values", 2 * width * config_.decoder_layers, width);
-  projection_.linear = weights.linear("decoder.projection", config_.target_vocabulary, width);
+  projection_.linear = weights.projection("decoder.projection", config_.target_vocabulary, width);
   weights_ = weights.release();
 }
 
@@ -96,11 +96,12 @@ std::size_t Transformer::decoder_bytes(std::int64_t rows) const {
 }
 
 Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines) {
-  Caches caches{.pool = PagePool(pages, kPageTokens, slots), .memory = {}, .table = {}, .layers = {}};
+  Caches caches{.pool = PagePool(pages, kPageTokens, slots), .memory = {}, .table = {}, .table_host = {}, .layers = {}};
   const DType type = backend_.compute_type();
   const std::int64_t rows = pages * kPageTokens * lines, columns = 2 * config_.d_model, per_slot = caches.pool.pages_for(longest);
   const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));
   caches.memory = backend_.allocate(layer_bytes * static_cast<std::size_t>(config_.decoder_layers));
+  caches.table_host.resize(static_cast<std::size_t>(slots * per_slot));
   caches.table = backend_.allocate(static_cast<std::size_t>(slots * per_slot) * sizeof(std::int32_t));
   for (std::int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
     char* data = caches.memory.as<char>() + static_cast<std::size_t>(layer) * layer_bytes;
@@ -122,6 +123,7 @@ void Transformer::begin(const Capacity& capacity) {
   encoder_arenas_.clear();
   for (int i = 0; i < capacity.encoded_in_flight; ++i) encoder_arenas_.emplace_back(backend_, encoder_bytes(capacity.encoder_tokens, capacity.slots));
   decoder_arena_ = Arena(backend_, decoder_bytes(capacity.slots * capacity.beams));
+  source_lengths_host_.assign(static_cast<std::size_t>(capacity.slots), 0);
   source_lengths_ = backend_.allocate(static_cast<std::size_t>(capacity.slots) * sizeof(std::int32_t));
 
   // Every slot wastes at most a page on either side. Self-attention gets what the sentences in flight could need at most, or what the
@@ -155,9 +157,9 @@ void Transformer::release(std::int64_t slot) {
   self_.pool.give_back(slot);
 }
 
-void Transformer::write_table(Queue& queue, const Caches& caches, std::int64_t slot) {
+void Transformer::write_table(Caches& caches, std::int64_t slot) {
   const auto pages = caches.pool.pages_of(slot);
-  backend_.upload(queue, std::as_bytes(pages), caches.table.as<std::int32_t>() + slot * caches.layers.front().pages_per_slot);
+  std::copy(pages.begin(), pages.end(), caches.table_host.begin() + slot * caches.layers.front().pages_per_slot);
 }
 
 void Transformer::feed_forward(Queue& queue, const FeedForward& layer, Tensor inner, Tensor sum, Tensor x) {
@@ -213,10 +215,14 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::span<const 
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const std::int32_t length = batch.offsets[i + 1] - batch.offsets[i];
     token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
-    write_table(queue, cross_, slots[i]);
-    write_table(queue, self_, slots[i]);
-    backend_.upload(queue, std::as_bytes(std::span(&length, 1)), source_lengths_.as<std::int32_t>() + slots[i]);
+    write_table(cross_, slots[i]);
+    write_table(self_, slots[i]);
+    source_lengths_host_[static_cast<std::size_t>(slots[i])] = length;
   }
+  // Whole tables: three copies of some ten KiB are less than three for each sentence.
+  backend_.upload(queue, bytes_of(cross_.table_host), cross_.table.data());
+  backend_.upload(queue, bytes_of(self_.table_host), self_.table.data());
+  backend_.upload(queue, bytes_of(source_lengths_host_), source_lengths_.data());
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots);
   backend_.store_cross(queue, batch.keys_values, batch.token_slots, batch.positions, cross_.layers);
 }

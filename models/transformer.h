@@ -50,12 +50,13 @@ class Transformer final : public SequenceModel {
   struct Caches {
     PagePool pool;
     Buffer memory, table;
+    std::vector<std::int32_t> table_host;  // [S, pages_per_slot]
     std::vector<PagedCache> layers;
   };
 
   void load(const ModelFile&);
   Caches make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines);
-  void write_table(Queue&, const Caches&, std::int64_t slot);
+  static void write_table(Caches&, std::int64_t slot);
   void fill_positions(std::int64_t count);
   std::size_t encoder_bytes(std::int64_t tokens, std::int64_t sentences) const;
   std::size_t decoder_bytes(std::int64_t rows) const;
@@ -80,6 +81,7 @@ class Transformer final : public SequenceModel {
   Arena decoder_arena_;
   Caches self_, cross_;
   Buffer source_lengths_;  // [S]
+  std::vector<std::int32_t> source_lengths_host_;
 };
 
 }  // namespace xlate

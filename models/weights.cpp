@@ -44,36 +44,50 @@ void expand(const StoredTensor& stored, std::int64_t first, std::int64_t count, 
 Weights::Weights(const ModelFile& file, Backend& backend, Queue& queue) : file_(file), backend_(backend), queue_(queue) {}
 
 Linear Weights::linear(const std::string& name, std::int64_t out, std::int64_t in) {
-  return {.weight = matrix(name + ".weight", out, in), .bias = vector(name + ".bias", out)};
+  return {.weight = matrix(name + ".weight", out, in), .bias = vector(name + ".bias", out, backend_.compute_type())};
+}
+
+Linear Weights::projection(const std::string& name, std::int64_t out, std::int64_t in) {
+  return {.weight = matrix(name + ".weight", out, in), .bias = vector(name + ".bias", out, DType::kFloat32)};
 }
 
 Norm Weights::norm(const std::string& name, std::int64_t width, float epsilon) {
-  return {.gain = vector(name + ".weight", width), .bias = vector(name + ".bias", width), .epsilon = epsilon};
+  return {.gain = vector(name + ".weight", width, DType::kFloat32), .bias = vector(name + ".bias", width, DType::kFloat32), .epsilon = epsilon};
 }
 
 Tensor Weights::matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
   return load(file_.matrix(name, rows, columns), backend_.compute_type());
 }
 
-Tensor Weights::vector(const std::string& name, std::int64_t size) { return load(file_.vector(name, size), DType::kFloat32); }
+Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) { return load(file_.vector(name, size), type); }
 
 Tensor Weights::load(const StoredTensor& stored, DType type) {
-  assert(type == DType::kFloat32);
   const auto key = std::make_pair(stored.data, type);
   if (const auto found = loaded_.find(key); found != loaded_.end() && found->second.rows == stored.rows) return found->second;
-  const std::int64_t elements = stored.rows * stored.columns;
-  buffers_.push_back(backend_.allocate(static_cast<std::size_t>(elements) * size_of(type)));
-  bytes_ += static_cast<std::int64_t>(buffers_.back().bytes());
-  const Tensor tensor{buffers_.back().data(), type, stored.rows, stored.columns, stored.columns};
-  // In pieces that stay in the cache between their expansion and their copy.
+  const std::int64_t elements = stored.rows * stored.columns, multiple = stored.rows > 1 ? backend_.row_multiple() : 1;
+  const std::int64_t rows = (stored.rows + multiple - 1) / multiple * multiple;
+  const std::size_t bytes = static_cast<std::size_t>(rows * stored.columns) * size_of(type), filled = static_cast<std::size_t>(elements) * size_of(type);
+  buffers_.push_back(backend_.allocate(bytes));
+  bytes_ += static_cast<std::int64_t>(bytes);
+  char* data = buffers_.back().as<char>();
+  if (bytes > filled) backend_.clear(queue_, data + filled, bytes - filled);
+  if (stored.dtype == type) {
+    backend_.upload(queue_, {stored.data, filled}, data);
+  } else {
+    upload_expanded(stored, type, elements, data);
+  }
+  return loaded_[key] = {data, type, stored.rows, stored.columns, stored.columns};
+}
+
+// In pieces that stay in the cache between their expansion and their copy.
+void Weights::upload_expanded(const StoredTensor& stored, DType type, std::int64_t elements, char* device) {
   constexpr std::int64_t kPiece = 64 * 1024;
   std::vector<float> piece(static_cast<std::size_t>(std::min(kPiece, elements)));
   for (std::int64_t first = 0; first < elements; first += kPiece) {
     const std::int64_t count = std::min(kPiece, elements - first);
     expand(stored, first, count, piece.data());
-    backend_.upload(queue_, std::as_bytes(std::span(piece).first(static_cast<std::size_t>(count))), tensor.as<float>() + first);
+    backend_.upload_as(queue_, std::span(piece).first(static_cast<std::size_t>(count)), type, device + static_cast<std::size_t>(first) * size_of(type));
   }
-  return loaded_[key] = tensor;
 }
 
 }  // namespace xlate

@@ -15,9 +15,11 @@ class Weights {
  public:
   Weights(const ModelFile&, Backend&, Queue&);
 
-  /// NAME.weight [out, in] in the backend's type and NAME.bias [out] in float32. Throws Error as ModelFile does.
+  /// NAME.weight [out, in] and NAME.bias [out] in the backend's type. Throws Error as ModelFile does.
   Linear linear(const std::string& name, std::int64_t out, std::int64_t in);
-  /// NAME.weight and NAME.bias [width].
+  /// The same with the bias in float32.
+  Linear projection(const std::string& name, std::int64_t out, std::int64_t in);
+  /// NAME.weight and NAME.bias [width], in float32.
   Norm norm(const std::string& name, std::int64_t width, float epsilon);
   /// A matrix in the backend's type.
   Tensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns);
@@ -27,8 +29,9 @@ class Weights {
   std::vector<Buffer> release() { return std::move(buffers_); }
 
  private:
-  Tensor vector(const std::string& name, std::int64_t size);
+  Tensor vector(const std::string& name, std::int64_t size, DType type);
   Tensor load(const StoredTensor&, DType type);
+  void upload_expanded(const StoredTensor&, DType type, std::int64_t elements, char* device);
 
   const ModelFile& file_;
   Backend& backend_;

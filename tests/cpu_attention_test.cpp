@@ -142,6 +142,18 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
   }
 }
 
+// Backends that step ahead, or in buckets, meet sentences that are done and groups without a slot: neither may touch a cache.
+TEST_P(AttentionTest, SelfLeavesDoneAndEmptyGroupsAlone) {
+  if (lab->steps_ahead() == 0 && lab->bucket_of(3) == 3) GTEST_SKIP() << "meets neither";
+  const std::int64_t beams = 2, width = 8, longest = 32;
+  const Pages pages(lab, random, 2, 2, 16, beams, width);
+  const SearchState state{.length = lab.put(Ints{32, 3}), .done = lab.put(Ints{1, 1}), .ancestor = lab.put(std::vector<std::uint8_t>(2 * longest * beams)),
+                          .slots = 2, .beams = beams, .longest = longest};
+  const Matrix qkv = random_matrix(random, 3 * beams, 3 * width, lab.type());
+  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), pages.cache, state, {lab.put(Ints{0, 1, -1}), 3, beams}, 2, lab.room(3 * beams, width, lab.type()));
+  EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values);
+}
+
 TEST_P(AttentionTest, Cross) {
   for (const std::int64_t beams : {1, 4}) {
     for (const std::int64_t page_tokens : {3, 16}) {

@@ -274,7 +274,7 @@ TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
   search.start(slots, limits);
   const StepRows rows{lab.put(slots), 1, 4};
   for (int n = 0; n < expected.steps; ++n) search.step(model.step(lab.queue(), search.state(), rows), model.projection(), rows);
-  EXPECT_EQ(ids_of(search.collect(0)), ids_of({.hypotheses = expected.hypotheses}));
+  EXPECT_EQ(ids_of(search.collect(slots).at(0)), ids_of({.hypotheses = expected.hypotheses}));
 }
 
 // Every sequence that ends, and those of full length: a beam wide enough for all of them finds them all, in order.

@@ -31,7 +31,7 @@ inline void PrintTo(const BackendUnderTest& backend, std::ostream* out) { *out <
 inline std::vector<BackendUnderTest> backends() {
   std::vector<BackendUnderTest> list;
   for (const int threads : {1, 2, 3}) {
-    list.push_back({fmt::format("cpu{}", threads), [threads] { return make_cpu_backend({.threads = threads}); }});
+    list.push_back({fmt::format("cpu{}", threads), [threads] { return make_backend({.threads = threads}); }});
   }
   return list;
 }

@@ -1,6 +1,7 @@
 // A SequenceModel without a network: the next token's logits are a row of a table. Also how one sentence is decoded alone with it.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -56,6 +57,7 @@ class TableModel final : public SequenceModel {
     taken_ -= reserved_[slot];
     reserved_.erase(slot);
     kind_of_slot_.erase(slot);
+    cache_.erase(slot);
   }
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source> sources) override {
     auto kinds = std::make_unique<Kinds>();
@@ -79,19 +81,21 @@ class TableModel final : public SequenceModel {
     }
   }
   Tensor step(Queue&, const SearchState& state, const StepRows& rows) override {
-    const auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups);
+    auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups);
+    slots.erase(std::remove(slots.begin(), slots.end(), -1), slots.end());  // empty groups come last
     const auto tokens = lab_.array<std::int32_t>(state.token, state.slots * state.beams);
     const auto lengths = lab_.array<std::int32_t>(state.length, state.slots);
     EXPECT_LE(rows.rows(), hidden_.rows);
     EXPECT_EQ(std::set<std::int32_t>(slots.begin(), slots.end()).size(), slots.size()) << "a slot is stepped twice";
     Matrix hidden(rows.rows(), table_.places());
-    for (std::int64_t row = 0; row < rows.rows(); ++row) {
+    for (std::int64_t row = 0; row < static_cast<std::int64_t>(slots.size()) * rows.beams; ++row) {
       const std::int32_t slot = slots[static_cast<std::size_t>(row / rows.beams)];
       const std::int32_t last = tokens[static_cast<std::size_t>(slot * rows.beams + row % rows.beams)];
       EXPECT_TRUE(kind_of_slot_.contains(slot)) << "slot " << slot << " holds no sentence";
       EXPECT_TRUE(last >= 0 && last < table_.vocabulary);
       hidden(row, table_.place(kind_of_slot_[slot], lengths[static_cast<std::size_t>(slot)], last)) = 1;
     }
+    check_ancestors(state, slots, lengths, tokens);
     most_rows = std::max(most_rows, rows.rows());
     const Tensor out = hidden_.row_range(0, rows.rows());
     lab_.write(hidden, out);
@@ -106,6 +110,38 @@ class TableModel final : public SequenceModel {
   std::int64_t largest_batch = 0, batches = 0, most_rows = 0;
 
  private:
+  using Path = std::vector<std::int32_t>;
+
+  // A cache of keys as a network would have it, only that the key of a token is the whole path to it: on the lines that `ancestor`
+  // names, each live hypothesis must find its own past, which the search tree tells too.
+  void check_ancestors(const SearchState& state, const std::vector<std::int32_t>& slots, const std::vector<std::int32_t>& lengths,
+                       const std::vector<std::int32_t>& tokens) {
+    const auto done = lab_.array<std::int32_t>(state.done, state.slots);
+    for (const std::int32_t slot : slots) {
+      if (done[static_cast<std::size_t>(slot)]) continue;  // stepped in vain
+      const auto length = static_cast<std::int64_t>(lengths[static_cast<std::size_t>(slot)]), beams = state.beams;
+      auto& lines = cache_[slot];
+      const auto nodes = lab_.array<Node>(state.history + slot * state.longest * beams, length * beams);
+      const auto ancestors = lab_.array<std::uint8_t>(state.ancestor + slot * state.longest * beams, length * beams);
+      std::vector<Path> now;
+      for (std::int64_t beam = 0; beam < beams; ++beam) {
+        Path path;
+        std::int64_t at = beam;
+        for (std::int64_t t = length; t-- > 0; at = nodes[static_cast<std::size_t>(t * beams + at)].parent) {
+          path.insert(path.begin(), nodes[static_cast<std::size_t>(t * beams + at)].token);
+        }
+        EXPECT_TRUE(path.empty() || path.back() == tokens[static_cast<std::size_t>(slot * beams + beam)]);
+        for (std::int64_t t = 0; t < length && t < static_cast<std::int64_t>(lines.size()); ++t) {
+          const Path& key = lines[static_cast<std::size_t>(t)][ancestors[static_cast<std::size_t>(t * beams + beam)]];
+          EXPECT_EQ(key, Path(path.begin(), path.begin() + t)) << "slot " << slot << ", beam " << beam << ", position " << t;
+        }
+        now.push_back(path);
+      }
+      EXPECT_EQ(static_cast<std::int64_t>(lines.size()), length);
+      lines.push_back(std::move(now));
+    }
+  }
+
   struct Kinds final : Encoded {
     std::vector<int> kinds;
   };
@@ -117,6 +153,7 @@ class TableModel final : public SequenceModel {
   Projection projection_;
   std::map<std::int64_t, std::int64_t> reserved_;
   std::map<std::int64_t, int> kind_of_slot_;
+  std::map<std::int64_t, std::vector<std::vector<Path>>> cache_;  // slot, position, line
 };
 
 /// One sentence alone, in the second of three slots.
@@ -138,7 +175,7 @@ inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rul
       break;
     }
   }
-  return search.collect(1);
+  return search.collect(slots).at(0);
 }
 
 }  // namespace xlate::test

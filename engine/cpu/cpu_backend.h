@@ -31,6 +31,9 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) override;
   std::unique_ptr<Queue> make_queue() override;
   void order(Queue&, Queue&) override {}
+  void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
+  void clear(Queue&, void* device, std::size_t bytes) override;
+  void repeat(Queue&, std::int64_t, const std::function<void()>& step) override { step(); }
   DType compute_type() const override { return DType::kFloat32; }
   std::size_t cache_budget() const override;
   int steps_ahead() const override { return 0; }
@@ -48,6 +51,7 @@ class CpuBackend final : public Backend {
                    std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
                    const SearchState&) override;
+  std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) override;
 
  private:

@@ -18,7 +18,7 @@ class CpuQueue final : public Queue {};
 
 class CpuTicket final : public Ticket {
  public:
-  explicit CpuTicket(std::span<const std::byte> bytes) : bytes_(bytes.begin(), bytes.end()) {}
+  explicit CpuTicket(std::vector<std::byte> bytes) : bytes_(std::move(bytes)) {}
   bool ready() const override { return true; }
   std::span<const std::byte> wait() override { return bytes_; }
 
@@ -34,8 +34,6 @@ std::string processor_name() {
   return "unknown";
 }
 
-void unmap(void* data, std::size_t bytes) { munmap(data, bytes); }
-
 }  // namespace
 
 CpuBackend::CpuBackend(const BackendOptions& options) : pool_(options.threads), scratch_(static_cast<std::size_t>(pool_.threads())) {}
@@ -49,15 +47,37 @@ Buffer CpuBackend::allocate(std::size_t bytes) {
   // Fresh pages cost nothing until they are touched, so caches may be as large as the longest sentence could need.
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) fail("out of memory: the system refused {} bytes", bytes);
-  return Buffer(data, bytes, unmap);
+  return Buffer(std::shared_ptr<void>(data, [bytes](void* memory) { munmap(memory, bytes); }), bytes);
 }
 
 void CpuBackend::upload(Queue&, std::span<const std::byte> host, void* device) {
   if (!host.empty()) std::memcpy(device, host.data(), host.size());
 }
 
+void CpuBackend::upload_as(Queue& queue, std::span<const float> host, [[maybe_unused]] DType type, void* device) {
+  assert(type == DType::kFloat32);
+  upload(queue, std::as_bytes(host), device);
+}
+
+void CpuBackend::clear(Queue&, void* device, std::size_t bytes) { std::memset(device, 0, bytes); }
+
+std::unique_ptr<Ticket> CpuBackend::collect(Queue&, std::span<const std::int32_t> slots, const SearchState& state) {
+  const std::int64_t stride = SearchRecord::bytes(state.beams, state.longest);
+  std::vector<std::byte> records(slots.size() * static_cast<std::size_t>(stride));
+  std::byte* record = records.data();
+  for (const std::int32_t slot : slots) {
+    const SearchRecord head{state.finished_count[slot], state.length[slot]};
+    std::memcpy(record, &head, sizeof(head));
+    std::memcpy(record + sizeof(head), state.finished + slot * state.beams, static_cast<std::size_t>(state.beams) * sizeof(Finished));
+    std::memcpy(record + sizeof(head) + static_cast<std::size_t>(state.beams) * sizeof(Finished), state.history + slot * state.longest * state.beams,
+                static_cast<std::size_t>((head.length - 1) * state.beams) * sizeof(Node));
+    record += stride;
+  }
+  return std::make_unique<CpuTicket>(std::move(records));
+}
+
 std::unique_ptr<Ticket> CpuBackend::read_later(Queue&, std::span<const std::byte> device) {
-  return std::make_unique<CpuTicket>(device);
+  return std::make_unique<CpuTicket>(std::vector<std::byte>(device.begin(), device.end()));
 }
 
 std::unique_ptr<Queue> CpuBackend::make_queue() { return std::make_unique<CpuQueue>(); }
@@ -67,7 +87,3 @@ std::size_t CpuBackend::cache_budget() const {
 }
 
 }  // namespace xlate::cpu
-
-namespace xlate {
-std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) { return std::make_unique<cpu::CpuBackend>(options); }
-}  // namespace xlate

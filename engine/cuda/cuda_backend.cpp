@@ -1,0 +1,371 @@
+#include "engine/cuda/cuda_backend.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "engine/error.h"
+
+namespace xlate::cuda {
+namespace {
+
+constexpr std::size_t kUploadPiece = std::size_t{4} << 20;
+constexpr int kOldestDriver = 13000;  // CUDA 13.0
+// Logits of so many rows at a time stay in L2 between the product and the selection.
+constexpr std::int64_t kLogitRows = 512;
+
+cudaStream_t stream_of(Queue& queue) { return static_cast<Stream&>(queue).get(); }
+
+// Calls body with a value of the C++ type.
+template <class Body>
+void with_type(DType type, const Body& body) {
+  switch (type) {
+    case DType::kFloat32: return body(float{});
+    case DType::kFloat16: return body(__half{});
+    case DType::kBFloat16: return body(__nv_bfloat16{});
+    case DType::kInt8: break;
+  }
+  fail("CUDA: {} is not a type to compute in", name_of(type));
+}
+
+template <class T>
+T* data_of(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data);
+}
+
+CacheView view_of(const PagedCache& cache) { return {cache.pages.data, cache.table, cache.pages_per_slot, cache.page_tokens, cache.lines}; }
+
+class CudaTicket final : public Ticket {
+ public:
+  CudaTicket(PinnedPool& pool, std::unique_ptr<PinnedPool::Block> block, std::size_t bytes) : pool_(pool), block_(std::move(block)), bytes_(bytes) {}
+  ~CudaTicket() override { pool_.give_back(std::move(block_)); }
+  bool ready() const override { return block_->event.passed(); }
+  std::span<const std::byte> wait() override {
+    check(cudaEventSynchronize(block_->event.get()));
+    return {reinterpret_cast<const std::byte*>(block_->data), bytes_};
+  }
+
+ private:
+  PinnedPool& pool_;
+  std::unique_ptr<PinnedPool::Block> block_;
+  std::size_t bytes_;
+};
+
+}  // namespace
+
+PinnedPool::~PinnedPool() {
+  for (const auto& block : free_) cudaFreeHost(block->data);
+}
+
+std::unique_ptr<PinnedPool::Block> PinnedPool::take(std::size_t bytes) {
+  const std::size_t size = std::bit_ceil(std::max<std::size_t>(bytes, 4096));
+  for (auto& candidate : free_) {
+    if (candidate->bytes != size || !candidate->event.passed()) continue;
+    std::swap(candidate, free_.back());
+    auto block = std::move(free_.back());
+    free_.pop_back();
+    return block;
+  }
+  auto block = std::make_unique<Block>();
+  void* data = nullptr;
+  check(cudaMallocHost(&data, size));
+  block->data = static_cast<char*>(data);
+  block->bytes = size;
+  return block;
+}
+
+void PinnedPool::give_back(std::unique_ptr<Block> block) { free_.push_back(std::move(block)); }
+
+/// A step recorded for one bucket of row groups.
+struct CudaBackend::Recorded {
+  cudaGraphExec_t graph = nullptr;
+  ~Recorded() {
+    if (graph) cudaGraphExecDestroy(graph);
+  }
+};
+
+CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
+  type_ = options.precision == Precision::kFloat32 ? DType::kFloat32 : options.precision == Precision::kBFloat16 ? DType::kBFloat16 : DType::kFloat16;
+  open_device();
+  pinned_ = std::make_unique<PinnedPool>();
+  gemm_ = std::make_unique<Gemm>();
+  order_event_ = std::make_unique<Event>();
+}
+
+CudaBackend::~CudaBackend() { cudaDeviceSynchronize(); }
+
+void CudaBackend::open_device() {
+  int driver = 0, devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) fail("no NVIDIA driver found, expected one for CUDA {}.{} or newer", kOldestDriver / 1000, kOldestDriver % 1000 / 10);
+  if (status == cudaErrorInsufficientDriver) {
+    fail("the NVIDIA driver is for CUDA {}.{}, expected {}.{} or newer", driver / 1000, driver % 1000 / 10, kOldestDriver / 1000, kOldestDriver % 1000 / 10);
+  }
+  if (status == cudaErrorNoDevice || (status == cudaSuccess && devices == 0)) fail("no NVIDIA GPU found, expected at least one");
+  check(status);
+  if (options_.device >= devices) fail("no GPU {}: {} found, numbered from 0", options_.device, devices);
+  check(cudaSetDevice(options_.device));
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total));
+  context_bytes_ = static_cast<std::int64_t>(total - free);
+  ledger_->limit = options_.memory_bytes > 0 ? options_.memory_bytes : static_cast<std::int64_t>(options_.memory_share * static_cast<double>(free));
+}
+
+DeviceInfo CudaBackend::info() const {
+  cudaDeviceProp properties{};
+  int driver = 0, runtime = 0;
+  check(cudaGetDeviceProperties(&properties, options_.device));
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  const auto version = [](int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); };
+  return {.kind = "cuda",
+          .name = properties.name,
+          .instruction_set = fmt::format("sm_{}{}", properties.major, properties.minor),
+          .library = gemm_->name(),
+          .threads = options_.threads,
+          .compute_capability = fmt::format("{}.{}", properties.major, properties.minor),
+          .driver = version(driver),
+          .cuda = version(runtime)};
+}
+
+DeviceMemory CudaBackend::memory() const { return {.peak_bytes = ledger_->peak, .context_bytes = context_bytes_}; }
+
+Buffer CudaBackend::allocate(std::size_t bytes) {
+  if (bytes == 0) return {};
+  const auto size = static_cast<std::int64_t>(bytes);
+  if (ledger_->used + size > ledger_->limit) {
+    fail("out of GPU memory: {} bytes more than the {} taken, expected at most {} in all (--gpu-memory)", size, ledger_->used, ledger_->limit);
+  }
+  void* data = nullptr;
+  check(cudaMalloc(&data, bytes));
+  check(cudaMemset(data, 0, bytes));  // rows of empty groups are computed with: they hold numbers
+  ledger_->used += size;
+  ledger_->peak = std::max(ledger_->peak, ledger_->used);
+  return Buffer(std::shared_ptr<void>(data, [ledger = ledger_, size](void* memory) {
+                  cudaFree(memory);
+                  ledger->used -= size;
+                }), bytes);
+}
+
+std::size_t CudaBackend::cache_budget() const {
+  // What is left, less what search and the products will still ask for.
+  return static_cast<std::size_t>(std::max<std::int64_t>(0, (ledger_->limit - ledger_->used) / 5 * 4));
+}
+
+void CudaBackend::upload(Queue& queue, std::span<const std::byte> host, void* device) {
+  for (std::size_t first = 0; first < host.size(); first += kUploadPiece) {
+    const std::size_t bytes = std::min(kUploadPiece, host.size() - first);
+    auto block = pinned_->take(bytes);
+    std::memcpy(block->data, host.data() + first, bytes);
+    check(cudaMemcpyAsync(static_cast<char*>(device) + first, block->data, bytes, cudaMemcpyHostToDevice, stream_of(queue)));
+    check(cudaEventRecord(block->event.get(), stream_of(queue)));
+    pinned_->give_back(std::move(block));
+  }
+}
+
+void CudaBackend::upload_as(Queue& queue, std::span<const float> host, DType type, void* device) {
+  if (type == DType::kFloat32) return upload(queue, std::as_bytes(host), device);
+  if (converted_.bytes() < host.size_bytes()) {
+    check(cudaDeviceSynchronize());
+    converted_ = allocate(host.size_bytes());
+  }
+  upload(queue, std::as_bytes(host), converted_.data());
+  with_type(type, [&](auto tag) { convert(converted_.as<float>(), static_cast<decltype(tag)*>(device), static_cast<std::int64_t>(host.size()), stream_of(queue)); });
+}
+
+void CudaBackend::clear(Queue& queue, void* device, std::size_t bytes) { check(cudaMemsetAsync(device, 0, bytes, stream_of(queue))); }
+
+std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const std::byte> device) {
+  auto block = pinned_->take(device.size());
+  check(cudaMemcpyAsync(block->data, device.data(), device.size(), cudaMemcpyDeviceToHost, stream_of(queue)));
+  check(cudaEventRecord(block->event.get(), stream_of(queue)));
+  return std::make_unique<CudaTicket>(*pinned_, std::move(block), device.size());
+}
+
+std::unique_ptr<Queue> CudaBackend::make_queue() { return std::make_unique<Stream>(); }
+
+void CudaBackend::order(Queue& earlier, Queue& later) {
+  check(cudaEventRecord(order_event_->get(), stream_of(earlier)));
+  check(cudaStreamWaitEvent(stream_of(later), order_event_->get()));
+}
+
+// Few sizes, none more than an eighth above what is needed once there are many groups.
+std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
+  if (groups <= 4) return groups;
+  const std::int64_t step = std::max<std::int64_t>(4, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(groups))) / 8);
+  return (groups + step - 1) / step * step;
+}
+
+// The first step of a bucket runs as it is: it chooses algorithms and makes room. The second one is recorded.
+void CudaBackend::repeat(Queue& queue, std::int64_t bucket, const std::function<void()>& step) {
+  auto& recorded = recorded_[bucket];
+  if (!recorded) {
+    recorded = std::make_unique<Recorded>();
+    return step();
+  }
+  const cudaStream_t stream = stream_of(queue);
+  if (!recorded->graph) {
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    try {
+      step();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      throw;
+    }
+    check(cudaStreamEndCapture(stream, &graph));
+    const cudaError_t status = cudaGraphInstantiate(&recorded->graph, graph);
+    cudaGraphDestroy(graph);
+    check(status);
+  }
+  check(cudaGraphLaunch(recorded->graph, stream));
+}
+
+void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) {
+  with_type(out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    xlate::cuda::embed<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), ids, positions, data_of<T>(out), out.rows, out.columns, embedding.scale},
+                          stream_of(queue));
+  });
+}
+
+void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) {
+  with_type(out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    xlate::cuda::embed_step<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), nullptr, nullptr, data_of<T>(out), out.rows, out.columns, embedding.scale},
+                               state, rows, stream_of(queue));
+  });
+}
+
+void CudaBackend::layer_norm(Queue& queue, Tensor x, const Norm& norm, Tensor out) {
+  with_type(x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    xlate::cuda::layer_norm<T>({data_of<T>(x), data_of<float>(norm.gain), data_of<float>(norm.bias), data_of<T>(out), x.rows, x.columns, x.stride, out.stride, norm.epsilon},
+                               stream_of(queue));
+  });
+}
+
+void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out) {
+  if (x.rows == 0) return;
+  // The library adds before it activates; an activation goes before our residual.
+  const bool own_activation = activation != Activation::kNone && (activation != Activation::kRelu || residual || !layer.bias);
+  const auto epilogue = !layer.bias ? Gemm::Epilogue::kNone
+                        : activation == Activation::kRelu && !own_activation ? Gemm::Epilogue::kBiasRelu : Gemm::Epilogue::kBias;
+  const bool in_place = residual && residual.data == out.data;
+  if (own_activation && in_place) fail("CUDA: a product with an activation cannot have its output as residual");
+  gemm_->run({.x = x, .weight = layer.weight, .bias = layer.bias.data, .residual = own_activation ? Tensor{} : residual, .out = out, .epilogue = epilogue}, stream_of(queue));
+  if (!own_activation) return;
+  with_type(out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    finish_rows<T>({data_of<T>(residual), data_of<T>(out), out.rows, out.columns, residual.stride, out.stride, static_cast<Act>(activation)}, stream_of(queue));
+  });
+}
+
+void CudaBackend::attend_packed(Queue& queue, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) {
+  with_type(out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    xlate::cuda::attend_packed<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, offsets,
+                                  static_cast<std::int64_t>(offsets_host.size()) - 1, out.rows, stream_of(queue));
+  });
+}
+
+void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) {
+  with_type(out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, stream_of(queue));
+  });
+}
+
+void CudaBackend::attend_cross(Queue& queue, Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows, int heads, Tensor out) {
+  with_type(out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    xlate::cuda::attend_cross<T>({data_of<T>(query), data_of<T>(out), query.stride, out.stride, out.columns, heads}, cuda::view_of(cache), source_lengths, rows, stream_of(queue));
+  });
+}
+
+void CudaBackend::store_cross(Queue& queue, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) {
+  const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
+  with_type(keys_values.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      xlate::cuda::store_cross<T>(data_of<T>(keys_values) + static_cast<std::int64_t>(i) * width, keys_values.stride, keys_values.rows, width, token_slots, positions,
+                                  cuda::view_of(layers[i]), stream_of(queue));
+    }
+  });
+}
+
+template <class T>
+T* CudaBackend::scratch_list(Queue& queue, std::span<const T> host, Buffer& device) {
+  if (device.bytes() < host.size_bytes()) {
+    check(cudaDeviceSynchronize());  // the smaller one may still be read
+    device = allocate(std::bit_ceil(std::max<std::size_t>(host.size_bytes(), 4096)));
+  }
+  upload(queue, std::as_bytes(host), device.data());
+  return device.as<T>();
+}
+
+RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
+  if (rules.never_chosen != never_chosen_host_) {
+    never_chosen_host_ = rules.never_chosen;
+    scratch_list<std::int32_t>(queue, never_chosen_host_, never_chosen_);
+  }
+  return {rules.beams, rules.length_penalty, rules.early_stopping, rules.start, rules.end, rules.forced_first, rules.forced_end, rules.renormalize,
+          never_chosen_.as<std::int32_t>(), static_cast<int>(rules.never_chosen.size())};
+}
+
+void CudaBackend::start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState& state) {
+  std::vector<std::int32_t> lists(slots.begin(), slots.end());
+  lists.insert(lists.end(), limits.begin(), limits.end());
+  const RulesView view = view_of(queue, rules);
+  const std::int32_t* device = scratch_list<std::int32_t>(queue, lists, started_);
+  const auto count = static_cast<std::int64_t>(slots.size());
+  xlate::cuda::start_slots(view, device, device + count, count, state, stream_of(queue));
+}
+
+void CudaBackend::make_room_for_search(const Projection& projection, const SearchState& state, int count) {
+  const std::int64_t rows = state.slots * state.beams, stride = (projection.linear.weight.rows + row_multiple() - 1) / row_multiple() * row_multiple();
+  logit_rows_ = std::min(rows, kLogitRows);
+  const auto fit = [&](Buffer& buffer, std::int64_t bytes) {
+    if (buffer.bytes() < static_cast<std::size_t>(bytes)) buffer = allocate(static_cast<std::size_t>(bytes));
+  };
+  fit(logits_, logit_rows_ * stride * static_cast<std::int64_t>(sizeof(float)));
+  fit(candidate_values_, rows * count * static_cast<std::int64_t>(sizeof(float)));
+  fit(candidate_tokens_, rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));
+}
+
+void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection, const SearchRules& rules, const StepRows& rows, const SearchState& state) {
+  const int count = rules.beams == 1 ? 1 : 2 * rules.beams;
+  make_room_for_search(projection, state, count);
+  const RulesView view = view_of(queue, rules);
+  const RowCandidates best{candidate_values_.as<float>(), candidate_tokens_.as<std::int32_t>(), count};
+  Tensor weight = projection.linear.weight;
+  const std::int64_t vocabulary = weight.rows;
+  weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();  // allocated so by Weights
+  const float* bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
+  for (std::int64_t first = 0; first < hidden.rows; first += logit_rows_) {
+    const std::int64_t count_rows = std::min(logit_rows_, hidden.rows - first);
+    const Tensor logits{logits_.data(), DType::kFloat32, count_rows, weight.rows, weight.rows};
+    gemm_->run({.x = hidden.row_range(first, count_rows), .weight = weight, .bias = nullptr, .residual = {}, .out = logits, .epilogue = Gemm::Epilogue::kNone}, stream_of(queue));
+    select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, view, first, count_rows, best, stream_of(queue));
+  }
+  advance_slots(view, best, rows, state, stream_of(queue));
+  check(cudaGetLastError());
+}
+
+std::unique_ptr<Ticket> CudaBackend::collect(Queue& queue, std::span<const std::int32_t> slots, const SearchState& state) {
+  const std::int32_t* device = scratch_list<std::int32_t>(queue, slots, collected_);
+  const std::int64_t stride = SearchRecord::bytes(state.beams, state.longest);
+  const std::size_t bytes = slots.size() * static_cast<std::size_t>(stride);
+  // The records are written to the host's memory directly: few bytes of many are in use.
+  auto block = pinned_->take(bytes);
+  collect_slots(device, static_cast<std::int64_t>(slots.size()), state, block->data, stride, stream_of(queue));
+  check(cudaGetLastError());
+  check(cudaEventRecord(block->event.get(), stream_of(queue)));
+  return std::make_unique<CudaTicket>(*pinned_, std::move(block), bytes);
+}
+
+}  // namespace xlate::cuda

@@ -1,0 +1,77 @@
+// The CUDA backend: float32, float16 or bfloat16 on one GPU; the contract is in engine/backend.h.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/cuda/gemm.h"
+#include "engine/cuda/handles.h"
+#include "engine/cuda/kernels.h"
+
+namespace xlate::cuda {
+
+/// Bytes taken on the device, and the bound on them.
+struct Ledger {
+  std::int64_t used = 0, peak = 0, limit = 0;
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const BackendOptions&);
+  ~CudaBackend() override;
+
+  DeviceInfo info() const override;
+  Buffer allocate(std::size_t bytes) override;
+  void upload(Queue&, std::span<const std::byte> host, void* device) override;
+  void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
+  void clear(Queue&, void* device, std::size_t bytes) override;
+  std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) override;
+  std::unique_ptr<Queue> make_queue() override;
+  void order(Queue& earlier, Queue& later) override;
+  DType compute_type() const override { return type_; }
+  std::size_t cache_budget() const override;
+  std::int64_t row_multiple() const override { return 128; }
+  std::int64_t bucket_of(std::int64_t groups) const override;
+  void repeat(Queue&, std::int64_t bucket, const std::function<void()>& step) override;
+  int steps_ahead() const override { return 1; }
+  DeviceMemory memory() const override;
+
+  void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override;
+  void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) override;
+  void layer_norm(Queue&, Tensor x, const Norm&, Tensor out) override;
+  void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
+  void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) override;
+  void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) override;
+  void attend_cross(Queue&, Tensor query, const PagedCache&, const std::int32_t* source_lengths, const StepRows&, int heads, Tensor out) override;
+  void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) override;
+  void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState&) override;
+  void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) override;
+  std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;
+
+ private:
+  struct Recorded;
+  void open_device();
+  RulesView view_of(Queue&, const SearchRules&);
+  void make_room_for_search(const Projection&, const SearchState&, int count);
+  template <class T>
+  T* scratch_list(Queue&, std::span<const T> host, Buffer& device);
+
+  BackendOptions options_;
+  DType type_ = DType::kFloat16;
+  std::int64_t context_bytes_ = 0;
+  std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
+  std::unique_ptr<PinnedPool> pinned_;
+  std::unique_ptr<Gemm> gemm_;
+  std::unique_ptr<Event> order_event_;
+  Buffer converted_;                                    // floats on their way into another type
+  Buffer started_, collected_;                          // lists of slots
+  Buffer never_chosen_;
+  std::vector<std::int32_t> never_chosen_host_;
+  Buffer logits_, candidate_values_, candidate_tokens_; // of a search step
+  std::int64_t logit_rows_ = 0;
+  std::map<std::int64_t, std::unique_ptr<Recorded>> recorded_;  // by bucket
+};
+
+}  // namespace xlate::cuda

@@ -1,0 +1,43 @@
+// What all kernels share: conversions, warp reductions, and where a token lies in a paged cache.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "engine/cuda/kernels.h"
+
+namespace xlate::cuda {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <class T>
+__device__ inline T from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) { return x; }
+template <>
+__device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
+template <>
+__device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+
+// Butterflies: every lane gets the result, formed in one order whatever the data.
+__device__ inline float warp_sum(float x) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
+  return x;
+}
+__device__ inline float warp_max(float x) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, offset));
+  return x;
+}
+
+// Row of the cache's pages where position t of a slot lies on a line.
+__device__ inline std::int64_t cache_row(const CacheView& cache, std::int64_t slot, std::int64_t t, int line) {
+  const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];
+  return (page * cache.page_tokens + t % cache.page_tokens) * cache.lines + line;
+}
+
+}  // namespace xlate::cuda

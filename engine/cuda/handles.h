@@ -1,0 +1,80 @@
+// Owners of CUDA's handles, and the check that turns a failed call into an Error.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <source_location>
+#include <string_view>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/error.h"
+
+namespace xlate::cuda {
+
+inline void check(cudaError_t status, std::source_location where = std::source_location::current()) {
+  if (status == cudaSuccess) return;
+  std::string_view file = where.file_name();
+  file.remove_prefix(file.rfind('/') + 1);
+  fail("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), file, where.line());
+}
+
+class Stream final : public Queue {
+ public:
+  Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  ~Stream() override { cudaStreamDestroy(stream_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+ public:
+  Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+  ~Event() {
+    if (event_) cudaEventDestroy(event_);
+  }
+  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+  Event& operator=(Event&&) = delete;
+  cudaEvent_t get() const { return event_; }
+  /// Whether all work before its last record has ended.
+  bool passed() const {
+    const cudaError_t status = cudaEventQuery(event_);
+    if (status == cudaErrorNotReady) return false;
+    check(status);
+    return true;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+/// Host memory that copies run from and to; taken back once the event recorded behind its last use has passed.
+class PinnedPool {
+ public:
+  struct Block {
+    char* data = nullptr;
+    std::size_t bytes = 0;
+    Event event;
+  };
+  PinnedPool() = default;
+  PinnedPool(const PinnedPool&) = delete;
+  PinnedPool& operator=(const PinnedPool&) = delete;
+  ~PinnedPool();
+
+  /// A block of at least so many bytes.
+  std::unique_ptr<Block> take(std::size_t bytes);
+  /// Its event has been recorded; it is lent again once that has passed.
+  void give_back(std::unique_ptr<Block>);
+
+ private:
+  std::vector<std::unique_ptr<Block>> free_;
+};
+
+}  // namespace xlate::cuda

@@ -1,0 +1,114 @@
+// The kernels' launchers. They take typed pointers, sizes and strides (in elements), the stream last; they neither allocate, wait, nor
+// hold state. T is float, __half or __nv_bfloat16. Letters as in engine/backend.h; a group whose slot is negative is empty.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "engine/search_state.h"
+
+namespace xlate::cuda {
+
+enum class Act : int { kNone, kRelu, kSwish, kGelu, kGeluTanh };
+
+/// out[i] = table[ids[i]]·scale + positions[place[i]], N rows of D.
+template <class T>
+struct EmbedArgs {
+  const T* table;              // [V, D]
+  const float* positions;      // [P, D]
+  const std::int32_t* ids;     // [N]
+  const std::int32_t* places;  // [N]
+  T* out;                      // [N, D]
+  std::int64_t rows, width;
+  float scale;
+};
+template <class T>
+void embed(const EmbedArgs<T>&, cudaStream_t);
+/// ids and places are the last tokens and lengths of the rows' slots.
+template <class T>
+void embed_step(const EmbedArgs<T>&, const SearchState&, const StepRows&, cudaStream_t);
+
+/// out = layer norm of x, in float32.
+template <class T>
+struct NormArgs {
+  const T* x;         // [N, D]
+  const float* gain;  // [D]
+  const float* bias;  // [D]
+  T* out;             // [N, D], may be x
+  std::int64_t rows, width, x_stride, out_stride;
+  float epsilon;
+};
+template <class T>
+void layer_norm(const NormArgs<T>&, cudaStream_t);
+
+/// out = activation(out) + residual; the residual may be null.
+template <class T>
+struct FinishArgs {
+  const T* residual;  // [N, columns]
+  T* out;             // [N, columns]
+  std::int64_t rows, columns, residual_stride, out_stride;
+  Act activation;
+};
+template <class T>
+void finish_rows(const FinishArgs<T>&, cudaStream_t);
+
+/// A layer's pages (engine/backend.h, PagedCache).
+struct CacheView {
+  void* pages;  // [pages·page_tokens·lines, 2·D]
+  const std::int32_t* table;
+  std::int64_t pages_per_slot, page_tokens, lines;
+};
+
+template <class T>
+struct AttendArgs {
+  const T* query;  // rows of `query_stride`; of self-attention and packed sentences its keys and values follow
+  T* out;          // [rows, D]
+  std::int64_t query_stride, out_stride, width;
+  int heads;
+};
+/// Sentence b is rows [offsets[b], offsets[b + 1]); the longest bounds the grid.
+template <class T>
+void attend_packed(const AttendArgs<T>&, const std::int32_t* offsets, std::int64_t sentences, std::int64_t rows, cudaStream_t);
+template <class T>
+void attend_self(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, cudaStream_t);
+template <class T>
+void attend_cross(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths, const StepRows&, cudaStream_t);
+
+/// One layer's columns of keys_values [N, stride] go to their pages.
+template <class T>
+void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width, const std::int32_t* token_slots,
+                 const std::int32_t* positions, const CacheView&, cudaStream_t);
+
+/// The fixed part of SearchRules, as kernels take it.
+struct RulesView {
+  int beams;
+  float length_penalty;
+  EarlyStopping early_stopping;
+  std::int32_t start, end, forced_first, forced_end;
+  bool renormalize;
+  const std::int32_t* never_chosen;  // device
+  int never_chosen_count;
+};
+
+void start_slots(const RulesView&, const std::int32_t* slots, const std::int32_t* limits, std::int64_t count, const SearchState&, cudaStream_t);
+
+/// What a row's pass over its logits leaves.
+struct RowCandidates {
+  float* values;         // [R, count] log-probabilities, best first; −∞ where there are fewer
+  std::int32_t* tokens;  // [R, count]
+  int count;
+};
+/// Log-softmax and the best `count` of rows [first, first + rows): logits [rows, stride], V of them valid; bias may be null.
+void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias, const RulesView&, std::int64_t first,
+                 std::int64_t rows, const RowCandidates&, cudaStream_t);
+/// Candidates of each group's hypotheses, selection and bookkeeping (docs/search.md, steps 2 to 5).
+void advance_slots(const RulesView&, const RowCandidates&, const StepRows&, const SearchState&, cudaStream_t);
+/// Copies what tracing needs of each slot to records of `stride` bytes: int32 count and length, finished [K], history [length, K].
+void collect_slots(const std::int32_t* slots, std::int64_t count, const SearchState&, void* records, std::int64_t stride, cudaStream_t);
+
+/// out = in, converted.
+template <class T>
+void convert(const float* in, T* out, std::int64_t count, cudaStream_t);
+
+}  // namespace xlate::cuda

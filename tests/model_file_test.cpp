@@ -1,0 +1,340 @@
+// Model files: good ones are read as they are; each way in which one can be wrong is told, with both values.
+#include "models/model_file.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "model_builder.h"
+#include "models/load.h"
+#include "models/weights.h"
+
+namespace xlate::test {
+namespace {
+
+using nlohmann::json;
+using Edit = std::function<void(ModelBuilder&)>;
+
+void load_all(const AlignedBytes& bytes, bool verify_hash = true) {
+  const ModelFile file("tiny.bin", bytes.span(), verify_hash);
+  load_tokenizer(file);
+  const auto backend = make_backend({.threads = 1});
+  load_model(file, *backend);
+}
+
+struct Wrong {
+  Edit edit;
+  std::vector<std::string> texts;  // of the message
+};
+
+void expect_told(const std::vector<Wrong>& cases) {
+  for (const Wrong& wrong : cases) {
+    ModelBuilder model = tiny_model();
+    wrong.edit(model);
+    SCOPED_TRACE(wrong.texts.empty() ? "" : wrong.texts.front());
+    try {
+      load_all(model.bytes());
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_TRUE(std::string_view(error.what()).starts_with("tiny.bin: ")) << error.what();
+      for (const std::string& text : wrong.texts) EXPECT_NE(std::string_view(error.what()).find(text), std::string_view::npos) << "'" << text << "' is not in: " << error.what();
+    }
+  }
+}
+
+// header[section][key] = value.
+Edit set(const char* section, const char* key, json value) {
+  return [=](ModelBuilder& model) { model.header[section][key] = value; };
+}
+Edit erase(const char* section, const char* key) {
+  return [=](ModelBuilder& model) { model.header[section].erase(key); };
+}
+
+TEST(ModelFile, TheTinyModelIsGood) {
+  for (const DType matrices : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt8}) {
+    const ModelBuilder model = tiny_model(matrices, matrices == DType::kInt8 ? DType::kFloat16 : matrices);
+    const AlignedBytes bytes = model.bytes();
+    load_all(bytes);
+    const ModelFile file("tiny.bin", bytes.span());
+    EXPECT_EQ(file.name(), "tiny.bin");
+    EXPECT_EQ(file.bytes(), static_cast<std::int64_t>(bytes.size()));
+    const auto& config = file.description().config;
+    EXPECT_EQ(config.d_model, 4);
+    EXPECT_EQ(config.encoder_ffn, 6);
+    EXPECT_EQ(config.decoder_ffn, 5);
+    EXPECT_EQ(config.decoder_heads, 2);
+    EXPECT_EQ(config.max_source_length, 32);
+    EXPECT_EQ(file.description().tokens.start, 7);
+    EXPECT_FALSE(file.description().generation.beam_size);
+    std::int64_t elements = 0;
+    for (const json& entry : model.header["tensors"]) {
+      if (entry["name"].get<std::string>().ends_with(".scale")) continue;
+      std::int64_t count = 1;
+      for (const json& size : entry["shape"]) count *= size.get<std::int64_t>();
+      elements += count;
+    }
+    EXPECT_EQ(file.parameters(), elements);
+    const StoredTensor up = file.matrix("encoder.0.feed_forward.up.weight", 6, 4);
+    EXPECT_EQ(up.dtype, matrices);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(up.data) % 64, 0u);
+    EXPECT_EQ(file.file("source.pieces"), pieces_table(tiny_pieces()));
+  }
+}
+
+TEST(ModelFile, ConvertedFilesAreGood) {
+  const ModelFile shared = ModelFile::open(XLATE_TEST_MODELS "/shared.bin"), data = ModelFile::open(XLATE_SOURCE_DIR "/data/en-de.bin");
+  const auto backend = make_backend({.threads = 2});
+  for (const ModelFile* file : {&shared, &data}) {
+    load_model(*file, *backend);
+    load_tokenizer(*file);
+  }
+  EXPECT_EQ(data.description().config.d_model, 256);
+  EXPECT_EQ(data.description().config.encoder_layers, 6);
+  EXPECT_NE(shared.hash(), data.hash());
+  // One vocabulary: the three tied matrices count once.
+  const auto& config = shared.description().config;
+  EXPECT_EQ(shared.matrix("encoder.embedding.weight", config.source_vocabulary, config.d_model).data,
+            shared.matrix("decoder.projection.weight", config.target_vocabulary, config.d_model).data);
+}
+
+TEST(ModelFile, GenerationDefaultsAreRead) {
+  ModelBuilder model = tiny_model();
+  model.header["generation"] = {{"beam_size", 6}, {"length_penalty", 0.5}, {"early_stopping", "never"}, {"max_length", 99},
+                                {"forced_first", 3}, {"forced_end", 0}, {"never_chosen", {7, 2}}, {"renormalize", true}};
+  const AlignedBytes bytes = model.bytes();
+  const GenerationDefaults generation = ModelFile("tiny.bin", bytes.span()).description().generation;
+  EXPECT_EQ(generation.beam_size, 6);
+  EXPECT_EQ(generation.length_penalty, 0.5f);
+  EXPECT_EQ(generation.early_stopping, EarlyStopping::kNever);
+  EXPECT_EQ(generation.max_length, 99);
+  EXPECT_EQ(generation.forced_first, 3);
+  EXPECT_EQ(generation.forced_end, 0);
+  EXPECT_EQ(generation.never_chosen, (std::vector<std::int32_t>{7, 2}));
+  EXPECT_TRUE(generation.renormalize);
+}
+
+TEST(ModelFile, WhatCannotBeOpened) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / fmt::format("xlate_model_file_test_{}", ::getpid());
+  std::filesystem::create_directories(folder);
+  const std::string empty = (folder / "empty.bin").string(), text = (folder / "text.bin").string();
+  std::ofstream(empty).close();
+  std::ofstream(text) << "Guten Tag";
+  expect_error([&] { ModelFile::open((folder / "none.bin").string()); }, {"none.bin", "No such file"});
+  expect_error([&] { ModelFile::open(folder.string()); }, {folder.string(), "not a regular file"});
+  expect_error([&] { ModelFile::open("/dev/null"); }, {"/dev/null", "not a regular file"});
+  expect_error([&] { ModelFile::open(empty); }, {empty, "empty"});
+  expect_error([&] { ModelFile::open(text); }, {text, "XLATEMDL", "scripts/convert.py"});
+  std::filesystem::remove_all(folder);
+}
+
+TEST(ModelFile, WrongPrefix) {
+  const std::string good = tiny_model().text();
+  const auto expect = [&](std::size_t offset, auto value, std::initializer_list<std::string_view> texts, bool verify_hash = false) {
+    std::string bad = good;
+    std::memcpy(bad.data() + offset, &value, sizeof(value));
+    expect_error([&] { load_all(AlignedBytes(bad), verify_hash); }, texts);
+  };
+  const std::string size = fmt::format("{}", good.size());
+  expect(0, 'x', {"tiny.bin", "not a model file", "XLATEMDL"});
+  expect(16, std::uint32_t{2}, {"tiny.bin", "version is 2", "expected 1"});
+  expect(16, std::uint32_t{2}, {"tiny.bin", "version is 2", "expected 1"}, true);  // before the hash: a newer file is not a damaged one
+  expect(32, std::uint64_t{good.size() + 1}, {"cut short", size, fmt::format("expected {}", good.size() + 1)});
+  expect(32, std::uint64_t{good.size() - 1}, {"too long", size, fmt::format("expected {}", good.size() - 1)});
+  expect(24, std::uint64_t{good.size() - 39}, {"header of", fmt::format("expected at most {}", good.size() - 40)});
+  expect(24, ~std::uint64_t{0}, {"header of 18446744073709551615 bytes"});
+  expect(24, std::uint64_t{0}, {"header is not JSON"});
+  expect(8, std::uint64_t{0x1234}, {"damaged", "0000000000001234"}, true);
+  expect_error([&] { load_all(AlignedBytes(good + 'x')); }, {"too long"});
+  expect_error([&] { load_all(AlignedBytes("")); }, {"not a model file"});
+  expect_error([&] { load_all(AlignedBytes(good.substr(0, 39))); }, {"cut short", "39", "40"});
+}
+
+TEST(ModelFile, CutAnywhere) {
+  const AlignedBytes good(file_text(XLATE_TEST_MODELS "/shared.bin"));
+  for (int percent = 0; percent < 100; ++percent) {
+    const auto part = good.span().first(good.size() * static_cast<std::size_t>(percent) / 100);
+    for (const bool verify_hash : {true, false}) {
+      expect_error([&] { ModelFile("cut.bin", part, verify_hash); }, {"cut.bin"});
+    }
+  }
+}
+
+TEST(ModelFile, AFlippedByteAnywhere) {
+  AlignedBytes bytes(file_text(XLATE_TEST_MODELS "/shared.bin"));
+  Random random(1);
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < 64; ++i) places.push_back(i), places.push_back(bytes.size() - 1 - i);
+  for (int i = 0; i < 200; ++i) places.push_back(random() % bytes.size());
+  for (const std::size_t place : places) {
+    const char before = bytes[place];
+    bytes[place] = static_cast<char>(before ^ (1 << random() % 8));
+    expect_error([&] { ModelFile("flipped.bin", bytes.span()); }, {"flipped.bin"});
+    bytes[place] = before;
+  }
+  ModelFile("whole.bin", bytes.span());
+}
+
+// Nothing but an Error comes of a header that is spoiled anywhere: what is left may even be a model.
+TEST(ModelFile, SpoiledHeadersWithTheirHashUnseen) {
+  const std::string good = tiny_model().text();
+  std::uint64_t header = 0;
+  std::memcpy(&header, good.data() + 24, 8);
+  Random random(2);
+  int errors = 0;
+  for (int i = 0; i < 1500; ++i) {
+    std::string bad = good;
+    for (int flips = whole(random, 1, 3); flips > 0; --flips) bad[40 + random() % header] = static_cast<char>(whole(random, 32, 126));
+    try {
+      load_all(AlignedBytes(bad), false);
+    } catch (const Error&) {
+      ++errors;
+    }
+  }
+  EXPECT_GT(errors, 500);
+}
+
+TEST(ModelFile, WrongHeaders) {
+  const auto header = [](const std::string& text) {
+    return [=] { load_all(AlignedBytes(model_bytes(text, ""))); };
+  };
+  expect_error(header("{"), {"tiny.bin", "not JSON"});
+  expect_error(header("{\"a\": \"\xff\"}"), {"tiny.bin", "not JSON"});
+  expect_error(header("[]"), {"tiny.bin", "not a JSON object"});
+  expect_error(header("{}"), {"tiny.bin", "'architecture' is missing", "transformer"});
+  expect_error(header(R"({"architecture": "mamba"})"), {"tiny.bin", "\"mamba\"", "\"transformer\""});
+  expect_error(header(R"({"architecture": "transformer"})"), {"tiny.bin", "no object 'config'"});
+}
+
+// Values may nest deeper than the stack is.
+TEST(ModelFile, DeeplyNestedHeaders) {
+  constexpr int kDepth = 1'000'000;
+  const std::string deep = std::string(kDepth, '[') + std::string(kDepth, ']');
+  const std::string good = tiny_model().header.dump();
+  const auto spoiled = [&](const std::string& from) {
+    std::string text = good;
+    const std::size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos);
+    const std::size_t end = text.find_first_of(",}", at + from.size());
+    return model_bytes(text.replace(at + from.size(), end - at - from.size(), deep), tiny_model().data);
+  };
+  for (const std::string key : {"\"architecture\":", "\"d_model\":", "\"norm\":", "\"activation\":", "\"start\":", "\"dtype\":", "\"shape\":", "\"name\":"}) {
+    SCOPED_TRACE(key);
+    expect_error([&] { load_all(AlignedBytes(spoiled(key))); }, {"tiny.bin"});
+  }
+  load_all(AlignedBytes(spoiled("\"provenance\":{\"source\":")));  // nobody reads it
+}
+
+TEST(ModelFile, WrongConfig) {
+  expect_told({
+      {set("config", "norm", "pre"), {"'config.norm'", "\"pre\"", "'post'"}},
+      {set("config", "positions", "learned"), {"'config.positions'", "\"learned\"", "'sinusoidal'"}},
+      {set("config", "activation", "tanh"), {"'config.activation'", "\"tanh\"", "relu", "swish", "gelu_tanh"}},
+      {set("config", "d_model", 0), {"'config.d_model' is 0", "expected a whole number from 2"}},
+      {set("config", "d_model", "4"), {"'config.d_model' is \"4\"", "expected a whole number"}},
+      {set("config", "d_model", 4.0), {"'config.d_model' is 4.0", "expected a whole number"}},
+      {set("config", "d_model", 1e300), {"'config.d_model' is 1e+300"}},
+      {set("config", "d_model", std::uint64_t{18446744073709551615u}), {"'config.d_model' is 18446744073709551615"}},
+      {set("config", "d_model", -4), {"'config.d_model' is -4"}},
+      {set("config", "d_model", 5), {"'config.d_model' is 5"}},
+      {set("config", "encoder_heads", 3), {"'config.d_model' is 4", "'config.encoder_heads', 3"}},
+      {set("config", "decoder_heads", 5), {"'config.decoder_heads' is 5", "from 1 to 4"}},
+      {set("config", "decoder_layers", 1'000'000), {"'config.decoder_layers' is 1000000"}},
+      {set("config", "encoder_layers", 0), {"'config.encoder_layers' is 0"}},
+      {set("config", "norm_epsilon", -1), {"'config.norm_epsilon' is -1"}},
+      {set("config", "norm_epsilon", nullptr), {"'config.norm_epsilon' is null"}},
+      {set("config", "embedding_scale", 1e30), {"'config.embedding_scale' is 1e+30"}},
+      {set("config", "max_source_length", 1), {"'config.max_source_length' is 1"}},
+      {erase("config", "target_vocabulary"), {"no 'config.target_vocabulary'"}},
+      {erase("config", "norm"), {"no 'config.norm'"}},
+      {[](ModelBuilder& model) { model.header["config"] = 3; }, {"no object 'config'"}},
+      {[](ModelBuilder& model) { model.header.erase("tokens"); }, {"no object 'tokens'"}},
+      {set("tokens", "start", 8), {"'tokens.start' is 8", "from 0 to 7"}},
+      {set("tokens", "end", -1), {"'tokens.end' is -1", "from 0 to 7"}},
+      {set("tokens", "unknown", 8), {"'tokens.unknown' is 8", "from 0 to 7"}},
+      {erase("tokens", "pad"), {"no 'tokens.pad'"}},
+      {set("generation", "beam_size", 257), {"'generation.beam_size' is 257", "from 1 to 256"}},
+      {set("generation", "length_penalty", "1"), {"'generation.length_penalty' is \"1\""}},
+      {set("generation", "early_stopping", true), {"'generation.early_stopping' is true", "never"}},
+      {set("generation", "max_length", 0), {"'generation.max_length' is 0"}},
+      {set("generation", "forced_first", 8), {"'generation.forced_first' is 8", "from 0 to 7"}},
+      {set("generation", "forced_end", 8), {"'generation.forced_end' is 8", "from 0 to 7"}},
+      {set("generation", "renormalize", 1), {"'generation.renormalize' is 1", "true or false"}},
+      {set("generation", "never_chosen", json::array({7, 8})), {"'generation.never_chosen' is 8", "from 0 to 7"}},
+      {set("generation", "never_chosen", 7), {"'generation.never_chosen' is 7", "an array"}},
+      {erase("generation", "never_chosen"), {"no 'generation.never_chosen'"}},
+  });
+}
+
+TEST(ModelFile, WrongTensors) {
+  const std::string name = "encoder.0.self.qkv.weight";
+  const auto edit = [&](const char* key, json value) -> Edit {
+    return [=](ModelBuilder& model) { model.tensor(name)[key] = value; };
+  };
+  const std::string quoted = "'" + name + "'";
+  expect_told({
+      {[](ModelBuilder& model) { model.header.erase("tensors"); }, {"no array 'tensors'"}},
+      {[](ModelBuilder& model) { model.header["files"] = "none"; }, {"no array 'files'"}},
+      {[](ModelBuilder& model) { model.header["tensors"].push_back(5); }, {"entry of 'tensors' has no name"}},
+      {edit("name", 7), {"entry of 'tensors' has no name"}},
+      {edit("dtype", "float64"), {quoted, "\"float64\"", "float32, float16, bfloat16 or int8"}},
+      {[&](ModelBuilder& model) { model.tensor(name).erase("dtype"); }, {quoted, "dtype missing"}},
+      {edit("dtype", "float16"), {quoted, "has 192 bytes", "expected 96"}},
+      {edit("shape", {4, 12}), {quoted, "has shape [4, 12]", "expected [12, 4]"}},
+      {edit("shape", {48}), {quoted, "has shape [48]", "expected [12, 4]"}},
+      {edit("shape", {12, 4, 1}), {quoted, "shape of one or two"}},
+      {edit("shape", json::array()), {quoted, "shape of one or two"}},
+      {edit("shape", {12, -4}), {quoted, "[12,-4]"}},
+      {edit("shape", {12, 4.0}), {quoted, "[12,4.0]"}},
+      {edit("shape", {std::int64_t{1} << 31, std::int64_t{1} << 31}), {quoted, "[2147483648, 2147483648]", "expected [12, 4]"}},
+      {edit("shape", {std::int64_t{1} << 32, 4}), {quoted, "4294967296"}},
+      {edit("shape", {13, 4}), {quoted, "[13, 4]", "expected [12, 4]"}},
+      {edit("bytes", 128), {quoted, "has 128 bytes", "expected 192", "[12, 4]"}},
+      {edit("bytes", 0), {quoted, "has 0 bytes", "expected 192"}},
+      {edit("offset", 32), {quoted, "offset 32", "multiple of 64"}},
+      {edit("offset", std::int64_t{1} << 40), {quoted, "1099511627776 + 192", "expected at most"}},
+      {edit("offset", std::uint64_t{18446744073709551552u}), {quoted, "18446744073709551552 + 192", "expected at most"}},
+      {edit("offset", -64), {quoted, "no whole number 'offset'"}},
+      {edit("bytes", 1e3), {quoted, "no whole number 'bytes'"}},
+      {edit("bytes", std::uint64_t{18446744073709551615u}), {quoted, "expected at most"}},
+      {[&](ModelBuilder& model) { model.remove("tensors", name); }, {quoted, "is missing", "[12, 4]"}},
+      {[&](ModelBuilder& model) { model.header["tensors"].push_back(model.tensor(name)); }, {quoted, "twice"}},
+      {[&](ModelBuilder& model) { model.remove("tensors", "decoder.1.cross.norm.bias"); }, {"'decoder.1.cross.norm.bias'", "is missing", "[4]"}},
+      {set("config", "encoder_ffn", 7), {"'encoder.0.feed_forward.up.weight'", "[6, 4]", "[7, 4]"}},
+      {set("config", "encoder_layers", 2), {"'encoder.1.self.qkv.weight'", "is missing"}},
+      {set("config", "decoder_layers", 1), {"'decoder.cross.keys_values.weight'", "[16, 4]", "[8, 4]"}},
+  });
+}
+
+// A vocabulary that disagrees with the embedding is told at load, whichever of the two is wrong.
+TEST(ModelFile, WrongFilesAndVocabularies) {
+  const auto pieces = [](std::vector<std::string> list) -> Edit {
+    return [=](ModelBuilder& model) { model.replace_file("source.pieces", pieces_table(list)); };
+  };
+  auto fewer = tiny_pieces(), more = tiny_pieces();
+  fewer.pop_back();
+  more.push_back("more");
+  expect_told({
+      {pieces(fewer), {"source.pieces", "7 entries", "expected 8"}},
+      {pieces(more), {"source.pieces", "more than 8", "expected 8"}},
+      {[](ModelBuilder& model) { model.replace_file("target.pieces", ""); }, {"target.pieces", "0 entries", "expected 8"}},
+      {[](ModelBuilder& model) { model.replace_file("target.pieces", std::string("\x05\0\0\0abc", 7)); }, {"target.pieces", "entry 0", "5 bytes", "at most 3"}},
+      {[](ModelBuilder& model) { model.replace_file("target.pieces", std::string("\x01\0\0\0a\x01", 6)); }, {"target.pieces", "entry 1", "cut short"}},
+      {[](ModelBuilder& model) { model.header["config"]["source_vocabulary"] = 9; }, {"source.pieces", "8 entries", "expected 9"}},
+      {[](ModelBuilder& model) {
+         model.header["config"]["source_vocabulary"] = 9;
+         auto nine = tiny_pieces();
+         nine.push_back("more");
+         model.replace_file("source.pieces", pieces_table(nine));
+       }, {"'encoder.embedding.weight'", "[8, 4]", "[9, 4]"}},
+      {[](ModelBuilder& model) { model.remove("files", "target.spm"); }, {"'target.spm'", "missing"}},
+      {[](ModelBuilder& model) { model.header["files"].push_back(model.file("target.spm")); }, {"'target.spm'", "twice"}},
+      {[](ModelBuilder& model) { model.replace_file("source.spm", "no model at all"); }, {"source.spm", "not a SentencePiece model"}},
+      {[](ModelBuilder& model) { model.replace_file("target.spm", ""); }, {"target.spm", "not a SentencePiece model"}},
+      {[](ModelBuilder& model) { model.file("source.spm")["offset"] = 1; }, {"'source.spm'", "offset 1", "multiple of 64"}},
+      {[](ModelBuilder& model) { model.file("source.spm")["bytes"] = 1 << 30; }, {"'source.spm'", "1073741824", "expected at most"}},
+  });
+}
+
+}  // namespace
+}  // namespace xlate::test

@@ -1,0 +1,312 @@
+// The runner with a table for a model: what is decoded does not depend on how, and the books balance.
+#include "engine/runner.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "late_backend.h"
+#include "search_reference.h"
+#include "table_model.h"
+
+namespace xlate::test {
+namespace {
+
+constexpr int kKinds = 5, kVocabulary = 12;
+
+// Sentences from a list. `absent(n)` says whether the n-th call that does not wait finds nothing yet.
+class ListSource final : public SentenceSource {
+ public:
+  explicit ListSource(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
+
+  const Sentence* next(bool wait) override {
+    ++calls;
+    if (wait) ++waits;
+    if (!wait && absent && absent(calls)) return nullptr;
+    return taken_ < sentences_.size() ? &sentences_[taken_] : nullptr;
+  }
+  Sentence take() override { return sentences_[taken_++]; }
+  std::size_t taken() const { return taken_; }
+
+  std::function<bool(int)> absent;
+  int calls = 0, waits = 0;
+
+ private:
+  std::vector<Sentence> sentences_;
+  std::size_t taken_ = 0;
+};
+
+// Sentences of 1 to `longest` tokens, the first of which chooses the kind.
+std::vector<Sentence> random_sentences(int count, int longest, unsigned seed = 3) {
+  Random random(seed);
+  std::vector<Sentence> sentences;
+  for (int line = 0; line < count; ++line) {
+    sentences.push_back({.line = line, .ids = std::vector<std::int32_t>(static_cast<std::size_t>(whole(random, 1, longest)))});
+    for (std::int32_t& id : sentences.back().ids) id = whole(random, 0, 99);
+  }
+  return sentences;
+}
+
+Table random_table() {
+  Random random(1);
+  Table table(kVocabulary, 1, kKinds);
+  for (float& logit : table.logits) logit = uniform(random, -3, 3);
+  for (int kind = 0; kind < kKinds; ++kind) {
+    for (int last = 0; last < kVocabulary; ++last) table.row(kind, 0, last)[0] -= static_cast<float>(kind) - 1;  // from short to long
+  }
+  return table;
+}
+
+RunnerOptions options_of(int beams, std::int64_t batch_tokens, bool refill = true) {
+  RunnerOptions options;
+  options.rules.beams = beams;
+  options.rules.start = 1;
+  options.rules.end = 0;
+  options.batch_tokens = batch_tokens;
+  options.longest_source = 30;
+  options.max_length = 40;
+  options.max_length_factor = 1.5;
+  options.refill = refill;
+  return options;
+}
+
+using Results = std::map<std::int64_t, Decoded>;
+
+struct RunnerTest : testing::TestWithParam<BackendUnderTest> {
+  // Runs to the end; each line exactly once.
+  Results run(const RunnerOptions& options, ListSource& source, std::int64_t room = TableModel::kPlenty) {
+    Lab lab(GetParam());
+    TableModel model(lab, table, room);
+    Runner runner(*lab, model, options);
+    Results results;
+    runner.run(source, [&](Decoded decoded) {
+      const std::int64_t line = decoded.line;
+      EXPECT_TRUE(results.emplace(line, std::move(decoded)).second) << "line " << line << " twice";
+    }, stop);
+    statistics = runner.statistics();
+    largest_batch = model.largest_batch;
+    most_rows = model.most_rows;
+    if (!stop) {
+      EXPECT_EQ(model.sentences_inside(), 0u);
+    }
+    return results;
+  }
+  Results run(const RunnerOptions& options, const std::vector<Sentence>& sentences, std::int64_t room = TableModel::kPlenty) {
+    ListSource source(sentences);
+    Results results = run(options, source, room);
+    EXPECT_EQ(results.size(), sentences.size());
+    return results;
+  }
+
+  const Table table = random_table();
+  std::atomic<bool> stop{false};
+  RunnerStatistics statistics;
+  std::int64_t largest_batch = 0, most_rows = 0;
+};
+INSTANTIATE_TEST_SUITE_P(, RunnerTest, testing::ValuesIn(backends_and_late_ones()), backend_name);
+
+// To the bit: products with one-hot rows are exact in any batch.
+void expect_same(const Results& found, const Results& expected) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (const auto& [line, decoded] : expected) {
+    const Decoded& other = found.at(line);
+    EXPECT_EQ(other.source_tokens, decoded.source_tokens);
+    EXPECT_EQ(other.hit_limit, decoded.hit_limit);
+    ASSERT_EQ(other.hypotheses.size(), decoded.hypotheses.size());
+    for (std::size_t i = 0; i < decoded.hypotheses.size(); ++i) {
+      ASSERT_EQ(other.hypotheses[i].ids, decoded.hypotheses[i].ids) << "line " << line << ", hypothesis " << i;
+      ASSERT_EQ(other.hypotheses[i].score, decoded.hypotheses[i].score);
+    }
+  }
+}
+
+TEST_P(RunnerTest, LinesAreDecodedAsSearchSays) {
+  const auto sentences = random_sentences(60, 30);
+  for (const int beams : {1, 4}) {
+    const RunnerOptions options = options_of(beams, 64);
+    const Results results = run(options, sentences);
+    for (const Sentence& sentence : sentences) {
+      const int limit = std::min(40, static_cast<int>(1.5 * static_cast<double>(sentence.ids.size())) + 10);
+      const ReferenceResult expected = ReferenceSearch(table, options.rules, limit, sentence.ids[0] % kKinds).run();
+      if (expected.margin < 1e-5) continue;
+      const Decoded& decoded = results.at(sentence.line);
+      EXPECT_EQ(decoded.source_tokens, static_cast<std::int64_t>(sentence.ids.size()));
+      ASSERT_EQ(decoded.hypotheses.size(), expected.hypotheses.size());
+      EXPECT_EQ(decoded.hypotheses[0].ids, expected.hypotheses[0].ids) << "line " << sentence.line;
+      EXPECT_EQ(decoded.hit_limit, expected.hypotheses[0].length == limit && !expected.hypotheses[0].ended);
+    }
+  }
+}
+
+TEST_P(RunnerTest, TheLimitOfASentence) {
+  Lab lab(GetParam());
+  TableModel model(lab, table);
+  RunnerOptions options = options_of(1, 16);
+  const Runner runner(*lab, model, options);
+  EXPECT_EQ(runner.limit_of(1), 11);
+  EXPECT_EQ(runner.limit_of(3), 14);
+  EXPECT_EQ(runner.limit_of(20), 40);
+  EXPECT_EQ(runner.limit_of(1'000'000'000), 40);
+  options.max_length = 1;
+  EXPECT_EQ(Runner(*lab, model, options).limit_of(5), 1);
+}
+
+TEST_P(RunnerTest, OrderBudgetAndRefillChangeNothing) {
+  auto sentences = random_sentences(80, 30);
+  for (const int beams : {1, 3}) {
+    const Results expected = run(options_of(beams, 1, false), sentences);  // one at a time
+    EXPECT_EQ(statistics.batches, 80);
+    for (const bool refill : {true, false}) {
+      for (const std::int64_t budget : {1, 7, 30, 100, 5000}) {
+        expect_same(run(options_of(beams, budget, refill), sentences), expected);
+        EXPECT_LE(largest_batch, std::max<std::int64_t>(budget, 30));
+        std::shuffle(sentences.begin(), sentences.end(), Random(static_cast<unsigned>(budget)));
+        expect_same(run(options_of(beams, budget, refill), sentences), expected);
+      }
+    }
+  }
+}
+
+TEST_P(RunnerTest, RefillKeepsRowsFull) {
+  const auto sentences = random_sentences(200, 30);
+  run(options_of(2, 240, false), sentences);
+  const RunnerStatistics plain = statistics;
+  run(options_of(2, 240, true), sentences);
+  EXPECT_LT(statistics.steps, plain.steps);
+  EXPECT_GT(statistics.batches, plain.batches);
+  EXPECT_GT(most_rows, 2 * 10);
+}
+
+// More rows than a backend may take in one piece.
+TEST_P(RunnerTest, ManyRowsAtOnce) {
+  const auto sentences = random_sentences(150, 8);
+  const Results expected = run(options_of(5, 8), sentences);
+  expect_same(run(options_of(5, 8 * 150), sentences), expected);
+  EXPECT_GT(most_rows, 512);
+}
+
+TEST_P(RunnerTest, ASentenceLargerThanTheBudgetGoesAlone) {
+  auto sentences = random_sentences(20, 30);
+  sentences[7].ids.resize(30);
+  run(options_of(2, 4), sentences);
+  EXPECT_EQ(largest_batch, 30);
+  EXPECT_LE(most_rows, 2);
+}
+
+TEST_P(RunnerTest, WhereCachesAreFullItWaits) {
+  const auto sentences = random_sentences(60, 30);
+  const Results expected = run(options_of(2, 200), sentences);
+  const std::int64_t rows = most_rows;
+  for (const std::int64_t room : {0, 40, 41, 90, 150}) {  // the longest sentence needs 40
+    for (const bool refill : {true, false}) {
+      expect_same(run(options_of(2, 200, refill), sentences, room), expected);
+      EXPECT_LT(most_rows, rows);
+    }
+  }
+}
+
+TEST_P(RunnerTest, DoesNotWaitForASourceWhileItHasWork) {
+  const auto sentences = random_sentences(40, 30);
+  const Results expected = run(options_of(2, 60), sentences);
+  ListSource source(sentences);
+  source.absent = [](int call) { return call % 3 != 0; };
+  expect_same(run(options_of(2, 60), source), expected);
+  // Nothing but waiting gets it anything: one sentence at a time.
+  ListSource slow(sentences);
+  slow.absent = [](int) { return true; };
+  expect_same(run(options_of(2, 60), slow), expected);
+  EXPECT_EQ(slow.waits, 41);
+  EXPECT_EQ(statistics.batches, 40);
+}
+
+TEST_P(RunnerTest, NothingToDo) {
+  ListSource source({});
+  EXPECT_TRUE(run(options_of(2, 60), source).empty());
+  EXPECT_EQ(source.waits, 1);
+  EXPECT_EQ(statistics.steps, 0);
+  EXPECT_TRUE(statistics.buckets.empty());
+}
+
+TEST_P(RunnerTest, StopsWhereItIs) {
+  const auto sentences = random_sentences(60, 30);
+  const Results expected = run(options_of(2, 60), sentences);
+  ListSource source(sentences);
+  int calls = 0;
+  source.absent = [&](int) {
+    stop = ++calls > 20;
+    return false;
+  };
+  const Results results = run(options_of(2, 60), source);
+  EXPECT_LT(results.size(), sentences.size());
+  EXPECT_LT(source.taken(), sentences.size());
+  for (const auto& [line, decoded] : results) EXPECT_EQ(decoded.hypotheses[0].ids, expected.at(line).hypotheses[0].ids);
+  ListSource untouched(sentences);  // stopped before it begins
+  EXPECT_TRUE(run(options_of(2, 60), untouched).empty());
+  EXPECT_EQ(untouched.taken(), 0u);
+}
+
+TEST_P(RunnerTest, StatisticsAddUp) {
+  const auto sentences = random_sentences(100, 30);
+  for (const int beams : {1, 3}) {
+    for (const int forced_end : {-1, 0}) {
+      RunnerOptions options = options_of(beams, 80);
+      options.max_length_factor = 0.3;
+      options.rules.forced_end = forced_end;
+      const Results results = run(options, sentences);
+      RunnerStatistics::Bucket all;
+      std::int64_t source_tokens = 0, with_end = 0, without_end = 0, hit_limit = 0;
+      for (const auto& [line, decoded] : results) {
+        const Hypothesis& best = decoded.hypotheses[0];
+        source_tokens += decoded.source_tokens;
+        with_end += best.length;
+        without_end += static_cast<std::int64_t>(best.ids.size());
+        EXPECT_EQ(best.length, static_cast<std::int64_t>(best.ids.size()) + best.ended);
+        hit_limit += decoded.hit_limit;
+        const int limit = static_cast<int>(0.3 * static_cast<double>(decoded.source_tokens)) + 10;
+        EXPECT_EQ(decoded.hit_limit, best.length == limit && (forced_end == 0 || !best.ended));
+      }
+      EXPECT_EQ(statistics.source_tokens, source_tokens);
+      EXPECT_EQ(statistics.target_tokens, with_end);
+      EXPECT_EQ(statistics.target_tokens_without_end, without_end);
+      EXPECT_EQ(statistics.hit_limit, hit_limit);
+      EXPECT_GT(hit_limit, 0);
+      for (std::size_t i = 0; i < statistics.buckets.size(); ++i) {
+        const auto& bucket = statistics.buckets[i];
+        std::int64_t lines = 0, tokens = 0;
+        for (const auto& [line, decoded] : results) {
+          const bool inside = (decoded.source_tokens - 1) / 8 == static_cast<std::int64_t>(i);
+          lines += inside, tokens += inside ? decoded.source_tokens : 0;
+        }
+        EXPECT_EQ(bucket.lines, lines);
+        EXPECT_EQ(bucket.source_tokens, tokens);
+        all.lines += bucket.lines;
+        all.target_tokens += bucket.target_tokens;
+        all.row_steps += bucket.row_steps;
+      }
+      EXPECT_EQ(all.lines, 100);
+      EXPECT_EQ(all.target_tokens, with_end);
+      EXPECT_EQ(all.row_steps, statistics.rows_useful);
+      EXPECT_LE(statistics.rows_useful, statistics.rows);
+      if (GetParam().name.starts_with("cpu")) {
+        EXPECT_EQ(statistics.rows_useful, statistics.rows);  // no step is taken in vain
+      }
+      EXPECT_GE(statistics.rows, with_end);
+      EXPECT_LE(statistics.rows, statistics.steps * beams * 10);  // slots
+      EXPECT_GE(statistics.encode_seconds, 0);
+      EXPECT_GT(statistics.decode_seconds, 0);
+    }
+  }
+}
+
+TEST_P(RunnerTest, ASentenceWithoutAnyContinuationIsAnError) {
+  RunnerOptions options = options_of(2, 16);
+  for (int id = 0; id < kVocabulary; ++id) options.rules.never_chosen.push_back(id);
+  Lab lab(GetParam());
+  TableModel model(lab, table);
+  Runner runner(*lab, model, options);
+  ListSource source(random_sentences(1, 3));
+  expect_error([&] { runner.run(source, [](Decoded) {}, stop); }, {"line 1", "no continuation"});
+}
+
+}  // namespace
+}  // namespace xlate::test

@@ -1,0 +1,198 @@
+// Text to ids and back with the converted opus-shape models, and with a tiny one where a case needs it.
+#include "tokenization/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <optional>
+
+#include "model_builder.h"
+#include "models/load.h"
+
+namespace xlate::test {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+const std::string kData = XLATE_SOURCE_DIR "/tests/data/opus-shape/";
+
+std::vector<std::string> lines_of(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(line);
+  return lines;
+}
+
+struct Converted : testing::TestWithParam<const char*> {
+  const ModelFile file = ModelFile::open(fmt::format("{}/{}.bin", XLATE_TEST_MODELS, GetParam()));
+  const Tokenizer tokenizer = load_tokenizer(file);
+  const std::int32_t end = file.description().tokens.end, unknown = file.description().tokens.unknown;
+  const std::string text_of(const Ids& ids) const { return Tokenizer::write_ids(ids); }
+};
+INSTANTIATE_TEST_SUITE_P(, Converted, testing::Values("shared", "separate"), [](const auto& info) { return std::string(info.param); });
+
+// Ids that another SentencePiece wrote. A tie in a piece's score could be split differently there: none is known here.
+TEST_P(Converted, IdsOfEveryLine) {
+  const auto lines = lines_of(kData + "input.txt"), expected = lines_of(kData + GetParam() + "/source.ids");
+  ASSERT_EQ(lines.size(), 200u);
+  ASSERT_EQ(expected.size(), 200u);
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(text_of(tokenizer.encode(lines[i])), expected[i]) << "line " << i + 1 << ": " << lines[i];
+    EXPECT_EQ(text_of(tokenizer.read_ids(expected[i])), expected[i]);
+  }
+}
+
+TEST_P(Converted, NothingIsNothing) {
+  for (const char* text : {"", " ", "   ", "\t", "\xE3\x80\x80"}) EXPECT_EQ(tokenizer.encode(text), Ids{}) << "'" << text << "'";
+  EXPECT_EQ(tokenizer.encode_pieces("  "), Ids{});
+  EXPECT_EQ(tokenizer.read_ids(" "), Ids{});
+  EXPECT_EQ(tokenizer.decode({}), "");
+  EXPECT_EQ(tokenizer.decode_pieces({}), "");
+  EXPECT_EQ(Tokenizer::write_ids({}), "");
+}
+
+// Pieces of the source side, looked up by name and put together again.
+TEST_P(Converted, PiecesAndIdsAgree) {
+  std::vector<std::string> pieces;
+  std::string_view table = file.file("source.pieces");
+  while (!table.empty()) {
+    std::uint32_t length = 0;
+    std::memcpy(&length, table.data(), 4);
+    table.remove_prefix(4);
+    if (length == 0xFFFFFFFF) length = 0;
+    pieces.emplace_back(table.substr(0, length));
+    table.remove_prefix(length);
+  }
+  ASSERT_EQ(static_cast<std::int64_t>(pieces.size()), file.description().config.source_vocabulary);
+  for (const std::string& line : lines_of(kData + "input.txt")) {
+    const Ids ids = tokenizer.encode(line);
+    std::string text;
+    bool known = true;
+    for (std::size_t i = 0; i + 1 < ids.size(); ++i) {
+      known = known && ids[i] != unknown;
+      text += (i ? " " : "") + pieces[static_cast<std::size_t>(ids[i])];
+    }
+    if (known) {
+      EXPECT_EQ(tokenizer.encode_pieces(text), ids) << line;
+    }
+  }
+  EXPECT_EQ(tokenizer.encode_pieces("  nosuchpiece▁  nosuchpiece▁"), (Ids{unknown, unknown, end}));
+}
+
+TEST_P(Converted, WordsThatAreNoIds) {
+  const std::int64_t last = file.description().config.source_vocabulary - 1;
+  EXPECT_EQ(tokenizer.read_ids(fmt::format("  0 {}  7 ", last)), (Ids{0, static_cast<std::int32_t>(last), 7}));
+  const std::vector<std::string> words{"x", "1.5", "-1", "+1", "0x1", "1e1", "99999999999999999999", "1\t2", fmt::format("{}", last + 1)};
+  for (const std::string& word : words) {
+    expect_error([&] { tokenizer.read_ids("3 " + word + " 4"); }, {"'" + word + "'", fmt::format("from 0 to {}", last)});
+  }
+  expect_error([&] { tokenizer.read_ids(std::string(10'000, '9')); }, {std::string(40, '9') + "'"});
+}
+
+TEST_P(Converted, LanguageTokensInFront) {
+  const Ids plain = tokenizer.encode("Tom is here.");
+  // Looked up whole: these models have none of that name.
+  Ids expected{unknown};
+  expected.insert(expected.end(), plain.begin(), plain.end());
+  EXPECT_EQ(tokenizer.encode(">>xx<< Tom is here."), expected);
+  EXPECT_EQ(tokenizer.encode(">>xx<<Tom is here."), expected);
+  EXPECT_EQ(tokenizer.encode(">>sr_Latn<< Tom is here."), expected);
+  EXPECT_EQ(tokenizer.encode(">>xx<<"), (Ids{unknown, end}));
+  // These are text like any other.
+  for (const char* text : {" >>xx<< Tom", ">>xx< Tom", ">><< Tom", ">>a<b<< Tom", ">> Tom", "Tom >>xx<<"}) {
+    const Ids ids = tokenizer.encode(text);
+    EXPECT_GT(ids.size(), 4u) << text;
+  }
+}
+
+TEST_P(Converted, DecodedLinesAreLines) {
+  for (const std::string& line : lines_of(kData + GetParam() + "/greedy.txt")) EXPECT_EQ(line.find('\n'), std::string::npos);
+  for (std::int32_t id = 0; id < file.description().config.target_vocabulary; ++id) {
+    const std::string text = tokenizer.decode({&id, 1}) + tokenizer.decode_pieces({&id, 1});
+    ASSERT_EQ(text.find_first_of("\n\r"), std::string::npos) << id;
+  }
+}
+
+TEST_P(Converted, UnknownTokensAreMarked) {
+  const Ids ids{unknown};
+  EXPECT_EQ(tokenizer.decode(ids), " ⁇ ");
+  EXPECT_EQ(tokenizer.decode_pieces(ids), "<unk>");
+}
+
+// A tokenizer of the tiny model's files, which outlive it.
+struct Tiny {
+  explicit Tiny(const std::function<void(ModelBuilder&)>& edit = [](ModelBuilder&) {}) {
+    ModelBuilder model = tiny_model();
+    edit(model);
+    bytes = model.bytes();
+    file.emplace("tiny.bin", bytes.span());
+    tokenizer.emplace(load_tokenizer(*file));
+  }
+  AlignedBytes bytes;
+  std::optional<ModelFile> file;
+  std::optional<Tokenizer> tokenizer;
+};
+
+TEST(Tokenizer, TheTinyModel) {
+  const Tiny tiny;
+  EXPECT_EQ(tiny.tokenizer->encode("ab a"), (Ids{5, 4, 5, 0}));  // ▁a b ▁a
+  EXPECT_EQ(tiny.tokenizer->encode("b"), (Ids{2, 4, 0}));        // ▁ b
+  EXPECT_EQ(tiny.tokenizer->encode("az"), (Ids{5, 1, 0}));
+  EXPECT_EQ(tiny.tokenizer->encode(">>xx<< b"), (Ids{6, 2, 4, 0}));
+  EXPECT_EQ(tiny.tokenizer->encode(">>yy<< b"), (Ids{1, 2, 4, 0}));
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{5, 4, 5}), "ab a");
+  EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{5, 4, 5}), "▁a b ▁a");
+  EXPECT_EQ(Tokenizer::write_ids(Ids{5, 4, 5}), "5 4 5");
+  EXPECT_EQ(tiny.tokenizer->encode_pieces("▁a b <pad> z"), (Ids{5, 4, 7, 1, 0}));
+}
+
+// A vocabulary that both sides share holds pieces that only the target's model knows.
+TEST(Tokenizer, WhatTheModelDoesNotKnowMayBeInTheVocabulary) {
+  auto pieces = tiny_pieces();
+  pieces[6] = "zz";
+  const Tiny tiny([&](ModelBuilder& model) {
+    for (const char* name : {"source.pieces", "target.pieces"}) model.replace_file(name, pieces_table(pieces));
+  });
+  EXPECT_EQ(tiny.tokenizer->encode("azz"), (Ids{5, 6, 0}));   // ▁a and what SentencePiece leaves together
+  EXPECT_EQ(tiny.tokenizer->encode("azzz"), (Ids{5, 1, 0}));  // no piece
+}
+
+TEST(Tokenizer, PiecesOfTheModelThatTheVocabularyLacks) {
+  auto pieces = tiny_pieces();
+  pieces[5] = "elsewhere";
+  const Tiny tiny([&](ModelBuilder& model) { model.replace_file("source.pieces", pieces_table(pieces)); });
+  EXPECT_EQ(tiny.tokenizer->encode("ab"), (Ids{1, 4, 0}));
+}
+
+TEST(Tokenizer, ALineIsALineWhateverThePieces) {
+  auto pieces = tiny_pieces();
+  pieces[3] = "x\ny\r\nz";
+  pieces[4] = "\n";
+  const Tiny tiny([&](ModelBuilder& model) { model.replace_file("target.pieces", pieces_table(pieces)); });
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{3, 5, 4}), "x y  z a ");
+  EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{3, 4}), "x y  z  ");
+}
+
+TEST(Tokenizer, IdsWithoutAPiece) {
+  const Tiny tiny([](ModelBuilder& model) {
+    std::string table = pieces_table({"</s>", "<unk>", "▁", "a", "b", "▁a"});
+    append_number(table, 0xFFFFFFFFu);
+    append_number(table, 0xFFFFFFFFu);
+    for (const char* name : {"source.pieces", "target.pieces"}) model.replace_file(name, table);
+  });
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{5, 6, 4, 7}), "ab");
+  EXPECT_EQ(tiny.tokenizer->encode("ab"), (Ids{5, 4, 0}));
+  EXPECT_EQ(tiny.tokenizer->encode(">>xx<<"), (Ids{1, 0}));
+}
+
+TEST(Tokenizer, OfEqualPiecesTheFirst) {
+  auto pieces = tiny_pieces();
+  pieces[7] = "b";
+  const Tiny tiny([&](ModelBuilder& model) {
+    for (const char* name : {"source.pieces", "target.pieces"}) model.replace_file(name, pieces_table(pieces));
+  });
+  EXPECT_EQ(tiny.tokenizer->encode_pieces("b"), (Ids{4, 0}));
+  EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{4, 7}), "b b");
+}
+
+}  // namespace
+}  // namespace xlate::test

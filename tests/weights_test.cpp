@@ -1,0 +1,187 @@
+// A model file's tensors as they come to a backend: every stored type, tied tensors, int8 and its scales.
+#include "models/weights.h"
+
+#include <gtest/gtest.h>
+
+#include "model_builder.h"
+
+namespace xlate::test {
+namespace {
+
+using nlohmann::json;
+
+// The slow reference of all 65536 bit patterns.
+void expect_expanded(DType type, double (*value_of)(std::uint16_t)) {
+  std::vector<std::uint16_t> bits(65536);
+  for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<std::uint16_t>(i);
+  const StoredTensor stored{type, 256, 256, reinterpret_cast<const std::byte*>(bits.data()), nullptr};
+  std::vector<float> found(bits.size());
+  expand(stored, 0, 65536, found.data());
+  for (std::size_t i = 0; i < bits.size(); ++i) {
+    const auto expected = static_cast<float>(value_of(bits[i]));
+    if (std::isnan(expected)) {
+      ASSERT_TRUE(std::isnan(found[i])) << i;
+    } else {
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(found[i]), std::bit_cast<std::uint32_t>(expected)) << "pattern " << i;
+    }
+  }
+  float part[7];
+  expand(stored, 15'000, 7, part);
+  for (std::size_t i = 0; i < 7; ++i) EXPECT_EQ(part[i], found[15'000 + i]);
+}
+
+TEST(Expand, Float16) { expect_expanded(DType::kFloat16, half_value); }
+
+TEST(Expand, BFloat16) { expect_expanded(DType::kBFloat16, bfloat16_value); }
+
+TEST(Expand, Float32) {
+  const std::vector<float> values{1, -2, 0x1p-140f, 4};
+  float found[2];
+  expand({DType::kFloat32, 2, 2, reinterpret_cast<const std::byte*>(values.data()), nullptr}, 1, 2, found);
+  EXPECT_EQ(found[0], -2);
+  EXPECT_EQ(found[1], 0x1p-140f);
+}
+
+TEST(Expand, Int8FromAnyPlaceInARow) {
+  Random random(3);
+  const std::int64_t rows = 5, columns = 7;
+  std::vector<std::int8_t> values(35);
+  std::vector<float> scales(5);
+  for (auto& value : values) value = static_cast<std::int8_t>(whole(random, -128, 127));
+  for (float& scale : scales) scale = uniform(random, 0, 2);
+  const StoredTensor stored{DType::kInt8, rows, columns, reinterpret_cast<const std::byte*>(values.data()), scales.data()};
+  for (std::int64_t first = 0; first < 35; ++first) {
+    for (std::int64_t count = 0; first + count <= 35; ++count) {
+      std::vector<float> found(static_cast<std::size_t>(count) + 1, 99);
+      expand(stored, first, count, found.data());
+      for (std::int64_t i = 0; i < count; ++i) {
+        const auto at = static_cast<std::size_t>(first + i);
+        ASSERT_EQ(found[static_cast<std::size_t>(i)], static_cast<float>(values[at]) * scales[at / 7]);
+      }
+      ASSERT_EQ(found.back(), 99);
+    }
+  }
+}
+
+// A tensor of a file on a backend, as the host sees it.
+Matrix loaded(Lab& lab, const Tensor& tensor) { return lab.get(tensor); }
+
+Matrix stored_values(const StoredTensor& stored) {
+  std::vector<float> values(static_cast<std::size_t>(stored.rows * stored.columns));
+  expand(stored, 0, stored.rows * stored.columns, values.data());
+  Matrix matrix(stored.rows, stored.columns);
+  std::copy(values.begin(), values.end(), matrix.values.begin());
+  return matrix;
+}
+
+class WeightsTest : public testing::TestWithParam<BackendUnderTest> {
+ protected:
+  Lab lab{GetParam()};
+
+  // Loads two matrices [rows, 4] and their biases, and expects each to be what the file says, or the file to be refused.
+  void expect_own_values(const ModelBuilder& model, const char* first, const char* second) {
+    const AlignedBytes bytes = model.bytes();
+    try {
+      const ModelFile file("tiny.bin", bytes.span());
+      Weights weights(file, *lab, lab.queue());
+      for (const std::string name : {first, second}) {
+        const json& shape = [&]() -> const json& {
+          for (const json& entry : model.header["tensors"]) {
+            if (entry["name"] == name + ".weight") return entry["shape"];
+          }
+          throw std::logic_error(name);
+        }();
+        const std::int64_t rows = shape[0], columns = shape[1];
+        const Linear linear = weights.linear(name, rows, columns);
+        ASSERT_EQ(linear.bias.columns, rows) << name;
+        ASSERT_EQ(linear.weight.rows, rows) << name;
+        ASSERT_EQ(linear.weight.columns, columns) << name;
+        EXPECT_EQ(loaded(lab, linear.bias).values, stored_values(file.vector(name + ".bias", rows)).values) << name;
+        if (lab.type() == DType::kFloat32) {
+          EXPECT_EQ(loaded(lab, linear.weight).values, stored_values(file.matrix(name + ".weight", rows, columns)).values) << name;
+        }
+      }
+    } catch (const Error& error) {
+      EXPECT_NE(std::string_view(error.what()).find("tiny.bin"), std::string_view::npos) << error.what();
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(, WeightsTest, testing::ValuesIn(backends()), backend_name);
+
+TEST_P(WeightsTest, EveryTypeIsLoaded) {
+  for (const DType type : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt8}) {
+    expect_own_values(tiny_model(type, type == DType::kInt8 ? DType::kBFloat16 : type), "encoder.0.self.qkv", "decoder.1.feed_forward.down");
+  }
+}
+
+TEST_P(WeightsTest, TiedTensorsAreLoadedOnce) {
+  ModelBuilder model = tiny_model();
+  model.tensor("decoder.embedding.weight")["offset"] = model.tensor("encoder.embedding.weight")["offset"];
+  const AlignedBytes bytes = model.bytes();
+  const ModelFile file("tiny.bin", bytes.span());
+  Weights weights(file, *lab, lab.queue());
+  const Tensor first = weights.matrix("encoder.embedding.weight", 8, 4);
+  const std::int64_t size = weights.bytes();
+  EXPECT_EQ(weights.matrix("decoder.embedding.weight", 8, 4).data, first.data);
+  EXPECT_EQ(weights.bytes(), size);
+  weights.matrix("decoder.projection.weight", 8, 4);
+  EXPECT_EQ(weights.bytes(), 2 * size);
+}
+
+// Entries that share an offset and nothing else are not tied.
+TEST_P(WeightsTest, VectorsOfTwoSizesInOnePlace) {
+  ModelBuilder model = tiny_model();
+  model.tensor("encoder.0.self.out.bias")["offset"] = model.tensor("encoder.0.self.qkv.bias")["offset"];
+  expect_own_values(model, "encoder.0.self.out", "encoder.0.self.qkv");
+}
+
+TEST_P(WeightsTest, MatricesOfTwoWidthsInOnePlace) {
+  ModelBuilder model = tiny_model();
+  model.tensor("decoder.0.feed_forward.down.weight")["offset"] = model.tensor("encoder.0.self.out.weight")["offset"];
+  expect_own_values(model, "encoder.0.self.out", "decoder.0.feed_forward.down");
+}
+
+TEST_P(WeightsTest, VectorsOfTwoTypesInOnePlace) {
+  ModelBuilder model = tiny_model();
+  auto& entry = model.tensor("encoder.0.feed_forward.down.bias");
+  entry["offset"] = model.tensor("encoder.0.self.out.bias")["offset"];
+  entry["dtype"] = "float16";
+  entry["bytes"] = 8;
+  expect_own_values(model, "encoder.0.self.out", "encoder.0.feed_forward.down");
+}
+
+// The same int8 numbers under two scales: what a converter that stores equal bytes once makes of W and 2·W.
+TEST_P(WeightsTest, Int8MatricesThatShareNumbersButNotScales) {
+  ModelBuilder model = tiny_model(DType::kInt8);
+  model.tensor("decoder.0.self.out.weight")["offset"] = model.tensor("encoder.0.self.out.weight")["offset"];
+  expect_own_values(model, "encoder.0.self.out", "decoder.0.self.out");
+}
+
+TEST(Weights, WrongScalesAreTold) {
+  const auto backend = make_backend({.threads = 1});
+  const auto queue = backend->make_queue();
+  const std::string name = "encoder.0.self.out.weight";
+  const auto expect = [&](const std::function<void(ModelBuilder&)>& edit, std::initializer_list<std::string_view> texts) {
+    ModelBuilder model = tiny_model(DType::kInt8);
+    edit(model);
+    const AlignedBytes bytes = model.bytes();
+    expect_error([&] {
+      const ModelFile file("tiny.bin", bytes.span());
+      Weights(file, *backend, *queue).linear("encoder.0.self.out", 4, 4);
+    }, texts);
+  };
+  expect([&](ModelBuilder& model) { model.remove("tensors", name + ".scale"); }, {"tiny.bin", "'" + name + ".scale'", "missing", "[4]"});
+  expect([&](ModelBuilder& model) { model.tensor(name + ".scale")["shape"] = {2, 2}; }, {"tiny.bin", "'" + name + ".scale'", "[2, 2]", "[4]"});
+  expect([&](ModelBuilder& model) {
+    model.tensor(name + ".scale")["dtype"] = "float16";
+    model.tensor(name + ".scale")["bytes"] = 8;
+  }, {"tiny.bin", name + ".scale'", "float16", "expected float32"});
+  expect([&](ModelBuilder& model) {
+    auto& entry = model.tensor("encoder.0.self.out.bias");
+    entry["dtype"] = "int8";
+    entry["bytes"] = 4;
+  }, {"tiny.bin", "'encoder.0.self.out.bias'", "int8"});
+}
+
+}  // namespace
+}  // namespace xlate::test
