@@ -62,7 +62,8 @@ struct SearchRecord {
   }
 };
 
-/// The rows of one step: group g of K rows is slot slots[g], none where that is negative; a group whose slot is done is computed in vain.
+/// The rows of one step: group g of K rows is slot slots[g], none where that is negative; a group whose slot is done is
+/// computed in vain or not at all, and leaves its slot as it is.
 struct StepRows {
   const std::int32_t* slots = nullptr;  // [G], device
   std::int64_t groups = 0;              // G

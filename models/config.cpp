@@ -63,9 +63,7 @@ class Section {
     if (at(key) != text) wrong(key, fmt::format("'{}'", text), at(key));
   }
   [[noreturn]] void wrong(const char* key, const std::string& expected, const json& found) const {
-    std::string text = found.dump(-1, ' ', true, json::error_handler_t::replace);
-    if (text.size() > 60) text = text.substr(0, 60) + "…";
-    fail("{}: '{}.{}' is {}, expected {}", file_, name_, key, text, expected);
+    fail("{}: '{}.{}' is {}, expected {}", file_, name_, key, brief(found), expected);
   }
 
  private:
@@ -129,12 +127,17 @@ GenerationDefaults read_generation(const Section& section, const TransformerConf
 
 }  // namespace
 
+std::string brief(const json& value) {
+  if (value.is_structured()) return value.is_array() ? "an array" : "an object";
+  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  return text.size() > 60 ? text.substr(0, 60) + "…" : text;
+}
+
 ModelDescription describe(const json& header, const std::string& file) {
   if (!header.is_object()) fail("{}: header is not a JSON object", file);
   const auto architecture = header.find("architecture");
   if (architecture == header.end() || *architecture != "transformer") {
-    fail("{}: 'architecture' is {}, expected \"transformer\"", file,
-         architecture == header.end() ? "missing" : architecture->dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 60));
+    fail("{}: 'architecture' is {}, expected \"transformer\"", file, architecture == header.end() ? "missing" : brief(*architecture));
   }
   ModelDescription description;
   description.architecture = "transformer";

@@ -55,4 +55,7 @@ struct ModelDescription {
 /// Throws Error naming the key, what was expected and what was found.
 ModelDescription describe(const nlohmann::json& header, const std::string& file);
 
+/// A value of the header for a message: short, whatever it is. Arrays and objects are named only: they may be nested without end.
+std::string brief(const nlohmann::json& value);
+
 }  // namespace xlate

@@ -52,7 +52,7 @@ DType dtype_of(const json& entry, const std::string& file, const std::string& na
     if (found != entry.end() && *found == name_of(type)) return type;
   }
   fail("{}: tensor '{}' has dtype {}, expected float32, float16, bfloat16 or int8", file, name,
-       found == entry.end() ? "missing" : found->dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 40));
+       found == entry.end() ? "missing" : brief(*found));
 }
 
 // What the bytes before the header say, checked: the header's bytes are returned.
@@ -147,7 +147,7 @@ void ModelFile::read_tensor(const json& entry) {
   }
   for (const json& size : *shape) {
     if (!size.is_number_unsigned() || size.get<std::uint64_t>() > (std::uint64_t{1} << 31)) {
-      fail("{}: tensor '{}' has shape {}", name_, name, shape->dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 60));
+      fail("{}: tensor '{}' has {} in its shape, expected whole numbers", name_, name, brief(size));
     }
     tensor.shape.push_back(size.get<std::int64_t>());
   }

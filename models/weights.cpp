@@ -62,8 +62,8 @@ Tensor Weights::matrix(const std::string& name, std::int64_t rows, std::int64_t 
 Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) { return load(file_.vector(name, size), type); }
 
 Tensor Weights::load(const StoredTensor& stored, DType type) {
-  const auto key = std::make_pair(stored.data, type);
-  if (const auto found = loaded_.find(key); found != loaded_.end() && found->second.rows == stored.rows) return found->second;
+  const Key key{stored.data, stored.dtype, stored.rows, stored.columns, stored.scale, type};
+  if (const auto found = loaded_.find(key); found != loaded_.end()) return found->second;
   const std::int64_t elements = stored.rows * stored.columns, multiple = stored.rows > 1 ? backend_.row_multiple() : 1;
   const std::int64_t rows = (stored.rows + multiple - 1) / multiple * multiple;
   const std::size_t bytes = static_cast<std::size_t>(rows * stored.columns) * size_of(type), filled = static_cast<std::size_t>(elements) * size_of(type);

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -37,7 +38,9 @@ class Weights {
   Backend& backend_;
   Queue& queue_;
   std::vector<Buffer> buffers_;
-  std::map<std::pair<const std::byte*, DType>, Tensor> loaded_;  // by place in the file
+  /// Place in the file, stored type, rows, columns, place of the scales, type on the device.
+  using Key = std::tuple<const std::byte*, DType, std::int64_t, std::int64_t, const float*, DType>;
+  std::map<Key, Tensor> loaded_;
   std::int64_t bytes_ = 0;
 };
 

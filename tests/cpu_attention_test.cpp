@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate::test {
 namespace {
@@ -118,7 +118,7 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
       const Ints lengths{0, 1, 15, 16, 17, 33}, groups{5, 0, 3, 2, 4};  // slot 1 takes no part
       std::vector<std::uint8_t> ancestors(static_cast<std::size_t>(slots * longest * beams));
       for (auto& ancestor : ancestors) ancestor = static_cast<std::uint8_t>(whole(random, 0, static_cast<int>(beams) - 1));
-      const SearchState state{.length = lab.put(lengths), .ancestor = lab.put(ancestors), .slots = slots, .beams = beams, .longest = longest};
+      const SearchState state{.length = lab.put(lengths), .done = lab.put(Ints(static_cast<std::size_t>(slots), 0)), .ancestor = lab.put(ancestors), .slots = slots, .beams = beams, .longest = longest};
       const std::int64_t rows = static_cast<std::int64_t>(groups.size()) * beams;
       const Matrix qkv = random_matrix(random, rows, 3 * width, lab.type());
       const Tensor out = lab.room(rows, width, lab.type(), 4);

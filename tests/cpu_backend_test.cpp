@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate::test {
 namespace {
@@ -97,7 +97,7 @@ TEST_P(BackendTest, EmbedStep) {
     Ints tokens;
     for (std::int64_t i = 0; i < slots * beams; ++i) tokens.push_back(whole(random, 0, 29));
     const Ints lengths{0, 7, 3, 1, 2}, groups{4, 1, 2};
-    const SearchState state{.token = lab.put(tokens), .length = lab.put(lengths), .slots = slots, .beams = beams, .longest = 8};
+    const SearchState state{.token = lab.put(tokens), .length = lab.put(lengths), .done = lab.put(Ints(static_cast<std::size_t>(slots), 0)), .slots = slots, .beams = beams, .longest = 8};
     const Tensor out = lab.room(3 * beams, width, lab.type(), 2);
     lab->embed_step(lab.queue(), embedding, state, {lab.put(groups), 3, beams}, out);
     Matrix expected(out.rows, width);

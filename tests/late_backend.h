@@ -1,7 +1,7 @@
 // A backend that answers like a GPU: what was asked for has been done, but the host is a few steps ahead when it looks.
 #pragma once
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate::test {
 

@@ -15,7 +15,7 @@
 #endif
 #include <xxhash.h>
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate::test {
 

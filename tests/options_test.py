@@ -463,7 +463,7 @@ class Help(Case):
 
 class NotThere(Case):
     """Options of later stages are refused, never accepted and ignored."""
-    OPTIONS = [('--gpu-memory', '0.9'), ('--min-length', '3'), ('--repetition-penalty', '1.2'), ('--no-repeat-ngram', '3'), ('--suppress-unk', None), ('--sample', None), ('--top-k', '5'), ('--top-p', '0.9'),
+    OPTIONS = [('--min-length', '3'), ('--repetition-penalty', '1.2'), ('--no-repeat-ngram', '3'), ('--suppress-unk', None), ('--sample', None), ('--top-k', '5'), ('--top-p', '0.9'),
                ('--temperature', '1'), ('--seed', '1'), ('--beam-groups', '2'), ('--diversity', '0.5'), ('--target-prefix', 'prefix.txt'), ('--source-lang', 'en'), ('--target-lang', 'de'), ('--alignments', None),
                ('--score-pairs', None), ('--token-scores', None), ('--resume', None), ('--max-new-tokens', '5'), ('--stop', 'x')]
 
@@ -492,6 +492,14 @@ class NotThere(Case):
 
 class Mistakes(Case):
     INTEGERS = ('-b', '--beam-size', '--max-length', '--max-source-length', '--n-best', '--batch-tokens', '--window', '--threads')
+
+    def test_gpu_memory_is_a_share_or_a_size(self):
+        for value in ('0.9', '1', '8GiB', '512MiB', '1.5GiB'):
+            with self.subTest(value):
+                self.ok(*GREEDY, '--gpu-memory', value, input='Yes.\n', lines=1)
+        for value in ('0', '1.1', '-1', '8', '8GB', 'GiB', 'all', '', '0GiB', 'nan'):
+            with self.subTest(value):
+                self.usage_error('--gpu-memory', value, names='--gpu-memory')
 
     def test_no_model_is_a_usage_error_naming_the_option(self):
         self.usage_error(model=None, names='--model')

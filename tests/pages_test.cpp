@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate {
 namespace {

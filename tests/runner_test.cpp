@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
-#include "late_backend.h"
-#include "search_reference.h"
-#include "table_model.h"
+#include "tests/late_backend.h"
+#include "tests/search_reference.h"
+#include "tests/table_model.h"
 
 namespace xlate::test {
 namespace {

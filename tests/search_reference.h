@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 
-#include "table_model.h"
+#include "tests/table_model.h"
 
 namespace xlate::test {
 

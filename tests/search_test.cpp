@@ -1,8 +1,8 @@
 // The rules of docs/search.md on a table model: each by hand, then against a second implementation, then exhaustively.
 #include <gtest/gtest.h>
 
-#include "search_reference.h"
-#include "table_model.h"
+#include "tests/search_reference.h"
+#include "tests/table_model.h"
 
 namespace xlate::test {
 namespace {

@@ -1,14 +1,17 @@
 // What the tests of several modules share: the backends to test, random numbers, and memory of a backend with guard bytes.
-// The backend is reached through allocate, upload and read_later alone, so that the same cases run on a GPU.
+// The backend is reached through allocate, upload and read_later alone, so that the same cases run on a GPU. Tests on one are named
+// cuda_…, and skip themselves where it cannot be opened.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -19,24 +22,66 @@
 
 namespace xlate::test {
 
-/// A backend to test: its name in the tests' names, and how to make one.
+/// The folder of the sources, and that of the models made from tests/data: where they were built, or where the environment says.
+inline std::string source_folder() {
+  const char* folder = std::getenv("XLATE_SOURCE_DIR");
+  return folder ? folder : XLATE_SOURCE_DIR;
+}
+inline std::string models_folder() {
+  const char* folder = std::getenv("XLATE_TEST_MODELS");
+  return folder ? folder : XLATE_TEST_MODELS;
+}
+
+/// A backend to test: its name in the tests' names, how to make one, and the type that it computes in.
 struct BackendUnderTest {
   std::string name;
   std::function<std::unique_ptr<Backend>()> make;
+  DType type = DType::kFloat32;
+  bool cuda = false;
+
+  /// Why it cannot be opened here; empty where it can.
+  std::string missing() const {
+    if (!cuda) return {};
+    static std::map<std::string, std::string> known;
+    const auto [entry, is_new] = known.try_emplace(name);
+    if (is_new) {
+      try {
+        make();
+      } catch (const Error& error) {
+        entry->second = error.what();
+      }
+    }
+    return entry->second;
+  }
 };
 
 inline void PrintTo(const BackendUnderTest& backend, std::ostream* out) { *out << backend.name; }
 
-/// Every backend that this machine can run, in each way that makes a difference to its results.
+/// Every backend of this build, in each way that makes a difference to its results. Opens none.
 inline std::vector<BackendUnderTest> backends() {
   std::vector<BackendUnderTest> list;
   for (const int threads : {1, 2, 3}) {
     list.push_back({fmt::format("cpu{}", threads), [threads] { return make_backend({.threads = threads}); }});
   }
+  if (!has_cuda()) return list;
+  const auto cuda = [&](const char* name, Precision precision, DType type) {
+    list.push_back({name, [precision] { return make_backend({.cuda = true, .precision = precision}); }, type, true});
+  };
+  cuda("cuda_fp32", Precision::kFloat32, DType::kFloat32);
+  cuda("cuda_fp16", Precision::kFloat16, DType::kFloat16);
+  cuda("cuda_bf16", Precision::kBFloat16, DType::kBFloat16);
   return list;
 }
 
 inline std::string backend_name(const testing::TestParamInfo<BackendUnderTest>& info) { return info.param.name; }
+
+/// What the suites that run on each backend derive from. Members may hold a Lab: it opens nothing until it is used.
+class OnBackend : public testing::TestWithParam<BackendUnderTest> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = GetParam().missing(); !why.empty()) GTEST_SKIP() << why;
+  }
+};
 
 using Random = std::mt19937;
 
@@ -63,6 +108,9 @@ inline double rounded(DType type, double x) {
   return std::ldexp(std::nearbyint(std::ldexp(x, -exponent)), exponent);
 }
 
+/// The most that rounding x to the type moves it; no result here is subnormal but float16's.
+inline double rounding(DType type, double x) { return std::max(unit_roundoff(type) * std::fabs(x), type == DType::kFloat16 ? 0x1p-25 : 0.0); }
+
 /// IEEE half and bfloat16, by their definition.
 inline double half_value(std::uint16_t bits) {
   const int sign = bits >> 15, exponent = bits >> 10 & 31, fraction = bits & 1023;
@@ -85,6 +133,20 @@ inline std::uint16_t half_bits(double x) {
 }
 inline std::uint16_t bfloat16_bits(double x) {
   return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(x)) >> 16);
+}
+
+/// A number that the type holds exactly, as its bytes, and back.
+inline void encode(double value, DType type, std::byte* out) {
+  const float single = static_cast<float>(value);
+  const std::uint16_t bits = type == DType::kFloat16 ? half_bits(value) : bfloat16_bits(value);
+  std::memcpy(out, type == DType::kFloat32 ? static_cast<const void*>(&single) : &bits, size_of(type));
+}
+inline double decode(const std::byte* in, DType type) {
+  float single = 0;
+  std::uint16_t bits = 0;
+  if (type == DType::kFloat32) return std::memcpy(&single, in, 4), single;
+  std::memcpy(&bits, in, 2);
+  return type == DType::kFloat16 ? half_value(bits) : bfloat16_value(bits);
 }
 
 /// A matrix of the host, in double: what the naive references compute with.
@@ -111,14 +173,14 @@ class Lab {
  public:
   static constexpr std::size_t kGuard = 256;
 
-  explicit Lab(const BackendUnderTest& test) : backend_(test.make()), queue_(backend_->make_queue()) {}
+  explicit Lab(const BackendUnderTest& test) : test_(test) {}
   ~Lab() { expect_guards(); }
   Lab(const Lab&) = delete;
 
-  Backend& operator*() { return *backend_; }
-  Backend* operator->() { return backend_.get(); }
-  Queue& queue() { return *queue_; }
-  DType type() const { return backend_->compute_type(); }
+  Backend& operator*() { return open(), *backend_; }
+  Backend* operator->() { return open(), backend_.get(); }
+  Queue& queue() { return open(), *queue_; }
+  DType type() const { return test_.type; }
 
   /// An output: rows lie `gap` elements apart.
   Tensor room(std::int64_t rows, std::int64_t columns, DType type, std::int64_t gap = 0) {
@@ -129,21 +191,34 @@ class Lab {
   }
   Tensor put(const Matrix& matrix, DType type, std::int64_t gap = 0) {
     const Tensor tensor = room(matrix.rows, matrix.columns, type, gap);
-    write(matrix, tensor);
+    write(matrix, tensor, queue());
+    wait(tensor.data);
     return tensor;
   }
-  void write(const Matrix& matrix, const Tensor& tensor) {
-    for (std::int64_t row = 0; row < matrix.rows; ++row) {
-      std::vector<std::byte> bytes(static_cast<std::size_t>(matrix.columns) * size_of(tensor.dtype));
-      for (std::int64_t column = 0; column < matrix.columns; ++column) encode(matrix(row, column), tensor.dtype, bytes.data() + column * size_of(tensor.dtype));
-      backend_->upload(*queue_, bytes, tensor.row_range(row, 1).data);
+  /// A weight as models allocate them: zero rows follow up to a multiple of the backend's row_multiple().
+  Tensor put_weight(const Matrix& matrix) {
+    const std::int64_t multiple = (**this).row_multiple();
+    Matrix padded = matrix;
+    padded.rows = (matrix.rows + multiple - 1) / multiple * multiple;
+    padded.values.resize(static_cast<std::size_t>(padded.rows * padded.columns));
+    return put(padded, type()).row_range(0, matrix.rows);
+  }
+  void write(const Matrix& matrix, const Tensor& tensor, Queue& queue) {
+    const std::int64_t size = static_cast<std::int64_t>(size_of(tensor.dtype));
+    std::vector<std::byte> bytes(static_cast<std::size_t>(matrix.rows * matrix.columns * size));
+    for (std::size_t i = 0; i < matrix.values.size(); ++i) encode(matrix.values[i], tensor.dtype, bytes.data() + i * size_of(tensor.dtype));
+    const bool in_one_piece = tensor.stride == tensor.columns;
+    const std::int64_t pieces = in_one_piece ? 1 : matrix.rows, piece = in_one_piece ? std::ssize(bytes) : matrix.columns * size;
+    for (std::int64_t i = 0; i < pieces; ++i) {
+      (**this).upload(queue, std::span(bytes).subspan(static_cast<std::size_t>(i * piece), static_cast<std::size_t>(piece)), static_cast<char*>(tensor.data) + i * tensor.stride * size);
     }
   }
   Matrix get(const Tensor& tensor) {
     Matrix matrix(tensor.rows, tensor.columns);
+    const std::int64_t size = static_cast<std::int64_t>(size_of(tensor.dtype));
+    const auto bytes = array<std::byte>(tensor.data, ((tensor.rows - 1) * tensor.stride + tensor.columns) * size);
     for (std::int64_t row = 0; row < tensor.rows; ++row) {
-      const auto bytes = array<std::byte>(tensor.row_range(row, 1).data, tensor.columns * static_cast<std::int64_t>(size_of(tensor.dtype)));
-      for (std::int64_t column = 0; column < tensor.columns; ++column) matrix(row, column) = decode(bytes.data() + column * size_of(tensor.dtype), tensor.dtype);
+      for (std::int64_t column = 0; column < tensor.columns; ++column) matrix(row, column) = decode(bytes.data() + (row * tensor.stride + column) * size, tensor.dtype);
     }
     return matrix;
   }
@@ -152,14 +227,19 @@ class Lab {
   T* put(const std::vector<T>& values) {
     const std::size_t bytes = values.size() * sizeof(T);
     char* data = guarded(bytes, bytes, bytes);
-    backend_->upload(*queue_, std::as_bytes(std::span(values)), data);
+    (**this).upload(queue(), std::as_bytes(std::span(values)), data);
+    wait(data);
     return reinterpret_cast<T*>(data);
   }
   template <class T>
   std::vector<T> array(const void* device, std::int64_t count) {
+    return array<T>(device, count, queue());
+  }
+  template <class T>
+  std::vector<T> array(const void* device, std::int64_t count, Queue& queue) {
     std::vector<T> values(static_cast<std::size_t>(count));
-    const auto ticket = backend_->read_later(*queue_, {static_cast<const std::byte*>(device), values.size() * sizeof(T)});
-    std::memcpy(values.data(), ticket->wait().data(), values.size() * sizeof(T));
+    const auto ticket = (**this).read_later(queue, {static_cast<const std::byte*>(device), values.size() * sizeof(T)});
+    if (count > 0) std::memcpy(values.data(), ticket->wait().data(), values.size() * sizeof(T));
     return values;
   }
 
@@ -189,25 +269,23 @@ class Lab {
     std::size_t used, row, stride;  // bytes between the guards, of a row, from row to row
   };
 
+  void open() {
+    if (backend_) return;
+    backend_ = test_.make();
+    queue_ = backend_->make_queue();
+    EXPECT_EQ(backend_->compute_type(), test_.type);
+  }
+  // What was uploaded is there: another queue may use it.
+  void wait(const void* device) { array<std::byte>(device, 1); }
   char* guarded(std::size_t bytes, std::size_t row, std::size_t stride) {
-    blocks_.push_back({backend_->allocate(bytes + 2 * kGuard), bytes, row, std::max<std::size_t>(stride, 1)});
+    blocks_.push_back({(**this).allocate(bytes + 2 * kGuard), bytes, row, std::max<std::size_t>(stride, 1)});
     const std::vector<std::byte> fill(bytes + 2 * kGuard, std::byte{0xFF});
     backend_->upload(*queue_, fill, blocks_.back().buffer.data());
+    wait(blocks_.back().buffer.data());
     return blocks_.back().buffer.as<char>() + kGuard;
   }
-  static void encode(double value, DType type, std::byte* out) {
-    const float single = static_cast<float>(value);
-    const std::uint16_t bits = type == DType::kFloat16 ? half_bits(value) : bfloat16_bits(value);
-    std::memcpy(out, type == DType::kFloat32 ? static_cast<const void*>(&single) : &bits, size_of(type));
-  }
-  static double decode(const std::byte* in, DType type) {
-    float single = 0;
-    std::uint16_t bits = 0;
-    if (type == DType::kFloat32) return std::memcpy(&single, in, 4), single;
-    std::memcpy(&bits, in, 2);
-    return type == DType::kFloat16 ? half_value(bits) : bfloat16_value(bits);
-  }
 
+  BackendUnderTest test_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Queue> queue_;
   std::vector<Block> blocks_;

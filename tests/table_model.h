@@ -7,7 +7,7 @@
 
 #include "engine/search.h"
 #include "engine/sequence_model.h"
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate::test {
 

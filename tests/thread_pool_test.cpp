@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate::cpu {
 namespace {

@@ -6,7 +6,7 @@
 #include <fstream>
 #include <optional>
 
-#include "model_builder.h"
+#include "tests/model_builder.h"
 #include "models/load.h"
 
 namespace xlate::test {

@@ -8,7 +8,7 @@
 #include <sstream>
 
 #include "engine/runner.h"
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate::test {
 namespace {

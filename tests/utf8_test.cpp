@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace xlate {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "model_builder.h"
+#include "tests/model_builder.h"
 
 namespace xlate::test {
 namespace {

@@ -114,7 +114,10 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
 
 std::string Tokenizer::decode_pieces(std::span<const std::int32_t> ids) const {
   std::string text;
-  for (const std::int32_t id : ids) (text += text.empty() ? "" : " ") += target_.piece_of(id);
+  for (const std::int32_t id : ids) {
+    if (!text.empty()) text.push_back(' ');
+    text.append(target_.piece_of(id));
+  }
   keep_on_one_line(text);
   return text;
 }

@@ -63,7 +63,9 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PagedCache& cache, const 
   const std::int64_t width = out.columns, beams = rows.beams;
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
-    const std::int64_t slot = rows.slots[group], length = state.length[slot];
+    const std::int64_t slot = rows.slots[group];
+    if (slot < 0 || state.done[slot]) return;  // its pages may be another's by now
+    const std::int64_t length = state.length[slot];
     for (std::int64_t beam = 0; beam < beams; ++beam) {
       const float* row = qkv.as<float>() + (group * beams + beam) * qkv.stride;
       std::copy_n(row + width, 2 * width, cached_row(cache, slot, length, beam));
@@ -85,7 +87,9 @@ void CpuBackend::attend_cross(Queue&, Tensor query, const PagedCache& cache, con
                               int heads, Tensor out) {
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
-    const std::int64_t slot = rows.slots[group], length = source_lengths[slot];
+    const std::int64_t slot = rows.slots[group];
+    if (slot < 0) return;
+    const std::int64_t length = source_lengths[slot];
     for (std::int64_t beam = 0; beam < rows.beams; ++beam) {
       scratch.rows.resize(static_cast<std::size_t>(length));
       for (std::int64_t t = 0; t < length; ++t) scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, 0);

@@ -33,6 +33,7 @@ void CpuBackend::embed(Queue&, const Embedding& embedding, const std::int32_t* i
 void CpuBackend::embed_step(Queue&, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) {
   each_row(pool_, out.rows, [&](std::int64_t row) {
     const std::int32_t slot = rows.slots[row / rows.beams];
+    if (slot < 0 || state.done[slot]) return;
     embed_one(embedding, state.token[slot * rows.beams + row % rows.beams], state.length[slot], out.as<float>() + row * out.stride);
   });
 }

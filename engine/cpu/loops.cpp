@@ -191,6 +191,7 @@ XLATE_CLONES MaxSum sum_logits(float* logits, const float* bias, std::int64_t n)
     for (std::int64_t i = 0; i < n; ++i) logits[i] += bias[i];
   }
   const float max = largest(logits, n);
+  if (max == -std::numeric_limits<float>::infinity()) return {max, 0};  // nothing may be chosen here
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t i = 0; i < n; ++i) sum += fast_exp(logits[i] - max);

@@ -138,7 +138,7 @@ void CpuBackend::search_step(Queue&, Tensor hidden, const Projection& projection
   const int count = static_cast<int>(rows.beams == 1 ? 1 : 2 * rows.beams);
   const std::int64_t parts = find_best(hidden, projection, rules, count);
   pool_.run(rows.groups, [&](std::int64_t group, int) {
-    if (state.done[rows.slots[group]]) return;
+    if (rows.slots[group] < 0 || state.done[rows.slots[group]]) return;
     Slot slot(rules, state, rows.slots[group]);
     slot.advance(candidates_of(slot, group, rows.beams, parts, count));
   });

@@ -228,7 +228,7 @@ void CudaBackend::repeat(Queue& queue, std::int64_t bucket, const std::function<
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), ids, positions, data_of<T>(out), out.rows, out.columns, embedding.scale},
+    xlate::cuda::embed<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), ids, positions, data_of<T>(out), out.rows, out.columns, embedding.table.stride, embedding.positions.stride, out.stride, embedding.scale},
                           stream_of(queue));
   });
 }
@@ -236,7 +236,7 @@ void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int
 void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed_step<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), nullptr, nullptr, data_of<T>(out), out.rows, out.columns, embedding.scale},
+    xlate::cuda::embed_step<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), nullptr, nullptr, data_of<T>(out), out.rows, out.columns, embedding.table.stride, embedding.positions.stride, out.stride, embedding.scale},
                                state, rows, stream_of(queue));
   });
 }

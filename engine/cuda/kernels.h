@@ -20,7 +20,7 @@ struct EmbedArgs {
   const std::int32_t* ids;     // [N]
   const std::int32_t* places;  // [N]
   T* out;                      // [N, D]
-  std::int64_t rows, width;
+  std::int64_t rows, width, table_stride, positions_stride, out_stride;
   float scale;
 };
 template <class T>

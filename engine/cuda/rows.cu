@@ -21,10 +21,10 @@ __device__ float activate(float x, Act activation) {
 
 template <class T>
 __device__ void embed_row(const EmbedArgs<T>& args, std::int64_t row, std::int32_t id, std::int32_t place) {
-  const T* table = args.table + id * args.width;
-  const float* position = args.positions + place * args.width;
+  const T* table = args.table + id * args.table_stride;
+  const float* position = args.positions + place * args.positions_stride;
   for (std::int64_t i = threadIdx.x; i < args.width; i += blockDim.x) {
-    args.out[row * args.width + i] = from_float<T>(to_float(table[i]) * args.scale + position[i]);
+    args.out[row * args.out_stride + i] = from_float<T>(to_float(table[i]) * args.scale + position[i]);
   }
 }
 
@@ -36,7 +36,7 @@ __global__ void embed_kernel(EmbedArgs<T> args) {
 template <class T>
 __global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows rows) {
   const std::int64_t row = blockIdx.x, slot = rows.slots[row / rows.beams];
-  if (slot < 0) return;
+  if (slot < 0 || state.done[slot]) return;
   embed_row(args, row, state.token[slot * rows.beams + row % rows.beams], state.length[slot]);
 }
 

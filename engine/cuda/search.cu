@@ -1,8 +1,6 @@
 // A step of search on the device. select_rows: a block per row finds the log-sum and the best candidates of the row's logits in two passes
 // that stay in L2, without sorting: the count-th largest of the threads' own maxima bounds the candidates from below, and the few logits
 // above it are ranked in shared memory. advance_slots: a block per sentence ranks its candidates and keeps the books (docs/search.md).
-#include <cfloat>
-
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/kernels.h"
 
