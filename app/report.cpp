@@ -57,6 +57,8 @@ json or_null(const std::optional<T>& value) {
   return value ? json(*value) : json(nullptr);
 }
 
+json busy_or_null(double value) { return value < 0 ? json(nullptr) : json(value); }
+
 json bytes_or_null(std::int64_t bytes) { return bytes < 0 ? json(nullptr) : json(bytes); }
 
 json options_of(const RunRecord& run) {
@@ -169,9 +171,9 @@ std::string report_text(const RunRecord& run) {
                        {"first_output", seconds_between(run.process_start, run.first_output)},
                        {"tokenize", nanoseconds(counters.tokenize_nanoseconds)},
                        {"detokenize", nanoseconds(counters.detokenize_nanoseconds)},
-                       {"encode", statistics.encode_seconds},
-                       {"decode", statistics.decode_seconds},
-                       {"device_busy", nullptr},
+                       {"encode", statistics.seconds.encode},
+                       {"decode", statistics.seconds.decode},
+                       {"device_busy", busy_or_null(statistics.seconds.busy)},
                        {"waiting", nanoseconds(counters.waiting_nanoseconds)},
                        {"translate", translate},
                        {"process", process}};
@@ -182,7 +184,7 @@ std::string report_text(const RunRecord& run) {
   // Source sentences are packed: there is no padding to count.
   report["shares"] = {{"padding", 0.0},
                       {"rows_idle", statistics.rows > 0 ? 1.0 - share(statistics.rows_useful, statistics.rows) : 0.0},
-                      {"device_busy", nullptr}};
+                      {"device_busy", busy_or_null(statistics.seconds.busy >= 0 && statistics.seconds.span > 0 ? statistics.seconds.busy / statistics.seconds.span : -1)}};
   report["batches"] = statistics.batches;
   report["buckets"] = buckets_of(statistics);
   report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)}, {"device_context_bytes", bytes_or_null(run.memory.context_bytes)}, {"host_peak_bytes", peak_resident_bytes()}};

@@ -44,6 +44,12 @@ void check_cpu_precision(const Options& options) {
   }
 }
 
+// A test's hook: the step at which a GPU pretends to fail.
+std::int64_t fail_at_step() {
+  const char* step = std::getenv("XLATE_TEST_CUDA_ERROR_AT_STEP");
+  return step ? std::atoll(step) : 0;
+}
+
 // The machine that --device names; auto takes the first GPU, and goes on with the CPU where there is none that can be used.
 std::unique_ptr<Backend> open_backend(const Options& options, Console& console) {
   BackendOptions wanted{.cuda = options.device != "cpu",
@@ -51,7 +57,8 @@ std::unique_ptr<Backend> open_backend(const Options& options, Console& console) 
                         .precision = options.precision == Precision::kAuto ? Precision::kFloat16 : options.precision,
                         .threads = options.threads,
                         .memory_share = options.gpu_memory_share,
-                        .memory_bytes = options.gpu_memory_bytes};
+                        .memory_bytes = options.gpu_memory_bytes,
+                        .fail_at_step = fail_at_step()};
   if (options.device != "auto") {
     if (!wanted.cuda) check_cpu_precision(options);
     try {

@@ -30,6 +30,15 @@ struct DeviceMemory {
   std::int64_t context_bytes = -1;  // what the driver and libraries had taken before
 };
 
+/// What a queue's time goes to: encoder batches and their installation, or steps.
+enum class Work : std::uint8_t { kEncode, kDecode };
+
+struct WorkSeconds {
+  double encode = 0, decode = 0;
+  double busy = -1;  // the device did either, overlaps counted once; −1 where the device is the host
+  double span = 0;   // from the first of it to the last
+};
+
 /// Memory of a backend; freed with the object. Addresses stay put.
 class Buffer {
  public:
@@ -137,6 +146,11 @@ class Backend {
   /// Runs a step; a backend may record it at the first call with this bucket and replay it afterwards. All that changes from step to step
   /// must be device arrays at fixed addresses.
   virtual void repeat(Queue&, std::int64_t bucket, const std::function<void()>& step) = 0;
+  /// Marks where work of a kind begins and ends on a queue, to be timed there.
+  virtual void begin_work(Queue&, Work) = 0;
+  virtual void end_work(Queue&, Work) = 0;
+  /// Of all work marked and ended so far; waits for it.
+  virtual WorkSeconds work_seconds() = 0;
   /// Steps to enqueue before the first one's outcome is looked at: 0 where a step has ended when its call returns.
   virtual int steps_ahead() const = 0;
 
@@ -185,6 +199,7 @@ struct BackendOptions {
   int threads = 1;                            // of the host
   double memory_share = 0.9;                  // of the GPU memory that is free, unless
   std::int64_t memory_bytes = 0;              // a bound in bytes is given
+  std::int64_t fail_at_step = 0;              // a device error at this step, counted from 1; 0: none. For tests
 };
 
 /// Opens the machine asked for. Throws Error where it is not there, or its libraries cannot be opened.

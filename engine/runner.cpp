@@ -1,7 +1,6 @@
 #include "engine/runner.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "engine/error.h"
@@ -20,20 +19,10 @@ constexpr std::int64_t kEncoderTokens = 16384;
 // Refill once this share of the budget is free: fewer, larger encoder batches.
 constexpr std::int64_t kRefillShare = 8;
 
-class Stopwatch {
- public:
-  explicit Stopwatch(double& total) : total_(total), start_(std::chrono::steady_clock::now()) {}
-  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-
- private:
-  double& total_;
-  std::chrono::steady_clock::time_point start_;
-};
-
 }  // namespace
 
 Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& options)
-    : backend_(backend), model_(model), options_(options), queue_(backend.make_queue()) {
+    : backend_(backend), model_(model), options_(options), queue_(backend.make_queue()), encoder_queue_(backend.make_queue()) {
   const std::int64_t longest = limit_of(options.longest_source);
   const std::int64_t affordable = static_cast<std::int64_t>(backend.cache_budget()) / kStateShare / Search::bytes_per_slot(options.rules.beams, longest);
   const std::int64_t slots = std::max<std::int64_t>(1, std::min(options.batch_tokens / kTokensPerSlot, affordable));
@@ -63,52 +52,76 @@ void Runner::run(SentenceSource& source, const std::function<void(Decoded)>& don
   while (!stop) {
     admit(source);
     if (active_.empty()) break;
-    Stopwatch watch(statistics_.decode_seconds);
     step();
     while (static_cast<int>(flights_.size()) > backend_.steps_ahead() || (!flights_.empty() && flights_.front().done->ready())) settle(done);
   }
 }
 
-// Takes sentences while there are slots, budget and cache for them, and puts them to work as one encoder batch.
-// Waits for the source only where nothing else is to be done.
-void Runner::admit(SentenceSource& source) {
-  const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
-  if (!active_.empty() && (!options_.refill || room < options_.batch_tokens / kRefillShare)) return;
-  std::vector<Sentence> batch;
-  std::vector<std::int32_t> slots;
-  std::int64_t tokens = 0;
-  while (!free_.empty()) {
-    const bool idle = active_.empty() && batch.empty();
-    const Sentence* next = source.next(idle);
-    if (!next) break;
-    const auto length = static_cast<std::int64_t>(next->ids.size());
-    const Source need{next->ids, static_cast<std::int32_t>(limit_of(length))};
-    if (!idle && (tokens + length > std::min(room, encoder_tokens_) || !model_.has_room(need))) break;
-    slots.push_back(free_.back());
-    free_.pop_back();
-    slots_[static_cast<std::size_t>(slots.back())] = {next->line, length, statistics_.steps, need.limit};
-    model_.reserve(slots.back(), need);
-    batch.push_back(source.take());
-    tokens += length;
-  }
-  if (!batch.empty()) start(batch, slots);
+RunnerStatistics Runner::statistics() const {
+  RunnerStatistics statistics = statistics_;
+  statistics.seconds = backend_.work_seconds();
+  return statistics;
 }
 
-void Runner::start(const std::vector<Sentence>& batch, const std::vector<std::int32_t>& slots) {
-  Stopwatch watch(statistics_.encode_seconds);
-  std::vector<Source> sources;
-  std::vector<std::int32_t> limits;
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    limits.push_back(slots_[static_cast<std::size_t>(slots[i])].limit);
-    sources.push_back({batch[i].ids, limits.back()});
-    tokens_in_flight_ += static_cast<std::int64_t>(batch[i].ids.size());
+// Fills free slots from the batch that was encoded ahead, and encodes the next one, which then runs beside the steps to come.
+void Runner::admit(SentenceSource& source) {
+  while (!ahead_.used_up() || encode_ahead(source)) {
+    if (!install()) return;
   }
-  const auto encoded = model_.encode(*queue_, sources);
-  model_.install(*queue_, *encoded, slots);
+}
+
+// Encodes the next sentences. Waits for the source only where nothing else is to be done. False where there are none.
+bool Runner::encode_ahead(SentenceSource& source) {
+  const std::int64_t share = options_.refill ? kRefillShare : 1, most = std::min(encoder_tokens_, std::max<std::int64_t>(1, options_.batch_tokens / share));
+  ahead_ = {};
+  std::int64_t tokens = 0;
+  while (const Sentence* next = source.next(active_.empty() && ahead_.sentences.empty())) {
+    const auto length = static_cast<std::int64_t>(next->ids.size());
+    if (!ahead_.sentences.empty() && tokens + length > most) break;
+    tokens += length;
+    ahead_.sentences.push_back(source.take());
+  }
+  if (ahead_.sentences.empty()) return false;
+  std::vector<Source> sources;
+  for (const Sentence& sentence : ahead_.sentences) sources.push_back({sentence.ids, static_cast<std::int32_t>(limit_of(static_cast<std::int64_t>(sentence.ids.size())))});
+  backend_.order(*queue_, *encoder_queue_);  // the last batch is being installed from where this one goes
+  backend_.begin_work(*encoder_queue_, Work::kEncode);
+  ahead_.encoded = model_.encode(*encoder_queue_, sources);
+  backend_.end_work(*encoder_queue_, Work::kEncode);
+  ++statistics_.batches;
+  return true;
+}
+
+// Gives slots to as many sentences of the batch as there are slots, budget and cache for. False if some are left.
+bool Runner::install() {
+  const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
+  if (!active_.empty() && (!options_.refill || room < options_.batch_tokens / kRefillShare)) return false;
+  const std::size_t first = ahead_.next;
+  std::vector<std::int32_t> slots, limits;
+  std::int64_t tokens = 0;
+  for (; !ahead_.used_up() && !free_.empty(); ++ahead_.next) {
+    const Sentence& sentence = ahead_.sentences[ahead_.next];
+    const auto length = static_cast<std::int64_t>(sentence.ids.size());
+    const Source need{sentence.ids, static_cast<std::int32_t>(limit_of(length))};
+    const bool alone = active_.empty() && slots.empty();
+    if (!alone && (tokens + length > room || !model_.has_room(need))) break;
+    tokens += length;
+    slots.push_back(free_.back());
+    limits.push_back(need.limit);
+    free_.pop_back();
+    slots_[static_cast<std::size_t>(slots.back())] = {sentence.line, length, statistics_.steps, need.limit};
+    model_.reserve(slots.back(), need);
+  }
+  if (slots.empty()) return false;
+  backend_.order(*encoder_queue_, *queue_);
+  backend_.begin_work(*queue_, Work::kEncode);
+  model_.install(*queue_, *ahead_.encoded, static_cast<std::int64_t>(first), slots);
   search_->start(slots, limits);
+  backend_.end_work(*queue_, Work::kEncode);
+  tokens_in_flight_ += tokens;
   active_.insert(active_.end(), slots.begin(), slots.end());
   active_changed_ = true;
-  ++statistics_.batches;
+  return ahead_.used_up();
 }
 
 void Runner::step() {
@@ -120,10 +133,12 @@ void Runner::step() {
     active_changed_ = false;
   }
   const StepRows rows{active_device_.as<std::int32_t>(), groups, options_.rules.beams};
+  backend_.begin_work(*queue_, Work::kDecode);
   backend_.repeat(*queue_, groups, [&] {
     const Tensor hidden = model_.step(*queue_, search_->state(), rows);
     search_->step(hidden, model_.projection(), rows);
   });
+  backend_.end_work(*queue_, Work::kDecode);
   flights_.push_back({statistics_.steps++, search_->read_done()});
   statistics_.rows += rows.rows();
 }

@@ -58,9 +58,9 @@ struct RunnerStatistics {
   std::int64_t target_tokens = 0;               // of best hypotheses, end tokens included
   std::int64_t target_tokens_without_end = 0;
   std::int64_t hit_limit = 0;
-  std::int64_t batches = 0;                     // admissions
+  std::int64_t batches = 0;                     // encoder batches
   std::int64_t steps = 0, rows = 0, rows_useful = 0;
-  double encode_seconds = 0, decode_seconds = 0;
+  WorkSeconds seconds;
   std::vector<Bucket> buckets;                  // by source length: 1–8, 9–16, …
 };
 
@@ -71,7 +71,8 @@ class Runner {
 
   /// Decodes until the source ends or `stop` is set; calls `done` once for each sentence decoded, in the order in which they finish.
   void run(SentenceSource&, const std::function<void(Decoded)>& done, const std::atomic<bool>& stop);
-  const RunnerStatistics& statistics() const { return statistics_; }
+  /// Waits for the device.
+  RunnerStatistics statistics() const;
   /// The limit on generated tokens of a sentence of so many source tokens.
   std::int64_t limit_of(std::int64_t source_tokens) const;
 
@@ -87,8 +88,16 @@ class Runner {
     std::unique_ptr<Ticket> done;
   };
 
+  struct Encoding {  // a batch encoded ahead: its sentences from `next` on have no slot yet
+    std::vector<Sentence> sentences;
+    std::size_t next = 0;
+    std::unique_ptr<Encoded> encoded;
+    bool used_up() const { return next == sentences.size(); }
+  };
+
   void admit(SentenceSource&);
-  void start(const std::vector<Sentence>&, const std::vector<std::int32_t>& slots);
+  bool encode_ahead(SentenceSource&);
+  bool install();
   void step();
   void settle(const std::function<void(Decoded)>& done);
   void finish(std::int64_t slot, Outcome, const std::function<void(Decoded)>& done);
@@ -97,13 +106,14 @@ class Runner {
   Backend& backend_;
   SequenceModel& model_;
   RunnerOptions options_;
-  std::unique_ptr<Queue> queue_;
+  std::unique_ptr<Queue> queue_, encoder_queue_;
   std::unique_ptr<Search> search_;
   Buffer active_device_;                // [S] slots of the step's row groups
   std::vector<std::int32_t> active_;    // the same on the host
   bool active_changed_ = false;
   std::vector<Slot> slots_;
   std::vector<std::int32_t> free_;      // slots
+  Encoding ahead_;
   std::deque<Flight> flights_;
   std::int64_t encoder_tokens_ = 0;     // of one encoder batch, at most
   std::int64_t tokens_in_flight_ = 0;

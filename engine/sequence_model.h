@@ -28,10 +28,9 @@ struct Capacity {
   std::int64_t longest_target = 1;   // the largest limit of a sentence
   double target_factor = 1;          // limit of a sentence of S source tokens: at most target_factor·S + target_extra
   std::int64_t target_extra = 0;
-  int encoded_in_flight = 1;         // encoder batches whose result is not installed yet
 };
 
-/// What an encoder batch left on the device, until it is installed.
+/// What an encoder batch left on the device, until the next batch is encoded.
 class Encoded {
  public:
   virtual ~Encoded() = default;
@@ -50,8 +49,8 @@ class SequenceModel {
   virtual void release(std::int64_t slot) = 0;
   /// Encodes a batch; at most `encoder_tokens` source tokens in all.
   virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) = 0;
-  /// Puts sentence i of the batch into slots[i], which was reserved for it.
-  virtual void install(Queue&, const Encoded&, std::span<const std::int32_t> slots) = 0;
+  /// Puts sentence first + i of the batch into slots[i], which was reserved for it.
+  virtual void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) = 0;
   /// The last hidden rows [R, D] of one step over the rows given.
   virtual Tensor step(Queue&, const SearchState&, const StepRows&) = 0;
   virtual const Projection& projection() const = 0;

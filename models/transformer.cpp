@@ -10,8 +10,8 @@ namespace {
 
 constexpr std::int64_t kPageTokens = 16;
 
-// Rounded up, so that sentences that grow little by little do not each compute a row.
-std::int64_t positions_in_pieces(std::int64_t positions) { return (positions + 63) / 64 * 64; }
+// Sentences that grow little by little should not each compute a row.
+constexpr std::int64_t kPositionsAtOnce = 64;
 
 template <class T>
 std::span<const std::byte> bytes_of(const std::vector<T>& values) {
@@ -64,6 +64,7 @@ void Transformer::load(const ModelFile& file) {
 // sentence has needed so far: the longest one allowed seldom comes.
 void Transformer::fill_positions(std::int64_t count) {
   if (count <= positions_filled_) return;
+  count = std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, source_embedding_.positions.rows);
   const std::int64_t width = config_.d_model, half = width / 2;
   std::vector<double> rates(static_cast<std::size_t>(half));
   for (std::int64_t j = 0; j < half; ++j) rates[static_cast<std::size_t>(j)] = std::pow(10000.0, 2.0 * static_cast<double>(j) / static_cast<double>(width));
@@ -120,8 +121,7 @@ void Transformer::begin(const Capacity& capacity) {
   positions_ = backend_.allocate(static_cast<std::size_t>(positions * config_.d_model) * sizeof(float));
   positions_filled_ = 0;
   source_embedding_.positions = target_embedding_.positions = {positions_.data(), DType::kFloat32, positions, config_.d_model, config_.d_model};
-  encoder_arenas_.clear();
-  for (int i = 0; i < capacity.encoded_in_flight; ++i) encoder_arenas_.emplace_back(backend_, encoder_bytes(capacity.encoder_tokens, capacity.slots));
+  encoder_arena_ = Arena(backend_, encoder_bytes(capacity.encoder_tokens, capacity.encoder_tokens));
   decoder_arena_ = Arena(backend_, decoder_bytes(capacity.slots * capacity.beams));
   source_lengths_host_.assign(static_cast<std::size_t>(capacity.slots), 0);
   source_lengths_ = backend_.allocate(static_cast<std::size_t>(capacity.slots) * sizeof(std::int32_t));
@@ -147,7 +147,7 @@ bool Transformer::has_room(const Source& source) const {
 }
 
 void Transformer::reserve(std::int64_t slot, const Source& source) {
-  fill_positions(std::min(positions_in_pieces(std::max<std::int64_t>(static_cast<std::int64_t>(source.ids.size()), source.limit)), source_embedding_.positions.rows));
+  fill_positions(source.limit);
   cross_.pool.take(slot, static_cast<std::int64_t>(source.ids.size()));
   self_.pool.take(slot, source.limit);
 }
@@ -169,7 +169,8 @@ void Transformer::feed_forward(Queue& queue, const FeedForward& layer, Tensor in
 }
 
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
-  backend_.order(*queue_, queue);  // positions may have been filled since
+  for (const Source& source : sources) fill_positions(static_cast<std::int64_t>(source.ids.size()));
+  backend_.order(*queue_, queue);  // of them
   auto batch = std::make_unique<Batch>();
   std::vector<std::int32_t> ids, positions;
   batch->offsets.push_back(0);
@@ -181,7 +182,7 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   const std::int64_t tokens = static_cast<std::int64_t>(ids.size()), width = config_.d_model;
   assert(tokens <= capacity_.encoder_tokens);
 
-  Arena& arena = encoder_arenas_[next_arena_++ % encoder_arenas_.size()];
+  Arena& arena = encoder_arena_;
   arena.clear();
   auto* ids_device = arena.array<std::int32_t>(tokens);
   auto* positions_device = arena.array<std::int32_t>(tokens);
@@ -208,12 +209,13 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   return batch;
 }
 
-void Transformer::install(Queue& queue, const Encoded& encoded, std::span<const std::int32_t> slots) {
+void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t first, std::span<const std::int32_t> slots) {
   backend_.order(*queue_, queue);
   const auto& batch = static_cast<const Batch&>(encoded);
   std::vector<std::int32_t> token_slots;
   for (std::size_t i = 0; i < slots.size(); ++i) {
-    const std::int32_t length = batch.offsets[i + 1] - batch.offsets[i];
+    const auto sentence = static_cast<std::size_t>(first) + i;
+    const std::int32_t length = batch.offsets[sentence + 1] - batch.offsets[sentence];
     token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
     write_table(cross_, slots[i]);
     write_table(self_, slots[i]);
@@ -223,8 +225,9 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::span<const 
   backend_.upload(queue, bytes_of(cross_.table_host), cross_.table.data());
   backend_.upload(queue, bytes_of(self_.table_host), self_.table.data());
   backend_.upload(queue, bytes_of(source_lengths_host_), source_lengths_.data());
-  backend_.upload(queue, bytes_of(token_slots), batch.token_slots);
-  backend_.store_cross(queue, batch.keys_values, batch.token_slots, batch.positions, cross_.layers);
+  const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)], tokens = static_cast<std::int64_t>(token_slots.size());
+  backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
+  backend_.store_cross(queue, batch.keys_values.row_range(first_token, tokens), batch.token_slots + first_token, batch.positions + first_token, cross_.layers);
 }
 
 Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows& rows) {

@@ -25,7 +25,7 @@ class Transformer final : public SequenceModel {
   void reserve(std::int64_t slot, const Source&) override;
   void release(std::int64_t slot) override;
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
-  void install(Queue&, const Encoded&, std::span<const std::int32_t> slots) override;
+  void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) override;
   Tensor step(Queue&, const SearchState&, const StepRows&) override;
   const Projection& projection() const override { return projection_; }
 
@@ -76,9 +76,7 @@ class Transformer final : public SequenceModel {
   std::int64_t positions_filled_ = 0;
 
   Capacity capacity_;
-  std::vector<Arena> encoder_arenas_;  // taken in turn by the batches in flight
-  std::size_t next_arena_ = 0;
-  Arena decoder_arena_;
+  Arena encoder_arena_, decoder_arena_;
   Caches self_, cross_;
   Buffer source_lengths_;  // [S]
   std::vector<std::int32_t> source_lengths_host_;

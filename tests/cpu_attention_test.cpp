@@ -62,14 +62,14 @@ struct Pages {
   PagedCache cache;
 };
 
-class AttentionTest : public testing::TestWithParam<BackendUnderTest> {
+class AttentionTest : public OnBackend {
  protected:
   Lab lab{GetParam()};
   Random random{11};
 
   // Results are averages of values in [−1, 1): the bound is absolute. A dot product of D/heads ≤ 64 terms and the exponential move a
-  // share by 2⁻¹⁸ of itself at most; the type of a GPU's shares and results adds 4 units of its own.
-  double bound() const { return 0x1p-17 + 4 * (lab.type() == DType::kFloat32 ? 0 : unit_roundoff(lab.type())); }
+  // share by 2⁻¹⁸ of itself at most, a GPU's exponential (2 + 1.16·|x| units) by twice that; the result is rounded once.
+  double bound() const { return (GetParam().cuda ? 0x1p-16 : 0x1p-17) + unit_roundoff(lab.type()); }
   void expect_row(const Matrix& found, std::int64_t row, const std::vector<double>& expected, const std::string& what) {
     for (std::int64_t c = 0; c < found.columns; ++c) {
       ASSERT_NEAR(found(row, c), expected[static_cast<std::size_t>(c)], bound()) << what << ": row " << row << ", column " << c;
@@ -89,7 +89,7 @@ TEST_P(AttentionTest, Packed) {
     for (const Ints& lengths : batches) {
       Ints offsets{0};
       for (const std::int32_t length : lengths) offsets.push_back(offsets.back() + length);
-      const std::int64_t gap = lengths.size() % 2 ? 0 : 5;
+      const std::int64_t gap = lengths.size() % 2 ? 0 : 8;  // heads of 8 columns stay where a GPU reads them at once
       Matrix qkv = random_matrix(random, offsets.back(), 3 * shape.width, lab.type());
       for (std::int64_t c = 0; c < shape.width; ++c) qkv(0, c) *= 16;  // one query that picks
       const Tensor out = lab.room(qkv.rows, shape.width, lab.type(), gap);
@@ -144,7 +144,6 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
 
 // Backends that step ahead, or in buckets, meet sentences that are done and groups without a slot: neither may touch a cache.
 TEST_P(AttentionTest, SelfLeavesDoneAndEmptyGroupsAlone) {
-  if (lab->steps_ahead() == 0 && lab->bucket_of(3) == 3) GTEST_SKIP() << "meets neither";
   const std::int64_t beams = 2, width = 8, longest = 32;
   const Pages pages(lab, random, 2, 2, 16, beams, width);
   const SearchState state{.length = lab.put(Ints{32, 3}), .done = lab.put(Ints{1, 1}), .ancestor = lab.put(std::vector<std::uint8_t>(2 * longest * beams)),

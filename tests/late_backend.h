@@ -1,20 +1,20 @@
-// A backend that answers like a GPU: what was asked for has been done, but the host is a few steps ahead when it looks.
+// Backends that pass everything on to another one, but for what their names say.
 #pragma once
 
 #include "tests/support.h"
 
 namespace xlate::test {
 
-/// Passes everything on to another backend. Steps are `ahead` before their outcome is looked at; a ticket is ready once it is waited for.
-class LateBackend final : public Backend {
+/// Passes everything on. Steps are run and never recorded: so may call the host, as a TableModel's do.
+class UnrecordedBackend : public Backend {
  public:
-  LateBackend(std::unique_ptr<Backend> backend, int ahead) : backend_(std::move(backend)), ahead_(ahead) {}
+  explicit UnrecordedBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
 
-  int steps_ahead() const override { return ahead_; }
-  std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override {
-    return std::make_unique<LateTicket>(backend_->read_later(queue, device));
-  }
+  void repeat(Queue&, std::int64_t, const std::function<void()>& step) override { step(); }
 
+  int steps_ahead() const override { return backend_->steps_ahead(); }
+  std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override { return backend_->read_later(queue, device); }
+  DeviceMemory memory() const override { return backend_->memory(); }
   DeviceInfo info() const override { return backend_->info(); }
   Buffer allocate(std::size_t bytes) override { return backend_->allocate(bytes); }
   void upload(Queue& queue, std::span<const std::byte> host, void* device) override { backend_->upload(queue, host, device); }
@@ -24,7 +24,9 @@ class LateBackend final : public Backend {
   void clear(Queue& queue, void* device, std::size_t bytes) override { backend_->clear(queue, device, bytes); }
   std::int64_t row_multiple() const override { return backend_->row_multiple(); }
   std::int64_t bucket_of(std::int64_t groups) const override { return backend_->bucket_of(groups); }
-  void repeat(Queue& queue, std::int64_t bucket, const std::function<void()>& step) override { backend_->repeat(queue, bucket, step); }
+  void begin_work(Queue& queue, Work work) override { backend_->begin_work(queue, work); }
+  void end_work(Queue& queue, Work work) override { backend_->end_work(queue, work); }
+  WorkSeconds work_seconds() override { return backend_->work_seconds(); }
   DType compute_type() const override { return backend_->compute_type(); }
   std::size_t cache_budget() const override { return backend_->cache_budget(); }
   void embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override {
@@ -60,6 +62,21 @@ class LateBackend final : public Backend {
   }
 
  private:
+  std::unique_ptr<Backend> backend_;
+};
+
+/// Answers as a GPU may: what was asked for has been done, but steps are `ahead` before their outcome is looked at, and a ticket is ready
+/// once it is waited for.
+class LateBackend final : public UnrecordedBackend {
+ public:
+  LateBackend(std::unique_ptr<Backend> backend, int ahead) : UnrecordedBackend(std::move(backend)), ahead_(ahead) {}
+
+  int steps_ahead() const override { return ahead_; }
+  std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override {
+    return std::make_unique<LateTicket>(UnrecordedBackend::read_later(queue, device));
+  }
+
+ private:
   class LateTicket final : public Ticket {
    public:
     explicit LateTicket(std::unique_ptr<Ticket> ticket) : ticket_(std::move(ticket)) {}
@@ -73,13 +90,13 @@ class LateBackend final : public Backend {
     std::unique_ptr<Ticket> ticket_;
     bool waited_ = false;
   };
-  std::unique_ptr<Backend> backend_;
   int ahead_;
 };
 
-/// backends(), and ones that look back late.
+/// backends(), none recording its steps, and ones that look back late.
 inline std::vector<BackendUnderTest> backends_and_late_ones() {
   std::vector<BackendUnderTest> list = backends();
+  for (BackendUnderTest& test : list) test.make = [make = test.make] { return std::make_unique<UnrecordedBackend>(make()); };
   for (const int ahead : {1, 3}) {
     list.push_back({fmt::format("late{}", ahead), [ahead] { return std::make_unique<LateBackend>(make_backend({.threads = 1}), ahead); }});
   }

@@ -83,7 +83,7 @@ TEST(ModelFile, TheTinyModelIsGood) {
 }
 
 TEST(ModelFile, ConvertedFilesAreGood) {
-  const ModelFile shared = ModelFile::open(XLATE_TEST_MODELS "/shared.bin"), data = ModelFile::open(XLATE_SOURCE_DIR "/data/en-de.bin");
+  const ModelFile shared = ModelFile::open(models_folder() + "/shared.bin"), data = ModelFile::open(source_folder() + "/data/en-de.bin");
   const auto backend = make_backend({.threads = 2});
   for (const ModelFile* file : {&shared, &data}) {
     load_model(*file, *backend);
@@ -151,7 +151,7 @@ TEST(ModelFile, WrongPrefix) {
 }
 
 TEST(ModelFile, CutAnywhere) {
-  const AlignedBytes good(file_text(XLATE_TEST_MODELS "/shared.bin"));
+  const AlignedBytes good(file_text(models_folder() + "/shared.bin"));
   for (int percent = 0; percent < 100; ++percent) {
     const auto part = good.span().first(good.size() * static_cast<std::size_t>(percent) / 100);
     for (const bool verify_hash : {true, false}) {
@@ -161,7 +161,7 @@ TEST(ModelFile, CutAnywhere) {
 }
 
 TEST(ModelFile, AFlippedByteAnywhere) {
-  AlignedBytes bytes(file_text(XLATE_TEST_MODELS "/shared.bin"));
+  AlignedBytes bytes(file_text(models_folder() + "/shared.bin"));
   Random random(1);
   std::vector<std::size_t> places;
   for (std::size_t i = 0; i < 64; ++i) places.push_back(i), places.push_back(bytes.size() - 1 - i);

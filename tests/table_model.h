@@ -22,6 +22,10 @@ struct Table {
         logits(static_cast<std::size_t>(kinds) * static_cast<std::size_t>(positions) * static_cast<std::size_t>(vocabulary) * static_cast<std::size_t>(vocabulary)) {}
   /// Which hidden row is one: the last hidden row is one-hot, so a product with it is exact.
   int place(int kind, int position, int last) const { return (kind * positions + std::min(position, positions - 1)) * vocabulary + last; }
+  /// As a backend's type holds it.
+  void round_to(DType type) {
+    for (float& logit : logits) logit = static_cast<float>(rounded(type, logit));
+  }
   int places() const { return kinds * positions * vocabulary; }
   float* row(int kind, int position, int last) { return logits.data() + static_cast<std::ptrdiff_t>(place(kind, position, last)) * vocabulary; }
   const float* row(int kind, int position, int last) const { return const_cast<Table*>(this)->row(kind, position, last); }
@@ -37,7 +41,7 @@ class TableModel final : public SequenceModel {
     for (std::int64_t place = 0; place < table.places(); ++place) {
       for (std::int64_t token = 0; token < table.vocabulary; ++token) weight(token, place) = table.logits[static_cast<std::size_t>(place * table.vocabulary + token)];
     }
-    projection_.linear.weight = lab.put(weight, lab.type());
+    projection_.linear.weight = lab.put_weight(weight);
   }
 
   void begin(const Capacity& capacity) override {
@@ -72,19 +76,19 @@ class TableModel final : public SequenceModel {
     ++batches;
     return kinds;
   }
-  void install(Queue&, const Encoded& encoded, std::span<const std::int32_t> slots) override {
+  void install(Queue&, const Encoded& encoded, std::int64_t first, std::span<const std::int32_t> slots) override {
     const auto& kinds = static_cast<const Kinds&>(encoded).kinds;
-    ASSERT_EQ(kinds.size(), slots.size());
+    ASSERT_LE(static_cast<std::size_t>(first) + slots.size(), kinds.size());
     for (std::size_t i = 0; i < slots.size(); ++i) {
       EXPECT_TRUE(reserved_.contains(slots[i])) << "installed into a slot that is not reserved";
-      kind_of_slot_[slots[i]] = kinds[i];
+      kind_of_slot_[slots[i]] = kinds[static_cast<std::size_t>(first) + i];
     }
   }
-  Tensor step(Queue&, const SearchState& state, const StepRows& rows) override {
-    auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups);
+  Tensor step(Queue& queue, const SearchState& state, const StepRows& rows) override {
+    auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups, queue);
     slots.erase(std::remove(slots.begin(), slots.end(), -1), slots.end());  // empty groups come last
-    const auto tokens = lab_.array<std::int32_t>(state.token, state.slots * state.beams);
-    const auto lengths = lab_.array<std::int32_t>(state.length, state.slots);
+    const auto tokens = lab_.array<std::int32_t>(state.token, state.slots * state.beams, queue);
+    const auto lengths = lab_.array<std::int32_t>(state.length, state.slots, queue);
     EXPECT_LE(rows.rows(), hidden_.rows);
     EXPECT_EQ(std::set<std::int32_t>(slots.begin(), slots.end()).size(), slots.size()) << "a slot is stepped twice";
     Matrix hidden(rows.rows(), table_.places());
@@ -95,10 +99,10 @@ class TableModel final : public SequenceModel {
       EXPECT_TRUE(last >= 0 && last < table_.vocabulary);
       hidden(row, table_.place(kind_of_slot_[slot], lengths[static_cast<std::size_t>(slot)], last)) = 1;
     }
-    check_ancestors(state, slots, lengths, tokens);
+    check_ancestors(queue, state, slots, lengths, tokens);
     most_rows = std::max(most_rows, rows.rows());
     const Tensor out = hidden_.row_range(0, rows.rows());
-    lab_.write(hidden, out);
+    lab_.write(hidden, out, queue);
     return out;
   }
   const Projection& projection() const override { return projection_; }
@@ -114,15 +118,15 @@ class TableModel final : public SequenceModel {
 
   // A cache of keys as a network would have it, only that the key of a token is the whole path to it: on the lines that `ancestor`
   // names, each live hypothesis must find its own past, which the search tree tells too.
-  void check_ancestors(const SearchState& state, const std::vector<std::int32_t>& slots, const std::vector<std::int32_t>& lengths,
+  void check_ancestors(Queue& queue, const SearchState& state, const std::vector<std::int32_t>& slots, const std::vector<std::int32_t>& lengths,
                        const std::vector<std::int32_t>& tokens) {
-    const auto done = lab_.array<std::int32_t>(state.done, state.slots);
+    const auto done = lab_.array<std::int32_t>(state.done, state.slots, queue);
     for (const std::int32_t slot : slots) {
       if (done[static_cast<std::size_t>(slot)]) continue;  // stepped in vain
       const auto length = static_cast<std::int64_t>(lengths[static_cast<std::size_t>(slot)]), beams = state.beams;
       auto& lines = cache_[slot];
-      const auto nodes = lab_.array<Node>(state.history + slot * state.longest * beams, length * beams);
-      const auto ancestors = lab_.array<std::uint8_t>(state.ancestor + slot * state.longest * beams, length * beams);
+      const auto nodes = lab_.array<Node>(state.history + slot * state.longest * beams, length * beams, queue);
+      const auto ancestors = lab_.array<std::uint8_t>(state.ancestor + slot * state.longest * beams, length * beams, queue);
       std::vector<Path> now;
       for (std::int64_t beam = 0; beam < beams; ++beam) {
         Path path;
@@ -164,7 +168,7 @@ inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rul
   const std::vector<std::int32_t> slots{1}, limits{limit}, ids{kind};
   const Source source{ids, limit};
   model.reserve(1, source);
-  model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), slots);
+  model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
   search.start(slots, limits);
   const StepRows rows{lab.put(slots), 1, rules.beams};
   for (int steps = 0;; ++steps) {

@@ -13,7 +13,7 @@ namespace xlate::test {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
-const std::string kData = XLATE_SOURCE_DIR "/tests/data/opus-shape/";
+const std::string kData = source_folder() + "/tests/data/opus-shape/";
 
 std::vector<std::string> lines_of(const std::string& path) {
   std::ifstream file(path);
@@ -23,7 +23,7 @@ std::vector<std::string> lines_of(const std::string& path) {
 }
 
 struct Converted : testing::TestWithParam<const char*> {
-  const ModelFile file = ModelFile::open(fmt::format("{}/{}.bin", XLATE_TEST_MODELS, GetParam()));
+  const ModelFile file = ModelFile::open(fmt::format("{}/{}.bin", models_folder(), GetParam()));
   const Tokenizer tokenizer = load_tokenizer(file);
   const std::int32_t end = file.description().tokens.end, unknown = file.description().tokens.unknown;
   const std::string text_of(const Ids& ids) const { return Tokenizer::write_ids(ids); }

@@ -136,7 +136,7 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
       std::vector<Source> batch;
       for (std::size_t i = 0; i < slots.size(); ++i) batch.push_back({i == place ? ids : sources[10 + i], kLimit});
       for (std::size_t i = 0; i < slots.size(); ++i) model.reserve(slots[i], batch[i]);
-      model.install(*queue, *model.encode(*queue, batch), slots);
+      model.install(*queue, *model.encode(*queue, batch), 0, slots);
       search.start(slots, std::vector<std::int32_t>(slots.size(), kLimit));
       const Buffer active = backend->allocate(slots.size() * sizeof(std::int32_t));
       backend->upload(*queue, std::as_bytes(std::span(slots)), active.data());

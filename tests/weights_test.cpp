@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/model_builder.h"
 
 namespace xlate::test {
@@ -63,18 +65,16 @@ TEST(Expand, Int8FromAnyPlaceInARow) {
   }
 }
 
-// A tensor of a file on a backend, as the host sees it.
-Matrix loaded(Lab& lab, const Tensor& tensor) { return lab.get(tensor); }
-
-Matrix stored_values(const StoredTensor& stored) {
+// What a backend should hold of a tensor of a file.
+Matrix stored_values(const StoredTensor& stored, DType type) {
   std::vector<float> values(static_cast<std::size_t>(stored.rows * stored.columns));
   expand(stored, 0, stored.rows * stored.columns, values.data());
   Matrix matrix(stored.rows, stored.columns);
-  std::copy(values.begin(), values.end(), matrix.values.begin());
+  std::transform(values.begin(), values.end(), matrix.values.begin(), [type](float value) { return rounded(type, value); });
   return matrix;
 }
 
-class WeightsTest : public testing::TestWithParam<BackendUnderTest> {
+class WeightsTest : public OnBackend {
  protected:
   Lab lab{GetParam()};
 
@@ -96,10 +96,8 @@ class WeightsTest : public testing::TestWithParam<BackendUnderTest> {
         ASSERT_EQ(linear.bias.columns, rows) << name;
         ASSERT_EQ(linear.weight.rows, rows) << name;
         ASSERT_EQ(linear.weight.columns, columns) << name;
-        EXPECT_EQ(loaded(lab, linear.bias).values, stored_values(file.vector(name + ".bias", rows)).values) << name;
-        if (lab.type() == DType::kFloat32) {
-          EXPECT_EQ(loaded(lab, linear.weight).values, stored_values(file.matrix(name + ".weight", rows, columns)).values) << name;
-        }
+        EXPECT_EQ(lab.get(linear.bias).values, stored_values(file.vector(name + ".bias", rows), lab.type()).values) << name;
+        EXPECT_EQ(lab.get(linear.weight).values, stored_values(file.matrix(name + ".weight", rows, columns), lab.type()).values) << name;
       }
     } catch (const Error& error) {
       EXPECT_NE(std::string_view(error.what()).find("tiny.bin"), std::string_view::npos) << error.what();
@@ -126,6 +124,19 @@ TEST_P(WeightsTest, TiedTensorsAreLoadedOnce) {
   EXPECT_EQ(weights.bytes(), size);
   weights.matrix("decoder.projection.weight", 8, 4);
   EXPECT_EQ(weights.bytes(), 2 * size);
+}
+
+// What follows the rows that a file gives is zero: search multiplies with it.
+TEST_P(WeightsTest, RowsAreMadeUpToTheBackendsMultiple) {
+  const AlignedBytes bytes = tiny_model().bytes();
+  const ModelFile file("tiny.bin", bytes.span());
+  Weights weights(file, *lab, lab.queue());
+  Tensor weight = weights.matrix("decoder.projection.weight", 8, 4);
+  const std::int64_t multiple = lab->row_multiple(), rows = (8 + multiple - 1) / multiple * multiple;
+  EXPECT_EQ(weights.bytes(), rows * 4 * static_cast<std::int64_t>(size_of(lab.type())));
+  weight.rows = rows;
+  const Matrix found = lab.get(weight);
+  EXPECT_TRUE(std::all_of(found.values.begin() + 8 * 4, found.values.end(), [](double value) { return value == 0; }));
 }
 
 // Entries that share an offset and nothing else are not tied.

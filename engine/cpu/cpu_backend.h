@@ -1,6 +1,7 @@
 // The reference backend: float32 on the CPU. One loop nest or BLAS call per verb; the contract is in engine/backend.h.
 #pragma once
 
+#include <chrono>
 #include <vector>
 
 #include "engine/backend.h"
@@ -34,6 +35,9 @@ class CpuBackend final : public Backend {
   void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
   void clear(Queue&, void* device, std::size_t bytes) override;
   void repeat(Queue&, std::int64_t, const std::function<void()>& step) override { step(); }
+  void begin_work(Queue&, Work) override;
+  void end_work(Queue&, Work) override;
+  WorkSeconds work_seconds() override { return seconds_; }
   DType compute_type() const override { return DType::kFloat32; }
   std::size_t cache_budget() const override;
   int steps_ahead() const override { return 0; }
@@ -75,6 +79,8 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   std::vector<Scratch> scratch_;  // one a thread
   SearchScratch search_;
+  std::chrono::steady_clock::time_point work_start_;
+  WorkSeconds seconds_;
 };
 
 }  // namespace xlate::cpu

@@ -80,6 +80,13 @@ std::unique_ptr<Ticket> CpuBackend::read_later(Queue&, std::span<const std::byte
   return std::make_unique<CpuTicket>(std::vector<std::byte>(device.begin(), device.end()));
 }
 
+// Work does not overlap here: calls return when it is done.
+void CpuBackend::begin_work(Queue&, Work) { work_start_ = std::chrono::steady_clock::now(); }
+
+void CpuBackend::end_work(Queue&, Work work) {
+  (work == Work::kEncode ? seconds_.encode : seconds_.decode) += std::chrono::duration<double>(std::chrono::steady_clock::now() - work_start_).count();
+}
+
 std::unique_ptr<Queue> CpuBackend::make_queue() { return std::make_unique<CpuQueue>(); }
 
 std::size_t CpuBackend::cache_budget() const {

@@ -92,6 +92,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
   pinned_ = std::make_unique<PinnedPool>();
   gemm_ = std::make_unique<Gemm>();
   order_event_ = std::make_unique<Event>();
+  clock_ = std::make_unique<WorkClock>();
 }
 
 CudaBackend::~CudaBackend() { cudaDeviceSynchronize(); }
@@ -192,6 +193,17 @@ void CudaBackend::order(Queue& earlier, Queue& later) {
   check(cudaStreamWaitEvent(stream_of(later), order_event_->get()));
 }
 
+void CudaBackend::begin_work(Queue& queue, Work work) { clock_->begin(stream_of(queue), work); }
+void CudaBackend::end_work(Queue& queue, Work work) { clock_->end(stream_of(queue), work); }
+
+WorkSeconds CudaBackend::work_seconds() {
+  try {
+    return clock_->read();
+  } catch (const Error&) {
+    return {};  // after a device error: the report says that it has none
+  }
+}
+
 // Few sizes, none more than an eighth above what is needed once there are many groups.
 std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
   if (groups <= 4) return groups;
@@ -201,6 +213,7 @@ std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
 
 // The first step of a bucket runs as it is: it chooses algorithms and makes room. The second one is recorded.
 void CudaBackend::repeat(Queue& queue, std::int64_t bucket, const std::function<void()>& step) {
+  if (++steps_ == options_.fail_at_step) check(cudaErrorLaunchFailure);
   auto& recorded = recorded_[bucket];
   if (!recorded) {
     recorded = std::make_unique<Recorded>();

@@ -9,6 +9,7 @@
 #include "engine/cuda/gemm.h"
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
+#include "engine/cuda/work_clock.h"
 
 namespace xlate::cuda {
 
@@ -35,6 +36,9 @@ class CudaBackend final : public Backend {
   std::int64_t row_multiple() const override { return 128; }
   std::int64_t bucket_of(std::int64_t groups) const override;
   void repeat(Queue&, std::int64_t bucket, const std::function<void()>& step) override;
+  void begin_work(Queue&, Work) override;
+  void end_work(Queue&, Work) override;
+  WorkSeconds work_seconds() override;
   int steps_ahead() const override { return 1; }
   DeviceMemory memory() const override;
 
@@ -65,6 +69,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Event> order_event_;
+  std::unique_ptr<WorkClock> clock_;
+  std::int64_t steps_ = 0;
   Buffer converted_;                                    // floats on their way into another type
   Buffer started_, collected_;                          // lists of slots
   Buffer never_chosen_;
