@@ -14,7 +14,13 @@ int wake[2] = {-1, -1};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 void handle(int signal) {
-  received = signal;
+  // A second one, of either kind, finds the default: it kills.
+  struct sigaction kill {};
+  kill.sa_handler = SIG_DFL;
+  sigaction(SIGINT, &kill, nullptr);
+  sigaction(SIGTERM, &kill, nullptr);
+  int none = 0;
+  received.compare_exchange_strong(none, signal);
   stop = true;
   // Nothing could be done about a failure here; the flag is set.
   [[maybe_unused]] const auto written = write(wake[1], "", 1);
@@ -26,7 +32,6 @@ void watch_signals() {
   if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) wake[0] = wake[1] = -1;
   struct sigaction action {};
   action.sa_handler = handle;
-  action.sa_flags = static_cast<int>(SA_RESETHAND);  // a second one finds the default: it kills
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);

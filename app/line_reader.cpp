@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -76,11 +77,11 @@ class LineReader::Stream {
   std::int64_t bytes() const { return bytes_; }
 
   /// Appends what can be read to `out`. Bytes read, 0 at the end or when the run is to stop, −1 after `timeout` without any.
-  std::int64_t read(std::string& out, std::chrono::milliseconds timeout) {
+  std::int64_t read(std::string& out, std::chrono::milliseconds timeout, int wake) {
     if (file_ < 0) return 0;
-    pollfd ready[] = {{file_, POLLIN, 0}, {signal_fd(), POLLIN, 0}};
-    const int count = poll(ready, signal_fd() < 0 ? 1 : 2, static_cast<int>(timeout.count()));
-    if (stop_flag()) return 0;
+    pollfd ready[] = {{file_, POLLIN, 0}, {wake, POLLIN, 0}, {signal_fd(), POLLIN, 0}};  // poll passes over a negative one
+    const int count = poll(ready, 3, static_cast<int>(timeout.count()));
+    if (stop_flag() || ready[1].revents != 0) return 0;
     if (count == 0) return -1;
     if (count < 0 && errno == EINTR) return -1;
     block_.resize(inflater_ ? kPackedBlock : kBlock);
@@ -105,7 +106,7 @@ class LineReader::Stream {
   bool started_ = false;
 };
 
-LineReader::LineReader(const std::vector<std::string>& paths) {
+LineReader::LineReader(const std::vector<std::string>& paths) : wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   for (const std::string& path : paths) {
     streams_.push_back(std::make_unique<Stream>(path));
     const std::int64_t bytes = streams_.back()->bytes();
@@ -113,13 +114,23 @@ LineReader::LineReader(const std::vector<std::string>& paths) {
   }
 }
 
-LineReader::~LineReader() = default;
+LineReader::~LineReader() {
+  if (wake_ >= 0) close(wake_);
+}
+
+void LineReader::stop() {
+  stopped_ = true;
+  // Nothing could be done about a failure; the flag is set.
+  [[maybe_unused]] const int written = eventfd_write(wake_, 1);
+}
+
+bool LineReader::stopped() const { return stopped_ || stop_flag(); }
 
 // Reads more into the buffer; false at the end of the present file.
 bool LineReader::fill(std::chrono::milliseconds timeout, bool& timed_out) {
   buffer_.erase(0, taken_);
   taken_ = 0;
-  const std::int64_t bytes = streams_[current_]->read(buffer_, timeout);
+  const std::int64_t bytes = streams_[current_]->read(buffer_, timeout, wake_);
   timed_out = bytes < 0;
   if (bytes > 0) bytes_read_ += bytes;
   return bytes != 0;
@@ -127,7 +138,7 @@ bool LineReader::fill(std::chrono::milliseconds timeout, bool& timed_out) {
 
 LineReader::Got LineReader::next(Line& line, std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
-  while (current_ < streams_.size() && !stop_flag()) {
+  while (current_ < streams_.size() && !stopped()) {
     const std::size_t newline = buffer_.find('\n', taken_);
     const std::size_t end = newline == std::string::npos ? buffer_.size() : newline;
     if (end > taken_ || newline != std::string::npos) {
@@ -150,7 +161,7 @@ LineReader::Got LineReader::next(Line& line, std::chrono::milliseconds timeout) 
       if (timed_out && timeout.count() >= 0 && std::chrono::steady_clock::now() >= deadline) return Got::kTimeout;
       continue;
     }
-    if (stop_flag()) break;
+    if (stopped()) break;
     ++current_;
     const bool has_line = has_partial_;
     if (has_line) finish_line(line);

@@ -24,9 +24,12 @@ class LineReader {
   explicit LineReader(const std::vector<std::string>& paths);
   ~LineReader();
 
-  /// The next line; kTimeout where none came for so long, kEnd also when `stop_flag()` is set. Negative: no timeout.
+  /// The next line; kTimeout where none came for so long, kEnd also after stop() or a signal. Negative: no timeout.
   /// Throws Error where reading fails.
   Got next(Line& line, std::chrono::milliseconds timeout);
+
+  /// Ends reading, from any thread: a next() that waits returns kEnd.
+  void stop();
 
   /// Bytes read of all inputs, packed; and how many there are, or −1 where that is not known.
   std::int64_t bytes_read() const { return bytes_read_; }
@@ -34,9 +37,12 @@ class LineReader {
 
  private:
   class Stream;
+  bool stopped() const;
   bool fill(std::chrono::milliseconds timeout, bool& timed_out);
   void finish_line(Line& line);
 
+  int wake_ = -1;                     // an eventfd, polled beside the inputs
+  std::atomic<bool> stopped_{false};
   std::vector<std::unique_ptr<Stream>> streams_;
   std::size_t current_ = 0;
   std::string buffer_;        // unpacked bytes not yet taken

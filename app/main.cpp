@@ -23,7 +23,12 @@ int fail_with(RunRecord& record, const char* message, int code) {
 
 int run(RunRecord& record) {
   try {
-    check_report_path(record.options->report);
+    try {
+      check_report_path(record.options->report);
+    } catch (const Error&) {
+      record.options->report.clear();  // not again at the end
+      throw;
+    }
     Console console(record.options->quiet, record.options->progress);
     translate(record, console);
   } catch (const UsageError& error) {
@@ -32,12 +37,15 @@ int run(RunRecord& record) {
     record.status = "error";
     record.error = error.what();
     return kPipeClosed;
+  } catch (const Error& error) {
+    if (!signal_received()) return fail_with(record, error.what(), kFailed);
+    // An interrupted call failed: the signal is what happened.
   } catch (const std::bad_alloc&) {
     return fail_with(record, "out of memory", kFailed);
   } catch (const std::exception& error) {
     return fail_with(record, error.what(), kFailed);
   }
-  if (const int signal = signal_received()) {
+  if (const int signal = signal_received(); signal && !record.complete) {
     record.status = "interrupted";
     record.error = fmt::format("signal {}", signal);
     return kSignalled + signal;

@@ -69,7 +69,8 @@ int available_threads() {
 
 // "0.9" of what is free, or "8GiB".
 void read_memory(const std::string& text, Options& options) {
-  std::size_t digits = text.find_first_not_of("0123456789.");
+  options.gpu_memory_given = true;
+  const std::size_t digits = text.find_first_not_of("0123456789.");
   const auto number = read_number<double>(text.substr(0, digits));
   const std::string unit = digits == std::string::npos ? "" : text.substr(digits);
   const Names<double> units{{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
@@ -169,7 +170,7 @@ void add_options(CLI::App& app, Options& options) {
   machine.add(app.add_option_function<std::string>("--batch-tokens", parse_batch, "Source tokens in flight [auto]"), "N|auto");
   const auto parse_memory = [&options](const std::string& text) { read_memory(text, options); };
   machine.add(app.add_option_function<std::string>("--gpu-memory", parse_memory, "GPU memory taken at most: a share of what is free, or a size [0.9]"), "0.9|8GiB");
-  machine.number("--window", options.window, "LINES", 1, kLargest, "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the CPU]");
+  machine.number("--window", options.window, "LINES", 1, kLargest, "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the CPU; 1 with --line-buffered]");
   machine.number("--threads", options.threads, "N", 1, 4096, fmt::format("CPU threads of all work [those it may run on: {}]", available_threads()));
   machine.flag("--line-buffered", options.line_buffered, "Answer and flush each line before the next is awaited");
 }
@@ -177,6 +178,7 @@ void add_options(CLI::App& app, Options& options) {
 }  // namespace
 
 const char* name_of(Precision value) { return find_name(kPrecisions, value); }
+const char* name_of(Progress value) { return find_name(kProgress, value); }
 const char* name_of(Format value) { return find_name(kFormats, value); }
 const char* name_of(LongLines value) { return find_name(kLongLines, value); }
 const char* name_of(EarlyStopping value) { return find_name(kEarlyStopping, value); }
@@ -237,8 +239,10 @@ void resolve(Options& options, const ModelDescription& model) {
 }
 
 void resolve_device(Options& options, bool gpu) {
+  if (options.device == "auto" || options.device == "cuda") options.device = gpu ? "cuda:0" : "cpu";
   if (options.precision == Precision::kAuto) options.precision = gpu ? Precision::kFloat16 : Precision::kFloat32;
   if (options.batch_tokens == 0) options.batch_tokens = gpu ? kGpuBatchTokens : kCpuBatchTokens;
+  if (options.line_buffered) options.window = 1;
   if (options.window == 0) options.window = gpu ? kGpuWindow : kCpuWindow;
 }
 

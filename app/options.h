@@ -43,6 +43,7 @@ struct Options {
   std::int64_t window = 0;        // 0: 100000 on a GPU, 2000 on the CPU
   double gpu_memory_share = 0.9;       // of what is free, unless
   std::int64_t gpu_memory_bytes = 0;   // a size is given
+  bool gpu_memory_given = false;
   int threads = 1;
   bool line_buffered = false;
   std::string report;  // empty: none; "-": stderr
@@ -69,6 +70,7 @@ void resolve(Options&, const ModelDescription&);
 void resolve_device(Options&, bool gpu);
 
 const char* name_of(Format);
+const char* name_of(Progress);
 const char* name_of(Precision);
 const char* name_of(LongLines);
 const char* name_of(EarlyStopping);

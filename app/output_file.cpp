@@ -42,7 +42,9 @@ class OutputFile::Deflater {
 OutputFile::OutputFile(const std::string& path) : path_(path) {
   if (path.empty()) {
     file_ = STDOUT_FILENO;
-    if (fcntl(file_, F_GETFL) < 0) fail("stdout: cannot be written: {}", std::strerror(errno));
+    const int flags = fcntl(file_, F_GETFL);
+    if (flags >= 0 && (flags & O_ACCMODE) == O_RDONLY) fail("stdout: cannot be written: it is open for reading only");
+    if (flags < 0) fail("stdout: cannot be written: {}", std::strerror(errno));
     return;
   }
   struct stat status {};

@@ -44,11 +44,11 @@ json device_of(const RunRecord& run) {
   const DeviceInfo& device = *run.device;
   const bool gpu = device.kind == "cuda";
   const auto of_gpu = [&](const std::string& text) { return gpu ? json(text) : json(nullptr); };
-  return {{"name", gpu ? device.name : device.kind},
+  return {{"name", device.name},
           {"compute_capability", of_gpu(device.compute_capability)},
           {"driver", of_gpu(device.driver)},
           {"cuda", of_gpu(device.cuda)},
-          {"cpu", gpu ? device.library : fmt::format("{}, {}, {}", device.name, device.instruction_set, device.library)},
+          {"cpu", fmt::format("{}, {}, {}", device.processor, device.instruction_set, device.library)},
           {"threads", device.threads}};
 }
 
@@ -86,6 +86,7 @@ json options_of(const RunRecord& run) {
           {"threads", options.threads},
           {"line_buffered", options.line_buffered},
           {"report", options.report},
+          {"progress", name_of(options.progress)},
           {"quiet", options.quiet}};
 }
 
@@ -104,16 +105,6 @@ json buckets_of(const RunnerStatistics& statistics) {
   return buckets;
 }
 
-// Nearest rank: the smallest value that at least this share of all values does not exceed.
-json percentiles(std::vector<double> values) {
-  if (values.empty()) return {{"p50", 0.0}, {"p90", 0.0}, {"p99", 0.0}, {"max", 0.0}};
-  std::sort(values.begin(), values.end());
-  const auto at = [&](double quantile) {
-    return values[static_cast<std::size_t>(std::max(0.0, std::ceil(quantile * static_cast<double>(values.size())) - 1))];
-  };
-  return {{"p50", at(0.5)}, {"p90", at(0.9)}, {"p99", at(0.99)}, {"max", values.back()}};
-}
-
 std::int64_t peak_resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -121,6 +112,21 @@ std::int64_t peak_resident_bytes() {
 }
 
 }  // namespace
+
+void Latency::add(double milliseconds) {
+  ++classes_[static_cast<int>(std::ceil(std::log(std::max(milliseconds, 1e-6)) / std::log(1.01)))];
+  ++count_;
+  max_ = std::max(max_, milliseconds);
+}
+
+double Latency::percentile(double share) const {
+  auto left = static_cast<std::int64_t>(std::ceil(share * static_cast<double>(count_)));
+  for (const auto& [index, count] : classes_) {
+    left -= count;
+    if (left <= 0) return std::min(max_, std::pow(1.01, index));
+  }
+  return max_;
+}
 
 Clock::time_point process_start() {
   const Clock::time_point now = Clock::now();
@@ -188,7 +194,8 @@ std::string report_text(const RunRecord& run) {
   report["batches"] = statistics.batches;
   report["buckets"] = buckets_of(statistics);
   report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)}, {"device_context_bytes", bytes_or_null(run.memory.context_bytes)}, {"host_peak_bytes", peak_resident_bytes()}};
-  if (run.options && run.options->line_buffered) report["latency_ms"] = percentiles(run.latencies_ms);
+  if (run.options && run.options->line_buffered) report["latency_ms"] = {
+      {"p50", run.latency.percentile(0.5)}, {"p90", run.latency.percentile(0.9)}, {"p99", run.latency.percentile(0.99)}, {"max", run.latency.max()}};
   return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,6 +30,20 @@ struct ModelFacts {
   std::int64_t parameters = 0, bytes = 0;
 };
 
+/// Latencies in classes of one percent: percentiles of any number of lines in little memory.
+class Latency {
+ public:
+  void add(double milliseconds);
+  /// Nearest rank: the upper end of the class that holds the value which at least this share of all does not exceed. 0 if there is none.
+  double percentile(double share) const;
+  double max() const { return max_; }
+
+ private:
+  std::map<int, std::int64_t> classes_;
+  std::int64_t count_ = 0;
+  double max_ = 0;
+};
+
 /// All that the report is made of; what a failed run has not reached stays empty.
 struct RunRecord {
   std::optional<Options> options;
@@ -37,10 +52,11 @@ struct RunRecord {
   DeviceMemory memory;
   Counters counters;
   RunnerStatistics statistics;
-  std::vector<double> latencies_ms;  // with --line-buffered, one a line
+  Latency latency;                   // with --line-buffered, of each line
   Clock::time_point process_start;   // of the process
   double load_seconds = 0;
   Clock::time_point model_ready{}, first_line_read{}, first_output{}, last_output{};
+  bool complete = false;             // the output has its name: a signal comes too late
   std::string status = "ok", error;
 };
 

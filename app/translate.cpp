@@ -1,6 +1,7 @@
 #include "app/translate.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -23,10 +24,12 @@ constexpr std::size_t kDecodedWaiting = 4096;  // lines between the decoder and 
 // The first error of any stage ends the run; the others follow from it.
 class FirstError {
  public:
+  explicit FirstError(LineReader& reader) : reader_(reader) {}
   void set(std::exception_ptr error) {
     std::lock_guard lock(mutex_);
     if (!error_) error_ = error;
     stop_flag() = true;
+    reader_.stop();
   }
   void rethrow() {
     std::lock_guard lock(mutex_);
@@ -34,6 +37,7 @@ class FirstError {
   }
 
  private:
+  LineReader& reader_;
   std::mutex mutex_;
   std::exception_ptr error_;
 };
@@ -87,7 +91,12 @@ class TextStage {
   TextStage(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output, Counters& counters, FirstError& error)
       : options_(options), tokenizer_(tokenizer), output_(output), counters_(counters), error_(error), queue_(kDecodedWaiting) {
     // Decoding needs the rest: text takes a small share of a run's time.
-    for (int i = 0; i < std::clamp(options.threads / 4, 1, 8); ++i) threads_.emplace_back([this] { work(); });
+    try {
+      for (int i = 0; i < std::clamp(options.threads / 4, 1, 8); ++i) threads_.emplace_back([this] { work(); });
+    } catch (...) {
+      finish();
+      throw;
+    }
   }
   ~TextStage() { finish(); }
 
@@ -168,13 +177,14 @@ void translate(RunRecord& record, Console& console) {
   resolve(options, file.description());
   LineReader reader(options.input);
   OutputFile output_file(options.output);
+  if (options.device == "cpu" && options.gpu_memory_given) throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
   const auto backend = open_backend(options, console);
   record.device = backend->info();
   resolve_device(options, record.device->kind == "cuda");
   const Tokenizer tokenizer = load_tokenizer(file);
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
-  FirstError error;
+  FirstError error(reader);
   OrderedOutput output(output_file, record, [&](std::exception_ptr failure) { error.set(failure); });
   WindowSource source(options, reader, tokenizer, output, record, console);
   TextStage text(options, tokenizer, output, record.counters, error);
@@ -185,7 +195,6 @@ void translate(RunRecord& record, Console& console) {
     error.set(std::current_exception());
   }
   // From the front to the back: what was decoded is still written.
-  if (stop_flag()) output.give_up_waiting();
   source.stop();
   text.finish();
   output.finish();
@@ -194,6 +203,7 @@ void translate(RunRecord& record, Console& console) {
   if (signal_received()) return;
   if (const auto input_error = source.input_error()) std::rethrow_exception(input_error);
   output_file.finish();
+  record.complete = true;
 }
 
 }  // namespace xlate

@@ -35,11 +35,21 @@ std::int64_t words_in(std::string_view text) {
 WindowSource::WindowSource(const Options& options, LineReader& reader, const Tokenizer& tokenizer, OrderedOutput& output, RunRecord& record,
                            Console& console)
     : options_(options), reader_(reader), tokenizer_(tokenizer), output_(output), record_(record), console_(console),
-      windows_(1), sentences_(1), reading_([this] { read_windows(); }), tokenizing_([this] { tokenize_windows(); }) {}
+      windows_(1), sentences_(1) {
+  reading_ = std::thread([this] { read_windows(); });
+  try {
+    tokenizing_ = std::thread([this] { tokenize_windows(); });
+  } catch (...) {
+    stop();
+    throw;
+  }
+}
 
 WindowSource::~WindowSource() { stop(); }
 
 void WindowSource::stop() {
+  reader_.stop();
+  output_.give_up_waiting();  // only the reading thread waits there
   windows_.close();
   sentences_.close();
   if (reading_.joinable()) reading_.join();
@@ -88,7 +98,7 @@ void WindowSource::read_windows() {
       if (!window.lines.empty() && !windows_.push(std::move(window))) break;
       if (options_.line_buffered && more) {
         if (!output_.wait_written(line)) break;
-        record_.latencies_ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - read).count());
+        record_.latency.add(std::chrono::duration<double, std::milli>(Clock::now() - read).count());
       }
       if (!options_.line_buffered) size = std::min(2 * size, options_.window);
     }
@@ -144,6 +154,8 @@ void WindowSource::tokenize_windows() {
   }
   windows_.close();
   sentences_.close();
+  reader_.stop();
+  output_.give_up_waiting();
 }
 
 std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
@@ -228,6 +240,8 @@ std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line, std::vecto
 void WindowSource::refuse(const std::string& why) {
   end_with(std::make_exception_ptr(Error(why)));
   refused_ = true;
+  reader_.stop();
+  output_.give_up_waiting();
 }
 
 void WindowSource::note_long_line(const std::string& text) {

@@ -1,6 +1,8 @@
 // The factory: the one place that knows which backends this build has.
 #include "engine/backend.h"
 
+#include <fstream>
+
 #include "engine/cpu/cpu_backend.h"
 #ifdef XLATE_CUDA
 #include "engine/cuda/cuda_backend.h"
@@ -8,6 +10,14 @@
 #include "engine/error.h"
 
 namespace xlate {
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  }
+  return "unknown";
+}
 
 #ifdef XLATE_CUDA
 bool has_cuda() { return true; }

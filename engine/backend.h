@@ -17,7 +17,8 @@ namespace xlate {
 
 struct DeviceInfo {
   std::string kind;                // "cpu" or "cuda"
-  std::string name;                // the processor's
+  std::string name;                // the device's
+  std::string processor;           // the host's
   std::string instruction_set;     // what the loops were dispatched to
   std::string library;             // the matrix library in use
   int threads = 1;
@@ -204,6 +205,9 @@ struct BackendOptions {
 
 /// Opens the machine asked for. Throws Error where it is not there, or its libraries cannot be opened.
 std::unique_ptr<Backend> make_backend(const BackendOptions&);
+
+/// The host's processor, as the system names it.
+std::string processor_name();
 
 /// Whether this build has a CUDA backend.
 bool has_cuda();

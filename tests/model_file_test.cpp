@@ -150,6 +150,21 @@ TEST(ModelFile, WrongPrefix) {
   expect_error([&] { load_all(AlignedBytes(good.substr(0, 39))); }, {"cut short", "39", "40"});
 }
 
+// What fuzz_model_file begins with, and what once broke something: read or refused.
+TEST(ModelFile, TheFuzzersCorpus) {
+  int read = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(source_folder() + "/tests/data/fuzz/model_file")) {
+    SCOPED_TRACE(entry.path().filename().string());
+    try {
+      load_all(AlignedBytes(file_text(entry.path().string())), false);
+      ++read;
+    } catch (const Error& error) {
+      EXPECT_TRUE(std::string_view(error.what()).starts_with("tiny.bin: ")) << error.what();
+    }
+  }
+  EXPECT_GE(read, 5);
+}
+
 TEST(ModelFile, CutAnywhere) {
   const AlignedBytes good(file_text(models_folder() + "/shared.bin"));
   for (int percent = 0; percent < 100; ++percent) {

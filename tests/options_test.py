@@ -496,7 +496,7 @@ class Mistakes(Case):
     def test_gpu_memory_is_a_share_or_a_size(self):
         for value in ('0.9', '1', '8GiB', '512MiB', '1.5GiB'):
             with self.subTest(value):
-                self.ok(*GREEDY, '--gpu-memory', value, input='Yes.\n', lines=1)
+                self.ok(*GREEDY, '--gpu-memory', value, input='Yes.\n', lines=1, device='auto')
         for value in ('0', '1.1', '-1', '8', '8GB', 'GiB', 'all', '', '0GiB', 'nan'):
             with self.subTest(value):
                 self.usage_error('--gpu-memory', value, names='--gpu-memory')

@@ -47,12 +47,13 @@ std::vector<Sentence> random_sentences(int count, int longest, unsigned seed = 3
   return sentences;
 }
 
-Table random_table(DType type) {
+Table random_table(DType type, int positions = 1) {
   Random random(1);
-  Table table(kVocabulary, 1, kKinds);
+  Table table(kVocabulary, positions, kKinds);
   for (float& logit : table.logits) logit = uniform(random, -3, 3);
-  for (int kind = 0; kind < kKinds; ++kind) {
-    for (int last = 0; last < kVocabulary; ++last) table.row(kind, 0, last)[0] -= static_cast<float>(kind) - 1;  // from short to long
+  for (int place = 0; place < table.places(); ++place) {
+    const int kind = place / (positions * kVocabulary);
+    table.logits[static_cast<std::size_t>(place * kVocabulary)] -= static_cast<float>(kind) - 1;  // from short to long
   }
   table.round_to(type);
   return table;
@@ -99,7 +100,7 @@ struct RunnerTest : OnBackend {
     return results;
   }
 
-  const Table table = random_table(GetParam().type);
+  Table table = random_table(GetParam().type);
   std::atomic<bool> stop{false};
   RunnerStatistics statistics;
   std::int64_t largest_batch = 0, most_rows = 0;
@@ -123,6 +124,7 @@ void expect_same(const Results& found, const Results& expected) {
 
 TEST_P(RunnerTest, LinesAreDecodedAsSearchSays) {
   const auto sentences = random_sentences(60, 30);
+  table = random_table(GetParam().type, 40);  // otherwise the same choices in another order make a tie
   int compared = 0;
   for (const int beams : {1, 4}) {
     const RunnerOptions options = options_of(beams, 64);
@@ -139,7 +141,7 @@ TEST_P(RunnerTest, LinesAreDecodedAsSearchSays) {
       EXPECT_EQ(decoded.hit_limit, expected.hypotheses[0].length == limit && !expected.hypotheses[0].ended);
     }
   }
-  EXPECT_GT(compared, 90);  // of 120
+  EXPECT_GT(compared, 100);  // of 120
 }
 
 TEST_P(RunnerTest, TheLimitOfASentence) {

@@ -57,19 +57,22 @@ struct BackendUnderTest {
 
 inline void PrintTo(const BackendUnderTest& backend, std::ostream* out) { *out << backend.name; }
 
+/// Of a build with CUDA, one for each type that it computes in. Opens none.
+inline std::vector<BackendUnderTest> cuda_backends() {
+  if (!has_cuda()) return {};
+  const auto cuda = [](const char* name, Precision precision, DType type) {
+    return BackendUnderTest{name, [precision] { return make_backend({.cuda = true, .precision = precision}); }, type, true};
+  };
+  return {cuda("cuda_fp32", Precision::kFloat32, DType::kFloat32), cuda("cuda_fp16", Precision::kFloat16, DType::kFloat16),
+          cuda("cuda_bf16", Precision::kBFloat16, DType::kBFloat16)};
+}
+
 /// Every backend of this build, in each way that makes a difference to its results. Opens none.
 inline std::vector<BackendUnderTest> backends() {
-  std::vector<BackendUnderTest> list;
+  std::vector<BackendUnderTest> list = cuda_backends();
   for (const int threads : {1, 2, 3}) {
     list.push_back({fmt::format("cpu{}", threads), [threads] { return make_backend({.threads = threads}); }});
   }
-  if (!has_cuda()) return list;
-  const auto cuda = [&](const char* name, Precision precision, DType type) {
-    list.push_back({name, [precision] { return make_backend({.cuda = true, .precision = precision}); }, type, true});
-  };
-  cuda("cuda_fp32", Precision::kFloat32, DType::kFloat32);
-  cuda("cuda_fp16", Precision::kFloat16, DType::kFloat16);
-  cuda("cuda_bf16", Precision::kBFloat16, DType::kBFloat16);
   return list;
 }
 

@@ -17,7 +17,7 @@ using Ids = std::vector<std::int32_t>;
 
 // Source ids from a file, so that no SentencePiece is asked.
 std::vector<Ids> shared_sources() {
-  std::ifstream file(XLATE_SOURCE_DIR "/tests/data/opus-shape/shared/source.ids");
+  std::ifstream file(source_folder() + "/tests/data/opus-shape/shared/source.ids");
   std::vector<Ids> sources;
   for (std::string line; std::getline(file, line);) {
     std::istringstream words(line);
@@ -40,7 +40,7 @@ class ListSource final : public SentenceSource {
 
 // One file for all tests of this program.
 const ModelFile& shared_file() {
-  static const ModelFile file = ModelFile::open(XLATE_TEST_MODELS "/shared.bin");
+  static const ModelFile file = ModelFile::open(models_folder() + "/shared.bin");
   return file;
 }
 
@@ -61,12 +61,36 @@ std::string text_of(const Hypothesis& hypothesis) {
   return text;
 }
 
-class TransformerTest : public testing::TestWithParam<BackendUnderTest> {
- protected:
-  TransformerTest() : backend(GetParam().make()), model(shared_file(), *backend) {}
+// How far two ways to decode the same sentences may differ. On the CPU the same sums come in the same order but for the product's
+// blocks. A GPU's products choose their order by their number of rows: in a 16-bit type, one sum in thousands is then rounded otherwise.
+struct Likeness {
+  double score;            // of hypotheses with the same ids
+  double tie;              // hypotheses so near may change places, and what follows from the choice differs
+  double different_lines;  // share of lines whose best hypothesis may be another: a tie that was decided otherwise on the way
+};
 
+Likeness likeness_of(const BackendUnderTest& test) {
+  if (!test.cuda) return {1e-4, 1e-5, 0};
+  if (test.type == DType::kFloat32) return {1e-4, 1e-4, 0.01};
+  return test.type == DType::kFloat16 ? Likeness{0.01, 0.01, 0.05} : Likeness{0.02, 0.02, 0.05};
+}
+
+using Hypotheses = std::vector<std::vector<Hypothesis>>;
+
+class TransformerTest : public OnBackend {
+ protected:
+  void SetUp() override {
+    OnBackend::SetUp();
+    if (IsSkipped()) return;
+    backend = GetParam().make();
+    model = std::make_unique<Transformer>(shared_file(), *backend);
+  }
+
+  Hypotheses decode(const std::vector<Ids>& sources, int beams, std::int64_t batch_tokens, std::int64_t max_length = 40) {
+    return decode_on(*backend, *model, sources, beams, batch_tokens, max_length);
+  }
   // Lines' hypotheses, by line.
-  std::vector<std::vector<Hypothesis>> decode(const std::vector<Ids>& sources, int beams, std::int64_t batch_tokens, std::int64_t max_length = 40) {
+  static Hypotheses decode_on(Backend& backend, Transformer& model, const std::vector<Ids>& sources, int beams, std::int64_t batch_tokens, std::int64_t max_length) {
     std::vector<Sentence> sentences;
     std::size_t longest = 1;
     for (std::size_t i = 0; i < sources.size(); ++i) {
@@ -78,33 +102,40 @@ class TransformerTest : public testing::TestWithParam<BackendUnderTest> {
     options.batch_tokens = batch_tokens;
     options.longest_source = static_cast<std::int64_t>(longest);
     options.max_length = max_length;
-    Runner runner(*backend, model, options);
+    Runner runner(backend, model, options);
     ListSource source(std::move(sentences));
-    std::vector<std::vector<Hypothesis>> results(sources.size());
+    Hypotheses results(sources.size());
     const std::atomic<bool> stop{false};
     runner.run(source, [&](Decoded decoded) { results[static_cast<std::size_t>(decoded.line)] = std::move(decoded.hypotheses); }, stop);
     return results;
   }
-  static void expect_same(const std::vector<std::vector<Hypothesis>>& found, const std::vector<std::vector<Hypothesis>>& expected) {
+  void expect_same(const Hypotheses& found, const Hypotheses& expected) {
     ASSERT_EQ(found.size(), expected.size());
+    const Likeness likeness = likeness_of(GetParam());
+    const double allowed = likeness.different_lines * static_cast<double>(found.size());
+    int different = 0;
     for (std::size_t line = 0; line < found.size(); ++line) {
       ASSERT_FALSE(found[line].empty()) << "line " << line + 1;
       ASSERT_EQ(found[line].size(), expected[line].size()) << "line " << line + 1;
-      for (std::size_t i = 0; i < found[line].size(); ++i) {
-        const Hypothesis &f = found[line][i], &e = expected[line][i];
-        EXPECT_NEAR(f.score, e.score, 1e-4) << "line " << line + 1 << ", hypothesis " << i;
-        // Two that are as good may change places.
-        const bool tie = i + 1 < expected[line].size() && e.score - expected[line][i + 1].score < 1e-5f;
-        const bool tied = i > 0 && expected[line][i - 1].score - e.score < 1e-5f;
-        if (!tie && !tied) {
-          EXPECT_EQ(f.ids, e.ids) << "line " << line + 1 << ", hypothesis " << i << "\nfound " << text_of(f) << "\nexpected " << text_of(e);
-        }
-      }
+      const std::string why = difference(found[line], expected[line], likeness);
+      different += !why.empty();
+      EXPECT_TRUE(why.empty() || different <= allowed) << "line " << line + 1 << ", " << why << "; " << different << " of " << found.size() << " lines so far";
     }
+  }
+  // What is not the same in two lists of hypotheses of one line, best first: empty if nothing is.
+  static std::string difference(const std::vector<Hypothesis>& found, const std::vector<Hypothesis>& expected, const Likeness& likeness) {
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const Hypothesis &f = found[i], &e = expected[i];
+      if (!(std::fabs(f.score - e.score) <= likeness.score)) return fmt::format("hypothesis {}: score {}, expected {}", i, f.score, e.score);
+      const bool tie = i + 1 < expected.size() && e.score - expected[i + 1].score < likeness.tie;
+      const bool tied = i > 0 && expected[i - 1].score - e.score < likeness.tie;
+      if (!tie && !tied && f.ids != e.ids) return fmt::format("hypothesis {}:\nfound {}\nexpected {}", i, text_of(f), text_of(e));
+    }
+    return {};
   }
 
   std::unique_ptr<Backend> backend;
-  Transformer model;
+  std::unique_ptr<Transformer> model;
 };
 INSTANTIATE_TEST_SUITE_P(, TransformerTest, testing::ValuesIn(backends()), backend_name);
 
@@ -121,6 +152,30 @@ TEST_P(TransformerTest, ABatchIsItsSentencesOneByOne) {
   }
 }
 
+// Bounds: twice what is found on a CPU whose weights and results are rounded to the type at every verb.
+using GpuTransformerTest = TransformerTest;
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GpuTransformerTest);
+INSTANTIATE_TEST_SUITE_P(, GpuTransformerTest, testing::ValuesIn(cuda_backends()), backend_name);
+
+TEST_P(GpuTransformerTest, AgreesWithTheCpu) {
+  const auto sources = shared_sources();
+  const auto cpu = make_backend({.threads = 2});
+  Transformer reference(shared_file(), *cpu);
+  const bool single = GetParam().type == DType::kFloat32, half = GetParam().type == DType::kFloat16;
+  for (const int beams : {1, 4}) {
+    const auto expected = decode_on(*cpu, reference, sources, beams, 1000, 40), found = decode(sources, beams, 1000);
+    double same = 0, difference = 0;
+    for (std::size_t line = 0; line < sources.size(); ++line) {
+      ASSERT_FALSE(found[line].empty()) << "line " << line + 1;
+      same += found[line][0].ids == expected[line][0].ids;
+      difference += std::fabs(found[line][0].score - expected[line][0].score);
+    }
+    const auto lines = static_cast<double>(sources.size());
+    EXPECT_GE(same / lines, single ? 0.98 : half ? 0.94 : 0.65) << beams << " beams";
+    EXPECT_LE(difference / lines, single ? 1e-4 : half ? 0.005 : 0.04) << beams << " beams";
+  }
+}
+
 // One sentence in each of several slots, the others going their own ways: the same hidden rows at every step.
 TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
   const auto sources = shared_sources();
@@ -130,33 +185,33 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
   std::vector<std::vector<float>> expected;
   for (const std::vector<std::int32_t>& slots : {std::vector<std::int32_t>{0}, {3}, {2, 0, 3}, {0, 1, 2, 3}, {3, 2, 1, 0}}) {
     for (std::size_t place = 0; place < slots.size(); ++place) {
-      model.begin({.slots = kSlots, .beams = kBeams, .encoder_tokens = 500, .source_tokens = 500, .longest_source = 100, .longest_target = kLimit, .target_factor = 3});
+      model->begin({.slots = kSlots, .beams = kBeams, .encoder_tokens = 500, .source_tokens = 500, .longest_source = 100, .longest_target = kLimit, .target_factor = 3});
       const auto queue = backend->make_queue();
       Search search(*backend, *queue, rules_of(shared_file(), kBeams), kSlots, kLimit);
       std::vector<Source> batch;
       for (std::size_t i = 0; i < slots.size(); ++i) batch.push_back({i == place ? ids : sources[10 + i], kLimit});
-      for (std::size_t i = 0; i < slots.size(); ++i) model.reserve(slots[i], batch[i]);
-      model.install(*queue, *model.encode(*queue, batch), 0, slots);
+      for (std::size_t i = 0; i < slots.size(); ++i) model->reserve(slots[i], batch[i]);
+      model->install(*queue, *model->encode(*queue, batch), 0, slots);
       search.start(slots, std::vector<std::int32_t>(slots.size(), kLimit));
       const Buffer active = backend->allocate(slots.size() * sizeof(std::int32_t));
       backend->upload(*queue, std::as_bytes(std::span(slots)), active.data());
       const StepRows rows{active.as<std::int32_t>(), static_cast<std::int64_t>(slots.size()), kBeams};
       const bool first = expected.empty();
       for (std::size_t n = 0; n < 6; ++n) {
-        const Tensor hidden = model.step(*queue, search.state(), rows);
+        const Tensor hidden = model->step(*queue, search.state(), rows);
         ASSERT_EQ(hidden.rows, rows.rows());
         const auto ticket = backend->read_later(*queue, {static_cast<const std::byte*>(hidden.row_range(static_cast<std::int64_t>(place) * kBeams, kBeams).data),
                                                          static_cast<std::size_t>(kBeams * hidden.stride) * size_of(hidden.dtype)});
         const auto bytes = ticket->wait();
-        if (hidden.dtype != DType::kFloat32) GTEST_SKIP() << "compares float32";
+        if (hidden.dtype != DType::kFloat32) GTEST_SKIP() << "beams may change places in " << name_of(hidden.dtype);
         std::vector<float> values(bytes.size() / sizeof(float));
         std::memcpy(values.data(), bytes.data(), bytes.size());
         // At the first step all beams are the start token's; the others' candidates are worthless, and their order may differ.
         if (first) expected.push_back(values);
         for (std::size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(values[i], expected[n][i], 1e-4) << "slot " << slots[place] << " of " << slots.size() << ", step " << n;
-        search.step(hidden, model.projection(), rows);
+        search.step(hidden, model->projection(), rows);
       }
-      for (const std::int32_t slot : slots) model.release(slot);
+      for (const std::int32_t slot : slots) model->release(slot);
     }
   }
 }
@@ -174,9 +229,13 @@ TEST_P(TransformerTest, SourcesAndTargetsOfAnyLength) {
     tall.back().push_back(shared_file().description().tokens.end);
   }
   const auto alone = decode(tall, 2, 1, 620);
-  expect_same(decode(tall, 2, 2000, 620), alone);
-  for (const auto& hypotheses : alone) {
-    for (const Hypothesis& hypothesis : hypotheses) EXPECT_TRUE(std::isfinite(hypothesis.score));
+  const auto together = decode(tall, 2, 2000, 620);
+  if (!GetParam().cuda) expect_same(together, alone);  // in 620 tokens a GPU meets a tie for certain
+  for (const auto& hypotheses : {alone, together}) {
+    for (const auto& line : hypotheses) {
+      ASSERT_FALSE(line.empty());
+      for (const Hypothesis& hypothesis : line) EXPECT_TRUE(std::isfinite(hypothesis.score));
+    }
   }
   EXPECT_NE(alone[0][0].sum, alone[1][0].sum);
 }
@@ -192,19 +251,19 @@ TEST_P(TransformerTest, BeginsAgain) {
 }
 
 TEST_P(TransformerTest, HasRoomUntilItsPagesAreTaken) {
-  model.begin({.slots = 3, .beams = 1, .encoder_tokens = 100, .source_tokens = 100, .longest_source = 50, .longest_target = 40, .target_factor = 0, .target_extra = 0});
+  model->begin({.slots = 3, .beams = 1, .encoder_tokens = 100, .source_tokens = 100, .longest_source = 50, .longest_target = 40, .target_factor = 0, .target_extra = 0});
   const Ids ids(50, 5);
   const Source longest{ids, 40};
   // 40 tokens are 3 pages of 16, and there are 3.
-  EXPECT_TRUE(model.has_room(longest));
-  model.reserve(0, longest);
-  EXPECT_FALSE(model.has_room({{ids.data(), 1}, 1}));
-  model.release(0);
-  model.reserve(1, {{ids.data(), 1}, 1});
-  EXPECT_FALSE(model.has_room(longest));
-  EXPECT_TRUE(model.has_room({{ids.data(), 1}, 32}));
-  model.release(1);
-  EXPECT_TRUE(model.has_room(longest));
+  EXPECT_TRUE(model->has_room(longest));
+  model->reserve(0, longest);
+  EXPECT_FALSE(model->has_room({{ids.data(), 1}, 1}));
+  model->release(0);
+  model->reserve(1, {{ids.data(), 1}, 1});
+  EXPECT_FALSE(model->has_room(longest));
+  EXPECT_TRUE(model->has_room({{ids.data(), 1}, 32}));
+  model->release(1);
+  EXPECT_TRUE(model->has_room(longest));
 }
 
 }  // namespace

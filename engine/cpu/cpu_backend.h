@@ -73,7 +73,7 @@ class CpuBackend final : public Backend {
   struct Tile {
     std::int64_t rows, columns, row_tiles, column_tiles;
   };
-  Tile tile_of(std::int64_t rows, std::int64_t columns) const;
+  Tile tile_of(std::int64_t rows, std::int64_t columns, std::int64_t depth) const;
 
   Blas blas_;
   ThreadPool pool_;

@@ -8,6 +8,7 @@ namespace xlate::cpu {
 namespace {
 
 constexpr std::int64_t kRowsPerTask = 32;
+constexpr std::int64_t kWorthSharing = 64 * 1024;  // multiplications: some microseconds
 
 // Splits `rows` into tasks of kRowsPerTask and calls body(row) for each row.
 template <class Body>
@@ -47,14 +48,14 @@ void CpuBackend::layer_norm(Queue&, Tensor x, const Norm& norm, Tensor out) {
 
 // Few rows: columns are split, so that each weight is read by one thread only. Many rows: the longer side is, since a thread's share
 // of the shorter one is packed by each of them.
-CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns) const {
+CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns, std::int64_t depth) const {
   const auto parts = [](std::int64_t extent, std::int64_t pieces, std::int64_t multiple) {
     const std::int64_t size = (extent + pieces - 1) / pieces;
     return (size + multiple - 1) / multiple * multiple;
   };
   const std::int64_t threads = pool_.threads();
   Tile tile{rows, columns, 1, 1};
-  if (threads > 1) {
+  if (threads > 1 && rows * columns * depth >= kWorthSharing) {
     if (rows > columns && rows > kFewRows) tile.rows = parts(rows, threads, 16);
     else tile.columns = parts(columns, threads, 16);
   }
@@ -66,7 +67,7 @@ CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns) co
 void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out) {
   assert(x.columns == layer.weight.columns && out.columns == layer.weight.rows && out.rows == x.rows);
   if (x.rows == 0) return;
-  const Tile tile = tile_of(out.rows, out.columns);
+  const Tile tile = tile_of(out.rows, out.columns, x.columns);
   const float* bias = layer.bias ? layer.bias.as<float>() : nullptr;
   pool_.run(tile.row_tiles * tile.column_tiles, [&](std::int64_t task, int thread) {
     const std::int64_t row = task / tile.column_tiles * tile.rows, column = task % tile.column_tiles * tile.columns;

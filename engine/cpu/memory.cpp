@@ -4,7 +4,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <vector>
 
 #include "engine/cpu/cpu_backend.h"
@@ -26,20 +25,12 @@ class CpuTicket final : public Ticket {
   std::vector<std::byte> bytes_;
 };
 
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
-
 }  // namespace
 
 CpuBackend::CpuBackend(const BackendOptions& options) : pool_(options.threads), scratch_(static_cast<std::size_t>(pool_.threads())) {}
 
 DeviceInfo CpuBackend::info() const {
-  return {.kind = "cpu", .name = processor_name(), .instruction_set = instruction_set(), .library = blas_.name(), .threads = pool_.threads()};
+  return {.kind = "cpu", .name = "cpu", .processor = processor_name(), .instruction_set = instruction_set(), .library = blas_.name(), .threads = pool_.threads()};
 }
 
 Buffer CpuBackend::allocate(std::size_t bytes) {

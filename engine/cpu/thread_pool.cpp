@@ -1,16 +1,25 @@
 #include "engine/cpu/thread_pool.h"
 
-#include <algorithm>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <system_error>
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
+
+#include "engine/error.h"
 
 namespace xlate::cpu {
 namespace {
 
 // About 20 µs: the calls of a decoding step follow each other faster than a thread can sleep and wake.
 constexpr int kSpins = 600;
+// A claim is a round in the high bits and the next task in the low ones: who comes late cannot take a task of another round.
+constexpr int kTaskBits = 32;
+constexpr std::uint64_t kTaskMask = (std::uint64_t{1} << kTaskBits) - 1;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -18,53 +27,74 @@ void pause() {
 #endif
 }
 
-template <class T>
-void wait_while(const std::atomic<T>& value, T present) {
+// Not std::atomic::wait: that yields the processor again and again before it sleeps, and on a busy machine each yield costs a time slice.
+void wait_while(std::atomic<std::uint32_t>& value, std::uint32_t present) {
   for (int i = 0; i < kSpins; ++i) {
     if (value.load(std::memory_order_acquire) != present) return;
     pause();
   }
-  while (value.load(std::memory_order_acquire) == present) value.wait(present, std::memory_order_acquire);
+  while (value.load(std::memory_order_acquire) == present) syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, present, nullptr, nullptr, 0);
 }
+
+void wake_all(std::atomic<std::uint32_t>& value) { syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0); }
 
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
+  } catch (const std::system_error& error) {
+    const std::size_t started = workers_.size();
+    stop();
+    fail("--threads {}: the system gave {} ({})", threads, started + 1, error.what());
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   stop_ = true;
   round_.fetch_add(1, std::memory_order_release);
-  round_.notify_all();
+  wake_all(round_);
   for (std::thread& thread : workers_) thread.join();
 }
 
-void ThreadPool::work(int thread) {
-  for (std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed); i < count_; i = next_.fetch_add(1, std::memory_order_relaxed)) {
-    call_(context_, i, thread);
+// Takes tasks of one round until there are none. The caller of run() waits for tasks that were taken, not for threads: one that the
+// system has put aside before it took any is not missed.
+void ThreadPool::work(std::uint32_t round, int thread) {
+  for (std::uint64_t claim = claim_.load(std::memory_order_acquire);;) {
+    const std::uint64_t task = claim & kTaskMask;
+    if (static_cast<std::uint32_t>(claim >> kTaskBits) != round || task >= count_.load(std::memory_order_acquire)) return;
+    if (!claim_.compare_exchange_weak(claim, claim + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    call_(context_, static_cast<std::int64_t>(task), thread);
+    if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1 && thread != 0) wake_all(left_);
+    claim = claim_.load(std::memory_order_acquire);
   }
 }
 
 void ThreadPool::start(std::int64_t count, Call call, void* context) {
+  const std::uint32_t round = round_.load(std::memory_order_relaxed) + 1;
+  // First no claim of the last round can succeed any more: a thread that sees the new count must not take a task with the old claim.
+  claim_.store(std::uint64_t{round} << kTaskBits | kTaskMask, std::memory_order_release);
   call_ = call;
   context_ = context;
-  count_ = count;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  round_.fetch_add(1, std::memory_order_release);
-  round_.notify_all();
-  work(0);
-  for (int left = busy_.load(std::memory_order_acquire); left != 0; left = busy_.load(std::memory_order_acquire)) wait_while(busy_, left);
+  left_.store(static_cast<std::uint32_t>(count), std::memory_order_relaxed);
+  count_.store(static_cast<std::uint64_t>(count), std::memory_order_release);
+  claim_.store(std::uint64_t{round} << kTaskBits, std::memory_order_release);
+  round_.store(round, std::memory_order_seq_cst);
+  if (asleep_.load(std::memory_order_seq_cst) > 0) wake_all(round_);
+  work(round, 0);
+  for (std::uint32_t left = left_.load(std::memory_order_acquire); left != 0; left = left_.load(std::memory_order_acquire)) wait_while(left_, left);
 }
 
 void ThreadPool::worker(int thread) {
   for (std::uint32_t seen = 0;;) {
+    asleep_.fetch_add(1, std::memory_order_seq_cst);
     wait_while(round_, seen);
+    asleep_.fetch_sub(1, std::memory_order_seq_cst);
     seen = round_.load(std::memory_order_acquire);
     if (stop_) return;
-    work(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+    work(seen, thread);
   }
 }
 

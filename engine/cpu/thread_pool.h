@@ -11,7 +11,7 @@ namespace xlate::cpu {
 
 class ThreadPool {
  public:
-  /// `threads` in all, the calling thread included; at least 1.
+  /// `threads` in all, the calling thread included; at least 1. Throws Error where the system gives fewer.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -35,17 +35,19 @@ class ThreadPool {
  private:
   using Call = void (*)(void* context, std::int64_t i, int thread);
   void start(std::int64_t count, Call call, void* context);
-  void work(int thread);
+  void work(std::uint32_t round, int thread);
   void worker(int thread);
+  void stop();
 
   std::vector<std::thread> workers_;
   Call call_ = nullptr;
   void* context_ = nullptr;
-  std::int64_t count_ = 0;
-  alignas(64) std::atomic<std::int64_t> next_{0};
+  std::atomic<std::uint64_t> count_{0};
+  alignas(64) std::atomic<std::uint64_t> claim_{0};  // round and next task
+  alignas(64) std::atomic<std::uint32_t> left_{0};   // tasks of this round not yet done
   alignas(64) std::atomic<std::uint32_t> round_{0};  // counts the calls; a change wakes the workers
-  alignas(64) std::atomic<int> busy_{0};             // workers not yet through with this round
-  bool stop_ = false;
+  std::atomic<int> asleep_{0};                       // workers that wait for a round
+  std::atomic<bool> stop_{false};
 };
 
 }  // namespace xlate::cpu

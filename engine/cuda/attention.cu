@@ -14,7 +14,8 @@ template <class T>
 __device__ float dot(const T* a, const T* b, int width) {
   float sum = 0;
   if constexpr (sizeof(T) == 2) {
-    if (width % 8 == 0) {
+    // Models' rows are aligned; views with other strides are read element by element, in the same order.
+    if (width % 8 == 0 && (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0) {
       for (int i = 0; i < width; i += 8) {
         const uint4 x = *reinterpret_cast<const uint4*>(a + i), y = *reinterpret_cast<const uint4*>(b + i);
         const T *p = reinterpret_cast<const T*>(&x), *q = reinterpret_cast<const T*>(&y);

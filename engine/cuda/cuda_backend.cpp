@@ -124,6 +124,7 @@ DeviceInfo CudaBackend::info() const {
   const auto version = [](int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); };
   return {.kind = "cuda",
           .name = properties.name,
+          .processor = processor_name(),
           .instruction_set = fmt::format("sm_{}{}", properties.major, properties.minor),
           .library = gemm_->name(),
           .threads = options_.threads,
@@ -143,6 +144,7 @@ Buffer CudaBackend::allocate(std::size_t bytes) {
   void* data = nullptr;
   check(cudaMalloc(&data, bytes));
   check(cudaMemset(data, 0, bytes));  // rows of empty groups are computed with: they hold numbers
+  check(cudaStreamSynchronize(nullptr));  // our queues do not wait for the default stream
   ledger_->used += size;
   ledger_->peak = std::max(ledger_->peak, ledger_->used);
   return Buffer(std::shared_ptr<void>(data, [ledger = ledger_, size](void* memory) {

@@ -1,0 +1,137 @@
+// A libFuzzer target: whatever the bytes of a model file are, they are read, or refused with an Error. Built with XLATE_FUZZ (clang).
+// Seeds are in tests/data/fuzz/model_file; model_file_test reads them too, so an input that broke something is kept by putting it there.
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/error.h"
+#include "models/load.h"
+
+using namespace xlate;
+using nlohmann::json;
+
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
+
+namespace {
+
+constexpr std::size_t kPrefix = 40, kAlignment = 64;
+
+// As a mapped file: aligned, and nothing behind its end.
+struct Bytes {
+  explicit Bytes(std::size_t size) : data(static_cast<std::uint8_t*>(::operator new(size, std::align_val_t(kAlignment)))), size(size) {}
+  ~Bytes() { ::operator delete(data, std::align_val_t(kAlignment)); }
+  Bytes(const Bytes&) = delete;
+  std::uint8_t* data;
+  std::size_t size;
+};
+
+void read(const Bytes& bytes) {
+  static const std::unique_ptr<Backend> backend = make_backend({.threads = 1});
+  try {
+    const ModelFile file("fuzz.bin", {reinterpret_cast<const std::byte*>(bytes.data), bytes.size}, false);
+    try {
+      const Tokenizer tokenizer = load_tokenizer(file);
+      tokenizer.encode(">>xx<< a b ab");
+      tokenizer.decode_pieces({});
+    } catch (const Error&) {
+    }
+    load_model(file, *backend);
+  } catch (const Error&) {
+  }
+}
+
+template <class T>
+void put(std::uint8_t* data, std::size_t offset, T value) {
+  std::memcpy(data + offset, &value, sizeof(value));
+}
+
+// What has to be right before anything else is looked at.
+void repair(std::uint8_t* data, std::size_t size) {
+  std::memcpy(data, "XLATEMDL", 8);
+  put(data, 16, std::uint32_t{1});
+  put(data, 32, static_cast<std::uint64_t>(size));
+}
+
+using Random = std::minstd_rand;
+
+json& any_value(json& root, Random& random) {
+  json* at = &root;
+  while (at->is_structured() && !at->empty() && (at == &root || random() % 4)) {
+    auto next = at->begin();
+    std::advance(next, static_cast<std::ptrdiff_t>(random() % at->size()));
+    at = &*next;
+  }
+  return *at;
+}
+
+// Changes one value of the header: to another of its values, to one that is often an edge, or removes or repeats an entry.
+void change(json& header, Random& random) {
+  static const std::vector<json> edges{nullptr, true, -1, 0, 1, 2, 3, 63, 64, 128, 4096, std::int64_t{1} << 24, std::int64_t{1} << 31, std::int64_t{1} << 62,
+                                       std::uint64_t(-1), 0.5, 1e300, -1e-300, "", "float16", "bfloat16", "int8", "float32", json::array(), json::object()};
+  json& value = any_value(header, random);
+  switch (random() % 6) {
+    case 0: value = json(any_value(header, random)); return;
+    case 1: value = edges[random() % edges.size()]; return;
+    case 2:
+      if (value.is_number_integer()) value = value.get<std::int64_t>() + static_cast<std::int64_t>(random() % 129) - 64;
+      return;
+    case 3:
+      if (value.is_structured() && !value.empty()) value.erase(std::next(value.begin(), static_cast<std::ptrdiff_t>(random() % value.size())));
+      return;
+    case 4:
+      if (value.is_array() && !value.empty()) value.push_back(json(value[random() % value.size()]));
+      return;
+    default: {  // a type, with the number of bytes that it takes
+      json& tensors = header["tensors"];
+      if (!tensors.is_array() || tensors.empty()) return;
+      json& tensor = tensors[random() % tensors.size()];
+      if (!tensor.is_object() || !tensor.contains("shape") || !tensor["shape"].is_array()) return;
+      std::uint64_t bytes = 1;
+      for (const json& size : tensor["shape"]) bytes *= size.is_number_unsigned() ? size.get<std::uint64_t>() : 1;
+      const std::size_t type = random() % 4;
+      constexpr const char* kNames[] = {"int8", "float16", "bfloat16", "float32"};
+      constexpr std::uint64_t kSizes[] = {1, 2, 2, 4};
+      tensor["dtype"] = kNames[type];
+      tensor["bytes"] = bytes * kSizes[type];
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  Bytes bytes(size);
+  if (size > 0) std::memcpy(bytes.data, data, size);
+  read(bytes);
+  if (size < kPrefix) return 0;
+  repair(bytes.data, size);
+  if (std::memcmp(bytes.data, data, size) != 0) read(bytes);
+  return 0;
+}
+
+// Every other mutation is one of the header's JSON, whose length and the data behind it stay right.
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned seed) {
+  Random random(seed);
+  if (size < kPrefix || random() % 2) return LLVMFuzzerMutate(data, size, max_size);
+  std::uint64_t length = 0;
+  std::memcpy(&length, data + 24, sizeof(length));
+  if (length > size - kPrefix) return LLVMFuzzerMutate(data, size, max_size);
+  json header = json::parse(data + kPrefix, data + kPrefix + length, nullptr, false);
+  if (!header.is_object()) return LLVMFuzzerMutate(data, size, max_size);
+  for (unsigned i = 1 + random() % 3; i > 0 && header.is_object(); --i) change(header, random);
+  const std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);
+  const auto data_at = [](std::size_t header_size) { return (kPrefix + header_size + kAlignment - 1) / kAlignment * kAlignment; };
+  const std::size_t from = std::min(data_at(length), size), rest = size - from, to = data_at(text.size());
+  if (to + rest > max_size) return LLVMFuzzerMutate(data, size, max_size);
+  std::memmove(data + to, data + from, rest);
+  std::memset(data + kPrefix, 0, to - kPrefix);
+  std::memcpy(data + kPrefix, text.data(), text.size());
+  put(data, 24, static_cast<std::uint64_t>(text.size()));
+  repair(data, to + rest);
+  return to + rest;
+}

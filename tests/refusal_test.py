@@ -1,0 +1,83 @@
+"""A run that ends early, whatever its input and its reader are doing: it says why at once, and what came before is written."""
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from program import BINARY, SHARED
+
+COMMAND = [BINARY, '-m', SHARED, '--device', 'cpu', '-b', '1']
+
+
+def run(options, lines, close=True, stdout=subprocess.PIPE):
+    """Gives the lines, leaves stdin open if asked to, and waits: (exit code, stdout, stderr, seconds)."""
+    start = time.monotonic()
+    process = subprocess.Popen(COMMAND + options, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE)
+    process.stdin.write(lines)
+    process.stdin.flush()
+    if close:
+        process.stdin.close()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError('still running after 20 s')
+    seconds = time.monotonic() - start
+    out = process.stdout.read() if process.stdout else b''
+    err = process.stderr.read().decode()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream and not stream.closed:
+            stream.close()
+    return process.returncode, out, err, seconds
+
+
+class Refused(unittest.TestCase):
+    def test_an_id_that_is_none_in_line_buffered_mode(self):
+        code, out, err, _ = run(['--line-buffered', '--input-format', 'ids'], b'1 2 0\nx y\n3 0\n')
+        self.assertEqual((code, out.count(b'\n')), (1, 1), err)
+        self.assertIn("line 2: 'x'", err)
+
+    def test_a_long_line_in_line_buffered_mode(self):
+        code, out, err, _ = run(['--line-buffered', '--long-lines', 'error', '--max-source-length', '3'], b'a\nb b b b b b b b\nc\n')
+        self.assertEqual((code, out.count(b'\n')), (1, 1), err)
+        self.assertIn('line 2', err)
+
+    def test_a_refused_line_is_told_while_the_input_stays_open(self):
+        code, _, err, seconds = run(['--input-format', 'ids'], b'x y\n', close=False)
+        self.assertEqual(code, 1, err)
+        self.assertLess(seconds, 10)
+
+    def test_a_write_error_is_told_while_the_input_stays_open(self):
+        with open('/dev/full', 'wb') as full:
+            code, _, err, seconds = run([], b'hello\n', close=False, stdout=full)
+        self.assertEqual(code, 1, err)
+        self.assertLess(seconds, 10)
+
+    def test_a_report_that_cannot_be_written_is_told_once(self):
+        code, _, err, _ = run(['--report', '/no/such/folder/r.json'], b'hello\n')
+        self.assertEqual((code, err.count('\n')), (1, 1), err)
+
+
+class SecondSignal(unittest.TestCase):
+    def test_it_kills_whichever_it_is(self):
+        read, write = os.pipe()  # never read from: the run blocks as it writes
+        with tempfile.TemporaryFile() as lines:
+            lines.write(b'hello there\n' * 60000)
+            lines.seek(0)
+            process = subprocess.Popen(COMMAND + ['--max-length', '3', '--output-format', 'ids', '--scores'], stdin=lines, stdout=write, stderr=subprocess.DEVNULL)
+        os.close(write)
+        try:
+            time.sleep(3)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                process.send_signal(number)
+                time.sleep(0.5)
+            self.assertEqual(process.wait(timeout=10), -signal.SIGTERM)
+        finally:
+            process.kill()
+            os.close(read)
+
+
+if __name__ == '__main__':
+    unittest.main()
