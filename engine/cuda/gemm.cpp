@@ -42,10 +42,10 @@ struct Gemm::Api {
 struct Gemm::Plan {
   const Api* api = nullptr;
   cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t weight = nullptr, x = nullptr, out = nullptr;
+  cublasLtMatrixLayout_t weight = nullptr, x = nullptr, added = nullptr, out = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
   ~Plan() {
-    for (const cublasLtMatrixLayout_t layout : {weight, x, out}) {
+    for (const cublasLtMatrixLayout_t layout : {weight, x, added, out}) {
       if (layout) api->cublasLtMatrixLayoutDestroy(layout);
     }
     if (operation) api->cublasLtMatmulDescDestroy(operation);
@@ -104,6 +104,7 @@ void Gemm::choose(Plan& plan, const Product& product) {
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.weight, in, u(product.weight.columns), u(product.weight.rows), product.weight.stride));
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.x, in, u(product.x.columns), u(product.x.rows), product.x.stride));
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.out, out, u(product.weight.rows), u(product.x.rows), product.out.stride));
+  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.added, out, u(product.weight.rows), u(product.x.rows), product.residual ? product.residual.stride : product.out.stride));
 
   cublasLtMatmulPreference_t preference = nullptr;
   check_blas(api_->cublasLtMatmulPreferenceCreate(&preference));
@@ -113,7 +114,7 @@ void Gemm::choose(Plan& plan, const Product& product) {
   api_->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_one_piece, sizeof(in_one_piece));
   cublasLtMatmulHeuristicResult_t found[8];
   int count = 0;
-  const cublasStatus_t status = api_->cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.out, plan.out, preference, 8, found, &count);
+  const cublasStatus_t status = api_->cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.added, plan.out, preference, 8, found, &count);
   api_->cublasLtMatmulPreferenceDestroy(preference);
   check_blas(status);
   for (int i = 0; i < count; ++i) {
@@ -135,7 +136,7 @@ void Gemm::run(const Product& product, cudaStream_t stream) {
   }
   const float one = 1, beta = product.residual ? 1.0f : 0.0f;
   const void* added = product.residual ? product.residual.data : product.out.data;
-  check_blas(api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data, plan.x, &beta, added, plan.out,
+  check_blas(api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data, plan.x, &beta, added, plan.added,
                                   product.out.data, plan.out, &plan.algorithm, nullptr, kWorkspace, stream));
 }
 
