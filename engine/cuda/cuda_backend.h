@@ -1,7 +1,6 @@
 // The CUDA backend: float32, float16 or bfloat16 on one GPU; the contract is in engine/backend.h.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -55,7 +54,6 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;
 
  private:
-  struct Recorded;
   void open_device();
   RulesView view_of(Queue&, const SearchRules&);
   void make_room_for_search(const Projection&, const SearchState&, int count);
@@ -77,7 +75,6 @@ class CudaBackend final : public Backend {
   std::vector<std::int32_t> never_chosen_host_;
   Buffer logits_, candidate_values_, candidate_tokens_; // of a search step
   std::int64_t logit_rows_ = 0;
-  std::map<std::int64_t, std::unique_ptr<Recorded>> recorded_;  // by bucket
 };
 
 }  // namespace xlate::cuda

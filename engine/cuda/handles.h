@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <source_location>
@@ -22,6 +23,17 @@ inline void check(cudaError_t status, std::source_location where = std::source_l
   fail("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), file, where.line());
 }
 
+/// A recorded step; empty until its bucket comes for the second time.
+struct Recorded {
+  cudaGraphExec_t graph = nullptr;
+  Recorded() = default;
+  Recorded(const Recorded&) = delete;
+  Recorded& operator=(const Recorded&) = delete;
+  ~Recorded() {
+    if (graph) cudaGraphExecDestroy(graph);
+  }
+};
+
 class Stream final : public Queue {
  public:
   Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
@@ -29,9 +41,12 @@ class Stream final : public Queue {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   cudaStream_t get() const { return stream_; }
+  /// By bucket. They end with the queue, and so with the run whose addresses they hold.
+  std::map<std::int64_t, std::unique_ptr<Recorded>>& recorded() { return recorded_; }
 
  private:
   cudaStream_t stream_ = nullptr;
+  std::map<std::int64_t, std::unique_ptr<Recorded>> recorded_;
 };
 
 class Event {

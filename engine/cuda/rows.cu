@@ -63,8 +63,8 @@ __global__ void norm_kernel(NormArgs<T> args) {
 
 template <class T>
 __global__ void finish_kernel(FinishArgs<T> args) {
-  const std::int64_t row = blockIdx.y;
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const std::int64_t row = blockIdx.x;
+  const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
   if (column >= args.columns) return;
   float y = activate(to_float(args.out[row * args.out_stride + column]), args.activation);
   if (args.residual) y += to_float(args.residual[row * args.residual_stride + column]);
@@ -98,7 +98,7 @@ void layer_norm(const NormArgs<T>& args, cudaStream_t stream) {
 
 template <class T>
 void finish_rows(const FinishArgs<T>& args, cudaStream_t stream) {
-  if (args.rows > 0) finish_kernel<<<dim3(blocks(args.columns, kBlock), static_cast<unsigned>(args.rows)), kBlock, 0, stream>>>(args);
+  if (args.rows > 0) finish_kernel<<<dim3(static_cast<unsigned>(args.rows), blocks(args.columns, kBlock)), kBlock, 0, stream>>>(args);
 }
 
 template <class T>
