@@ -88,6 +88,7 @@ struct RunnerTest : OnBackend {
     statistics = runner.statistics();
     largest_batch = model.largest_batch;
     most_rows = model.most_rows;
+    most_source_tokens = model.most_source_tokens;
     if (!stop) {
       EXPECT_EQ(model.sentences_inside(), 0u);
     }
@@ -100,10 +101,13 @@ struct RunnerTest : OnBackend {
     return results;
   }
 
+  // How many steps a backend of the CPU is ahead: "late3".
+  static int steps_late() { return GetParam().name.starts_with("late") ? GetParam().name.back() - '0' : 0; }
+
   Table table = random_table(GetParam().type);
   std::atomic<bool> stop{false};
   RunnerStatistics statistics;
-  std::int64_t largest_batch = 0, most_rows = 0;
+  std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
 };
 INSTANTIATE_TEST_SUITE_P(, RunnerTest, testing::ValuesIn(backends_and_late_ones()), backend_name);
 
@@ -166,6 +170,7 @@ TEST_P(RunnerTest, OrderBudgetAndRefillChangeNothing) {
       for (const std::int64_t budget : {1, 7, 30, 100, 5000}) {
         expect_same(run(options_of(beams, budget, refill), sentences), expected);
         EXPECT_LE(largest_batch, std::max<std::int64_t>(budget, 30));
+        EXPECT_LE(most_source_tokens, std::max<std::int64_t>(budget, 30));
         std::shuffle(sentences.begin(), sentences.end(), Random(static_cast<unsigned>(budget)));
       }
     }
@@ -180,6 +185,34 @@ TEST_P(RunnerTest, RefillKeepsRowsFull) {
   EXPECT_LT(statistics.steps, plain.steps);
   EXPECT_GT(statistics.batches, plain.batches);
   EXPECT_GT(most_rows, 2 * 10);
+}
+
+TEST_P(RunnerTest, TheBudgetIsUsedToTheLastToken) {
+  auto sentences = random_sentences(40, 30);
+  for (Sentence& sentence : sentences) sentence.ids.resize(10);
+  for (const bool refill : {true, false}) {
+    run(options_of(2, 80, refill), sentences);
+    EXPECT_EQ(most_source_tokens, 80);
+    EXPECT_EQ(most_rows, GetParam().cuda ? most_rows : 2 * 8);
+  }
+}
+
+// Search's own arrays take an eighth of what caches may.
+TEST_P(RunnerTest, SlotsAreAsManyAsMemoryHas) {
+  struct Small final : UnrecordedBackend {
+    using UnrecordedBackend::UnrecordedBackend;
+    std::size_t cache_budget() const override { return static_cast<std::size_t>(8 * 3 * Search::bytes_per_slot(2, 40)) + 7; }
+  };
+  BackendUnderTest small = GetParam();
+  small.make = [make = small.make] { return std::make_unique<Small>(make()); };
+  Lab lab(small);
+  TableModel model(lab, table);
+  Runner runner(*lab, model, options_of(2, 240));
+  EXPECT_EQ(model.capacity().slots, 3);
+  ListSource source(random_sentences(20, 30));
+  int decoded = 0;
+  runner.run(source, [&](Decoded) { ++decoded; }, stop);
+  EXPECT_EQ(decoded, 20);
 }
 
 // More rows than a backend may take in one piece.
@@ -252,55 +285,57 @@ TEST_P(RunnerTest, StopsWhereItIs) {
 
 TEST_P(RunnerTest, StatisticsAddUp) {
   const auto sentences = random_sentences(100, 30);
-  for (const int beams : {1, 3}) {
-    for (const int forced_end : {-1, 0}) {
-      RunnerOptions options = options_of(beams, 80);
-      options.max_length_factor = 0.3;
-      options.rules.forced_end = forced_end;
-      const Results results = run(options, sentences);
-      RunnerStatistics::Bucket all;
-      std::int64_t source_tokens = 0, with_end = 0, without_end = 0, hit_limit = 0;
-      for (const auto& [line, decoded] : results) {
-        const Hypothesis& best = decoded.hypotheses[0];
-        source_tokens += decoded.source_tokens;
-        with_end += best.length;
-        without_end += static_cast<std::int64_t>(best.ids.size());
-        EXPECT_EQ(best.length, static_cast<std::int64_t>(best.ids.size()) + best.ended);
-        hit_limit += decoded.hit_limit;
-        const int limit = static_cast<int>(0.3 * static_cast<double>(decoded.source_tokens)) + 10;
-        EXPECT_EQ(decoded.hit_limit, best.length == limit && (forced_end == 0 || !best.ended));
-      }
-      EXPECT_EQ(statistics.source_tokens, source_tokens);
-      EXPECT_EQ(statistics.target_tokens, with_end);
-      EXPECT_EQ(statistics.target_tokens_without_end, without_end);
-      EXPECT_EQ(statistics.hit_limit, hit_limit);
-      EXPECT_GT(hit_limit, 0);
-      for (std::size_t i = 0; i < statistics.buckets.size(); ++i) {
-        const auto& bucket = statistics.buckets[i];
-        std::int64_t lines = 0, tokens = 0;
-        for (const auto& [line, decoded] : results) {
-          const bool inside = (decoded.source_tokens - 1) / 8 == static_cast<std::int64_t>(i);
-          lines += inside, tokens += inside ? decoded.source_tokens : 0;
-        }
-        EXPECT_EQ(bucket.lines, lines);
-        EXPECT_EQ(bucket.source_tokens, tokens);
-        all.lines += bucket.lines;
-        all.target_tokens += bucket.target_tokens;
-        all.row_steps += bucket.row_steps;
-      }
-      EXPECT_EQ(all.lines, 100);
-      EXPECT_EQ(all.target_tokens, with_end);
-      EXPECT_EQ(all.row_steps, statistics.rows_useful);
-      EXPECT_LE(statistics.rows_useful, statistics.rows);
-      if (GetParam().name.starts_with("cpu")) {
-        EXPECT_EQ(statistics.rows_useful, statistics.rows);  // no step is taken in vain
-      }
-      EXPECT_GE(statistics.rows, with_end);
-      EXPECT_LE(statistics.rows, statistics.steps * beams * 10);  // slots
-      EXPECT_GE(statistics.seconds.encode, 0);
-      EXPECT_GT(statistics.seconds.decode, 0);
+  int ended_at_limit = 0;
+  for (const auto& [beams, forced_end, max_length] : {std::tuple{1, -1, 40}, {1, 0, 40}, {3, -1, 40}, {3, 0, 40}, {1, -1, 2}, {3, -1, 2}, {1, -1, 1}}) {
+    RunnerOptions options = options_of(beams, 80);
+    options.max_length = max_length;
+    options.max_length_factor = 0.3;
+    options.rules.forced_end = forced_end;
+    const Results results = run(options, sentences);
+    RunnerStatistics::Bucket all;
+    std::int64_t source_tokens = 0, with_end = 0, without_end = 0, hit_limit = 0;
+    for (const auto& [line, decoded] : results) {
+      const Hypothesis& best = decoded.hypotheses[0];
+      source_tokens += decoded.source_tokens;
+      with_end += best.length;
+      without_end += static_cast<std::int64_t>(best.ids.size());
+      EXPECT_EQ(best.length, static_cast<std::int64_t>(best.ids.size()) + best.ended);
+      hit_limit += decoded.hit_limit;
+      const int limit = std::min(max_length, static_cast<int>(0.3 * static_cast<double>(decoded.source_tokens)) + 10);
+      ended_at_limit += best.length == limit && best.ended && forced_end < 0;
+      EXPECT_EQ(decoded.hit_limit, best.length == limit && (forced_end == 0 || !best.ended));
     }
+    EXPECT_EQ(statistics.source_tokens, source_tokens);
+    EXPECT_EQ(statistics.target_tokens, with_end);
+    EXPECT_EQ(statistics.target_tokens_without_end, without_end);
+    EXPECT_EQ(statistics.hit_limit, hit_limit);
+    EXPECT_GT(hit_limit, 0);
+    for (std::size_t i = 0; i < statistics.buckets.size(); ++i) {
+      const auto& bucket = statistics.buckets[i];
+      std::int64_t lines = 0, tokens = 0;
+      for (const auto& [line, decoded] : results) {
+        const bool inside = (decoded.source_tokens - 1) / 8 == static_cast<std::int64_t>(i);
+        lines += inside, tokens += inside ? decoded.source_tokens : 0;
+      }
+      EXPECT_EQ(bucket.lines, lines);
+      EXPECT_EQ(bucket.source_tokens, tokens);
+      all.lines += bucket.lines;
+      all.target_tokens += bucket.target_tokens;
+      all.row_steps += bucket.row_steps;
+    }
+    EXPECT_EQ(all.lines, 100);
+    EXPECT_EQ(all.target_tokens, with_end);
+    EXPECT_EQ(all.row_steps, statistics.rows_useful);
+    EXPECT_LE(statistics.rows_useful, statistics.rows);
+    if (!GetParam().cuda) {  // each sentence has as many steps in vain as its end is seen late, and there are no empty groups
+      EXPECT_EQ(statistics.rows, statistics.rows_useful + 100 * beams * steps_late());
+    }
+    EXPECT_GE(statistics.rows, with_end);
+    EXPECT_LE(statistics.rows, statistics.steps * beams * 10);  // slots
+    EXPECT_GE(statistics.seconds.encode, 0);
+    EXPECT_GT(statistics.seconds.decode, 0);
   }
+  EXPECT_GT(ended_at_limit, 0);
 }
 
 TEST_P(RunnerTest, ASentenceWithoutAnyContinuationIsAnError) {

@@ -120,7 +120,7 @@ class ReferenceSearch {
     if (result_.hypotheses.size() < static_cast<std::size_t>(rules_.beams)) return false;
     if (rules_.early_stopping == EarlyStopping::kTrue) return true;
     const int m = rules_.early_stopping == EarlyStopping::kNever && rules_.length_penalty > 0 ? limit_ : n;
-    const double reach = best / divisor(m), worst = result_.hypotheses.back().score;
+    const double reach = static_cast<float>(best / divisor(m)), worst = result_.hypotheses.back().score;
     decide(reach, worst);
     return reach <= worst;
   }

@@ -1,6 +1,7 @@
 // The rules of docs/search.md on a table model: each by hand, then against a second implementation, then exhaustively.
 #include <gtest/gtest.h>
 
+#include "tests/late_backend.h"
 #include "tests/search_reference.h"
 #include "tests/table_model.h"
 
@@ -271,22 +272,76 @@ TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
   plain.round_to(lab.type());
   Table shifted = plain;
   for (std::size_t i = 0; i < plain.logits.size(); ++i) shifted.logits[i] += static_cast<float>(bias.values[i % 40]);
-  const SearchRules rules{.beams = 4, .start = 1, .end = 0, .never_chosen = {}};
-  const ReferenceResult expected = ReferenceSearch(shifted, rules, 8, 0).run();
-  ASSERT_GT(expected.margin, decidable(GetParam()));
-  TableModel model(lab, plain);
-  model.projection().linear.bias = lab.put(bias, DType::kFloat32);
-  model.begin({.slots = 1, .beams = 4, .longest_target = 8});
-  Search search(*lab, lab.queue(), rules, 1, 8);
-  const Ids slots{0}, limits{8}, ids{0};
-  const Source source{ids, 8};
-  model.reserve(0, source);
-  model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
-  search.start(slots, limits);
-  const StepRows rows{lab.put(slots), 1, 4};
-  for (int n = 0; n < expected.steps; ++n) search.step(model.step(lab.queue(), search.state(), rows), model.projection(), rows);
-  search.read_done()->wait();
-  EXPECT_EQ(ids_of(search.collect(slots).at(0)), ids_of({.hypotheses = expected.hypotheses}));
+  for (const bool renormalize : {false, true}) {
+    SearchRules rules{.beams = 4, .start = 1, .end = 0, .renormalize = renormalize, .never_chosen = {}};
+    if (renormalize) rules.never_chosen = {3, 17};
+    const ReferenceResult expected = ReferenceSearch(shifted, rules, 8, 0).run();
+    ASSERT_GT(expected.margin, decidable(GetParam()));
+    TableModel model(lab, plain);
+    model.projection().linear.bias = lab.put(bias, DType::kFloat32);
+    model.begin({.slots = 1, .beams = 4, .longest_target = 8});
+    Search search(*lab, lab.queue(), rules, 1, 8);
+    const Ids slots{0}, limits{8}, ids{0};
+    const Source source{ids, 8};
+    model.reserve(0, source);
+    model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
+    search.start(slots, limits);
+    const StepRows rows{lab.put(slots), 1, 4};
+    for (int n = 0; n < expected.steps; ++n) search.step(model.step(lab.queue(), search.state(), rows), model.projection(), rows);
+    search.read_done()->wait();
+    const Outcome found = search.collect(slots).at(0);
+    ASSERT_EQ(ids_of(found), ids_of({.hypotheses = expected.hypotheses}));
+    for (std::size_t i = 0; i < found.hypotheses.size(); ++i) EXPECT_NEAR(found.hypotheses[i].score, expected.hypotheses[i].score, 1e-5);
+  }
+}
+
+// The best of a vocabulary's first piece may lie in any order when a later piece has one that belongs between them.
+TEST_P(SearchTest, ALaterPieceMayHoldBetterTokens) {
+  for (const bool ascending : {true, false}) {
+    for (const int rank : {1, 2, 3, 4}) {
+      Table table(600);
+      std::fill(table.logits.begin(), table.logits.end(), -20.0f);
+      for (int i = 0; i < 8; ++i) table.row(0, 0, 1)[100 + i] = static_cast<float>(ascending ? i : 7 - i);
+      table.row(0, 0, 1)[550] = 7.5f - static_cast<float>(rank - 1);
+      const Outcome outcome = decode(table, {.beams = 4, .start = 1, .end = 0, .never_chosen = {}}, 1);
+      ASSERT_EQ(outcome.hypotheses.size(), 4u);
+      for (int i = 0; i < 4; ++i) {
+        const int better = i - (i >= rank);  // of the first piece
+        const int expected = i + 1 == rank ? 550 : ascending ? 107 - better : 100 + better;
+        EXPECT_EQ(outcome.hypotheses[static_cast<std::size_t>(i)].ids, (Ids{expected})) << "rank " << rank << ", ascending " << ascending;
+      }
+    }
+  }
+}
+
+TEST_P(SearchTest, BeamSizes) {
+  for (const int beams : {-1, 0, 257}) {
+    SearchRules rules = rules_of(1, 1);
+    rules.beams = beams;
+    expect_error([&] { Search(*lab, lab.queue(), rules, 1, 4); }, {"beam size", fmt::format("{}", beams), "1 to 256"});
+  }
+  const Table table = whole_numbers({{kStart, {{a, 0}, {b, -40}}}, {a, {{kEnd, 0}}}, {b, {{a, -1}, {kEnd, 0}}}});
+  const Outcome widest = decode(table, rules_of(256, 0), 2);
+  EXPECT_EQ(widest.hypotheses.size(), 43u);  // the end alone, and what follows each of six letters
+  EXPECT_EQ(widest.hypotheses.at(0).ids, (Ids{a}));
+}
+
+// What a runner reckons with.
+TEST_P(SearchTest, BytesPerSlotAreWhatItTakes) {
+  struct Counting final : UnrecordedBackend {
+    using UnrecordedBackend::UnrecordedBackend;
+    Buffer allocate(std::size_t bytes) override {
+      taken += static_cast<std::int64_t>(bytes);
+      return UnrecordedBackend::allocate(bytes);
+    }
+    std::int64_t taken = 0;
+  };
+  for (const int beams : {1, 5}) {
+    Counting counting(GetParam().make());
+    const auto queue = counting.make_queue();
+    const Search search(counting, *queue, rules_of(beams, 1), 7, 30);
+    EXPECT_EQ(counting.taken, 7 * Search::bytes_per_slot(beams, 30));
+  }
 }
 
 // Every sequence that ends, and those of full length: a beam wide enough for all of them finds them all, in order.
@@ -338,9 +393,9 @@ RandomCase random_case(unsigned seed, bool with_ties) {
   Random random(seed);
   const int vocabulary = whole(random, 3, 40), limit = whole(random, 1, 12);
   Table table(vocabulary, with_ties ? 1 : limit);
-  constexpr float kPenalties[] = {0, 0.6f, 1, 2};
+  constexpr float kPenalties[] = {0, 0.6f, 1, 2, -0.5f};
   SearchRules rules{.beams = whole(random, 1, 9),
-                    .length_penalty = kPenalties[whole(random, 0, 3)],
+                    .length_penalty = kPenalties[whole(random, 0, 4)],
                     .early_stopping = static_cast<EarlyStopping>(whole(random, 0, 2)),
                     .start = whole(random, 0, vocabulary - 1),
                     .end = whole(random, 0, vocabulary - 1),

@@ -53,6 +53,10 @@ class TableModel final : public SequenceModel {
   void reserve(std::int64_t slot, const Source& source) override {
     EXPECT_TRUE(has_room(source)) << "reserved without asking";
     EXPECT_TRUE(reserved_.emplace(slot, source.limit).second) << "slot " << slot << " is reserved twice";
+    source_tokens_[slot] = static_cast<std::int64_t>(source.ids.size());
+    std::int64_t source_tokens = 0;
+    for (const auto& [other, tokens] : source_tokens_) source_tokens += tokens;
+    most_source_tokens = std::max(most_source_tokens, source_tokens);
     EXPECT_TRUE(slot >= 0 && slot < capacity_.slots);
     taken_ += source.limit;
   }
@@ -60,6 +64,7 @@ class TableModel final : public SequenceModel {
     ASSERT_TRUE(reserved_.contains(slot));
     taken_ -= reserved_[slot];
     reserved_.erase(slot);
+    source_tokens_.erase(slot);
     kind_of_slot_.erase(slot);
     cache_.erase(slot);
   }
@@ -111,7 +116,7 @@ class TableModel final : public SequenceModel {
   std::size_t sentences_inside() const { return reserved_.size(); }
 
   // What was asked of it.
-  std::int64_t largest_batch = 0, batches = 0, most_rows = 0;
+  std::int64_t largest_batch = 0, batches = 0, most_rows = 0, most_source_tokens = 0;
 
  private:
   using Path = std::vector<std::int32_t>;
@@ -155,7 +160,7 @@ class TableModel final : public SequenceModel {
   Capacity capacity_;
   Tensor hidden_;
   Projection projection_;
-  std::map<std::int64_t, std::int64_t> reserved_;
+  std::map<std::int64_t, std::int64_t> reserved_, source_tokens_;
   std::map<std::int64_t, int> kind_of_slot_;
   std::map<std::int64_t, std::vector<std::vector<Path>>> cache_;  // slot, position, line
 };
