@@ -11,8 +11,8 @@ PagePool::PagePool(std::int64_t pages, std::int64_t page_tokens, std::int64_t sl
 
 void PagePool::take(std::int64_t slot, std::int64_t tokens) {
   auto& taken = taken_[static_cast<std::size_t>(slot)];
-  assert(taken.empty() && pages_for(tokens) <= free());
-  for (std::int64_t i = pages_for(tokens); i > 0; --i) {
+  assert(pages_for(tokens) - static_cast<std::int64_t>(taken.size()) <= free());
+  for (std::int64_t i = pages_for(tokens) - static_cast<std::int64_t>(taken.size()); i > 0; --i) {
     taken.push_back(free_.back());
     free_.pop_back();
   }

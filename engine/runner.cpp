@@ -12,6 +12,8 @@ namespace {
 constexpr std::int64_t kLimitExtra = 10;
 // Sentences per token of the budget: shorter sentences than this leave part of the budget idle instead of making more rows.
 constexpr std::int64_t kTokensPerSlot = 8;
+// Products reach their plateau with fewer rows than this: more would only take memory.
+constexpr std::int64_t kMostRows = 16384;
 // Search's own arrays take at most one part in so many of what caches may.
 constexpr std::int64_t kStateShare = 8;
 // Source tokens encoded at once: more would only take memory.
@@ -25,7 +27,7 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
     : backend_(backend), model_(model), options_(options), queue_(backend.make_queue()), encoder_queue_(backend.make_queue()) {
   const std::int64_t longest = limit_of(options.longest_source);
   const std::int64_t affordable = static_cast<std::int64_t>(backend.cache_budget()) / kStateShare / Search::bytes_per_slot(options.rules.beams, longest);
-  const std::int64_t slots = std::max<std::int64_t>(1, std::min(options.batch_tokens / kTokensPerSlot, affordable));
+  const std::int64_t slots = std::max<std::int64_t>(1, std::min({options.batch_tokens / kTokensPerSlot, affordable, kMostRows / options.rules.beams}));
   encoder_tokens_ = std::max(std::min(options.batch_tokens, kEncoderTokens), options.longest_source);
   model_.begin({.slots = slots,
                 .beams = options.rules.beams,
@@ -52,6 +54,7 @@ void Runner::run(SentenceSource& source, const std::function<void(Decoded)>& don
   while (!stop) {
     admit(source);
     if (active_.empty()) break;
+    make_room();
     step();
     while (static_cast<int>(flights_.size()) > backend_.steps_ahead() || (!flights_.empty() && flights_.front().done->ready())) settle(done);
   }
@@ -75,11 +78,18 @@ bool Runner::encode_ahead(SentenceSource& source) {
   const std::int64_t share = options_.refill ? kRefillShare : 1, most = std::min(encoder_tokens_, std::max<std::int64_t>(1, options_.batch_tokens / share));
   ahead_ = {};
   std::int64_t tokens = 0;
-  while (const Sentence* next = source.next(active_.empty() && ahead_.sentences.empty())) {
+  while (true) {
+    const Sentence* next = again_.empty() ? source.next(active_.empty() && ahead_.sentences.empty()) : &again_.back();
+    if (!next) break;
     const auto length = static_cast<std::int64_t>(next->ids.size());
     if (!ahead_.sentences.empty() && tokens + length > most) break;
     tokens += length;
-    ahead_.sentences.push_back(source.take());
+    if (again_.empty()) {
+      ahead_.sentences.push_back(source.take());
+    } else {
+      ahead_.sentences.push_back(std::move(again_.back()));
+      again_.pop_back();
+    }
   }
   if (ahead_.sentences.empty()) return false;
   std::vector<Source> sources;
@@ -100,7 +110,7 @@ bool Runner::install() {
   std::vector<std::int32_t> slots, limits;
   std::int64_t tokens = 0;
   for (; !ahead_.used_up() && !free_.empty(); ++ahead_.next) {
-    const Sentence& sentence = ahead_.sentences[ahead_.next];
+    Sentence& sentence = ahead_.sentences[ahead_.next];
     const auto length = static_cast<std::int64_t>(sentence.ids.size());
     const Source need{sentence.ids, static_cast<std::int32_t>(limit_of(length))};
     const bool alone = active_.empty() && slots.empty();
@@ -109,8 +119,8 @@ bool Runner::install() {
     slots.push_back(free_.back());
     limits.push_back(need.limit);
     free_.pop_back();
-    slots_[static_cast<std::size_t>(slots.back())] = {sentence.line, length, statistics_.steps, need.limit};
     model_.reserve(slots.back(), need);
+    slots_[static_cast<std::size_t>(slots.back())] = {.free = false, .sentence = std::move(sentence), .first_step = statistics_.steps, .limit = need.limit};
   }
   if (slots.empty()) return false;
   backend_.order(*encoder_queue_, *queue_);
@@ -122,6 +132,36 @@ bool Runner::install() {
   active_.insert(active_.end(), slots.begin(), slots.end());
   active_changed_ = true;
   return ahead_.used_up();
+}
+
+void Runner::make_room() {
+  const std::vector<std::int32_t> in_turn = active_;
+  for (const std::int32_t index : in_turn) {
+    Slot& slot = slots_[static_cast<std::size_t>(index)];
+    const std::int64_t tokens = std::min<std::int64_t>(statistics_.steps - slot.first_step + 1, slot.limit);
+    while (!slot.free && slot.room < tokens && (slot.room = model_.extend(index, tokens)) == 0) {
+      const auto first_step = [&](std::int32_t other) { return slots_[static_cast<std::size_t>(other)].first_step; };
+      begin_again(*std::max_element(active_.begin(), active_.end(), [&](auto a, auto b) { return first_step(a) < first_step(b); }));
+    }
+  }
+  model_.publish_room(*queue_);
+}
+
+// The sentence that has run longest never begins again, and one alone has room: all end.
+void Runner::begin_again(std::int32_t index) {
+  again_.push_back(slots_[static_cast<std::size_t>(index)].sentence);
+  ++statistics_.begun_again;
+  leave(index);
+  std::erase(active_, index);
+}
+
+void Runner::leave(std::int32_t index) {
+  Slot& slot = slots_[static_cast<std::size_t>(index)];
+  tokens_in_flight_ -= slot.source_tokens();
+  model_.release(index);
+  slot.free = true;
+  free_.push_back(index);
+  active_changed_ = true;
 }
 
 void Runner::step() {
@@ -156,31 +196,28 @@ void Runner::settle(const std::function<void(Decoded)>& done) {
   if (leaving.empty()) return;
   std::vector<Outcome> outcomes = search_->collect(leaving);
   for (std::size_t i = 0; i < leaving.size(); ++i) finish(leaving[i], std::move(outcomes[i]), done);
-  std::erase_if(active_, [&](std::int32_t slot) { return slots_[static_cast<std::size_t>(slot)].line < 0; });
-  active_changed_ = true;
+  std::erase_if(active_, [&](std::int32_t slot) { return slots_[static_cast<std::size_t>(slot)].free; });
 }
 
 void Runner::finish(std::int64_t slot, Outcome outcome, const std::function<void(Decoded)>& done) {
-  Slot& entry = slots_[static_cast<std::size_t>(slot)];
-  Decoded decoded{.line = entry.line, .source_tokens = entry.source_tokens, .hypotheses = std::move(outcome.hypotheses)};
-  if (decoded.hypotheses.empty()) fail("line {}: the model gave no continuation a finite probability", entry.line + 1);
+  const Slot& entry = slots_[static_cast<std::size_t>(slot)];
+  const std::int64_t source_tokens = entry.source_tokens();
+  Decoded decoded{.line = entry.sentence.line, .source_tokens = source_tokens, .hypotheses = std::move(outcome.hypotheses)};
+  if (decoded.hypotheses.empty()) fail("line {}: the model gave no continuation a finite probability", decoded.line + 1);
   const Hypothesis& best = decoded.hypotheses.front();
   decoded.hit_limit = best.length == entry.limit && (!best.ended || options_.rules.forced_end >= 0);
-  statistics_.source_tokens += entry.source_tokens;
+  statistics_.source_tokens += source_tokens;
   statistics_.target_tokens += best.length;
   statistics_.target_tokens_without_end += static_cast<std::int64_t>(best.ids.size());
   statistics_.hit_limit += decoded.hit_limit;
-  auto& bucket = bucket_of(entry.source_tokens);
+  auto& bucket = bucket_of(source_tokens);
   const std::int64_t row_steps = outcome.steps * options_.rules.beams;
   ++bucket.lines;
-  bucket.source_tokens += entry.source_tokens;
+  bucket.source_tokens += source_tokens;
   bucket.target_tokens += best.length;
   bucket.row_steps += row_steps;
   statistics_.rows_useful += row_steps;
-  tokens_in_flight_ -= entry.source_tokens;
-  model_.release(slot);
-  entry.line = -1;
-  free_.push_back(static_cast<std::int32_t>(slot));
+  leave(static_cast<std::int32_t>(slot));
   done(std::move(decoded));
 }
 

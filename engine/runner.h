@@ -59,6 +59,7 @@ struct RunnerStatistics {
   std::int64_t target_tokens_without_end = 0;
   std::int64_t hit_limit = 0;
   std::int64_t batches = 0;                     // encoder batches
+  std::int64_t begun_again = 0;                 // sentences that left for want of cache and were decoded anew
   std::int64_t steps = 0, rows = 0, rows_useful = 0;
   WorkSeconds seconds;
   std::vector<Bucket> buckets;                  // by source length: 1–8, 9–16, …
@@ -78,10 +79,12 @@ class Runner {
 
  private:
   struct Slot {
-    std::int64_t line = -1;  // −1: free
-    std::int64_t source_tokens = 0;
+    bool free = true;
+    Sentence sentence;
     std::int64_t first_step = 0;
     std::int32_t limit = 0;
+    std::int64_t room = 0;  // target tokens for which its caches have room
+    std::int64_t source_tokens() const { return static_cast<std::int64_t>(sentence.ids.size()); }
   };
   struct Flight {  // a step whose outcome has not been looked at
     std::int64_t step;
@@ -98,6 +101,10 @@ class Runner {
   void admit(SentenceSource&);
   bool encode_ahead(SentenceSource&);
   bool install();
+  /// Room in the caches for the step to come; sentences admitted last begin again later where there is too little.
+  void make_room();
+  void begin_again(std::int32_t slot);
+  void leave(std::int32_t slot);
   void step();
   void settle(const std::function<void(Decoded)>& done);
   void finish(std::int64_t slot, Outcome, const std::function<void(Decoded)>& done);
@@ -114,6 +121,7 @@ class Runner {
   std::vector<Slot> slots_;
   std::vector<std::int32_t> free_;      // slots
   Encoding ahead_;
+  std::vector<Sentence> again_;         // to be begun again
   std::deque<Flight> flights_;
   std::int64_t encoder_tokens_ = 0;     // of one encoder batch, at most
   std::int64_t tokens_in_flight_ = 0;

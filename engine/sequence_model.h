@@ -42,15 +42,20 @@ class SequenceModel {
 
   /// Makes room. Throws Error where the device has too little for one sentence.
   virtual void begin(const Capacity&) = 0;
-  /// Whether caches have room for this sentence beside those admitted. One sentence alone always fits.
+  /// Whether caches have room for this sentence beside those admitted, as far as can be told beforehand. One sentence alone always fits.
   virtual bool has_room(const Source&) const = 0;
   /// Reserves a free slot's caches for a sentence that has room, until it is released.
   virtual void reserve(std::int64_t slot, const Source&) = 0;
+  /// Makes room for at least so many target tokens of a slot's sentence, within its limit. Returns for how many there is room now; 0 where
+  /// the caches have run dry.
+  virtual std::int64_t extend(std::int64_t slot, std::int64_t tokens) = 0;
   virtual void release(std::int64_t slot) = 0;
   /// Encodes a batch; at most `encoder_tokens` source tokens in all.
   virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) = 0;
   /// Puts sentence first + i of the batch into slots[i], which was reserved for it.
   virtual void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) = 0;
+  /// Lets the device know what was reserved, extended and released: before the step that needs it.
+  virtual void publish_room(Queue&) = 0;
   /// The last hidden rows [R, D] of one step over the rows given.
   virtual Tensor step(Queue&, const SearchState&, const StepRows&) = 0;
   virtual const Projection& projection() const = 0;

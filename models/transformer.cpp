@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/error.h"
 
@@ -9,6 +10,9 @@ namespace xlate {
 namespace {
 
 constexpr std::int64_t kPageTokens = 16;
+// Target tokens that a sentence of S source tokens is expected to need: factor·S + extra.
+constexpr double kExpectedFactor = 1.25;
+constexpr std::int64_t kExpectedExtra = 10;
 
 // Sentences that grow little by little should not each compute a row.
 constexpr std::int64_t kPositionsAtOnce = 64;
@@ -97,7 +101,7 @@ std::size_t Transformer::decoder_bytes(std::int64_t rows) const {
 }
 
 Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines) {
-  Caches caches{.pool = PagePool(pages, kPageTokens, slots), .memory = {}, .table = {}, .table_host = {}, .layers = {}};
+  Caches caches{.pool = PagePool(pages, kPageTokens, slots), .memory = {}, .table = {}, .table_host = {}, .table_changed = false, .layers = {}};
   const DType type = backend_.compute_type();
   const std::int64_t rows = pages * kPageTokens * lines, columns = 2 * config_.d_model, per_slot = caches.pool.pages_for(longest);
   const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));
@@ -126,46 +130,85 @@ void Transformer::begin(const Capacity& capacity) {
   source_lengths_host_.assign(static_cast<std::size_t>(capacity.slots), 0);
   source_lengths_ = backend_.allocate(static_cast<std::size_t>(capacity.slots) * sizeof(std::int32_t));
 
-  // Every slot wastes at most a page on either side. Self-attention gets what the sentences in flight could need at most, or what the
-  // budget leaves; one sentence alone always fits.
+  // Every slot wastes at most a page of cross-attention. Self-attention gets what the sentences in flight are expected to need, or what
+  // the budget leaves; one sentence alone always fits.
   const auto pages = [](double tokens) { return static_cast<std::int64_t>(std::ceil(tokens / static_cast<double>(kPageTokens))); };
   const double source_tokens = static_cast<double>(std::max(capacity.source_tokens, capacity.longest_source));
   const std::int64_t cross_pages = pages(source_tokens) + capacity.slots;
-  const double wanted = std::min(capacity.target_factor * source_tokens + static_cast<double>(capacity.slots * capacity.target_extra),
-                                 static_cast<double>(capacity.slots) * static_cast<double>(capacity.longest_target));
+  const double sentences = std::min(static_cast<double>(capacity.slots), std::ceil(source_tokens / static_cast<double>(kPageTokens)));
+  const double most = std::min(capacity.target_factor * source_tokens + static_cast<double>(capacity.slots * capacity.target_extra),
+                               static_cast<double>(capacity.slots * capacity.longest_target));
+  const double wanted = std::min(most, kExpectedFactor * source_tokens + sentences * static_cast<double>(kExpectedExtra)) + sentences * static_cast<double>(kPageTokens);
   const double page_bytes = static_cast<double>(kPageTokens * 2 * config_.d_model * config_.decoder_layers) * static_cast<double>(size_of(backend_.compute_type()));
   const double left = static_cast<double>(backend_.cache_budget()) - static_cast<double>(cross_pages) * page_bytes;
   const std::int64_t affordable = static_cast<std::int64_t>(std::max(0.0, left) / (page_bytes * static_cast<double>(capacity.beams)));
-  const std::int64_t self_pages = std::max(pages(static_cast<double>(capacity.longest_target)), std::min(pages(wanted) + capacity.slots, affordable));
+  const std::int64_t self_pages = std::max(pages(static_cast<double>(capacity.longest_target)), std::min(pages(wanted), affordable));
   cross_ = make_caches(cross_pages, capacity.slots, capacity.longest_source, 1);
   self_ = make_caches(self_pages, capacity.slots, capacity.longest_target, capacity.beams);
+  promised_.assign(static_cast<std::size_t>(capacity.slots), 0);
+  promised_in_all_ = 0;
+}
+
+// A translation is about as long as its source: what grows beyond this takes from what others leave.
+std::int64_t Transformer::expected_pages(const Source& source) const {
+  const double expected = kExpectedFactor * static_cast<double>(source.ids.size()) + static_cast<double>(kExpectedExtra);
+  return self_.pool.pages_for(std::min(static_cast<std::int64_t>(source.limit), static_cast<std::int64_t>(expected)));
 }
 
 bool Transformer::has_room(const Source& source) const {
-  return cross_.pool.pages_for(static_cast<std::int64_t>(source.ids.size())) <= cross_.pool.free() &&
-         self_.pool.pages_for(source.limit) <= self_.pool.free();
+  return cross_.pool.pages_for(static_cast<std::int64_t>(source.ids.size())) <= cross_.pool.free() && self_.pool.free() > 0 &&
+         promised_in_all_ + expected_pages(source) <= self_.pool.total();
 }
 
 void Transformer::reserve(std::int64_t slot, const Source& source) {
   fill_positions(source.limit);
-  cross_.pool.take(slot, static_cast<std::int64_t>(source.ids.size()));
-  self_.pool.take(slot, source.limit);
+  take_pages(cross_, slot, static_cast<std::int64_t>(source.ids.size()));
+  take_pages(self_, slot, 1);
+  promised_[static_cast<std::size_t>(slot)] = expected_pages(source);
+  promised_in_all_ += expected_pages(source);
+}
+
+std::int64_t Transformer::extend(std::int64_t slot, std::int64_t tokens) {
+  const std::int64_t wanted = self_.pool.pages_for(tokens), room = self_.pool.room_of(slot);
+  if (tokens <= room) return room;
+  if (wanted - self_.pool.pages_for(room) > self_.pool.free()) return 0;
+  take_pages(self_, slot, tokens);
+  auto& promised = promised_[static_cast<std::size_t>(slot)];
+  promised_in_all_ += std::max<std::int64_t>(0, wanted - promised);
+  promised = std::max(promised, wanted);
+  return self_.pool.room_of(slot);
+}
+
+void Transformer::publish_room(Queue& queue) {
+  for (Caches* caches : {&cross_, &self_}) {
+    if (!caches->table_changed) continue;
+    backend_.upload(queue, bytes_of(caches->table_host), caches->table.data());
+    caches->table_changed = false;
+  }
 }
 
 void Transformer::release(std::int64_t slot) {
   cross_.pool.give_back(slot);
   self_.pool.give_back(slot);
+  promised_in_all_ -= std::exchange(promised_[static_cast<std::size_t>(slot)], 0);
 }
 
-void Transformer::write_table(Caches& caches, std::int64_t slot) {
+void Transformer::take_pages(Caches& caches, std::int64_t slot, std::int64_t tokens) {
+  caches.pool.take(slot, tokens);
   const auto pages = caches.pool.pages_of(slot);
   std::copy(pages.begin(), pages.end(), caches.table_host.begin() + slot * caches.layers.front().pages_per_slot);
+  caches.table_changed = true;
 }
 
-void Transformer::feed_forward(Queue& queue, const FeedForward& layer, Tensor inner, Tensor sum, Tensor x) {
-  backend_.linear(queue, x, layer.up, config_.activation, {}, inner);
-  backend_.linear(queue, inner, layer.down, Activation::kNone, x, sum);
-  backend_.layer_norm(queue, sum, layer.norm, x);
+void Transformer::attention_end(Queue& queue, const Attention& attention, const LayerRows& rows, const Linear& next, Activation activation, Tensor out) {
+  backend_.linear(queue, rows.context, attention.out, Activation::kNone, {}, rows.y);
+  backend_.norm_linear(queue, rows.y, rows.x, attention.norm, rows.x, next, activation, out);
+}
+
+void Transformer::feed_forward_end(Queue& queue, const FeedForward& layer, const LayerRows& rows, const Linear* next, Tensor out) {
+  backend_.linear(queue, rows.inner, layer.down, Activation::kNone, {}, rows.y);
+  if (next) backend_.norm_linear(queue, rows.y, rows.x, layer.norm, rows.x, *next, Activation::kNone, out);
+  else backend_.layer_norm(queue, rows.y, rows.x, layer.norm, rows.x);
 }
 
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
@@ -194,18 +237,19 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
 
   const DType type = backend_.compute_type();
-  const Tensor x = arena.tensor(type, tokens, width), sum = arena.tensor(type, tokens, width), context = arena.tensor(type, tokens, width);
-  const Tensor qkv = arena.tensor(type, tokens, 3 * width), inner = arena.tensor(type, tokens, config_.encoder_ffn);
+  const LayerRows rows{.x = arena.tensor(type, tokens, width), .y = arena.tensor(type, tokens, width), .context = arena.tensor(type, tokens, width),
+                       .inner = arena.tensor(type, tokens, config_.encoder_ffn)};
+  const Tensor qkv = arena.tensor(type, tokens, 3 * width);
   batch->keys_values = arena.tensor(type, tokens, 2 * width * config_.decoder_layers);
-  backend_.embed(queue, source_embedding_, ids_device, positions_device, x);
-  for (const EncoderLayer& layer : encoder_) {
-    backend_.linear(queue, x, layer.self.query, Activation::kNone, {}, qkv);
-    backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, static_cast<int>(config_.encoder_heads), context);
-    backend_.linear(queue, context, layer.self.out, Activation::kNone, x, sum);
-    backend_.layer_norm(queue, sum, layer.self.norm, x);
-    feed_forward(queue, layer.feed_forward, inner, sum, x);
+  backend_.embed(queue, source_embedding_, ids_device, positions_device, rows.x);
+  backend_.linear(queue, rows.x, encoder_.front().self.query, Activation::kNone, {}, qkv);
+  for (std::size_t i = 0; i < encoder_.size(); ++i) {
+    const EncoderLayer& layer = encoder_[i];
+    const bool last = i + 1 == encoder_.size();
+    backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, static_cast<int>(config_.encoder_heads), rows.context);
+    attention_end(queue, layer.self, rows, layer.feed_forward.up, config_.activation, rows.inner);
+    feed_forward_end(queue, layer.feed_forward, rows, last ? &cross_keys_values_ : &encoder_[i + 1].self.query, last ? batch->keys_values : qkv);
   }
-  backend_.linear(queue, x, cross_keys_values_, Activation::kNone, {}, batch->keys_values);
   return batch;
 }
 
@@ -217,13 +261,10 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
     const auto sentence = static_cast<std::size_t>(first) + i;
     const std::int32_t length = batch.offsets[sentence + 1] - batch.offsets[sentence];
     token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
-    write_table(cross_, slots[i]);
-    write_table(self_, slots[i]);
     source_lengths_host_[static_cast<std::size_t>(slots[i])] = length;
   }
   // Whole tables: three copies of some ten KiB are less than three for each sentence.
-  backend_.upload(queue, bytes_of(cross_.table_host), cross_.table.data());
-  backend_.upload(queue, bytes_of(self_.table_host), self_.table.data());
+  publish_room(queue);
   backend_.upload(queue, bytes_of(source_lengths_host_), source_lengths_.data());
   const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)], tokens = static_cast<std::int64_t>(token_slots.size());
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
@@ -235,23 +276,20 @@ Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows&
   const DType type = backend_.compute_type();
   const int heads = static_cast<int>(config_.decoder_heads);
   decoder_arena_.clear();
-  const Tensor x = decoder_arena_.tensor(type, count, width), sum = decoder_arena_.tensor(type, count, width);
-  const Tensor context = decoder_arena_.tensor(type, count, width), query = decoder_arena_.tensor(type, count, width);
-  const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), inner = decoder_arena_.tensor(type, count, config_.decoder_ffn);
-  backend_.embed_step(queue, target_embedding_, state, rows, x);
+  const LayerRows all{.x = decoder_arena_.tensor(type, count, width), .y = decoder_arena_.tensor(type, count, width),
+                      .context = decoder_arena_.tensor(type, count, width), .inner = decoder_arena_.tensor(type, count, config_.decoder_ffn)};
+  const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), query = decoder_arena_.tensor(type, count, width);
+  backend_.embed_step(queue, target_embedding_, state, rows, all.x);
+  backend_.linear(queue, all.x, decoder_.front().self.query, Activation::kNone, {}, qkv);
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
     const DecoderLayer& layer = decoder_[i];
-    backend_.linear(queue, x, layer.self.query, Activation::kNone, {}, qkv);
-    backend_.attend_self(queue, qkv, self_.layers[i], state, rows, heads, context);
-    backend_.linear(queue, context, layer.self.out, Activation::kNone, x, sum);
-    backend_.layer_norm(queue, sum, layer.self.norm, x);
-    backend_.linear(queue, x, layer.cross.query, Activation::kNone, {}, query);
-    backend_.attend_cross(queue, query, cross_.layers[i], source_lengths_.as<std::int32_t>(), rows, heads, context);
-    backend_.linear(queue, context, layer.cross.out, Activation::kNone, x, sum);
-    backend_.layer_norm(queue, sum, layer.cross.norm, x);
-    feed_forward(queue, layer.feed_forward, inner, sum, x);
+    backend_.attend_self(queue, qkv, self_.layers[i], state, rows, heads, all.context);
+    attention_end(queue, layer.self, all, layer.cross.query, Activation::kNone, query);
+    backend_.attend_cross(queue, query, cross_.layers[i], source_lengths_.as<std::int32_t>(), rows, heads, all.context);
+    attention_end(queue, layer.cross, all, layer.feed_forward.up, config_.activation, all.inner);
+    feed_forward_end(queue, layer.feed_forward, all, i + 1 < decoder_.size() ? &decoder_[i + 1].self.query : nullptr, qkv);
   }
-  return x;
+  return all.x;
 }
 
 }  // namespace xlate

@@ -23,6 +23,8 @@ class Transformer final : public SequenceModel {
   void begin(const Capacity&) override;
   bool has_room(const Source&) const override;
   void reserve(std::int64_t slot, const Source&) override;
+  std::int64_t extend(std::int64_t slot, std::int64_t tokens) override;
+  void publish_room(Queue&) override;
   void release(std::int64_t slot) override;
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
   void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) override;
@@ -51,17 +53,27 @@ class Transformer final : public SequenceModel {
     PagePool pool;
     Buffer memory, table;
     std::vector<std::int32_t> table_host;  // [S, pages_per_slot]
+    bool table_changed = false;            // since it was uploaded
     std::vector<PagedCache> layers;
   };
 
   void load(const ModelFile&);
   Caches make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines);
-  static void write_table(Caches&, std::int64_t slot);
+  /// Takes pages for so many tokens of a slot in all.
+  static void take_pages(Caches&, std::int64_t slot, std::int64_t tokens);
+  /// Pages that a sentence's target is expected to fill.
+  std::int64_t expected_pages(const Source&) const;
   void fill_positions(std::int64_t count);
   std::size_t encoder_bytes(std::int64_t tokens, std::int64_t sentences) const;
   std::size_t decoder_bytes(std::int64_t rows) const;
-  /// x = norm(x + down(activation(up(x)))).
-  void feed_forward(Queue&, const FeedForward&, Tensor inner, Tensor sum, Tensor x);
+  /// What passes through a layer, [N, D] each but `inner` [N, F]: x is the residual stream, y what is added to it next.
+  struct LayerRows {
+    Tensor x, y, context, inner;
+  };
+  /// x = norm(x + out(context)); out = activation(next(x)).
+  void attention_end(Queue&, const Attention&, const LayerRows&, const Linear& next, Activation, Tensor out);
+  /// x = norm(x + down(inner)); out = next(x) where there is a next.
+  void feed_forward_end(Queue&, const FeedForward&, const LayerRows&, const Linear* next, Tensor out);
 
   Backend& backend_;
   std::unique_ptr<Queue> queue_;  // for loading
@@ -78,6 +90,8 @@ class Transformer final : public SequenceModel {
   Capacity capacity_;
   Arena encoder_arena_, decoder_arena_;
   Caches self_, cross_;
+  std::vector<std::int64_t> promised_;  // [S] pages of self_ that each slot's sentence is expected to fill, or has
+  std::int64_t promised_in_all_ = 0;
   Buffer source_lengths_;  // [S]
   std::vector<std::int32_t> source_lengths_host_;
 };

@@ -79,6 +79,7 @@ struct RunnerTest : OnBackend {
   Results run(const RunnerOptions& options, ListSource& source, std::int64_t room = TableModel::kPlenty) {
     Lab lab(GetParam());
     TableModel model(lab, table, room);
+    model.grows = caches_grow;
     Runner runner(*lab, model, options);
     Results results;
     runner.run(source, [&](Decoded decoded) {
@@ -106,6 +107,7 @@ struct RunnerTest : OnBackend {
 
   Table table = random_table(GetParam().type);
   std::atomic<bool> stop{false};
+  bool caches_grow = false;
   RunnerStatistics statistics;
   std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
 };
@@ -241,6 +243,27 @@ TEST_P(RunnerTest, WhereCachesAreFullItWaits) {
       EXPECT_LT(most_rows, rows);
     }
   }
+}
+
+// Sentences that outgrow what is there begin again; those that have run longest go on.
+TEST_P(RunnerTest, CachesRunDry) {
+  const auto sentences = random_sentences(60, 30);
+  caches_grow = true;
+  const Results expected = run(options_of(2, 5000), sentences);
+  EXPECT_EQ(statistics.begun_again, 0);
+  std::int64_t begun_again = 0;
+  for (const std::int64_t room : {0, 41, 60, 150, 300}) {
+    for (const bool refill : {true, false}) {
+      expect_same(run(options_of(2, 200, refill), sentences, room), expected);
+      begun_again += statistics.begun_again;
+      EXPECT_EQ(statistics.target_tokens, [&] {
+        std::int64_t tokens = 0;
+        for (const auto& [line, decoded] : expected) tokens += decoded.hypotheses[0].length;
+        return tokens;
+      }());
+    }
+  }
+  EXPECT_GT(begun_again, 0);
 }
 
 TEST_P(RunnerTest, DoesNotWaitForASourceWhileItHasWork) {

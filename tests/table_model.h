@@ -31,7 +31,8 @@ struct Table {
   const float* row(int kind, int position, int last) const { return const_cast<Table*>(this)->row(kind, position, last); }
 };
 
-/// A sentence's kind is its first source id, modulo the kinds. Caches of `room` tokens in all, of which a sentence takes its limit.
+/// A sentence's kind is its first source id, modulo the kinds. Caches of `room` tokens in all, of which a sentence takes its limit, or,
+/// where it `grows`, what it has come to need.
 class TableModel final : public SequenceModel {
  public:
   static constexpr std::int64_t kPlenty = std::int64_t{1} << 40;
@@ -49,17 +50,28 @@ class TableModel final : public SequenceModel {
     room_ = std::max(room_, capacity.longest_target);
     hidden_ = lab_.room(capacity.slots * capacity.beams, table_.places(), lab_.type());
   }
-  bool has_room(const Source& source) const override { return taken_ + source.limit <= room_; }
+  bool has_room(const Source& source) const override { return taken_ + (grows ? 1 : source.limit) <= room_; }
   void reserve(std::int64_t slot, const Source& source) override {
     EXPECT_TRUE(has_room(source)) << "reserved without asking";
-    EXPECT_TRUE(reserved_.emplace(slot, source.limit).second) << "slot " << slot << " is reserved twice";
+    const std::int64_t tokens = grows ? 1 : source.limit;
+    EXPECT_TRUE(reserved_.emplace(slot, tokens).second) << "slot " << slot << " is reserved twice";
+    limits_[slot] = source.limit;
     source_tokens_[slot] = static_cast<std::int64_t>(source.ids.size());
     std::int64_t source_tokens = 0;
     for (const auto& [other, tokens] : source_tokens_) source_tokens += tokens;
     most_source_tokens = std::max(most_source_tokens, source_tokens);
     EXPECT_TRUE(slot >= 0 && slot < capacity_.slots);
-    taken_ += source.limit;
+    taken_ += tokens;
   }
+  std::int64_t extend(std::int64_t slot, std::int64_t tokens) override {
+    EXPECT_TRUE(reserved_.contains(slot));
+    EXPECT_LE(tokens, limits_[slot]);
+    const std::int64_t more = std::max<std::int64_t>(0, tokens - reserved_[slot]);
+    if (taken_ + more > room_) return 0;
+    taken_ += more;
+    return reserved_[slot] += more;
+  }
+  void publish_room(Queue&) override {}
   void release(std::int64_t slot) override {
     ASSERT_TRUE(reserved_.contains(slot));
     taken_ -= reserved_[slot];
@@ -97,6 +109,11 @@ class TableModel final : public SequenceModel {
     EXPECT_LE(rows.rows(), hidden_.rows);
     EXPECT_EQ(std::set<std::int32_t>(slots.begin(), slots.end()).size(), slots.size()) << "a slot is stepped twice";
     Matrix hidden(rows.rows(), table_.places());
+    const auto done = lab_.array<std::int32_t>(state.done, state.slots, queue);
+    for (const std::int32_t slot : slots) {
+      if (done[static_cast<std::size_t>(slot)]) continue;  // stepped in vain
+      EXPECT_GT(reserved_[slot], lengths[static_cast<std::size_t>(slot)]) << "slot " << slot << " is stepped without room";
+    }
     for (std::int64_t row = 0; row < static_cast<std::int64_t>(slots.size()) * rows.beams; ++row) {
       const std::int32_t slot = slots[static_cast<std::size_t>(row / rows.beams)];
       const std::int32_t last = tokens[static_cast<std::size_t>(slot * rows.beams + row % rows.beams)];
@@ -115,6 +132,7 @@ class TableModel final : public SequenceModel {
   const Capacity& capacity() const { return capacity_; }
   std::size_t sentences_inside() const { return reserved_.size(); }
 
+  bool grows = false;
   // What was asked of it.
   std::int64_t largest_batch = 0, batches = 0, most_rows = 0, most_source_tokens = 0;
 
@@ -160,7 +178,7 @@ class TableModel final : public SequenceModel {
   Capacity capacity_;
   Tensor hidden_;
   Projection projection_;
-  std::map<std::int64_t, std::int64_t> reserved_, source_tokens_;
+  std::map<std::int64_t, std::int64_t> reserved_, limits_, source_tokens_;
   std::map<std::int64_t, int> kind_of_slot_;
   std::map<std::int64_t, std::vector<std::vector<Path>>> cache_;  // slot, position, line
 };

@@ -248,10 +248,10 @@ void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const Sea
   });
 }
 
-void CudaBackend::layer_norm(Queue& queue, Tensor x, const Norm& norm, Tensor out) {
+void CudaBackend::layer_norm(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor out) {
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::layer_norm<T>({data_of<T>(x), data_of<float>(norm.gain), data_of<float>(norm.bias), data_of<T>(out), x.rows, x.columns, x.stride, out.stride, norm.epsilon},
+    xlate::cuda::layer_norm<T>({data_of<T>(x), data_of<T>(residual), data_of<float>(norm.gain), data_of<float>(norm.bias), data_of<T>(out), x.rows, x.columns, x.stride, residual.stride, out.stride, norm.epsilon},
                                stream_of(queue));
   });
 }

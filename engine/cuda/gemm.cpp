@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <bit>
 #include <source_location>
 
 #include "engine/cuda/handles.h"
@@ -30,7 +32,8 @@ cudaDataType_t type_of(DType type) {
 #define XLATE_CUBLASLT_FUNCTIONS(X)                                                                                      \
   X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtGetVersion) X(cublasLtMatmul) X(cublasLtMatmulAlgoGetHeuristic)         \
   X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute)                             \
-  X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate)                         \
+  X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy) X(cublasLtMatrixLayoutSetAttribute)                       \
+  X(cublasLtMatmulPreferenceCreate)                                                                                      \
   X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoConfigGetAttribute)
 
 struct Gemm::Api {
@@ -44,6 +47,7 @@ struct Gemm::Plan {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t weight = nullptr, x = nullptr, added = nullptr, out = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+  std::int64_t rows = 0;  // of the layouts as they stand
   ~Plan() {
     for (const cublasLtMatrixLayout_t layout : {weight, x, added, out}) {
       if (layout) api->cublasLtMatrixLayoutDestroy(layout);
@@ -75,9 +79,15 @@ Gemm::~Gemm() {
 
 std::string Gemm::name() const { return fmt::format("cuBLASLt {}", api_->cublasLtGetVersion()); }
 
+// Encoder batches have any number of rows: a query of the heuristic for each would cost more than the product.
+std::int64_t Gemm::rounded(std::int64_t rows) {
+  const std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(rows))) / 8);
+  return (rows + step - 1) / step * step;
+}
+
 Gemm::Plan& Gemm::plan_of(const Product& product) {
   const Key key{static_cast<int>(product.x.dtype), static_cast<int>(product.out.dtype), static_cast<int>(product.epilogue),
-                product.residual ? 1 : 0, product.x.rows, product.weight.rows, product.x.columns, product.x.stride, product.out.stride,
+                product.residual ? 1 : 0, rounded(product.x.rows), product.weight.rows, product.x.columns, product.x.stride, product.out.stride,
                 product.residual ? product.residual.stride : 0};
   auto& plan = plans_[key];
   if (!plan) {
@@ -101,10 +111,11 @@ void Gemm::choose(Plan& plan, const Product& product) {
     set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
   }
   const auto u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
+  plan.rows = rounded(product.x.rows);
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.weight, in, u(product.weight.columns), u(product.weight.rows), product.weight.stride));
-  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.x, in, u(product.x.columns), u(product.x.rows), product.x.stride));
-  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.out, out, u(product.weight.rows), u(product.x.rows), product.out.stride));
-  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.added, out, u(product.weight.rows), u(product.x.rows), product.residual ? product.residual.stride : product.out.stride));
+  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.x, in, u(product.x.columns), u(plan.rows), product.x.stride));
+  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.out, out, u(product.weight.rows), u(plan.rows), product.out.stride));
+  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.added, out, u(product.weight.rows), u(plan.rows), product.residual ? product.residual.stride : product.out.stride));
 
   cublasLtMatmulPreference_t preference = nullptr;
   check_blas(api_->cublasLtMatmulPreferenceCreate(&preference));
@@ -131,6 +142,13 @@ void Gemm::choose(Plan& plan, const Product& product) {
 
 void Gemm::run(const Product& product, cudaStream_t stream) {
   Plan& plan = plan_of(product);
+  if (plan.rows != product.x.rows) {
+    plan.rows = product.x.rows;
+    const auto rows = static_cast<std::uint64_t>(plan.rows);
+    for (const cublasLtMatrixLayout_t layout : {plan.x, plan.added, plan.out}) {
+      check_blas(api_->cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &rows, sizeof(rows)));
+    }
+  }
   if (product.epilogue != Epilogue::kNone) {
     check_blas(api_->cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product.bias, sizeof(product.bias)));
   }

@@ -39,6 +39,7 @@ class Gemm {
   struct Api;
   struct Plan;
   using Key = std::tuple<int, int, int, int, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+  static std::int64_t rounded(std::int64_t rows);
   Plan& plan_of(const Product&);
   void choose(Plan&, const Product&);
 
