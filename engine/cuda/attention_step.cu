@@ -11,6 +11,139 @@ namespace {
 constexpr int kWarpsPerBlock = 4;
 constexpr int kTileBeams = 8;  // rows of a warp
 
+// Where a list's key lies, in 16-byte units from a base, and which beam may see it: a lane holds one of 32 entries.
+struct TileEntry {
+  static constexpr int kAll = -1, kNobody = -2;
+  unsigned place = 0;
+  int viewer = kNobody;  // a beam, or kAll
+};
+
+
+// The state of a warp's beams, up to 8: they are the columns of both products, so lane g brings beam g's query and ends with columns
+// 8g … of beams 2t and 2t + 1.
+template <class T, int kHead>
+class BeamTile {
+ public:
+  // The query of beam g; null: there is none.
+  __device__ void begin(const T* query) {
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) query_[c] = query ? load_piece(query + 32 * c + 8 * t) : uint4{};
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) acc_[j][0] = acc_[j][1] = acc_[j][2] = acc_[j][3] = 0.0f;
+    max_[0] = max_[1] = -INFINITY;
+    sum_[0] = sum_[1] = 0.0f;
+  }
+
+  // Adds 16 keys. `key` are those of keys g and g + 8, which `viewer` may see: a beam, or all; `value` those of keys 2t, 2t + 1, 2t + 8
+  // and 2t + 9. All must be readable.
+  __device__ void add(const T* const (&key)[2], const int (&viewer)[2], const T* const (&value)[4]) {
+    const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
+    uint4 k[2][kChunks];
+    Value v[4][kValues];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) k[i][c] = load_piece(key[i] + 32 * c + 8 * t);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int c = 0; c < kValues; ++c) v[i][c] = *reinterpret_cast<const Value*>(value[i] + 64 * c + kColumns * g);
+    }
+    float score[4] = {};  // key g with beams 2t and 2t + 1, key g + 8 with them
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      multiply_add(score, {k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y}, query_[c].x, query_[c].y, T());
+      multiply_add(score, {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w}, query_[c].z, query_[c].w, T());
+    }
+    unsigned share[2];
+    weigh(score, viewer, share);
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      const int c = j / (kColumns / 2), word = j % (kColumns / 2);
+      const unsigned a = word_of(v[0][c], word), b = word_of(v[1][c], word), d = word_of(v[2][c], word), e = word_of(v[3][c], word);
+      multiply_add(acc_[j], {__byte_perm(a, b, 0x5410), __byte_perm(a, b, 0x7632), __byte_perm(d, e, 0x5410), __byte_perm(d, e, 0x7632)}, share[0], share[1], T());
+    }
+  }
+
+  // Writes the rows of `beams` beams, `stride` apart.
+  __device__ void end(T* out, std::int64_t stride, int beams) {
+    const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float sum = sum_[i];
+      for (int offset = 4; offset < kWarp; offset *= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
+      const float inverse = 1.0f / sum;
+      if (2 * t + i >= beams) continue;
+      T* row = out + (2 * t + i) * stride + kColumns * g;
+      const auto pair = [&](int j) { return pack(acc_[j][i] * inverse, acc_[j][2 + i] * inverse, T()); };
+#pragma unroll
+      for (int c = 0; c < kValues; ++c) {
+        if constexpr (kHead < 64) *reinterpret_cast<uint2*>(row) = {pair(0), pair(1)};
+        else *reinterpret_cast<uint4*>(row + 64 * c) = {pair(4 * c), pair(4 * c + 1), pair(4 * c + 2), pair(4 * c + 3)};
+      }
+    }
+  }
+
+ private:
+  static constexpr int kChunks = HeadPieces<kHead>::kChunks, kValues = HeadPieces<kHead>::kValues, kColumns = HeadPieces<kHead>::kColumns;
+  static constexpr int kTiles = kHead / 16;  // of 16 output columns: rows g and g + 8 of tile j are columns 64·c + kColumns·g + 2·(j % …) and the next
+  using Value = typename HeadPieces<kHead>::Value;
+
+  // The online softmax over the tile, keys across lanes g; `share` becomes the B operand of the second product: keys 2t and 2t + 1 of beam g.
+  __device__ void weigh(float (&s)[4], const int (&viewer)[2], unsigned (&share)[2]) {
+    const int t = threadIdx.x % 4;
+    float correction[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int beam = 2 * t + i;
+#pragma unroll
+      for (int key = 0; key < 2; ++key) {
+        s[2 * key + i] = viewer[key] == TileEntry::kAll || viewer[key] == beam ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
+      }
+      float largest = fmaxf(s[i], s[2 + i]);
+      for (int offset = 4; offset < kWarp; offset *= 2) largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
+      largest = fmaxf(max_[i], largest);
+      const float origin = largest == -INFINITY ? 0.0f : largest;  // a beam may see no key of this tile, nor of those before
+      correction[i] = exp2_approximate(max_[i] - origin);
+      s[i] = exp2_approximate(s[i] - origin), s[2 + i] = exp2_approximate(s[2 + i] - origin);
+      max_[i] = largest;
+      sum_[i] = sum_[i] * correction[i] + (s[i] + s[2 + i]);  // this lane's part: the eight are added at the end
+    }
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      acc_[j][0] *= correction[0], acc_[j][2] *= correction[0];
+      acc_[j][1] *= correction[1], acc_[j][3] *= correction[1];
+    }
+#pragma unroll
+    for (int key = 0; key < 2; ++key) share[key] = transposed(pack(s[2 * key], s[2 * key + 1], T()));
+  }
+
+  uint4 query_[kChunks];
+  float max_[2], sum_[2], acc_[kTiles][4];
+};
+
+// Adds up to 32 keys, lane i holding the i-th: `count` of them are there, the rest readable.
+template <class T, int kHead>
+__device__ void add_entries(BeamTile<T, kHead>& tile, const T* base, std::int64_t value_offset, TileEntry entry, int count) {
+  const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
+  for (int first = 0; first < count; first += kTileKeys) {
+    const T *key[2], *value[4];
+    int viewer[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      key[i] = base + static_cast<std::int64_t>(__shfl_sync(kAllLanes, entry.place, first + g + 8 * i)) * 8;
+      viewer[i] = __shfl_sync(kAllLanes, entry.viewer, first + g + 8 * i);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      value[i] = base + static_cast<std::int64_t>(__shfl_sync(kAllLanes, entry.place, first + 2 * t + i % 2 + i / 2 * 8)) * 8 + value_offset;
+    }
+    tile.add(key, viewer, value);
+  }
+}
+
 // Which rows and head a warp has.
 struct TileWarp {
   std::int64_t group;
@@ -72,8 +205,8 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) self_tile_kernel(Atten
   const int common = common_history(ancestor, stride, warp.beams, length);
   const int entries = common + (length + 1 - common) * warp.beams;
   const unsigned row_units = static_cast<unsigned>(args.width / 4);  // a key and its value, in 16 bytes
-  TileAttention<T, kHead, false> tile;
-  tile.begin(g < warp.beams ? query + g * args.query_stride : nullptr, nullptr);
+  BeamTile<T, kHead> tile;
+  tile.begin(g < warp.beams ? query + g * args.query_stride : nullptr);
   for (int first = 0; first < entries; first += kWarp) {
     const int i = first + lane;
     TileEntry entry{static_cast<unsigned>(cache_row(cache, slot, length, warp.first_beam)) * row_units, TileEntry::kNobody};
@@ -84,7 +217,7 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) self_tile_kernel(Atten
     }
     add_entries(tile, pages, args.width, entry, min(kWarp, entries - first));
   }
-  tile.end(g < warp.beams ? args.out + (first_row + g) * args.out_stride + warp.head * kHead : nullptr, nullptr);
+  tile.end(args.out + first_row * args.out_stride + warp.head * kHead, args.out_stride, warp.beams);
 }
 
 template <class T, int kHead>
@@ -97,14 +230,14 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) cross_tile_kernel(Atte
   const std::int64_t first_row = warp.group * rows.beams + warp.first_beam;
   const T* pages = static_cast<const T*>(cache.pages) + warp.head * kHead;
   const unsigned row_units = static_cast<unsigned>(args.width / 4);
-  TileAttention<T, kHead, false> tile;
-  tile.begin(g < warp.beams ? args.query + (first_row + g) * args.query_stride + warp.head * kHead : nullptr, nullptr);
+  BeamTile<T, kHead> tile;
+  tile.begin(g < warp.beams ? args.query + (first_row + g) * args.query_stride + warp.head * kHead : nullptr);
   for (int first = 0; first < n; first += kWarp) {
     const int t = first + lane;
     const unsigned place = static_cast<unsigned>(cache_row(cache, slot, min(t, n - 1), 0)) * row_units;
     add_entries(tile, pages, args.width, {place, t < n ? TileEntry::kAll : TileEntry::kNobody}, min(kWarp, n - first));
   }
-  tile.end(g < warp.beams ? args.out + (first_row + g) * args.out_stride + warp.head * kHead : nullptr, nullptr);
+  tile.end(args.out + first_row * args.out_stride + warp.head * kHead, args.out_stride, warp.beams);
 }
 
 template <class T, int kColumns>

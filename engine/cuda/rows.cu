@@ -28,15 +28,29 @@ struct alignas(16) Piece {
   T values[kSize];
 };
 
+// So many floats from where they are aligned to 16 bytes; a single one from anywhere.
+template <int kSize>
+struct Floats {
+  float values[kSize];
+  __device__ explicit Floats(const float* from) {
+    if constexpr (kSize == 1) {
+      values[0] = *from;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kSize; i += 4) *reinterpret_cast<float4*>(values + i) = *reinterpret_cast<const float4*>(from + i);
+    }
+  }
+};
+
 // One piece of a row, or, where rows are not aligned to pieces, one element.
 template <class T, class Unit>
 __device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int64_t column, std::int32_t id, std::int32_t place) {
   constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
   Unit unit = *reinterpret_cast<const Unit*>(args.table + id * args.table_stride + column);
-  const float* position = args.positions + place * args.positions_stride + column;
+  const Floats<kSize> position(args.positions + place * args.positions_stride + column);
   T* values = reinterpret_cast<T*>(&unit);
 #pragma unroll
-  for (int i = 0; i < kSize; ++i) values[i] = from_float<T>(to_float(values[i]) * args.scale + position[i]);
+  for (int i = 0; i < kSize; ++i) values[i] = from_float<T>(to_float(values[i]) * args.scale + position.values[i]);
   *reinterpret_cast<Unit*>(args.out + row * args.out_stride + column) = unit;
 }
 
@@ -101,8 +115,9 @@ __global__ void norm_piece_kernel(NormArgs<T> args) {
     const int column = first + p * kWarp * kSize;
     if (column >= width) break;
     Piece<T> out;
+    const Floats<kSize> gain(args.gain + column), bias(args.bias + column);
 #pragma unroll
-    for (int i = 0; i < kSize; ++i) out.values[i] = from_float<T>((values[p][i] - moment.x) * moment.y * args.gain[column + i] + args.bias[column + i]);
+    for (int i = 0; i < kSize; ++i) out.values[i] = from_float<T>((values[p][i] - moment.x) * moment.y * gain.values[i] + bias.values[i]);
     *reinterpret_cast<Piece<T>*>(args.out + row * args.out_stride + column) = out;
   }
 }
@@ -151,7 +166,7 @@ bool in_pieces(std::int64_t sizes, std::initializer_list<const void*> addresses)
 
 template <class T>
 bool in_pieces(const EmbedArgs<T>& args) {
-  return in_pieces<T>(args.width | args.table_stride | args.out_stride, {args.table, args.out});
+  return in_pieces<T>(args.width | args.table_stride | args.out_stride, {args.table, args.out}) && in_pieces<float>(args.positions_stride, {args.positions});
 }
 
 }  // namespace
@@ -176,7 +191,7 @@ void layer_norm(const NormArgs<T>& args, cudaStream_t stream) {
   if (args.rows == 0) return;
   const unsigned grid = blocks_for(args.rows, kBlock / kWarp);
   const std::int64_t pieces = (args.width + kWarp * Piece<T>::kSize - 1) / (kWarp * Piece<T>::kSize);
-  const bool aligned = in_pieces<T>(args.width | args.x_stride | args.out_stride | (args.residual ? args.residual_stride : 0), {args.x, args.residual, args.out});
+  const bool aligned = in_pieces<T>(args.width | args.x_stride | args.out_stride | (args.residual ? args.residual_stride : 0), {args.x, args.residual, args.out, args.gain, args.bias});
   if (aligned && pieces <= 2) norm_piece_kernel<T, 2><<<grid, kBlock, 0, stream>>>(args);
   else if (aligned && pieces <= 8) norm_piece_kernel<T, 8><<<grid, kBlock, 0, stream>>>(args);
   else norm_row_kernel<<<grid, kBlock, 0, stream>>>(args);
