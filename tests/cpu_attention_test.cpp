@@ -68,8 +68,9 @@ class AttentionTest : public OnBackend {
   Random random{11};
 
   // Results are averages of values in [−1, 1): the bound is absolute. A dot product of D/heads ≤ 64 terms and the exponential move a
-  // share by 2⁻¹⁸ of itself at most, a GPU's exponential (2 + 1.16·|x| units) by twice that; the result is rounded once.
-  double bound() const { return (GetParam().cuda ? 0x1p-16 : 0x1p-17) + unit_roundoff(lab.type()); }
+  // share by 2⁻¹⁸ of itself at most, a GPU's exponential (2 + 1.16·|x| units) by twice that. The result is rounded once; on a
+  // GPU's tensor cores the shares are 16-bit too, which moves an average by another unit at most.
+  double bound() const { return (GetParam().cuda ? 0x1p-16 : 0x1p-17) + (GetParam().cuda ? 2 : 1) * unit_roundoff(lab.type()); }
   void expect_row(const Matrix& found, std::int64_t row, const std::vector<double>& expected, const std::string& what) {
     for (std::int64_t c = 0; c < found.columns; ++c) {
       ASSERT_NEAR(found(row, c), expected[static_cast<std::size_t>(c)], bound()) << what << ": row " << row << ", column " << c;
@@ -85,7 +86,7 @@ TEST_P(AttentionTest, Packed) {
     int heads;
   };
   const std::vector<Ints> batches{{1}, {5}, {2, 1, 7}, {63, 64, 65}, {1, 200, 3, 129}, {16, 16, 16, 16, 16, 16, 16, 16, 16}};
-  for (const Shape shape : {Shape{2, 1}, {6, 2}, {15, 3}, {64, 8}, {128, 2}}) {
+  for (const Shape shape : {Shape{2, 1}, {6, 2}, {15, 3}, {64, 8}, {64, 2}, {128, 2}, {256, 2}}) {
     for (const Ints& lengths : batches) {
       Ints offsets{0};
       for (const std::int32_t length : lengths) offsets.push_back(offsets.back() + length);
@@ -110,19 +111,30 @@ TEST_P(AttentionTest, Packed) {
 
 // Lengths around the edges of pages, beams that continue each other's history, slots in any order; the new key is written and seen.
 TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
-  for (const std::int64_t beams : {1, 2, 5}) {
-    for (const std::int64_t page_tokens : {1, 4, 16}) {
-      const std::int64_t slots = 6, longest = 34, width = 12, per_slot = (longest + page_tokens - 1) / page_tokens;
-      const int heads = 3;
+  struct Shape {
+    std::int64_t width;
+    int heads;
+    std::int64_t gap, beams, page_tokens;
+  };
+  // The last ones have heads and rows as tensor cores take them.
+  for (const Shape& shape : {Shape{12, 3, 2, 1, 1}, {12, 3, 2, 2, 4}, {12, 3, 2, 5, 16}, {64, 2, 0, 1, 16}, {64, 2, 8, 5, 4}, {128, 2, 0, 1, 16}, {128, 2, 16, 4, 16}, {192, 3, 8, 9, 1}, {256, 2, 0, 8, 16}}) {
+    for (const bool one_past : {false, true}) {  // histories that part once, as those of a search do; and any
+      const std::int64_t slots = 6, longest = 34, width = shape.width, beams = shape.beams, page_tokens = shape.page_tokens, per_slot = (longest + page_tokens - 1) / page_tokens;
+      const int heads = shape.heads;
       Pages pages(lab, random, slots, per_slot, page_tokens, beams, width);
       const Ints lengths{0, 1, 15, 16, 17, 33}, groups{5, 0, 3, 2, 4};  // slot 1 takes no part
       std::vector<std::uint8_t> ancestors(static_cast<std::size_t>(slots * longest * beams));
-      for (auto& ancestor : ancestors) ancestor = static_cast<std::uint8_t>(whole(random, 0, static_cast<int>(beams) - 1));
+      for (std::size_t i = 0; i < ancestors.size(); ++i) {
+        const bool shared = one_past && static_cast<std::int64_t>(i) / beams % longest < 12;
+        ancestors[i] = static_cast<std::uint8_t>(shared ? 0 : whole(random, 0, static_cast<int>(beams) - 1));
+      }
       const SearchState state{.length = lab.put(lengths), .done = lab.put(Ints(static_cast<std::size_t>(slots), 0)), .ancestor = lab.put(ancestors), .slots = slots, .beams = beams, .longest = longest};
       const std::int64_t rows = static_cast<std::int64_t>(groups.size()) * beams;
       const Matrix qkv = random_matrix(random, rows, 3 * width, lab.type());
-      const Tensor out = lab.room(rows, width, lab.type(), 4);
-      lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), 2), pages.cache, state, {lab.put(groups), static_cast<std::int64_t>(groups.size()), beams}, heads, out);
+      const Tensor out = lab.room(rows, width, lab.type(), 2 * shape.gap);
+      const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
+      lab->begin_step(lab.queue(), pages.cache, state, step);
+      lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), shape.gap), pages.cache, state, step, heads, out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
         for (std::int64_t c = 0; c < 2 * width; ++c) pages.contents(pages.row(slot, lengths[static_cast<std::size_t>(slot)], r % beams), c) = qkv(r, width + c);
@@ -149,21 +161,28 @@ TEST_P(AttentionTest, SelfLeavesDoneAndEmptyGroupsAlone) {
   const SearchState state{.length = lab.put(Ints{32, 3}), .done = lab.put(Ints{1, 1}), .ancestor = lab.put(std::vector<std::uint8_t>(2 * longest * beams)),
                           .slots = 2, .beams = beams, .longest = longest};
   const Matrix qkv = random_matrix(random, 3 * beams, 3 * width, lab.type());
-  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), pages.cache, state, {lab.put(Ints{0, 1, -1}), 3, beams}, 2, lab.room(3 * beams, width, lab.type()));
+  const StepRows rows{lab.put(Ints{0, 1, -1}), 3, beams};
+  lab->begin_step(lab.queue(), pages.cache, state, rows);
+  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), pages.cache, state, rows, 2, lab.room(3 * beams, width, lab.type()));
   EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values);
 }
 
 TEST_P(AttentionTest, Cross) {
-  for (const std::int64_t beams : {1, 4}) {
-    for (const std::int64_t page_tokens : {3, 16}) {
-      const std::int64_t slots = 5, longest = 40, width = 10;
-      const int heads = 5;
+  struct Shape {
+    std::int64_t width;
+    int heads;
+    std::int64_t gap;
+  };
+  for (const std::int64_t beams : {1, 4, 9}) {
+    for (const Shape& shape : {Shape{10, 5, 3}, {64, 2, 0}, {192, 3, 8}, {128, 1, 16}}) {
+      const std::int64_t slots = 5, longest = 40, width = shape.width, page_tokens = shape.gap % 2 ? 3 : 16;
+      const int heads = shape.heads;
       const Pages pages(lab, random, slots, (longest + page_tokens - 1) / page_tokens, page_tokens, 1, width);
       const Ints lengths{1, 40, 16, 17, 3}, groups{2, 4, 0, 1};
       const std::int64_t rows = static_cast<std::int64_t>(groups.size()) * beams;
       const Matrix query = random_matrix(random, rows, width, lab.type());
-      const Tensor out = lab.room(rows, width, lab.type(), 1);
-      lab->attend_cross(lab.queue(), lab.put(query, lab.type(), 3), pages.cache, lab.put(lengths), {lab.put(groups), static_cast<std::int64_t>(groups.size()), beams}, heads, out);
+      const Tensor out = lab.room(rows, width, lab.type(), 2 * shape.gap);
+      lab->attend_cross(lab.queue(), lab.put(query, lab.type(), shape.gap), pages.cache, lab.put(lengths), {lab.put(groups), static_cast<std::int64_t>(groups.size()), beams}, heads, out);
       const Matrix found = lab.get(out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];

@@ -42,6 +42,7 @@ class UnrecordedBackend : public Backend {
   void attend_packed(Queue& queue, Tensor qkv, std::span<const std::int32_t> host, const std::int32_t* offsets, int heads, Tensor out) override {
     backend_->attend_packed(queue, qkv, host, offsets, heads, out);
   }
+  void begin_step(Queue& queue, const PagedCache& cache, const SearchState& state, const StepRows& rows) override { backend_->begin_step(queue, cache, state, rows); }
   void attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) override {
     backend_->attend_self(queue, qkv, cache, state, rows, heads, out);
   }

@@ -1,7 +1,7 @@
 // Attention of a decoding step over the paged caches. On tensor cores a warp takes up to 8 beams of a sentence and one head: what the
-// beams share is read once for all of them (attention_tile.cuh). Elsewhere a warp takes one row and one head (attention_rows.cuh), and
-// the rows of a sentence share a block and so the cache lines. Float32 sums.
-#include "engine/cuda/attention_rows.cuh"
+// beams share is read once for all of them (attention_tile.cuh). What tensor cores cannot take goes to attention_rows.cu. Float32 sums.
+#include <algorithm>
+
 #include "engine/cuda/attention_tile.cuh"
 #include "engine/cuda/kernels.h"
 
@@ -11,13 +11,14 @@ namespace {
 constexpr int kWarpsPerBlock = 4;
 constexpr int kTileBeams = 8;  // rows of a warp
 
-// Where a list's key lies, in 16-byte units from a base, and which beam may see it: a lane holds one of 32 entries.
-struct TileEntry {
-  static constexpr int kAll = -1, kNobody = -2;
-  unsigned place = 0;
-  int viewer = kNobody;  // a beam, or kAll
+// A key of a list: its row in the cache, and which beam of the warp may see it.
+struct KeyEntry {
+  static constexpr unsigned kAll = 15, kNobody = 14, kViewerBits = 4;
+  unsigned packed = kNobody;
+  __device__ static KeyEntry of(std::int64_t row, unsigned viewer) { return {static_cast<unsigned>(row) << kViewerBits | viewer}; }
+  __device__ std::int64_t row() const { return packed >> kViewerBits; }
+  __device__ unsigned viewer() const { return packed & kAll; }
 };
-
 
 // The state of a warp's beams, up to 8: they are the columns of both products, so lane g brings beam g's query and ends with columns
 // 8g … of beams 2t and 2t + 1.
@@ -37,7 +38,7 @@ class BeamTile {
 
   // Adds 16 keys. `key` are those of keys g and g + 8, which `viewer` may see: a beam, or all; `value` those of keys 2t, 2t + 1, 2t + 8
   // and 2t + 9. All must be readable.
-  __device__ void add(const T* const (&key)[2], const int (&viewer)[2], const T* const (&value)[4]) {
+  __device__ void add(const T* const (&key)[2], const unsigned (&viewer)[2], const T* const (&value)[4]) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     uint4 k[2][kChunks];
     Value v[4][kValues];
@@ -92,15 +93,15 @@ class BeamTile {
   using Value = typename HeadPieces<kHead>::Value;
 
   // The online softmax over the tile, keys across lanes g; `share` becomes the B operand of the second product: keys 2t and 2t + 1 of beam g.
-  __device__ void weigh(float (&s)[4], const int (&viewer)[2], unsigned (&share)[2]) {
+  __device__ void weigh(float (&s)[4], const unsigned (&viewer)[2], unsigned (&share)[2]) {
     const int t = threadIdx.x % 4;
     float correction[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int beam = 2 * t + i;
+      const unsigned beam = 2 * t + i;
 #pragma unroll
       for (int key = 0; key < 2; ++key) {
-        s[2 * key + i] = viewer[key] == TileEntry::kAll || viewer[key] == beam ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
+        s[2 * key + i] = viewer[key] == KeyEntry::kAll || viewer[key] == beam ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
       }
       float largest = fmaxf(s[i], s[2 + i]);
       for (int offset = 4; offset < kWarp; offset *= 2) largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
@@ -124,21 +125,23 @@ class BeamTile {
   float max_[2], sum_[2], acc_[kTiles][4];
 };
 
-// Adds up to 32 keys, lane i holding the i-th: `count` of them are there, the rest readable.
+// Adds up to 32 keys, lane i holding the i-th: `count` of them are there, the rest readable. A row of the cache has `row_size` elements.
 template <class T, int kHead>
-__device__ void add_entries(BeamTile<T, kHead>& tile, const T* base, std::int64_t value_offset, TileEntry entry, int count) {
+__device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t row_size, KeyEntry entry, int count) {
   const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   for (int first = 0; first < count; first += kTileKeys) {
     const T *key[2], *value[4];
-    int viewer[2];
+    unsigned viewer[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      key[i] = base + static_cast<std::int64_t>(__shfl_sync(kAllLanes, entry.place, first + g + 8 * i)) * 8;
-      viewer[i] = __shfl_sync(kAllLanes, entry.viewer, first + g + 8 * i);
+      const KeyEntry found{__shfl_sync(kAllLanes, entry.packed, first + g + 8 * i)};
+      key[i] = base + found.row() * row_size;
+      viewer[i] = found.viewer();
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      value[i] = base + static_cast<std::int64_t>(__shfl_sync(kAllLanes, entry.place, first + 2 * t + i % 2 + i / 2 * 8)) * 8 + value_offset;
+      const KeyEntry found{__shfl_sync(kAllLanes, entry.packed, first + 2 * t + i % 2 + i / 2 * 8)};
+      value[i] = base + found.row() * row_size + row_size / 2;
     }
     tile.add(key, viewer, value);
   }
@@ -187,35 +190,51 @@ __device__ void store_own(const T* own, std::int64_t stride, std::int64_t width,
   }
 }
 
+// A warp per sentence and part of its beams: the list of their keys, once for all layers and heads. First what all of them share, then
+// for each later position an entry a beam, last the position of the token that enters now.
+__global__ void key_list_kernel(CacheView cache, SearchState state, StepRows rows, KeyLists lists) {
+  const TileWarp warp(1, rows);
+  if (warp.group >= rows.groups) return;
+  const int stride = static_cast<int>(rows.beams), lane = threadIdx.x % kWarp;
+  const std::int64_t part = warp.group * ((stride + kTileBeams - 1) / kTileBeams) + warp.first_beam / kTileBeams, slot = rows.slots[warp.group];
+  if (slot < 0 || state.done[slot]) {  // a sentence that is done may have taken all its pages
+    if (lane == 0) lists.heads[part] = {0, 0};
+    return;
+  }
+  const int length = state.length[slot];
+  const std::uint8_t* ancestor = state.ancestor + slot * state.longest * stride + warp.first_beam;
+  const int common = common_history(ancestor, stride, warp.beams, length), entries = common + (length + 1 - common) * warp.beams;
+  unsigned* list = lists.entries + part * lists.stride;
+  for (int i = lane; i < entries; i += kWarp) {
+    const int beam = i < common ? 0 : (i - common) % warp.beams, t = i < common ? i : common + (i - common) / warp.beams;
+    const int line = t == length ? warp.first_beam + beam : ancestor[static_cast<std::int64_t>(t) * stride + beam];
+    list[i] = KeyEntry::of(cache_row(cache, slot, t, line), i < common ? KeyEntry::kAll : static_cast<unsigned>(beam)).packed;
+  }
+  if (lane == 0) lists.heads[part] = {entries, static_cast<int>(cache_row(cache, slot, length, warp.first_beam))};
+}
+
 template <class T, int kHead>
-__global__ void __launch_bounds__(kWarpsPerBlock * kWarp) self_tile_kernel(AttendArgs<T> args, CacheView cache, SearchState state, StepRows rows) {
+__global__ void __launch_bounds__(kWarpsPerBlock * kWarp) self_tile_kernel(AttendArgs<T> args, T* cache, StepRows rows, KeyLists lists) {
   const TileWarp warp(args.heads, rows);
   if (warp.group >= rows.groups) return;
-  const std::int64_t slot = rows.slots[warp.group];
-  if (slot < 0 || state.done[slot]) return;  // a sentence that is done may have taken all its pages
-  const int length = state.length[slot], lane = threadIdx.x % kWarp, g = lane / 4;
+  const std::int64_t part = warp.group * ((rows.beams + kTileBeams - 1) / kTileBeams) + warp.first_beam / kTileBeams;
+  const int lane = threadIdx.x % kWarp, g = lane / 4;
+  const int2 head = lists.heads[part];  // entries, and the row of the first new key
+  const unsigned* list = lists.entries + part * lists.stride;
+  unsigned packed = list[lane];  // with the head, not after it: lists are longer than a warp, whatever their entries
   const std::int64_t first_row = warp.group * rows.beams + warp.first_beam;
   const T* query = args.query + first_row * args.query_stride + warp.head * kHead;
-  T* pages = static_cast<T*>(cache.pages) + warp.head * kHead;
-  store_own<T, kHead>(query + args.width, args.query_stride, args.width, pages, cache_row(cache, slot, length, warp.first_beam), warp.beams);
+  T* pages = cache + warp.head * kHead;
+  if (head.x == 0) return;
+  store_own<T, kHead>(query + args.width, args.query_stride, args.width, pages, head.y, warp.beams);
   __syncwarp();
-
-  const int stride = static_cast<int>(rows.beams);
-  const std::uint8_t* ancestor = state.ancestor + slot * state.longest * stride + warp.first_beam;
-  const int common = common_history(ancestor, stride, warp.beams, length);
-  const int entries = common + (length + 1 - common) * warp.beams;
-  const unsigned row_units = static_cast<unsigned>(args.width / 4);  // a key and its value, in 16 bytes
   BeamTile<T, kHead> tile;
   tile.begin(g < warp.beams ? query + g * args.query_stride : nullptr);
-  for (int first = 0; first < entries; first += kWarp) {
-    const int i = first + lane;
-    TileEntry entry{static_cast<unsigned>(cache_row(cache, slot, length, warp.first_beam)) * row_units, TileEntry::kNobody};
-    if (i < entries) {
-      const int beam = i < common ? 0 : (i - common) % warp.beams, t = i < common ? i : common + (i - common) / warp.beams;
-      const int line = t == length ? warp.first_beam + beam : ancestor[static_cast<std::int64_t>(t) * stride + beam];
-      entry = {static_cast<unsigned>(cache_row(cache, slot, t, line)) * row_units, i < common ? TileEntry::kAll : beam};
-    }
-    add_entries(tile, pages, args.width, entry, min(kWarp, entries - first));
+  for (int first = 0; first < head.x; first += kWarp) {
+    const unsigned next = first + kWarp + lane < head.x ? list[first + kWarp + lane] : KeyEntry::kNobody;
+    if (first + lane >= head.x) packed = KeyEntry::of(head.y, KeyEntry::kNobody).packed;
+    add_keys(tile, pages, 2 * args.width, KeyEntry{packed}, min(kWarp, head.x - first));
+    packed = next;
   }
   tile.end(args.out + first_row * args.out_stride + warp.head * kHead, args.out_stride, warp.beams);
 }
@@ -229,80 +248,38 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) cross_tile_kernel(Atte
   const int n = source_lengths[slot], lane = threadIdx.x % kWarp, g = lane / 4;
   const std::int64_t first_row = warp.group * rows.beams + warp.first_beam;
   const T* pages = static_cast<const T*>(cache.pages) + warp.head * kHead;
-  const unsigned row_units = static_cast<unsigned>(args.width / 4);
   BeamTile<T, kHead> tile;
   tile.begin(g < warp.beams ? args.query + (first_row + g) * args.query_stride + warp.head * kHead : nullptr);
   for (int first = 0; first < n; first += kWarp) {
     const int t = first + lane;
-    const unsigned place = static_cast<unsigned>(cache_row(cache, slot, min(t, n - 1), 0)) * row_units;
-    add_entries(tile, pages, args.width, {place, t < n ? TileEntry::kAll : TileEntry::kNobody}, min(kWarp, n - first));
+    add_keys(tile, pages, 2 * args.width, KeyEntry::of(cache_row(cache, slot, min(t, n - 1), 0), t < n ? KeyEntry::kAll : KeyEntry::kNobody), min(kWarp, n - first));
   }
   tile.end(args.out + first_row * args.out_stride + warp.head * kHead, args.out_stride, warp.beams);
 }
 
-template <class T, int kColumns>
-__global__ void self_row_kernel(AttendArgs<T> args, CacheView cache, SearchState state, StepRows rows) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
-  if (row >= rows.groups * rows.beams) return;
-  const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads), lane = threadIdx.x % kWarp;
-  const std::int64_t slot = rows.slots[row / rows.beams];
-  if (slot < 0 || state.done[slot]) return;  // a sentence that is done may have taken all its pages
-  const int beam = static_cast<int>(row % rows.beams);
-  const std::int64_t length = state.length[slot];
-  const T* own = args.query + row * args.query_stride + args.width + head * width;
-  T* pages = static_cast<T*>(cache.pages) + head * width;
-  // The new key and value go to the cache; this row takes them from where they are, and no other row needs them in this step.
-  T* place = pages + cache_row(cache, slot, length, beam) * 2 * args.width;
-  for (int i = lane; i < width; i += kWarp) {
-    place[i] = own[i];
-    place[args.width + i] = own[args.width + i];
-  }
-  const std::uint8_t* ancestor = state.ancestor + slot * state.longest * rows.beams + beam;
-  const auto key_of = [&](std::int64_t t) -> const T* {
-    return t == length ? own : pages + cache_row(cache, slot, t, ancestor[t * rows.beams]) * 2 * args.width;
-  };
-  attend<T, kColumns>(args.query + row * args.query_stride + head * width, length + 1, width, args.width, key_of,
-                      args.out + row * args.out_stride + head * width);
-}
-
-template <class T, int kColumns>
-__global__ void cross_row_kernel(AttendArgs<T> args, CacheView cache, const std::int32_t* source_lengths, StepRows rows) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
-  if (row >= rows.groups * rows.beams) return;
-  const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads);
-  const std::int64_t slot = rows.slots[row / rows.beams];
-  if (slot < 0) return;
-  const T* pages = static_cast<const T*>(cache.pages) + head * width;
-  attend<T, kColumns>(args.query + row * args.query_stride + head * width, source_lengths[slot], width, args.width,
-                      [&](std::int64_t t) { return pages + cache_row(cache, slot, t, 0) * 2 * args.width; },
-                      args.out + row * args.out_stride + head * width);
-}
-
-// A block per token, in pieces of 16 bytes where rows allow it.
-template <class Piece>
-__global__ void store_kernel(const Piece* keys_values, std::int64_t stride, std::int64_t width, const std::int32_t* token_slots, const std::int32_t* positions,
-                             CacheView cache) {
-  const std::int64_t row = blockIdx.x;
-  Piece* place = static_cast<Piece*>(cache.pages) + cache_row(cache, token_slots[row], positions[row], 0) * width;
-  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) place[i] = keys_values[row * stride + i];
-}
-
 }  // namespace
 
+std::int64_t key_list_stride(const SearchState& state) {
+  return std::max<std::int64_t>(kWarp, state.longest * std::min<std::int64_t>(state.beams, kTileBeams));
+}
+
+std::int64_t key_list_parts(const SearchState& state) { return state.slots * ((state.beams + kTileBeams - 1) / kTileBeams); }
+
+void list_keys(const CacheView& cache, const SearchState& state, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
+  key_list_kernel<<<blocks_for(tile_warps(1, rows), kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, stream>>>(cache, state, rows, lists);
+}
+
 template <class T>
-void attend_self(const AttendArgs<T>& args, const CacheView& cache, const SearchState& state, const StepRows& rows, cudaStream_t stream) {
+void attend_self(const AttendArgs<T>& args, const CacheView& cache, const SearchState& state, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2) {
     if (tile_attention_fits(args)) {
       with_head(args.width / args.heads, [&](auto head) {
-        self_tile_kernel<T, head><<<blocks_for(tile_warps(args.heads, rows), kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, state, rows);
+        self_tile_kernel<T, head><<<blocks_for(tile_warps(args.heads, rows), kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, stream>>>(args, static_cast<T*>(cache.pages), rows, lists);
       });
       return;
     }
   }
-  with_columns(args.width / args.heads, [&](auto columns) {
-    const dim3 grid(blocks_for(rows.rows(), kWarpsPerBlock), static_cast<unsigned>(args.heads));
-    self_row_kernel<T, columns><<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, state, rows);
-  });
+  attend_self_rows(args, cache, state, rows, stream);
 }
 
 template <class T>
@@ -315,29 +292,12 @@ void attend_cross(const AttendArgs<T>& args, const CacheView& cache, const std::
       return;
     }
   }
-  with_columns(args.width / args.heads, [&](auto columns) {
-    const dim3 grid(blocks_for(rows.rows(), kWarpsPerBlock), static_cast<unsigned>(args.heads));
-    cross_row_kernel<T, columns><<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, source_lengths, rows);
-  });
+  attend_cross_rows(args, cache, source_lengths, rows, stream);
 }
 
-template <class T>
-void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width, const std::int32_t* token_slots,
-                 const std::int32_t* positions, const CacheView& cache, cudaStream_t stream) {
-  if (rows == 0) return;
-  constexpr std::int64_t kPiece = 16 / static_cast<std::int64_t>(sizeof(T));
-  const auto address = reinterpret_cast<std::uintptr_t>(keys_values) | reinterpret_cast<std::uintptr_t>(cache.pages);
-  if (address % 16 == 0 && width % kPiece == 0 && stride % kPiece == 0) {
-    store_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(reinterpret_cast<const uint4*>(keys_values), stride / kPiece, width / kPiece, token_slots, positions, cache);
-  } else {
-    store_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(keys_values, stride, width, token_slots, positions, cache);
-  }
-}
-
-#define INSTANTIATE(T)                                                                                                              \
-  template void attend_self<T>(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, cudaStream_t);          \
-  template void attend_cross<T>(const AttendArgs<T>&, const CacheView&, const std::int32_t*, const StepRows&, cudaStream_t);        \
-  template void store_cross<T>(const T*, std::int64_t, std::int64_t, std::int64_t, const std::int32_t*, const std::int32_t*, const CacheView&, cudaStream_t);
+#define INSTANTIATE(T)                                                                                                                     \
+  template void attend_self<T>(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, const KeyLists&, cudaStream_t); \
+  template void attend_cross<T>(const AttendArgs<T>&, const CacheView&, const std::int32_t*, const StepRows&, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -280,10 +280,25 @@ void CudaBackend::attend_packed(Queue& queue, Tensor qkv, std::span<const std::i
   });
 }
 
+void CudaBackend::fit(Buffer& buffer, std::int64_t bytes) {
+  if (buffer.bytes() >= static_cast<std::size_t>(bytes)) return;
+  check(cudaDeviceSynchronize());  // another run's steps may still read the smaller one
+  buffer = {};
+  buffer = allocate(static_cast<std::size_t>(bytes));
+}
+
+void CudaBackend::begin_step(Queue& queue, const PagedCache& cache, const SearchState& state, const StepRows& rows) {
+  const std::int64_t parts = key_list_parts(state), stride = key_list_stride(state);
+  fit(key_heads_, parts * static_cast<std::int64_t>(sizeof(int2)));
+  fit(key_entries_, parts * stride * static_cast<std::int64_t>(sizeof(unsigned)));
+  key_lists_ = {key_heads_.as<int2>(), key_entries_.as<unsigned>(), stride};
+  list_keys(cuda::view_of(cache), state, rows, key_lists_, stream_of(queue));
+}
+
 void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, stream_of(queue));
+    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, key_lists_, stream_of(queue));
   });
 }
 
@@ -336,11 +351,6 @@ void CudaBackend::start_slots(Queue& queue, const SearchRules& rules, std::span<
 void CudaBackend::make_room_for_search(const Projection& projection, const SearchState& state, int count) {
   const std::int64_t rows = state.slots * state.beams, stride = (projection.linear.weight.rows + row_multiple() - 1) / row_multiple() * row_multiple();
   logit_rows_ = std::min(rows, kLogitRows);
-  const auto fit = [&](Buffer& buffer, std::int64_t bytes) {
-    if (buffer.bytes() >= static_cast<std::size_t>(bytes)) return;
-    check(cudaDeviceSynchronize());  // another run's steps may still read the smaller one
-    buffer = allocate(static_cast<std::size_t>(bytes));
-  };
   fit(logits_, logit_rows_ * stride * static_cast<std::int64_t>(sizeof(float)));
   fit(candidate_values_, rows * count * static_cast<std::int64_t>(sizeof(float)));
   fit(candidate_tokens_, rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));

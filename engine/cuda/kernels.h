@@ -71,10 +71,26 @@ struct AttendArgs {
 /// Sentence b is rows [offsets[b], offsets[b + 1]); the longest bounds the grid.
 template <class T>
 void attend_packed(const AttendArgs<T>&, const std::int32_t* offsets, std::int64_t sentences, std::int64_t rows, cudaStream_t);
+/// Where the keys of a step's rows lie, for up to 8 beams of a sentence at a time: a part.
+struct KeyLists {
+  int2* heads;          // [parts] entries, and the cache row of the part's first new key
+  unsigned* entries;    // [parts, stride]
+  std::int64_t stride;
+};
+/// Parts and stride that lists for this state need.
+std::int64_t key_list_parts(const SearchState&);
+std::int64_t key_list_stride(const SearchState&);
+/// Once a step: the lists serve the caches of all layers.
+void list_keys(const CacheView&, const SearchState&, const StepRows&, const KeyLists&, cudaStream_t);
 template <class T>
-void attend_self(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, cudaStream_t);
+void attend_self(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, const KeyLists&, cudaStream_t);
 template <class T>
 void attend_cross(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths, const StepRows&, cudaStream_t);
+/// The same for any type and width.
+template <class T>
+void attend_self_rows(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, cudaStream_t);
+template <class T>
+void attend_cross_rows(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths, const StepRows&, cudaStream_t);
 
 /// One layer's columns of keys_values [N, stride] go to their pages.
 template <class T>
