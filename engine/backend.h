@@ -174,8 +174,10 @@ class Backend {
   /// qkv [N, 3·D]; sentence b is rows [offsets[b], offsets[b+1]), offsets [B+1] on host and device; out [N, D].
   virtual void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets,
                              int heads, Tensor out) = 0;
-  /// Once a step, before its first attend_self: a backend may find out here where its rows' keys lie. Any layer's cache: they share a table.
-  virtual void begin_step(Queue&, const PagedCache&, const SearchState&, const StepRows&) {}
+  /// Once a step, before its attention: a backend may find out here where its rows' keys lie. Caches of any layer: they share a table.
+  virtual void begin_step(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&) {
+    static_cast<void>(self), static_cast<void>(cross), static_cast<void>(source_lengths);
+  }
   /// One step of self-attention: writes the keys and values of each row's token into the cache at position `length` of its slot
   /// and line of its beam, then attends over positions 0…length, key t of a row on the line that `ancestor` names.
   /// qkv [R, 3·D]; out [R, D].

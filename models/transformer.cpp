@@ -279,7 +279,7 @@ Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows&
   const LayerRows all{.x = decoder_arena_.tensor(type, count, width), .y = decoder_arena_.tensor(type, count, width),
                       .context = decoder_arena_.tensor(type, count, width), .inner = decoder_arena_.tensor(type, count, config_.decoder_ffn)};
   const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), query = decoder_arena_.tensor(type, count, width);
-  backend_.begin_step(queue, self_.layers.front(), state, rows);
+  backend_.begin_step(queue, self_.layers.front(), cross_.layers.front(), source_lengths_.as<std::int32_t>(), state, rows);
   backend_.embed_step(queue, target_embedding_, state, rows, all.x);
   backend_.linear(queue, all.x, decoder_.front().self.query, Activation::kNone, {}, qkv);
   for (std::size_t i = 0; i < decoder_.size(); ++i) {

@@ -133,7 +133,7 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
       const Matrix qkv = random_matrix(random, rows, 3 * width, lab.type());
       const Tensor out = lab.room(rows, width, lab.type(), 2 * shape.gap);
       const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
-      lab->begin_step(lab.queue(), pages.cache, state, step);
+      lab->begin_step(lab.queue(), pages.cache, pages.cache, lab.put(Ints(static_cast<std::size_t>(slots), 0)), state, step);
       lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), shape.gap), pages.cache, state, step, heads, out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
@@ -162,7 +162,7 @@ TEST_P(AttentionTest, SelfLeavesDoneAndEmptyGroupsAlone) {
                           .slots = 2, .beams = beams, .longest = longest};
   const Matrix qkv = random_matrix(random, 3 * beams, 3 * width, lab.type());
   const StepRows rows{lab.put(Ints{0, 1, -1}), 3, beams};
-  lab->begin_step(lab.queue(), pages.cache, state, rows);
+  lab->begin_step(lab.queue(), pages.cache, pages.cache, lab.put(Ints(2, 0)), state, rows);
   lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), pages.cache, state, rows, 2, lab.room(3 * beams, width, lab.type()));
   EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values);
 }
@@ -182,7 +182,13 @@ TEST_P(AttentionTest, Cross) {
       const std::int64_t rows = static_cast<std::int64_t>(groups.size()) * beams;
       const Matrix query = random_matrix(random, rows, width, lab.type());
       const Tensor out = lab.room(rows, width, lab.type(), 2 * shape.gap);
-      lab->attend_cross(lab.queue(), lab.put(query, lab.type(), shape.gap), pages.cache, lab.put(lengths), {lab.put(groups), static_cast<std::int64_t>(groups.size()), beams}, heads, out);
+      const Pages own(lab, random, slots, 1, page_tokens, beams, width);
+      const Ints none(static_cast<std::size_t>(slots), 0);
+      const SearchState state{.length = lab.put(none), .done = lab.put(none), .ancestor = lab.put(std::vector<std::uint8_t>(static_cast<std::size_t>(slots * beams))), .slots = slots, .beams = beams, .longest = 1};
+      const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
+      const std::int32_t* source_lengths = lab.put(lengths);
+      lab->begin_step(lab.queue(), own.cache, pages.cache, source_lengths, state, step);
+      lab->attend_cross(lab.queue(), lab.put(query, lab.type(), shape.gap), pages.cache, source_lengths, step, heads, out);
       const Matrix found = lab.get(out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];

@@ -42,7 +42,9 @@ class UnrecordedBackend : public Backend {
   void attend_packed(Queue& queue, Tensor qkv, std::span<const std::int32_t> host, const std::int32_t* offsets, int heads, Tensor out) override {
     backend_->attend_packed(queue, qkv, host, offsets, heads, out);
   }
-  void begin_step(Queue& queue, const PagedCache& cache, const SearchState& state, const StepRows& rows) override { backend_->begin_step(queue, cache, state, rows); }
+  void begin_step(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) override {
+    backend_->begin_step(queue, self, cross, source_lengths, state, rows);
+  }
   void attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) override {
     backend_->attend_self(queue, qkv, cache, state, rows, heads, out);
   }

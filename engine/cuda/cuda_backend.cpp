@@ -287,25 +287,30 @@ void CudaBackend::fit(Buffer& buffer, std::int64_t bytes) {
   buffer = allocate(static_cast<std::size_t>(bytes));
 }
 
-void CudaBackend::begin_step(Queue& queue, const PagedCache& cache, const SearchState& state, const StepRows& rows) {
-  const std::int64_t parts = key_list_parts(state), stride = key_list_stride(state);
-  fit(key_heads_, parts * static_cast<std::int64_t>(sizeof(int2)));
-  fit(key_entries_, parts * stride * static_cast<std::int64_t>(sizeof(unsigned)));
-  key_lists_ = {key_heads_.as<int2>(), key_entries_.as<unsigned>(), stride};
-  list_keys(cuda::view_of(cache), state, rows, key_lists_, stream_of(queue));
+void CudaBackend::make_room(StepKeys& keys, std::int64_t parts, std::int64_t stride) {
+  fit(keys.heads, parts * static_cast<std::int64_t>(sizeof(int2)));
+  fit(keys.entries, parts * stride * static_cast<std::int64_t>(sizeof(unsigned)));
+  keys.lists = {keys.heads.as<int2>(), keys.entries.as<unsigned>(), stride};
+}
+
+void CudaBackend::begin_step(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) {
+  const std::int64_t parts = key_list_parts(state.slots, state.beams);
+  make_room(self_keys_, parts, key_list_stride(state.longest, state.beams));
+  make_room(cross_keys_, parts, key_list_stride(cross.pages_per_slot * cross.page_tokens, 1));
+  list_keys(cuda::view_of(self), cuda::view_of(cross), source_lengths, state, rows, self_keys_.lists, cross_keys_.lists, stream_of(queue));
 }
 
 void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, key_lists_, stream_of(queue));
+    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, self_keys_.lists, stream_of(queue));
   });
 }
 
 void CudaBackend::attend_cross(Queue& queue, Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows, int heads, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_cross<T>({data_of<T>(query), data_of<T>(out), query.stride, out.stride, out.columns, heads}, cuda::view_of(cache), source_lengths, rows, stream_of(queue));
+    xlate::cuda::attend_cross<T>({data_of<T>(query), data_of<T>(out), query.stride, out.stride, out.columns, heads}, cuda::view_of(cache), source_lengths, rows, cross_keys_.lists, stream_of(queue));
   });
 }
 

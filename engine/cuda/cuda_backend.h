@@ -46,7 +46,7 @@ class CudaBackend final : public Backend {
   void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
   void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) override;
-  void begin_step(Queue&, const PagedCache&, const SearchState&, const StepRows&) override;
+  void begin_step(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&) override;
   void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) override;
   void attend_cross(Queue&, Tensor query, const PagedCache&, const std::int32_t* source_lengths, const StepRows&, int heads, Tensor out) override;
   void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) override;
@@ -73,8 +73,12 @@ class CudaBackend final : public Backend {
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;
   Buffer converted_;                                    // floats on their way into another type
-  Buffer key_heads_, key_entries_;                      // of a step
-  KeyLists key_lists_{};
+  struct StepKeys {
+    Buffer heads, entries;
+    KeyLists lists{};
+  };
+  void make_room(StepKeys&, std::int64_t parts, std::int64_t stride);
+  StepKeys self_keys_, cross_keys_;
   Buffer started_, collected_;                          // lists of slots
   Buffer never_chosen_;
   std::vector<std::int32_t> never_chosen_host_;

@@ -73,19 +73,26 @@ template <class T>
 void attend_packed(const AttendArgs<T>&, const std::int32_t* offsets, std::int64_t sentences, std::int64_t rows, cudaStream_t);
 /// Where the keys of a step's rows lie, for up to 8 beams of a sentence at a time: a part.
 struct KeyLists {
-  int2* heads;          // [parts] entries, and the cache row of the part's first new key
+  int2* heads;          // [parts] keys, and the cache row of the part's first new one
   unsigned* entries;    // [parts, stride]
   std::int64_t stride;
 };
-/// Parts and stride that lists for this state need.
-std::int64_t key_list_parts(const SearchState&);
-std::int64_t key_list_stride(const SearchState&);
+constexpr int kTileBeams = 8;
+/// Parts of so many row groups, and the stride that lists over so many positions need.
+std::int64_t key_list_parts(std::int64_t groups, std::int64_t beams);
+std::int64_t key_list_stride(std::int64_t positions, std::int64_t beams);
 /// Once a step: the lists serve the caches of all layers.
-void list_keys(const CacheView&, const SearchState&, const StepRows&, const KeyLists&, cudaStream_t);
+void list_keys(const CacheView& self, const CacheView& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&,
+               const KeyLists& self_lists, const KeyLists& cross_lists, cudaStream_t);
 template <class T>
 void attend_self(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, const KeyLists&, cudaStream_t);
 template <class T>
-void attend_cross(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths, const StepRows&, cudaStream_t);
+void attend_cross(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths, const StepRows&, const KeyLists&, cudaStream_t);
+/// The same as a stream of rows, where device and shapes allow it; false where not. T is 16-bit.
+template <class T>
+bool stream_self(const AttendArgs<T>&, const CacheView&, const StepRows&, const KeyLists&, cudaStream_t);
+template <class T>
+bool stream_cross(const AttendArgs<T>&, const CacheView&, const StepRows&, const KeyLists&, cudaStream_t);
 /// The same for any type and width.
 template <class T>
 void attend_self_rows(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, cudaStream_t);

@@ -1,0 +1,242 @@
+// Attention of a decoding step as a stream of rows (compute capability 9.0): a block an SM walks over sentences, and one of its warps
+// has the copy engine bring the cache's rows, keys and values of all heads at once, through a ring of stages in shared memory, so that
+// memory is asked for the next rows while the present ones are worked on. Stages hold up to 16 keys and, for a sentence's first, its
+// queries. A warp takes a head (beam_tile.cuh); teams of warps, one warp a head, take sentences in turn. Same sums as
+// attention_step.cu, whose kernels wait for each row: there 54 to 72 % of an H100's memory rate.
+#include <cuda.h>
+
+#include <algorithm>
+
+#include "engine/cuda/beam_tile.cuh"
+#include "engine/cuda/hopper.cuh"
+#include "engine/cuda/kernels.h"
+
+namespace xlate::cuda {
+namespace {
+
+constexpr int kMostWarps = 16;                         // of a block, beside the one that brings rows
+constexpr int kQuerySlots = kTileBeams / 2;            // a query is half as long as a key with its value
+constexpr int kSlots = kTileKeys + kQuerySlots;        // rows of a stage
+constexpr int kSlotGap = 80;                           // bytes behind a row: lanes that read 4 rows or 8 at once meet no bank twice
+constexpr int kMostStages = 8, kLeastStages = 2;
+
+/// What a stage holds. The end of all is a stage of no team.
+struct alignas(16) Header {
+  int team, part;
+  int queries, keys, last;      // whether they are there; how many; whether no more follow
+  int first_key, own_key, own_beam, own_row;  // slot of the first; which of the stage's keys is the first new one, whose beam, and where it belongs
+  unsigned viewers[kTileKeys];
+};
+
+template <class T>
+struct StreamArgs {
+  AttendArgs<T> rows;
+  T* cache;  // rows of keys and values, [·, 2·D]
+  KeyLists lists;
+  std::int64_t parts;
+  int beams, stages;
+};
+
+template <class T>
+__host__ __device__ int slot_bytes(const AttendArgs<T>& rows) { return static_cast<int>(rows.width) * 2 * static_cast<int>(sizeof(T)) + kSlotGap; }
+
+template <class T>
+__host__ __device__ int stage_bytes(const AttendArgs<T>& rows) { return kSlots * slot_bytes(rows); }
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+__device__ inline void copy_row(std::uint32_t to, const void* from, int bytes, std::uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
+// The shared memory of a block: stages, their headers, and two barriers for each.
+struct Ring {
+  char* stages;
+  Header* headers;
+  std::uint64_t* barriers;
+  int count, bytes;
+  int at = 0;
+  std::uint32_t parity = 0;
+  __device__ Ring(char* shared, int count, int bytes)
+      : stages(shared), headers(reinterpret_cast<Header*>(shared + count * bytes)), barriers(reinterpret_cast<std::uint64_t*>(headers + count)), count(count), bytes(bytes) {}
+  __device__ std::uint32_t full() const { return shared_address(barriers + at); }
+  __device__ std::uint32_t empty() const { return shared_address(barriers + count + at); }
+  __device__ char* stage() const { return stages + at * bytes; }
+  __device__ Header& header() const { return headers[at]; }
+  __device__ void next() {
+    if (++at == count) at = 0, parity ^= 1;
+  }
+};
+
+// Which beams of which group a part is.
+struct Part {
+  std::int64_t first_row;
+  int beams;
+  __device__ Part(std::int64_t part, int all) {
+    const int parts = (all + kTileBeams - 1) / kTileBeams, first_beam = static_cast<int>(part % parts) * kTileBeams;
+    first_row = part / parts * all + first_beam;
+    beams = min(kTileBeams, all - first_beam);
+  }
+};
+
+// The warp that brings rows. New keys come from the products' rows; the cache gets them from the stage.
+template <class T, bool kOwn>
+__device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
+  const int lane = threadIdx.x % kWarp, width = static_cast<int>(args.rows.width), slot = slot_bytes(args.rows), row = 2 * width * static_cast<int>(sizeof(T));
+  int team = 0;
+  for (std::int64_t index = blockIdx.x; index < args.parts; index += gridDim.x) {
+    const int2 head = args.lists.heads[index];
+    const unsigned* list = args.lists.entries + index * args.lists.stride;
+    unsigned packed = lane < kTileKeys ? list[lane] : 0;
+    if (head.x == 0) continue;
+    const Part part(index, args.beams);
+    const T* rows = args.rows.query + part.first_row * args.rows.query_stride;
+    const int own = kOwn ? head.x - part.beams : head.x;
+    for (int first = 0; first < head.x; first += kTileKeys) {
+      const int keys = min(kTileKeys, head.x - first), key = first + lane;
+      const unsigned next = lane < kTileKeys && key + kTileKeys < head.x ? list[key + kTileKeys] : 0;
+      const KeyEntry entry{packed};
+      wait(ring.empty(), ring.parity ^ 1);
+      Header& header = ring.header();
+      if (lane < kTileKeys) header.viewers[lane] = lane < keys ? entry.viewer() : KeyEntry::kNobody;
+      if (lane == 0) {
+        header.team = team, header.part = static_cast<int>(index);
+        header.queries = first == 0, header.keys = keys, header.last = first + keys == head.x;
+        header.first_key = first == 0 ? (part.beams + 1) / 2 : 0;
+        header.own_key = max(own - first, 0), header.own_beam = max(first - own, 0), header.own_row = head.y;
+      }
+      __syncwarp();
+      if (lane == 0) arrive_expecting(ring.full(), keys * row + (first == 0 ? part.beams * row / 2 : 0));
+      __syncwarp();
+      const std::uint32_t stage = shared_address(ring.stage());
+      const int first_key = first == 0 ? (part.beams + 1) / 2 : 0;
+      if (first == 0 && lane < part.beams) copy_row(stage + lane / 2 * slot + lane % 2 * (row / 2), rows + lane * args.rows.query_stride, row / 2, ring.full());
+      if (lane < keys) {
+        const T* from = key < own ? args.cache + entry.row() * 2 * width : rows + (key - own) * args.rows.query_stride + width;
+        copy_row(stage + (first_key + lane) * slot, from, row, ring.full());
+      }
+      ring.next();
+      packed = next;
+    }
+    team = team + 1 == teams ? 0 : team + 1;
+  }
+  wait(ring.empty(), ring.parity ^ 1);
+  if (lane == 0) {
+    ring.header().team = -1;
+    arrive(ring.full());
+  }
+}
+
+template <class T, int kHead, bool kOwn>
+__device__ void work(const StreamArgs<T>& args, Ring ring, int team, int head) {
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4, width = static_cast<int>(args.rows.width);
+  const int slot = slot_bytes(args.rows) / static_cast<int>(sizeof(T));
+  BeamTile<T, kHead> tile;
+  for (;; ring.next()) {
+    wait(ring.full(), ring.parity);
+    const Header& header = ring.header();
+    if (header.team < 0) return;
+    if (header.team == team) {
+      const Part part(header.part, args.beams);
+      const T* stage = reinterpret_cast<const T*>(ring.stage()) + head * kHead;
+      if (header.queries) tile.begin(g < part.beams ? stage + g / 2 * slot + g % 2 * width : nullptr);
+      const T* keys = stage + header.first_key * slot;
+      const int last_key = header.keys - 1;  // stands in for those that are not there, which nobody sees
+      const auto key_at = [&](int i) { return keys + min(i, last_key) * slot; };
+      const T* const key[2] = {key_at(g), key_at(g + 8)};
+      const unsigned viewer[2] = {header.viewers[g], header.viewers[g + 8]};
+      const T* const value[4] = {key_at(2 * t) + width, key_at(2 * t + 1) + width, key_at(2 * t + 8) + width, key_at(2 * t + 9) + width};
+      tile.add(key, viewer, value);
+      if (kOwn) {
+        constexpr int kPieces = kHead / 8;
+        const int count = min(part.beams - header.own_beam, kTileKeys - header.own_key);
+        for (int i = lane; i < count * 2 * kPieces; i += kWarp) {
+          const int which = i / kPieces % 2 * width + i % kPieces * 8, beam = i / (2 * kPieces);
+          *reinterpret_cast<uint4*>(args.cache + static_cast<std::int64_t>(header.own_row + header.own_beam + beam) * 2 * width + head * kHead + which) =
+              *reinterpret_cast<const uint4*>(keys + (header.own_key + beam) * slot + which);
+        }
+      }
+      if (header.last) tile.end(args.rows.out + part.first_row * args.rows.out_stride + head * kHead, args.rows.out_stride, part.beams);
+    }
+    __syncwarp();
+    if (lane == 0) arrive(ring.empty());
+  }
+}
+
+#endif
+
+template <class T, int kHead, bool kOwn>
+__global__ void __launch_bounds__((kMostWarps + 1) * kWarp, 1) stream_kernel(const StreamArgs<T> args) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ __align__(128) char shared[];
+  const Ring ring(shared, args.stages, stage_bytes(args.rows));
+  const int workers = static_cast<int>(blockDim.x) / kWarp - 1, warp = threadIdx.x / kWarp;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < args.stages; ++i) {
+      init_barrier(shared_address(ring.barriers + i), 1);
+      init_barrier(shared_address(ring.barriers + args.stages + i), workers);
+    }
+    publish_barriers();
+  }
+  __syncthreads();
+  if (warp == workers) bring<T, kOwn>(args, ring, workers / args.rows.heads);
+  else work<T, kHead, kOwn>(args, ring, warp / args.rows.heads, warp % args.rows.heads);
+#else
+  __trap();
+#endif
+}
+
+struct Device {
+  int multiprocessors = 0, shared_bytes = 0, capability = 0;
+};
+
+Device present_device() {
+  Device device;
+  int number = 0, major = 0, minor = 0;
+  cudaGetDevice(&number);
+  cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, number);
+  cudaDeviceGetAttribute(&device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, number);
+  device.capability = 10 * major + minor;
+  return device;
+}
+
+template <class T, bool kOwn>
+bool stream(const AttendArgs<T>& rows, const CacheView& cache, const StepRows& step, const KeyLists& lists, cudaStream_t stream) {
+  const Device device = present_device();
+  const int fixed = static_cast<int>(sizeof(Header) + 2 * sizeof(std::uint64_t));
+  const int stages = std::min(kMostStages, device.shared_bytes / (stage_bytes(rows) + fixed));
+  if (device.capability != 90 || !tile_attention_fits(rows) || rows.heads > kMostWarps || stages < kLeastStages) return false;
+  const std::int64_t parts = key_list_parts(step.groups, step.beams);
+  const StreamArgs<T> args{rows, static_cast<T*>(cache.pages), lists, parts, static_cast<int>(step.beams), stages};
+  const int warps = kMostWarps / rows.heads * rows.heads;
+  const std::size_t bytes = static_cast<std::size_t>(stages) * static_cast<std::size_t>(stage_bytes(rows) + fixed);
+  with_head(rows.width / rows.heads, [&](auto head) {
+    cudaFuncSetAttribute(stream_kernel<T, head, kOwn>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+    const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(parts, device.multiprocessors));
+    stream_kernel<T, head, kOwn><<<blocks, (warps + 1) * kWarp, bytes, stream>>>(args);
+  });
+  return true;
+}
+
+}  // namespace
+
+template <class T>
+bool stream_self(const AttendArgs<T>& args, const CacheView& cache, const StepRows& rows, const KeyLists& lists, cudaStream_t queue) {
+  return stream<T, true>(args, cache, rows, lists, queue);
+}
+
+template <class T>
+bool stream_cross(const AttendArgs<T>& args, const CacheView& cache, const StepRows& rows, const KeyLists& lists, cudaStream_t queue) {
+  return stream<T, false>(args, cache, rows, lists, queue);
+}
+
+#define INSTANTIATE(T)                                                                                                          \
+  template bool stream_self<T>(const AttendArgs<T>&, const CacheView&, const StepRows&, const KeyLists&, cudaStream_t);         \
+  template bool stream_cross<T>(const AttendArgs<T>&, const CacheView&, const StepRows&, const KeyLists&, cudaStream_t);
+INSTANTIATE(__half)
+INSTANTIATE(__nv_bfloat16)
+
+}  // namespace xlate::cuda
