@@ -104,10 +104,11 @@ class Bench {
     }
     return median(seconds);
   }
-  // Times call(copy) over all copies, and keeps the row. Recordings end with their queue.
-  void add(const std::string& verb, const std::string& shape, std::int64_t rows, double bytes, double flops, std::int64_t copies, const std::function<void(std::int64_t)>& call) {
+  // Times call(copy) over all copies, less what is known of a part of it, and keeps the row. Recordings end with their queue.
+  double add(const std::string& verb, const std::string& shape, std::int64_t rows, double bytes, double flops, std::int64_t copies, const std::function<void(std::int64_t)>& call, double part = 0) {
     const std::int64_t calls = std::max<std::int64_t>(copies, kLeastCalls);
-    keep({verb, shape, rows, timed(calls, [&] { for (std::int64_t i = 0; i < calls; ++i) call(i % copies); }), bytes, flops});
+    keep({verb, shape, rows, timed(calls, [&] { for (std::int64_t i = 0; i < calls; ++i) call(i % copies); }) - part, bytes, flops});
+    return timings_.back().seconds;
   }
   void keep(const Timing& timing) {
     timings_.push_back(timing);
@@ -182,11 +183,13 @@ void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activat
 
 void Bench::norm(std::int64_t rows) {
   if (!chosen("norm")) return;
-  const double bytes = static_cast<double>(2 * rows * kWidth * size_);
+  const double bytes = static_cast<double>(3 * rows * kWidth * size_);
   const std::int64_t copies = copies_for(bytes);
-  const Buffer x = numbers(copies * rows * kWidth), y = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
+  const Buffer x = numbers(copies * rows * kWidth), r = numbers(copies * rows * kWidth), y = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
-  add("norm", fmt::format("{}", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) { backend_->layer_norm(*queue_, matrix(x, rows, kWidth, i), {g, b}, matrix(y, rows, kWidth, i)); });
+  add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
+    backend_->layer_norm(*queue_, matrix(x, rows, kWidth, i), matrix(r, rows, kWidth, i), {g, b}, matrix(y, rows, kWidth, i));
+  });
 }
 
 void Bench::embed(std::int64_t rows) {
@@ -237,9 +240,14 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   const Caches made = caches(groups, beams, beams, copies);
   const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth);
   const double keys = made.keys * 2 * kWidth, bytes = (keys + static_cast<double>(rows * kWidth * (3 + 2 + 1))) * static_cast<double>(size_);
-  add("attend_self", fmt::format("{} beams, lengths 1…{}", beams, kLongest), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), made.cache, made.state, {made.groups.as<std::int32_t>() + i * groups, groups, beams}, kHeads, matrix(out, rows, kWidth, i));
-  });
+  const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
+  const auto rows_of = [&](std::int64_t i) { return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams}; };
+  // Once a step, for all layers; here before each call, since each has other rows.
+  const double begin = add("begin_step", shape, rows, 0, 0, copies, [&](std::int64_t i) { backend_->begin_step(*queue_, made.cache, made.state, rows_of(i)); });
+  add("attend_self", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
+    backend_->begin_step(*queue_, made.cache, made.state, rows_of(i));
+    backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), made.cache, made.state, rows_of(i), kHeads, matrix(out, rows, kWidth, i));
+  }, begin);
 }
 
 void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
