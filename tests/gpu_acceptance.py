@@ -52,9 +52,11 @@ class Place:
         for name in ('shared', 'separate'):
             self.provide(binaries, name)
         self.reference = os.path.abspath(os.environ.get('XLATE_REFERENCE_DIR') or os.path.join(ROOT, '..', 'shared'))
-        libraries = [path for path in (os.path.join(binaries, 'lib'), os.environ.get('LD_LIBRARY_PATH')) if path and (':' in path or os.path.isdir(path))]
         self.environment = {**os.environ, 'XLATE_BINARY': self.xlate, 'XLATE_TEST_MODELS': self.models, 'XLATE_SOURCE_DIR': ROOT, 'XLATE_TEST_TIMEOUT': '400',
-                            'XLATE_REFERENCE_DIR': self.reference, 'XLATE_TEST_DEVICE': self.device, 'LD_LIBRARY_PATH': ':'.join(libraries), 'PYTHONDONTWRITEBYTECODE': '1'}
+                            'XLATE_REFERENCE_DIR': self.reference, 'XLATE_TEST_DEVICE': self.device, 'PYTHONDONTWRITEBYTECODE': '1'}
+        libraries = os.path.abspath(os.path.join(binaries, 'lib'))
+        if given.binaries and os.path.isdir(libraries):
+            self.environment['LD_LIBRARY_PATH'] = ':'.join(filter(None, [libraries, os.environ.get('LD_LIBRARY_PATH')]))
         self.environment.pop('XLATE_LONG', None)
 
     @staticmethod
