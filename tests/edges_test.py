@@ -5,7 +5,8 @@ import random
 import struct
 
 import program
-from program import BEAM4, EN_DE, GREEDY, REFERENCE_LIMITS, SEPARATE, SHARED, Case, ModelFile, best, sealed, source_ids, source_lines, text_of, xlate
+from model_bytes import ModelFile, sealed
+from program import BEAM4, EN_DE, GREEDY, REFERENCE_LIMITS, SEPARATE, SHARED, Case, best, source_ids, source_lines, text_of, xlate
 
 IDS = GREEDY + ['--output-format', 'ids'] + REFERENCE_LIMITS
 setUpModule = program.require

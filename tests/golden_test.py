@@ -4,6 +4,7 @@ from text, on one thread and on two: the ids, how often a hypothesis ended or me
 Ties (gaps below 1e-5 in final scores, 1e-4 in plain sums) may fall either way. A line that differs is therefore run again alone, and
 both hypotheses' scores under xlate's own model are printed; only a shown tie is forgiven. A line that differs from text but not from
 ids was split differently by another version of SentencePiece: both are printed, and at most TEXT_ALLOWED of a file may.
+On another device (XLATE_TEST_DEVICE), one shown tie a file is forgiven.
 """
 import os
 import sys
@@ -16,6 +17,7 @@ SETTINGS = ['greedy', 'greedy.limit12', 'beam4', 'beam4.stop-false', 'beam4.stop
             'beam4.limit12.stop-never', 'beam4.lp0.6', 'beam4.lp0.6.stop-false', 'beam4.lp0.6.stop-never', 'beam4.lp2.stop-false',
             'beam4.lp0.stop-false', 'beam6.nbest6.stop-false']
 TEXT_ALLOWED = 2
+TIES_ALLOWED = 200 if program.DEVICE == 'cpu' else 1   # of a file's lines
 setUpModule = program.require
 
 
@@ -91,6 +93,12 @@ def own_scores(model, source, expected, got, search, format='ids'):
 
 
 class Golden(Case):
+    differing = {}   # by file and threads: lines with other ids
+
+    @classmethod
+    def tearDownClass(cls):
+        program.figure('%d files of goldens read, %d lines of them differ' % (len(cls.differing), sum(cls.differing.values())))
+
     def run_search(self, name, search, format, threads):
         """The rows (Search.row), the report, the result."""
         source = source_ids(name) if format == 'ids' else source_lines()
@@ -102,8 +110,9 @@ class Golden(Case):
         search, title = Search.named(setting), '%s %s, %d thread(s)' % (name, setting, threads)
         rows, report, result = self.run_search(name, search, 'ids', threads)
         different, wrong = self.compare(name, setting, search, rows, result)
-        if wrong:
-            self.fail('%s: %d rows are wrong\n%s\n%s' % (title, len(wrong), '\n'.join(wrong[:5]), result.story()))
+        Golden.differing[title] = len(different)
+        if wrong or len(different) > TIES_ALLOWED:
+            self.fail('%s: %d lines differ, %d allowed; %d rows are wrong\n%s\n%s' % (title, len(different), TIES_ALLOWED, len(wrong), '\n'.join(wrong[:5]), result.story()))
         if not different:
             self.check_ends(name, setting, search, report)
 

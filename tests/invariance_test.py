@@ -2,6 +2,7 @@
 fall either way on a CPU: a line that differs is run again, and forgiven only if both hypotheses' scores show a tie.)
 
 XLATE_REFERENCE=1 adds the same on ende-small and newstest2014's first 1000 lines, from XLATE_REFERENCE_DIR (ctest label `reference`).
+XLATE_TEST_DEVICE adds news text through ende-base, byte for byte, as a GPU must give it.
 """
 import math
 import os
@@ -172,6 +173,54 @@ class Reference(InvarianceCase):
     def test_line_buffered(self):
         for search in self.SEARCHES.values():
             self.check_settings(self.lines, search, [['--line-buffered']], model=self.model, timeout=self.TIMEOUT)
+
+
+@unittest.skipUnless('XLATE_TEST_DEVICE' in os.environ, 'XLATE_TEST_DEVICE names no device')
+class ByteForByte(Case):
+    """Three orders and three budgets, the default one among them; then one sentence at a time, whose kernels may sum in another order."""
+    LINES, SINGLE_LINES, SINGLE_EQUAL, TIMEOUT = int(os.environ.get('XLATE_TEST_LINES', 2000)), 200, 0.99, 600
+
+    @classmethod
+    def setUpClass(cls):
+        news = os.path.join(reference_test.REFERENCE, 'data', 'bench', 'news.en')
+        if not os.path.isfile(news):
+            raise unittest.SkipTest('XLATE_REFERENCE_DIR (%s) holds no data/bench/news.en' % reference_test.REFERENCE)
+        cls.lines, cls.model = reference_test.lines_of(news, cls.LINES), reference_test.converted('ende-base')
+
+    def rows(self, lines, beam, *options):
+        """(score, text) of each line, as printed."""
+        search = ['-b', beam, '--length-penalty', 1, '--early-stopping', 'true', '--max-length', 200, '--scores']
+        result = self.ok(*search, *options, model=self.model, input='\n'.join(lines) + '\n', lines=len(lines), timeout=self.TIMEOUT)
+        return [line.split(' ||| ', 1) for line in result.lines]
+
+    def check_beam(self, beam):
+        count = len(self.lines)
+        shuffled = random.Random(3).sample(range(count), count)
+        wanted, scores, wrong = None, set(), {}
+        for name, order in (('as they come', range(count)), ('backwards', range(count - 1, -1, -1)), ('shuffled', shuffled)):
+            for budget in (512, 4096, None):
+                rows = self.rows([self.lines[i] for i in order], beam, *(['--batch-tokens', budget] if budget else []))
+                got = [None] * count
+                for i, row in zip(order, rows):
+                    got[i] = row
+                wanted = wanted or got
+                scores.update(i for i in range(count) if got[i][0] != wanted[i][0])
+                different = [i for i in range(count) if got[i][1] != wanted[i][1]]
+                if different:
+                    wrong['%s, budget %s' % (name, budget or 'auto')] = [i + 1 for i in different]
+        single = self.rows(self.lines[:self.SINGLE_LINES], beam, '--line-buffered')
+        equal = sum(a[1] == b[1] for a, b in zip(single, wanted))
+        program.figure('%s beam %d: 9 runs of %d lines, %d with another text, %d lines with another printed score; one at a time %d of %d lines equal' % (
+            program.PRECISION, beam, count, len(wrong), len(scores), equal, len(single)))
+        if wrong:
+            self.fail('the text changes with order and budget:\n' + '\n'.join('%s: lines %s' % (what, lines[:20]) for what, lines in wrong.items()))
+        self.assertGreaterEqual(equal, self.SINGLE_EQUAL * len(single), 'lines equal one sentence at a time')
+
+    def test_greedy(self):
+        self.check_beam(1)
+
+    def test_beam4(self):
+        self.check_beam(4)
 
 
 if __name__ == '__main__':

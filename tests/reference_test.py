@@ -2,7 +2,7 @@
 
 ctest label `reference`. Needs the folder XLATE_REFERENCE_DIR (default ../shared beside the repository) with models/ and data/wmt; is
 skipped without. Minutes of work: `reference_test.py Small` or `-k greedy` runs a part. The converted models are kept in
-XLATE_TEST_MODELS as reference-NAME.bin.
+XLATE_TEST_MODELS as reference-NAME.bin, unless XLATE_ENDE_BASE or XLATE_ENDE_SMALL names a file that is there already.
 """
 import os
 import subprocess
@@ -17,7 +17,10 @@ from program import EN_DE, ROOT, Case
 REFERENCE = os.path.abspath(os.environ.get('XLATE_REFERENCE_DIR') or os.path.join(ROOT, '..', 'shared'))
 NEWS = os.path.join(REFERENCE, 'data', 'wmt', 'newstest2014.en')
 LINES, NBEST_LINES = 1000, 200
-LINES_EQUAL, NBEST_EQUAL = 998, 198    # of these; a near-tie and another SentencePiece's split are forgiven
+# Of these, by precision, greedy and with beams. float32: a near-tie and another SentencePiece's split are forgiven. bfloat16's measure is
+# BLEU (scripts/score): 924 and 896 lines were found, and a wrong program is far below.
+LINES_EQUAL = {'fp32': (998, 998), 'fp16': (980, 970), 'bf16': (900, 870)}[program.PRECISION]
+NBEST_EQUAL = 198
 SHIPPED_EQUAL = 650                    # data/en-de.bin is ende-small in 8 bits: 749 greedy and 736 beam 4 were measured
 SHOWN = 5
 TIMEOUT = 3600
@@ -40,6 +43,8 @@ def reference_file(name, setting):
 
 def converted(name):
     """The model file of a reference checkpoint, made once."""
+    if given := os.environ.get('XLATE_' + name.upper().replace('-', '_')):
+        return given
     checkpoint, packed = os.path.join(REFERENCE, 'models', name), os.path.join(REFERENCE, 'models', name, 'checkpoint.q4')
     scripts = [os.path.join(ROOT, 'scripts', file) for file in ('convert.py', 'checkpoint_reader.py', 'model_writer.py')]
     path = os.path.join(program.MODELS, 'reference-%s.bin' % name)
@@ -76,18 +81,20 @@ class Reference:
         result, report = self.report(*search.options, '--output-format', 'ids', model=self.model, input='\n'.join(sources) + '\n', lines=LINES, timeout=TIMEOUT)
         got = [search.row(line)[1] for line in result.lines]
         wrong = [i for i in range(LINES) if got[i] != wanted[i]]
-        self.tell('%s: %d of %d lines as in the reference, in %.0f s' % (setting, LINES - len(wrong), LINES, result.seconds))
-        for i in wrong[:SHOWN]:
+        enough = LINES_EQUAL[0 if search.beam == 1 else 1]
+        program.figure('%s %s %s: %d of %d lines as in the reference (at least %d), in %.0f s' % (
+            self.NAME, program.PRECISION, setting, LINES - len(wrong), LINES, enough, result.seconds))
+        for i in wrong[:SHOWN if program.PRECISION == 'fp32' else 0]:
             tie, story = own_scores(self.model, sources[i], wanted[i], got[i], search, format='text')
             self.tell('line %d differs%s, %s' % (i + 1, ' (a tie)' if tie else '', story))
-        if LINES - len(wrong) < LINES_EQUAL:
-            self.fail('%s %s: %d lines as in the reference, expected %d\n%s' % (self.NAME, setting, LINES - len(wrong), LINES_EQUAL, result.story()))
+        if LINES - len(wrong) < enough:
+            self.fail('%s %s: %d lines as in the reference, expected %d\n%s' % (self.NAME, setting, LINES - len(wrong), enough, result.story()))
         counts = report['counts']
         self.assertEqual(counts['target_tokens_without_end'], sum(len(ids.split()) for ids in got))
         self.assertEqual(counts['target_tokens'] - counts['target_tokens_without_end'], LINES - report['lines']['hit_length_limit'])
         cut = self.CUT['greedy' if search.beam == 1 else 'beam']
         if setting in ('greedy', 'beam4'):
-            self.assertAlmostEqual(report['lines']['hit_length_limit'], cut, delta=LINES - LINES_EQUAL)
+            self.assertAlmostEqual(report['lines']['hit_length_limit'], cut, delta=LINES - enough)
 
     def test_greedy(self):
         self.check_lines('greedy', self.search())
@@ -101,6 +108,7 @@ class Reference:
     def test_beam4_stop_never(self):
         self.check_lines('beam4.stop-never', self.search(beam=4, stop='never'))
 
+    @unittest.skipUnless(program.PRECISION == 'fp32', 'all six hypotheses are compared in float32')
     def test_beam6_n_best(self):
         search, sources = self.search(beam=6, stop='true', n_best=6), lines_of(NEWS, NBEST_LINES)
         wanted = [[] for _ in sources]
@@ -129,6 +137,7 @@ class Small(Reference, Case):
     NAME, FORCED_END, CUT = 'ende-small', False, {'greedy': 6, 'beam': 3}
 
 
+@unittest.skipUnless(program.PRECISION == 'fp32', 'measured in float32')
 class Shipped(Case):
     def test_the_shipped_model_is_ende_small_in_8_bits(self):
         """A smoke check: 8 bits change lines, but a wrong scale or a wrong row changes nearly all."""

@@ -97,6 +97,12 @@ inline int whole(Random& random, int low, int high) {
   return low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1));
 }
 
+/// Whether case number `turn` is left out where XLATE_TEST_FEW asks for few, one of `each`: a sanitizer makes every launch slow.
+inline bool left_out(int turn, int each) {
+  static const bool few = std::getenv("XLATE_TEST_FEW") != nullptr;
+  return few && turn % each != 0;
+}
+
 /// Half the distance between 1 and the next number of the type: the relative error of one rounding.
 inline double unit_roundoff(DType type) {
   return type == DType::kFloat32 ? 0x1p-24 : type == DType::kFloat16 ? 0x1p-11 : 0x1p-8;

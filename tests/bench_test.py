@@ -1,0 +1,60 @@
+"""scripts/bench and scripts/score on a few lines: that they run, and what they say where something is missing. Their figures are nobody's."""
+import json
+import os
+import subprocess
+import sys
+
+import program
+from program import BINARY, EN_DE, ROOT, Case
+
+ON_CPU = ['--device', 'cpu', '--precision', 'fp32', '--xlate', BINARY]
+setUpModule = program.require
+
+
+class Bench(Case):
+    def setUp(self):
+        super().setUp()
+        self.text = self.path('few.txt', 'The file is open.\nPlease close it.\nThank you.\n')
+
+    def script(self, name, *arguments, code=0):
+        done = subprocess.run([sys.executable, os.path.join(ROOT, 'scripts', name), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=program.TIMEOUT)
+        self.assertEqual(done.returncode, code, done.stderr.decode())
+        return done.stdout.decode(), done.stderr.decode()
+
+    def test_settings_and_a_refused_one(self):
+        table, _ = self.script('bench', '-m', EN_DE, '-i', self.text, '--device', 'cpu', '--precision', 'fp32,fp16', '--beam', '1', '--repeat', '1', '--xlate', BINARY, code=1)
+        rows = [row for row in table.split('\n') if row.startswith('| en-de.bin')]
+        self.assertEqual(len(rows), 2)
+        self.assertIn('--precision', rows[1])
+
+    def test_startup(self):
+        path = self.path('startup.json')
+        table, _ = self.script('bench', 'startup', '-m', EN_DE, '-i', self.text, *ON_CPU, '--floor', '/bin/true', '--repeat', '2', '--json', path)
+        self.assertEqual(table.count('\n| '), 6)
+        with open(path) as file:
+            startup = json.load(file)
+        self.assertEqual(len(startup['turns']), 2)
+        for kind in ('first_output', 'whole'):
+            self.assertGreater(startup['figures'][kind], startup['figures'][kind + '_above_floor'])
+
+    def test_latency_and_throughput(self):
+        path = self.path('runs.json')
+        for mode, lines in (('latency', 3), ('throughput', 6)):
+            self.script('bench', mode, '-m', EN_DE, '-i', self.text, *ON_CPU, '--beam', '1', '--repeat', '1', '--times', '2', '--json', path)
+            with open(path) as file:
+                self.assertEqual(json.load(file)['runs']['1'][0]['lines']['out'], lines, mode)
+
+    def test_score_or_what_it_lacks(self):
+        try:
+            import sacrebleu  # noqa: F401
+        except ImportError:
+            _, said = self.script('score', '-m', EN_DE, '-i', self.text, '-r', self.text, *ON_CPU, code=1)
+            self.assertIn('sacrebleu', said)
+            return
+        table, _ = self.script('score', '-m', EN_DE, '-i', self.text, '-r', self.text, *ON_CPU, '--beam', '1,4')
+        self.assertEqual(table.count('| en-de.bin'), 2)
+        self.assertIn('nrefs:1', table)
+
+
+if __name__ == '__main__':
+    program.main()

@@ -1,0 +1,108 @@
+"""What only a run on a GPU can show: an error of the device in the middle of a run, and memory over a long one.
+
+ctest label `gpu`; skips itself where there is none. XLATE_TEST_DEVICE names another one than `cuda`.
+"""
+import ctypes
+import os
+import time
+import unittest
+
+import program
+import reference_test
+from program import EN_DE, SHARED, Case, Running, source_lines, xlate
+
+DEVICE = 'cuda' if program.DEVICE == 'cpu' else program.DEVICE
+MIB = 2**20
+
+
+def setUpModule():
+    program.require()
+    probe = xlate('-q', '-b', 1, '--device', DEVICE, input='Yes.\n', device=None)
+    if probe.code:
+        raise unittest.SkipTest('no GPU: ' + probe.errors.strip())
+
+
+class Fault(Case):
+    """XLATE_TEST_CUDA_ERROR_AT_STEP: the device refuses that step, as it would after a fault of its own."""
+    # Few lines in flight and sorted together, so that the first of them are written when the error comes.
+    OPTIONS = ['-q', '-b', 4, '--max-length', 60, '--batch-tokens', 64, '--window', 10]
+
+    def test_an_error_in_the_middle_of_a_run(self):
+        text = ''.join(line + '\n' for line in source_lines())
+        whole, report = self.report(*self.OPTIONS, input=text, lines=200, device=DEVICE)
+        steps = report['counts']['decoding_steps']
+        written = []
+        for step in (1, steps // 2, steps * 3 // 4):
+            with self.subTest(step=step):
+                path = self.path('failed.json')
+                result = xlate(*self.OPTIONS, '--report', path, input=text, device=DEVICE, env={**os.environ, 'XLATE_TEST_CUDA_ERROR_AT_STEP': str(step)})
+                self.check(result, 1)
+                self.assertEqual(len(result.error_lines), 1, result.story())
+                self.says(result, 'CUDA')
+                self.assertTrue(whole.out.startswith(result.out) and (not result.out or result.out.endswith(b'\n')), 'no complete prefix\n' + result.story())
+                report = self.load_report(path, result)
+                self.assertEqual(report['status'], 'error', result.story())
+                self.assertIn('CUDA', report['error'])
+                self.assertEqual(report['lines']['out'], len(result.lines), result.story())
+                written.append(len(result.lines))
+        self.assertGreater(max(written), 0, 'no line was written before any of the errors')
+        program.figure('of %d steps; lines written before the error: %s of 200' % (steps, ', '.join(map(str, written))))
+
+
+class Nvml:
+    """Bytes in use on the first GPU, as the driver counts them: whatever library took them."""
+
+    class Memory(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_ulonglong) for name in ('total', 'free', 'used')]
+
+    def __init__(self):
+        self.library, self.device = ctypes.CDLL('libnvidia-ml.so.1'), ctypes.c_void_p()
+        if self.library.nvmlInit_v2() or self.library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self.device)):
+            raise OSError('NVML finds no GPU')
+
+    def used(self):
+        memory = self.Memory()
+        self.library.nvmlDeviceGetMemoryInfo(self.device, ctypes.byref(memory))
+        return memory.used
+
+
+class Memory(Case):
+    """Needs the GPU for itself. Between 40 and 60 % of the time everything has been met once; until 85 % nothing drains."""
+    REPEAT, DEVICE_GROWTH, HOST_GROWTH = int(os.environ.get('XLATE_TEST_REPEAT', 10)), 16 * MIB, 256 * MIB
+
+    def samples(self, path, model):
+        """[(share of the time, device bytes or None, resident bytes)], and the run's result."""
+        try:
+            nvml = Nvml()
+        except OSError:
+            nvml = None
+        rows = []
+        with open(path, 'rb') as source, open(os.devnull, 'wb') as nowhere:
+            running = Running(['-q', '-b', 1, '--max-length', 200, '--report', self.path('report.json')], model, DEVICE, stdin=source, stdout=nowhere)
+            self.addCleanup(running.kill)
+            while running.process.poll() is None:
+                try:
+                    with open('/proc/%d/statm' % running.process.pid) as file:
+                        rows.append((time.monotonic() - running.begun, nvml and nvml.used(), int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')))
+                except (OSError, IndexError):
+                    break
+                time.sleep(0.05)
+            result = running.wait()
+        return [(at / result.seconds, device, host) for at, device, host in rows], result
+
+    def test_nothing_grows(self):
+        news = os.path.join(reference_test.REFERENCE, 'data', 'bench', 'news.en')
+        lines = reference_test.lines_of(news) if os.path.isfile(news) else source_lines() * 100
+        model = os.environ.get('XLATE_ENDE_BASE') or EN_DE
+        rows, result = self.samples(self.path('long.txt', '\n'.join(lines * self.REPEAT) + '\n'), model)
+        self.check(result, 0)
+        report = self.load_report(self.path('report.json'), result)
+        device, host = ([max([row[column] or 0 for row in rows if low <= row[0] < high] or [0]) for low, high in ((0.4, 0.6), (0.6, 0.85))] for column in (1, 2))
+        program.figure('%d lines in %.0f s: device %.0f then %.0f MiB (of these xlate\'s own at most %.0f), host %.0f then %.0f MiB' % (
+            len(lines) * self.REPEAT, result.seconds, *(value / MIB for value in (*device, report['memory']['device_peak_bytes'] or 0, *host))))
+        self.assertLessEqual(device[1] - device[0], self.DEVICE_GROWTH, 'device memory grows')
+        self.assertLessEqual(host[1] - host[0], self.HOST_GROWTH, 'host memory grows')
+
+
+if __name__ == '__main__':
+    program.main()

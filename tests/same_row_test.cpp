@@ -1,0 +1,143 @@
+// A row's product has the same bits among any number of rows and in any place, on a GPU: that is why a line's text does not depend on
+// its batch. Each type and each epilogue in use, at ende-base's shapes, M = 1…16384.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <span>
+
+#include "engine/search.h"
+#include "tests/support.h"
+
+namespace xlate::test {
+namespace {
+
+constexpr std::int64_t kPeriod = 257, kMost = 16384;  // rows repeat with a period that no tile has
+constexpr std::int64_t kRows[] = {1,   2,   3,   4,   5,   6,   7,   8,   9,   12,  15,  16,   17,   20,   24,   28,   31,   32,   33,   48,   60,   63,   64,   65,   96,   100,  127, 128,
+                                  129, 160, 192, 255, 256, 257, 320, 384, 500, 512, 513, 640,  768,  1000, 1024, 1025, 1536, 2000, 2048, 2049, 3072, 4095, 4096, 4097, 6000, 8192, 12288, 16383};
+
+// The largest first: what the others are compared with.
+std::vector<std::int64_t> rows_up_to(std::int64_t most) {
+  std::vector<std::int64_t> list{most};
+  for (const std::int64_t rows : kRows) {
+    if (rows < most) list.push_back(rows);
+  }
+  return list;
+}
+
+enum class Epilogue { kNone, kBias, kBiasRelu, kResidual };
+constexpr const char* kEpilogues[] = {"none", "bias", "bias and relu", "bias and residual"};
+
+class SameRowTest : public OnBackend {
+ protected:
+  Lab lab{GetParam()};
+  Random random{3};
+
+  // Rows of a few units once multiplied, as a network's are.
+  Matrix numbers(std::int64_t rows, std::int64_t columns, float size) {
+    Matrix matrix(rows, columns);
+    for (double& value : matrix.values) value = rounded(lab.type(), uniform(random, -size, size));
+    return matrix;
+  }
+  // `rows` rows: those of `pattern` over and over.
+  Buffer repeated(const Matrix& pattern, std::int64_t rows) {
+    const std::size_t size = size_of(lab.type()), row = static_cast<std::size_t>(pattern.columns) * size;
+    std::vector<std::byte> bytes(static_cast<std::size_t>(rows) * row);
+    for (std::size_t i = 0; i < pattern.values.size() && i * size < bytes.size(); ++i) encode(pattern.values[i], lab.type(), bytes.data() + i * size);
+    const std::size_t period = static_cast<std::size_t>(pattern.rows) * row;
+    for (std::size_t at = period; at < bytes.size(); at += period) std::copy_n(bytes.begin(), std::min(period, bytes.size() - at), bytes.begin() + static_cast<std::ptrdiff_t>(at));
+    Buffer buffer = lab->allocate(bytes.size());
+    lab->upload(lab.queue(), bytes, buffer.data());
+    return buffer;
+  }
+  // The first of the rows from `first` that is not the pattern's, bit for bit; −1 if all are.
+  std::int64_t different(const Tensor& out, std::int64_t first, std::int64_t count, const std::vector<std::byte>& expected) {
+    const std::int64_t row = out.columns * static_cast<std::int64_t>(size_of(out.dtype));
+    const auto found = lab.array<std::byte>(static_cast<char*>(out.data) + first * row, count * row);
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (std::memcmp(found.data() + i * row, expected.data() + (first + i) % kPeriod * row, static_cast<std::size_t>(row)) != 0) return first + i;
+    }
+    return -1;
+  }
+  // Of many rows, the first, some in the middle, and the last.
+  std::int64_t different(const Tensor& out, const std::vector<std::byte>& expected) {
+    if (out.rows <= 2 * kPeriod) return different(out, 0, out.rows, expected);
+    for (const std::int64_t first : {std::int64_t{0}, out.rows / 2, out.rows - kPeriod}) {
+      if (const std::int64_t row = different(out, first, kPeriod, expected); row >= 0) return row;
+    }
+    return -1;
+  }
+  void check_shape(std::int64_t in, std::int64_t out_width, std::int64_t most);
+  void check_vocabulary(int beams, std::int64_t vocabulary, std::int64_t most_rows);
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SameRowTest);
+INSTANTIATE_TEST_SUITE_P(, SameRowTest, testing::ValuesIn(cuda_backends()), backend_name);
+
+void SameRowTest::check_shape(std::int64_t in, std::int64_t out_width, std::int64_t most) {
+  const DType type = lab.type();
+  const Buffer x = repeated(numbers(kPeriod, in, 2), most), residual = repeated(numbers(kPeriod, out_width, 2), most);
+  const Buffer result = lab->allocate(static_cast<std::size_t>(most * out_width) * size_of(type));
+  const Tensor weight = lab.put_weight(numbers(out_width, in, 1.7f / std::sqrt(static_cast<float>(in)))), bias = lab.put(numbers(1, out_width, 1), type);
+  for (const Epilogue epilogue : {Epilogue::kNone, Epilogue::kBias, Epilogue::kBiasRelu, Epilogue::kResidual}) {
+    const Linear layer{weight, epilogue == Epilogue::kNone ? Tensor{} : bias};
+    std::vector<std::byte> expected;
+    std::string wrong;
+    for (const std::int64_t rows : rows_up_to(most)) {
+      const auto view = [&](const Buffer& buffer, std::int64_t columns) { return Tensor{buffer.data(), type, rows, columns, columns}; };
+      const Tensor out = view(result, out_width);
+      lab->clear(lab.queue(), result.data(), static_cast<std::size_t>(rows * out_width) * size_of(type));
+      lab->linear(lab.queue(), view(x, in), layer, epilogue == Epilogue::kBiasRelu ? Activation::kRelu : Activation::kNone,
+                  epilogue == Epilogue::kResidual ? view(residual, out_width) : Tensor{}, out);
+      if (expected.empty()) expected = lab.array<std::byte>(out.data, std::min(kPeriod, rows) * out_width * static_cast<std::int64_t>(size_of(type)));
+      if (const std::int64_t row = different(out, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
+    }
+    EXPECT_EQ(wrong, "") << in << " → " << out_width << ", epilogue " << kEpilogues[static_cast<int>(epilogue)] << ": other bits than among " << most << " rows, at M =" << wrong;
+  }
+  lab.clear();
+}
+
+TEST_P(SameRowTest, Products) {
+  for (const auto& [in, out_width] : {std::pair{512, 1536}, {512, 512}, {512, 2048}, {2048, 512}}) check_shape(in, out_width, kMost);
+}
+
+// The projection, as search uses it: the first token's log-probability of each sentence, which holds the sum over all logits.
+void SameRowTest::check_vocabulary(int beams, std::int64_t vocabulary, std::int64_t most_rows) {
+  constexpr std::int64_t width = 512;
+  const std::int64_t most = most_rows / beams;
+  const Buffer hidden = repeated(numbers(kPeriod * beams, width, 2), most * beams);
+  const Projection projection{{lab.put_weight(numbers(vocabulary, width, 0.3f)), lab.put(random_matrix(random, 1, vocabulary, DType::kFloat32), DType::kFloat32)}};
+  const SearchRules rules{.beams = beams, .start = 0, .end = 1, .never_chosen = {static_cast<std::int32_t>(vocabulary - 1)}};
+  Search search(*lab, lab.queue(), rules, most, 4);
+  std::vector<std::int32_t> slots(static_cast<std::size_t>(most)), limits(static_cast<std::size_t>(most), 4), tokens;
+  for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<std::int32_t>(i);
+  const std::int32_t* listed = lab.put(slots);
+  std::vector<float> scores;
+  std::string wrong;
+  for (const std::int64_t rows : rows_up_to(most_rows)) {
+    if (rows % beams) continue;
+    const std::int64_t groups = rows / beams;
+    const std::span<const std::int32_t> used(slots.data(), static_cast<std::size_t>(groups));
+    search.start(used, std::span(limits).first(used.size()));
+    search.step({hidden.data(), lab.type(), rows, width, width}, projection, {listed, groups, beams});
+    const auto found = lab.array<float>(search.state().score, rows);
+    const auto chosen = lab.array<std::int32_t>(search.state().token, rows);
+    const auto period = static_cast<std::size_t>(kPeriod * beams);
+    if (scores.empty()) {
+      scores.assign(found.begin(), found.begin() + std::min(std::ssize(found), kPeriod * beams));
+      tokens.assign(chosen.begin(), chosen.begin() + std::ssize(scores));
+    }
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (std::bit_cast<std::uint32_t>(found[i]) == std::bit_cast<std::uint32_t>(scores[i % period]) && chosen[i] == tokens[i % period]) continue;
+      wrong += fmt::format(" {} (row {})", rows, i);
+      break;
+    }
+  }
+  EXPECT_EQ(wrong, "") << width << " → " << vocabulary << ", " << beams << " beams: other scores or tokens at M =" << wrong;
+  lab.clear();
+}
+
+TEST_P(SameRowTest, TheVocabulary) {
+  for (const int beams : {1, 4}) check_vocabulary(beams, 32001, kMost);
+}
+
+}  // namespace
+}  // namespace xlate::test
