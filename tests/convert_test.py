@@ -735,7 +735,7 @@ class RobustnessTest(ConvertTest):
             for name in sorted(os.listdir(self.checkpoint)):
                 path = os.path.join(self.checkpoint, name)
                 whole = read(path)
-                for percent in range(0, 100, 3):
+                for percent in range(100):
                     with open(path, "wb") as file:
                         file.write(whole[: len(whole) * percent // 100])
                     code = self.outcome(self.checkpoint, (name, percent))
