@@ -85,7 +85,7 @@ class LineReader::Stream {
     if (file_ < 0 && errno == EINTR && stop_flag()) return;  // waited for a pipe's other end: nothing will be read
     if (file_ < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};
-    if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", path);
+    if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", name_);
     if (S_ISREG(status.st_mode)) bytes_ = status.st_size;
     if (is_packed(path)) inflater_ = std::make_unique<Inflater>();
   }

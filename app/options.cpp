@@ -200,11 +200,12 @@ CommandLine parse_command_line(int argc, char** argv) {
   app.add_flag("--version", version, "Version")->group("Help");
   add_options(app, options);
   app.get_formatter()->column_width(38);
+  const std::string version_text = fmt::format("xlate {}\n", kVersion);
   // Asked for help, nothing else needs to be right.
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "-h" || argument == "--help") return {{}, app.help()};
-    if (argument == "--version") return {{}, fmt::format("xlate {}\n", kVersion)};
+    if (argument == "--version") return {{}, version_text};
   }
   try {
     app.parse(argc, argv);
@@ -213,6 +214,7 @@ CommandLine parse_command_line(int argc, char** argv) {
     std::replace(message.begin(), message.end(), '\n', ' ');
     throw UsageError(message + " (xlate --help lists the options)");
   }
+  if (help || version) return {{}, help ? app.help() : version_text};  // among short options: -qh
   return {options, {}};
 }
 

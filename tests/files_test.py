@@ -302,6 +302,11 @@ class Descriptors(Case):
         self.check(result, 0)
         self.assertEqual(len(result.lines), 2)
 
+    def test_a_folder_as_stdin_is_named(self):
+        result = self.shell('<' + shlex.quote(self.folder))
+        self.check(result, 1)
+        self.says(result, 'stdin', 'folder')
+
     def test_help_and_version_onto_a_full_disk_are_an_error(self):
         for option in ('--help', '--version'):
             with self.subTest(option), open('/dev/full', 'wb') as full:
