@@ -20,7 +20,7 @@ extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, st
 }
 
 int main(int argc, char** argv) {
-  constexpr unsigned kMutations = 500;
+  constexpr unsigned kMutations = 100;
   constexpr std::size_t kRoom = 4096;  // for a mutation to grow into
   int files = 0;
   for (int i = 1; i < argc; ++i) {
