@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <memory>
 
 #include "app/interrupt.h"
@@ -23,7 +25,8 @@ constexpr std::size_t kPackedBlock = 16 * 1024;  // can unpack to a thousand tim
 
 bool is_packed(const std::string& path) { return path.size() > 3 && path.ends_with(".gz"); }
 
-// Unpacks one gzip file, of one member or several.
+// Unpacks one gzip file, of one member or several. Zeros behind a member are padding, as for gzip; anything else there may be a member
+// whose beginning is damaged, and passing over it, as gzip does with a warning, could lose lines.
 class Inflater {
  public:
   Inflater() {
@@ -33,25 +36,43 @@ class Inflater {
   Inflater(const Inflater&) = delete;
   Inflater& operator=(const Inflater&) = delete;
 
+  /// Appends what the bytes unpack to. Throws Error where they are damaged, with all that comes before the damage appended.
   void unpack(const std::string& name, char* data, std::size_t bytes, std::string& out) {
     stream_.next_in = reinterpret_cast<Bytef*>(data);
     stream_.avail_in = static_cast<uInt>(bytes);
-    char block[kBlock];
-    while (stream_.avail_in > 0) {
-      if (ended_ && inflateReset(&stream_) != Z_OK) fail("{}: zlib cannot go on", name);
-      ended_ = false;
-      stream_.next_out = reinterpret_cast<Bytef*>(block);
-      stream_.avail_out = kBlock;
-      const int status = inflate(&stream_, Z_NO_FLUSH);
-      if (status != Z_OK && status != Z_STREAM_END) fail("{}: damaged gzip data: {}", name, stream_.msg ? stream_.msg : "unexpected bytes");
-      out.append(block, kBlock - stream_.avail_out);
-      ended_ = status == Z_STREAM_END;
-    }
+    do {
+      if (ended_ && !begin_member(name)) return;
+      inflate_block(name, out);
+    } while (stream_.avail_in > 0 || stream_.avail_out == 0);
   }
   /// True between members: the file may end here.
   bool ended() const { return ended_; }
 
  private:
+  // False where only padding is left of the input.
+  bool begin_member(const std::string& name) {
+    for (; stream_.avail_in > 0 && *stream_.next_in == 0; ++stream_.next_in, --stream_.avail_in) {
+    }
+    if (stream_.avail_in == 0) return false;
+    if (*stream_.next_in != 0x1f) fail("{}: damaged gzip data: what follows a member is neither another nor zeros", name);
+    if (inflateReset(&stream_) != Z_OK) fail("{}: zlib cannot go on", name);
+    ended_ = false;
+    return true;
+  }
+
+  void inflate_block(const std::string& name, std::string& out) {
+    char block[kBlock];
+    stream_.next_out = reinterpret_cast<Bytef*>(block);
+    stream_.avail_out = kBlock;
+    const int status = inflate(&stream_, Z_NO_FLUSH);
+    out.append(block, kBlock - stream_.avail_out);
+    ended_ = status == Z_STREAM_END;
+    // Z_BUF_ERROR: a full block was just the last of the output.
+    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) {
+      fail("{}: damaged gzip data: {}", name, stream_.msg ? stream_.msg : "unexpected bytes");
+    }
+  }
+
   z_stream stream_{};
   bool ended_ = false;
 };
@@ -64,7 +85,7 @@ class LineReader::Stream {
     if (file_ < 0 && errno == EINTR && stop_flag()) return;  // waited for a pipe's other end: nothing will be read
     if (file_ < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};
-    if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", path);
+    if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", name_);
     if (S_ISREG(status.st_mode)) bytes_ = status.st_size;
     if (is_packed(path)) inflater_ = std::make_unique<Inflater>();
   }
@@ -79,6 +100,7 @@ class LineReader::Stream {
   /// Appends what can be read to `out`. Bytes read, 0 at the end or when the run is to stop, −1 after `timeout` without any.
   std::int64_t read(std::string& out, std::chrono::milliseconds timeout, int wake) {
     if (file_ < 0) return 0;
+    if (failure_) std::rethrow_exception(failure_);
     pollfd ready[] = {{file_, POLLIN, 0}, {wake, POLLIN, 0}, {signal_fd(), POLLIN, 0}};  // poll passes over a negative one
     const int count = poll(ready, 3, static_cast<int>(timeout.count()));
     if (stop_flag() || ready[1].revents != 0) return 0;
@@ -91,22 +113,46 @@ class LineReader::Stream {
       fail("{}: cannot be read: {}", name_, std::strerror(errno));
     }
     if (!inflater_) out.append(block_.data(), static_cast<std::size_t>(bytes));
-    else if (bytes > 0) inflater_->unpack(name_, block_.data(), static_cast<std::size_t>(bytes), out);
+    else if (bytes > 0) unpack(static_cast<std::size_t>(bytes), out);
     else if (!inflater_->ended() && started_) fail("{}: damaged gzip data: it ends too early", name_);
     started_ |= bytes > 0;
     return bytes;
   }
 
  private:
+  // Damage is told by the next read: the lines before it come first.
+  void unpack(std::size_t bytes, std::string& out) {
+    try {
+      inflater_->unpack(name_, block_.data(), bytes, out);
+    } catch (const Error&) {
+      failure_ = std::current_exception();
+    }
+  }
+
   std::string name_;
   int file_;
   std::int64_t bytes_ = -1;
   std::string block_;
   std::unique_ptr<Inflater> inflater_;
   bool started_ = false;
+  std::exception_ptr failure_;
 };
 
+namespace {
+
+// All inputs are open at once, so that a missing one is told before any work: more than the system allows a program that does not ask.
+void allow_open_files(std::size_t count) {
+  constexpr std::size_t kOthers = 64;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= count + kOthers) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);  // where it refuses, opening will tell
+}
+
+}  // namespace
+
 LineReader::LineReader(const std::vector<std::string>& paths) : wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  allow_open_files(paths.size());
   for (const std::string& path : paths) {
     streams_.push_back(std::make_unique<Stream>(path));
     const std::int64_t bytes = streams_.back()->bytes();

@@ -1,7 +1,13 @@
 // xlate: one line in, one line out. The only catcher of errors, and what they become: a line on stderr and an exit code.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <new>
 
+#include "app/clashes.h"
 #include "app/interrupt.h"
 #include "app/options.h"
 #include "app/output_file.h"
@@ -14,6 +20,14 @@ using namespace xlate;
 
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kSignalled = 128, kPipeClosed = 141 };
 
+// A standard stream that is closed would lend its number to a file opened later, which would then be taken for the stream: it gets one
+// that refuses to be used.
+void hold_standard_streams() {
+  for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(file, F_GETFD) < 0) open("/dev/null", file == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
+
 int fail_with(RunRecord& record, const char* message, int code) {
   std::fprintf(stderr, "xlate: %s\n", message);
   record.status = "error";
@@ -21,12 +35,19 @@ int fail_with(RunRecord& record, const char* message, int code) {
   return code;
 }
 
+// Help or version.
+int print(RunRecord& record, const std::string& text) {
+  if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return kOk;
+  return fail_with(record, fmt::format("stdout: cannot be written: {}", std::strerror(errno)).c_str(), kFailed);
+}
+
 int run(RunRecord& record) {
   try {
     try {
+      check_clashes(*record.options);
       check_report_path(record.options->report);
     } catch (const Error&) {
-      record.options->report.clear();  // not again at the end
+      record.options->report.clear();  // not to be written at the end
       throw;
     }
     Console console(record.options->quiet, record.options->progress);
@@ -56,11 +77,12 @@ int run(RunRecord& record) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  hold_standard_streams();
   RunRecord record;
   record.process_start = process_start();
   try {
     CommandLine line = parse_command_line(argc, argv);
-    if (!line.options) return std::fputs(line.text.c_str(), stdout) < 0 || std::fflush(stdout) != 0 ? kFailed : kOk;
+    if (!line.options) return print(record, line.text);
     record.options = std::move(line.options);
   } catch (const UsageError& error) {
     return fail_with(record, error.what(), kUsage);

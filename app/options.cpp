@@ -94,8 +94,11 @@ class Group {
 
   void flag(const std::string& names, bool& value, const std::string& help) { app_.add_flag(names, value, help)->group(name_); }
 
-  CLI::Option* text(const std::string& names, std::string& value, const std::string& type, const std::string& help) {
-    return add(app_.add_option(names, value, help), type);
+  // An empty name is mostly a variable of a script that was not set.
+  template <class T>
+  CLI::Option* file(const std::string& names, T& value, const std::string& type, const std::string& help) {
+    const auto check = [](const std::string& text) { return text.empty() ? "'', expected the name of a file" : std::string(); };
+    return add(app_.add_option(names, value, help), type)->check(check);
   }
 
   template <class T>
@@ -129,10 +132,9 @@ class Group {
 
 void add_options(CLI::App& app, Options& options) {
   Group files(app, "Files");
-  files.text("-m,--model", options.model, "FILE", "Model file, made by scripts/convert.py (required)")->required();
-  files.add(app.add_option("-i,--input", options.input, "Inputs, read one after another; - is stdin, .gz is unpacked [stdin]"), "FILE...")
-      ->allow_extra_args(true);
-  files.text("-o,--output", options.output, "FILE", "Output; written to FILE.partial and renamed at the end; .gz is packed [stdout]");
+  files.file("-m,--model", options.model, "FILE", "Model file, made by scripts/convert.py (required)")->required();
+  files.file("-i,--input", options.input, "FILE...", "Inputs, read one after another; - is stdin, .gz is unpacked [stdin]")->allow_extra_args(true);
+  files.file("-o,--output", options.output, "FILE", "Output; written to FILE.partial and renamed at the end; - is stdout, .gz is packed [stdout]");
   files.choice("--input-format", options.input_format, kFormats, "What input lines hold; ids with the end token [text]");
   files.choice("--output-format", options.output_format, kFormats, "What output lines hold; ids without the end token [text]");
   files.choice("--long-lines", options.long_lines, kLongLines, "What becomes of lines above --max-source-length [truncate]");
@@ -148,17 +150,18 @@ void add_options(CLI::App& app, Options& options) {
   Group output(app, "Output");
   output.flag("--scores", options.scores, "Each line as: score ||| text");
   output.number("--n-best", options.n_best, "N", 1, kMaxBeams, "The N best of each line as rows: line ||| text ||| F0= sum ||| score");
-  output.text("--report", options.report, "FILE", "JSON report of the run; - is stderr");
+  output.file("--report", options.report, "FILE", "JSON report of the run; - is stderr");
   output.choice("--progress", options.progress, kProgress, "Progress on stderr [auto: if it is a terminal]");
   output.flag("-q,--quiet", options.quiet, "Nothing on stderr but errors");
 
   Group machine(app, "Machine");
   const auto check_device = [](const std::string& text) {
-    const bool numbered = text.starts_with("cuda:") && read_number<unsigned>(text.substr(5));
+    const bool numbered = text.starts_with("cuda:") && read_number<int>(text.substr(5)).value_or(-1) >= 0;
     if (text == "auto" || text == "cpu" || text == "cuda" || numbered) return std::string();
     return "'" + text + "', expected cpu, cuda, cuda:N or auto";
   };
-  machine.text("--device", options.device, "cpu|cuda|cuda:N|auto", "Where to run; auto takes a GPU if there is one, else the CPU [auto]")->check(check_device);
+  machine.add(app.add_option("--device", options.device, "Where to run; auto takes a GPU if there is one, else the CPU [auto]"), "cpu|cuda|cuda:N|auto")
+      ->check(check_device);
   machine.choice("--precision", options.precision, kPrecisions, "Of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
   const auto parse_batch = [&options](const std::string& text) {
     const auto number = text == "auto" ? 0 : read_number<std::int64_t>(text).value_or(-1);
@@ -197,11 +200,12 @@ CommandLine parse_command_line(int argc, char** argv) {
   app.add_flag("--version", version, "Version")->group("Help");
   add_options(app, options);
   app.get_formatter()->column_width(38);
+  const std::string version_text = fmt::format("xlate {}\n", kVersion);
   // Asked for help, nothing else needs to be right.
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "-h" || argument == "--help") return {{}, app.help()};
-    if (argument == "--version") return {{}, fmt::format("xlate {}\n", kVersion)};
+    if (argument == "--version") return {{}, version_text};
   }
   try {
     app.parse(argc, argv);
@@ -210,6 +214,7 @@ CommandLine parse_command_line(int argc, char** argv) {
     std::replace(message.begin(), message.end(), '\n', ' ');
     throw UsageError(message + " (xlate --help lists the options)");
   }
+  if (help || version) return {{}, help ? app.help() : version_text};  // among short options: -qh
   return {options, {}};
 }
 

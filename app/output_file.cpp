@@ -1,6 +1,7 @@
 #include "app/output_file.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -8,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <vector>
 
 namespace xlate {
@@ -39,21 +41,43 @@ class OutputFile::Deflater {
   z_stream stream_{};
 };
 
-OutputFile::OutputFile(const std::string& path) : path_(path) {
-  if (path.empty()) {
+namespace {
+
+// What a path leads to: a link stays a link, and what it points to is replaced. Empty where that cannot be replaced: a device or a pipe has
+// no name to be given later, nor has what a link like /dev/stdout may point to.
+std::string replaced_path(const std::string& path) {
+  struct stat status {};
+  if (lstat(path.c_str(), &status) != 0) return path;
+  if (S_ISLNK(status.st_mode)) {
+    std::error_code error;
+    const std::string target = std::filesystem::canonical(path, error);
+    return error || stat(target.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ? "" : target;
+  }
+  return S_ISREG(status.st_mode) ? path : "";
+}
+
+}  // namespace
+
+std::string OutputFile::partial_path(const std::string& path) {
+  const std::string replaced = replaced_path(path);
+  return replaced.empty() ? "" : replaced + ".partial";
+}
+
+OutputFile::OutputFile(const std::string& path) : name_(is_stdout(path) ? "stdout" : path) {
+  if (is_stdout(path)) {
     file_ = STDOUT_FILENO;
     const int flags = fcntl(file_, F_GETFL);
-    if (flags >= 0 && (flags & O_ACCMODE) == O_RDONLY) fail("stdout: cannot be written: it is open for reading only");
     if (flags < 0) fail("stdout: cannot be written: {}", std::strerror(errno));
+    if ((flags & O_ACCMODE) == O_RDONLY) fail("stdout: cannot be written: it is closed, or open for reading only");
     return;
   }
   struct stat status {};
   const bool exists = stat(path.c_str(), &status) == 0;
   if (exists && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", path);
-  // A device or a pipe has no name to be given later.
-  partial_ = exists && !S_ISREG(status.st_mode) ? "" : path + ".partial";
+  path_ = replaced_path(path);
+  partial_ = partial_path(path);
   const std::string& opened = partial_.empty() ? path : partial_;
-  if (exists && !partial_.empty() && access(path.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
+  if (exists && !partial_.empty() && access(path_.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
   file_ = open(opened.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (file_ < 0) fail("{}: cannot be written: {}", opened, std::strerror(errno));
   if (path.size() > 3 && path.ends_with(".gz")) deflater_ = std::make_unique<Deflater>();
@@ -66,8 +90,13 @@ void OutputFile::write_bytes(const char* data, std::size_t bytes) {
     const ssize_t written = ::write(file_, data, bytes);
     if (written < 0) {
       if (errno == EINTR) continue;
+      if (errno == EAGAIN) {  // whoever gave us the pipe has made it so: wait for room
+        pollfd room{file_, POLLOUT, 0};
+        poll(&room, 1, -1);
+        continue;
+      }
       if (errno == EPIPE) throw ClosedPipe();
-      fail("{}: cannot be written: {}", path_.empty() ? "stdout" : path_, std::strerror(errno));
+      fail("{}: cannot be written: {}", name_, std::strerror(errno));
     }
     data += written;
     bytes -= static_cast<std::size_t>(written);
@@ -86,7 +115,7 @@ void OutputFile::flush() {
 void OutputFile::close_file() {
   const int file = std::exchange(file_, -1);
   // stdout too: some file systems tell of a failed write only here.
-  if (close(file) != 0) fail("{}: cannot be written: {}", path_.empty() ? "stdout" : path_, std::strerror(errno));
+  if (close(file) != 0) fail("{}: cannot be written: {}", name_, std::strerror(errno));
 }
 
 void OutputFile::finish() {

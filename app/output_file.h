@@ -17,7 +17,7 @@ class ClosedPipe : public Error {
 
 class OutputFile {
  public:
-  /// Empty path: stdout. Throws Error where it cannot be written to: noticed before any work.
+  /// Empty path or "-": stdout. Throws Error where it cannot be written to: noticed before any work.
   explicit OutputFile(const std::string& path);
   ~OutputFile();
 
@@ -30,12 +30,17 @@ class OutputFile {
   /// Closes what was written without giving it its name: FILE.partial stays. Does nothing after finish().
   void abandon() noexcept;
 
+  static bool is_stdout(const std::string& path) { return path.empty() || path == "-"; }
+  /// Where the output is written until it is complete; empty where that is its own place.
+  static std::string partial_path(const std::string& path);
+
  private:
   class Deflater;
   void write_bytes(const char* data, std::size_t bytes);
   void close_file();
 
-  std::string path_, partial_;
+  std::string name_;               // for messages
+  std::string path_, partial_;     // what it becomes, and what it is until then; both empty where it is written in place
   int file_ = -1;
   std::unique_ptr<Deflater> deflater_;
 };

@@ -143,28 +143,48 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
   return text + fmt::format(", {:.0f} tokens/s", seconds > 0 ? static_cast<double>(counters.target_tokens) / seconds : 0.0);
 }
 
+[[noreturn]] void fail_for_room(const Options& options, const char* cause) {
+  fail("no room for --max-length {}, --max-length-factor {}, --max-source-length {}, --beam-size {} and --batch-tokens {}: {}", *options.max_length,
+       options.max_length_factor, *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
+}
+
+std::unique_ptr<Runner> make_runner(const Options& options, const ModelDescription& description, Backend& backend, SequenceModel& model) {
+  const RunnerOptions wanted{.rules = rules_of(options, description),
+                             .batch_tokens = options.batch_tokens,
+                             .longest_source = *options.max_source_length,
+                             .max_length = *options.max_length,
+                             .max_length_factor = options.max_length_factor};
+  try {
+    return std::make_unique<Runner>(backend, model, wanted);
+  } catch (const Error& error) {
+    fail_for_room(options, error.what());
+  }
+}
+
 // Loads the model while the first lines are read and tokenized, and decodes until the input ends.
 void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSource& source, TextStage& text) {
   const Options& options = *record.options;
   const Clock::time_point start = Clock::now();
   const auto model = load_model(file, backend);
-  Runner runner(backend, *model,
-                {.rules = rules_of(options, file.description()),
-                 .batch_tokens = options.batch_tokens,
-                 .longest_source = *options.max_source_length,
-                 .max_length = *options.max_length,
-                 .max_length_factor = options.max_length_factor});
-  record.model_ready = Clock::now();
-  record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
-  try {
-    runner.run(source, [&](Decoded decoded) { text.put(std::move(decoded)); }, stop_flag());
-  } catch (...) {
-    record.statistics = runner.statistics();
+  std::unique_ptr<Runner> runner;
+  const auto keep_figures = [&] {
+    if (!runner) return;
+    record.statistics = runner->statistics();
     record.memory = backend.memory();
+  };
+  try {
+    runner = make_runner(options, file.description(), backend, *model);
+    record.model_ready = Clock::now();
+    record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
+    runner->run(source, [&](Decoded decoded) { text.put(std::move(decoded)); }, stop_flag());
+  } catch (const std::bad_alloc&) {
+    keep_figures();
+    fail_for_room(options, "out of memory");
+  } catch (...) {
+    keep_figures();
     throw;
   }
-  record.statistics = runner.statistics();
-  record.memory = backend.memory();
+  keep_figures();
 }
 
 }  // namespace

@@ -735,7 +735,7 @@ class RobustnessTest(ConvertTest):
             for name in sorted(os.listdir(self.checkpoint)):
                 path = os.path.join(self.checkpoint, name)
                 whole = read(path)
-                for percent in range(0, 100, 3):
+                for percent in range(100):
                     with open(path, "wb") as file:
                         file.write(whole[: len(whole) * percent // 100])
                     code = self.outcome(self.checkpoint, (name, percent))
@@ -883,7 +883,9 @@ class LargeTest(ConvertTest):
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = 0
         self.assertEqual(status, 0)
-        return time.monotonic() - begun, usage.ru_maxrss * 1024
+        # Where others want the processors too, what it took of them says more than the clock.
+        busy = os.getloadavg()[0] > len(os.sched_getaffinity(0)) / 2
+        return usage.ru_utime + usage.ru_stime if busy else time.monotonic() - begun, usage.ru_maxrss * 1024
 
     def test_time_and_memory(self):
         for dtype in ("F16", "F32"):

@@ -1,4 +1,4 @@
-"""Whatever is in the input, the model file or the file system: one line out per line in, or one clear message."""
+"""Whatever is in the input or the model file: one line out per line in, or one clear message."""
 import gzip
 import os
 import random
@@ -310,114 +310,6 @@ class LongLine(Case):
         self.assertEqual(report['lines']['truncated'], 1)
 
 
-class Files(Case):
-    def setUp(self):
-        super().setUp()
-        self.yes, self.cheap = self.ok(*GREEDY, input='Yes.\nIt was really cheap.\n', lines=2).lines
-
-    def test_several_inputs_are_read_one_after_another(self):
-        a, b, c = self.path('a', 'Yes.\n'), self.path('b', 'It was really cheap.\nYes.\n'), self.path('c', '')
-        self.same([self.yes, self.cheap, self.yes, self.yes], self.ok(*GREEDY, '-i', a, b, c, a).lines)
-        self.same([self.cheap, self.yes, self.yes], self.ok(*GREEDY, '--input', b, a).lines)
-
-    def test_a_dash_among_the_inputs_is_stdin(self):
-        a, b = self.path('a', 'Yes.\n'), self.path('b', 'It was really cheap.\n')
-        self.same([self.yes, self.yes, self.yes, self.cheap], self.ok(*GREEDY, '-i', a, '-', b, input='Yes.\nYes.\n').lines)
-        self.same([self.cheap], self.ok(*GREEDY, '-i', '-', input='It was really cheap.\n').lines)
-
-    def test_a_file_without_final_newline_does_not_run_into_the_next(self):
-        a, b, c = self.path('a', 'Yes.'), self.path('b', 'It was really cheap.'), self.path('c.gz', 'Yes.')
-        self.same([self.yes, self.cheap, self.yes, self.yes], self.ok(*GREEDY, '-i', a, b, c, a).lines)
-
-    def test_without_inputs_named_stdin_is_read_and_with_them_it_is_not(self):
-        self.same([self.yes], self.ok(*GREEDY, '-i', self.path('a', 'Yes.\n'), input='It was really cheap.\n').lines)
-
-    def test_gz_by_extension(self):
-        self.same([self.yes, self.cheap], self.ok(*GREEDY, '-i', self.path('a.gz', 'Yes.\nIt was really cheap.\n')).lines)
-
-    def test_gz_of_several_members_and_of_nothing(self):
-        path = self.path('members.gz')
-        with open(path, 'wb') as file:
-            file.write(gzip.compress(b'Yes.\nIt was ') + gzip.compress(b'') + gzip.compress(b'really cheap.\nYes.\n'))
-        self.same([self.yes, self.cheap, self.yes], self.ok(*GREEDY, '-i', path).lines)
-        self.assertEqual(self.ok(*GREEDY, '-i', self.path('nothing.gz', b'')).out, b'')
-
-    def test_a_corrupted_gz_input_fails_naming_it(self):
-        whole = gzip.compress(b''.join(b'Line %d of many that differ.\n' % i for i in range(400)), 6)
-        flipped = bytearray(whole)
-        flipped[len(flipped) // 2] ^= 0x55
-        crc = bytearray(whole)
-        crc[-6] ^= 1
-        for name, data in (('cut', whole[:len(whole) // 2]), ('cut-in-the-trailer', whole[:-3]), ('flipped', flipped), ('checksum', crc), ('not-gz', b'Yes.\nNo.\n'), ('header-only', whole[:6])):
-            with self.subTest(name):
-                path = self.path(name + '.gz')
-                with open(path, 'wb') as file:
-                    file.write(data)
-                self.fails(*GREEDY, '--max-length', '4', '-i', path, names=name + '.gz')
-
-    def test_a_missing_input_fails_naming_it(self):
-        for names in (['missing.txt'], ['there.txt', 'missing.txt'], ['missing.txt.gz']):
-            with self.subTest(names):
-                self.path('there.txt', 'Yes.\n')
-                self.fails(*GREEDY, '-i', *[self.path(name) for name in names], names='missing.txt')
-
-    def test_a_folder_as_input_fails_naming_it(self):
-        self.fails(*GREEDY, '-i', self.folder, names=self.folder)
-
-    def test_an_input_that_may_not_be_read_fails_naming_it(self):
-        if os.geteuid() == 0:
-            self.skipTest('root may read everything')
-        path = self.path('locked.txt', 'Yes.\n')
-        os.chmod(path, 0)
-        self.fails(*GREEDY, '-i', path, names='locked.txt')
-
-    def test_a_named_pipe_is_an_input(self):
-        path = self.path('fifo')
-        os.mkfifo(path)
-        running = self.start(*GREEDY, '-i', path)
-        writer = []
-        def opened():  # without a reader this would block for ever
-            try:
-                writer.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-            except OSError:
-                return False
-            return True
-        self.assertTrue(running.until(opened), 'the pipe was not opened\n' + running.result(0).story())
-        os.write(writer[0], b'Yes.\nIt was really cheap.\n')
-        os.close(writer[0])
-        result = running.wait(30)
-        self.check(result, 0)
-        self.same([self.yes, self.cheap], result.lines, result)
-
-    def test_output_goes_to_the_file_and_not_to_stdout(self):
-        path = self.path('out.txt', 'something old\n')
-        result = self.ok(*GREEDY, '-o', path, input='Yes.\nIt was really cheap.\n')
-        self.assertEqual(result.out, b'')
-        with open(path, encoding='utf-8') as file:
-            self.assertEqual(file.read(), '%s\n%s\n' % (self.yes, self.cheap))
-        self.assertEqual(sorted(os.listdir(self.folder)), ['out.txt'])
-
-    def test_output_is_gzipped_by_extension(self):
-        path = self.path('out.gz')
-        self.ok(*GREEDY, '-o', path, input='Yes.\nIt was really cheap.')
-        with gzip.open(path, 'rb') as file:
-            self.assertEqual(file.read().decode(), '%s\n%s\n' % (self.yes, self.cheap))
-        self.assertEqual(os.listdir(self.folder), ['out.gz'])
-
-    def test_an_empty_input_gives_an_empty_output_file(self):
-        self.ok(*GREEDY, '-o', self.path('out.txt'))
-        self.assertEqual(os.path.getsize(self.path('out.txt')), 0)
-        self.ok(*GREEDY, '-o', self.path('out.gz'))
-        with gzip.open(self.path('out.gz'), 'rb') as file:
-            self.assertEqual(file.read(), b'')
-
-    def test_names_with_spaces_and_other_scripts(self):
-        source, target = self.path('ein gabe 雪.txt', 'Yes.\n'), self.path('aus gabe é.txt')
-        self.ok(*GREEDY, '-i', source, '-o', target)
-        with open(target, encoding='utf-8') as file:
-            self.assertEqual(file.read(), self.yes + '\n')
-
-
 class BrokenModel(Case):
     @classmethod
     def setUpClass(cls):
@@ -459,7 +351,8 @@ class BrokenModel(Case):
         self.fails(*GREEDY, model=os.path.join(program.DATA, 'shared'), input='Yes.\n', names='shared')
 
     def test_a_truncated_file_at_any_point(self):
-        for size in (1, 7, 8, 15, 16, 20, 39, 40, 41, 100, 40 + self.header_size, 41 + self.header_size, len(self.whole) // 2, len(self.whole) - 1):
+        every_percent = [len(self.whole) * percent // 100 for percent in range(100)]
+        for size in (1, 7, 8, 15, 16, 20, 39, 40, 41, 100, 40 + self.header_size, 41 + self.header_size, *every_percent, len(self.whole) - 1):
             with self.subTest(size):
                 self.refused(self.whole[:size])
 

@@ -1,5 +1,5 @@
-// A libFuzzer target: whatever the bytes of a model file are, they are read, or refused with an Error. Built with XLATE_FUZZ (clang).
-// Seeds are in tests/data/fuzz/model_file; model_file_test reads them too, so an input that broke something is kept by putting it there.
+// A libFuzzer target: whatever the bytes of a model file are, they are read, or refused with an Error. cmake/fuzz.cmake builds and runs it.
+// Seeds are in tests/data/fuzz/model_file; fuzz_replay and model_file_test read them too, so an input that broke something is kept there.
 #include <cstdint>
 #include <cstring>
 #include <memory>

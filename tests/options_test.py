@@ -457,6 +457,9 @@ class Help(Case):
         _, report = self.report(*GREEDY, input='Yes.\n')
         self.assertIn(report['version'], xlate('--version', model=None, device=None).out.decode())
 
+    def test_help_among_short_options(self):
+        self.assertEqual(xlate('-qh', model=SHARED).out, xlate('--help', model=None, device=None).out)
+
     def test_help_needs_no_other_option_right(self):
         self.check(xlate('--help', model='/nowhere/model.bin', device='cpu'), 0)
 

@@ -6,7 +6,7 @@ import tempfile
 import time
 import unittest
 
-from program import BINARY, SHARED
+from program import BINARY, SHARED, xlate
 
 COMMAND = [BINARY, '-m', SHARED, '--device', 'cpu', '-b', '1']
 
@@ -58,6 +58,21 @@ class Refused(unittest.TestCase):
     def test_a_report_that_cannot_be_written_is_told_once(self):
         code, _, err, _ = run(['--report', '/no/such/folder/r.json'], b'hello\n')
         self.assertEqual((code, err.count('\n')), (1, 1), err)
+
+
+    def test_sizes_that_no_memory_holds_are_told_with_their_options(self):
+        # 2^30 tokens of 256 beams: more than a process can address.
+        sizes = ['--max-length', '1073741824', '--max-source-length', '1073741824', '--beam-size', '256']
+        result = xlate(*sizes, input='hello\n')
+        self.assertEqual((result.code, result.out, len(result.error_lines)), (1, b'', 1), result.story())
+        for option, value in zip(sizes[::2], sizes[1::2]):
+            self.assertIn('%s %s' % (option, value), result.errors)
+
+    def test_sizes_that_are_merely_generous_cost_no_more_than_is_used(self):
+        begun = time.monotonic()
+        code, out, err, _ = run(['--max-length', '1073741824', '--batch-tokens', '1073741824', '--window', '1073741824'], b'hello\n' * 20)
+        self.assertEqual((code, out.count(b'\n')), (0, 20), err)
+        self.assertLess(time.monotonic() - begun, 15)
 
 
 class SecondSignal(unittest.TestCase):

@@ -2,9 +2,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <vector>
+#include <memory>
 
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
@@ -17,12 +18,13 @@ class CpuQueue final : public Queue {};
 
 class CpuTicket final : public Ticket {
  public:
-  explicit CpuTicket(std::vector<std::byte> bytes) : bytes_(std::move(bytes)) {}
+  CpuTicket(std::unique_ptr<std::byte[]> bytes, std::size_t count) : bytes_(std::move(bytes)), count_(count) {}
   bool ready() const override { return true; }
-  std::span<const std::byte> wait() override { return bytes_; }
+  std::span<const std::byte> wait() override { return {bytes_.get(), count_}; }
 
  private:
-  std::vector<std::byte> bytes_;
+  std::unique_ptr<std::byte[]> bytes_;
+  std::size_t count_;
 };
 
 }  // namespace
@@ -54,8 +56,10 @@ void CpuBackend::clear(Queue&, void* device, std::size_t bytes) { std::memset(de
 
 std::unique_ptr<Ticket> CpuBackend::collect(Queue&, std::span<const std::int32_t> slots, const SearchState& state) {
   const std::int64_t stride = SearchRecord::bytes(state.beams, state.longest);
-  std::vector<std::byte> records(slots.size() * static_cast<std::size_t>(stride));
-  std::byte* record = records.data();
+  // Not cleared: of the history, which is as long as the longest sentence allowed, most is never written nor read.
+  const std::size_t bytes = slots.size() * static_cast<std::size_t>(stride);
+  auto records = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  std::byte* record = records.get();
   for (const std::int32_t slot : slots) {
     const SearchRecord head{state.finished_count[slot], state.length[slot]};
     std::memcpy(record, &head, sizeof(head));
@@ -64,11 +68,13 @@ std::unique_ptr<Ticket> CpuBackend::collect(Queue&, std::span<const std::int32_t
                 static_cast<std::size_t>((head.length - 1) * state.beams) * sizeof(Node));
     record += stride;
   }
-  return std::make_unique<CpuTicket>(std::move(records));
+  return std::make_unique<CpuTicket>(std::move(records), bytes);
 }
 
 std::unique_ptr<Ticket> CpuBackend::read_later(Queue&, std::span<const std::byte> device) {
-  return std::make_unique<CpuTicket>(std::vector<std::byte>(device.begin(), device.end()));
+  auto bytes = std::make_unique_for_overwrite<std::byte[]>(device.size());
+  std::copy(device.begin(), device.end(), bytes.get());
+  return std::make_unique<CpuTicket>(std::move(bytes), device.size());
 }
 
 // Work does not overlap here: calls return when it is done.
