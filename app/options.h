@@ -40,6 +40,7 @@ struct Options {
   bool scores = false;
   int n_best = 0;                 // 0: off
   std::int64_t batch_tokens = 0;  // 0: auto
+  bool batch_tokens_given = true;  // after resolve_device(): otherwise it is bounded by the memory too
   std::int64_t window = 0;        // 0: 100000 on a GPU, 2000 on the CPU
   double gpu_memory_share = 0.9;       // of what is free, unless
   std::int64_t gpu_memory_bytes = 0;   // a size is given

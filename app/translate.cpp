@@ -163,9 +163,10 @@ std::unique_ptr<Runner> make_runner(const Options& options, const ModelDescripti
 
 // Loads the model while the first lines are read and tokenized, and decodes until the input ends.
 void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSource& source, TextStage& text) {
-  const Options& options = *record.options;
+  Options& options = *record.options;
   const Clock::time_point start = Clock::now();
   const auto model = load_model(file, backend);
+  if (!options.batch_tokens_given) options.batch_tokens = std::min(options.batch_tokens, model->affordable_tokens(*options.beam_size));
   std::unique_ptr<Runner> runner;
   const auto keep_figures = [&] {
     if (!runner) return;

@@ -40,6 +40,8 @@ class SequenceModel {
  public:
   virtual ~SequenceModel() = default;
 
+  /// Source tokens of sentences in flight for which the device has memory.
+  virtual std::int64_t affordable_tokens(std::int64_t beams) const = 0;
   /// Makes room. Throws Error where the device has too little for one sentence.
   virtual void begin(const Capacity&) = 0;
   /// Whether caches have room for this sentence beside those admitted, as far as can be told beforehand. One sentence alone always fits.

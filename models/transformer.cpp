@@ -119,6 +119,15 @@ Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t sl
   return caches;
 }
 
+// What begin() asks for, roughly and from above: a token's keys and values on both sides, half as much again for pages that are not full,
+// and its rows on the way.
+std::int64_t Transformer::affordable_tokens(std::int64_t beams) const {
+  const double token = static_cast<double>(2 * config_.d_model * config_.decoder_layers) * static_cast<double>(size_of(backend_.compute_type()));
+  const double caches = token * (1.5 + 1.5 * kExpectedFactor * static_cast<double>(beams));
+  const double on_the_way = static_cast<double>(encoder_bytes(1024, 1024) + decoder_bytes(1024)) / 1024.0;
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(backend_.cache_budget()) / (caches + on_the_way)));
+}
+
 void Transformer::begin(const Capacity& capacity) {
   capacity_ = capacity;
   const std::int64_t positions = std::max(capacity.longest_source, capacity.longest_target);

@@ -20,6 +20,7 @@ class Transformer final : public SequenceModel {
   /// Loads the weights. Throws Error where a tensor is missing or has another shape.
   Transformer(const ModelFile&, Backend&);
 
+  std::int64_t affordable_tokens(std::int64_t beams) const override;
   void begin(const Capacity&) override;
   bool has_room(const Source&) const override;
   void reserve(std::int64_t slot, const Source&) override;

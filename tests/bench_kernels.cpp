@@ -242,10 +242,12 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   const double keys = made.keys * 2 * kWidth, bytes = (keys + static_cast<double>(rows * kWidth * (3 + 2 + 1))) * static_cast<double>(size_);
   const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
   const auto rows_of = [&](std::int64_t i) { return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams}; };
-  // Once a step, for all layers; here before each call, since each has other rows.
-  const double begin = add("begin_step", shape, rows, 0, 0, copies, [&](std::int64_t i) { backend_->begin_step(*queue_, made.cache, made.state, rows_of(i)); });
+  // Once a step, for all layers; here before each call, since each has other rows. No source tokens.
+  const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
+  const auto begin_step = [&](std::int64_t i) { backend_->begin_step(*queue_, made.cache, made.cache, none.as<std::int32_t>(), made.state, rows_of(i)); };
+  const double begin = add("begin_step", shape, rows, 0, 0, copies, begin_step);
   add("attend_self", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->begin_step(*queue_, made.cache, made.state, rows_of(i));
+    begin_step(i);
     backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), made.cache, made.state, rows_of(i), kHeads, matrix(out, rows, kWidth, i));
   }, begin);
 }
@@ -256,9 +258,17 @@ void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
   const Caches made = caches(groups, beams, 1, copies);
   const Buffer query = numbers(copies * rows * kWidth), out = numbers(copies * rows * kWidth);
   const double bytes = (made.keys * 2 * kWidth + static_cast<double>(2 * rows * kWidth)) * static_cast<double>(size_);
-  add("attend_cross", fmt::format("{} beams, lengths 1…{}", beams, kLongest), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->attend_cross(*queue_, matrix(query, rows, kWidth, i), made.cache, made.state.length, {made.groups.as<std::int32_t>() + i * groups, groups, beams}, kHeads, matrix(out, rows, kWidth, i));
-  });
+  const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
+  const auto rows_of = [&](std::int64_t i) { return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams}; };
+  SearchState unused = made.state;  // of self-attention: a beam, no history
+  const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
+  unused.length = none.as<std::int32_t>();
+  const auto begin_step = [&](std::int64_t i) { backend_->begin_step(*queue_, made.cache, made.cache, made.state.length, unused, rows_of(i)); };
+  const double begin = add("begin_step", shape, rows, 0, 0, copies, begin_step);
+  add("attend_cross", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
+    begin_step(i);
+    backend_->attend_cross(*queue_, matrix(query, rows, kWidth, i), made.cache, made.state.length, rows_of(i), kHeads, matrix(out, rows, kWidth, i));
+  }, begin);
 }
 
 void Bench::attend_packed(std::int64_t rows) {

@@ -45,6 +45,7 @@ class TableModel final : public SequenceModel {
     projection_.linear.weight = lab.put_weight(weight);
   }
 
+  std::int64_t affordable_tokens(std::int64_t) const override { return kPlenty; }
   void begin(const Capacity& capacity) override {
     capacity_ = capacity;
     room_ = std::max(room_, capacity.longest_target);
@@ -183,26 +184,31 @@ class TableModel final : public SequenceModel {
   std::map<std::int64_t, std::vector<std::vector<Path>>> cache_;  // slot, position, line
 };
 
-/// One sentence alone, in the second of three slots.
-inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rules, std::int32_t limit, int kind = 0) {
-  TableModel model(lab, table);
-  model.begin({.slots = 3, .beams = rules.beams, .longest_target = limit});
-  Search search(*lab, lab.queue(), rules, 3, limit);
-  const std::vector<std::int32_t> slots{1}, limits{limit}, ids{kind};
+/// One sentence of a kind alone on a model, in one of its slots.
+inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules, std::int32_t limit, int kind, std::int64_t all_slots, std::int32_t slot) {
+  model.begin({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
+  Search search(*lab, lab.queue(), rules, all_slots, limit);
+  const std::vector<std::int32_t> slots{slot}, limits{limit}, ids{kind};
   const Source source{ids, limit};
-  model.reserve(1, source);
+  model.reserve(slot, source);
   model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
   search.start(slots, limits);
   const StepRows rows{lab.put(slots), 1, rules.beams};
   for (int steps = 0;; ++steps) {
     search.step(model.step(lab.queue(), search.state(), rows), model.projection(), rows);
-    if (reinterpret_cast<const std::int32_t*>(search.read_done()->wait().data())[1]) break;
+    if (reinterpret_cast<const std::int32_t*>(search.read_done()->wait().data())[slot]) break;
     if (steps > limit) {
       ADD_FAILURE() << "not done at its limit";
       break;
     }
   }
   return search.collect(slots).at(0);
+}
+
+/// In the second of three slots.
+inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rules, std::int32_t limit, int kind = 0) {
+  TableModel model(lab, table);
+  return decode_with(model, lab, rules, limit, kind, 3, 1);
 }
 
 }  // namespace xlate::test

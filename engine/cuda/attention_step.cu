@@ -13,20 +13,12 @@ template <class T, int kHead>
 __device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t row_size, KeyEntry entry, int count) {
   const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   for (int first = 0; first < count; first += kTileKeys) {
-    const T *key[2], *value[4];
-    unsigned viewer[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const KeyEntry found{__shfl_sync(kAllLanes, entry.packed, first + g + 8 * i)};
-      key[i] = base + found.row() * row_size;
-      viewer[i] = found.viewer();
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const KeyEntry found{__shfl_sync(kAllLanes, entry.packed, first + 2 * t + i % 2 + i / 2 * 8)};
-      value[i] = base + found.row() * row_size + row_size / 2;
-    }
-    tile.add(key, viewer, value);
+    const auto row_of = [&](int i) { return base + __shfl_sync(kAllLanes, entry.row, first + i) * row_size; };
+    const T* const key[2] = {row_of(g), row_of(g + 8)};
+    const unsigned viewers[2] = {__shfl_sync(kAllLanes, entry.viewers, first + g), __shfl_sync(kAllLanes, entry.viewers, first + g + 8)};
+    const std::int64_t half = row_size / 2;
+    const T* const value[4] = {row_of(2 * t) + half, row_of(2 * t + 1) + half, row_of(2 * t + 8) + half, row_of(2 * t + 9) + half};
+    tile.add(key, viewers, value);
   }
 }
 
@@ -47,8 +39,8 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) step_tile_kernel(Atten
   if (warp.group >= rows.groups) return;
   const int lane = threadIdx.x % kWarp, g = lane / 4;
   const int2 head = lists.heads[warp.part];  // keys, and the row of the first new one
-  const unsigned* list = lists.entries + warp.part * lists.stride;
-  unsigned packed = list[lane];  // with the head, not after it: lists are longer than a warp, whatever their entries
+  const KeyEntry* list = lists.entries + warp.part * lists.stride;
+  KeyEntry entry = list[lane];  // with the head, not after it: lists are longer than a warp, whatever their entries
   const std::int64_t first_row = warp.group * rows.beams + warp.first_beam;
   const T* query = args.query + first_row * args.query_stride + warp.head * kHead;
   T* pages = cache + warp.head * kHead;
@@ -60,11 +52,11 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) step_tile_kernel(Atten
   BeamTile<T, kHead> tile;
   tile.begin(g < warp.beams ? query + g * args.query_stride : nullptr);
   for (int first = 0; first < head.x; first += kWarp) {
-    const unsigned next = first + kWarp + lane < head.x ? list[first + kWarp + lane] : 0;
-    const unsigned any = __shfl_sync(kAllLanes, packed, 0);  // a row that can be read
-    if (first + lane >= head.x) packed = KeyEntry::of(KeyEntry{any}.row(), KeyEntry::kNobody).packed;
-    add_keys(tile, pages, 2 * args.width, KeyEntry{packed}, min(kWarp, head.x - first));
-    packed = next;
+    const KeyEntry next = first + kWarp + lane < head.x ? list[first + kWarp + lane] : KeyEntry{};
+    const int any = __shfl_sync(kAllLanes, entry.row, 0);
+    if (first + lane >= head.x) entry = {any, 0};  // a row that can be read and nobody sees
+    add_keys(tile, pages, 2 * args.width, entry, min(kWarp, head.x - first));
+    entry = next;
   }
   tile.end(args.out + first_row * args.out_stride + warp.head * kHead, args.out_stride, warp.beams);
 }

@@ -33,8 +33,7 @@ struct StreamArgs {
   AttendArgs<T> rows;
   T* cache;  // rows of keys and values, [·, 2·D]
   KeyLists lists;
-  std::int64_t parts;
-  int beams, stages;
+  int parts, beams, stages;
 };
 
 template <class T>
@@ -73,9 +72,9 @@ struct Ring {
 struct Part {
   std::int64_t first_row;
   int beams;
-  __device__ Part(std::int64_t part, int all) {
-    const int parts = (all + kTileBeams - 1) / kTileBeams, first_beam = static_cast<int>(part % parts) * kTileBeams;
-    first_row = part / parts * all + first_beam;
+  __device__ Part(int part, int all) {
+    const int parts = (all + kTileBeams - 1) / kTileBeams, first_beam = part % parts * kTileBeams;
+    first_row = static_cast<std::int64_t>(part / parts) * all + first_beam;
     beams = min(kTileBeams, all - first_beam);
   }
 };
@@ -84,24 +83,23 @@ struct Part {
 template <class T, bool kOwn>
 __device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
   const int lane = threadIdx.x % kWarp, width = static_cast<int>(args.rows.width), slot = slot_bytes(args.rows), row = 2 * width * static_cast<int>(sizeof(T));
-  int team = 0;
-  for (std::int64_t index = blockIdx.x; index < args.parts; index += gridDim.x) {
+  int team = 0, index = blockIdx.x;
+  while (index < args.parts) {
+    const int taken = lane == 0 ? static_cast<int>(gridDim.x) + atomicAdd(args.lists.taken, 1) : 0;  // on its way while this part is worked on
     const int2 head = args.lists.heads[index];
-    const unsigned* list = args.lists.entries + index * args.lists.stride;
-    unsigned packed = lane < kTileKeys ? list[lane] : 0;
-    if (head.x == 0) continue;
+    const KeyEntry* list = args.lists.entries + index * args.lists.stride;
+    KeyEntry entry = lane < kTileKeys ? list[lane] : KeyEntry{};
     const Part part(index, args.beams);
     const T* rows = args.rows.query + part.first_row * args.rows.query_stride;
     const int own = kOwn ? head.x - part.beams : head.x;
     for (int first = 0; first < head.x; first += kTileKeys) {
       const int keys = min(kTileKeys, head.x - first), key = first + lane;
-      const unsigned next = lane < kTileKeys && key + kTileKeys < head.x ? list[key + kTileKeys] : 0;
-      const KeyEntry entry{packed};
+      const KeyEntry next = lane < kTileKeys && key + kTileKeys < head.x ? list[key + kTileKeys] : KeyEntry{};
       wait(ring.empty(), ring.parity ^ 1);
       Header& header = ring.header();
-      if (lane < kTileKeys) header.viewers[lane] = lane < keys ? entry.viewer() : KeyEntry::kNobody;
+      if (lane < kTileKeys) header.viewers[lane] = lane < keys ? entry.viewers : 0;
       if (lane == 0) {
-        header.team = team, header.part = static_cast<int>(index);
+        header.team = team, header.part = index;
         header.queries = first == 0, header.keys = keys, header.last = first + keys == head.x;
         header.first_key = first == 0 ? (part.beams + 1) / 2 : 0;
         header.own_key = max(own - first, 0), header.own_beam = max(first - own, 0), header.own_row = head.y;
@@ -113,13 +111,14 @@ __device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
       const int first_key = first == 0 ? (part.beams + 1) / 2 : 0;
       if (first == 0 && lane < part.beams) copy_row(stage + lane / 2 * slot + lane % 2 * (row / 2), rows + lane * args.rows.query_stride, row / 2, ring.full());
       if (lane < keys) {
-        const T* from = key < own ? args.cache + entry.row() * 2 * width : rows + (key - own) * args.rows.query_stride + width;
+        const T* from = key < own ? args.cache + static_cast<std::int64_t>(entry.row) * 2 * width : rows + (key - own) * args.rows.query_stride + width;
         copy_row(stage + (first_key + lane) * slot, from, row, ring.full());
       }
       ring.next();
-      packed = next;
+      entry = next;
     }
-    team = team + 1 == teams ? 0 : team + 1;
+    if (head.x > 0) team = team + 1 == teams ? 0 : team + 1;
+    index = __shfl_sync(kAllLanes, taken, 0);
   }
   wait(ring.empty(), ring.parity ^ 1);
   if (lane == 0) {
@@ -145,9 +144,9 @@ __device__ void work(const StreamArgs<T>& args, Ring ring, int team, int head) {
       const int last_key = header.keys - 1;  // stands in for those that are not there, which nobody sees
       const auto key_at = [&](int i) { return keys + min(i, last_key) * slot; };
       const T* const key[2] = {key_at(g), key_at(g + 8)};
-      const unsigned viewer[2] = {header.viewers[g], header.viewers[g + 8]};
+      const unsigned viewers[2] = {header.viewers[g], header.viewers[g + 8]};
       const T* const value[4] = {key_at(2 * t) + width, key_at(2 * t + 1) + width, key_at(2 * t + 8) + width, key_at(2 * t + 9) + width};
-      tile.add(key, viewer, value);
+      tile.add(key, viewers, value);
       if (kOwn) {
         constexpr int kPieces = kHead / 8;
         const int count = min(part.beams - header.own_beam, kTileKeys - header.own_key);
@@ -208,14 +207,14 @@ bool stream(const AttendArgs<T>& rows, const CacheView& cache, const StepRows& s
   const Device device = present_device();
   const int fixed = static_cast<int>(sizeof(Header) + 2 * sizeof(std::uint64_t));
   const int stages = std::min(kMostStages, device.shared_bytes / (stage_bytes(rows) + fixed));
-  if (device.capability != 90 || !tile_attention_fits(rows) || rows.heads > kMostWarps || stages < kLeastStages) return false;
-  const std::int64_t parts = key_list_parts(step.groups, step.beams);
+  if (device.capability != 90 || lists.launches == 0 || !tile_attention_fits(rows) || rows.heads > kMostWarps || stages < kLeastStages) return false;
+  const auto parts = static_cast<int>(key_list_parts(step.groups, step.beams));
   const StreamArgs<T> args{rows, static_cast<T*>(cache.pages), lists, parts, static_cast<int>(step.beams), stages};
   const int warps = kMostWarps / rows.heads * rows.heads;
   const std::size_t bytes = static_cast<std::size_t>(stages) * static_cast<std::size_t>(stage_bytes(rows) + fixed);
   with_head(rows.width / rows.heads, [&](auto head) {
     cudaFuncSetAttribute(stream_kernel<T, head, kOwn>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-    const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(parts, device.multiprocessors));
+    const auto blocks = static_cast<unsigned>(std::min(parts, device.multiprocessors));
     stream_kernel<T, head, kOwn><<<blocks, (warps + 1) * kWarp, bytes, stream>>>(args);
   });
   return true;

@@ -5,15 +5,6 @@
 
 namespace xlate::cuda {
 
-// A key of a list: its row in the cache, and which beam of the warp may see it.
-struct KeyEntry {
-  static constexpr unsigned kAll = 15, kNobody = 14, kViewerBits = 4;
-  unsigned packed = kNobody;
-  __device__ static KeyEntry of(std::int64_t row, unsigned viewer) { return {static_cast<unsigned>(row) << kViewerBits | viewer}; }
-  __device__ std::int64_t row() const { return packed >> kViewerBits; }
-  __device__ unsigned viewer() const { return packed & kAll; }
-};
-
 // Which beams and head a warp has: all heads of a part of a sentence's beams follow each other.
 struct TileWarp {
   std::int64_t group, part;     // the part's number among those of all groups
@@ -45,9 +36,9 @@ class BeamTile {
     sum_[0] = sum_[1] = 0.0f;
   }
 
-  // Adds 16 keys. `key` are those of keys g and g + 8, which `viewer` may see: a beam, or all; `value` those of keys 2t, 2t + 1, 2t + 8
-  // and 2t + 9. All must be readable.
-  __device__ void add(const T* const (&key)[2], const unsigned (&viewer)[2], const T* const (&value)[4]) {
+  // Adds 16 keys. `key` are those of keys g and g + 8, which the beams of `viewers` see, a bit each; `value` those of keys 2t, 2t + 1,
+  // 2t + 8 and 2t + 9. All must be readable.
+  __device__ void add(const T* const (&key)[2], const unsigned (&viewers)[2], const T* const (&value)[4]) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     uint4 k[2][kChunks];
     Value v[4][kValues];
@@ -68,7 +59,7 @@ class BeamTile {
       multiply_add(score, {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w}, query_[c].z, query_[c].w, T());
     }
     unsigned share[2];
-    weigh(score, viewer, share);
+    weigh(score, viewers, share);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       const int c = j / (kColumns / 2), word = j % (kColumns / 2);
@@ -102,15 +93,14 @@ class BeamTile {
   using Value = typename HeadPieces<kHead>::Value;
 
   // The online softmax over the tile, keys across lanes g; `share` becomes the B operand of the second product: keys 2t and 2t + 1 of beam g.
-  __device__ void weigh(float (&s)[4], const unsigned (&viewer)[2], unsigned (&share)[2]) {
+  __device__ void weigh(float (&s)[4], const unsigned (&viewers)[2], unsigned (&share)[2]) {
     const int t = threadIdx.x % 4;
     float correction[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const unsigned beam = 2 * t + i;
 #pragma unroll
       for (int key = 0; key < 2; ++key) {
-        s[2 * key + i] = viewer[key] == KeyEntry::kAll || viewer[key] == beam ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
+        s[2 * key + i] = viewers[key] >> (2 * t + i) & 1 ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
       }
       float largest = fmaxf(s[i], s[2 + i]);
       for (int offset = 4; offset < kWarp; offset *= 2) largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));

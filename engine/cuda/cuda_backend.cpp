@@ -15,6 +15,8 @@ constexpr std::size_t kUploadPiece = std::size_t{4} << 20;
 constexpr int kOldestDriver = 13000;  // CUDA 13.0
 // Logits of so many rows at a time stay in L2 between the product and the selection.
 constexpr std::int64_t kLogitRows = 512;
+// Layers whose attention can share work between blocks.
+constexpr int kAttentionsOfAStep = 128;
 
 cudaStream_t stream_of(Queue& queue) { return static_cast<Stream&>(queue).get(); }
 
@@ -289,8 +291,15 @@ void CudaBackend::fit(Buffer& buffer, std::int64_t bytes) {
 
 void CudaBackend::make_room(StepKeys& keys, std::int64_t parts, std::int64_t stride) {
   fit(keys.heads, parts * static_cast<std::int64_t>(sizeof(int2)));
-  fit(keys.entries, parts * stride * static_cast<std::int64_t>(sizeof(unsigned)));
-  keys.lists = {keys.heads.as<int2>(), keys.entries.as<unsigned>(), stride};
+  fit(keys.entries, parts * stride * static_cast<std::int64_t>(sizeof(KeyEntry)));
+  fit(keys.taken, kAttentionsOfAStep * static_cast<std::int64_t>(sizeof(int)));
+  keys.lists = {keys.heads.as<int2>(), keys.entries.as<KeyEntry>(), stride, keys.taken.as<int>(), kAttentionsOfAStep};
+}
+
+KeyLists CudaBackend::next_attention(StepKeys& keys) {
+  const KeyLists lists = keys.lists;
+  if (keys.lists.launches > 0) ++keys.lists.taken, --keys.lists.launches;
+  return lists;
 }
 
 void CudaBackend::begin_step(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) {
@@ -303,14 +312,14 @@ void CudaBackend::begin_step(Queue& queue, const PagedCache& self, const PagedCa
 void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, self_keys_.lists, stream_of(queue));
+    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, next_attention(self_keys_), stream_of(queue));
   });
 }
 
 void CudaBackend::attend_cross(Queue& queue, Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows, int heads, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_cross<T>({data_of<T>(query), data_of<T>(out), query.stride, out.stride, out.columns, heads}, cuda::view_of(cache), source_lengths, rows, cross_keys_.lists, stream_of(queue));
+    xlate::cuda::attend_cross<T>({data_of<T>(query), data_of<T>(out), query.stride, out.stride, out.columns, heads}, cuda::view_of(cache), source_lengths, rows, next_attention(cross_keys_), stream_of(queue));
   });
 }
 

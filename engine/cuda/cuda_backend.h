@@ -74,9 +74,11 @@ class CudaBackend final : public Backend {
   std::int64_t steps_ = 0;
   Buffer converted_;                                    // floats on their way into another type
   struct StepKeys {
-    Buffer heads, entries;
+    Buffer heads, entries, taken;
     KeyLists lists{};
   };
+  /// The lists for one more attention of the step.
+  static KeyLists next_attention(StepKeys&);
   void make_room(StepKeys&, std::int64_t parts, std::int64_t stride);
   StepKeys self_keys_, cross_keys_;
   Buffer started_, collected_;                          // lists of slots

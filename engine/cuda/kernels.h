@@ -71,13 +71,21 @@ struct AttendArgs {
 /// Sentence b is rows [offsets[b], offsets[b + 1]); the longest bounds the grid.
 template <class T>
 void attend_packed(const AttendArgs<T>&, const std::int32_t* offsets, std::int64_t sentences, std::int64_t rows, cudaStream_t);
-/// Where the keys of a step's rows lie, for up to 8 beams of a sentence at a time: a part.
+/// Up to so many beams of a sentence at a time: a part.
+constexpr int kTileBeams = 8;
+/// A key that some beams of a part have in their history.
+struct KeyEntry {
+  std::int32_t row;      // of the cache
+  std::uint32_t viewers;  // bit k: the part's beam k
+};
+/// Where the keys of a step's rows lie.
 struct KeyLists {
   int2* heads;          // [parts] keys, and the cache row of the part's first new one
-  unsigned* entries;    // [parts, stride]
+  KeyEntry* entries;    // [parts, stride]
   std::int64_t stride;
+  int* taken;           // [launches] parts that the blocks of a launch have taken beyond their first: zero when the step begins
+  int launches;
 };
-constexpr int kTileBeams = 8;
 /// Parts of so many row groups, and the stride that lists over so many positions need.
 std::int64_t key_list_parts(std::int64_t groups, std::int64_t beams);
 std::int64_t key_list_stride(std::int64_t positions, std::int64_t beams);

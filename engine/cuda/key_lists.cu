@@ -9,45 +9,60 @@ namespace {
 
 constexpr int kWarpsPerBlock = 4;
 
-// The first position at which the hypotheses' histories differ: once on one line, they were so at all positions before.
-__device__ int common_history(const std::uint8_t* ancestor, int beams_stride, int beams, int length) {
-  if (beams == 1) return length + 1;
-  for (int first = 0; first < length; first += kWarp) {
-    const int t = first + threadIdx.x % kWarp;
-    bool same = t < length;
-    if (same) {
-      const std::uint8_t* lines = ancestor + static_cast<std::int64_t>(t) * beams_stride;
-      for (int k = 1; k < beams; ++k) same &= lines[k] == lines[0];
-    }
-    const unsigned all = __ballot_sync(kAllLanes, same);
-    if (all != kAllLanes) return first + __ffs(static_cast<int>(~all)) - 1;
+// A lane's share of a warp's sum of all lanes up to it.
+__device__ int sum_up_to_lane(int x) {
+  for (int offset = 1; offset < kWarp; offset *= 2) {
+    const int other = __shfl_up_sync(kAllLanes, x, offset);
+    if (static_cast<int>(threadIdx.x % kWarp) >= offset) x += other;
   }
-  return length;
+  return x;
 }
 
-// First what all beams share, then for each later position an entry a beam, last the position of the token that enters now.
+// For each position the lines on which the beams have it, each once; last the position of the token that enters now, a line a beam.
 __device__ void list_self(const CacheView& cache, const SearchState& state, std::int64_t slot, const TileWarp& warp, const KeyLists& lists) {
   const int stride = static_cast<int>(state.beams), lane = threadIdx.x % kWarp, length = state.length[slot];
-  const std::uint8_t* ancestor = state.ancestor + slot * state.longest * stride + warp.first_beam;
-  const int common = common_history(ancestor, stride, warp.beams, length), entries = common + (length + 1 - common) * warp.beams;
-  unsigned* list = lists.entries + warp.part * lists.stride;
-  for (int i = lane; i < entries; i += kWarp) {
-    const int beam = i < common ? 0 : (i - common) % warp.beams, t = i < common ? i : common + (i - common) / warp.beams;
-    const int line = t == length ? warp.first_beam + beam : ancestor[static_cast<std::int64_t>(t) * stride + beam];
-    list[i] = KeyEntry::of(cache_row(cache, slot, t, line), i < common ? KeyEntry::kAll : static_cast<unsigned>(beam)).packed;
+  const std::uint8_t* ancestors = state.ancestor + slot * state.longest * stride + warp.first_beam;
+  KeyEntry* list = lists.entries + warp.part * lists.stride;
+  int count = 0;
+  for (int first = 0; first < length; first += kWarp) {
+    const int t = first + lane;
+    const std::uint8_t* lines = ancestors + static_cast<std::int64_t>(t) * stride;
+    unsigned viewers[kTileBeams] = {};  // of beam k's line, where no earlier beam has it
+    int found = 0;
+    if (t < length) {
+#pragma unroll
+      for (int k = 0; k < kTileBeams; ++k) {
+        if (k >= warp.beams) break;
+        for (int j = 0; j < warp.beams; ++j) viewers[k] |= lines[j] == lines[k] ? 1u << j : 0u;
+        if (viewers[k] & ((1u << k) - 1)) viewers[k] = 0;
+        found += viewers[k] != 0;
+      }
+    }
+    const int end = sum_up_to_lane(found);
+    int place = count + end - found;
+#pragma unroll
+    for (int k = 0; k < kTileBeams; ++k) {
+      if (viewers[k]) list[place++] = {static_cast<std::int32_t>(cache_row(cache, slot, t, lines[k])), viewers[k]};
+    }
+    count += __shfl_sync(kAllLanes, end, kWarp - 1);
   }
-  if (lane == 0) lists.heads[warp.part] = {entries, static_cast<int>(cache_row(cache, slot, length, warp.first_beam))};
+  const auto own = static_cast<std::int32_t>(cache_row(cache, slot, length, warp.first_beam));
+  if (lane < warp.beams) list[count + lane] = {own + lane, 1u << lane};
+  if (lane == 0) lists.heads[warp.part] = {count + warp.beams, own};
 }
 
 __device__ void list_cross(const CacheView& cache, int source_length, std::int64_t slot, const TileWarp& warp, const KeyLists& lists) {
   const int lane = threadIdx.x % kWarp;
-  unsigned* list = lists.entries + warp.part * lists.stride;
-  for (int t = lane; t < source_length; t += kWarp) list[t] = KeyEntry::of(cache_row(cache, slot, t, 0), KeyEntry::kAll).packed;
+  KeyEntry* list = lists.entries + warp.part * lists.stride;
+  for (int t = lane; t < source_length; t += kWarp) list[t] = {static_cast<std::int32_t>(cache_row(cache, slot, t, 0)), ~0u};
   if (lane == 0) lists.heads[warp.part] = {source_length, 0};
 }
 
 __global__ void key_list_kernel(CacheView self, CacheView cross, const std::int32_t* source_lengths, SearchState state, StepRows rows, KeyLists self_lists,
                                 KeyLists cross_lists) {
+  const int launch = static_cast<int>(threadIdx.x);
+  if (blockIdx.x == 0 && launch < self_lists.launches) self_lists.taken[launch] = 0;
+  if (blockIdx.x == 0 && launch < cross_lists.launches) cross_lists.taken[launch] = 0;
   const TileWarp warp(1, rows);
   if (warp.group >= rows.groups) return;
   const std::int64_t slot = rows.slots[warp.group];
