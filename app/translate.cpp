@@ -62,6 +62,7 @@ std::unique_ptr<Backend> open_backend(const Options& options, Console& console) 
                         .threads = options.threads,
                         .memory_share = options.gpu_memory_share,
                         .memory_bytes = options.gpu_memory_bytes,
+                        .one_at_a_time = options.line_buffered,
                         .fail_at_step = fail_at_step()};
   if (options.device != "auto") {
     if (!wanted.cuda) check_cpu_precision(options);
@@ -150,7 +151,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
   const auto model = load_model(file, backend);
   Runner runner(backend, *model,
                 {.rules = rules_of(options, file.description()),
-                 .batch_tokens = options.batch_tokens,
+                 .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,  // then there is one slot, and little to upload
                  .longest_source = *options.max_source_length,
                  .max_length = *options.max_length,
                  .max_length_factor = options.max_length_factor});

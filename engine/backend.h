@@ -160,10 +160,16 @@ class Backend {
   virtual void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) = 0;
   /// As embed, for the last token of each live hypothesis, at position `length` of its slot; out [R, D].
   virtual void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) = 0;
-  /// Ba, Kiros, Hinton 2016, in float32: out = (x − mean) / √(variance + ε)·gain + bias. x and out [N, D], may be the same.
-  virtual void layer_norm(Queue&, Tensor x, const Norm&, Tensor out) = 0;
+  /// Ba, Kiros, Hinton 2016, in float32: out = (y − mean) / √(variance + ε)·gain + bias, y = x + residual. x, residual (or empty) and
+  /// out [N, D]; out may be either of the others.
+  virtual void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) = 0;
   /// out = activation(x·Wᵀ + b) + residual; x [N, in], residual [N, out] or empty, out [N, out] (may be the residual).
   virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) = 0;
+  /// normed = layer norm of x + residual; out = activation(normed·Wᵀ + b). A backend may do both at once.
+  virtual void norm_linear(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor normed, const Linear& layer, Activation activation, Tensor out) {
+    layer_norm(queue, x, residual, norm, normed);
+    linear(queue, normed, layer, activation, {}, out);
+  }
   /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)).
   /// qkv [N, 3·D]; sentence b is rows [offsets[b], offsets[b+1]), offsets [B+1] on host and device; out [N, D].
   virtual void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets,
@@ -200,6 +206,7 @@ struct BackendOptions {
   int threads = 1;                            // of the host
   double memory_share = 0.9;                  // of the GPU memory that is free, unless
   std::int64_t memory_bytes = 0;              // a bound in bytes is given
+  bool one_at_a_time = false;                 // decode one sentence at a time: kernels for few rows, which may sum in another order
   std::int64_t fail_at_step = 0;              // a device error at this step, counted from 1; 0: none. For tests
 };
 

@@ -162,10 +162,15 @@ void Transformer::write_table(Caches& caches, std::int64_t slot) {
   std::copy(pages.begin(), pages.end(), caches.table_host.begin() + slot * caches.layers.front().pages_per_slot);
 }
 
-void Transformer::feed_forward(Queue& queue, const FeedForward& layer, Tensor inner, Tensor sum, Tensor x) {
-  backend_.linear(queue, x, layer.up, config_.activation, {}, inner);
-  backend_.linear(queue, inner, layer.down, Activation::kNone, x, sum);
-  backend_.layer_norm(queue, sum, layer.norm, x);
+void Transformer::attention_end(Queue& queue, const Attention& attention, const LayerRows& rows, const Linear& next, Activation activation, Tensor out) {
+  backend_.linear(queue, rows.context, attention.out, Activation::kNone, {}, rows.y);
+  backend_.norm_linear(queue, rows.y, rows.x, attention.norm, rows.x, next, activation, out);
+}
+
+void Transformer::feed_forward_end(Queue& queue, const FeedForward& layer, const LayerRows& rows, const Linear* next, Tensor out) {
+  backend_.linear(queue, rows.inner, layer.down, Activation::kNone, {}, rows.y);
+  if (next) backend_.norm_linear(queue, rows.y, rows.x, layer.norm, rows.x, *next, Activation::kNone, out);
+  else backend_.layer_norm(queue, rows.y, rows.x, layer.norm, rows.x);
 }
 
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
@@ -194,18 +199,19 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
 
   const DType type = backend_.compute_type();
-  const Tensor x = arena.tensor(type, tokens, width), sum = arena.tensor(type, tokens, width), context = arena.tensor(type, tokens, width);
-  const Tensor qkv = arena.tensor(type, tokens, 3 * width), inner = arena.tensor(type, tokens, config_.encoder_ffn);
+  const LayerRows rows{.x = arena.tensor(type, tokens, width), .y = arena.tensor(type, tokens, width), .context = arena.tensor(type, tokens, width),
+                       .inner = arena.tensor(type, tokens, config_.encoder_ffn)};
+  const Tensor qkv = arena.tensor(type, tokens, 3 * width);
   batch->keys_values = arena.tensor(type, tokens, 2 * width * config_.decoder_layers);
-  backend_.embed(queue, source_embedding_, ids_device, positions_device, x);
-  for (const EncoderLayer& layer : encoder_) {
-    backend_.linear(queue, x, layer.self.query, Activation::kNone, {}, qkv);
-    backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, static_cast<int>(config_.encoder_heads), context);
-    backend_.linear(queue, context, layer.self.out, Activation::kNone, x, sum);
-    backend_.layer_norm(queue, sum, layer.self.norm, x);
-    feed_forward(queue, layer.feed_forward, inner, sum, x);
+  backend_.embed(queue, source_embedding_, ids_device, positions_device, rows.x);
+  backend_.linear(queue, rows.x, encoder_.front().self.query, Activation::kNone, {}, qkv);
+  for (std::size_t i = 0; i < encoder_.size(); ++i) {
+    const EncoderLayer& layer = encoder_[i];
+    const bool last = i + 1 == encoder_.size();
+    backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, static_cast<int>(config_.encoder_heads), rows.context);
+    attention_end(queue, layer.self, rows, layer.feed_forward.up, config_.activation, rows.inner);
+    feed_forward_end(queue, layer.feed_forward, rows, last ? &cross_keys_values_ : &encoder_[i + 1].self.query, last ? batch->keys_values : qkv);
   }
-  backend_.linear(queue, x, cross_keys_values_, Activation::kNone, {}, batch->keys_values);
   return batch;
 }
 
@@ -235,23 +241,20 @@ Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows&
   const DType type = backend_.compute_type();
   const int heads = static_cast<int>(config_.decoder_heads);
   decoder_arena_.clear();
-  const Tensor x = decoder_arena_.tensor(type, count, width), sum = decoder_arena_.tensor(type, count, width);
-  const Tensor context = decoder_arena_.tensor(type, count, width), query = decoder_arena_.tensor(type, count, width);
-  const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), inner = decoder_arena_.tensor(type, count, config_.decoder_ffn);
-  backend_.embed_step(queue, target_embedding_, state, rows, x);
+  const LayerRows all{.x = decoder_arena_.tensor(type, count, width), .y = decoder_arena_.tensor(type, count, width),
+                      .context = decoder_arena_.tensor(type, count, width), .inner = decoder_arena_.tensor(type, count, config_.decoder_ffn)};
+  const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), query = decoder_arena_.tensor(type, count, width);
+  backend_.embed_step(queue, target_embedding_, state, rows, all.x);
+  backend_.linear(queue, all.x, decoder_.front().self.query, Activation::kNone, {}, qkv);
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
     const DecoderLayer& layer = decoder_[i];
-    backend_.linear(queue, x, layer.self.query, Activation::kNone, {}, qkv);
-    backend_.attend_self(queue, qkv, self_.layers[i], state, rows, heads, context);
-    backend_.linear(queue, context, layer.self.out, Activation::kNone, x, sum);
-    backend_.layer_norm(queue, sum, layer.self.norm, x);
-    backend_.linear(queue, x, layer.cross.query, Activation::kNone, {}, query);
-    backend_.attend_cross(queue, query, cross_.layers[i], source_lengths_.as<std::int32_t>(), rows, heads, context);
-    backend_.linear(queue, context, layer.cross.out, Activation::kNone, x, sum);
-    backend_.layer_norm(queue, sum, layer.cross.norm, x);
-    feed_forward(queue, layer.feed_forward, inner, sum, x);
+    backend_.attend_self(queue, qkv, self_.layers[i], state, rows, heads, all.context);
+    attention_end(queue, layer.self, all, layer.cross.query, Activation::kNone, query);
+    backend_.attend_cross(queue, query, cross_.layers[i], source_lengths_.as<std::int32_t>(), rows, heads, all.context);
+    attention_end(queue, layer.cross, all, layer.feed_forward.up, config_.activation, all.inner);
+    feed_forward_end(queue, layer.feed_forward, all, i + 1 < decoder_.size() ? &decoder_[i + 1].self.query : nullptr, qkv);
   }
-  return x;
+  return all.x;
 }
 
 }  // namespace xlate

@@ -125,7 +125,7 @@ TEST_P(BackendTest, LayerNorm) {
       const Matrix gain = random_matrix(random, 1, width, DType::kFloat32), bias = random_matrix(random, 1, width, DType::kFloat32);
       const Norm norm{lab.put(gain, DType::kFloat32), lab.put(bias, DType::kFloat32), 1e-5f};
       const Tensor input = lab.put(x, lab.type(), gap), out = in_place ? input : lab.room(rows, width, lab.type(), gap + 1);
-      lab->layer_norm(lab.queue(), input, norm, out);
+      lab->layer_norm(lab.queue(), input, {}, norm, out);
       Matrix expected(rows, width), magnitude(rows, width);
       for (std::int64_t r = 0; r < rows; ++r) {
         double mean = 0, variance = 0, largest = 0;

@@ -35,7 +35,7 @@ class UnrecordedBackend : public Backend {
   void embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) override {
     backend_->embed_step(queue, embedding, state, rows, out);
   }
-  void layer_norm(Queue& queue, Tensor x, const Norm& norm, Tensor out) override { backend_->layer_norm(queue, x, norm, out); }
+  void layer_norm(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor out) override { backend_->layer_norm(queue, x, residual, norm, out); }
   void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out) override {
     backend_->linear(queue, x, layer, activation, residual, out);
   }

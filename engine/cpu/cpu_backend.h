@@ -44,7 +44,7 @@ class CpuBackend final : public Backend {
 
   void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override;
   void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) override;
-  void layer_norm(Queue&, Tensor x, const Norm&, Tensor out) override;
+  void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
   void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads,
                      Tensor out) override;

@@ -1,5 +1,6 @@
 // The network's verbs but attention: embedding, layer norm, linear.
 #include <algorithm>
+#include <functional>
 
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
@@ -39,10 +40,16 @@ void CpuBackend::embed_step(Queue&, const Embedding& embedding, const SearchStat
   });
 }
 
-void CpuBackend::layer_norm(Queue&, Tensor x, const Norm& norm, Tensor out) {
+void CpuBackend::layer_norm(Queue&, Tensor x, Tensor residual, const Norm& norm, Tensor out) {
   each_row(pool_, x.rows, [&](std::int64_t row) {
-    norm_row(x.as<float>() + row * x.stride, norm.gain.as<float>(), norm.bias.as<float>(), norm.epsilon, x.columns,
-             out.as<float>() + row * out.stride);
+    const float* in = x.as<float>() + row * x.stride;
+    float* y = out.as<float>() + row * out.stride;
+    if (residual) {
+      const float* added = residual.as<float>() + row * residual.stride;
+      std::transform(in, in + x.columns, added, y, std::plus<>());
+      in = y;
+    }
+    norm_row(in, norm.gain.as<float>(), norm.bias.as<float>(), norm.epsilon, x.columns, y);
   });
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/cuda/few_steps.h"
 #include "engine/cuda/gemm.h"
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
@@ -43,7 +44,7 @@ class CudaBackend final : public Backend {
 
   void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override;
   void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) override;
-  void layer_norm(Queue&, Tensor x, const Norm&, Tensor out) override;
+  void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
   void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) override;
@@ -55,6 +56,7 @@ class CudaBackend final : public Backend {
 
  private:
   void open_device();
+  cudaStream_t general(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
   void make_room_for_search(const Projection&, const SearchState&, int count);
   template <class T>
@@ -66,6 +68,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
+  std::unique_ptr<FewSteps> few_;  // where sentences are decoded one at a time
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;

@@ -34,6 +34,8 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
+inline unsigned blocks_for(std::int64_t items, std::int64_t each) { return static_cast<unsigned>((items + each - 1) / each); }
+
 // Row of the cache's pages where position t of a slot lies on a line.
 __device__ inline std::int64_t cache_row(const CacheView& cache, std::int64_t slot, std::int64_t t, int line) {
   const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];

@@ -29,14 +29,15 @@ void embed(const EmbedArgs<T>&, cudaStream_t);
 template <class T>
 void embed_step(const EmbedArgs<T>&, const SearchState&, const StepRows&, cudaStream_t);
 
-/// out = layer norm of x, in float32.
+/// out = layer norm of x + residual, in float32; the residual may be null.
 template <class T>
 struct NormArgs {
   const T* x;         // [N, D]
+  const T* residual;  // [N, D]
   const float* gain;  // [D]
   const float* bias;  // [D]
-  T* out;             // [N, D], may be x
-  std::int64_t rows, width, x_stride, out_stride;
+  T* out;             // [N, D], may be x or the residual
+  std::int64_t rows, width, x_stride, residual_stride, out_stride;
   float epsilon;
 };
 template <class T>

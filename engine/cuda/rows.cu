@@ -1,5 +1,8 @@
-// Row-wise kernels: embedding, layer norm, what follows a product, conversion. A warp per row for the norm, a thread per element
-// elsewhere; arithmetic in float32 whatever T is.
+// Row-wise kernels: embedding, layer norm, what follows a product, conversion. A warp per row for the norm, a thread per 16 bytes or per
+// element elsewhere; arithmetic in float32 whatever T is.
+#include <initializer_list>
+
+#include "engine/cuda/activation.cuh"
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/kernels.h"
 
@@ -8,56 +11,106 @@ namespace {
 
 constexpr int kBlock = 256;
 
-__device__ float activate(float x, Act activation) {
-  switch (activation) {
-    case Act::kNone: return x;
-    case Act::kRelu: return fmaxf(x, 0.0f);
-    case Act::kSwish: return x / (1.0f + __expf(-x));
-    case Act::kGelu: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    case Act::kGeluTanh: return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-  }
-  return x;
+template <class T>
+struct alignas(16) Piece {
+  static constexpr int kSize = 16 / static_cast<int>(sizeof(T));
+  T values[kSize];
+};
+
+// One piece of a row, or, where rows are not aligned to pieces, one element.
+template <class T, class Unit>
+__device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int64_t column, std::int32_t id, std::int32_t place) {
+  constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
+  Unit unit = *reinterpret_cast<const Unit*>(args.table + id * args.table_stride + column);
+  const float* position = args.positions + place * args.positions_stride + column;
+  T* values = reinterpret_cast<T*>(&unit);
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) values[i] = from_float<T>(to_float(values[i]) * args.scale + position[i]);
+  *reinterpret_cast<Unit*>(args.out + row * args.out_stride + column) = unit;
 }
 
-template <class T>
-__device__ void embed_row(const EmbedArgs<T>& args, std::int64_t row, std::int32_t id, std::int32_t place) {
-  const T* table = args.table + id * args.table_stride;
-  const float* position = args.positions + place * args.positions_stride;
-  for (std::int64_t i = threadIdx.x; i < args.width; i += blockDim.x) {
-    args.out[row * args.out_stride + i] = from_float<T>(to_float(table[i]) * args.scale + position[i]);
-  }
-}
-
-template <class T>
+template <class T, class Unit>
 __global__ void embed_kernel(EmbedArgs<T> args) {
-  embed_row(args, blockIdx.x, args.ids[blockIdx.x], args.places[blockIdx.x]);
+  constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
+  const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x, per_row = args.width / kSize, row = item / per_row;
+  if (row < args.rows) embed_unit<T, Unit>(args, row, item % per_row * kSize, args.ids[row], args.places[row]);
 }
 
-template <class T>
+template <class T, class Unit>
 __global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows rows) {
-  const std::int64_t row = blockIdx.x, slot = rows.slots[row / rows.beams];
+  constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
+  const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x, per_row = args.width / kSize, row = item / per_row;
+  if (row >= args.rows) return;
+  const std::int64_t slot = rows.slots[row / rows.beams];
   if (slot < 0 || state.done[slot]) return;
-  embed_row(args, row, state.token[slot * rows.beams + row % rows.beams], state.length[slot]);
+  embed_unit<T, Unit>(args, row, item % per_row * kSize, state.token[slot * rows.beams + row % rows.beams], state.length[slot]);
 }
 
+// Mean and 1/deviation of a row of which each lane passes its elements to `visit(add)`, twice.
+template <class Visit>
+__device__ float2 moments(std::int64_t width, float epsilon, const Visit& visit) {
+  float sum = 0;
+  visit([&](float x) { sum += x; });
+  const float mean = warp_sum(sum) / static_cast<float>(width);
+  float squares = 0;
+  visit([&](float x) { squares += (x - mean) * (x - mean); });
+  return {mean, rsqrtf(warp_sum(squares) / static_cast<float>(width) + epsilon)};
+}
+
+// The row stays in registers: up to kPieces 16-byte pieces a lane.
+template <class T, int kPieces>
+__global__ void norm_piece_kernel(NormArgs<T> args) {
+  constexpr int kSize = Piece<T>::kSize;
+  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) / kWarp;
+  const int first = threadIdx.x % kWarp * kSize, width = static_cast<int>(args.width);
+  if (row >= args.rows) return;
+  float values[kPieces][kSize];
+#pragma unroll
+  for (int p = 0; p < kPieces; ++p) {
+    const int column = first + p * kWarp * kSize;
+    if (column >= width) break;
+    const auto x = *reinterpret_cast<const Piece<T>*>(args.x + row * args.x_stride + column);
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) values[p][i] = to_float(x.values[i]);
+    if (!args.residual) continue;
+    const auto added = *reinterpret_cast<const Piece<T>*>(args.residual + row * args.residual_stride + column);
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) values[p][i] += to_float(added.values[i]);
+  }
+  const float2 moment = moments(args.width, args.epsilon, [&](const auto& add) {
+#pragma unroll
+    for (int p = 0; p < kPieces; ++p) {
+      if (first + p * kWarp * kSize >= width) break;
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) add(values[p][i]);
+    }
+  });
+#pragma unroll
+  for (int p = 0; p < kPieces; ++p) {
+    const int column = first + p * kWarp * kSize;
+    if (column >= width) break;
+    Piece<T> out;
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) out.values[i] = from_float<T>((values[p][i] - moment.x) * moment.y * args.gain[column + i] + args.bias[column + i]);
+    *reinterpret_cast<Piece<T>*>(args.out + row * args.out_stride + column) = out;
+  }
+}
+
+// Rows of any width and alignment.
 template <class T>
-__global__ void norm_kernel(NormArgs<T> args) {
-  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
+__global__ void norm_row_kernel(NormArgs<T> args) {
+  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (row >= args.rows) return;
-  const T* x = args.x + row * args.x_stride;
-  T* out = args.out + row * args.out_stride;
-  float sum = 0;
-  for (std::int64_t i = lane; i < args.width; i += kWarp) sum += to_float(x[i]);
-  const float mean = warp_sum(sum) / static_cast<float>(args.width);
-  float squares = 0;
+  const auto at = [&](std::int64_t i) {
+    const float x = to_float(args.x[row * args.x_stride + i]);
+    return args.residual ? x + to_float(args.residual[row * args.residual_stride + i]) : x;
+  };
+  const float2 moment = moments(args.width, args.epsilon, [&](const auto& add) {
+    for (std::int64_t i = lane; i < args.width; i += kWarp) add(at(i));
+  });
   for (std::int64_t i = lane; i < args.width; i += kWarp) {
-    const float d = to_float(x[i]) - mean;
-    squares += d * d;
-  }
-  const float inverse = rsqrtf(warp_sum(squares) / static_cast<float>(args.width) + args.epsilon);
-  for (std::int64_t i = lane; i < args.width; i += kWarp) {
-    out[i] = from_float<T>((to_float(x[i]) - mean) * inverse * args.gain[i] + args.bias[i]);
+    args.out[row * args.out_stride + i] = from_float<T>((at(i) - moment.x) * moment.y * args.gain[i] + args.bias[i]);
   }
 }
 
@@ -77,33 +130,55 @@ __global__ void convert_kernel(const float* in, T* out, std::int64_t count) {
   if (i < count) out[i] = from_float<T>(in[i]);
 }
 
-unsigned blocks(std::int64_t items, std::int64_t each) { return static_cast<unsigned>((items + each - 1) / each); }
+// Whether rows of such widths and strides can be read in pieces of 16 bytes.
+template <class T>
+bool in_pieces(std::int64_t sizes, std::initializer_list<const void*> addresses) {
+  std::uintptr_t all = static_cast<std::uintptr_t>(sizes) * sizeof(T);
+  for (const void* address : addresses) all |= reinterpret_cast<std::uintptr_t>(address);
+  return all % 16 == 0;
+}
+
+template <class T>
+bool in_pieces(const EmbedArgs<T>& args) {
+  return in_pieces<T>(args.width | args.table_stride | args.out_stride, {args.table, args.out});
+}
 
 }  // namespace
 
 template <class T>
 void embed(const EmbedArgs<T>& args, cudaStream_t stream) {
-  if (args.rows > 0) embed_kernel<<<static_cast<unsigned>(args.rows), 128, 0, stream>>>(args);
+  if (args.rows == 0) return;
+  const std::int64_t elements = args.rows * args.width;
+  if (in_pieces(args)) embed_kernel<T, Piece<T>><<<blocks_for(elements / Piece<T>::kSize, kBlock), kBlock, 0, stream>>>(args);
+  else embed_kernel<T, T><<<blocks_for(elements, kBlock), kBlock, 0, stream>>>(args);
 }
 
 template <class T>
 void embed_step(const EmbedArgs<T>& args, const SearchState& state, const StepRows& rows, cudaStream_t stream) {
-  embed_step_kernel<<<static_cast<unsigned>(rows.rows()), 128, 0, stream>>>(args, state, rows);
+  const std::int64_t elements = args.rows * args.width;
+  if (in_pieces(args)) embed_step_kernel<T, Piece<T>><<<blocks_for(elements / Piece<T>::kSize, kBlock), kBlock, 0, stream>>>(args, state, rows);
+  else embed_step_kernel<T, T><<<blocks_for(elements, kBlock), kBlock, 0, stream>>>(args, state, rows);
 }
 
 template <class T>
 void layer_norm(const NormArgs<T>& args, cudaStream_t stream) {
-  if (args.rows > 0) norm_kernel<<<blocks(args.rows, kBlock / kWarp), kBlock, 0, stream>>>(args);
+  if (args.rows == 0) return;
+  const unsigned grid = blocks_for(args.rows, kBlock / kWarp);
+  const std::int64_t pieces = (args.width + kWarp * Piece<T>::kSize - 1) / (kWarp * Piece<T>::kSize);
+  const bool aligned = in_pieces<T>(args.width | args.x_stride | args.out_stride | (args.residual ? args.residual_stride : 0), {args.x, args.residual, args.out});
+  if (aligned && pieces <= 2) norm_piece_kernel<T, 2><<<grid, kBlock, 0, stream>>>(args);
+  else if (aligned && pieces <= 8) norm_piece_kernel<T, 8><<<grid, kBlock, 0, stream>>>(args);
+  else norm_row_kernel<<<grid, kBlock, 0, stream>>>(args);
 }
 
 template <class T>
 void finish_rows(const FinishArgs<T>& args, cudaStream_t stream) {
-  if (args.rows > 0) finish_kernel<<<dim3(static_cast<unsigned>(args.rows), blocks(args.columns, kBlock)), kBlock, 0, stream>>>(args);
+  if (args.rows > 0) finish_kernel<<<dim3(static_cast<unsigned>(args.rows), blocks_for(args.columns, kBlock)), kBlock, 0, stream>>>(args);
 }
 
 template <class T>
 void convert(const float* in, T* out, std::int64_t count, cudaStream_t stream) {
-  if (count > 0) convert_kernel<<<blocks(count, kBlock), kBlock, 0, stream>>>(in, out, count);
+  if (count > 0) convert_kernel<<<blocks_for(count, kBlock), kBlock, 0, stream>>>(in, out, count);
 }
 
 #define INSTANTIATE(T)                                                                       \
