@@ -62,6 +62,7 @@ std::unique_ptr<Backend> open_backend(const Options& options, Console& console) 
                         .threads = options.threads,
                         .memory_share = options.gpu_memory_share,
                         .memory_bytes = options.gpu_memory_bytes,
+                        .one_at_a_time = options.line_buffered,
                         .fail_at_step = fail_at_step()};
   if (options.device != "auto") {
     if (!wanted.cuda) check_cpu_precision(options);
@@ -150,7 +151,7 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
 
 std::unique_ptr<Runner> make_runner(const Options& options, const ModelDescription& description, Backend& backend, SequenceModel& model) {
   const RunnerOptions wanted{.rules = rules_of(options, description),
-                             .batch_tokens = options.batch_tokens,
+                             .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,  // then there is one slot, and little to upload
                              .longest_source = *options.max_source_length,
                              .max_length = *options.max_length,
                              .max_length_factor = options.max_length_factor};

@@ -178,8 +178,8 @@ void Runner::step() {
     const Tensor hidden = model_.step(*queue_, search_->state(), rows);
     search_->step(hidden, model_.projection(), rows);
   });
+  flights_.push_back({statistics_.steps++, search_->read_done()});  // right behind the step, which a backend may then do in one
   backend_.end_work(*queue_, Work::kDecode);
-  flights_.push_back({statistics_.steps++, search_->read_done()});
   statistics_.rows += rows.rows();
 }
 

@@ -57,14 +57,15 @@ struct BackendUnderTest {
 
 inline void PrintTo(const BackendUnderTest& backend, std::ostream* out) { *out << backend.name; }
 
-/// Of a build with CUDA, one for each type that it computes in. Opens none.
+/// Of a build with CUDA, two for each type that it computes in: for many sentences, and for one at a time. Opens none.
 inline std::vector<BackendUnderTest> cuda_backends() {
   if (!has_cuda()) return {};
-  const auto cuda = [](const char* name, Precision precision, DType type) {
-    return BackendUnderTest{name, [precision] { return make_backend({.cuda = true, .precision = precision}); }, type, true};
+  const auto cuda = [](const char* name, Precision precision, DType type, bool one_at_a_time) {
+    return BackendUnderTest{name, [=] { return make_backend({.cuda = true, .precision = precision, .one_at_a_time = one_at_a_time}); }, type, true};
   };
-  return {cuda("cuda_fp32", Precision::kFloat32, DType::kFloat32), cuda("cuda_fp16", Precision::kFloat16, DType::kFloat16),
-          cuda("cuda_bf16", Precision::kBFloat16, DType::kBFloat16)};
+  return {cuda("cuda_fp32", Precision::kFloat32, DType::kFloat32, false), cuda("cuda_fp16", Precision::kFloat16, DType::kFloat16, false),
+          cuda("cuda_bf16", Precision::kBFloat16, DType::kBFloat16, false), cuda("cuda_fp32_few", Precision::kFloat32, DType::kFloat32, true),
+          cuda("cuda_fp16_few", Precision::kFloat16, DType::kFloat16, true), cuda("cuda_bf16_few", Precision::kBFloat16, DType::kBFloat16, true)};
 }
 
 /// Every backend of this build, in each way that makes a difference to its results. Opens none.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "engine/error.h"
 
@@ -87,9 +88,19 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
   gemm_ = std::make_unique<Gemm>();
   order_event_ = std::make_unique<Event>();
   clock_ = std::make_unique<WorkClock>();
+  if (options.one_at_a_time) {
+    Stream queue;
+    few_ = FewSteps::open(*this, queue, options.device, queue.get());
+  }
 }
 
 CudaBackend::~CudaBackend() { cudaDeviceSynchronize(); }
+
+// A queue's stream, for what is not collected: all that was comes before it.
+cudaStream_t CudaBackend::general(Queue& queue) {
+  if (few_) few_->flush();
+  return stream_of(queue);
+}
 
 void CudaBackend::open_device() {
   int driver = 0, devices = 0;
@@ -157,8 +168,8 @@ void CudaBackend::upload(Queue& queue, std::span<const std::byte> host, void* de
     const std::size_t bytes = std::min(kUploadPiece, host.size() - first);
     auto block = pinned_->take(bytes);
     std::memcpy(block->data, host.data() + first, bytes);
-    check(cudaMemcpyAsync(static_cast<char*>(device) + first, block->data, bytes, cudaMemcpyHostToDevice, stream_of(queue)));
-    check(cudaEventRecord(block->event.get(), stream_of(queue)));
+    check(cudaMemcpyAsync(static_cast<char*>(device) + first, block->data, bytes, cudaMemcpyHostToDevice, general(queue)));
+    check(cudaEventRecord(block->event.get(), general(queue)));
     pinned_->give_back(std::move(block));
   }
 }
@@ -170,27 +181,29 @@ void CudaBackend::upload_as(Queue& queue, std::span<const float> host, DType typ
     converted_ = allocate(host.size_bytes());
   }
   upload(queue, std::as_bytes(host), converted_.data());
-  with_type(type, [&](auto tag) { convert(converted_.as<float>(), static_cast<decltype(tag)*>(device), static_cast<std::int64_t>(host.size()), stream_of(queue)); });
+  with_type(type, [&](auto tag) { convert(converted_.as<float>(), static_cast<decltype(tag)*>(device), static_cast<std::int64_t>(host.size()), general(queue)); });
 }
 
-void CudaBackend::clear(Queue& queue, void* device, std::size_t bytes) { check(cudaMemsetAsync(device, 0, bytes, stream_of(queue))); }
+void CudaBackend::clear(Queue& queue, void* device, std::size_t bytes) { check(cudaMemsetAsync(device, 0, bytes, general(queue))); }
 
 std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const std::byte> device) {
   auto block = pinned_->take(device.size());
-  check(cudaMemcpyAsync(block->data, device.data(), device.size(), cudaMemcpyDeviceToHost, stream_of(queue)));
-  check(cudaEventRecord(block->event.get(), stream_of(queue)));
+  if (!few_ || !few_->read(device.data(), block->data, device.size(), stream_of(queue))) {
+    check(cudaMemcpyAsync(block->data, device.data(), device.size(), cudaMemcpyDeviceToHost, general(queue)));
+  }
+  check(cudaEventRecord(block->event.get(), general(queue)));
   return std::make_unique<CudaTicket>(*pinned_, std::move(block), device.size());
 }
 
 std::unique_ptr<Queue> CudaBackend::make_queue() { return std::make_unique<Stream>(); }
 
 void CudaBackend::order(Queue& earlier, Queue& later) {
-  check(cudaEventRecord(order_event_->get(), stream_of(earlier)));
-  check(cudaStreamWaitEvent(stream_of(later), order_event_->get()));
+  check(cudaEventRecord(order_event_->get(), general(earlier)));
+  check(cudaStreamWaitEvent(general(later), order_event_->get()));
 }
 
-void CudaBackend::begin_work(Queue& queue, Work work) { clock_->begin(stream_of(queue), work); }
-void CudaBackend::end_work(Queue& queue, Work work) { clock_->end(stream_of(queue), work); }
+void CudaBackend::begin_work(Queue& queue, Work work) { clock_->begin(general(queue), work); }
+void CudaBackend::end_work(Queue& queue, Work work) { clock_->end(general(queue), work); }
 
 WorkSeconds CudaBackend::work_seconds() {
   try {
@@ -213,14 +226,21 @@ void CudaBackend::repeat(Queue& queue, std::int64_t bucket, const std::function<
   auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
   if (!recorded) {
     recorded = std::make_unique<Recorded>();
-    return step();
+    if (!few_) return step();
+    few_->begin();
+    step();
+    recorded->program = few_->end();
+    return;
   }
-  const cudaStream_t stream = stream_of(queue);
+  const cudaStream_t stream = general(queue);
+  if (recorded->program) return few_->again(*recorded->program, stream);
   if (!recorded->graph) {
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     try {
+      if (few_) few_->begin();
       step();
+      if (few_) few_->end();
     } catch (...) {
       cudaStreamEndCapture(stream, &graph);
       if (graph) cudaGraphDestroy(graph);
@@ -235,26 +255,29 @@ void CudaBackend::repeat(Queue& queue, std::int64_t bucket, const std::function<
 }
 
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) {
+  if (few_ && few_->embed(embedding, ids, positions, out, stream_of(queue))) return;
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::embed<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), ids, positions, data_of<T>(out), out.rows, out.columns, embedding.table.stride, embedding.positions.stride, out.stride, embedding.scale},
-                          stream_of(queue));
+                          general(queue));
   });
 }
 
 void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) {
+  if (few_ && few_->embed_step(embedding, state, rows, out, stream_of(queue))) return;
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::embed_step<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), nullptr, nullptr, data_of<T>(out), out.rows, out.columns, embedding.table.stride, embedding.positions.stride, out.stride, embedding.scale},
-                               state, rows, stream_of(queue));
+                               state, rows, general(queue));
   });
 }
 
 void CudaBackend::layer_norm(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor out) {
+  if (few_ && few_->layer_norm(x, residual, norm, out, stream_of(queue))) return;
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::layer_norm<T>({data_of<T>(x), data_of<T>(residual), data_of<float>(norm.gain), data_of<float>(norm.bias), data_of<T>(out), x.rows, x.columns, x.stride, residual.stride, out.stride, norm.epsilon},
-                               stream_of(queue));
+                               general(queue));
   });
 }
 
@@ -266,19 +289,21 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
                         : activation == Activation::kRelu && !own_activation ? Gemm::Epilogue::kBiasRelu : Gemm::Epilogue::kBias;
   const bool in_place = residual && residual.data == out.data;
   if (own_activation && in_place) fail("CUDA: a product with an activation cannot have its output as residual");
-  gemm_->run({.x = x, .weight = layer.weight, .bias = layer.bias.data, .residual = own_activation ? Tensor{} : residual, .out = out, .epilogue = epilogue}, stream_of(queue));
+  if (few_ && few_->linear(x, layer, activation, residual, out, stream_of(queue))) return;
+  gemm_->run({.x = x, .weight = layer.weight, .bias = layer.bias.data, .residual = own_activation ? Tensor{} : residual, .out = out, .epilogue = epilogue}, general(queue));
   if (!own_activation) return;
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    finish_rows<T>({data_of<T>(residual), data_of<T>(out), out.rows, out.columns, residual.stride, out.stride, static_cast<Act>(activation)}, stream_of(queue));
+    finish_rows<T>({data_of<T>(residual), data_of<T>(out), out.rows, out.columns, residual.stride, out.stride, static_cast<Act>(activation)}, general(queue));
   });
 }
 
 void CudaBackend::attend_packed(Queue& queue, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) {
+  if (few_ && offsets_host.size() == 2 && few_->attend_packed(qkv, heads, out, stream_of(queue))) return;
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::attend_packed<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, offsets,
-                                  static_cast<std::int64_t>(offsets_host.size()) - 1, out.rows, stream_of(queue));
+                                  static_cast<std::int64_t>(offsets_host.size()) - 1, out.rows, general(queue));
   });
 }
 
@@ -303,23 +328,36 @@ KeyLists CudaBackend::next_attention(StepKeys& keys) {
 }
 
 void CudaBackend::begin_step(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) {
+  unlisted_ = [this, &queue, self, cross, source_lengths, state, rows] { list_step_keys(queue, self, cross, source_lengths, state, rows); };
+  if (!few_) list_now();
+}
+
+void CudaBackend::list_now() {
+  if (unlisted_) std::exchange(unlisted_, {})();
+}
+
+void CudaBackend::list_step_keys(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) {
   const std::int64_t parts = key_list_parts(state.slots, state.beams);
   make_room(self_keys_, parts, key_list_stride(state.longest, state.beams));
   make_room(cross_keys_, parts, key_list_stride(cross.pages_per_slot * cross.page_tokens, 1));
-  list_keys(cuda::view_of(self), cuda::view_of(cross), source_lengths, state, rows, self_keys_.lists, cross_keys_.lists, stream_of(queue));
+  list_keys(cuda::view_of(self), cuda::view_of(cross), source_lengths, state, rows, self_keys_.lists, cross_keys_.lists, general(queue));
 }
 
 void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) {
+  if (few_ && few_->attend_self(qkv, cache, state, rows, heads, out, stream_of(queue))) return;
+  list_now();
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, next_attention(self_keys_), stream_of(queue));
+    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, next_attention(self_keys_), general(queue));
   });
 }
 
 void CudaBackend::attend_cross(Queue& queue, Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows, int heads, Tensor out) {
+  if (few_ && few_->attend_cross(query, cache, source_lengths, rows, heads, out, stream_of(queue))) return;
+  list_now();
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_cross<T>({data_of<T>(query), data_of<T>(out), query.stride, out.stride, out.columns, heads}, cuda::view_of(cache), source_lengths, rows, next_attention(cross_keys_), stream_of(queue));
+    xlate::cuda::attend_cross<T>({data_of<T>(query), data_of<T>(out), query.stride, out.stride, out.columns, heads}, cuda::view_of(cache), source_lengths, rows, next_attention(cross_keys_), general(queue));
   });
 }
 
@@ -329,7 +367,7 @@ void CudaBackend::store_cross(Queue& queue, Tensor keys_values, const std::int32
     using T = decltype(tag);
     for (std::size_t i = 0; i < layers.size(); ++i) {
       xlate::cuda::store_cross<T>(data_of<T>(keys_values) + static_cast<std::int64_t>(i) * width, keys_values.stride, keys_values.rows, width, token_slots, positions,
-                                  cuda::view_of(layers[i]), stream_of(queue));
+                                  cuda::view_of(layers[i]), general(queue));
     }
   });
 }
@@ -359,7 +397,7 @@ void CudaBackend::start_slots(Queue& queue, const SearchRules& rules, std::span<
   const RulesView view = view_of(queue, rules);
   const std::int32_t* device = scratch_list<std::int32_t>(queue, lists, started_);
   const auto count = static_cast<std::int64_t>(slots.size());
-  xlate::cuda::start_slots(view, device, device + count, count, state, stream_of(queue));
+  xlate::cuda::start_slots(view, device, device + count, count, state, general(queue));
 }
 
 void CudaBackend::make_room_for_search(const Projection& projection, const SearchState& state, int count) {
@@ -375,6 +413,7 @@ void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& pro
   make_room_for_search(projection, state, count);
   const RulesView view = view_of(queue, rules);
   const RowCandidates best{candidate_values_.as<float>(), candidate_tokens_.as<std::int32_t>(), count};
+  if (few_ && few_->search_step(hidden, projection, view, count, rows, state, stream_of(queue))) return;
   Tensor weight = projection.linear.weight;
   const std::int64_t vocabulary = weight.rows;
   weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();  // allocated so by Weights
@@ -382,10 +421,10 @@ void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& pro
   for (std::int64_t first = 0; first < hidden.rows; first += logit_rows_) {
     const std::int64_t count_rows = std::min(logit_rows_, hidden.rows - first);
     const Tensor logits{logits_.data(), DType::kFloat32, count_rows, weight.rows, weight.rows};
-    gemm_->run({.x = hidden.row_range(first, count_rows), .weight = weight, .bias = nullptr, .residual = {}, .out = logits, .epilogue = Gemm::Epilogue::kNone}, stream_of(queue));
-    select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, view, first, count_rows, best, stream_of(queue));
+    gemm_->run({.x = hidden.row_range(first, count_rows), .weight = weight, .bias = nullptr, .residual = {}, .out = logits, .epilogue = Gemm::Epilogue::kNone}, general(queue));
+    select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, view, first, count_rows, best, general(queue));
   }
-  advance_slots(view, best, rows, state, stream_of(queue));
+  advance_slots(view, best, rows, state, general(queue));
   check(cudaGetLastError());
 }
 
@@ -395,9 +434,9 @@ std::unique_ptr<Ticket> CudaBackend::collect(Queue& queue, std::span<const std::
   const std::size_t bytes = slots.size() * static_cast<std::size_t>(stride);
   // The records are written to the host's memory directly: few bytes of many are in use.
   auto block = pinned_->take(bytes);
-  collect_slots(device, static_cast<std::int64_t>(slots.size()), state, block->data, stride, stream_of(queue));
+  collect_slots(device, static_cast<std::int64_t>(slots.size()), state, block->data, stride, general(queue));
   check(cudaGetLastError());
-  check(cudaEventRecord(block->event.get(), stream_of(queue)));
+  check(cudaEventRecord(block->event.get(), general(queue)));
   return std::make_unique<CudaTicket>(*pinned_, std::move(block), bytes);
 }
 

@@ -1,10 +1,12 @@
 // The CUDA backend: float32, float16 or bfloat16 on one GPU; the contract is in engine/backend.h.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/cuda/few_steps.h"
 #include "engine/cuda/gemm.h"
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
@@ -56,8 +58,19 @@ class CudaBackend final : public Backend {
 
  private:
   void open_device();
+  cudaStream_t general(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
   void make_room_for_search(const Projection&, const SearchState&, int count);
+  struct StepKeys {
+    Buffer heads, entries, taken;
+    KeyLists lists{};
+  };
+  void make_room(StepKeys&, std::int64_t parts, std::int64_t stride);
+  void list_step_keys(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&);
+  /// Lists the step's keys if they are not yet: kernels for few rows need no lists.
+  void list_now();
+  /// The lists for one more attention of the step.
+  static KeyLists next_attention(StepKeys&);
   /// Makes the buffer at least so large; nothing may be kept in it.
   void fit(Buffer&, std::int64_t bytes);
   template <class T>
@@ -69,18 +82,13 @@ class CudaBackend final : public Backend {
   std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
+  std::unique_ptr<FewSteps> few_;  // where sentences are decoded one at a time
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;
   Buffer converted_;                                    // floats on their way into another type
-  struct StepKeys {
-    Buffer heads, entries, taken;
-    KeyLists lists{};
-  };
-  /// The lists for one more attention of the step.
-  static KeyLists next_attention(StepKeys&);
-  void make_room(StepKeys&, std::int64_t parts, std::int64_t stride);
   StepKeys self_keys_, cross_keys_;
+  std::function<void()> unlisted_;                      // lists the keys of the step, where that was put off
   Buffer started_, collected_;                          // lists of slots
   Buffer never_chosen_;
   std::vector<std::int32_t> never_chosen_host_;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/cuda/few_rows.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {
@@ -23,8 +24,9 @@ inline void check(cudaError_t status, std::source_location where = std::source_l
   fail("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), file, where.line());
 }
 
-/// A recorded step; empty until its bucket comes for the second time.
+/// A recorded step: one launch of the kernel for few rows, or a graph, empty until its bucket comes for the second time.
 struct Recorded {
+  std::unique_ptr<FewProgram> program;
   cudaGraphExec_t graph = nullptr;
   Recorded() = default;
   Recorded(const Recorded&) = delete;

@@ -2,6 +2,7 @@
 // element elsewhere; arithmetic in float32 whatever T is.
 #include <initializer_list>
 
+#include "engine/cuda/activation.cuh"
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/kernels.h"
 
@@ -9,17 +10,6 @@ namespace xlate::cuda {
 namespace {
 
 constexpr int kBlock = 256;
-
-__device__ float activate(float x, Act activation) {
-  switch (activation) {
-    case Act::kNone: return x;
-    case Act::kRelu: return fmaxf(x, 0.0f);
-    case Act::kSwish: return x / (1.0f + __expf(-x));
-    case Act::kGelu: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    case Act::kGeluTanh: return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-  }
-  return x;
-}
 
 // 16 bytes of a row.
 template <class T>

@@ -1,6 +1,7 @@
 // A step of search on the device. select_rows: a block per row finds the log-sum and the best candidates of the row's logits in two passes
 // that stay in L2, without sorting: the count-th largest of the threads' own maxima bounds the candidates from below, and the few logits
 // above it are ranked in shared memory. advance_slots: a block per sentence ranks its candidates and keeps the books (docs/search.md).
+#include "engine/cuda/advance.cuh"
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/kernels.h"
 
@@ -9,9 +10,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kListed = 2048;  // candidates above the bound that fit shared memory; more are taken one by one
-constexpr float kNone = -INFINITY;
-constexpr float kDead = -1e9f;
-constexpr float kWorthless = -1e8f;
 
 struct Best {
   float value;
@@ -153,102 +151,14 @@ __global__ void __launch_bounds__(kThreads) select_kernel(const float* logits, s
   }
 }
 
-__device__ float length_divisor(std::int32_t n, float penalty) { return static_cast<float>(pow(static_cast<double>(n), static_cast<double>(penalty))); }
-
-struct Candidate {
-  float value;
-  Node node;
-};
-
-// Best first; among equals the older one stays ahead.
-__device__ void finish(const Finished& entry, Finished* finished, std::int32_t& count, int beams) {
-  if (count == beams && !(entry.score > finished[beams - 1].score)) return;
-  int at = count < beams ? count++ : beams - 1;
-  for (; at > 0 && entry.score > finished[at - 1].score; --at) finished[at] = finished[at - 1];
-  finished[at] = entry;
-}
-
-__device__ bool is_done(const RulesView& rules, const Finished* finished, std::int32_t count, float best, float divisor, std::int32_t limit) {
-  if (count < rules.beams) return false;
-  const float worst = finished[rules.beams - 1].score;
-  if (rules.beams == 1 || rules.early_stopping == EarlyStopping::kTrue) return true;
-  if (rules.early_stopping == EarlyStopping::kFalse || !(rules.length_penalty > 0)) return best / divisor <= worst;
-  return best / length_divisor(limit, rules.length_penalty) <= worst;
-}
-
-// Shared memory: the candidates in order [count], then the live ones' nodes [K].
-__global__ void advance_kernel(RulesView rules, RowCandidates rows_best, StepRows rows, SearchState state) {
-  extern __shared__ Candidate ordered[];
-  const int beams = rules.beams, count = rows_best.count;
-  Candidate* live = ordered + count;
-  __shared__ int live_count, done, filled;
-  const std::int64_t group = blockIdx.x, slot = rows.slots[group];
+__global__ void advance_kernel(RulesView rules, RowCandidates best, StepRows rows, SearchState state) {
+  extern __shared__ std::int32_t memory[];
+  Books& books = *reinterpret_cast<Books*>(memory);
+  const std::int64_t slot = rows.slots[blockIdx.x], first = static_cast<std::int64_t>(blockIdx.x) * rules.beams;
   if (slot < 0 || state.done[slot]) return;
-  const std::int32_t length = state.length[slot], limit = state.limit[slot];
-  const float* scores = state.score + slot * beams;
-  const std::int32_t forced = length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end : length == 0 ? rules.forced_first : -1;
-
-  const int per_row = forced >= 0 ? 1 : count, total = beams * per_row;
-  const auto candidate = [&](int i) {
-    const int beam = i / per_row;
-    const std::int64_t at = (group * beams + beam) * count + i % per_row;
-    if (forced >= 0) return Candidate{scores[beam], {forced, beam}};
-    return Candidate{scores[beam] + rows_best.values[at], {rows_best.tokens[at], beam}};
-  };
-  if (threadIdx.x == 0) filled = 0;
-  __syncthreads();
-  for (int i = threadIdx.x; i < total; i += blockDim.x) {
-    const Candidate mine = candidate(i);
-    if (!(mine.value > kNone)) continue;
-    atomicAdd(&filled, 1);
-    int place = 0;
-    for (int j = 0; j < total && place < count; ++j) {
-      const Candidate other = candidate(j);
-      if (other.value != mine.value) place += other.value > mine.value;
-      else place += other.node.parent != mine.node.parent ? other.node.parent < mine.node.parent : other.node.token < mine.node.token;
-    }
-    if (place < count) ordered[place] = mine;
-  }
-  __syncthreads();
-
-  if (threadIdx.x == 0) {
-    const std::int32_t n = length + 1;
-    const bool at_limit = n == limit;
-    const float divisor = length_divisor(n, rules.length_penalty);
-    const int candidates = filled < count ? filled : count;
-    Finished* finished = state.finished + slot * beams;
-    std::int32_t finished_count = state.finished_count[slot];
-    live_count = 0;
-    for (int i = 0; i < candidates; ++i) {
-      const Candidate& c = ordered[i];
-      if (!at_limit && c.node.token != rules.end) {
-        if (live_count < beams) live[live_count++] = c;
-      } else if (i < beams && c.value > kWorthless) {
-        finish({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);
-      }
-    }
-    for (int k = live_count; k < beams; ++k) live[k] = {kDead, {rules.end, 0}};
-    state.finished_count[slot] = finished_count;
-    state.length[slot] = n;
-    done = at_limit || is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kNone, divisor, limit);
-    state.done[slot] = done;
-  }
-  __syncthreads();
-  if (done) return;
-
-  for (int k = threadIdx.x; k < beams; k += blockDim.x) {
-    state.token[slot * beams + k] = live[k].node.token;
-    state.score[slot * beams + k] = live[k].value;
-    state.history[(slot * state.longest + length) * beams + k] = live[k].node;
-    state.ancestor[(slot * state.longest + length) * beams + k] = static_cast<std::uint8_t>(live[k].node.parent);
-  }
-  // Each thread moves whole rows of the table, so that nothing is read after it was written.
-  for (std::int64_t t = threadIdx.x; t < length; t += blockDim.x) {
-    std::uint8_t* lines = state.ancestor + (slot * state.longest + t) * beams;
-    std::uint8_t moved[kMaxBeams];
-    for (int k = 0; k < beams; ++k) moved[k] = lines[live[k].node.parent];
-    for (int k = 0; k < beams; ++k) lines[k] = moved[k];
-  }
+  open_books(rules, best.count, state, slot, books);
+  const auto candidate = [&](int beam, int i) { return Best{best.values[(first + beam) * best.count + i], best.tokens[(first + beam) * best.count + i]}; };
+  advance_slot<kMaxBeams>(rules, candidate, best.count, state, slot, books);
 }
 
 __global__ void start_kernel(RulesView rules, const std::int32_t* slots, const std::int32_t* limits, SearchState state) {
@@ -292,7 +202,7 @@ void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabula
 }
 
 void advance_slots(const RulesView& rules, const RowCandidates& best, const StepRows& rows, const SearchState& state, cudaStream_t stream) {
-  const std::size_t shared = static_cast<std::size_t>(best.count + rules.beams) * sizeof(Candidate);
+  const std::size_t shared = books_bytes(best.count, rules.beams);
   advance_kernel<<<static_cast<unsigned>(rows.groups), rules.beams > 8 ? kThreads : 2 * kWarp, shared, stream>>>(rules, best, rows, state);
 }
 

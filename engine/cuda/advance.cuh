@@ -1,0 +1,142 @@
+// One step of search for one sentence, by a block: ranks its candidates and keeps the books (docs/search.md, steps 2 to 5).
+#pragma once
+
+#include "engine/cuda/device.cuh"
+
+namespace xlate::cuda {
+
+constexpr float kNone = -INFINITY;
+constexpr float kDead = -1e9f;
+constexpr float kWorthless = -1e8f;
+
+__device__ inline float length_divisor(std::int32_t n, float penalty) {
+  if (penalty == 1) return static_cast<float>(n);  // as pow would give it, at once
+  return static_cast<float>(pow(static_cast<double>(n), static_cast<double>(penalty)));
+}
+
+struct Candidate {
+  float value;
+  Node node;
+};
+
+// Best first; among equals the older one stays ahead.
+__device__ inline void finish(const Finished& entry, Finished* finished, std::int32_t& count, int beams) {
+  if (count == beams && !(entry.score > finished[beams - 1].score)) return;
+  int at = count < beams ? count++ : beams - 1;
+  for (; at > 0 && entry.score > finished[at - 1].score; --at) finished[at] = finished[at - 1];
+  finished[at] = entry;
+}
+
+__device__ inline bool is_done(const RulesView& rules, const Finished* finished, std::int32_t count, float best, float divisor, std::int32_t limit) {
+  if (count < rules.beams) return false;
+  const float worst = finished[rules.beams - 1].score;
+  if (rules.beams == 1 || rules.early_stopping == EarlyStopping::kTrue) return true;
+  if (rules.early_stopping == EarlyStopping::kFalse || !(rules.length_penalty > 0)) return best / divisor <= worst;
+  return best / length_divisor(limit, rules.length_penalty) <= worst;
+}
+
+// What a step takes of a slot's books to shared memory: this, the candidates in order [count], the live ones [K], the finished list [K],
+// the scores [K].
+struct Books {
+  std::int32_t length, limit, finished_count;
+  int filled, live_count, done;
+  __device__ Candidate* ordered() { return reinterpret_cast<Candidate*>(this + 1); }
+  __device__ Candidate* live(int count) { return ordered() + count; }
+  __device__ Finished* finished(int count, int beams) { return reinterpret_cast<Finished*>(live(count) + beams); }
+  __device__ float* scores(int count, int beams) { return reinterpret_cast<float*>(finished(count, beams) + beams); }
+};
+inline std::size_t books_bytes(int count, int beams) {
+  return sizeof(Books) + static_cast<std::size_t>(count + beams) * sizeof(Candidate) + static_cast<std::size_t>(beams) * (sizeof(Finished) + sizeof(float));
+}
+
+__device__ inline void open_books(const RulesView& rules, int count, const SearchState& state, std::int64_t slot, Books& books) {
+  const int beams = rules.beams;
+  if (threadIdx.x == 0) {
+    books.length = state.length[slot], books.limit = state.limit[slot], books.finished_count = state.finished_count[slot];
+    books.filled = 0;
+  }
+  for (int k = threadIdx.x; k < beams; k += blockDim.x) {
+    books.scores(count, beams)[k] = state.score[slot * beams + k];
+    books.finished(count, beams)[k] = state.finished[slot * beams + k];
+  }
+}
+
+// Advances a slot that is not done and whose books are open; at most kBeams beams. best(k, i) is the value and token of hypothesis k's
+// candidate i of `count`, best first. All threads of the block call.
+template <int kBeams, class Best>
+__device__ void advance_slot(const RulesView& rules, const Best& best, int count, const SearchState& state, std::int64_t slot, Books& books) {
+  const int beams = rules.beams;
+  Candidate *ordered = books.ordered(), *live = books.live(count);
+  Finished* finished = books.finished(count, beams);
+  const float* scores = books.scores(count, beams);
+  __syncthreads();
+  const std::int32_t length = books.length, limit = books.limit;
+  const std::int32_t forced = length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end : length == 0 ? rules.forced_first : -1;
+  const int per_row = forced >= 0 ? 1 : count, total = beams * per_row;
+  const auto candidate = [&](int beam, int i) {
+    if (forced >= 0) return Candidate{scores[beam], {forced, beam}};
+    const auto [value, token] = best(beam, i);
+    return Candidate{scores[beam] + value, {token, beam}};
+  };
+  for (int i = threadIdx.x; i < total; i += blockDim.x) {
+    const Candidate mine = candidate(i / per_row, i % per_row);
+    if (!(mine.value > kNone)) continue;
+    atomicAdd(&books.filled, 1);
+    int place = 0;
+    for (int beam = 0; beam < beams && place < count; ++beam) {
+      for (int j = 0; j < per_row; ++j) {  // from the best on, though sums of different candidates may be equal
+        const Candidate other = candidate(beam, j);
+        if (other.value < mine.value) break;
+        place += other.value > mine.value || (beam != mine.node.parent ? beam < mine.node.parent : other.node.token < mine.node.token);
+      }
+    }
+    if (place < count) ordered[place] = mine;
+  }
+  __syncthreads();
+
+  if (threadIdx.x == 0) {
+    const std::int32_t n = length + 1;
+    const bool at_limit = n == limit;
+    const float divisor = length_divisor(n, rules.length_penalty);
+    const int candidates = books.filled < count ? books.filled : count;
+    int live_count = 0;
+    std::int32_t finished_count = books.finished_count;
+    for (int i = 0; i < candidates; ++i) {
+      const Candidate& c = ordered[i];
+      if (!at_limit && c.node.token != rules.end) {
+        if (live_count < beams) live[live_count++] = c;
+      } else if (i < beams && c.value > kWorthless) {
+        finish({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);
+      }
+    }
+    for (int k = live_count; k < beams; ++k) live[k] = {kDead, {rules.end, 0}};
+    books.finished_count = state.finished_count[slot] = finished_count;
+    state.length[slot] = n;
+    books.done = state.done[slot] = at_limit || is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kNone, divisor, limit);
+  }
+  __syncthreads();
+  for (int k = threadIdx.x; k < books.finished_count; k += blockDim.x) state.finished[slot * beams + k] = finished[k];
+  if (books.done) return;
+
+  for (int k = threadIdx.x; k < beams; k += blockDim.x) {
+    state.token[slot * beams + k] = live[k].node.token;
+    state.score[slot * beams + k] = live[k].value;
+    state.history[(slot * state.longest + length) * beams + k] = live[k].node;
+    state.ancestor[(slot * state.longest + length) * beams + k] = static_cast<std::uint8_t>(live[k].node.parent);
+  }
+  // Each thread moves whole rows of the table, so that nothing is read after it was written.
+  for (int t = threadIdx.x; t < length; t += blockDim.x) {
+    std::uint8_t* lines = state.ancestor + (slot * state.longest + t) * beams;
+    std::uint8_t moved[kBeams];
+#pragma unroll(kBeams <= 8 ? kBeams : 1)
+    for (int k = 0; k < kBeams; ++k) {
+      if (k < beams) moved[k] = lines[live[k].node.parent];
+    }
+#pragma unroll(kBeams <= 8 ? kBeams : 1)
+    for (int k = 0; k < kBeams; ++k) {
+      if (k < beams) lines[k] = moved[k];
+    }
+  }
+}
+
+}  // namespace xlate::cuda
