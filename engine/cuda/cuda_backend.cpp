@@ -7,6 +7,7 @@
 #include <bit>
 #include <utility>
 
+#include "engine/cuda/tensor_map.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {
@@ -117,6 +118,10 @@ void CudaBackend::open_device() {
   std::size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total));
   context_bytes_ = static_cast<std::int64_t>(total - free);
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options_.device));
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, options_.device));
+  capability_ = 10 * major + minor;
   ledger_->limit = options_.memory_bytes > 0 ? options_.memory_bytes : static_cast<std::int64_t>(options_.memory_share * static_cast<double>(free));
 }
 
@@ -400,30 +405,47 @@ void CudaBackend::start_slots(Queue& queue, const SearchRules& rules, std::span<
   xlate::cuda::start_slots(view, device, device + count, count, state, general(queue));
 }
 
-void CudaBackend::make_room_for_search(const Projection& projection, const SearchState& state, int count) {
-  const std::int64_t rows = state.slots * state.beams, stride = (projection.linear.weight.rows + row_multiple() - 1) / row_multiple() * row_multiple();
-  logit_rows_ = std::min(rows, kLogitRows);
-  fit(logits_, logit_rows_ * stride * static_cast<std::int64_t>(sizeof(float)));
-  fit(candidate_values_, rows * count * static_cast<std::int64_t>(sizeof(float)));
-  fit(candidate_tokens_, rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));
+// Without the logits going through memory, where there is a kernel for it.
+bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection& projection, const RulesView& rules, const RowCandidates& best, std::int64_t most_rows) {
+  const Tensor& weight = projection.linear.weight;
+  if (!has_tensor_map(hidden) || !has_tensor_map(weight) || !vocabulary_kernel_fits(capability_, hidden.columns, weight.rows, best.count)) return false;
+  fit(partials_, static_cast<std::int64_t>(vocabulary_scratch_bytes(most_rows, weight.rows, best.count)));
+  const VocabularyArgs args{.hidden = tensor_map(hidden),
+                            .weight = tensor_map(weight),
+                            .bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr,
+                            .rows = hidden.rows,
+                            .width = hidden.columns,
+                            .vocabulary = weight.rows,
+                            .scratch = partials_.data()};
+  if (hidden.dtype == DType::kFloat16) project_rows<__half>(args, rules, best, general(queue));
+  else project_rows<__nv_bfloat16>(args, rules, best, general(queue));
+  return true;
+}
+
+// In chunks of rows whose logits stay in the L2 cache.
+void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& projection, const RulesView& rules, const RowCandidates& best) {
+  Tensor weight = projection.linear.weight;
+  const std::int64_t vocabulary = weight.rows;
+  weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();  // allocated so by Weights
+  fit(logits_, kLogitRows * weight.rows * static_cast<std::int64_t>(sizeof(float)));
+  const float* bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
+  for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
+    const std::int64_t rows = std::min(kLogitRows, hidden.rows - first);
+    const Tensor logits{logits_.data(), DType::kFloat32, rows, weight.rows, weight.rows};
+    gemm_->run({.x = hidden.row_range(first, rows), .weight = weight, .bias = nullptr, .residual = {}, .out = logits, .epilogue = Gemm::Epilogue::kNone}, general(queue));
+    select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, rules, first, rows, best, general(queue));
+  }
 }
 
 void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection, const SearchRules& rules, const StepRows& rows, const SearchState& state) {
   const int count = rules.beams == 1 ? 1 : 2 * rules.beams;
-  make_room_for_search(projection, state, count);
   const RulesView view = view_of(queue, rules);
-  const RowCandidates best{candidate_values_.as<float>(), candidate_tokens_.as<std::int32_t>(), count};
   if (few_ && few_->search_step(hidden, projection, view, count, rows, state, stream_of(queue))) return;
-  Tensor weight = projection.linear.weight;
-  const std::int64_t vocabulary = weight.rows;
-  weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();  // allocated so by Weights
-  const float* bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
-  for (std::int64_t first = 0; first < hidden.rows; first += logit_rows_) {
-    const std::int64_t count_rows = std::min(logit_rows_, hidden.rows - first);
-    const Tensor logits{logits_.data(), DType::kFloat32, count_rows, weight.rows, weight.rows};
-    gemm_->run({.x = hidden.row_range(first, count_rows), .weight = weight, .bias = nullptr, .residual = {}, .out = logits, .epilogue = Gemm::Epilogue::kNone}, general(queue));
-    select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, view, first, count_rows, best, general(queue));
-  }
+  const std::int64_t most_rows = state.slots * state.beams;
+  fit(candidate_values_, most_rows * count * static_cast<std::int64_t>(sizeof(float)));
+  fit(candidate_tokens_, most_rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));
+  const RowCandidates best{candidate_values_.as<float>(), candidate_tokens_.as<std::int32_t>(), count};
+  if (!find_best_fused(queue, hidden, projection, view, best, most_rows)) find_best(queue, hidden, projection, view, best);
   advance_slots(view, best, rows, state, general(queue));
   check(cudaGetLastError());
 }

@@ -60,7 +60,8 @@ class CudaBackend final : public Backend {
   void open_device();
   cudaStream_t general(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
-  void make_room_for_search(const Projection&, const SearchState&, int count);
+  bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&, std::int64_t most_rows);
+  void find_best(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&);
   struct StepKeys {
     Buffer heads, entries, taken;
     KeyLists lists{};
@@ -79,6 +80,7 @@ class CudaBackend final : public Backend {
   BackendOptions options_;
   DType type_ = DType::kFloat16;
   std::int64_t context_bytes_ = 0;
+  int capability_ = 0;  // 10·major + minor
   std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
@@ -92,8 +94,7 @@ class CudaBackend final : public Backend {
   Buffer started_, collected_;                          // lists of slots
   Buffer never_chosen_;
   std::vector<std::int32_t> never_chosen_host_;
-  Buffer logits_, candidate_values_, candidate_tokens_; // of a search step
-  std::int64_t logit_rows_ = 0;
+  Buffer logits_, partials_, candidate_values_, candidate_tokens_;  // of a search step
 };
 
 }  // namespace xlate::cuda

@@ -68,6 +68,9 @@ __device__ inline void load_box_for(std::uint16_t blocks, std::uint32_t to, cons
 }
 __device__ inline void prefetch_map(const CUtensorMap& matrix) { asm volatile("prefetch.tensormap [%0];" ::"l"(&matrix) : "memory"); }
 
+// The next kernel may take the place of blocks that end; it waits itself for what they leave (merge.cu).
+__device__ inline void let_next_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
 // Registers of a warpgroup's threads, handed from one to another.
 template <int kCount>
 __device__ inline void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount)); }
@@ -133,6 +136,9 @@ template <int kLeft>
 __device__ inline void wait_for_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory"); }
 // Until all have ended: only then may d be read.
 __device__ inline void finish_products(float (&d)[64]) { asm volatile("wgmma.wait_group.sync.aligned 0;" : XLATE_SUMS(d) : : "memory"); }
+
+// Nothing, but what is computed from d behind it is not computed before it, where registers are scarce.
+__device__ inline void keep_behind(float (&d)[64]) { asm volatile("" : XLATE_SUMS(d)); }
 
 #undef XLATE_SUMS_8
 #undef XLATE_SUMS

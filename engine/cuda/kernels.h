@@ -2,6 +2,7 @@
 // hold state. T is float, __half or __nv_bfloat16. Letters as in engine/backend.h; a group whose slot is negative is empty.
 #pragma once
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -134,6 +135,40 @@ struct RowCandidates {
 /// Log-softmax and the best `count` of rows [first, first + rows): logits [rows, stride], V of them valid; bias may be null.
 void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias, const RulesView&, std::int64_t first,
                  std::int64_t rows, const RowCandidates&, cudaStream_t);
+/// A token and its logit; in order: larger values first, then smaller tokens.
+struct TokenValue {
+  float value;
+  std::int32_t token;
+};
+/// Rows whose vocabulary was gone through in parts.
+constexpr int kMostListParts = 160;
+struct RowPartials {
+  const float2* sums;       // [R, sum_parts] (x, y): y·2^x is the sum of a part's exponentials; (−∞, 0) of none
+  int sum_parts;            // always the same for a vocabulary: they are added in their order
+  const TokenValue* lists;  // [R, list_parts, count] each part's best, in order; value −∞ where there are fewer. No token is in two
+  int list_parts;           // at most kMostListParts, cut as it suits: the best of all do not depend on it
+  int count;                // at least that of the candidates
+};
+/// Makes them one: values less the log-sum. On compute capability 9.0 it may be launched before the kernel in front of it has ended, where that
+/// kernel says so; it waits for all of that kernel's work.
+void merge_rows(const RowPartials&, std::int64_t rows, const RowCandidates&, cudaStream_t);
+
+/// The vocabulary product of decoding rows with its log-sum and best candidates, on compute capability 9.0 (vocabulary.cu).
+struct VocabularyArgs {
+  CUtensorMap hidden;  // [R, D] of T (tensor_map.h)
+  CUtensorMap weight;  // [V, D] of T
+  const float* bias;   // [V] or null
+  std::int64_t rows, width, vocabulary;
+  void* scratch;       // vocabulary_scratch_bytes, aligned to 16; in use until the call's work has ended
+};
+/// Whether there is a kernel for it; `capability` is 10·major + minor of the device.
+bool vocabulary_kernel_fits(int capability, std::int64_t width, std::int64_t vocabulary, int count);
+/// Of as many rows or fewer.
+std::size_t vocabulary_scratch_bytes(std::int64_t rows, std::int64_t vocabulary, int count);
+/// Of the rules: never_chosen and renormalize. T is __half or __nv_bfloat16. A row's candidates have the same bits whatever the other rows.
+template <class T>
+void project_rows(const VocabularyArgs&, const RulesView&, const RowCandidates&, cudaStream_t);
+
 /// Candidates of each group's hypotheses, selection and bookkeeping (docs/search.md, steps 2 to 5).
 void advance_slots(const RulesView&, const RowCandidates&, const StepRows&, const SearchState&, cudaStream_t);
 /// Copies what tracing needs of each slot to records of `stride` bytes: int32 count and length, finished [K], history [length, K].
