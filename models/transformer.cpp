@@ -11,8 +11,10 @@ namespace {
 
 constexpr std::int64_t kPageTokens = 16;
 // Target tokens that a sentence of S source tokens is expected to need: factor·S + extra.
-constexpr double kExpectedFactor = 1.25;
-constexpr std::int64_t kExpectedExtra = 10;
+constexpr double kExpectedFactor = 1.125;
+constexpr std::int64_t kExpectedExtra = 4;
+// Source tokens of the sentences that pools are made for: many that are shorter wait for room.
+constexpr std::int64_t kExpectedSource = 24;
 
 // Sentences that grow little by little should not each compute a row.
 constexpr std::int64_t kPositionsAtOnce = 64;
@@ -119,11 +121,13 @@ Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t sl
   return caches;
 }
 
-// What begin() asks for, roughly and from above: a token's keys and values on both sides, half as much again for pages that are not full,
-// and its rows on the way.
+// What begin() asks for, roughly and from above: a token's keys and values on both sides, its share of pages that are not full, and its
+// rows on the way.
 std::int64_t Transformer::affordable_tokens(std::int64_t beams) const {
   const double token = static_cast<double>(2 * config_.d_model * config_.decoder_layers) * static_cast<double>(size_of(backend_.compute_type()));
-  const double caches = token * (1.5 + 1.5 * kExpectedFactor * static_cast<double>(beams));
+  const double share = static_cast<double>(kPageTokens) / static_cast<double>(kExpectedSource);
+  const double extra = static_cast<double>(kExpectedExtra) / static_cast<double>(kExpectedSource);
+  const double caches = token * (1 + share + (kExpectedFactor + extra + share) * static_cast<double>(beams));
   const double on_the_way = static_cast<double>(encoder_bytes(1024, 1024) + decoder_bytes(1024)) / 1024.0;
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(backend_.cache_budget()) / (caches + on_the_way)));
 }
@@ -139,12 +143,12 @@ void Transformer::begin(const Capacity& capacity) {
   source_lengths_host_.assign(static_cast<std::size_t>(capacity.slots), 0);
   source_lengths_ = backend_.allocate(static_cast<std::size_t>(capacity.slots) * sizeof(std::int32_t));
 
-  // Every slot wastes at most a page of cross-attention. Self-attention gets what the sentences in flight are expected to need, or what
+  // Every sentence wastes at most a page on either side. Self-attention gets what the sentences in flight are expected to need, or what
   // the budget leaves; one sentence alone always fits.
   const auto pages = [](double tokens) { return static_cast<std::int64_t>(std::ceil(tokens / static_cast<double>(kPageTokens))); };
   const double source_tokens = static_cast<double>(std::max(capacity.source_tokens, capacity.longest_source));
-  const std::int64_t cross_pages = pages(source_tokens) + capacity.slots;
-  const double sentences = std::min(static_cast<double>(capacity.slots), std::ceil(source_tokens / static_cast<double>(kPageTokens)));
+  const double sentences = std::min(static_cast<double>(capacity.slots), std::ceil(source_tokens / static_cast<double>(kExpectedSource)));
+  const std::int64_t cross_pages = pages(source_tokens) + static_cast<std::int64_t>(sentences);
   const double most = std::min(capacity.target_factor * source_tokens + static_cast<double>(capacity.slots * capacity.target_extra),
                                static_cast<double>(capacity.slots * capacity.longest_target));
   const double wanted = std::min(most, kExpectedFactor * source_tokens + sentences * static_cast<double>(kExpectedExtra)) + sentences * static_cast<double>(kPageTokens);

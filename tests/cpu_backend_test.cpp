@@ -1,7 +1,8 @@
 // Each verb of a backend against loops in double precision written here, over awkward shapes. Bounds: one rounding to the type of
 // the output, and one float32 rounding for each term of the sums, relative to the sum of the terms' magnitudes. In float16 and bfloat16 a
-// product with its bias may be rounded to the type before its activation or its residual (cuBLASLt does so with a residual in some shapes,
-// [1, 1] and [15, 1] among them): one more rounding of the product, by 2⁻¹¹ or 2⁻⁸ of it, stretched as the activation does. In float32 there is none.
+// product may be rounded to the type before its activation, its residual or its bias (cuBLASLt does so with a residual in some shapes,
+// [1, 1] and [15, 1] among them): one more rounding of a partial sum, by 2⁻¹¹ or 2⁻⁸ of the terms' magnitudes at most, stretched as the
+// activation does. In float32 there is none.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -231,7 +232,7 @@ TEST_P(BackendTest, Linear) {
               expected(i, j) = activated(sum, activation) + more;
               magnitude(i, j) = size + std::fabs(more) + std::fabs(sum);
               const bool twice = lab.type() != DType::kFloat32 && (activation != Activation::kNone || residual != Residual::kNone);
-              if (twice) rounded_before(i, j) = (activation == Activation::kNone ? 1 : kSteepest) * rounding(lab.type(), sum);
+              if (twice) rounded_before(i, j) = (activation == Activation::kNone ? 1 : kSteepest) * rounding(lab.type(), magnitude(i, j));
             }
           }
           expect_near(lab.get(out), expected, magnitude, in + 16,

@@ -34,16 +34,15 @@ struct FewShared {
 constexpr std::size_t kFewSharedBytes = sizeof(FewShared);
 
 // A copy into shared memory, past the first cache; zeros where there is nothing to copy. Whoever reads it waits first.
+__device__ uint4 nothing;  // a place that a copy of no bytes may name
 __device__ __forceinline__ void fetch(uint4* to, const void* from) {
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  if (from) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
-  else *to = uint4{};
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from ? from : &nothing), "r"(from ? 16 : 0) : "memory");
 }
 // The same of what is read once a step: the rest is to stay in L2 from step to step.
 __device__ __forceinline__ void fetch_once(uint4* to, const void* from, unsigned long long policy) {
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  if (from) asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "l"(policy) : "memory");
-  else *to = uint4{};
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(address), "l"(from ? from : &nothing), "r"(from ? 16 : 0), "l"(policy) : "memory");
 }
 __device__ __forceinline__ void bring(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 __device__ __forceinline__ unsigned long long once() {

@@ -17,11 +17,11 @@ constexpr int kSegmentTiles = 2;   // summed as one
 constexpr int kGroupRows = 64;     // of a warpgroup
 constexpr int kBlockRows = 2 * kGroupRows;
 constexpr int kThreads = 3 * kWarpgroup;
+constexpr int kGroupWarps = kWarpgroup / kWarp;
 constexpr int kDepth = 64;         // columns of a stage
-constexpr int kPending = 20;       // of a thread: the 16 values of a part of a tile, and a few before them
 constexpr std::uint32_t kStageBytes = 2 * kBoxBytes;
 constexpr int kHeldBlocks = 8;     // of 64 columns of the rows, that registers have room for; the rest comes along with the weights
-constexpr int kPendingBytes = 2 * kWarpgroup * 8;
+constexpr int kNext = 2 * kWarpgroup * 4;  // bytes from an entry of a thread to its next
 constexpr int kSlots = 4;          // tiles whose bias is there
 constexpr int kMostBlocks = 144;
 constexpr float kNone = -INFINITY;
@@ -41,10 +41,12 @@ struct Work {
 
 template <int kCount>
 struct alignas(1024) Memory {
-  static constexpr int kStages = kCount == 1 ? 12 : 10;  // more than a tile has of 512 columns: one warpgroup may be a whole tile behind the other
+  // More than a tile has of 512 columns: one warpgroup may be a whole tile behind the other.
+  static constexpr int kStages = kCount == 1 ? 12 : kCount == 8 ? 9 : 8;
+  static constexpr int kEntries = kCount == 1 ? 1 : kCount == 8 ? 20 : 24;  // of a thread's row at most: the best, wherever they lie, and 8
   unsigned char stages[kStages][kStageBytes];
-  float4 lists[2][kCount < 8 ? 1 : kCount / 8][2 * kWarpgroup];  // two entries each, of a thread's two rows: its quarter of a row's list
-  float2 pending[kCount == 1 ? 1 : kPending][2 * kWarpgroup];    // a thread's values on their way to the lists, with their columns as bits
+  float values[2][kEntries][2 * kWarpgroup];         // of each thread's two rows what may be among the best …
+  std::int32_t tokens[2][kEntries][2 * kWarpgroup];  // … and its ids
   float bias[kSlots][kTileIds];                                  // −∞ where there is no id, or none that takes part
   std::uint32_t never[kSlots][kTileIds / 32];                    // bits of ids that count in the sums, but are never chosen
   std::uint64_t full[kStages], empty[kStages], bias_full[kSlots], bias_empty[kSlots];
@@ -84,9 +86,19 @@ struct Runs {
   }
 };
 
+// Of a block's 128 rows, the upper one of a consumer thread's two.
+__device__ inline int row_of(int thread) { return thread / kWarp * 16 + thread % kWarp / 4; }
+
 // The cluster that has this unit.
 __host__ __device__ inline int cluster_of(std::int64_t unit, std::int64_t units, std::int64_t clusters) {
   return static_cast<int>(((unit + 1) * clusters - 1) / units);
+}
+
+// The first row of this block, and which of its rows' parts this cluster has.
+__device__ inline int first_row_of(const Run& run) { return (run.blocks * static_cast<int>(cluster_blocks()) + static_cast<int>(rank_in_cluster())) * kBlockRows; }
+__device__ inline int part_of(const Work& work, const Run& run) {
+  const std::int64_t cluster = cluster_blocks();
+  return static_cast<int>(blockIdx.x / cluster) - cluster_of(static_cast<std::int64_t>(run.blocks) * work.segments, work.units, gridDim.x / cluster);
 }
 
 // Not −∞, which would be subtracted from −∞.
@@ -176,7 +188,7 @@ __device__ void load_biases(Memory<kCount>& memory, const Work& work) {
 // A thread's part of two rows (h = 0, 1) over a run: d as in hopper.cuh.
 struct RowState {
   float top[2], sum[2];  // of a segment's powers of two: sum·2^top
-  float bound[2];        // what is not above it is not among the row's best; with one candidate, the thread's best
+  float bound[2];        // what is not above it is not among the row's best; with one candidate, the thread's best so far
   int token[2];          // of that
   float highest[2];      // of the tile
 
@@ -256,91 +268,167 @@ __device__ __forceinline__ bool better(const TokenValue& a, const TokenValue& b)
   return a.value > b.value || (a.value == b.value && a.token < b.token);
 }
 
-// Where a thread's pending values lie: those of its row 0 from the front, those of row 1 from the back.
-template <int kRow>
-__device__ __forceinline__ int pending_place(int count) { return kRow == 0 ? count - 1 : kPending - count; }
-
-// Brings a row's pending values into its list, which is sorted, a quarter in each lane of the quad: one of a quad's values at a time, all quads of
-// the warp go along. `never` may be null. Returns the list's last value.
-template <int kRow, int kCount>
-__device__ __forceinline__ float drain(Memory<kCount>& memory, int pending, int first_id, const std::uint32_t* never, int thread) {
-  constexpr int kOwn = kCount / 4;
-  TokenValue own[kOwn];
-#pragma unroll
-  for (int i = 0; i < kOwn; i += 2) {
-    const float4 two = memory.lists[kRow][i / 2][thread];
-    own[i] = {two.x, __float_as_int(two.y)}, own[i + 1] = {two.z, __float_as_int(two.w)};
-  }
-  float2 head = memory.pending[pending_place<kRow>(max(pending, 1))][thread];
-  float last = __shfl_sync(kAllLanes, own[kOwn - 1].value, 3, 4);
-  while (const unsigned all = __ballot_sync(kAllLanes, pending > 0)) {
-    const unsigned quad = all >> (thread & 28) & 15;
-    const int source = __ffs(static_cast<int>(quad)) - 1;
-    TokenValue entry{__shfl_sync(kAllLanes, head.x, source, 4), __shfl_sync(kAllLanes, __float_as_int(head.y), source, 4)};
-    const TokenValue before{__shfl_up_sync(kAllLanes, own[kOwn - 1].value, 1, 4), __shfl_up_sync(kAllLanes, own[kOwn - 1].token, 1, 4)};
-    if (pending > 0 && (thread % 4 == source || head.x < last)) {  // what others have overtaken goes too
-      --pending;
-      head = memory.pending[pending_place<kRow>(max(pending, 1))][thread];
-    }
-    entry.token += 2 * source;
-    if (quad == 0 || (never && never[entry.token / 32] >> entry.token % 32 & 1)) entry.value = kNone;
-    entry.token = entry.value == kNone ? INT32_MAX : entry.token + first_id;  // (−∞, INT32_MAX) changes nothing
-    const bool from_before = thread % 4 != 0 && better(entry, before);
-#pragma unroll
-    for (int i = kOwn - 1; i >= 0; --i) {
-      const bool shifts = i > 0 ? better(entry, own[i > 0 ? i - 1 : 0]) : from_before;
-      if (better(entry, own[i])) own[i] = !shifts ? entry : i > 0 ? own[i > 0 ? i - 1 : 0] : before;
-    }
-    last = __shfl_sync(kAllLanes, own[kOwn - 1].value, 3, 4);
-  }
-#pragma unroll
-  for (int i = 0; i < kOwn; i += 2) {
-    memory.lists[kRow][i / 2][thread] = make_float4(own[i].value, __int_as_float(own[i].token), own[i + 1].value, __int_as_float(own[i + 1].token));
-  }
-  return last;
-}
-
-// Appends those of a row's 8 values in columns [32·kPart, 32·kPart + 32) that are above the bound, with their columns less the lane's.
-template <int kRow, int kPart>
-__device__ __forceinline__ void append(const float (&d)[64], float bound, std::uint32_t& to) {
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float value = d[16 * kPart + i / 2 * 4 + 2 * kRow + i % 2];
-    asm volatile("{\n .reg .pred p;\n setp.gt.f32 p, %1, %2;\n @p st.shared.v2.f32 [%0], {%1, %3};\n @p add.s32 %0, %0, %4;\n}"
-                 : "+r"(to)
-                 : "f"(value), "f"(bound), "f"(__int_as_float(32 * kPart + i / 2 * 8 + i % 2)), "n"((kRow == 0 ? 1 : -1) * kPendingBytes)
-                 : "memory");
-  }
-}
-
-// Of both rows; false where there might be no room.
-template <int kPart>
-__device__ __forceinline__ bool append_part(const float (&d)[64], const RowState& state, std::uint32_t (&to)[2]) {
-  const bool first = __any_sync(kAllLanes, RowState::highest_in<0, kPart>(d) > state.bound[0]);
-  const bool second = __any_sync(kAllLanes, RowState::highest_in<1, kPart>(d) > state.bound[1]);
-  if (!first && !second) return true;
-  if (__any_sync(kAllLanes, static_cast<int>(to[1] - to[0]) < 15 * kPendingBytes)) return false;
-  if (first) append<0, kPart>(d, state.bound[0], to[0]);
-  if (second) append<1, kPart>(d, state.bound[1], to[1]);
-  return true;
-}
-
-// Takes what is above the rows' bounds, 32 columns at a time. Later columns have later ids: they must be above what was taken before.
+// With several candidates each thread keeps, of each of its two rows, what was above the row's bound when it came: values and ids in shared memory,
+// in no order. Where room runs out the bound is raised to the kCount-th best of the quad's, or somewhat less, and what is below it goes.
 template <int kCount>
-__device__ __forceinline__ void take_best(Memory<kCount>& memory, RowState& state, const float (&d)[64], int first_id, const std::uint32_t* never, int thread) {
-  if (!__any_sync(kAllLanes, state.highest[0] > state.bound[0] || state.highest[1] > state.bound[1])) return;
-  const std::uint32_t front = shared_address(&memory.pending[0][thread]), back = front + (kPending - 1) * kPendingBytes;
-  for (int part = 0; part < 4;) {
-    std::uint32_t to[2] = {front, back};
-    if (part == 0) part += append_part<0>(d, state, to);
-    if (part == 1) part += append_part<1>(d, state, to);
-    if (part == 2) part += append_part<2>(d, state, to);
-    if (part == 3) part += append_part<3>(d, state, to);
-    const int pending[2] = {static_cast<int>(to[0] - front) / kPendingBytes, static_cast<int>(back - to[1]) / kPendingBytes};
-    if (__any_sync(kAllLanes, pending[0] > 0)) state.bound[0] = fmaxf(state.bound[0], drain<0>(memory, pending[0], first_id, never, thread));
-    if (__any_sync(kAllLanes, pending[1] > 0)) state.bound[1] = fmaxf(state.bound[1], drain<1>(memory, pending[1], first_id, never, thread));
+struct Keeper {
+  static constexpr int kSorted = kCount / 2;
+  Memory<kCount>& memory;
+  int thread;
+  std::uint32_t to[2];  // where the next entry goes
+
+  __device__ __forceinline__ std::uint32_t begin_of(int row) const { return shared_address(&memory.values[row][0][thread]); }
+  __device__ __forceinline__ int count_of(int row) const { return static_cast<int>(to[row] - begin_of(row)) / kNext; }
+  __device__ __forceinline__ void clear() { to[0] = begin_of(0), to[1] = begin_of(1); }
+  // Whether every thread of the warp has room for 8 entries more of each row.
+  __device__ __forceinline__ bool has_room() const {
+    return !__any_sync(kAllLanes, count_of(0) > Memory<kCount>::kEntries - 8 || count_of(1) > Memory<kCount>::kEntries - 8);
   }
-}
+
+  template <int kRow, int kPart, int kValue>
+  __device__ __forceinline__ void append_one(const float (&d)[64], float bound, int first_id) {
+    // Ids lie behind all values. Two stores: a pair would have to lie in two adjacent registers, which all of d's would then be kept free for.
+    asm volatile(
+        "{\n .reg .pred above;\n .reg .b32 id;\n setp.gt.f32 above, %1, %2;\n add.s32 id, %3, %4;\n @above st.shared.f32 [%0], %1;\n"
+        " @above st.shared.s32 [%0+%5], id;\n @above add.u32 %0, %0, %6;\n}"
+        : "+r"(to[kRow])
+        : "f"(d[16 * kPart + kValue / 2 * 4 + 2 * kRow + kValue % 2]), "f"(bound), "r"(first_id), "n"(32 * kPart + kValue / 2 * 8 + kValue % 2),
+          "n"(Memory<kCount>::kEntries * 2 * kNext), "n"(kNext)
+        : "memory");
+  }
+  template <int kRow, int kPart>
+  __device__ __forceinline__ void append_row(const float (&d)[64], float bound, int first_id) {
+    append_one<kRow, kPart, 0>(d, bound, first_id), append_one<kRow, kPart, 1>(d, bound, first_id);
+    append_one<kRow, kPart, 2>(d, bound, first_id), append_one<kRow, kPart, 3>(d, bound, first_id);
+    append_one<kRow, kPart, 4>(d, bound, first_id), append_one<kRow, kPart, 5>(d, bound, first_id);
+    append_one<kRow, kPart, 6>(d, bound, first_id), append_one<kRow, kPart, 7>(d, bound, first_id);
+  }
+  // What is above the bounds in 32 columns; false where there might be no room.
+  template <int kPart>
+  __device__ __forceinline__ bool append(const float (&d)[64], const RowState& state, int first_id) {
+    const bool first = __any_sync(kAllLanes, RowState::highest_in<0, kPart>(d) > state.bound[0]);
+    const bool second = __any_sync(kAllLanes, RowState::highest_in<1, kPart>(d) > state.bound[1]);
+    if (!first && !second) return true;
+    if (!has_room()) return false;
+    if (first) append_row<0, kPart>(d, state.bound[0], first_id);
+    if (second) append_row<1, kPart>(d, state.bound[1], first_id);
+    return true;
+  }
+
+  // Keeps entries from `first` on that `keep` says.
+  template <class Keep>
+  __device__ __forceinline__ int filter(int row, int first, int count, const Keep& keep) {
+    int kept = first;
+    for (int i = first; i < count; ++i) {
+      const TokenValue entry{memory.values[row][i][thread], memory.tokens[row][i][thread]};
+      if (!keep(entry)) continue;
+      memory.values[row][kept][thread] = entry.value, memory.tokens[row][kept][thread] = entry.token;
+      ++kept;
+    }
+    return kept;
+  }
+
+  // The kCount-th largest of the quad's values, of which each lane names its kSorted largest in falling order: or one that is a little further down.
+  __device__ __forceinline__ static float bound_of(const float (&own)[kSorted]) {
+    float pair[2 * kSorted];  // of two lanes, sorted by a bitonic network
+#pragma unroll
+    for (int i = 0; i < kSorted; ++i) {
+      const float other = __shfl_xor_sync(kAllLanes, own[kSorted - 1 - i], 1);
+      pair[i] = fmaxf(own[i], other), pair[kSorted + i] = fminf(own[i], other);
+    }
+#pragma unroll
+    for (int half = kSorted / 2; half > 0; half /= 2) {
+#pragma unroll
+      for (int i = 0; i < 2 * kSorted; ++i) {
+        if (i & half) continue;
+        const float high = fmaxf(pair[i], pair[i + half]), low = fminf(pair[i], pair[i + half]);
+        pair[i] = high, pair[i + half] = low;
+      }
+    }
+    float least = INFINITY;
+#pragma unroll
+    for (int i = 0; i < 2 * kSorted; ++i) least = fminf(least, fmaxf(pair[i], __shfl_xor_sync(kAllLanes, pair[2 * kSorted - 1 - i], 2)));
+    return least;
+  }
+  __device__ __forceinline__ float raise(int row, float bound, int& count) {
+    float own[kSorted];
+#pragma unroll
+    for (int k = 0; k < kSorted; ++k) own[k] = kNone;
+    for (int i = 0; i < count; ++i) {
+      float value = memory.values[row][i][thread];
+#pragma unroll
+      for (int k = 0; k < kSorted; ++k) {
+        const float high = fmaxf(own[k], value);
+        value = fminf(own[k], value), own[k] = high;
+      }
+    }
+    __syncwarp();
+    const float raised = fmaxf(bound, bound_of(own));
+    // What equals the bound may still be among the best, by its id; what comes later and equals it is not.
+    count = filter(row, 0, count, [&](const TokenValue& entry) { return entry.value >= raised; });
+    return raised;
+  }
+
+  // Calls take(rank, entry) for the quad's best kCount entries, in order; (−∞, INT32_MAX) where there are fewer. Returns the last.
+  template <class Take>
+  __device__ __forceinline__ TokenValue find_best(int row, int count, const Take& take) const {
+    TokenValue last{INFINITY, -1};
+#pragma unroll 1
+    for (int rank = 0; rank < kCount; ++rank) {
+      TokenValue best{kNone, INT32_MAX};
+#pragma unroll 1
+      for (int i = 0; i < count; ++i) {
+        const TokenValue entry{memory.values[row][i][thread], memory.tokens[row][i][thread]};
+        if (better(last, entry) && better(entry, best)) best = entry;
+      }
+      __syncwarp();
+#pragma unroll
+      for (int offset = 1; offset < 4; offset *= 2) {
+        const TokenValue other{__shfl_xor_sync(kAllLanes, best.value, offset), __shfl_xor_sync(kAllLanes, best.token, offset)};
+        if (better(other, best)) best = other;
+      }
+      take(rank, best);
+      last = best;
+    }
+    return last;
+  }
+
+  // Makes room for 8 entries more of each row.
+  __device__ __forceinline__ void make_room(RowState& state) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      int count = count_of(h);
+      state.bound[h] = raise(h, state.bound[h], count);
+      if (__any_sync(kAllLanes, count > Memory<kCount>::kEntries - 8)) {  // equal values, or nearly all in one lane: exactly
+        const TokenValue last = find_best(h, count, [](int, const TokenValue&) {});
+        count = filter(h, 0, count, [&](const TokenValue& entry) { return !better(last, entry); });
+        state.bound[h] = fmaxf(state.bound[h], last.value);
+      }
+      to[h] = begin_of(h) + count * kNext;
+    }
+  }
+
+  // Takes what is above the rows' bounds, 32 columns at a time. Later columns have later ids: they must be above what was taken before.
+  // `never` has the marks of a tile, or is null.
+  __device__ __forceinline__ void take(RowState& state, const float (&d)[64], int tile, const std::uint32_t* never) {
+    if (!__any_sync(kAllLanes, state.highest[0] > state.bound[0] || state.highest[1] > state.bound[1])) return;
+    const int first_id = tile * kTileIds + 2 * (thread % 4);
+    for (int part = 0; part < 4;) {
+      const int before[2] = {count_of(0), count_of(1)};
+      if (part == 0) part += append<0>(d, state, first_id);
+      if (part == 1) part += append<1>(d, state, first_id);
+      if (part == 2) part += append<2>(d, state, first_id);
+      if (part == 3) part += append<3>(d, state, first_id);
+      if (never) {
+        const auto chosen = [&](const TokenValue& entry) { return !(never[entry.token % kTileIds / 32] >> entry.token % 32 & 1); };
+        to[0] = begin_of(0) + filter(0, before[0], count_of(0), chosen) * kNext;
+        to[1] = begin_of(1) + filter(1, before[1], count_of(1), chosen) * kNext;
+        __syncwarp();
+      }
+      if (part < 4) make_room(state);
+    }
+  }
+};
 
 // One of the two warpgroups that multiply.
 template <class T, int kBlocks, int kCount>
@@ -434,7 +522,7 @@ struct Consumer {
     state.find_highest(d);
   }
 
-  __device__ __forceinline__ void take_apart(RowState& state, float (&d)[64], int tile, bool is_first) {
+  __device__ __forceinline__ void take_apart(RowState& state, Keeper<kCount>& keeper, float (&d)[64], int tile, bool is_first) {
     wait(shared_address(&memory.bias_full[slot.place]), slot.parity);
     add_bias(d);
     state.find_highest(d);
@@ -450,7 +538,7 @@ struct Consumer {
         if (never) state.template bound_below<4>(d);
         else state.template bound_below<kCount / 4>(d);
       }
-      take_best<kCount>(memory, state, d, tile * kTileIds, never ? words : nullptr, thread);
+      keeper.take(state, d, tile, never ? words : nullptr);
     }
     __syncwarp();
     if (lane == 0) arrive(shared_address(&memory.bias_empty[slot.place]));
@@ -473,38 +561,28 @@ struct Consumer {
     }
   }
 
-  __device__ __forceinline__ void start_lists(RowState& state) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      state.top[h] = kNone, state.sum[h] = 0, state.bound[h] = kNone, state.token[h] = 0;
-#pragma unroll
-      for (int i = 0; i < kCount / 8; ++i) memory.lists[h][i][thread] = make_float4(kNone, 0, kNone, 0);
-    }
-  }
   // To part `part` of the rows' lists; the last of a row's parts is followed by empty ones.
-  __device__ __forceinline__ void write_lists(RowState& state, int row, int part, bool last) {
+  __device__ __forceinline__ void write_lists(RowState& state, Keeper<kCount>& keeper, int row, int part, bool last) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       TokenValue* out = work.lists + (static_cast<std::int64_t>(row + 8 * h) * work.list_parts + part) * kCount;
-      const bool there = row + 8 * h < work.rows;
+      const bool writes = row + 8 * h < work.rows && lane % 4 == 0;
       if constexpr (kCount == 1) {
         TokenValue best{state.bound[h], state.token[h]};
+#pragma unroll
         for (int offset = 1; offset < 4; offset *= 2) {
           const TokenValue other{__shfl_xor_sync(kAllLanes, best.value, offset), __shfl_xor_sync(kAllLanes, best.token, offset)};
-          if (other.value > best.value || (other.value == best.value && other.token < best.token)) best = other;
+          if (better(other, best)) best = other;
         }
-        if (there && lane % 4 == 0) {
-          *out = best;
-          for (int i = part + 1; last && i < work.list_parts; ++i) *++out = {kNone, 0};
-        }
-      } else if (there) {
-        float4* own = reinterpret_cast<float4*>(out) + lane % 4 * (kCount / 8);
-        for (int i = 0; i < kCount / 8; ++i) own[i] = memory.lists[h][i][thread];
-        for (int i = part + 1; last && i < work.list_parts; ++i) {
-          own += kCount / 2;
-          for (int k = 0; k < kCount / 8; ++k) own[k] = make_float4(kNone, 0, kNone, 0);
-        }
+        if (writes) *out = best;
+      } else {
+        int count = keeper.count_of(h);
+        keeper.raise(h, state.bound[h], count);
+        keeper.find_best(h, count, [&](int rank, const TokenValue& entry) {
+          if (writes) out[rank] = entry;
+        });
       }
+      for (int i = kCount; writes && last && i < (work.list_parts - part) * kCount; ++i) out[i] = {kNone, 0};
     }
   }
 
@@ -524,28 +602,26 @@ struct Consumer {
   __device__ __forceinline__ void work_run(const Run& run, bool last_run, int first_row) {
     std::uint32_t rows[4 * kHeld][4];
     float d[64];
-    RowState state;
-    const int row = first_row + thread / kWarp % 4 * 16 + lane / 4;
+    RowState state{{kNone, kNone}, {0, 0}, {kNone, kNone}, {0, 0}, {}};
+    Keeper<kCount> keeper{memory, thread, {}};
+    keeper.clear();
     hold_rows(rows);
-    start_lists(state);
     for (int tile = run.tile; tile < run.end; ++tile) {
       give_next = !(last_run && group == 1 && tile + 1 == run.end);  // the other one has ended
       multiply_tile(d, rows);
-      take_apart(state, d, tile, tile == run.tile);
-      if (tile % kSegmentTiles == kSegmentTiles - 1 || tile + 1 == work.tiles) write_sums(state, row, tile / kSegmentTiles);
+      take_apart(state, keeper, d, tile, tile == run.tile);
+      if (tile % kSegmentTiles == kSegmentTiles - 1 || tile + 1 == work.tiles) write_sums(state, first_row + row_of(thread), tile / kSegmentTiles);
     }
-    const std::int64_t clusters = gridDim.x / cluster;
-    const int part = static_cast<int>(blockIdx.x / cluster) - cluster_of(static_cast<std::int64_t>(run.blocks) * work.segments, work.units, clusters);
-    write_lists(state, row, part, run.end == work.tiles);
+    write_lists(state, keeper, first_row + row_of(thread), part_of(work, run), run.end == work.tiles);
   }
 
   __device__ __forceinline__ void work_all() {
     if (kTurns && group == 1) give_turn(1);
     Run run;
     for (Runs runs(work); runs.next(work, run);) {
-      const int first_row = (run.blocks * static_cast<int>(cluster) + static_cast<int>(rank_in_cluster())) * kBlockRows + group * kGroupRows;
+      const int first_row = first_row_of(run);
       const bool last_run = runs.unit == runs.end;
-      if (first_row < work.rows) work_run(run, last_run, first_row);
+      if (first_row + group * kGroupRows < work.rows) work_run(run, last_run, first_row);
       else pass_run(run, last_run);
     }
   }
@@ -564,11 +640,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     prefetch_map(weight);
     for (int i = 0; i < memory.kStages; ++i) {
       init_barrier(shared_address(&memory.full[i]), 1);
-      init_barrier(shared_address(&memory.empty[i]), static_cast<int>(cluster) * 2 * kWarpgroup / kWarp);
+      init_barrier(shared_address(&memory.empty[i]), static_cast<int>(cluster) * 2 * kGroupWarps);
     }
     for (int i = 0; i < kSlots; ++i) {
       init_barrier(shared_address(&memory.bias_full[i]), 1);
-      init_barrier(shared_address(&memory.bias_empty[i]), 2 * kWarpgroup / kWarp);
+      init_barrier(shared_address(&memory.bias_empty[i]), 2 * kGroupWarps);
     }
     publish_barriers();
   }
