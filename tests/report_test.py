@@ -223,7 +223,8 @@ class Numbers(ReportCase):
         self.assertTrue(2.0 <= seconds['process'] <= result.seconds + 0.05, seconds)
         self.assertTrue(1.2 <= seconds['waiting'] <= seconds['process'], seconds)
         self.assertTrue(1.4 <= seconds['translate'] <= seconds['process'] - 0.3, 'translate begins with the first line: %s' % seconds)
-        self.assertTrue(0.4 <= seconds['first_output'] <= answered + 0.05, seconds)
+        # Taken when the write has returned, which on a busy machine can be some time after we saw it.
+        self.assertTrue(0.4 <= seconds['first_output'] <= answered + 0.5, seconds)
         self.assertTrue(0 < seconds['load'] < 2, seconds)
         self.assertLess(seconds['encode'] + seconds['decode'], seconds['process'])
 
