@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import re
+import subprocess
 import time
 
 import program
@@ -297,6 +298,14 @@ class Outcome(ReportCase):
             self.fail('stderr is not one JSON object: %s\n%s' % (error, result.story()))
         self.check_fields(report, result)
         self.assertNotIn(b'{', result.out)
+
+    def test_a_named_pipe_takes_the_report(self):
+        os.mkfifo(self.path('fifo'))
+        with open(self.path('report.json'), 'wb') as out, subprocess.Popen(['cat', self.path('fifo')], stdout=out) as reader:
+            self.addCleanup(reader.kill)
+            result = self.ok(*GREEDY, '--report', self.path('fifo'), input='Yes.\n', lines=1, timeout=20)
+            reader.wait(10)
+        self.assertEqual(self.load_report(self.path('report.json'), result)['status'], 'ok')
 
     def test_an_old_report_is_replaced(self):
         self.path('report.json', '{"status": "old", "padding": "%s"}' % ('x' * 50000))
