@@ -1,6 +1,7 @@
 #include "app/report.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -201,6 +202,12 @@ std::string report_text(const RunRecord& run) {
 
 void check_report_path(const std::string& path) {
   if (path.empty() || path == "-") return;
+  struct stat status {};
+  if (stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) {
+    // Opened and closed, it would be at its end for whoever reads it.
+    if (access(path.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
+    return;
+  }
   std::FILE* file = std::fopen(path.c_str(), "a");
   if (!file) fail("{}: cannot be written: {}", path, std::strerror(errno));
   std::fclose(file);

@@ -97,24 +97,23 @@ def has_non_finite(words, dtype):
 
 
 def half_to_float32(words):
-    """As numpy's astype, in a third of the time: float16 moved to where float32 has its exponent, then scaled by what the
-    exponents' biases differ by, which is exact. Infinities and NaN would come out finite."""
-    if has_non_finite(words, "float16"):
-        return words.view("<f2").astype("<f4")
-    wide = words.astype("<u4")
-    sign = (wide & 0x8000) << 16
-    wide &= 0x7FFF
+    """As numpy's astype of finite numbers, in a fifth of the time: float16 moved to where float32 has its exponent (the sign goes
+    ahead by itself, its copies are masked out), then scaled by what the exponents' biases differ by, which is exact."""
+    wide = words.view("<i2").astype("<i4")
     wide <<= 13
+    wide &= np.int32(-0x70002000)  # 0x8FFFE000
     values = wide.view("<f4")
     values *= np.float32(2.0**112)
-    wide |= sign
     return values
 
 
-def to_float32(words, dtype):
+def to_float32(words, dtype, finite=False):
+    """finite: whether all of the numbers are known to be."""
     if dtype == "bfloat16":
         return (words.astype("<u4") << 16).view("<f4")
-    return words.view("<f4") if dtype == "float32" else half_to_float32(words)
+    if dtype == "float32":
+        return words.view("<f4")
+    return half_to_float32(words) if finite else words.view("<f2").astype("<f4")
 
 
 def from_float32(values, dtype):
@@ -137,8 +136,8 @@ def quantize(values):
     scales[scales == 0] = 1
     steps = values / scales[:, None]
     np.rint(steps, out=steps)
-    np.minimum(steps, 127, out=steps)  # a subnormal scale can be so rounded that more comes out
-    np.maximum(steps, -127, out=steps)
+    if scales.min() < np.finfo(np.float32).tiny:  # a subnormal scale can be so rounded that more comes out
+        np.clip(steps, -127, 127, out=steps)
     return steps.astype(np.int8), scales
 
 
@@ -187,7 +186,8 @@ class Writer:
 
     def convert_block(self, words, part, entry):
         """One block of a part in the entry's dtype."""
-        if has_non_finite(words, part.dtype):
+        finite = not has_non_finite(words, part.dtype)
+        if not finite:
             if entry.dtype == "int8":
                 refuse(part.path, part.name, "finite numbers for int8", "NaN or infinity")
             if self.warned is not part:
@@ -195,7 +195,7 @@ class Writer:
                 print(f"convert.py: warning: {part.path}: {part.name}: holds NaN or infinity", file=sys.stderr)
         if part.dtype == entry.dtype:
             return words
-        values = to_float32(words, part.dtype)
+        values = to_float32(words, part.dtype, finite)
         if entry.dtype == "int8":
             block, scales = quantize(values)
             entry.scales.append(scales)

@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import re
+import subprocess
 import time
 
 import program
@@ -223,7 +224,8 @@ class Numbers(ReportCase):
         self.assertTrue(2.0 <= seconds['process'] <= result.seconds + 0.05, seconds)
         self.assertTrue(1.2 <= seconds['waiting'] <= seconds['process'], seconds)
         self.assertTrue(1.4 <= seconds['translate'] <= seconds['process'] - 0.3, 'translate begins with the first line: %s' % seconds)
-        self.assertTrue(0.4 <= seconds['first_output'] <= answered + 0.05, seconds)
+        # Taken when the write has returned, which on a busy machine can be some time after we saw it.
+        self.assertTrue(0.4 <= seconds['first_output'] <= answered + 0.5, seconds)
         self.assertTrue(0 < seconds['load'] < 2, seconds)
         self.assertLess(seconds['encode'] + seconds['decode'], seconds['process'])
 
@@ -296,6 +298,14 @@ class Outcome(ReportCase):
             self.fail('stderr is not one JSON object: %s\n%s' % (error, result.story()))
         self.check_fields(report, result)
         self.assertNotIn(b'{', result.out)
+
+    def test_a_named_pipe_takes_the_report(self):
+        os.mkfifo(self.path('fifo'))
+        with open(self.path('report.json'), 'wb') as out, subprocess.Popen(['cat', self.path('fifo')], stdout=out) as reader:
+            self.addCleanup(reader.kill)
+            result = self.ok(*GREEDY, '--report', self.path('fifo'), input='Yes.\n', lines=1, timeout=20)
+            reader.wait(10)
+        self.assertEqual(self.load_report(self.path('report.json'), result)['status'], 'ok')
 
     def test_an_old_report_is_replaced(self):
         self.path('report.json', '{"status": "old", "padding": "%s"}' % ('x' * 50000))

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <fstream>
 #include <optional>
 
@@ -39,6 +40,31 @@ TEST_P(Converted, IdsOfEveryLine) {
     EXPECT_EQ(text_of(tokenizer.encode(lines[i])), expected[i]) << "line " << i + 1 << ": " << lines[i];
     EXPECT_EQ(text_of(tokenizer.read_ids(expected[i])), expected[i]);
   }
+}
+
+// Text beyond what is given to SentencePiece at once: cut at spaces it has the ids of its words.
+TEST_P(Converted, LongTextIsTheSameInParts) {
+  const Ids line = tokenizer.encode("It was really cheap.");
+  std::string text;
+  Ids expected;
+  while (text.size() < 300'000) {
+    text += text.empty() ? "It was really cheap." : " It was really cheap.";
+    expected.insert(expected.end(), line.begin(), line.end() - 1);
+  }
+  expected.push_back(end);
+  EXPECT_EQ(tokenizer.encode(text), expected);
+  EXPECT_EQ(tokenizer.encode(std::string(200'000, ' ')), Ids{});
+}
+
+// Half a megabyte of a script that the model does not know, without a space: in seconds, and no character is cut.
+TEST_P(Converted, LongTextOfUnknownCharacters) {
+  std::string text;
+  while (text.size() < 500'000) text += "\u6211\u4eec";
+  const auto start = std::chrono::steady_clock::now();
+  const Ids ids = tokenizer.encode(text);
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 10);
+  EXPECT_LE(ids.size(), 32u);
+  for (const std::int32_t id : tokenizer.encode("\u6211")) EXPECT_NE(std::find(ids.begin(), ids.end(), id), ids.end());
 }
 
 TEST_P(Converted, NothingIsNothing) {

@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "engine/error.h"
+#include "tokenization/utf8.h"
 
 namespace xlate {
 namespace {
@@ -28,6 +29,23 @@ std::size_t leading_token(std::string_view text) {
   if (!text.starts_with(">>")) return 0;
   const std::size_t open = text.find('<', 2);
   return open != std::string_view::npos && open > 2 && text.substr(open).starts_with("<<") ? open + 2 : 0;
+}
+
+// SentencePiece joins characters that it does not know to one piece, in time that grows with the square of their number: 1 MB of a script
+// that a model was not made for took 26 s. So much text is given to it at once, and far fewer characters are a sentence.
+constexpr std::size_t kPart = 64 * 1024;
+
+struct Part {
+  std::size_t bytes;    // of the text
+  std::size_t skipped;  // behind them: the space at which it was cut, which each part gets in front
+};
+
+// The first part of a text: up to a space, else up to a character.
+Part first_part(std::string_view text) {
+  if (text.size() <= kPart) return {text.size(), 0};
+  const std::size_t space = text.rfind(' ', kPart);
+  if (space != std::string_view::npos && space > kPart / 2) return {space, 1};
+  return {without_cut_character(text.substr(0, kPart)).size(), 0};
 }
 
 template <class Each>
@@ -68,6 +86,16 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
     ids.push_back(source_id(text.substr(0, length)));
     text.remove_prefix(length);
   }
+  while (!text.empty()) {
+    const Part part = first_part(text);
+    encode_part(text.substr(0, part.bytes), ids);
+    text.remove_prefix(part.bytes + part.skipped);
+  }
+  if (!ids.empty()) ids.push_back(end_);
+  return ids;
+}
+
+void Tokenizer::encode_part(std::string_view text, std::vector<std::int32_t>& ids) const {
   std::vector<int> model_ids;
   check(source_model_->Encode(text, &model_ids));
   if (std::find(model_ids.begin(), model_ids.end(), source_model_->unk_id()) == model_ids.end()) {
@@ -78,8 +106,6 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
     check(source_model_->Encode(text, &pieces));
     for (const std::string& piece : pieces) ids.push_back(source_id(piece));
   }
-  if (!ids.empty()) ids.push_back(end_);
-  return ids;
 }
 
 std::vector<std::int32_t> Tokenizer::encode_pieces(std::string_view pieces) const {

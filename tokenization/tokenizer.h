@@ -34,7 +34,8 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
 
   /// Valid UTF-8 to ids, end token included; none where the text normalises to nothing. A leading >>token<< is looked up whole.
-  /// The same text gives the same ids as SentencePiece's pieces looked up one by one.
+  /// The same text gives the same ids as SentencePiece's pieces looked up one by one; beyond 64 KiB it is cut in parts, at spaces where
+  /// there are any.
   std::vector<std::int32_t> encode(std::string_view text) const;
   /// Pieces separated by spaces to ids, end token included; a piece that is not in the vocabulary is the unknown token.
   std::vector<std::int32_t> encode_pieces(std::string_view pieces) const;
@@ -48,6 +49,7 @@ class Tokenizer {
   static std::string write_ids(std::span<const std::int32_t> ids);
 
  private:
+  void encode_part(std::string_view text, std::vector<std::int32_t>& ids) const;
   std::int32_t source_id(std::string_view piece) const { return source_.id_of(piece).value_or(unknown_); }
 
   std::shared_ptr<const sentencepiece::SentencePieceProcessor> source_model_, target_model_;  // one where both are the same
