@@ -342,7 +342,7 @@ void CudaBackend::list_now() {
 }
 
 void CudaBackend::list_step_keys(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) {
-  const std::int64_t parts = key_list_parts(state.slots, state.beams);
+  const std::int64_t parts = key_list_parts(std::max(state.slots, rows.groups), state.beams);  // empty groups have a part too
   make_room(self_keys_, parts, key_list_stride(state.longest, state.beams));
   make_room(cross_keys_, parts, key_list_stride(cross.pages_per_slot * cross.page_tokens, 1));
   list_keys(cuda::view_of(self), cuda::view_of(cross), source_lengths, state, rows, self_keys_.lists, cross_keys_.lists, general(queue));

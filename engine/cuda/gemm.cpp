@@ -79,26 +79,29 @@ Gemm::~Gemm() {
 
 std::string Gemm::name() const { return fmt::format("cuBLASLt {}", api_->cublasLtGetVersion()); }
 
-// Encoder batches have any number of rows: a query of the heuristic for each would cost more than the product.
-std::int64_t Gemm::rounded(std::int64_t rows) {
-  const std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(rows))) / 8);
+// Rows for which a product's algorithm is chosen. Encoder batches have any number: a query of the heuristic for each would cost more than
+// the product. In float32 the library's algorithms sum the inner dimension each in its own way, so that there is one for any number.
+std::int64_t Gemm::rounded(const Product& product) {
+  constexpr std::int64_t kUsualRows = 2048;
+  if (product.x.dtype == DType::kFloat32) return kUsualRows;
+  const std::int64_t rows = product.x.rows, step = std::max<std::int64_t>(1, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(rows))) / 8);
   return (rows + step - 1) / step * step;
 }
 
-Gemm::Plan& Gemm::plan_of(const Product& product) {
+Gemm::Plan& Gemm::plan_of(const Product& product, std::int64_t rows) {
   const Key key{static_cast<int>(product.x.dtype), static_cast<int>(product.out.dtype), static_cast<int>(product.epilogue),
-                product.residual ? 1 : 0, rounded(product.x.rows), product.weight.rows, product.x.columns, product.x.stride, product.out.stride,
+                product.residual ? 1 : 0, rows, product.weight.rows, product.x.columns, product.x.stride, product.out.stride,
                 product.residual ? product.residual.stride : 0};
   auto& plan = plans_[key];
   if (!plan) {
     plan = std::make_unique<Plan>();
-    choose(*plan, product);
+    choose(*plan, product, rows);
   }
   return *plan;
 }
 
 // The library thinks in columns: its result [out, rows] is our [rows, out].
-void Gemm::choose(Plan& plan, const Product& product) {
+void Gemm::choose(Plan& plan, const Product& product, std::int64_t rows) {
   plan.api = api_.get();
   const cudaDataType_t in = type_of(product.x.dtype), out = type_of(product.out.dtype);
   check_blas(api_->cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -111,7 +114,7 @@ void Gemm::choose(Plan& plan, const Product& product) {
     set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
   }
   const auto u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
-  plan.rows = rounded(product.x.rows);
+  plan.rows = rows;
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.weight, in, u(product.weight.columns), u(product.weight.rows), product.weight.stride));
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.x, in, u(product.x.columns), u(plan.rows), product.x.stride));
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.out, out, u(product.weight.rows), u(plan.rows), product.out.stride));
@@ -141,7 +144,14 @@ void Gemm::choose(Plan& plan, const Product& product) {
 }
 
 void Gemm::run(const Product& product, cudaStream_t stream) {
-  Plan& plan = plan_of(product);
+  const std::int64_t rows = rounded(product);
+  cublasStatus_t status = launch(plan_of(product, rows), product, stream);
+  // An algorithm may not serve other rows than it was chosen for where rows are not aligned.
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED && rows != product.x.rows) status = launch(plan_of(product, product.x.rows), product, stream);
+  check_blas(status);
+}
+
+cublasStatus_t Gemm::launch(Plan& plan, const Product& product, cudaStream_t stream) {
   if (plan.rows != product.x.rows) {
     plan.rows = product.x.rows;
     const auto rows = static_cast<std::uint64_t>(plan.rows);
@@ -154,8 +164,8 @@ void Gemm::run(const Product& product, cudaStream_t stream) {
   }
   const float one = 1, beta = product.residual ? 1.0f : 0.0f;
   const void* added = product.residual ? product.residual.data : product.out.data;
-  check_blas(api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data, plan.x, &beta, added, plan.added,
-                                  product.out.data, plan.out, &plan.algorithm, nullptr, kWorkspace, stream));
+  return api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data, plan.x, &beta, added, plan.added,
+                              product.out.data, plan.out, &plan.algorithm, nullptr, kWorkspace, stream);
 }
 
 }  // namespace xlate::cuda

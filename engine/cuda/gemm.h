@@ -39,9 +39,10 @@ class Gemm {
   struct Api;
   struct Plan;
   using Key = std::tuple<int, int, int, int, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
-  static std::int64_t rounded(std::int64_t rows);
-  Plan& plan_of(const Product&);
-  void choose(Plan&, const Product&);
+  static std::int64_t rounded(const Product&);
+  Plan& plan_of(const Product&, std::int64_t rows);
+  void choose(Plan&, const Product&, std::int64_t rows);
+  cublasStatus_t launch(Plan&, const Product&, cudaStream_t);
 
   std::unique_ptr<Api> api_;
   cublasLtHandle_t handle_ = nullptr;
