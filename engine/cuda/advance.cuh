@@ -130,11 +130,13 @@ __device__ void advance_slot(const RulesView& rules, const Best& best, int count
     std::uint8_t moved[kBeams];
 #pragma unroll(kBeams <= 8 ? kBeams : 1)
     for (int k = 0; k < kBeams; ++k) {
-      if (k < beams) moved[k] = lines[live[k].node.parent];
+      if (k >= beams) break;
+      moved[k] = lines[live[k].node.parent];
     }
 #pragma unroll(kBeams <= 8 ? kBeams : 1)
     for (int k = 0; k < kBeams; ++k) {
-      if (k < beams) lines[k] = moved[k];
+      if (k >= beams) break;
+      lines[k] = moved[k];
     }
   }
 }
