@@ -30,10 +30,13 @@ void handle(int signal) {
 
 void watch_signals() {
   if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) wake[0] = wake[1] = -1;
-  struct sigaction action {};
-  action.sa_handler = handle;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  for (const int number : {SIGINT, SIGTERM}) {
+    struct sigaction action {}, before {};
+    // What is ignored stays so: a shell's jobs in the background are not for Ctrl-C.
+    if (sigaction(number, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
+    action.sa_handler = handle;
+    sigaction(number, &action, nullptr);
+  }
   signal(SIGPIPE, SIG_IGN);
 }
 

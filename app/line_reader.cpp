@@ -81,7 +81,8 @@ class Inflater {
 
 class LineReader::Stream {
  public:
-  explicit Stream(const std::string& path) : name_(path == "-" ? "stdin" : path), file_(path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  /// Does not wait for a pipe's other end: its writer may come when the inputs before it are read.
+  explicit Stream(const std::string& path) : name_(path == "-" ? "stdin" : path), file_(path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (file_ < 0 && errno == EINTR && stop_flag()) return;  // waited for a pipe's other end: nothing will be read
     if (file_ < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};

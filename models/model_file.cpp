@@ -79,7 +79,7 @@ std::span<const std::byte> check_prefix(const std::string& name, std::span<const
 
 struct ModelFile::Mapping {
   explicit Mapping(const std::string& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // not waiting for the other end of a pipe
     if (file < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};
     const bool regular = fstat(file, &status) == 0 && S_ISREG(status.st_mode);

@@ -35,6 +35,7 @@ FIXED_CONFIG = {"normalize_before": False, "add_final_layer_norm": False, "norma
                 "static_position_embeddings": True}
 
 # Generation settings that model.bin has no place for, each with the value at which it does nothing.
+LARGEST = 1 << 24  # what a reader of model.bin takes (models/config.cpp), as the ranges of the generation defaults below
 NEUTRAL_GENERATION = {
     "do_sample": False, "num_beam_groups": 1, "diversity_penalty": 0, "num_return_sequences": 1, "repetition_penalty": 1,
     "encoder_repetition_penalty": 1, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0,
@@ -75,7 +76,7 @@ def read_architecture(settings):
     scaled = settings.boolean("scale_embedding", False)
     return dict(config, activation=ACTIVATIONS[activation], norm="post", norm_epsilon=1e-5,
                 embedding_scale=math.sqrt(d_model) if scaled else 1.0, positions="sinusoidal",
-                max_source_length=settings.integer("max_position_embeddings", 1, 1 << 30, 1024))
+                max_source_length=settings.integer("max_position_embeddings", 2, LARGEST, 1024))
 
 
 def list_embeddings(checkpoint, d_model, settings):
@@ -169,14 +170,14 @@ def read_generation(generation, rows, tokens):
         if value is not None and (value != neutral or isinstance(value, bool) != isinstance(neutral, bool)):
             refuse(generation.path, key, f"{json.dumps(neutral)} {HINT}", show(value))
     penalty = generation.take("length_penalty", None, "a number", lambda v: isinstance(v, (int, float)) and
-                              not isinstance(v, bool) and abs(v) < 1e6)
+                              not isinstance(v, bool) and abs(v) <= 100)
     stopping = generation.take("early_stopping", None, 'true, false or "never"', lambda v: isinstance(v, bool) or v == "never")
-    longest = generation.integer("max_length", 2, 1 << 30, None)
-    values = {"beam_size": generation.integer("num_beams", 1, 1 << 16, None),
+    longest = generation.integer("max_length", 2, LARGEST, None)
+    values = {"beam_size": generation.integer("num_beams", 1, 256, None),
               "length_penalty": None if penalty is None else float(penalty),
               "early_stopping": json.dumps(stopping) if isinstance(stopping, bool) else stopping,
               # max_length counts the start token, max_new_tokens, which wins, does not
-              "max_length": generation.integer("max_new_tokens", 1, 1 << 30, None if longest is None else longest - 1),
+              "max_length": generation.integer("max_new_tokens", 1, LARGEST, None if longest is None else longest - 1),
               "forced_first": generation.token("forced_bos_token_id", rows, None),
               "forced_end": generation.token("forced_eos_token_id", rows, None),
               "never_chosen": read_never_chosen(generation, rows, tokens),

@@ -4,6 +4,7 @@ import gzip
 import os
 import resource
 import shlex
+import threading
 import time
 import zlib
 
@@ -68,6 +69,24 @@ class Files(Case):
         result = running.wait(30)
         self.check(result, 0)
         self.same([self.yes, self.cheap], result.lines, result)
+
+    def test_named_pipes_may_be_written_one_after_another(self):
+        for name in ('first', 'second'):
+            os.mkfifo(self.path(name))
+        running = self.start(*GREEDY, '-i', self.path('first'), self.path('second'))
+
+        def write():
+            for name, text in (('first', b'Yes.\n'), ('second', b'It was really cheap.\n')):
+                with open(self.path(name), 'wb') as pipe:
+                    pipe.write(text)
+        threading.Thread(target=write, daemon=True).start()
+        result = running.wait(30)
+        self.check(result, 0)
+        self.same([self.yes, self.cheap], result.lines, result)
+
+    def test_a_named_pipe_is_no_model(self):
+        os.mkfifo(self.path('model.bin'))
+        self.fails(*GREEDY, model=self.path('model.bin'), names='not a regular file')
 
     def test_output_goes_to_the_file_and_not_to_stdout(self):
         path = self.path('out.txt', 'something old\n')

@@ -256,6 +256,18 @@ class Signals(Case):
         running.process.send_signal(signal.SIGINT)
         self.check(running.wait(10), 130)
 
+    def test_a_signal_that_is_ignored_stays_so(self):
+        running = self.start(*GREEDY, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+        running.send(b'Yes.\n')
+        self.assertTrue(running.until(running.count), running.result(0).story())
+        running.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        running.send(b'Yes.\n')
+        running.close()
+        result = running.wait(30)
+        self.check(result, 0)
+        self.assertEqual(len(result.lines), 2)
+
     def test_a_second_signal_kills(self):
         running = self.interrupted(signal.SIGINT)
         self.assertTrue(running.until(running.count, 30), running.result(0).story())
