@@ -1,0 +1,110 @@
+// How the vocabulary kernel (vocabulary.cu) cuts its work, and what lies in a block's shared memory.
+#pragma once
+
+#include "engine/cuda/device.cuh"
+#include "engine/cuda/hopper.cuh"
+#include "engine/cuda/kernels.h"
+
+namespace xlate::cuda {
+namespace {
+
+constexpr int kTileIds = 128;      // of an accumulator tile
+constexpr int kSegmentTiles = 2;   // summed as one
+constexpr int kGroupRows = 64;     // of a warpgroup
+constexpr int kBlockRows = 2 * kGroupRows;
+constexpr int kThreads = 3 * kWarpgroup;
+constexpr int kGroupWarps = kWarpgroup / kWarp;
+constexpr int kDepth = 64;         // columns of a stage
+constexpr std::uint32_t kStageBytes = 2 * kBoxBytes;
+constexpr int kHeldBlocks = 8;     // of 64 columns of the rows, that registers have room for; the rest comes along with the weights
+constexpr int kNext = 2 * kWarpgroup * 4;  // bytes from an entry of a thread to its next
+constexpr int kSlots = 4;          // tiles whose bias is there
+constexpr int kMostBlocks = 144;
+constexpr float kNone = -INFINITY;
+constexpr float kLog2E = 1.4426950408889634f;
+
+struct Work {
+  const float* bias;                 // [V] or null
+  const std::int32_t* never_chosen;
+  int never_chosen_count;
+  bool renormalize;
+  int rows, vocabulary, tiles;
+  int segments, units;               // of all row blocks: a unit is a segment of a cluster's rows
+  int list_parts;
+  float2* sums;                      // [R, segments]
+  TokenValue* lists;                 // [R, list_parts, kCount]
+};
+
+template <int kCount>
+struct alignas(1024) Memory {
+  // More than a tile has of 512 columns: one warpgroup may be a whole tile behind the other.
+  static constexpr int kStages = kCount == 1 ? 12 : kCount == 8 ? 9 : 8;
+  static constexpr int kEntries = kCount == 1 ? 1 : kCount == 8 ? 20 : 24;  // of a thread's row at most: the best, wherever they lie, and 8
+  unsigned char stages[kStages][kStageBytes];
+  float values[2][kEntries][2 * kWarpgroup];         // of each thread's two rows what may be among the best …
+  std::int32_t tokens[2][kEntries][2 * kWarpgroup];  // … and its ids
+  float bias[kSlots][kTileIds];                                  // −∞ where there is no id, or none that takes part
+  std::uint32_t never[kSlots][kTileIds / 32];                    // bits of ids that count in the sums, but are never chosen
+  std::uint64_t full[kStages], empty[kStages], bias_full[kSlots], bias_empty[kSlots];
+};
+
+// A place in a ring, and the parity of its round.
+template <int kPlaces>
+struct Ring {
+  int place = 0;
+  std::uint32_t parity = 0;
+  __device__ void advance() {
+    if (++place == kPlaces) place = 0, parity ^= 1;
+  }
+};
+
+// Tiles [tile, end) of the row blocks of one cluster.
+struct Run {
+  int blocks, tile, end;
+};
+
+// A cluster's piece of the line.
+struct Runs {
+  int unit, end;
+  __device__ explicit Runs(const Work& work) {
+    const std::int64_t cluster = blockIdx.x / cluster_blocks(), clusters = gridDim.x / cluster_blocks();
+    unit = static_cast<int>(cluster * work.units / clusters);
+    end = static_cast<int>((cluster + 1) * work.units / clusters);
+  }
+  __device__ bool next(const Work& work, Run& run) {
+    if (unit == end) return false;
+    run.blocks = unit / work.segments;
+    const int segment = unit - run.blocks * work.segments, last = min(work.segments, segment + end - unit);
+    run.tile = segment * kSegmentTiles;
+    run.end = min(last * kSegmentTiles, work.tiles);
+    unit += last - segment;
+    return true;
+  }
+};
+
+// Of a block's 128 rows, the upper one of a consumer thread's two.
+__device__ inline int row_of(int thread) { return thread / kWarp * 16 + thread % kWarp / 4; }
+
+// The cluster that has this unit.
+__host__ __device__ inline int cluster_of(std::int64_t unit, std::int64_t units, std::int64_t clusters) {
+  return static_cast<int>(((unit + 1) * clusters - 1) / units);
+}
+
+// The first row of this block, and which of its rows' parts this cluster has.
+__device__ inline int first_row_of(const Run& run) { return (run.blocks * static_cast<int>(cluster_blocks()) + static_cast<int>(rank_in_cluster())) * kBlockRows; }
+__device__ inline int part_of(const Work& work, const Run& run) {
+  const std::int64_t cluster = cluster_blocks();
+  return static_cast<int>(blockIdx.x / cluster) - cluster_of(static_cast<std::int64_t>(run.blocks) * work.segments, work.units, gridDim.x / cluster);
+}
+
+// Not −∞, which would be subtracted from −∞.
+__device__ __forceinline__ float reference_of(float top) { return top == kNone ? 0.0f : top; }
+
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+}  // namespace
+}  // namespace xlate::cuda
