@@ -49,22 +49,28 @@ __device__ inline void copy_row(std::uint32_t to, const void* from, int bytes, s
                : "memory");
 }
 
-// The shared memory of a block: stages, their headers, and two barriers for each.
+// The shared memory of a block: stages, their headers, and a barrier for each that says when it is full. That it is empty again is said by a
+// named barrier, at which a warp arrives with all its lanes and without a wait: each of them has read.
 struct Ring {
   char* stages;
   Header* headers;
   std::uint64_t* barriers;
   int count, bytes;
   int at = 0;
+  bool again = false;  // whether the present stage was in use before
   std::uint32_t parity = 0;
   __device__ Ring(char* shared, int count, int bytes)
       : stages(shared), headers(reinterpret_cast<Header*>(shared + count * bytes)), barriers(reinterpret_cast<std::uint64_t*>(headers + count)), count(count), bytes(bytes) {}
   __device__ std::uint32_t full() const { return shared_address(barriers + at); }
-  __device__ std::uint32_t empty() const { return shared_address(barriers + count + at); }
+  __device__ void release() const { asm volatile("barrier.arrive %0, %1;" ::"r"(at + 1), "r"(blockDim.x) : "memory"); }
+  __device__ void wait_until_released(int stage) const { asm volatile("barrier.sync %0, %1;" ::"r"(stage + 1), "r"(blockDim.x) : "memory"); }
+  __device__ void wait_until_empty() const {
+    if (again) wait_until_released(at);
+  }
   __device__ char* stage() const { return stages + at * bytes; }
   __device__ Header& header() const { return headers[at]; }
   __device__ void next() {
-    if (++at == count) at = 0, parity ^= 1;
+    if (++at == count) at = 0, parity ^= 1, again = true;
   }
 };
 
@@ -95,7 +101,7 @@ __device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
     for (int first = 0; first < head.x; first += kTileKeys) {
       const int keys = min(kTileKeys, head.x - first), key = first + lane;
       const KeyEntry next = lane < kTileKeys && key + kTileKeys < head.x ? list[key + kTileKeys] : KeyEntry{};
-      wait(ring.empty(), ring.parity ^ 1);
+      ring.wait_until_empty();
       Header& header = ring.header();
       if (lane < kTileKeys) header.viewers[lane] = lane < keys ? entry.viewers : 0;
       if (lane == 0) {
@@ -104,8 +110,8 @@ __device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
         header.first_key = first == 0 ? (part.beams + 1) / 2 : 0;
         header.own_key = max(own - first, 0), header.own_beam = max(first - own, 0), header.own_row = head.y;
       }
-      __syncwarp();
       if (lane == 0) arrive_expecting(ring.full(), keys * row + (first == 0 ? part.beams * row / 2 : 0));
+      else arrive(ring.full());  // each lane has written to the header
       __syncwarp();
       const std::uint32_t stage = shared_address(ring.stage());
       const int first_key = first == 0 ? (part.beams + 1) / 2 : 0;
@@ -120,10 +126,11 @@ __device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
     if (head.x > 0) team = team + 1 == teams ? 0 : team + 1;
     index = __shfl_sync(kAllLanes, taken, 0);
   }
-  wait(ring.empty(), ring.parity ^ 1);
-  if (lane == 0) {
-    ring.header().team = -1;
-    arrive(ring.full());
+  ring.wait_until_empty();
+  if (lane == 0) ring.header().team = -1;
+  arrive(ring.full());
+  for (int stage = 0; stage < ring.count; ++stage) {  // no barrier is left half-way
+    if (stage < ring.at || (ring.again && stage > ring.at)) ring.wait_until_released(stage);
   }
 }
 
@@ -159,7 +166,7 @@ __device__ void work(const StreamArgs<T>& args, Ring ring, int team, int head) {
       if (header.last) tile.end(args.rows.out + part.first_row * args.rows.out_stride + head * kHead, args.rows.out_stride, part.beams);
     }
     __syncwarp();
-    if (lane == 0) arrive(ring.empty());
+    ring.release();
   }
 }
 
@@ -172,10 +179,7 @@ __global__ void __launch_bounds__((kMostWarps + 1) * kWarp, 1) stream_kernel(con
   const Ring ring(shared, args.stages, stage_bytes(args.rows));
   const int workers = static_cast<int>(blockDim.x) / kWarp - 1, warp = threadIdx.x / kWarp;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < args.stages; ++i) {
-      init_barrier(shared_address(ring.barriers + i), 1);
-      init_barrier(shared_address(ring.barriers + args.stages + i), workers);
-    }
+    for (int i = 0; i < args.stages; ++i) init_barrier(shared_address(ring.barriers + i), kWarp);
     publish_barriers();
   }
   __syncthreads();
@@ -205,7 +209,7 @@ Device present_device() {
 template <class T, bool kOwn>
 bool stream(const AttendArgs<T>& rows, const CacheView& cache, const StepRows& step, const KeyLists& lists, cudaStream_t stream) {
   const Device device = present_device();
-  const int fixed = static_cast<int>(sizeof(Header) + 2 * sizeof(std::uint64_t));
+  const int fixed = static_cast<int>(sizeof(Header) + sizeof(std::uint64_t));
   const int stages = std::min(kMostStages, device.shared_bytes / (stage_bytes(rows) + fixed));
   if (device.capability != 90 || lists.launches == 0 || !tile_attention_fits(rows) || rows.heads > kMostWarps || stages < kLeastStages) return false;
   const auto parts = static_cast<int>(key_list_parts(step.groups, step.beams));
