@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
+#include <future>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -200,10 +201,11 @@ void translate(RunRecord& record, Console& console) {
   LineReader reader(options.input);
   OutputFile output_file(options.output);
   if (options.device == "cpu" && options.gpu_memory_given) throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
+  auto tokenizer_to_come = std::async(std::launch::async, [&] { return load_tokenizer(file); });  // a device takes a while to open, too
   const auto backend = open_backend(options, console);
   record.device = backend->info();
   resolve_device(options, record.device->kind == "cuda");
-  const Tokenizer tokenizer = load_tokenizer(file);
+  const Tokenizer tokenizer = tokenizer_to_come.get();
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
   FirstError error(reader);

@@ -18,6 +18,8 @@ constexpr std::int64_t kMostRows = 16384;
 constexpr std::int64_t kStateShare = 8;
 // Source tokens encoded at once: more would only take memory.
 constexpr std::int64_t kEncoderTokens = 16384;
+// Steps of a sentence that is alone, where a backend runs several in one go; a signal waits for them.
+constexpr std::int64_t kStepsAtOnce = 32;
 // Refill once this share of the budget is free: fewer, larger encoder batches.
 constexpr std::int64_t kRefillShare = 8;
 
@@ -54,8 +56,9 @@ void Runner::run(SentenceSource& source, const std::function<void(Decoded)>& don
   while (!stop) {
     admit(source);
     if (active_.empty()) break;
-    make_room();
-    step();
+    const std::int64_t steps = steps_at_once();
+    make_room(steps);
+    step(steps);
     while (static_cast<int>(flights_.size()) > backend_.steps_ahead() || (!flights_.empty() && flights_.front().done->ready())) settle(done);
   }
 }
@@ -120,7 +123,7 @@ bool Runner::install() {
     limits.push_back(need.limit);
     free_.pop_back();
     model_.reserve(slots.back(), need);
-    slots_[static_cast<std::size_t>(slots.back())] = {.free = false, .sentence = std::move(sentence), .first_step = statistics_.steps, .limit = need.limit};
+    slots_[static_cast<std::size_t>(slots.back())] = {.free = false, .sentence = std::move(sentence), .first_step = now_, .limit = need.limit};
   }
   if (slots.empty()) return false;
   backend_.order(*encoder_queue_, *queue_);
@@ -134,11 +137,17 @@ bool Runner::install() {
   return ahead_.used_up();
 }
 
-void Runner::make_room() {
+std::int64_t Runner::steps_at_once() const {
+  if (slots_.size() > 1) return 1;
+  const Slot& only = slots_.front();
+  return std::clamp<std::int64_t>(only.limit - (now_ - only.first_step), 1, kStepsAtOnce);
+}
+
+void Runner::make_room(std::int64_t steps) {
   const std::vector<std::int32_t> in_turn = active_;
   for (const std::int32_t index : in_turn) {
     Slot& slot = slots_[static_cast<std::size_t>(index)];
-    const std::int64_t tokens = std::min<std::int64_t>(statistics_.steps - slot.first_step + 1, slot.limit);
+    const std::int64_t tokens = std::min<std::int64_t>(now_ - slot.first_step + steps, slot.limit);
     while (!slot.free && slot.room < tokens && (slot.room = model_.extend(index, tokens)) == 0) {
       const auto first_step = [&](std::int32_t other) { return slots_[static_cast<std::size_t>(other)].first_step; };
       begin_again(*std::max_element(active_.begin(), active_.end(), [&](auto a, auto b) { return first_step(a) < first_step(b); }));
@@ -164,7 +173,7 @@ void Runner::leave(std::int32_t index) {
   active_changed_ = true;
 }
 
-void Runner::step() {
+void Runner::step(std::int64_t most) {
   const std::int64_t groups = std::min(backend_.bucket_of(static_cast<std::int64_t>(active_.size())), static_cast<std::int64_t>(slots_.size()));
   if (active_changed_) {
     std::vector<std::int32_t> listed = active_;
@@ -174,13 +183,17 @@ void Runner::step() {
   }
   const StepRows rows{active_device_.as<std::int32_t>(), groups, options_.rules.beams};
   backend_.begin_work(*queue_, Work::kDecode);
-  backend_.repeat(*queue_, groups, [&] {
+  const std::int64_t began = now_;
+  now_ += backend_.repeat(*queue_, groups, most, [&] {
     const Tensor hidden = model_.step(*queue_, search_->state(), rows);
     search_->step(hidden, model_.projection(), rows);
   });
-  flights_.push_back({statistics_.steps++, search_->read_done()});  // right behind the step, which a backend may then do in one
+  flights_.push_back({began, search_->read_done()});  // right behind the step, which a backend may then do in one
   backend_.end_work(*queue_, Work::kDecode);
+  if (now_ - began > 1) return;  // as many as are needed: finish() counts them
+  ++statistics_.steps;
   statistics_.rows += rows.rows();
+  if (slots_.size() == 1) ++slots_.front().counted;
 }
 
 // Looks at the oldest step's outcome and lets what is done leave.
@@ -217,6 +230,10 @@ void Runner::finish(std::int64_t slot, Outcome outcome, const std::function<void
   bucket.target_tokens += best.length;
   bucket.row_steps += row_steps;
   statistics_.rows_useful += row_steps;
+  if (slots_.size() == 1 && outcome.steps > entry.counted) {
+    statistics_.steps += outcome.steps - entry.counted;
+    statistics_.rows += (outcome.steps - entry.counted) * options_.rules.beams;
+  }
   leave(static_cast<std::int32_t>(slot));
   done(std::move(decoded));
 }

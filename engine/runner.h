@@ -83,6 +83,7 @@ class Runner {
     Sentence sentence;
     std::int64_t first_step = 0;
     std::int32_t limit = 0;
+    std::int64_t counted = 0;  // of its steps, in the statistics: where there is one slot
     std::int64_t room = 0;  // target tokens for which its caches have room
     std::int64_t source_tokens() const { return static_cast<std::int64_t>(sentence.ids.size()); }
   };
@@ -101,11 +102,13 @@ class Runner {
   void admit(SentenceSource&);
   bool encode_ahead(SentenceSource&);
   bool install();
-  /// Room in the caches for the step to come; sentences admitted last begin again later where there is too little.
-  void make_room();
+  /// How many steps may run before their outcome is looked at: more than one where there is one slot.
+  std::int64_t steps_at_once() const;
+  /// Room in the caches for the steps to come; sentences admitted last begin again later where there is too little.
+  void make_room(std::int64_t steps);
   void begin_again(std::int32_t slot);
   void leave(std::int32_t slot);
-  void step();
+  void step(std::int64_t most);
   void settle(const std::function<void(Decoded)>& done);
   void finish(std::int64_t slot, Outcome, const std::function<void(Decoded)>& done);
   RunnerStatistics::Bucket& bucket_of(std::int64_t source_tokens);
@@ -123,6 +126,7 @@ class Runner {
   Encoding ahead_;
   std::vector<Sentence> again_;         // to be begun again
   std::deque<Flight> flights_;
+  std::int64_t now_ = 0;                // steps for which there was room
   std::int64_t encoder_tokens_ = 0;     // of one encoder batch, at most
   std::int64_t tokens_in_flight_ = 0;
   RunnerStatistics statistics_;

@@ -36,6 +36,8 @@ TARGETS = {
     "million": ("1,000,000 lines, greedy, whole process, s", 26, 17, "%.1f", True),
     "equal 1": ("lines of newstest2014 equal to fp32, greedy, %", 98, 99, "%.2f", False),
     "equal 4": ("lines of newstest2014 equal to fp32, beam 4, %", 97, 99, "%.2f", False),
+    "single 1": ("lines equal one sentence at a time, greedy, %", 99, 100, "%.2f", False),
+    "single 4": ("lines equal one sentence at a time, beam 4, %", 99, 100, "%.2f", False),
     "bleu": ("BLEU on newstest2014, away from fp32 (greedy or beam 4)", 0.1, 0.1, "%.3f", True),
     "tokens": ("target tokens of news.en once, beam 4, % away from fp32", 1, 1, "%.2f", True),
     "bytes": ("runs of 18 (order, budget, beam) with another text, fp16", 0, 0, "%d", True),
@@ -84,7 +86,11 @@ class Bench:
         return lambda: self.report(text, beam)
 
     def latency(self, text, beam):
-        return lambda: self.report(text, beam, "--line-buffered")
+        return lambda: self.report(text, beam, "--line-buffered", output=self.single(beam))
+
+    def single(self, beam):
+        """Where the text of latency's runs is."""
+        return os.path.join(self.folder, "single-%s.txt" % beam)
 
     def startup(self, text):
         """One turn: seconds of the floor, of one line to its first output, and of the text to the exit."""
@@ -144,8 +150,13 @@ def startup_figures(turns):
     return figures
 
 
+def lines_of(path):
+    with open(path, encoding="utf-8", newline="\n") as file:
+        return file.read().split("\n")[:-1]
+
+
 def quality(bench, text, references):
-    """Lines equal to float32's own run and BLEU, for each beam size."""
+    """Lines equal to float32's own run and to those one sentence at a time, and BLEU, for each beam size."""
     result = {"scores": []}   # float32's and the other precision's, for each beam size
     try:
         import sacrebleu  # noqa: F401
@@ -157,12 +168,14 @@ def quality(bench, text, references):
         for precision in ("fp32", bench.given.precision):
             path = os.path.join(bench.folder, "quality.txt")
             bench.report(text, beam, output=path, precision=precision)
-            with open(path, encoding="utf-8", newline="\n") as file:
-                lines.append(file.read().split("\n")[:-1])
+            lines.append(lines_of(path))
             if references:
                 result["scores"].append({"precision": precision, "beam": beam, **measure.score(lines[-1], references[:len(lines[-1])])})
         result["equal " + beam] = 100 * sum(a == b for a, b in zip(*lines)) / max(1, len(lines[0]))
         result["lines"] = len(lines[0])
+        if os.path.exists(bench.single(beam)):
+            single = lines_of(bench.single(beam))
+            result["single " + beam] = 100 * sum(a == b for a, b in zip(single, lines[1])) / max(1, len(single))
     bleu = [score["bleu"] for score in result["scores"]]
     result["away"] = max(abs(one - other) for one, other in zip(bleu[::2], bleu[1::2])) if bleu else None
     return result
@@ -239,7 +252,8 @@ def figures_of(results):
     for beam in BEAMS:
         figures["throughput " + beam] = [measure.field(report, measure.RATE) for report in results["throughput " + beam]]
         figures["latency " + beam] = [step_microseconds(report) for report in results["latency " + beam]]
-        figures["equal " + beam] = [result["equal " + beam] for result in results["quality"]]
+        for name in ("equal " + beam, "single " + beam):
+            figures[name] = [result.get(name) for result in results["quality"]]
     floor = statistics.median([turn["floor"] for turn in results["startup"]]) if results["startup"] and results["startup"][0]["floor"] else None
     for name, kind in (("first output", "first_output"), ("whole", "whole")):
         figures[name] = [turn[kind] - floor for turn in results["startup"]] if floor else []
@@ -271,8 +285,7 @@ def compare(bench):
     given, repeat = bench.given, bench.given.repeat or 3
     long, million = bench.shuffled(news, given.times), bench.shuffled(news, -(-given.lines // 33_000), given.lines)
     measure.read_ahead([long, million, test, given.model])
-    with open(reference, encoding="utf-8", newline="\n") as file:
-        references = file.read().split("\n")[:-1]
+    references = lines_of(reference)
     results = bench.take_turns({
         "startup": (5, bench.startup(test)),
         **{"throughput " + beam: (repeat, bench.throughput(long, beam)) for beam in BEAMS},

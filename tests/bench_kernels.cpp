@@ -93,11 +93,11 @@ class Bench {
     std::vector<double> seconds;
     for (int i = 0; i < kIntervals + 2; ++i) {  // the first call runs as it is, the second one is recorded
       if (before) before();
-      else backend_->repeat(*queue_, 1, step);
+      else backend_->repeat(*queue_, 1, 1, step);
       const double earlier = i < 2 ? 0 : backend_->work_seconds().decode;
-      if (i >= 2 && !before) backend_->repeat(*queue_, 1, step);  // keeps the device busy
+      if (i >= 2 && !before) backend_->repeat(*queue_, 1, 1, step);  // keeps the device busy
       backend_->begin_work(*queue_, Work::kDecode);
-      for (int n = 0; n < replays; ++n) backend_->repeat(*queue_, 1, step);
+      for (int n = 0; n < replays; ++n) backend_->repeat(*queue_, 1, 1, step);
       backend_->end_work(*queue_, Work::kDecode);
       const double later = backend_->work_seconds().decode;
       if (i >= 2) seconds.push_back((later - earlier) / static_cast<double>(replays * calls));

@@ -10,7 +10,10 @@ class UnrecordedBackend : public Backend {
  public:
   explicit UnrecordedBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
 
-  void repeat(Queue&, std::int64_t, const std::function<void()>& step) override { step(); }
+  std::int64_t repeat(Queue&, std::int64_t, std::int64_t, const std::function<void()>& step) override {
+    step();
+    return 1;
+  }
 
   int steps_ahead() const override { return backend_->steps_ahead(); }
   std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override { return backend_->read_later(queue, device); }

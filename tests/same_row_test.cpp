@@ -1,5 +1,5 @@
 // A row's product has the same bits among any number of rows and in any place, on a GPU: that is why a line's text does not depend on
-// its batch. Each type and each epilogue in use, at ende-base's shapes, M = 1…16384.
+// its batch. Each type and each epilogue in use, at ende-base's shapes, M = 1…16384. The kernels for one sentence at a time sum otherwise.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -70,7 +70,7 @@ class SameRowTest : public OnBackend {
   void check_vocabulary(int beams, std::int64_t vocabulary, std::int64_t most_rows);
 };
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SameRowTest);
-INSTANTIATE_TEST_SUITE_P(, SameRowTest, testing::ValuesIn(cuda_backends()), backend_name);
+INSTANTIATE_TEST_SUITE_P(, SameRowTest, testing::ValuesIn(cuda_backends(false)), backend_name);
 
 void SameRowTest::check_shape(std::int64_t in, std::int64_t out_width, std::int64_t most) {
   const DType type = lab.type();

@@ -57,15 +57,18 @@ struct BackendUnderTest {
 
 inline void PrintTo(const BackendUnderTest& backend, std::ostream* out) { *out << backend.name; }
 
-/// Of a build with CUDA, two for each type that it computes in: for many sentences, and for one at a time. Opens none.
-inline std::vector<BackendUnderTest> cuda_backends() {
+/// Of a build with CUDA, one for each type that it computes in: for many sentences, or for one at a time (…_few). Opens none.
+inline std::vector<BackendUnderTest> cuda_backends(bool one_at_a_time) {
   if (!has_cuda()) return {};
-  const auto cuda = [](const char* name, Precision precision, DType type, bool one_at_a_time) {
-    return BackendUnderTest{name, [=] { return make_backend({.cuda = true, .precision = precision, .one_at_a_time = one_at_a_time}); }, type, true};
+  const auto cuda = [=](const char* name, Precision precision, DType type) {
+    return BackendUnderTest{fmt::format("cuda_{}{}", name, one_at_a_time ? "_few" : ""), [=] { return make_backend({.cuda = true, .precision = precision, .one_at_a_time = one_at_a_time}); }, type, true};
   };
-  return {cuda("cuda_fp32", Precision::kFloat32, DType::kFloat32, false), cuda("cuda_fp16", Precision::kFloat16, DType::kFloat16, false),
-          cuda("cuda_bf16", Precision::kBFloat16, DType::kBFloat16, false), cuda("cuda_fp32_few", Precision::kFloat32, DType::kFloat32, true),
-          cuda("cuda_fp16_few", Precision::kFloat16, DType::kFloat16, true), cuda("cuda_bf16_few", Precision::kBFloat16, DType::kBFloat16, true)};
+  return {cuda("fp32", Precision::kFloat32, DType::kFloat32), cuda("fp16", Precision::kFloat16, DType::kFloat16), cuda("bf16", Precision::kBFloat16, DType::kBFloat16)};
+}
+inline std::vector<BackendUnderTest> cuda_backends() {
+  std::vector<BackendUnderTest> list = cuda_backends(false), few = cuda_backends(true);
+  list.insert(list.end(), few.begin(), few.end());
+  return list;
 }
 
 /// Every backend of this build, in each way that makes a difference to its results. Opens none.

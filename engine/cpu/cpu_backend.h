@@ -34,7 +34,10 @@ class CpuBackend final : public Backend {
   void order(Queue&, Queue&) override {}
   void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
   void clear(Queue&, void* device, std::size_t bytes) override;
-  void repeat(Queue&, std::int64_t, const std::function<void()>& step) override { step(); }
+  std::int64_t repeat(Queue&, std::int64_t, std::int64_t, const std::function<void()>& step) override {
+    step();
+    return 1;
+  }
   void begin_work(Queue&, Work) override;
   void end_work(Queue&, Work) override;
   WorkSeconds work_seconds() override { return seconds_; }

@@ -226,19 +226,23 @@ std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
 }
 
 // The first step of a bucket runs as it is: it chooses algorithms and makes room. The second one is recorded.
-void CudaBackend::repeat(Queue& queue, std::int64_t bucket, const std::function<void()>& step) {
-  if (++steps_ == options_.fail_at_step) check(cudaErrorLaunchFailure);
+std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) {
+  if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + most) check(cudaErrorLaunchFailure);
   auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
+  const cudaStream_t stream = general(queue);
+  if (recorded && recorded->program) {
+    few_->again(*recorded->program, static_cast<int>(most), stream);
+    steps_ += most;
+    return most;
+  }
+  ++steps_;
   if (!recorded) {
     recorded = std::make_unique<Recorded>();
-    if (!few_) return step();
-    few_->begin();
+    if (few_) few_->begin();
     step();
-    recorded->program = few_->end();
-    return;
+    if (few_) recorded->program = few_->end();
+    return 1;
   }
-  const cudaStream_t stream = general(queue);
-  if (recorded->program) return few_->again(*recorded->program, stream);
   if (!recorded->graph) {
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
@@ -257,6 +261,7 @@ void CudaBackend::repeat(Queue& queue, std::int64_t bucket, const std::function<
     check(status);
   }
   check(cudaGraphLaunch(recorded->graph, stream));
+  return 1;
 }
 
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) {

@@ -36,7 +36,7 @@ class CudaBackend final : public Backend {
   std::size_t cache_budget() const override;
   std::int64_t row_multiple() const override { return 128; }
   std::int64_t bucket_of(std::int64_t groups) const override;
-  void repeat(Queue&, std::int64_t bucket, const std::function<void()>& step) override;
+  std::int64_t repeat(Queue&, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) override;
   void begin_work(Queue&, Work) override;
   void end_work(Queue&, Work) override;
   WorkSeconds work_seconds() override;

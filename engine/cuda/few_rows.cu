@@ -1,5 +1,5 @@
-// The kernel of engine/cuda/few_rows.h: one block a multiprocessor, all of them resident (a cooperative launch), work through the program.
-// Between two operations every block meets every other. Before it waits it asks for what its next operation reads and no earlier one
+// The kernel of engine/cuda/few_rows.h: one block a multiprocessor, all of them resident (a cooperative launch), work through the program,
+// perhaps several steps one after another. Between two operations every block meets every other. Before it waits it asks for what its next operation reads and no earlier one
 // writes: its share of the weights, the cached keys; so memory is never waited for in the row of dependent steps. Sums in float32.
 #include "engine/cuda/advance.cuh"
 #include "engine/cuda/few_attention.cuh"
@@ -27,17 +27,17 @@ __device__ void meet(const unsigned long long* met, unsigned long long count) {
   __syncthreads();
 }
 
-// What the operations ask of the step's rows, once: it lies far away in memory.
-__device__ void look_at_rows(const FewProgram& program, FewShared& shared) {
+// What the operations ask of the step's rows, once a step: it lies far away in memory.
+__device__ void look_at_rows(const FewProgram& program, FewShared& shared, bool first_time) {
   const int row = threadIdx.x;
   if (!program.rows.slots || row >= program.rows.groups * program.rows.beams) return;
   const SearchState& state = program.state;
-  const int beams = static_cast<int>(program.rows.beams), slot = program.rows.slots[row / beams];
+  const int beams = static_cast<int>(program.rows.beams), slot = first_time ? program.rows.slots[row / beams] : shared.slot[row];
   if (slot >= 0) {
-    const bool done = state.done && state.done[slot];
-    shared.length[row] = state.length ? state.length[slot] : 0;
-    shared.token[row] = state.token ? state.token[slot * beams + row % beams] : 0;
-    shared.source[row] = program.source_lengths ? program.source_lengths[slot] : 0;
+    const bool done = state.done && __ldcg(state.done + slot);
+    shared.length[row] = state.length ? __ldcg(state.length + slot) : 0;
+    shared.token[row] = state.token ? __ldcg(state.token + slot * beams + row % beams) : 0;
+    if (first_time) shared.source[row] = program.source_lengths ? program.source_lengths[slot] : 0;
     shared.slot[row] = done ? -1 : slot;
   } else {
     shared.slot[row] = -1;
@@ -135,12 +135,8 @@ __global__ void __launch_bounds__(kFewThreads, 1) few_rows_kernel(const __grid_c
   const int count = program.count;
   const auto* from = reinterpret_cast<const uint4*>(program.ops);
   for (int i = threadIdx.x; i < count * static_cast<int>(sizeof(FewOp) / 16); i += kFewThreads) memory[i] = from[i];
-  look_at_rows(program, shared);
   unsigned long long meeting = 0;
   if (threadIdx.x == 0) meeting = arrivals(met) / gridDim.x * gridDim.x;
-  __syncthreads();
-  if (in_vain(program, shared)) return copy_out(program);
-
   float bias = 0;
   // The first of either kind of attention finds out for all of them where the keys are.
   const auto prepare = [&](int i) {
@@ -151,20 +147,28 @@ __global__ void __launch_bounds__(kFewThreads, 1) few_rows_kernel(const __grid_c
     }
     if (i + 1 < count) approach<T>(shared.ops[i + 1], program, shared);
   };
-  if (program.first_self == 0 || program.first_cross == 0) {
-    keep_keys(shared.ops[0], program, shared);
+  for (int time = 0;; ++time) {
+    look_at_rows(program, shared, time == 0);
     __syncthreads();
+    if (in_vain(program, shared)) break;
+    if (program.first_self == 0 || program.first_cross == 0) {
+      keep_keys(shared.ops[0], program, shared);
+      __syncthreads();
+    }
+    int i = 0;
+    do {
+      if (i > 0) arrive(met), meeting += gridDim.x;
+      prepare(i);
+      if (i > 0) meet(met, meeting);
+      else wait_fetched(), __syncthreads();
+      if (i > 0 && shared.ops[i - 1].late) write_late<T>(shared.ops[i - 1], shared);
+      run<T>(shared.ops[i], program, shared, bias);
+      __syncthreads();
+    } while (++i < count);
+    if (time + 1 >= program.times) break;
+    arrive(met), meeting += gridDim.x;
+    meet(met, meeting);
   }
-  int i = 0;
-  do {
-    if (i > 0) arrive(met), meeting += gridDim.x;
-    prepare(i);
-    if (i > 0) meet(met, meeting);
-    else wait_fetched(), __syncthreads();
-    if (i > 0 && shared.ops[i - 1].late) write_late<T>(shared.ops[i - 1], shared);
-    run<T>(shared.ops[i], program, shared, bias);
-    __syncthreads();
-  } while (++i < count);
   copy_out(program);
 }
 

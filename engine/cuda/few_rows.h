@@ -61,6 +61,7 @@ struct FewParts {
 struct FewProgram {
   FewOp ops[kFewOps];
   int count;
+  int times = 1;  // to run, at most: until all the step's sentences are done
   int first_self, first_cross, vocabulary;  // places of operations; −1: none
   SearchState state;  // empty where no operation needs it
   StepRows rows;

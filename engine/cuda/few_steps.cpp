@@ -84,9 +84,10 @@ std::unique_ptr<FewProgram> FewSteps::end() {
 }
 
 // Like what is collected, it is launched when something follows.
-void FewSteps::again(const FewProgram& step, cudaStream_t stream) {
+void FewSteps::again(const FewProgram& step, int times, cudaStream_t stream) {
   flush();
   program_ = step;
+  program_.times = times;
   stream_ = stream;
 }
 
@@ -113,6 +114,7 @@ void FewSteps::flush() {
   }
   whole_ = false;
   program_.count = 0;
+  program_.times = 1;
   program_.state = {};
   program_.rows = {};
   program_.source_lengths = nullptr;

@@ -20,7 +20,8 @@ class FewSteps {
   void begin();
   /// The program, if it was the whole step: launching it again is the same step again.
   std::unique_ptr<FewProgram> end();
-  void again(const FewProgram&, cudaStream_t);
+  /// Up to so many times, until its sentences are done.
+  void again(const FewProgram&, int times, cudaStream_t);
   /// Copies to the host's memory what the step at hand comes to; false where there is none that could.
   bool read(const void* device, void* host, std::size_t bytes, cudaStream_t);
 

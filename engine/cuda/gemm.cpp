@@ -79,13 +79,16 @@ Gemm::~Gemm() {
 
 std::string Gemm::name() const { return fmt::format("cuBLASLt {}", api_->cublasLtGetVersion()); }
 
-// Rows for which a product's algorithm is chosen. Encoder batches have any number: a query of the heuristic for each would cost more than
-// the product. In float32 the library's algorithms sum the inner dimension each in its own way, so that there is one for any number.
+// Rows for which a product's algorithm is chosen: few different numbers. A query of the heuristic and the first use of an algorithm, whose
+// code is then loaded, cost 2 ms, as much as a step. In float32 the library's algorithms sum the inner dimension each in its own way, so
+// that there is one for any number.
 std::int64_t Gemm::rounded(const Product& product) {
   constexpr std::int64_t kUsualRows = 2048;
   if (product.x.dtype == DType::kFloat32) return kUsualRows;
-  const std::int64_t rows = product.x.rows, step = std::max<std::int64_t>(1, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(rows))) / 8);
-  return (rows + step - 1) / step * step;
+  for (const std::int64_t few : {64, 256, 1024}) {
+    if (product.x.rows <= few) return few;
+  }
+  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(product.x.rows)));
 }
 
 Gemm::Plan& Gemm::plan_of(const Product& product, std::int64_t rows) {
