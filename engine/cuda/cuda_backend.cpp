@@ -200,7 +200,16 @@ std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const st
   return std::make_unique<CudaTicket>(*pinned_, std::move(block), device.size());
 }
 
-std::unique_ptr<Queue> CudaBackend::make_queue() { return std::make_unique<Stream>(); }
+std::unique_ptr<Queue> CudaBackend::make_queue() {
+  auto queue = std::make_unique<Stream>();
+  if (few_) {
+    queue->at_end([this](cudaStream_t stream) {
+      few_->forget(stream);
+      unlisted_ = {};
+    });
+  }
+  return queue;
+}
 
 void CudaBackend::order(Queue& earlier, Queue& later) {
   check(cudaEventRecord(order_event_->get(), general(earlier)));

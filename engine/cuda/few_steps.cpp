@@ -112,6 +112,14 @@ void FewSteps::flush() {
     launch(program_, stream_);
     if (stepping_) launched_ = std::make_unique<FewProgram>(program_);
   }
+  start_anew();
+}
+
+void FewSteps::forget(cudaStream_t stream) {
+  if (stream == stream_) start_anew();
+}
+
+void FewSteps::start_anew() {
   whole_ = false;
   program_.count = 0;
   program_.times = 1;

@@ -16,6 +16,8 @@ class FewSteps {
 
   /// Launches what is collected: something else comes next.
   void flush();
+  /// What is collected for a stream that ends: nobody has asked for its outcome, and what it reads may be gone.
+  void forget(cudaStream_t);
   /// From here to `end` is one step.
   void begin();
   /// The program, if it was the whole step: launching it again is the same step again.
@@ -42,6 +44,7 @@ class FewSteps {
   bool fits_cache(const PagedCache&) const;
   bool differs(const PagedCache&, FewKind, int heads) const;
   void share_out(FewOp&) const;
+  void start_anew();
   void finish_program();
   bool fits_heads(Tensor query, int heads, Tensor out) const;
   bool attend(FewOp, Tensor query, int heads, Tensor out, cudaStream_t);

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -39,15 +40,21 @@ struct Recorded {
 class Stream final : public Queue {
  public:
   Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
-  ~Stream() override { cudaStreamDestroy(stream_); }
+  ~Stream() override {
+    if (at_end_) at_end_(stream_);
+    cudaStreamDestroy(stream_);
+  }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   cudaStream_t get() const { return stream_; }
+  /// Called before it is gone.
+  void at_end(std::function<void(cudaStream_t)> forget) { at_end_ = std::move(forget); }
   /// By bucket. They end with the queue, and so with the run whose addresses they hold.
   std::map<std::int64_t, std::unique_ptr<Recorded>>& recorded() { return recorded_; }
 
  private:
   cudaStream_t stream_ = nullptr;
+  std::function<void(cudaStream_t)> at_end_;
   std::map<std::int64_t, std::unique_ptr<Recorded>> recorded_;
 };
 
