@@ -178,7 +178,7 @@ std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
 WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
   if (make_valid_utf8(line.text)) ++record_.counters.invalid_utf8;
   record_.counters.source_words += words_in(line.text);
-  Tokenized result{.ids = {}, .shortened = line.shortened, .error = {}};
+  Tokenized result{.ids = {}, .tokens = 0, .shortened = line.shortened, .error = {}};
   try {
     switch (options_.input_format) {
       case Format::kText: result.ids = tokenizer_.encode(line.text); break;
@@ -189,6 +189,12 @@ WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
     result.error = error.what();
   }
   line.text = {};
+  result.tokens = result.ids.size();
+  if (const auto longest = static_cast<std::size_t>(*options_.max_source_length); result.tokens > longest) {
+    result.ids[longest - 1] = result.ids.back();
+    result.ids.resize(longest);
+    result.ids.shrink_to_fit();  // a line of a megabyte has as many bytes of ids
+  }
   return result;
 }
 
@@ -203,9 +209,9 @@ std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line, std::vecto
       refuse(fmt::format("line {}: {}", number, entry.error));
       break;
     }
-    if (entry.ids.size() > longest || entry.shortened) {
+    if (entry.tokens > longest || entry.shortened) {
       const std::string what = entry.shortened ? fmt::format("line {}: more than {} bytes", number, LineReader::kMaxLineBytes)
-                                               : fmt::format("line {}: {} source tokens, expected at most {}", number, entry.ids.size(), longest);
+                                               : fmt::format("line {}: {} source tokens, expected at most {}", number, entry.tokens, longest);
       if (options_.long_lines == LongLines::kError) {
         refuse(what);
         break;
@@ -216,10 +222,6 @@ std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line, std::vecto
       if (skip) {
         output_.put(line++, format_empty(number - 1, options_));
         continue;
-      }
-      if (entry.ids.size() > longest) {
-        entry.ids[longest - 1] = entry.ids.back();  // the end token stays
-        entry.ids.resize(longest);
       }
     }
     if (entry.ids.empty()) {

@@ -41,7 +41,8 @@ class WindowSource final : public SentenceSource {
     std::vector<Line> lines;
   };
   struct Tokenized {
-    std::vector<std::int32_t> ids;
+    std::vector<std::int32_t> ids;  // at most as many as the model may read, the end token the last
+    std::size_t tokens = 0;         // of the whole line
     bool shortened = false;
     std::string error;  // of ids that are none
   };
