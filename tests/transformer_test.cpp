@@ -63,8 +63,8 @@ std::string text_of(const Hypothesis& hypothesis) {
 
 // How far two ways to decode the same sentences may differ. On the CPU the same sums come in the same order but for the product's
 // blocks. A GPU's products choose their order by their number of rows: in a 16-bit type, one sum in thousands is then rounded otherwise.
-// The kernels for few rows have another order than those for many, and a few layers later no two roundings have anything in common: as
-// many lines differ as between two precisions.
+// The kernels for few rows have another order than those for many throughout: in bfloat16 12 of 80 lines differed on an H200, and about
+// twice as many may.
 struct Likeness {
   double score;            // of hypotheses with the same ids
   double tie;              // hypotheses so near may change places, and what follows from the choice differs
