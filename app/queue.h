@@ -22,6 +22,12 @@ class BoundedQueue {
     filled_.notify_one();
     return true;
   }
+  /// Waits until a push would not. False where the queue has been closed.
+  bool wait_for_room() {
+    std::unique_lock lock(mutex_);
+    room_.wait(lock, [&] { return closed_ || items_.size() < capacity_; });
+    return !closed_;
+  }
   /// Waits for an item; none once the queue is closed and empty.
   std::optional<T> pop() {
     std::unique_lock lock(mutex_);

@@ -90,6 +90,7 @@ void WindowSource::read_windows() {
         if (!output_.wait_written(ends.front())) break;
         ends.pop_front();
       }
+      if (!windows_.wait_for_room()) break;  // the last one's text shrinks as it is tokenized: no third one beside them
       Window window{.first_line = line, .lines = {}};
       more = read_window(window, size);
       line += static_cast<std::int64_t>(window.lines.size());

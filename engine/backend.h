@@ -144,9 +144,9 @@ class Backend {
   virtual std::int64_t row_multiple() const { return 1; }
   /// Row groups that a step is run with where `groups` are in use: a backend that records steps needs few different sizes.
   virtual std::int64_t bucket_of(std::int64_t groups) const { return groups; }
-  /// Runs a step; a backend may record it at the first call with this bucket and replay it afterwards, then up to `most` times in one go if
-  /// that is faster than one by one: until all the step's sentences are done. All that changes from step to step must be device arrays at
-  /// fixed addresses. Returns for how many steps the caller must have made room: 1 to `most`.
+  /// Runs a step, or up to `most` of them, until all their sentences are done. A backend may record the step at the first call with this
+  /// bucket and replay it afterwards: all that changes from step to step must be device arrays at fixed addresses. Returns how many steps
+  /// that are at most, 1 to `most`; caches must have room for `most`.
   virtual std::int64_t repeat(Queue&, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) = 0;
   /// Marks where work of a kind begins and ends on a queue, to be timed there.
   virtual void begin_work(Queue&, Work) = 0;

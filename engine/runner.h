@@ -126,7 +126,7 @@ class Runner {
   Encoding ahead_;
   std::vector<Sentence> again_;         // to be begun again
   std::deque<Flight> flights_;
-  std::int64_t now_ = 0;                // steps for which there was room
+  std::int64_t now_ = 0;                // steps asked for so far; where a sentence is done early, some were not run
   std::int64_t encoder_tokens_ = 0;     // of one encoder batch, at most
   std::int64_t tokens_in_flight_ = 0;
   RunnerStatistics statistics_;

@@ -178,6 +178,12 @@ for precision in ('fp32', 'fp16'):
                 return None, lacking, ''
             return place.suite('invariance_test.py', seconds, 'ByteForByte.test_' + search, precision=precision)
 
+        @check('one sentence at a time, %s, %s' % (search, precision), 100)
+        def single(place, seconds, search=search, precision=precision):
+            if lacking := place.lacks('data/bench/news.en'):
+                return None, lacking, ''
+            return place.suite('invariance_test.py', seconds, 'ByteForByte.test_single_' + search, precision=precision)
+
 
 @check('an error of the device', 100)
 def fault(place, seconds):

@@ -55,16 +55,13 @@ class QueryTile {
         multiply_add(score[i], second, k[i][c].z, k[i][c].w, T());
       }
     }
-    unsigned share[4], rest[4];  // of the keys in the rows' sums, as the A operand of the second product
+    unsigned share[4] = {};  // of the keys in the rows' sums, as the A operand of the second product
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       float scores[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) scores[i] = first + 2 * t + i % 2 + i / 2 * 8 < n ? score[i / 2][2 * row + i % 2] * score_scale<kHead>() : -INFINITY;
-      weigh(row, scores);
-      const Shares first_keys = split(scores[0], scores[1], T()), last_keys = split(scores[2], scores[3], T());
-      share[row] = first_keys.first, share[row + 2] = last_keys.first;
-      rest[row] = first_keys.rest, rest[row + 2] = last_keys.rest;
+      weigh(row, scores, share[row], share[row + 2]);
     }
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
@@ -73,7 +70,6 @@ class QueryTile {
       const unsigned b0 = __byte_perm(word_of(v[0][c], word), word_of(v[1][c], word), pick);
       const unsigned b1 = __byte_perm(word_of(v[2][c], word), word_of(v[3][c], word), pick);
       multiply_add(acc_[j], share, b0, b1, T());
-      multiply_add(acc_[j], rest, b0, b1, T());
     }
   }
 
@@ -89,7 +85,7 @@ class QueryTile {
   using Value = typename HeadPieces<kHead>::Value;
 
   // The online softmax of one row over the tile; four lanes hold its 16 scores.
-  __device__ void weigh(int row, float (&s)[4]) {
+  __device__ void weigh(int row, float (&s)[4], unsigned& first, unsigned& second) {
     float largest = fmaxf(fmaxf(s[0], s[1]), fmaxf(s[2], s[3]));
     largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
     largest = fmaxf(max_[row], fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2)));
@@ -100,6 +96,8 @@ class QueryTile {
     sum_[row] = sum_[row] * correction + ((s[0] + s[1]) + (s[2] + s[3]));  // this lane's part: the four are added at the end
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) acc_[j][2 * row] *= correction, acc_[j][2 * row + 1] *= correction;
+    first = pack(s[0], s[1], T());
+    second = pack(s[2], s[3], T());
   }
 
   __device__ void write(int row, T* out) {

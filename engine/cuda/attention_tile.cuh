@@ -35,21 +35,6 @@ __device__ inline unsigned pack(float low, float high, __nv_bfloat16) {
   return reinterpret_cast<const unsigned&>(pair);
 }
 
-__device__ inline float2 unpack(unsigned pair, __half) { return __half22float2(reinterpret_cast<const __half2&>(pair)); }
-__device__ inline float2 unpack(unsigned pair, __nv_bfloat16) { return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(pair)); }
-
-// Shares of values as two 16-bit numbers, of which the second is what the first one lost: a share in 16 bits alone would depend on the
-// largest score at hand, and so on the order of the keys. Memory bounds these kernels; the second product costs little.
-struct Shares {
-  unsigned first, rest;
-};
-template <class T>
-__device__ Shares split(float low, float high, T) {
-  const unsigned first = pack(low, high, T());
-  const float2 taken = unpack(first, T());
-  return {first, pack(low - taken.x, high - taken.y, T())};
-}
-
 // The transpose of a matrix of 8 x 8 elements: lane 4·g + t holds columns 2t and 2t + 1 of row g.
 __device__ inline unsigned transposed(unsigned pair) {
   unsigned result;

@@ -58,15 +58,13 @@ class BeamTile {
       multiply_add(score, {k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y}, query_[c].x, query_[c].y, T());
       multiply_add(score, {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w}, query_[c].z, query_[c].w, T());
     }
-    Shares share[2];
+    unsigned share[2];
     weigh(score, viewers, share);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       const int c = j / (kColumns / 2), word = j % (kColumns / 2);
       const unsigned a = word_of(v[0][c], word), b = word_of(v[1][c], word), d = word_of(v[2][c], word), e = word_of(v[3][c], word);
-      const unsigned values[4] = {__byte_perm(a, b, 0x5410), __byte_perm(a, b, 0x7632), __byte_perm(d, e, 0x5410), __byte_perm(d, e, 0x7632)};
-      multiply_add(acc_[j], values, share[0].first, share[1].first, T());
-      multiply_add(acc_[j], values, share[0].rest, share[1].rest, T());
+      multiply_add(acc_[j], {__byte_perm(a, b, 0x5410), __byte_perm(a, b, 0x7632), __byte_perm(d, e, 0x5410), __byte_perm(d, e, 0x7632)}, share[0], share[1], T());
     }
   }
 
@@ -95,7 +93,7 @@ class BeamTile {
   using Value = typename HeadPieces<kHead>::Value;
 
   // The online softmax over the tile, keys across lanes g; `share` becomes the B operand of the second product: keys 2t and 2t + 1 of beam g.
-  __device__ void weigh(float (&s)[4], const unsigned (&viewers)[2], Shares (&share)[2]) {
+  __device__ void weigh(float (&s)[4], const unsigned (&viewers)[2], unsigned (&share)[2]) {
     const int t = threadIdx.x % 4;
     float correction[2];
 #pragma unroll
@@ -119,10 +117,7 @@ class BeamTile {
       acc_[j][1] *= correction[1], acc_[j][3] *= correction[1];
     }
 #pragma unroll
-    for (int key = 0; key < 2; ++key) {
-      const Shares pair = split(s[2 * key], s[2 * key + 1], T());
-      share[key] = {transposed(pair.first), transposed(pair.rest)};
-    }
+    for (int key = 0; key < 2; ++key) share[key] = transposed(pack(s[2 * key], s[2 * key + 1], T()));
   }
 
   uint4 query_[kChunks];

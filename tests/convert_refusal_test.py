@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Tests of scripts/convert.py: every kind of wrong input, and bytes altered at random."""
+import copy
+import json
+import os
+import random
+import struct
+import unittest
+from unittest import mock
+
+from checkpoint_fixture import ConvertTest, ENCODER, Fixture, REFUSED_KEYS, SHARED, encode_safetensors, hash64, read
+import model_writer
+from model_bin_reader import ModelBin
+
+
+class WrongInputTest(ConvertTest):
+    def changed(self, part, **changes):
+        fixture = Fixture()
+        for key, value in changes.items():
+            getattr(fixture, part)[key] = value
+        return fixture
+
+    def test_config(self):
+        for key, value in (("model_type", "bart"), ("model_type", None), ("normalize_before", True), ("add_final_layer_norm", True),
+                           ("normalize_embedding", True), ("static_position_embeddings", False), ("activation_function", "tanh"),
+                           ("activation_function", ["relu"]), ("d_model", 0), ("d_model", 7), ("d_model", "8"), ("d_model", True),
+                           ("encoder_layers", 0), ("decoder_layers", 1.5), ("encoder_attention_heads", 3), ("decoder_ffn_dim", None),
+                           ("eos_token_id", 11), ("eos_token_id", [0, 1]), ("pad_token_id", -1), ("pad_token_id", None),
+                           ("scale_embedding", 1), ("share_encoder_decoder_embeddings", "yes"), ("max_position_embeddings", 0)):
+            fixture = self.changed("config", **{key: value})
+            self.refuse(fixture, "config.json", key, "nothing" if value is None else json.dumps(value))
+
+    def test_sizes_against_tensors(self):
+        fixture = self.changed("config", vocab_size=12)
+        self.refuse(fixture, "model.safetensors", SHARED, "12 rows (vocab_size of config.json)", "found 11")
+        self.refuse(self.changed("config", encoder_layers=4), "model.safetensors", "model.encoder.layers.3.self_attn.q_proj.weight",
+                    "[8, 8]", "found none")
+        self.refuse(self.changed("config", encoder_layers=2), "model.safetensors", "model.encoder.layers.2.fc1.bias", "no such")
+        self.refuse(self.changed("config", decoder_ffn_dim=21), "model.safetensors", "model.decoder.layers.0.fc1.weight",
+                    "[21, 8]", "[20, 8]")
+        self.refuse(self.changed("config", d_model=16), "model.safetensors", SHARED, "[11, 16]", "[11, 8]")
+
+    def test_tensors(self):
+        name = "model.decoder.layers.1.encoder_attn.v_proj.bias"
+        fixture = Fixture()
+        values = fixture.tensors.pop(name)
+        self.refuse(fixture, "model.safetensors", name, "[8]", "none")
+        for other in (values[:7], values.reshape(1, 8), values.reshape(2, 2, 2), values[:0], values[0].reshape(())):
+            fixture.tensors[name] = other
+            self.refuse(fixture, "model.safetensors", name, "[8]", str(list(other.shape)))
+        for extra in ("model.encoder.layer_norm.weight", "model.encoder.layernorm_embedding.weight", "junk", "a\nb\x1b[1m\ud800"):
+            fixture = Fixture()
+            fixture.tensors[extra] = fixture.values(8)
+            shown = extra if extra.isprintable() else r"a\nb\x1b[1m\ud800"
+            self.refuse(fixture, "model.safetensors", shown, "no such tensor")
+        fixture = Fixture()
+        fixture.tensors["final_logits_bias"] = fixture.values(1, 12)
+        self.refuse(fixture, "model.safetensors", "final_logits_bias", "[1, 11]", "[1, 12]")
+        fixture = Fixture()
+        del fixture.tensors[SHARED]
+        self.refuse(fixture, "model.safetensors", SHARED, "found none")
+        fixture = Fixture(target=11)
+        fixture.tensors[SHARED] = fixture.tensors[ENCODER]
+        self.refuse(fixture, "model.safetensors", SHARED, "no such tensor")
+
+    def test_safetensors(self):
+        whole = encode_safetensors(Fixture().tensors, lambda name: "F16")
+        start = 8 + int.from_bytes(whole[:8], "little")
+        header = json.loads(whole[8:start])
+        name = "model.encoder.layers.0.fc1.weight"
+        begin, end = header[name]["data_offsets"]
+
+        def edited(**changes):
+            other = copy.deepcopy(header)
+            other[name].update(changes)
+            text = json.dumps({k: v for k, v in other.items()}).encode()
+            return struct.pack("<Q", len(text)) + text + whole[start:]
+
+        for data, what in (
+                (b"", "header"), (whole[:7], "header"), (struct.pack("<Q", 1 << 63) + whole[8:], "header"), (whole[:start - 1], "header"),
+                (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "file"), (whole + b"\0\0", "data"),
+                (struct.pack("<Q", 2) + b"[]", "JSON"), (struct.pack("<Q", 4) + b"\xff\xfe{}", "JSON"),
+                (struct.pack("<Q", 200_000) + b"[" * 200_000, "JSON"), (edited(dtype="I8"), name), (edited(dtype=["F16"]), name),
+                (edited(shape=[12, 9]), name), (edited(shape=[-12, -8]), name), (edited(shape="x"), name), (edited(shape=[1e1, 8]), name),
+                (edited(data_offsets=[begin + 1, end]), name), (edited(data_offsets=[begin, 1 << 70]), name),
+                (edited(data_offsets=[end, begin]), name), (edited(data_offsets=[begin]), name), (edited(data_offsets=None), name),
+                (edited(data_offsets=[begin + 2, end + 2]), name), (edited(data_offsets=[-2, end - begin - 2]), name)):
+            fixture = Fixture()
+            fixture.files["model.safetensors"] = data
+            self.refuse(fixture, "model.safetensors", what)
+        fixture.files["model.safetensors"] = edited(data_offsets=[0, end - begin])  # over another tensor
+        self.refuse(fixture, "model.safetensors", name, "data at offset", "found 0")
+        fixture.files["model.safetensors"] = whole[:8] + whole[8:].replace(b'"model.encoder.layers.0.fc2.bias"', b'"model.encoder.layers.0.fc1.bias"', 1)
+        self.refuse(fixture, "model.safetensors", "model.encoder.layers.0.fc1.bias", "several")
+
+    def test_vocabularies(self):
+        for key, value in (("▁s5", 11), ("▁s5", -1), ("▁s5", 3), ("▁s5", "5"), ("▁s5", 5.0), ("▁s5", True), ("▁s5", None)):
+            self.refuse(self.changed("vocab", **{key: value}), "vocab.json", '"▁s5"')
+        self.refuse(self.changed("vocab", **{"</s>": 2}), "vocab.json", "</s>", "eos_token_id", "found 2")
+        for key in ("</s>", "<unk>"):
+            fixture = Fixture()
+            del fixture.vocab[key]
+            self.refuse(fixture, "vocab.json", key, "found nothing")
+        fixture = Fixture()
+        fixture.files["vocab.json"] = b'{"</s>": 0, "<unk>": 1, "x": 3, "x": 4}'
+        self.refuse(fixture, "vocab.json", "x", "several")
+        fixture.files["vocab.json"] = b'{"</s>": 0, "<unk>": 1, "\\ud800": 3}'
+        self.refuse(fixture, "vocab.json", r'"\ud800"', "surrogate")
+        fixture = Fixture(target=13)
+        fixture.target_vocab["▁more"] = 13
+        self.refuse(fixture, "target_vocab.json", '"▁more"', "13 rows")
+        fixture.target_vocab = None
+        self.refuse(fixture, "target_vocab.json", "file", "No such file")
+
+    def test_files(self):
+        for name in ("config.json", "vocab.json", "source.spm", "target.spm"):
+            Fixture().write(self.checkpoint)
+            os.remove(os.path.join(self.checkpoint, name))
+            self.refuse(self.checkpoint, name, "file", "No such file")
+            fixture = Fixture()
+            fixture.files[name] = b""
+            self.refuse(fixture, name, "file" if name.endswith("spm") else "JSON")
+            fixture.files[name] = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+            self.refuse(fixture, name, "file", "Git LFS")
+            Fixture().write(self.checkpoint)
+            os.remove(os.path.join(self.checkpoint, name))
+            os.mkdir(os.path.join(self.checkpoint, name))
+            self.refuse(self.checkpoint, name, "file", "directory")
+        Fixture().write(self.checkpoint)
+        os.remove(os.path.join(self.checkpoint, "model.safetensors"))
+        self.refuse(self.checkpoint, "", "weights", "neither")
+        self.refuse(os.path.join(self.folder, "nowhere"), "", "checkpoint", "nothing")
+        for name in ("config.json", "generation_config.json", "vocab.json", "tokenizer_config.json"):
+            for data in (b"[1]", b"{", b"\xff", b"1" * 5000, b'{"a": 1, "a": 2}', b"[" * 100_000, b"\x00"):
+                fixture = Fixture()
+                fixture.files[name] = data
+                self.refuse(fixture, name, "a" if b"a" in data else "JSON")
+
+    def test_generation(self):
+        for key, value in dict(REFUSED_KEYS).items():
+            self.refuse(self.changed("generation", **{key: value}), "generation_config.json", key, json.dumps(value), "remove the key")
+        for key, value in (("bad_words_ids", [[3, 4]]), ("bad_words_ids", [[]]), ("bad_words_ids", [3]), ("bad_words_ids", 3),
+                           ("bad_words_ids", [[11]]), ("bad_words_ids", [[[3]]]), ("suppress_tokens", [-1]), ("suppress_tokens", 3),
+                           ("suppress_tokens", ["3"]), ("num_beams", 0), ("num_beams", 2.5), ("num_beams", True), ("length_penalty", "1"),
+                           ("length_penalty", float("nan")), ("length_penalty", float("inf")), ("length_penalty", True),
+                           ("early_stopping", "sometimes"), ("early_stopping", 1), ("max_length", 1), ("max_length", "x"),
+                           ("max_new_tokens", 0), ("forced_bos_token_id", 11), ("forced_eos_token_id", [0, 1]), ("eos_token_id", [0, 1]),
+                           ("eos_token_id", 2), ("pad_token_id", 9), ("decoder_start_token_id", 11), ("renormalize_logits", 1)):
+            self.refuse(self.changed("generation", **{key: value}), "generation_config.json", key)
+
+
+class RobustnessTest(ConvertTest):
+    def outcome(self, directory, case, *options):
+        """Either a model that reads back, or one line and nothing left."""
+        try:
+            code, errors = self.run_main(directory, *options)
+        except BaseException as error:
+            raise AssertionError(f"{case}: {error!r}") from error
+        lines = [line for line in errors.splitlines() if not line.startswith("convert.py: warning: ")]
+        if code == 0:
+            self.assertEqual(lines, [], case)
+            ModelBin(self.output, hash64)
+            os.remove(self.output)
+        else:
+            self.assertEqual((code, len(lines)), (1, 1), (case, errors))
+            self.assertTrue(lines[0].startswith("convert.py: "), (case, errors))
+        self.assertEqual(os.listdir(self.folder), ["tiny"], case)
+        return code
+
+    def test_cut_files(self):
+        for fixture in (Fixture(), Fixture(target=13)):
+            fixture.write(self.checkpoint)
+            for name in sorted(os.listdir(self.checkpoint)):
+                path = os.path.join(self.checkpoint, name)
+                whole = read(path)
+                for percent in range(100):
+                    with open(path, "wb") as file:
+                        file.write(whole[: len(whole) * percent // 100])
+                    code = self.outcome(self.checkpoint, (name, percent))
+                    self.assertEqual(code, 1, (name, percent))
+                with open(path, "wb") as file:
+                    file.write(whole)
+            self.assertEqual(self.outcome(self.checkpoint, "whole"), 0)
+
+    def test_altered_bytes(self):
+        rng, codes = random.Random(2024), []
+        fixture = Fixture(target=13, layers=(1, 1))
+        fixture.write(self.checkpoint)
+        original = {name: read(self.checkpoint, name) for name in sorted(os.listdir(self.checkpoint))}
+        interesting = b'{}[]",:\\0019-.eEtfn\x00\xff\x80 '
+        for case in range(1500):
+            name = rng.choice(list(original))
+            data = bytearray(original[name])
+            limit = len(data)
+            if name == "model.safetensors":  # mostly its header: altered weights are weights
+                limit = 8 + int.from_bytes(data[:8], "little") if case % 8 else len(data)
+            for _ in range(rng.choice((1, 1, 2, 5))):
+                at, change = rng.randrange(max(1, limit)), rng.random()
+                if change < 0.5 and limit:
+                    data[at] = rng.choice(interesting) if rng.random() < 0.6 else rng.randrange(256)
+                elif change < 0.75:
+                    del data[at : at + rng.randrange(1, 9)]
+                else:
+                    data[at:at] = rng.choice((b"9" * 30, b"-", b"1e999", b"NaN", b"null", b"[" * 50, b'"\\ud800"', rng.randbytes(4)))
+                limit = min(limit, len(data))
+            with open(os.path.join(self.checkpoint, name), "wb") as file:
+                file.write(data)
+            codes.append(self.outcome(self.checkpoint, (case, name), "--dtype", rng.choice(("fp32", "fp16", "bf16", "int8"))))
+            with open(os.path.join(self.checkpoint, name), "wb") as file:
+                file.write(original[name])
+        self.assertEqual(set(codes), {0, 1})
+
+    def test_values_of_every_type_under_every_key(self):
+        values = (None, True, -1, 0, 1, 2.5, 1 << 40, 10 ** 30, "", "x", "never", [], [0], [[0]], [None], {}, {"a": []}, float("nan"))
+        for part in ("config", "generation", "tokenizer"):
+            keys = {**getattr(Fixture(), part), **(REFUSED_KEYS if part == "generation" else {})}
+            if part == "generation":
+                keys.update(dict.fromkeys(("length_penalty", "early_stopping", "max_new_tokens", "suppress_tokens", "renormalize_logits")))
+            for key in [*keys, "unk_token"]:
+                for value in values:
+                    fixture = Fixture(layers=(1, 1))
+                    getattr(fixture, part)[key] = value
+                    if part != "config" or key != "vocab_size":
+                        self.outcome(fixture.write(self.checkpoint), (part, key, value))
+
+    def test_failures_leave_the_old_output_and_no_partial(self):
+        Fixture().write(self.checkpoint)
+        for error in (OSError(28, "No space left on device"), KeyboardInterrupt(), SystemExit(143), MemoryError()):
+            with open(self.output, "wb") as file:
+                file.write(b"old")
+            with mock.patch.object(model_writer.Writer, "write_tensor", side_effect=error):
+                try:
+                    code, errors = self.run_main(self.checkpoint)
+                    self.assertEqual((code, errors), (1, f"convert.py: {self.output}: No space left on device\n"))
+                except (KeyboardInterrupt, SystemExit, MemoryError) as raised:
+                    self.assertIs(raised, error)
+            self.assertEqual(read(self.output), b"old")
+            self.assertEqual(sorted(os.listdir(self.folder)), ["model.bin", "tiny"])
+
+
+if __name__ == "__main__":
+    unittest.main()
