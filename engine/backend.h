@@ -211,7 +211,7 @@ struct BackendOptions {
   int threads = 1;                            // of the host
   double memory_share = 0.9;                  // of the GPU memory that is free, unless
   std::int64_t memory_bytes = 0;              // a bound in bytes is given
-  bool one_at_a_time = false;                 // decode one sentence at a time: kernels for few rows, which may sum in another order
+  bool one_at_a_time = false;                 // decode one sentence at a time: a GPU may then run whole steps as one kernel
   std::int64_t fail_at_step = 0;              // a device error at this step, counted from 1; 0: none. For tests
 };
 

@@ -39,6 +39,7 @@ TARGETS = {
     "single 1": ("lines equal one sentence at a time, greedy, %", 99, 100, "%.2f", False),
     "single 4": ("lines equal one sentence at a time, beam 4, %", 99, 100, "%.2f", False),
     "bleu": ("BLEU on newstest2014, away from fp32 (greedy or beam 4)", 0.1, 0.1, "%.3f", True),
+    "bleu bf16": ("the same in bf16", 0.3, 0.3, "%.3f", True),
     "tokens": ("target tokens of news.en once, beam 4, % away from fp32", 1, 1, "%.2f", True),
     "bytes": ("runs of 18 (order, budget, beam) with another text, fp16", 0, 0, "%d", True),
     "busy": ("device busy, beam 4, %", 95, 98, "%.1f", False),
@@ -156,8 +157,9 @@ def lines_of(path):
 
 
 def quality(bench, text, references):
-    """Lines equal to float32's own run and to those one sentence at a time, and BLEU, for each beam size."""
-    result = {"scores": []}   # float32's and the other precision's, for each beam size
+    """Lines equal to float32's own run and to those one sentence at a time, and BLEU, for each beam size; bfloat16's BLEU beside it."""
+    precisions = ["fp32", bench.given.precision, *(["bf16"] if bench.given.device != "cpu" else [])]
+    result = {"scores": []}   # each precision's, for each beam size
     try:
         import sacrebleu  # noqa: F401
     except ImportError:
@@ -165,19 +167,20 @@ def quality(bench, text, references):
         references = None
     for beam in BEAMS:
         lines = []
-        for precision in ("fp32", bench.given.precision):
+        for precision in precisions:
             path = os.path.join(bench.folder, "quality.txt")
             bench.report(text, beam, output=path, precision=precision)
             lines.append(lines_of(path))
             if references:
                 result["scores"].append({"precision": precision, "beam": beam, **measure.score(lines[-1], references[:len(lines[-1])])})
-        result["equal " + beam] = 100 * sum(a == b for a, b in zip(*lines)) / max(1, len(lines[0]))
+        result["equal " + beam] = 100 * sum(a == b for a, b in zip(*lines[:2])) / max(1, len(lines[0]))
         result["lines"] = len(lines[0])
         if os.path.exists(bench.single(beam)):
             single = lines_of(bench.single(beam))
             result["single " + beam] = 100 * sum(a == b for a, b in zip(single, lines[1])) / max(1, len(single))
-    bleu = [score["bleu"] for score in result["scores"]]
-    result["away"] = max(abs(one - other) for one, other in zip(bleu[::2], bleu[1::2])) if bleu else None
+    bleu, each = [score["bleu"] for score in result["scores"]], len(precisions)
+    for name, place in (("away", 1), ("away bf16", 2)):
+        result[name] = max(abs(one - other) for one, other in zip(bleu[::each], bleu[place::each])) if bleu and place < each else None
     return result
 
 
@@ -260,7 +263,7 @@ def figures_of(results):
     peaks = [report["memory"]["device_peak_bytes"] for report in results["throughput 4"] + results["throughput 1"] if report["memory"]["device_peak_bytes"]]
     figures["device memory"] = [max(peaks) / 2**30] if peaks else []
     figures["million"] = [report["seconds"]["process"] for report in results["million"]]
-    figures["bleu"] = [result["away"] for result in results["quality"]]
+    figures["bleu"], figures["bleu bf16"] = ([result[name] for result in results["quality"]] for name in ("away", "away bf16"))
     figures["tokens"], figures["bytes"] = results["tokens"], [result["runs"] for result in results["bytes"]]
     figures["busy"] = [100 * report["shares"]["device_busy"] for report in results["throughput 4"] if report["shares"]["device_busy"] is not None]
     figures["useful"] = [100 * (1 - report["shares"]["rows_idle"]) for report in results["throughput 4"]]

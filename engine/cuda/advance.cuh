@@ -45,31 +45,39 @@ struct Books {
   __device__ Finished* finished(int count, int beams) { return reinterpret_cast<Finished*>(live(count) + beams); }
   __device__ float* scores(int count, int beams) { return reinterpret_cast<float*>(finished(count, beams) + beams); }
 };
+// The threads that keep a sentence's books.
+struct WholeBlock {
+  __device__ int thread() const { return static_cast<int>(threadIdx.x); }
+  __device__ int threads() const { return static_cast<int>(blockDim.x); }
+  __device__ void sync() const { __syncthreads(); }
+};
+
 inline std::size_t books_bytes(int count, int beams) {
   return sizeof(Books) + static_cast<std::size_t>(count + beams) * sizeof(Candidate) + static_cast<std::size_t>(beams) * (sizeof(Finished) + sizeof(float));
 }
 
-__device__ inline void open_books(const RulesView& rules, int count, const SearchState& state, std::int64_t slot, Books& books) {
+template <class Team>
+__device__ void open_books(const Team& team, const RulesView& rules, int count, const SearchState& state, std::int64_t slot, Books& books) {
   const int beams = rules.beams;
-  if (threadIdx.x == 0) {
+  if (team.thread() == 0) {
     books.length = state.length[slot], books.limit = state.limit[slot], books.finished_count = state.finished_count[slot];
     books.filled = 0;
   }
-  for (int k = threadIdx.x; k < beams; k += blockDim.x) {
+  for (int k = team.thread(); k < beams; k += team.threads()) {
     books.scores(count, beams)[k] = state.score[slot * beams + k];
     books.finished(count, beams)[k] = state.finished[slot * beams + k];
   }
 }
 
 // Advances a slot that is not done and whose books are open; at most kBeams beams. best(k, i) is the value and token of hypothesis k's
-// candidate i of `count`, best first. All threads of the block call.
-template <int kBeams, class Best>
-__device__ void advance_slot(const RulesView& rules, const Best& best, int count, const SearchState& state, std::int64_t slot, Books& books) {
+// candidate i of `count`, best first. All of the team call.
+template <int kBeams, class Team, class Best>
+__device__ void advance_slot(const Team& team, const RulesView& rules, const Best& best, int count, const SearchState& state, std::int64_t slot, Books& books) {
   const int beams = rules.beams;
   Candidate *ordered = books.ordered(), *live = books.live(count);
   Finished* finished = books.finished(count, beams);
   const float* scores = books.scores(count, beams);
-  __syncthreads();
+  team.sync();
   const std::int32_t length = books.length, limit = books.limit;
   const std::int32_t forced = length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end : length == 0 ? rules.forced_first : -1;
   const int per_row = forced >= 0 ? 1 : count, total = beams * per_row;
@@ -78,7 +86,7 @@ __device__ void advance_slot(const RulesView& rules, const Best& best, int count
     const auto [value, token] = best(beam, i);
     return Candidate{scores[beam] + value, {token, beam}};
   };
-  for (int i = threadIdx.x; i < total; i += blockDim.x) {
+  for (int i = team.thread(); i < total; i += team.threads()) {
     const Candidate mine = candidate(i / per_row, i % per_row);
     if (!(mine.value > kNone)) continue;
     atomicAdd(&books.filled, 1);
@@ -92,9 +100,9 @@ __device__ void advance_slot(const RulesView& rules, const Best& best, int count
     }
     if (place < count) ordered[place] = mine;
   }
-  __syncthreads();
+  team.sync();
 
-  if (threadIdx.x == 0) {
+  if (team.thread() == 0) {
     const std::int32_t n = length + 1;
     const bool at_limit = n == limit;
     const float divisor = length_divisor(n, rules.length_penalty);
@@ -114,18 +122,18 @@ __device__ void advance_slot(const RulesView& rules, const Best& best, int count
     state.length[slot] = n;
     books.done = state.done[slot] = at_limit || is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kNone, divisor, limit);
   }
-  __syncthreads();
-  for (int k = threadIdx.x; k < books.finished_count; k += blockDim.x) state.finished[slot * beams + k] = finished[k];
+  team.sync();
+  for (int k = team.thread(); k < books.finished_count; k += team.threads()) state.finished[slot * beams + k] = finished[k];
   if (books.done) return;
 
-  for (int k = threadIdx.x; k < beams; k += blockDim.x) {
+  for (int k = team.thread(); k < beams; k += team.threads()) {
     state.token[slot * beams + k] = live[k].node.token;
     state.score[slot * beams + k] = live[k].value;
     state.history[(slot * state.longest + length) * beams + k] = live[k].node;
     state.ancestor[(slot * state.longest + length) * beams + k] = static_cast<std::uint8_t>(live[k].node.parent);
   }
   // Each thread moves whole rows of the table, so that nothing is read after it was written.
-  for (int t = threadIdx.x; t < length; t += blockDim.x) {
+  for (int t = team.thread(); t < length; t += team.threads()) {
     std::uint8_t* lines = state.ancestor + (slot * state.longest + t) * beams;
     std::uint8_t moved[kBeams];
 #pragma unroll(kBeams <= 8 ? kBeams : 1)

@@ -44,11 +44,6 @@ __host__ __device__ int stage_bytes(const AttendArgs<T>& rows) { return kSlots *
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-__device__ inline void copy_row(std::uint32_t to, const void* from, int bytes, std::uint32_t barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
-               : "memory");
-}
-
 // The shared memory of a block: stages, their headers, and a barrier for each that says when it is full. That it is empty again is said by a
 // named barrier, at which a warp arrives with all its lanes and without a wait: each of them has read.
 struct Ring {
@@ -115,10 +110,10 @@ __device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
       __syncwarp();
       const std::uint32_t stage = shared_address(ring.stage());
       const int first_key = first == 0 ? (part.beams + 1) / 2 : 0;
-      if (first == 0 && lane < part.beams) copy_row(stage + lane / 2 * slot + lane % 2 * (row / 2), rows + lane * args.rows.query_stride, row / 2, ring.full());
+      if (first == 0 && lane < part.beams) load_bytes(stage + lane / 2 * slot + lane % 2 * (row / 2), rows + lane * args.rows.query_stride, row / 2, ring.full());
       if (lane < keys) {
         const T* from = key < own ? args.cache + static_cast<std::int64_t>(entry.row) * 2 * width : rows + (key - own) * args.rows.query_stride + width;
-        copy_row(stage + (first_key + lane) * slot, from, row, ring.full());
+        load_bytes(stage + (first_key + lane) * slot, from, row, ring.full());
       }
       ring.next();
       entry = next;

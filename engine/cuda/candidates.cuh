@@ -8,7 +8,7 @@ namespace {
 
 // A thread's part of two rows (h = 0, 1) over a run: d as in hopper.cuh.
 struct RowState {
-  float top[2], sum[2];  // of a segment's powers of two: sum·2^top
+  float top[2], sum[2];  // of a tile's powers of two: sum·2^top
   float bound[2];        // what is not above it is not among the row's best; with one candidate, the thread's best so far
   int token[2];          // of that
   float highest[2];      // of the tile
@@ -26,14 +26,10 @@ struct RowState {
   }
   __device__ __forceinline__ void find_highest(const float (&d)[64]) { highest[0] = highest_of<0>(d), highest[1] = highest_of<1>(d); }
 
-  // The tile's exponentials, as powers of two, are added in one order; first what was there is made relative to the new top.
-  __device__ __forceinline__ void raise_top() {
+  // The tile's exponentials, as powers of two relative to the top, are added in one order.
+  __device__ __forceinline__ void set_top() {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const float next = fmaxf(top[h], highest[h] * kLog2E);
-      sum[h] *= exp2_fast(top[h] - reference_of(next));
-      top[h] = next;
-    }
+    for (int h = 0; h < 2; ++h) top[h] = highest[h] * kLog2E, sum[h] = 0;
   }
   template <int kHalf>
   __device__ __forceinline__ static void fold(float (&d)[64]) {

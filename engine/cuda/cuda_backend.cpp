@@ -89,17 +89,14 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
   gemm_ = std::make_unique<Gemm>();
   order_event_ = std::make_unique<Event>();
   clock_ = std::make_unique<WorkClock>();
-  if (options.one_at_a_time) {
-    Stream queue;
-    few_ = FewSteps::open(*this, queue, options.device, queue.get());
-  }
+  if (options.one_at_a_time) solo_ = SoloRecorder::open(*this, options.device);
 }
 
 CudaBackend::~CudaBackend() { cudaDeviceSynchronize(); }
 
-// A queue's stream, for what is not collected: all that was comes before it.
+// A queue's stream, for what is not recorded: all that was comes before it.
 cudaStream_t CudaBackend::general(Queue& queue) {
-  if (few_) few_->flush();
+  if (solo_) solo_->flush();
   return stream_of(queue);
 }
 
@@ -193,7 +190,7 @@ void CudaBackend::clear(Queue& queue, void* device, std::size_t bytes) { check(c
 
 std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const std::byte> device) {
   auto block = pinned_->take(device.size());
-  if (!few_ || !few_->read(device.data(), block->data, device.size(), stream_of(queue))) {
+  if (!solo_ || !solo_->read(device.data(), block->data, device.size(), queue)) {
     check(cudaMemcpyAsync(block->data, device.data(), device.size(), cudaMemcpyDeviceToHost, general(queue)));
   }
   check(cudaEventRecord(block->event.get(), general(queue)));
@@ -202,9 +199,9 @@ std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const st
 
 std::unique_ptr<Queue> CudaBackend::make_queue() {
   auto queue = std::make_unique<Stream>();
-  if (few_) {
-    queue->at_end([this](cudaStream_t stream) {
-      few_->forget(stream);
+  if (solo_) {
+    queue->at_end([this, ended = queue.get()] {
+      solo_->forget(*ended);
       unlisted_ = {};
     });
   }
@@ -236,30 +233,32 @@ std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
 
 // The first step of a bucket runs as it is: it chooses algorithms and makes room. The second one is recorded.
 std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) {
-  if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + most) check(cudaErrorLaunchFailure);
   auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
+  const std::int64_t times = recorded && recorded->solo ? std::min<std::int64_t>(most, SoloRecorder::most_times()) : 1;
+  if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + times) check(cudaErrorLaunchFailure);
   const cudaStream_t stream = general(queue);
-  if (recorded && recorded->program) {
-    few_->again(*recorded->program, static_cast<int>(most), stream);
-    steps_ += most;
-    return most;
+  if (recorded && recorded->solo) {
+    solo_->again(recorded->solo, static_cast<int>(times), queue);
+    steps_ += times;
+    return times;
   }
   ++steps_;
   if (!recorded) {
     recorded = std::make_unique<Recorded>();
-    if (few_) few_->begin();
+    if (solo_) solo_->begin();
     step();
-    if (few_) recorded->program = few_->end();
+    if (solo_) recorded->solo = solo_->end();
     return 1;
   }
   if (!recorded->graph) {
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     try {
-      if (few_) few_->begin();
+      if (solo_) solo_->refuse(true);
       step();
-      if (few_) few_->end();
+      if (solo_) solo_->refuse(false);
     } catch (...) {
+      if (solo_) solo_->refuse(false);
       cudaStreamEndCapture(stream, &graph);
       if (graph) cudaGraphDestroy(graph);
       throw;
@@ -274,7 +273,6 @@ std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t
 }
 
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) {
-  if (few_ && few_->embed(embedding, ids, positions, out, stream_of(queue))) return;
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::embed<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), ids, positions, data_of<T>(out), out.rows, out.columns, embedding.table.stride, embedding.positions.stride, out.stride, embedding.scale},
@@ -283,7 +281,7 @@ void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int
 }
 
 void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) {
-  if (few_ && few_->embed_step(embedding, state, rows, out, stream_of(queue))) return;
+  if (solo_ && solo_->embed_step(embedding, state, rows, out, queue, [=, this, &queue] { embed_step(queue, embedding, state, rows, out); })) return;
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::embed_step<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), nullptr, nullptr, data_of<T>(out), out.rows, out.columns, embedding.table.stride, embedding.positions.stride, out.stride, embedding.scale},
@@ -292,7 +290,7 @@ void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const Sea
 }
 
 void CudaBackend::layer_norm(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor out) {
-  if (few_ && few_->layer_norm(x, residual, norm, out, stream_of(queue))) return;
+  if (solo_ && solo_->layer_norm(x, residual, norm, out, queue, [=, this, &queue] { layer_norm(queue, x, residual, norm, out); })) return;
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::layer_norm<T>({data_of<T>(x), data_of<T>(residual), data_of<float>(norm.gain), data_of<float>(norm.bias), data_of<T>(out), x.rows, x.columns, x.stride, residual.stride, out.stride, norm.epsilon},
@@ -308,7 +306,7 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
                         : activation == Activation::kRelu && !own_activation ? Gemm::Epilogue::kBiasRelu : Gemm::Epilogue::kBias;
   const bool in_place = residual && residual.data == out.data;
   if (own_activation && in_place) fail("CUDA: a product with an activation cannot have its output as residual");
-  if (few_ && few_->linear(x, layer, activation, residual, out, stream_of(queue))) return;
+  if (solo_ && solo_->linear(x, layer, activation, residual, out, queue, [=, this, &queue] { linear(queue, x, layer, activation, residual, out); })) return;
   gemm_->run({.x = x, .weight = layer.weight, .bias = layer.bias.data, .residual = own_activation ? Tensor{} : residual, .out = out, .epilogue = epilogue}, general(queue));
   if (!own_activation) return;
   with_type(out.dtype, [&](auto tag) {
@@ -318,7 +316,6 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
 }
 
 void CudaBackend::attend_packed(Queue& queue, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) {
-  if (few_ && offsets_host.size() == 2 && few_->attend_packed(qkv, heads, out, stream_of(queue))) return;
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::attend_packed<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, offsets,
@@ -348,7 +345,7 @@ KeyLists CudaBackend::next_attention(StepKeys& keys) {
 
 void CudaBackend::begin_step(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) {
   unlisted_ = [this, &queue, self, cross, source_lengths, state, rows] { list_step_keys(queue, self, cross, source_lengths, state, rows); };
-  if (!few_) list_now();
+  if (!solo_) list_now();
 }
 
 void CudaBackend::list_now() {
@@ -363,7 +360,7 @@ void CudaBackend::list_step_keys(Queue& queue, const PagedCache& self, const Pag
 }
 
 void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) {
-  if (few_ && few_->attend_self(qkv, cache, state, rows, heads, out, stream_of(queue))) return;
+  if (solo_ && solo_->attend_self(qkv, cache, state, rows, heads, out, queue, [=, this, &queue] { attend_self(queue, qkv, cache, state, rows, heads, out); })) return;
   list_now();
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -372,7 +369,7 @@ void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache,
 }
 
 void CudaBackend::attend_cross(Queue& queue, Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows, int heads, Tensor out) {
-  if (few_ && few_->attend_cross(query, cache, source_lengths, rows, heads, out, stream_of(queue))) return;
+  if (solo_ && solo_->attend_cross(query, cache, source_lengths, rows, heads, out, queue, [=, this, &queue] { attend_cross(queue, query, cache, source_lengths, rows, heads, out); })) return;
   list_now();
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -394,6 +391,7 @@ void CudaBackend::store_cross(Queue& queue, Tensor keys_values, const std::int32
 template <class T>
 T* CudaBackend::scratch_list(Queue& queue, std::span<const T> host, Buffer& device) {
   if (device.bytes() < host.size_bytes()) {
+    if (solo_) solo_->flush();
     check(cudaDeviceSynchronize());  // the smaller one may still be read
     device = allocate(std::bit_ceil(std::max<std::size_t>(host.size_bytes(), 4096)));
   }
@@ -454,7 +452,7 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
 void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection, const SearchRules& rules, const StepRows& rows, const SearchState& state) {
   const int count = rules.beams == 1 ? 1 : 2 * rules.beams;
   const RulesView view = view_of(queue, rules);
-  if (few_ && few_->search_step(hidden, projection, view, count, rows, state, stream_of(queue))) return;
+  if (solo_ && solo_->search_step(hidden, projection, view, count, rows, state, queue)) return;
   const std::int64_t most_rows = state.slots * state.beams;
   fit(candidate_values_, most_rows * count * static_cast<std::int64_t>(sizeof(float)));
   fit(candidate_tokens_, most_rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "engine/backend.h"
-#include "engine/cuda/few_steps.h"
 #include "engine/cuda/gemm.h"
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
@@ -68,7 +67,7 @@ class CudaBackend final : public Backend {
   };
   void make_room(StepKeys&, std::int64_t parts, std::int64_t stride);
   void list_step_keys(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&);
-  /// Lists the step's keys if they are not yet: kernels for few rows need no lists.
+  /// Lists the step's keys if they are not yet: a lone sentence's kernel has lists of its own.
   void list_now();
   /// The lists for one more attention of the step.
   static KeyLists next_attention(StepKeys&);
@@ -84,7 +83,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
-  std::unique_ptr<FewSteps> few_;  // where sentences are decoded one at a time
+  std::unique_ptr<SoloRecorder> solo_;  // where sentences are decoded one at a time
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;

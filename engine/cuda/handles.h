@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "engine/backend.h"
-#include "engine/cuda/few_rows.h"
+#include "engine/cuda/solo_recorder.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {
@@ -25,9 +25,9 @@ inline void check(cudaError_t status, std::source_location where = std::source_l
   fail("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), file, where.line());
 }
 
-/// A recorded step: one launch of the kernel for few rows, or a graph, empty until its bucket comes for the second time.
+/// A recorded step: one launch of the kernel for a lone sentence, or a graph, empty until its bucket comes for the second time.
 struct Recorded {
-  std::unique_ptr<FewProgram> program;
+  std::shared_ptr<SoloStep> solo;
   cudaGraphExec_t graph = nullptr;
   Recorded() = default;
   Recorded(const Recorded&) = delete;
@@ -41,20 +41,20 @@ class Stream final : public Queue {
  public:
   Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
   ~Stream() override {
-    if (at_end_) at_end_(stream_);
+    if (at_end_) at_end_();
     cudaStreamDestroy(stream_);
   }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   cudaStream_t get() const { return stream_; }
   /// Called before it is gone.
-  void at_end(std::function<void(cudaStream_t)> forget) { at_end_ = std::move(forget); }
+  void at_end(std::function<void()> forget) { at_end_ = std::move(forget); }
   /// By bucket. They end with the queue, and so with the run whose addresses they hold.
   std::map<std::int64_t, std::unique_ptr<Recorded>>& recorded() { return recorded_; }
 
  private:
   cudaStream_t stream_ = nullptr;
-  std::function<void(cudaStream_t)> at_end_;
+  std::function<void()> at_end_;
   std::map<std::int64_t, std::unique_ptr<Recorded>> recorded_;
 };
 

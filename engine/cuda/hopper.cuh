@@ -66,6 +66,11 @@ __device__ inline void load_box_for(std::uint16_t blocks, std::uint32_t to, cons
       "l"(&matrix), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
       : "memory");
 }
+// So many bytes that follow each other, all multiples of 16.
+__device__ inline void load_bytes(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
 __device__ inline void prefetch_map(const CUtensorMap& matrix) { asm volatile("prefetch.tensormap [%0];" ::"l"(&matrix) : "memory"); }
 
 // The next kernel may take the place of blocks that end; it waits itself for what they leave (merge.cu).

@@ -3,49 +3,21 @@
 
 #include "engine/cuda/beam_tile.cuh"
 #include "engine/cuda/kernels.h"
+#include "engine/cuda/key_lists.cuh"
 
 namespace xlate::cuda {
 namespace {
 
 constexpr int kWarpsPerBlock = 4;
 
-// A lane's share of a warp's sum of all lanes up to it.
-__device__ int sum_up_to_lane(int x) {
-  for (int offset = 1; offset < kWarp; offset *= 2) {
-    const int other = __shfl_up_sync(kAllLanes, x, offset);
-    if (static_cast<int>(threadIdx.x % kWarp) >= offset) x += other;
-  }
-  return x;
-}
-
 // For each position the lines on which the beams have it, each once; last the position of the token that enters now, a line a beam.
 __device__ void list_self(const CacheView& cache, const SearchState& state, std::int64_t slot, const TileWarp& warp, const KeyLists& lists) {
   const int stride = static_cast<int>(state.beams), lane = threadIdx.x % kWarp, length = state.length[slot];
   const std::uint8_t* ancestors = state.ancestor + slot * state.longest * stride + warp.first_beam;
   KeyEntry* list = lists.entries + warp.part * lists.stride;
-  int count = 0;
-  for (int first = 0; first < length; first += kWarp) {
-    const int t = first + lane;
-    const std::uint8_t* lines = ancestors + static_cast<std::int64_t>(t) * stride;
-    unsigned viewers[kTileBeams] = {};  // of beam k's line, where no earlier beam has it
-    int found = 0;
-    if (t < length) {
-#pragma unroll
-      for (int k = 0; k < kTileBeams; ++k) {
-        if (k >= warp.beams) break;
-        for (int j = 0; j < warp.beams; ++j) viewers[k] |= lines[j] == lines[k] ? 1u << j : 0u;
-        if (viewers[k] & ((1u << k) - 1)) viewers[k] = 0;
-        found += viewers[k] != 0;
-      }
-    }
-    const int end = sum_up_to_lane(found);
-    int place = count + end - found;
-#pragma unroll
-    for (int k = 0; k < kTileBeams; ++k) {
-      if (viewers[k]) list[place++] = {static_cast<std::int32_t>(cache_row(cache, slot, t, lines[k])), viewers[k]};
-    }
-    count += __shfl_sync(kAllLanes, end, kWarp - 1);
-  }
+  const int count = list_lines(
+      length, warp.beams, [&](int t, int k) { return static_cast<int>(ancestors[static_cast<std::int64_t>(t) * stride + k]); },
+      [&](int place, int t, int line, unsigned viewers) { list[place] = {static_cast<std::int32_t>(cache_row(cache, slot, t, line)), viewers}; });
   const auto own = static_cast<std::int32_t>(cache_row(cache, slot, length, warp.first_beam));
   if (lane < warp.beams) list[count + lane] = {own + lane, 1u << lane};
   if (lane == 0) lists.heads[warp.part] = {count + warp.beams, own};

@@ -1,7 +1,7 @@
 // What a row's vocabulary left in parts, made one: the log-sum of all and the best of the parts' lists. A warp per row; lanes take parts in turn,
 // in the same order whatever the row, and a tree of fixed shape joins them. Float32.
-#include "engine/cuda/device.cuh"
 #include "engine/cuda/kernels.h"
+#include "engine/cuda/log_sum.cuh"
 
 namespace xlate::cuda {
 namespace {
@@ -9,19 +9,6 @@ namespace {
 constexpr int kRows = 4;       // of a block
 constexpr int kMostHeads = kMostListParts / kWarp;
 constexpr float kNone = -INFINITY;
-constexpr float kLn2 = 0.6931471805599453f;
-
-__device__ float log_sum(const float2* sums, int parts, int lane) {
-  float top = kNone, sum = 0;
-  for (int i = lane; i < parts; i += kWarp) {
-    const float2 part = sums[i];
-    const float next = fmaxf(top, part.x), reference = next == kNone ? 0.0f : next;
-    sum = fmaf(sum, exp2f(top - reference), part.y * exp2f(part.x - reference));
-    top = next;
-  }
-  const float most = warp_max(top);
-  return (most + log2f(warp_sum(sum * exp2f(top - (most == kNone ? 0.0f : most))))) * kLn2;
-}
 
 // The order of floats as one of integers; −0 is 0.
 __device__ unsigned place_of(float value) {
@@ -69,7 +56,7 @@ __global__ void __launch_bounds__(kRows * kWarp) merge_kernel(RowPartials partia
   if (row >= rows) return;
   Heads heads{partials.lists + row * partials.list_parts * partials.count, partials.list_parts, partials.count, lane};
   heads.start();
-  const float sum = log_sum(partials.sums + row * partials.sum_parts, partials.sum_parts, lane);
+  const float sum = log_sum(partials.sums + row * partials.sum_parts, partials.sum_parts);
   float* values = out.values + row * out.count;
   std::int32_t* tokens = out.tokens + row * out.count;
   for (int i = 0; i < out.count; ++i) {

@@ -5,32 +5,12 @@
 #include "engine/cuda/activation.cuh"
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/kernels.h"
+#include "engine/cuda/norm.cuh"
 
 namespace xlate::cuda {
 namespace {
 
 constexpr int kBlock = 256;
-
-// 16 bytes of a row.
-template <class T>
-struct alignas(16) Piece {
-  static constexpr int kSize = 16 / static_cast<int>(sizeof(T));
-  T values[kSize];
-};
-
-// So many floats from where they are aligned to 16 bytes; a single one from anywhere.
-template <int kSize>
-struct Floats {
-  float values[kSize];
-  __device__ explicit Floats(const float* from) {
-    if constexpr (kSize == 1) {
-      values[0] = *from;
-    } else {
-#pragma unroll
-      for (int i = 0; i < kSize; i += 4) *reinterpret_cast<float4*>(values + i) = *reinterpret_cast<const float4*>(from + i);
-    }
-  }
-};
 
 // One piece of a row, or, where rows are not aligned to pieces, one element.
 template <class T, class Unit>
@@ -40,7 +20,7 @@ __device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int6
   const Floats<kSize> position(args.positions + place * args.positions_stride + column);
   T* values = reinterpret_cast<T*>(&unit);
 #pragma unroll
-  for (int i = 0; i < kSize; ++i) values[i] = from_float<T>(to_float(values[i]) * args.scale + position.values[i]);
+  for (int i = 0; i < kSize; ++i) values[i] = from_float<T>(fmaf(to_float(values[i]), args.scale, position.values[i]));
   *reinterpret_cast<Unit*>(args.out + row * args.out_stride + column) = unit;
 }
 
@@ -61,55 +41,12 @@ __global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows
   embed_unit<T, Unit>(args, row, item % per_row * kSize, state.token[slot * rows.beams + row % rows.beams], state.length[slot]);
 }
 
-// Mean and 1/deviation of a row of which each lane passes its elements to `visit(add)`, twice.
-template <class Visit>
-__device__ float2 moments(std::int64_t width, float epsilon, const Visit& visit) {
-  float sum = 0;
-  visit([&](float x) { sum += x; });
-  const float mean = warp_sum(sum) / static_cast<float>(width);
-  float squares = 0;
-  visit([&](float x) { squares += (x - mean) * (x - mean); });
-  return {mean, rsqrtf(warp_sum(squares) / static_cast<float>(width) + epsilon)};
-}
-
-// The row stays in registers: up to kPieces 16-byte pieces a lane.
 template <class T, int kPieces>
 __global__ void norm_piece_kernel(NormArgs<T> args) {
-  constexpr int kSize = Piece<T>::kSize;
   const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) / kWarp;
-  const int first = threadIdx.x % kWarp * kSize, width = static_cast<int>(args.width);
   if (row >= args.rows) return;
-  float values[kPieces][kSize];
-#pragma unroll
-  for (int p = 0; p < kPieces; ++p) {
-    const int column = first + p * kWarp * kSize;
-    if (column >= width) break;
-    const auto x = *reinterpret_cast<const Piece<T>*>(args.x + row * args.x_stride + column);
-#pragma unroll
-    for (int i = 0; i < kSize; ++i) values[p][i] = to_float(x.values[i]);
-    if (!args.residual) continue;
-    const auto added = *reinterpret_cast<const Piece<T>*>(args.residual + row * args.residual_stride + column);
-#pragma unroll
-    for (int i = 0; i < kSize; ++i) values[p][i] += to_float(added.values[i]);
-  }
-  const float2 moment = moments(args.width, args.epsilon, [&](const auto& add) {
-#pragma unroll
-    for (int p = 0; p < kPieces; ++p) {
-      if (first + p * kWarp * kSize >= width) break;
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) add(values[p][i]);
-    }
-  });
-#pragma unroll
-  for (int p = 0; p < kPieces; ++p) {
-    const int column = first + p * kWarp * kSize;
-    if (column >= width) break;
-    Piece<T> out;
-    const Floats<kSize> gain(args.gain + column), bias(args.bias + column);
-#pragma unroll
-    for (int i = 0; i < kSize; ++i) out.values[i] = from_float<T>((values[p][i] - moment.x) * moment.y * gain.values[i] + bias.values[i]);
-    *reinterpret_cast<Piece<T>*>(args.out + row * args.out_stride + column) = out;
-  }
+  norm_pieces<T, kPieces>(args.x + row * args.x_stride, args.residual ? args.residual + row * args.residual_stride : nullptr, args.gain, args.bias,
+                          args.out + row * args.out_stride, static_cast<int>(args.width), args.epsilon);
 }
 
 // Rows of any width and alignment.

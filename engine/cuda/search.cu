@@ -156,9 +156,9 @@ __global__ void advance_kernel(RulesView rules, RowCandidates best, StepRows row
   Books& books = *reinterpret_cast<Books*>(memory);
   const std::int64_t slot = rows.slots[blockIdx.x], first = static_cast<std::int64_t>(blockIdx.x) * rules.beams;
   if (slot < 0 || state.done[slot]) return;
-  open_books(rules, best.count, state, slot, books);
+  open_books(WholeBlock(), rules, best.count, state, slot, books);
   const auto candidate = [&](int beam, int i) { return Best{best.values[(first + beam) * best.count + i], best.tokens[(first + beam) * best.count + i]}; };
-  advance_slot<kMaxBeams>(rules, candidate, best.count, state, slot, books);
+  advance_slot<kMaxBeams>(WholeBlock(), rules, candidate, best.count, state, slot, books);
 }
 
 __global__ void start_kernel(RulesView rules, const std::int32_t* slots, const std::int32_t* limits, SearchState state) {

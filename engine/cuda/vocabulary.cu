@@ -2,8 +2,8 @@
 // A block holds 128 rows, 64 in the registers of each of two warpgroups, and streams the weights past them in tiles of 128 ids: 64 columns at a
 // time through a ring in shared memory, filled by a thread of a third warpgroup; in a cluster each of two blocks loads half and sends it to both.
 // The warpgroups multiply in turns: while one's products run, the other takes its tile apart. An accumulator row lies in the four lanes of a quad.
-// The work is the line of (row blocks, segment of 256 ids), cut into equal pieces. Nothing that a row's results depend on is cut: products sum the
-// inner dimension in one order, exponentials are summed per segment, and best lists are exact, so that merge_rows finds the same bits whatever the
+// The work is the line of (row blocks, tile of 128 ids), cut into equal pieces. Nothing that a row's results depend on is cut: products sum the
+// inner dimension in one order, exponentials are summed per tile, and best lists are exact, so that merge_rows finds the same bits whatever the
 // cuts. Float32 throughout; 16-bit only in the product's inputs.
 #include "engine/cuda/candidates.cuh"
 #include "engine/cuda/device.cuh"
@@ -185,7 +185,7 @@ struct Consumer {
     wait(shared_address(&memory.bias_full[slot.place]), slot.parity);
     add_bias(d);
     state.find_highest(d);
-    state.raise_top();
+    state.set_top();
     const std::uint32_t* words = memory.never[slot.place];
     const int never = __popc(words[0]) + __popc(words[1]) + __popc(words[2]) + __popc(words[3]);
     if constexpr (kCount == 1) {
@@ -206,8 +206,8 @@ struct Consumer {
     state.add_powers(d);
   }
 
-  // Sums of a segment, over the quad.
-  __device__ __forceinline__ void write_sums(RowState& state, int row, int segment) {
+  // Sums of a tile, over the quad.
+  __device__ __forceinline__ void write_sums(RowState& state, int row, int tile) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float top = fmaxf(state.top[h], __shfl_xor_sync(kAllLanes, state.top[h], 1));
@@ -215,8 +215,7 @@ struct Consumer {
       float sum = state.sum[h] * exp2_fast(state.top[h] - reference_of(top));
       sum += __shfl_xor_sync(kAllLanes, sum, 1);
       sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      if (lane % 4 == 0 && row + 8 * h < work.rows) work.sums[static_cast<std::int64_t>(row + 8 * h) * work.segments + segment] = make_float2(top, sum);
-      state.top[h] = kNone, state.sum[h] = 0;
+      if (lane % 4 == 0 && row + 8 * h < work.rows) work.sums[static_cast<std::int64_t>(row + 8 * h) * work.tiles + tile] = make_float2(top, sum);
     }
   }
 
@@ -269,7 +268,7 @@ struct Consumer {
       give_next = !(last_run && group == 1 && tile + 1 == run.end);  // the other one has ended
       multiply_tile(d, rows);
       take_apart(state, keeper, d, tile, tile == run.tile);
-      if (tile % kSegmentTiles == kSegmentTiles - 1 || tile + 1 == work.tiles) write_sums(state, first_row + row_of(thread), tile / kSegmentTiles);
+      write_sums(state, first_row + row_of(thread), tile);
     }
     write_lists(state, keeper, first_row + row_of(thread), part_of(work, run), run.end == work.tiles);
   }
@@ -339,13 +338,12 @@ Cuts cut(const VocabularyArgs& args, int multiprocessors) {
   work.bias = args.bias;
   work.rows = static_cast<int>(args.rows), work.vocabulary = static_cast<int>(args.vocabulary);
   work.tiles = (work.vocabulary + kTileIds - 1) / kTileIds;
-  work.segments = (work.tiles + kSegmentTiles - 1) / kSegmentTiles;
   cuts.cluster = work.rows > kBlockRows ? 2 : 1;
   cuts.blocks = (work.rows + cuts.cluster * kBlockRows - 1) / (cuts.cluster * kBlockRows);
-  work.units = cuts.blocks * work.segments;
+  work.units = cuts.blocks * work.tiles;
   cuts.clusters = min(min(multiprocessors, kMostBlocks) / cuts.cluster, work.units);
   for (int i = 0; i < cuts.blocks; ++i) {
-    const std::int64_t first = static_cast<std::int64_t>(i) * work.segments, last = first + work.segments - 1;
+    const std::int64_t first = static_cast<std::int64_t>(i) * work.tiles, last = first + work.tiles - 1;
     work.list_parts = max(work.list_parts, cluster_of(last, work.units, cuts.clusters) - cluster_of(first, work.units, cuts.clusters) + 1);
   }
   return cuts;
@@ -385,9 +383,9 @@ bool vocabulary_kernel_fits(int capability, std::int64_t width, std::int64_t voc
 
 std::size_t vocabulary_scratch_bytes(std::int64_t rows, std::int64_t vocabulary, int count) {
   // A row block's lists have at most two parts more than it has clusters.
-  const std::int64_t ids = kSegmentTiles * kTileIds, segments = (vocabulary + ids - 1) / ids;
+  const std::int64_t tiles = (vocabulary + kTileIds - 1) / kTileIds;
   const std::int64_t lists = (static_cast<std::int64_t>(kMostBlocks) * kBlockRows + 2 * rows) * listed(count);
-  return static_cast<std::size_t>(lists) * sizeof(TokenValue) + static_cast<std::size_t>(rows * segments) * sizeof(float2);
+  return static_cast<std::size_t>(lists) * sizeof(TokenValue) + static_cast<std::size_t>(rows * tiles) * sizeof(float2);
 }
 
 template <class T>
@@ -405,7 +403,7 @@ void project_rows(const VocabularyArgs& args, const RulesView& rules, const RowC
   if (count == 1) launch_width<T, 1>(args, cuts, stream);
   else if (count == 8) launch_width<T, 8>(args, cuts, stream);
   else launch_width<T, 16>(args, cuts, stream);
-  merge_rows({work.sums, work.segments, work.lists, work.list_parts, count}, args.rows, out, stream);
+  merge_rows({work.sums, work.tiles, work.lists, work.list_parts, count}, args.rows, out, stream);
 }
 
 template void project_rows<__half>(const VocabularyArgs&, const RulesView&, const RowCandidates&, cudaStream_t);

@@ -9,7 +9,6 @@ namespace xlate::cuda {
 namespace {
 
 constexpr int kTileIds = 128;      // of an accumulator tile
-constexpr int kSegmentTiles = 2;   // summed as one
 constexpr int kGroupRows = 64;     // of a warpgroup
 constexpr int kBlockRows = 2 * kGroupRows;
 constexpr int kThreads = 3 * kWarpgroup;
@@ -29,9 +28,9 @@ struct Work {
   int never_chosen_count;
   bool renormalize;
   int rows, vocabulary, tiles;
-  int segments, units;               // of all row blocks: a unit is a segment of a cluster's rows
+  int units;                         // of all row blocks: a unit is a tile of a cluster's rows
   int list_parts;
-  float2* sums;                      // [R, segments]
+  float2* sums;                      // [R, tiles]
   TokenValue* lists;                 // [R, list_parts, kCount]
 };
 
@@ -73,11 +72,10 @@ struct Runs {
   }
   __device__ bool next(const Work& work, Run& run) {
     if (unit == end) return false;
-    run.blocks = unit / work.segments;
-    const int segment = unit - run.blocks * work.segments, last = min(work.segments, segment + end - unit);
-    run.tile = segment * kSegmentTiles;
-    run.end = min(last * kSegmentTiles, work.tiles);
-    unit += last - segment;
+    run.blocks = unit / work.tiles;
+    run.tile = unit - run.blocks * work.tiles;
+    run.end = min(work.tiles, run.tile + end - unit);
+    unit += run.end - run.tile;
     return true;
   }
 };
@@ -94,7 +92,7 @@ __host__ __device__ inline int cluster_of(std::int64_t unit, std::int64_t units,
 __device__ inline int first_row_of(const Run& run) { return (run.blocks * static_cast<int>(cluster_blocks()) + static_cast<int>(rank_in_cluster())) * kBlockRows; }
 __device__ inline int part_of(const Work& work, const Run& run) {
   const std::int64_t cluster = cluster_blocks();
-  return static_cast<int>(blockIdx.x / cluster) - cluster_of(static_cast<std::int64_t>(run.blocks) * work.segments, work.units, gridDim.x / cluster);
+  return static_cast<int>(blockIdx.x / cluster) - cluster_of(static_cast<std::int64_t>(run.blocks) * work.tiles, work.units, gridDim.x / cluster);
 }
 
 // Not −∞, which would be subtracted from −∞.

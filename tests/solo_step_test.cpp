@@ -1,0 +1,199 @@
+// The kernel for a sentence that is decoded alone against the kernels for many: whole decodings by networks of random weights, to the bit.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <numeric>
+
+#include "engine/search.h"
+#include "tests/support.h"
+
+namespace xlate::test {
+namespace {
+
+using Ints = std::vector<std::int32_t>;
+
+struct Shape {
+  int beams;
+  std::int64_t heads, head, layers, ffn, vocabulary;
+  int source, steps;  // tokens
+  Activation activation = Activation::kRelu;
+  bool biases = true, renormalize = false, fits = true;
+  Ints never_chosen = {};
+  std::int64_t width() const { return heads * head; }
+};
+
+// What one backend makes of a shape.
+struct Result {
+  std::vector<Outcome> outcomes;
+  std::int64_t at_once = 0;  // steps that one launch ran, at most: only the kernel under test runs several
+};
+
+// A post-norm decoder over caches and source that a Random fills: the same for every backend of one type.
+class Network {
+ public:
+  Network(const BackendUnderTest& test, const Shape& shape) : lab_(test), shape_(shape) {
+    const std::int64_t width = shape.width();
+    Ints table(kPages);
+    std::iota(table.rbegin(), table.rend(), 0);
+    cache_table_ = lab_.put(table);
+    table_ = {weight(shape.vocabulary, width, 1), lab_.put(random_matrix(random_, kPositions, width, DType::kFloat32), DType::kFloat32), 1.5f};
+    for (std::int64_t i = 0; i < shape.layers; ++i) {
+      layers_.push_back({linear(3 * width, width), linear(width, width), norm(), linear(width, width), linear(width, width), norm(), linear(shape.ffn, width), linear(width, shape.ffn), norm(),
+                         cache(shape.beams), cache(1)});
+    }
+    projection_ = {{lab_.put_weight(scaled(shape.vocabulary, width, 2 / std::sqrt(static_cast<double>(width)))),
+                    shape.biases ? lab_.put(random_matrix(random_, 1, shape.vocabulary, DType::kFloat32), DType::kFloat32) : Tensor{}}};
+    source_lengths_ = lab_.put(Ints{shape.source});
+  }
+
+  Result decode() {
+    SearchRules rules{.beams = shape_.beams, .start = 0, .end = 1, .renormalize = shape_.renormalize, .never_chosen = shape_.never_chosen};
+    Queue& queue = lab_.queue();
+    Search search(*lab_, queue, rules, 1, shape_.steps);
+    const StepRows rows{lab_.put(Ints{0}), 1, shape_.beams};
+    const Ints slots{0}, limits{shape_.steps};
+    Result result;
+    for (int sentence = 0; sentence < 2; ++sentence) {  // the second one finds the step recorded
+      search.start(slots, limits);
+      std::int64_t steps = 0;
+      for (bool done = false; !done;) {
+        const std::int64_t ran = lab_->repeat(queue, 1, std::min<std::int64_t>(7, shape_.steps - steps), [&] { step(search, rows); });
+        result.at_once = std::max(result.at_once, ran);
+        steps += ran;
+        const auto flags = search.read_done();
+        std::int32_t flag = 0;
+        std::memcpy(&flag, flags->wait().data(), sizeof flag);
+        done = flag != 0;
+        if (!done && steps >= shape_.steps) break;
+      }
+      lab_->repeat(queue, 1, 1, [&] { step(search, rows); });  // of a sentence that is done: nothing changes
+      search.read_done()->wait();
+      const auto outcomes = search.collect(slots);
+      result.outcomes.insert(result.outcomes.end(), outcomes.begin(), outcomes.end());
+    }
+    lab_.clear();
+    return result;
+  }
+
+ private:
+  static constexpr std::int64_t kPositions = 256, kPageTokens = 16, kPages = 16;
+  struct Layer {
+    Linear qkv, out;
+    Norm norm;
+    Linear query, cross_out;
+    Norm cross_norm;
+    Linear up, down;
+    Norm last_norm;
+    PagedCache self, cross;
+  };
+
+  Matrix scaled(std::int64_t rows, std::int64_t columns, double by) {
+    Matrix matrix = random_matrix(random_, rows, columns, lab_.type());
+    for (double& value : matrix.values) value = rounded(lab_.type(), value * by);
+    return matrix;
+  }
+  Tensor weight(std::int64_t rows, std::int64_t columns, double by) { return lab_.put(scaled(rows, columns, by), lab_.type()); }
+  Linear linear(std::int64_t rows, std::int64_t columns) {
+    return {lab_.put_weight(scaled(rows, columns, 1.7 / std::sqrt(static_cast<double>(columns)))), shape_.biases ? weight(1, rows, 0.5) : Tensor{}};
+  }
+  Norm norm() {
+    Matrix gain = random_matrix(random_, 1, shape_.width(), DType::kFloat32);
+    for (double& value : gain.values) value = 1 + value / 4;
+    return {lab_.put(gain, DType::kFloat32), lab_.put(random_matrix(random_, 1, shape_.width(), DType::kFloat32), DType::kFloat32), 1e-5f};
+  }
+  PagedCache cache(std::int64_t lines) {
+    return {weight(kPages * kPageTokens * lines, 2 * shape_.width(), 1), cache_table_, kPages, kPageTokens, lines};
+  }
+  Tensor rows_of(std::int64_t columns) { return lab_.room(shape_.beams, columns, lab_.type()); }
+
+  void step(Search& search, const StepRows& rows) {
+    if (!x_) {
+      const std::int64_t width = shape_.width();
+      x_ = rows_of(width), y_ = rows_of(width), context_ = rows_of(width), inner_ = rows_of(shape_.ffn), qkv_ = rows_of(3 * width), query_ = rows_of(width);
+    }
+    Queue& queue = lab_.queue();
+    const int heads = static_cast<int>(shape_.heads);
+    const SearchState& state = search.state();
+    lab_->begin_step(queue, layers_.front().self, layers_.front().cross, source_lengths_, state, rows);
+    lab_->embed_step(queue, table_, state, rows, x_);
+    for (const Layer& layer : layers_) {
+      lab_->linear(queue, x_, layer.qkv, Activation::kNone, {}, qkv_);
+      lab_->attend_self(queue, qkv_, layer.self, state, rows, heads, context_);
+      lab_->linear(queue, context_, layer.out, Activation::kNone, {}, y_);
+      lab_->norm_linear(queue, y_, x_, layer.norm, x_, layer.query, Activation::kNone, query_);
+      lab_->attend_cross(queue, query_, layer.cross, source_lengths_, rows, heads, context_);
+      lab_->linear(queue, context_, layer.cross_out, Activation::kNone, {}, y_);
+      lab_->norm_linear(queue, y_, x_, layer.cross_norm, x_, layer.up, shape_.activation, inner_);
+      lab_->linear(queue, inner_, layer.down, Activation::kNone, {}, y_);
+      lab_->layer_norm(queue, y_, x_, layer.last_norm, x_);
+    }
+    search.step(x_, projection_, rows);
+  }
+
+  Lab lab_;
+  Shape shape_;
+  Random random_{7};
+  Embedding table_;
+  std::vector<Layer> layers_;
+  Projection projection_;
+  std::int32_t *source_lengths_ = nullptr, *cache_table_ = nullptr;
+  Tensor x_, y_, context_, inner_, qkv_, query_;
+};
+
+std::vector<Shape> shapes() {
+  if (std::getenv("XLATE_TEST_FEW")) {  // under a sanitizer
+    return {{.beams = 4, .heads = 2, .head = 32, .layers = 2, .ffn = 192, .vocabulary = 300, .source = 20, .steps = 9, .never_chosen = {299}},
+            {.beams = 1, .heads = 1, .head = 64, .layers = 1, .ffn = 64, .vocabulary = 700, .source = 5, .steps = 5}};
+  }
+  return {
+      {.beams = 4, .heads = 8, .head = 64, .layers = 2, .ffn = 2048, .vocabulary = 13001, .source = 30, .steps = 40, .never_chosen = {13000}},
+      {.beams = 1, .heads = 8, .head = 64, .layers = 2, .ffn = 2048, .vocabulary = 2501, .source = 17, .steps = 40, .never_chosen = {5, 2100, 2500}},
+      {.beams = 8, .heads = 8, .head = 32, .layers = 1, .ffn = 576, .vocabulary = 1000, .source = 1, .steps = 30, .activation = Activation::kGelu, .biases = false},
+      {.beams = 2, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 2003, .source = 33, .steps = 20, .activation = Activation::kSwish},
+      {.beams = 3, .heads = 4, .head = 128, .layers = 2, .ffn = 1024, .vocabulary = 5000, .source = 70, .steps = 90, .renormalize = true, .never_chosen = {3, 4999}},
+      {.beams = 5, .heads = 1, .head = 64, .layers = 3, .ffn = 128, .vocabulary = 130, .source = 200, .steps = 25},
+      // More keys than a block holds at once.
+      {.beams = 4, .heads = 4, .head = 64, .layers = 1, .ffn = 512, .vocabulary = 3000, .source = 250, .steps = 200, .renormalize = true, .never_chosen = {0, 1}},
+      // As much as shared memory holds, and more.
+      {.beams = 8, .heads = 8, .head = 64, .layers = 1, .ffn = 2048, .vocabulary = 600, .source = 90, .steps = 100},
+      {.beams = 4, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 600, .source = 40, .steps = 100},
+      {.beams = 8, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 600, .source = 9, .steps = 12, .fits = false},
+      // Heads that the kernel does not have: verb by verb.
+      {.beams = 4, .heads = 4, .head = 16, .layers = 2, .ffn = 128, .vocabulary = 500, .source = 9, .steps = 20, .fits = false},
+      {.beams = 1, .heads = 12, .head = 64, .layers = 1, .ffn = 768, .vocabulary = 6000, .source = 100, .steps = 150, .renormalize = true, .never_chosen = {1}},
+  };
+}
+
+class SoloStepTest : public OnBackend {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SoloStepTest);
+INSTANTIATE_TEST_SUITE_P(, SoloStepTest, testing::ValuesIn(cuda_backends(true)), backend_name);
+
+TEST_P(SoloStepTest, DecodesAsManyDo) {
+  if (GetParam().make()->info().compute_capability != "9.0") GTEST_SKIP() << "the kernel is for compute capability 9.0";
+  const auto many_of_them = cuda_backends(false);
+  const auto many = std::find_if(many_of_them.begin(), many_of_them.end(), [](const BackendUnderTest& test) { return test.type == GetParam().type; });
+  for (const Shape& shape : shapes()) {
+    SCOPED_TRACE(fmt::format("{} beams, {} heads of {}, vocabulary {}", shape.beams, shape.heads, shape.head, shape.vocabulary));
+    Result expected, found;
+    ASSERT_NO_THROW(expected = Network(*many, shape).decode());
+    ASSERT_NO_THROW(found = Network(GetParam(), shape).decode());
+    EXPECT_EQ(expected.at_once, 1);
+    if (shape.fits) EXPECT_GT(found.at_once, 1) << "the kernel under test did not run";
+    else EXPECT_EQ(found.at_once, 1) << "expected the kernels for many";
+    ASSERT_EQ(found.outcomes.size(), expected.outcomes.size());
+    for (std::size_t i = 0; i < found.outcomes.size(); ++i) {
+      const auto &hypotheses = found.outcomes[i].hypotheses, &those = expected.outcomes[i].hypotheses;
+      EXPECT_EQ(found.outcomes[i].steps, expected.outcomes[i].steps);
+      ASSERT_FALSE(those.empty());
+      ASSERT_EQ(hypotheses.size(), those.size());
+      for (std::size_t k = 0; k < those.size(); ++k) {
+        EXPECT_EQ(hypotheses[k].ids, those[k].ids) << "hypothesis " << k;
+        EXPECT_EQ(std::bit_cast<std::uint32_t>(hypotheses[k].score), std::bit_cast<std::uint32_t>(those[k].score)) << "hypothesis " << k << ": " << hypotheses[k].score << ", expected " << those[k].score;
+      }
+    }
+    if (HasFailure()) return;
+  }
+}
+
+}  // namespace
+}  // namespace xlate::test
