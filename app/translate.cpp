@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "app/format.h"
+#include "app/imposed_lengths.h"
 #include "app/interrupt.h"
 #include "app/line_reader.h"
 #include "app/ordered_output.h"
@@ -150,8 +151,9 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
        options.max_length_factor, *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
 }
 
-std::unique_ptr<Runner> make_runner(const Options& options, const ModelDescription& description, Backend& backend, SequenceModel& model) {
-  const RunnerOptions wanted{.rules = rules_of(options, description),
+std::unique_ptr<Runner> make_runner(const Options& options, const ModelDescription& description, Backend& backend, SequenceModel& model, bool imposed) {
+  const SearchRules rules = rules_of(options, description);
+  const RunnerOptions wanted{.rules = imposed ? ending_at_limits(rules) : rules,
                              .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,  // then there is one slot, and little to upload
                              .longest_source = *options.max_source_length,
                              .max_length = *options.max_length,
@@ -176,10 +178,12 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
     record.memory = backend.memory();
   };
   try {
-    runner = make_runner(options, file.description(), backend, *model);
+    const std::vector<std::int32_t> lengths = imposed_lengths();
+    runner = make_runner(options, file.description(), backend, *model, !lengths.empty());
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
-    runner->run(source, [&](Decoded decoded) { text.put(std::move(decoded)); }, stop_flag());
+    ImposedLengths imposed(source, lengths);
+    runner->run(lengths.empty() ? static_cast<SentenceSource&>(source) : imposed, [&](Decoded decoded) { text.put(std::move(decoded)); }, stop_flag());
   } catch (const std::bad_alloc&) {
     keep_figures();
     fail_for_room(options, "out of memory");

@@ -52,6 +52,11 @@ std::int64_t Runner::limit_of(std::int64_t source_tokens) const {
   return static_cast<std::int64_t>(std::min(static_cast<double>(options_.max_length), scaled));
 }
 
+std::int32_t Runner::limit_of(const Sentence& sentence) const {
+  const auto limit = static_cast<std::int32_t>(limit_of(static_cast<std::int64_t>(sentence.ids.size())));
+  return sentence.limit > 0 ? std::min(limit, sentence.limit) : limit;
+}
+
 void Runner::run(SentenceSource& source, const std::function<void(Decoded)>& done, const std::atomic<bool>& stop) {
   while (!stop) {
     admit(source);
@@ -96,7 +101,7 @@ bool Runner::encode_ahead(SentenceSource& source) {
   }
   if (ahead_.sentences.empty()) return false;
   std::vector<Source> sources;
-  for (const Sentence& sentence : ahead_.sentences) sources.push_back({sentence.ids, static_cast<std::int32_t>(limit_of(static_cast<std::int64_t>(sentence.ids.size())))});
+  for (const Sentence& sentence : ahead_.sentences) sources.push_back({sentence.ids, limit_of(sentence)});
   backend_.order(*queue_, *encoder_queue_);  // the last batch is being installed from where this one goes
   backend_.begin_work(*encoder_queue_, Work::kEncode);
   ahead_.encoded = model_.encode(*encoder_queue_, sources);
@@ -115,7 +120,7 @@ bool Runner::install() {
   for (; !ahead_.used_up() && !free_.empty(); ++ahead_.next) {
     Sentence& sentence = ahead_.sentences[ahead_.next];
     const auto length = static_cast<std::int64_t>(sentence.ids.size());
-    const Source need{sentence.ids, static_cast<std::int32_t>(limit_of(length))};
+    const Source need{sentence.ids, limit_of(sentence)};
     const bool alone = active_.empty() && slots.empty();
     if (!alone && (tokens + length > room || !model_.has_room(need))) break;
     tokens += length;

@@ -20,6 +20,7 @@ namespace xlate {
 struct Sentence {
   std::int64_t line = 0;          // its number, from 0
   std::vector<std::int32_t> ids;  // source ids, end token included; at least one
+  std::int32_t limit = 0;         // of its own on generated tokens, where that is less than its length gives; 0: none
 };
 
 /// A line decoded.
@@ -99,6 +100,7 @@ class Runner {
     bool used_up() const { return next == sentences.size(); }
   };
 
+  std::int32_t limit_of(const Sentence&) const;
   void admit(SentenceSource&);
   bool encode_ahead(SentenceSource&);
   bool install();

@@ -27,6 +27,30 @@ class Bench(Case):
         self.assertEqual(len(rows), 2)
         self.assertIn('--precision', rows[1])
 
+    def test_sweep(self):
+        path = self.path('sweep.json')
+        table, _ = self.script('sweep', *ON_CPU, '--axes', 'layers,beam', '--values', '1,2,4', '--base', '{"d": 64, "head": 32, "layers": 1, "vocabulary": 500}',
+                               '--seconds', '0.1', '--teraflops', '0.02', '--json', path)
+        self.assertEqual(table.count('\n| '), 8)
+        with open(path) as file:
+            axes = json.load(file)['axes']
+        for axis in ('layers', 'beam'):
+            self.assertEqual([point[axis] for point in axes[axis]], [1, 2, 4])
+            self.assertEqual([point['equal'] for point in axes[axis]], [20, 20, 20])
+            self.assertGreater(axes[axis][1]['worse'], 0)
+        self.assertIn('expected some of', self.script('sweep', *ON_CPU, '--axes', 'width', code=2)[1])
+
+    def test_imposed_lengths(self):
+        lengths, report = self.path('lengths', '4\n9\n1\n'), self.path('report.json')
+        command = [BINARY, '-m', EN_DE, '-i', self.text, '--device', 'cpu', '-o', os.devnull, '--report', report]
+        for beam in ('1', '4'):
+            subprocess.run([*command, '-b', beam], check=True, env={**os.environ, 'XLATE_TEST_LENGTHS': lengths})
+            with open(report) as file:
+                self.assertEqual(json.load(file)['counts']['target_tokens'], 14)
+        done = subprocess.run(command, env={**os.environ, 'XLATE_TEST_LENGTHS': self.path('wrong', '4\nfour\n')}, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b'line 2 is not a number', done.stderr)
+
     def test_startup(self):
         path = self.path('startup.json')
         table, _ = self.script('bench', 'startup', '-m', EN_DE, '-i', self.text, *ON_CPU, '--floor', '/bin/true', '--repeat', '2', '--json', path)
