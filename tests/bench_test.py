@@ -40,6 +40,20 @@ class Bench(Case):
             self.assertGreater(axes[axis][1]['worse'], 0)
         self.assertIn('expected some of', self.script('sweep', *ON_CPU, '--axes', 'width', code=2)[1])
 
+    def test_step_timeline(self):
+        """On what ncu prints: three ends of a step, so two steps, of which the longer one is shown."""
+        kernels = [('void xlate::<unnamed>::advance_kernel(xlate::RulesView)', 2000, 0.1), ('nvjet_sm90_hsh_64x8', 4000, 8), ('nvjet_sm90_hsh_64x8', 6000, 8),
+                   ('void xlate::<unnamed>::advance_kernel(xlate::RulesView)', 2000, 0.1), ('void xlate::<unnamed>::stream_kernel<__half, 64, 1>(xlate::StreamArgs<T1>)', 20000, 64),
+                   ('void xlate::<unnamed>::advance_kernel(xlate::RulesView)', 3000, 0.1)]
+        rows = ['"ID","Kernel Name","dram__bytes.sum","gpu__time_duration.sum"', '"","","Mbyte","ns"'] + ['"%d","%s","%s","%d"' % (i, name, size, time) for i, (name, time, size) in enumerate(kernels)]
+        ncu = self.path('ncu', '#!/bin/sh\ncat <<\'EOF\'\n==PROF== Connected\n' + '\n'.join(rows) + '\nEOF\n')
+        os.chmod(ncu, 0o755)
+        table, _ = self.script('step_timeline', '-m', EN_DE, '-i', self.text, *ON_CPU, '--ncu', ncu)
+        self.assertIn('2 whole steps of 12 to 23 µs', table)
+        self.assertIn('| stream_kernel<__half, 64, 1> | 1 | 20.0 | 87.0 | 64 | 3200 |', table)
+        self.assertIn('| all | 2 | 23.0 | 100.0 | 64 | 2787 |', table)
+        self.assertIn('no whole step', self.script('step_timeline', '-m', EN_DE, '-i', self.text, *ON_CPU, '--ncu', '/bin/true', code=1)[1])
+
     def test_imposed_lengths(self):
         lengths, report = self.path('lengths', '4\n9\n1\n'), self.path('report.json')
         command = [BINARY, '-m', EN_DE, '-i', self.text, '--device', 'cpu', '-o', os.devnull, '--report', report]
