@@ -52,8 +52,6 @@ __device__ inline uint4 load_piece(const void* p) { return *static_cast<const ui
 __device__ inline unsigned word_of(const uint4& x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
 __device__ inline unsigned word_of(const uint2& x, int i) { return i == 0 ? x.x : x.y; }
 
-constexpr int kTileKeys = 16;
-
 /// How a lane reads rows of kHead elements.
 template <int kHead>
 struct HeadPieces {

@@ -74,6 +74,8 @@ template <class T>
 void attend_packed(const AttendArgs<T>&, const std::int32_t* offsets, std::int64_t sentences, std::int64_t rows, cudaStream_t);
 /// Up to so many beams of a sentence at a time: a part.
 constexpr int kTileBeams = 8;
+/// Keys that attention on tensor cores takes at once.
+constexpr int kTileKeys = 16;
 /// A key that some beams of a part have in their history.
 struct KeyEntry {
   std::int32_t row;      // of the cache

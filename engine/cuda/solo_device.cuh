@@ -8,9 +8,8 @@
 
 namespace xlate::cuda {
 
-constexpr int kSoloWarps = 8, kSoloThreads = kSoloWarps * kWarp;  // that compute; one more brings weights
-constexpr int kSoloGap = 16;                                       // bytes behind a row: eight rows read at once meet no bank twice
-constexpr std::uint32_t kSoloBoxLine = 128;                        // bytes of a row in a box
+constexpr int kSoloThreads = kSoloWarps * kWarp;  // that compute
+constexpr std::uint32_t kSoloBoxLine = 128;       // bytes of a row in a box
 
 /// What the search comes to, for all blocks of the first cluster. Three pieces of 16 bytes.
 struct alignas(16) SoloNews {
@@ -151,7 +150,6 @@ struct Exchange {
 
 // A warp's view of a product of 16 rows of a weight with 8 rows of x: chains of mma.m16n8k16 over ascending columns, as cuBLASLt's kernels and
 // WGMMA sum, to the bit (tests/solo_step_test.cpp). Lane 4·g + q ends with outputs g and g + 8 of rows 2q and 2q + 1.
-constexpr int kSoloTileOutputs = 16;
 struct SoloTile {
   std::uint32_t x, weight;  // this lane's: row of x, row of a box
   __device__ SoloTile(std::uint32_t rows, int pitch, int count, int tile) {

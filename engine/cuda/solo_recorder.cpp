@@ -14,12 +14,8 @@ namespace {
 
 constexpr std::int64_t kBoxColumns = 64;
 constexpr std::int64_t kNormWidth = 1024;
-constexpr int kTileOutputs = 16;       // of a warp at once
-constexpr int kPassTiles = 8;          // of a block at once: a warp each
-constexpr int kTileKeys = 16;          // of attention at once
 constexpr int kMostHeldKeys = 80;      // of a head of 64, in shared memory
 constexpr int kKeyGap = 64;            // bytes behind a key and its value: rows read together meet no bank twice
-constexpr int kRowGap = 16;
 constexpr int kReservedBytes = 2048;   // of shared memory, for what does not depend on the model
 constexpr int kBooksBytes = 1024;      // at most, of up to 8 hypotheses and 16 candidates (advance.cuh)
 constexpr std::size_t kMostCopied = 1024;
@@ -140,7 +136,7 @@ const SoloRows* SoloRecorder::find(Tensor x) const {
 const SoloRows* SoloRecorder::place(Tensor x) {
   if (x.rows != program_.beams || x.columns % kBoxColumns != 0 || x.dtype != backend_.compute_type()) return nullptr;
   if (!places_.contains(x.data)) {
-    const int pitch = narrow(x.columns) * 2 + kRowGap;
+    const int pitch = narrow(x.columns) * 2 + kSoloGap;
     places_[x.data] = {{row_bytes_, pitch}, x.columns};
     row_bytes_ += program_.beams * pitch;
   }
@@ -209,11 +205,11 @@ bool SoloRecorder::linear(Tensor x, const Linear& layer, Activation activation, 
   op.x = *rows;
   op.in = narrow(x.columns), op.width = narrow(out.columns);
   op.bias = layer.bias.data;
-  op.tiles = op.width / kTileOutputs;
+  op.tiles = op.width / kSoloTileOutputs;
   op.tiles_each = (op.tiles + kSoloCluster - 1) / kSoloCluster;
-  op.pass_tiles = std::min(op.tiles_each, kPassTiles);
+  op.pass_tiles = std::min(op.tiles_each, kSoloWarps);
   op.boxes = narrow(x.columns / kBoxColumns);
-  op.stage_boxes = op.boxes % kSoloStageBoxes == 0 && op.pass_tiles * kTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes ? kSoloStageBoxes : 1;
+  op.stage_boxes = op.boxes % kSoloStageBoxes == 0 && op.pass_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes ? kSoloStageBoxes : 1;
   op.stages = op.boxes / op.stage_boxes;
   op.passes = (op.tiles_each + op.pass_tiles - 1) / op.pass_tiles;
   weights_.push_back(weight);
@@ -308,7 +304,7 @@ bool SoloRecorder::lay_out(SoloProgram& program, int longest_source, int held_ke
   layout.source_rows = room(longest_source * narrow(sizeof(std::int32_t)));
   const int rows = room(row_bytes_);
   for (SoloOp& op : ops_) {
-    if (op.kind == SoloKind::kLinear) op.biases = room(op.tiles_each * kTileOutputs * 2);
+    if (op.kind == SoloKind::kLinear) op.biases = room(op.tiles_each * kSoloTileOutputs * 2);
   }
   layout.stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
   const int ring = layout.stages * kSoloStageBytes;
@@ -325,7 +321,7 @@ bool SoloRecorder::lay_out(SoloProgram& program, int longest_source, int held_ke
   end = 0;
   const int blocks = (clusters_ - 1) * kSoloCluster;
   layout.share_tiles = (program.tiles + blocks - 1) / blocks;
-  layout.hidden = room(beams * (program.width * 2 + kRowGap));
+  layout.hidden = room(beams * (program.width * 2 + kSoloGap));
   layout.logits = room(beams * layout.share_tiles * kSoloTileIds * narrow(sizeof(float)));
   layout.never = room(layout.share_tiles * kSoloTileIds / 8);
   layout.word_stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
@@ -348,7 +344,7 @@ std::shared_ptr<SoloStep> SoloRecorder::completed(SoloProgram program, Tensor vo
   for (std::size_t i = 0; i < ops_.size(); ++i) {
     SoloOp& op = ops_[i];
     if (op.kind != SoloKind::kLinear) continue;
-    step->weights.push_back(pack(weights_[i], op.tiles_each * kTileOutputs, op.pass_tiles * kTileOutputs));
+    step->weights.push_back(pack(weights_[i], op.tiles_each * kSoloTileOutputs, op.pass_tiles * kSoloTileOutputs));
     op.weight = step->weights.back().data();
   }
   step->weights.push_back(pack(vocabulary, kSoloTileIds, kSoloTileIds));

@@ -1,5 +1,6 @@
 // The decoding steps of a sentence that is decoded alone as one kernel (solo_step.cu): up to 8 hypotheses, as far as shared memory holds their
-// rows (SoloRecorder::lay_out), all layers, the vocabulary and the search. Weights are there a second time, packed. The same bits as the kernels for many sentences: each of them sums in one order, and this one in the same.
+// rows (SoloRecorder::lay_out), all layers, the vocabulary and the search. Weights are there a second time, packed. The same bits as the kernels
+// for many sentences: each of them sums in one order, and this one in the same.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,14 +11,17 @@
 
 namespace xlate::cuda {
 
-inline constexpr int kSoloRows = 8;           // hypotheses, at most
+inline constexpr int kSoloRows = 8;            // hypotheses, at most
 inline constexpr int kSoloMostClusters = 9;
-inline constexpr int kSoloCluster = 16;       // blocks of a cluster: the first one has the layers, the others have the vocabulary
+inline constexpr int kSoloCluster = 16;        // blocks of a cluster: the first one has the layers, the others have the vocabulary
+inline constexpr int kSoloWarps = 8;           // of a block, that compute; one more brings weights
+inline constexpr int kSoloTileOutputs = 16;    // of a product, that a warp computes at once
+inline constexpr int kSoloGap = 16;            // bytes behind a row: eight rows read at once meet no bank twice
 inline constexpr int kSoloStageBytes = 16384;  // of the ring through which a block's weights come
-inline constexpr int kSoloStageBoxes = 4;     // in a stage, or 1
+inline constexpr int kSoloStageBoxes = 4;      // in a stage, or 1
 inline constexpr int kSoloLeastStages = 4, kSoloMostStages = 13;
-inline constexpr int kSoloTileIds = 128;      // of the vocabulary, summed as one (vocabulary.cu)
-inline constexpr int kSoloMostSteps = 200;    // of a launch
+inline constexpr int kSoloTileIds = 128;       // of the vocabulary, summed as one (vocabulary.cu)
+inline constexpr int kSoloMostSteps = 200;     // of a launch
 
 /// Rows of T that each block of the first cluster has a copy of: where the first lies in its shared memory, and how far on the next, in bytes.
 struct SoloRows {
