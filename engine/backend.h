@@ -197,7 +197,8 @@ class Backend {
                            const SearchState&) = 0;
   /// What tracing back the listed slots, which are done, needs: a record each (SearchRecord). May run beside other queues.
   virtual std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) = 0;
-  /// Advances every listed slot that is not done by one token: projection of hidden [R, D], log-softmax, candidates, selection,
+  /// The end of a step: what its verbs since embed_step were to write may then be gone, or never have been written (a backend may have kept them
+  /// to run the step as one), but for the caches. Advances every listed slot that is not done by one token: projection of hidden [R, D], log-softmax, candidates, selection,
   /// finished lists, back-pointers and the test whether the sentence is done.
   virtual void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) = 0;
 };

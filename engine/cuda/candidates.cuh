@@ -81,10 +81,6 @@ struct RowState {
   }
 };
 
-__device__ __forceinline__ bool better(const TokenValue& a, const TokenValue& b) {
-  return a.value > b.value || (a.value == b.value && a.token < b.token);
-}
-
 // With several candidates each thread keeps, of each of its two rows, what was above the row's bound when it came: values and ids in shared memory,
 // in no order. Where room runs out the bound is raised to the kCount-th best of the quad's, or somewhat less, and what is below it goes.
 template <int kCount>

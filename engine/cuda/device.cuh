@@ -34,6 +34,11 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
+// Which of two tokens comes first.
+__device__ __forceinline__ bool better(const TokenValue& a, const TokenValue& b) {
+  return a.value > b.value || (a.value == b.value && a.token < b.token);
+}
+
 inline unsigned blocks_for(std::int64_t items, std::int64_t each) { return static_cast<unsigned>((items + each - 1) / each); }
 
 // Row of the cache's pages where position t of a slot lies on a line.

@@ -16,8 +16,6 @@ __device__ unsigned place_of(float value) {
   return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
-__device__ bool better(const TokenValue& a, const TokenValue& b) { return a.value > b.value || (a.value == b.value && a.token < b.token); }
-
 // A lane's parts, lane, lane + 32, …: what is left of each begins at its head.
 struct Heads {
   const TokenValue* lists;

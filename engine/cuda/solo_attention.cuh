@@ -1,5 +1,5 @@
 // A lone sentence's attention: a block has a head, and one of its warps the hypotheses of the sentence (beam_tile.cuh). Keys of earlier
-// steps are brought to shared memory while other operations run; where they do not all fit, the rest is read from the cache.
+// steps are brought to shared memory while other operations run; where they do not all fit, the rest follows chunk by chunk.
 #pragma once
 
 #include "engine/cuda/beam_tile.cuh"

@@ -143,7 +143,7 @@ class Layers {
   __device__ __forceinline__ void advance(int time) {
     const int beams = program_.beams, count = program_.candidates, warp = threadIdx.x / kWarp, parts = static_cast<int>(gridDim.x) - kSoloCluster;
     // Where self-attention's keys were.
-    auto* best = reinterpret_cast<SoloBest*>(memory_ + program_.layout.self_keys);
+    auto* best = reinterpret_cast<TokenValue*>(memory_ + program_.layout.self_keys);
     const int room = count * (count + 2);
     Books& books = *reinterpret_cast<Books*>(best + beams * room);
     open_books(SoloTeam(), program_.rules, count, program_.state, slot_, books);

@@ -109,8 +109,8 @@ template <class T>
 void run_solo_step(const SoloProgram&, int clusters, cudaStream_t);
 
 /// How a weight [rows, columns] of 16-bit elements is packed: the shares of blocks one after another, in each its passes, in each pass boxes of
-/// 64 columns, swizzled as hopper.cuh's; what is outside of the weight is zero. So what a block reads next follows what it read: the copy engine
-/// brings 64 bytes a clock in pieces of 16 KiB, and half of it in rows of 128 bytes.
+/// 64 columns, swizzled as hopper.cuh's; what is outside of the weight is zero. So what a block reads next follows what it read, and comes in
+/// large pieces (docs/benchmarks.md, One sentence at a time).
 struct SoloPacking {
   int rows, columns;
   std::int64_t stride;

@@ -8,19 +8,15 @@
 
 namespace xlate::cuda {
 
-// A row's candidate while the best are looked for.
-struct SoloBest {
-  float value;
-  std::int32_t token;
-};
-__device__ inline bool comes_before(const SoloBest& a, const SoloBest& b) { return a.value != b.value ? a.value > b.value : a.token < b.token; }
+// The order of `better` (device.cuh), of numbers.
+__device__ inline bool comes_before(const TokenValue& a, const TokenValue& b) { return a.value != b.value ? a.value > b.value : a.token < b.token; }
 // Value and token as one integer, larger for what comes first; 0 for what cannot be chosen: −∞ and NaN.
 __device__ inline unsigned long long key_of(float value, std::int32_t token) {
   const unsigned bits = __float_as_uint(value + 0.0f);
   if (!(value > -INFINITY)) return 0;
   return static_cast<unsigned long long>(bits & 0x80000000u ? ~bits : bits | 0x80000000u) << 32 | ~static_cast<unsigned>(token);
 }
-__device__ inline SoloBest best_of_key(unsigned long long key) {
+__device__ inline TokenValue best_of_key(unsigned long long key) {
   const auto place = static_cast<unsigned>(key >> 32);
   if (key == 0) return {-INFINITY, 0};
   return {__uint_as_float(place & 0x80000000u ? place & 0x7fffffffu : ~place), static_cast<std::int32_t>(~static_cast<unsigned>(key))};
@@ -134,8 +130,8 @@ __device__ inline float2 sum_of_tile(const SoloProgram& program, const float* lo
 // The best of a row's logits here, by a warp, one after another: each lane offers the best of its own that comes after what was taken.
 __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* never, int first_id, int ids, int candidates, TokenValue* list) {
   const int lane = threadIdx.x % kWarp;
-  const auto next_after = [&](const SoloBest& last) {
-    SoloBest best{-INFINITY, -1};
+  const auto next_after = [&](const TokenValue& last) {
+    TokenValue best{-INFINITY, -1};
 #pragma unroll 4
     for (int n = lane; n < ids; n += kWarp) {
       const float value = logits[n];
@@ -143,11 +139,11 @@ __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* n
     }
     return best;
   };
-  SoloBest mine = next_after({INFINITY, -1});
+  TokenValue mine = next_after({INFINITY, -1});
   for (int i = 0; i < candidates; ++i) {
     const unsigned long long own = key_of(mine.value, mine.token), best = max_of_warp(own);
     if (lane == 0) {
-      const SoloBest entry = best_of_key(best);
+      const TokenValue entry = best_of_key(best);
       list[i] = {entry.value, best == 0 ? 0 : first_id + entry.token};
     }
     if (best != 0 && own == best) mine = next_after(mine);
@@ -173,7 +169,7 @@ __device__ __forceinline__ void list_best(const SoloProgram& program, const floa
   const float bound = __shfl_sync(kAllLanes, own, __ffs(static_cast<int>(at_bound)) - 1);
   if (!(bound > -INFINITY)) return list_in_turn(logits, never, first_id, ids, candidates, list);
   // The i-th that is found goes to lane i.
-  SoloBest found{-INFINITY, INT32_MAX};
+  TokenValue found{-INFINITY, INT32_MAX};
   int count = 0;
 #pragma unroll 2
   for (int first = 0; first < ids; first += kWarp) {
@@ -188,7 +184,7 @@ __device__ __forceinline__ void list_best(const SoloProgram& program, const floa
   if (count > kWarp) return list_in_turn(logits, never, first_id, ids, candidates, list);
   int place = 0;
   for (int i = 0; i < count; ++i) {
-    const SoloBest other{__shfl_sync(kAllLanes, found.value, i), __shfl_sync(kAllLanes, found.token, i)};
+    const TokenValue other{__shfl_sync(kAllLanes, found.value, i), __shfl_sync(kAllLanes, found.token, i)};
     place += comes_before(other, found);
   }
   if (lane < count && place < candidates) list[place] = {found.value, first_id + found.token};
@@ -212,17 +208,17 @@ __device__ __forceinline__ void leave_parts(const SoloProgram& program, const So
 }
 
 // The best of one row's parts as log-probabilities, by a warp, to best[0, count): fewer end with −∞. Room for count² + 2·count entries there.
-__device__ __forceinline__ void merge_parts(const SoloProgram& program, int row, int parts, SoloBest* best_of_row) {
+__device__ __forceinline__ void merge_parts(const SoloProgram& program, int row, int parts, TokenValue* best_of_row) {
   constexpr int kHeads = (kSoloMostClusters - 1) * kSoloCluster / kWarp;
   const int lane = threadIdx.x % kWarp, count = program.candidates;
-  SoloBest* list = best_of_row + count;
+  TokenValue* list = best_of_row + count;
   const TokenValue* lists = program.lists + static_cast<std::int64_t>(row) * parts * count;
   const auto read = [&](int part, int i) {
     const uint2 bits = __ldcg(reinterpret_cast<const uint2*>(lists + static_cast<std::int64_t>(part) * count + i));
-    return SoloBest{__uint_as_float(bits.x), static_cast<std::int32_t>(bits.y)};
+    return TokenValue{__uint_as_float(bits.x), static_cast<std::int32_t>(bits.y)};
   };
   const auto key_at = [&](int part, int i) {
-    const SoloBest entry = read(part, i);
+    const TokenValue entry = read(part, i);
     return key_of(entry.value, entry.token);
   };
   unsigned long long heads[kHeads];
@@ -251,7 +247,7 @@ __device__ __forceinline__ void merge_parts(const SoloProgram& program, int row,
 #pragma unroll 2
   for (int first = 0; first < lists_chosen * count; first += kWarp) {
     const int e = first + lane;
-    const SoloBest entry = e < lists_chosen * count ? read(chosen[e / count], e % count) : SoloBest{-INFINITY, INT32_MAX};
+    const TokenValue entry = e < lists_chosen * count ? read(chosen[e / count], e % count) : TokenValue{-INFINITY, INT32_MAX};
     const unsigned long long key = key_of(entry.value, entry.token);
     const bool taken = key != 0 && key >= bound;
     const unsigned lanes = __ballot_sync(kAllLanes, taken);
