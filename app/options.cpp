@@ -18,7 +18,7 @@ constexpr std::int64_t kDefaultMaxLength = 512;
 constexpr std::int64_t kCpuBatchTokens = 2048;
 // Hypothesis rows in flight at which a GPU's products have reached their plateau, sentences beyond which the caches of their sources only
 // take memory (both in docs/benchmarks.md), and source tokens of a sentence where nothing is known of it.
-constexpr std::int64_t kGpuRows = 7168, kGpuSentences = 4096, kUsualTokens = 32;
+constexpr std::int64_t kGpuRows = 16384, kGpuSentences = 8192, kUsualTokens = 32;
 constexpr std::int64_t kCpuWindow = 2000, kGpuWindow = 100000;
 constexpr std::int64_t kLargest = std::int64_t{1} << 30;
 

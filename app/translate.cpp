@@ -21,7 +21,8 @@
 namespace xlate {
 namespace {
 
-constexpr std::size_t kDecodedWaiting = 4096;  // lines between the decoder and the threads that make text of them
+// Between the decoder and the threads that make text: pieces of so many lines, and so many pieces.
+constexpr std::size_t kPiece = 32, kPiecesWaiting = 256;
 
 // The first error of any stage ends the run; the others follow from it.
 class FirstError {
@@ -92,7 +93,7 @@ ModelFacts facts_of(const ModelFile& file) {
 class TextStage {
  public:
   TextStage(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output, Counters& counters, FirstError& error)
-      : options_(options), tokenizer_(tokenizer), output_(output), counters_(counters), error_(error), queue_(kDecodedWaiting) {
+      : options_(options), tokenizer_(tokenizer), output_(output), counters_(counters), error_(error), queue_(kPiecesWaiting) {
     // Decoding needs the rest: text takes a small share of a run's time.
     try {
       for (int i = 0; i < std::clamp(options.threads / 4, 1, 8); ++i) threads_.emplace_back([this] { work(); });
@@ -103,7 +104,12 @@ class TextStage {
   }
   ~TextStage() { finish(); }
 
-  void put(Decoded decoded) { queue_.push(std::move(decoded)); }
+  void put(std::vector<Decoded> decoded) {
+    for (std::size_t first = 0; first < decoded.size(); first += kPiece) {
+      const auto begin = decoded.begin() + static_cast<std::ptrdiff_t>(first), end = decoded.begin() + static_cast<std::ptrdiff_t>(std::min(decoded.size(), first + kPiece));
+      queue_.push({std::make_move_iterator(begin), std::make_move_iterator(end)});
+    }
+  }
   void finish() {
     queue_.close();
     threads_.clear();
@@ -112,12 +118,14 @@ class TextStage {
  private:
   void work() {
     try {
-      while (auto decoded = queue_.pop()) {
-        const Clock::time_point start = Clock::now();
-        std::string text = format_line(*decoded, options_, tokenizer_);
-        counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
-        counters_.target_tokens += decoded->hypotheses.front().length;
-        output_.put(decoded->line, std::move(text));
+      while (const auto piece = queue_.pop()) {
+        for (const Decoded& decoded : *piece) {
+          const Clock::time_point start = Clock::now();
+          std::string text = format_line(decoded, options_, tokenizer_);
+          counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
+          counters_.target_tokens += decoded.hypotheses.front().length;
+          output_.put(decoded.line, std::move(text));
+        }
       }
     } catch (...) {
       error_.set(std::current_exception());
@@ -130,7 +138,7 @@ class TextStage {
   OrderedOutput& output_;
   Counters& counters_;
   FirstError& error_;
-  BoundedQueue<Decoded> queue_;
+  BoundedQueue<std::vector<Decoded>> queue_;
   std::vector<std::jthread> threads_;
 };
 
@@ -183,7 +191,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
     ImposedLengths imposed(source, lengths);
-    runner->run(lengths.empty() ? static_cast<SentenceSource&>(source) : imposed, [&](Decoded decoded) { text.put(std::move(decoded)); }, stop_flag());
+    runner->run(lengths.empty() ? static_cast<SentenceSource&>(source) : imposed, [&](std::vector<Decoded> decoded) { text.put(std::move(decoded)); }, stop_flag());
   } catch (const std::bad_alloc&) {
     keep_figures();
     fail_for_room(options, "out of memory");

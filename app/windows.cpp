@@ -15,7 +15,7 @@ using std::chrono::milliseconds;
 constexpr std::int64_t kFirstWindow = 2000;                      // lines; each window after it is twice as large, up to --window
 constexpr std::size_t kWindowBytes = std::size_t{64} << 20;      // closes a window early
 constexpr milliseconds kIdle{200};                               // so does input that does not come
-constexpr std::size_t kWindowsInFlight = 3;                      // read and not yet written: one decoded, one tokenized, one read
+constexpr std::int64_t kWindowsInFlight = 3;                     // lines of so many windows are read and not yet written: one decoded, one tokenized, one read
 constexpr int kLongLinesNoted = 10;
 constexpr std::size_t kLinesPerTask = 64;
 
@@ -83,16 +83,19 @@ Sentence WindowSource::take() {
 
 void WindowSource::read_windows() {
   try {
-    std::deque<std::int64_t> ends;  // of the windows in flight
+    std::deque<std::int64_t> ends;  // of the windows in flight, the end of the last one written before them
+    ends.push_back(0);
+    const std::int64_t most = options_.line_buffered ? 1 : kWindowsInFlight * options_.window;
     std::int64_t size = options_.line_buffered ? 1 : std::min(kFirstWindow, options_.window), line = 0;
-    for (bool more = true; more;) {
-      if (ends.size() == (options_.line_buffered ? 1 : kWindowsInFlight)) {
-        if (!output_.wait_written(ends.front())) break;
+    for (bool more = true, going = true; more;) {
+      while (going && line + size - ends.front() > most) {
         ends.pop_front();
+        going = output_.wait_written(ends.front());
       }
-      if (!windows_.wait_for_room()) break;  // the last one's text shrinks as it is tokenized: no third one beside them
+      if (!going || !windows_.wait_for_room()) break;  // the last one's text shrinks as it is tokenized: no third one beside them
       Window window{.first_line = line, .lines = {}};
       more = read_window(window, size);
+      window.last = !more;
       line += static_cast<std::int64_t>(window.lines.size());
       ends.push_back(line);
       const Clock::time_point read = Clock::now();
@@ -147,6 +150,10 @@ void WindowSource::tokenize_windows() {
     while (auto window = windows_.pop()) {
       if (stop_flag()) break;
       auto sentences = sort_out(window->first_line, tokenize(*window));
+      // In turns, so that where two windows meet sentences are as long: many of another length would begin and end all at once. The input's last
+      // sentences are short, so that few rows are left alone.
+      if (shortest_first_ && !window->last) std::reverse(sentences.begin(), sentences.end());
+      shortest_first_ = !shortest_first_;
       if (!sentences.empty() && !sentences_.push(std::move(sentences))) break;
       if (refused_) break;
     }
@@ -199,7 +206,7 @@ WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
   return result;
 }
 
-// Answers the lines that the model is not asked about, deals with those that are too long, and sorts the rest by length.
+// Answers the lines that the model is not asked about, deals with those that are too long, and sorts the rest by length, the longest last.
 std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line, std::vector<Tokenized> tokenized) {
   std::vector<Sentence> sentences;
   const auto longest = static_cast<std::size_t>(*options_.max_source_length);

@@ -39,6 +39,7 @@ class WindowSource final : public SentenceSource {
   struct Window {
     std::int64_t first_line = 0;
     std::vector<Line> lines;
+    bool last = false;
   };
   struct Tokenized {
     std::vector<std::int32_t> ids;  // at most as many as the model may read, the end token the last
@@ -66,7 +67,8 @@ class WindowSource final : public SentenceSource {
   Console& console_;
   BoundedQueue<Window> windows_;
   BoundedQueue<std::vector<Sentence>> sentences_;
-  std::vector<Sentence> current_;  // longest last: taken from the back
+  std::vector<Sentence> current_;  // taken from the back
+  bool shortest_first_ = false;    // of the window that comes next
   int long_lines_noted_ = 0;
   bool refused_ = false;           // a line ended the input; of the tokenizing thread
   std::mutex error_mutex_;

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/change.h"
 #include "engine/search_state.h"
 #include "engine/tensor.h"
 
@@ -128,6 +129,8 @@ class Backend {
   virtual Buffer allocate(std::size_t bytes) = 0;
   /// The caller's bytes have been copied when it returns; the device sees them in the queue's order.
   virtual void upload(Queue&, std::span<const std::byte> host, void* device) = 0;
+  /// table[place] = value for each change; as upload. No place comes twice.
+  virtual void change(Queue&, std::span<const Change>, std::int32_t* table) = 0;
   virtual std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) = 0;
   virtual std::unique_ptr<Queue> make_queue() = 0;
   /// Work given to `later` from now on starts after all that was given to `earlier` until now.

@@ -1,6 +1,8 @@
 #include "engine/pages.h"
 
+#include <algorithm>
 #include <cassert>
+#include <utility>
 
 namespace xlate {
 
@@ -21,6 +23,41 @@ void PagePool::take(std::int64_t slot, std::int64_t tokens) {
 void PagePool::give_back(std::int64_t slot) {
   auto& taken = taken_[static_cast<std::size_t>(slot)];
   for (; !taken.empty(); taken.pop_back()) free_.push_back(taken.back());
+}
+
+PageForecast::PageForecast(std::int64_t page_tokens, std::int64_t slots, std::int64_t longest)
+    : page_tokens_(page_tokens), pages_(static_cast<std::size_t>((longest / page_tokens + 2) * page_tokens)), lives_(static_cast<std::size_t>(slots)) {}
+
+void PageForecast::pass(std::int64_t steps) {
+  for (std::int64_t i = 0; i < std::min(steps, std::ssize(pages_)); ++i) at(now_ + i) = 0;
+  now_ += steps;
+}
+
+std::int64_t PageForecast::most_with(std::int64_t pages) const {
+  std::int64_t most = 0;
+  for (std::int64_t i = 0; i < pages * page_tokens_; ++i) {
+    most = std::max(most, pages_[static_cast<std::size_t>((now_ + i) % std::ssize(pages_))] + i / page_tokens_ + 1);
+  }
+  return most;
+}
+
+void PageForecast::expect(std::int64_t slot, std::int64_t pages) {
+  Life& life = lives_[static_cast<std::size_t>(slot)];
+  if (life.first == life.end) life = {now_, now_};
+  const std::int64_t before = life.end;
+  life.end = std::max(before, life.first + pages * page_tokens_);
+  assert(life.end - now_ <= std::ssize(pages_));
+  add(life, before, 1);
+}
+
+std::int64_t PageForecast::forget(std::int64_t slot) {
+  const Life life = std::exchange(lives_[static_cast<std::size_t>(slot)], {});
+  add(life, now_, -1);
+  return now_ - life.first;
+}
+
+void PageForecast::add(const Life& life, std::int64_t from, std::int64_t sign) {
+  for (std::int64_t step = std::max(from, now_); step < life.end; ++step) at(step) += sign * ((step - life.first) / page_tokens_ + 1);
 }
 
 }  // namespace xlate

@@ -30,10 +30,10 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
   const std::int64_t longest = limit_of(options.longest_source);
   const std::int64_t affordable = static_cast<std::int64_t>(backend.cache_budget()) / kStateShare / Search::bytes_per_slot(options.rules.beams, longest);
   const std::int64_t slots = std::max<std::int64_t>(1, std::min({options.batch_tokens / kTokensPerSlot, affordable, kMostRows / options.rules.beams}));
-  encoder_tokens_ = std::max(std::min(options.batch_tokens, kEncoderTokens), options.longest_source);
+  encoder_tokens_ = std::clamp<std::int64_t>(options.batch_tokens / (options.refill ? kRefillShare : 1), 1, kEncoderTokens);
   model_.begin({.slots = slots,
                 .beams = options.rules.beams,
-                .encoder_tokens = encoder_tokens_,
+                .encoder_tokens = std::max(encoder_tokens_, options.longest_source),
                 .source_tokens = options.batch_tokens,
                 .longest_source = options.longest_source,
                 .longest_target = longest,
@@ -57,7 +57,7 @@ std::int32_t Runner::limit_of(const Sentence& sentence) const {
   return sentence.limit > 0 ? std::min(limit, sentence.limit) : limit;
 }
 
-void Runner::run(SentenceSource& source, const std::function<void(Decoded)>& done, const std::atomic<bool>& stop) {
+void Runner::run(SentenceSource& source, const Done& done, const std::atomic<bool>& stop) {
   while (!stop) {
     admit(source);
     if (active_.empty()) break;
@@ -83,14 +83,13 @@ void Runner::admit(SentenceSource& source) {
 
 // Encodes the next sentences. Waits for the source only where nothing else is to be done. False where there are none.
 bool Runner::encode_ahead(SentenceSource& source) {
-  const std::int64_t share = options_.refill ? kRefillShare : 1, most = std::min(encoder_tokens_, std::max<std::int64_t>(1, options_.batch_tokens / share));
   ahead_ = {};
   std::int64_t tokens = 0;
   while (true) {
     const Sentence* next = again_.empty() ? source.next(active_.empty() && ahead_.sentences.empty()) : &again_.back();
     if (!next) break;
     const auto length = static_cast<std::int64_t>(next->ids.size());
-    if (!ahead_.sentences.empty() && tokens + length > most) break;
+    if (!ahead_.sentences.empty() && tokens + length > encoder_tokens_) break;
     tokens += length;
     if (again_.empty()) {
       ahead_.sentences.push_back(source.take());
@@ -113,7 +112,8 @@ bool Runner::encode_ahead(SentenceSource& source) {
 // Gives slots to as many sentences of the batch as there are slots, budget and cache for. False if some are left.
 bool Runner::install() {
   const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
-  if (!active_.empty() && (!options_.refill || room < options_.batch_tokens / kRefillShare)) return false;
+  const std::int64_t share = options_.batch_tokens / kRefillShare;
+  if (!active_.empty() && (!options_.refill || room < share || awaited_ > 0)) return false;
   const std::size_t first = ahead_.next;
   std::vector<std::int32_t> slots, limits;
   std::int64_t tokens = 0;
@@ -122,7 +122,11 @@ bool Runner::install() {
     const auto length = static_cast<std::int64_t>(sentence.ids.size());
     const Source need{sentence.ids, limit_of(sentence)};
     const bool alone = active_.empty() && slots.empty();
-    if (!alone && (tokens + length > room || !model_.has_room(need))) break;
+    if (!alone && tokens + length > room) break;
+    if (!alone && !model_.has_room(need)) {
+      awaited_ = share / 2;
+      break;
+    }
     tokens += length;
     slots.push_back(free_.back());
     limits.push_back(need.limit);
@@ -165,14 +169,15 @@ void Runner::make_room(std::int64_t steps) {
 void Runner::begin_again(std::int32_t index) {
   again_.push_back(slots_[static_cast<std::size_t>(index)].sentence);
   ++statistics_.begun_again;
-  leave(index);
+  leave(index, false);
   std::erase(active_, index);
 }
 
-void Runner::leave(std::int32_t index) {
+void Runner::leave(std::int32_t index, bool done) {
   Slot& slot = slots_[static_cast<std::size_t>(index)];
   tokens_in_flight_ -= slot.source_tokens();
-  model_.release(index);
+  awaited_ = std::max<std::int64_t>(0, awaited_ - slot.source_tokens());
+  model_.release(index, done);
   slot.free = true;
   free_.push_back(index);
   active_changed_ = true;
@@ -193,6 +198,7 @@ void Runner::step(std::int64_t most) {
     const Tensor hidden = model_.step(*queue_, search_->state(), rows);
     search_->step(hidden, model_.projection(), rows);
   });
+  model_.pass(now_ - began);
   flights_.push_back({began, search_->read_done()});  // right behind the step, which a backend may then do in one
   backend_.end_work(*queue_, Work::kDecode);
   if (now_ - began > 1) return;  // as many as are needed: finish() counts them
@@ -202,7 +208,7 @@ void Runner::step(std::int64_t most) {
 }
 
 // Looks at the oldest step's outcome and lets what is done leave.
-void Runner::settle(const std::function<void(Decoded)>& done) {
+void Runner::settle(const Done& done) {
   const Flight flight = std::move(flights_.front());
   flights_.pop_front();
   const auto* flags = reinterpret_cast<const std::int32_t*>(flight.done->wait().data());
@@ -213,11 +219,18 @@ void Runner::settle(const std::function<void(Decoded)>& done) {
   }
   if (leaving.empty()) return;
   std::vector<Outcome> outcomes = search_->collect(leaving);
-  for (std::size_t i = 0; i < leaving.size(); ++i) finish(leaving[i], std::move(outcomes[i]), done);
+  std::vector<Decoded> decoded;
+  try {
+    for (std::size_t i = 0; i < leaving.size(); ++i) decoded.push_back(finish(leaving[i], std::move(outcomes[i])));
+  } catch (...) {
+    done(std::move(decoded));
+    throw;
+  }
   std::erase_if(active_, [&](std::int32_t slot) { return slots_[static_cast<std::size_t>(slot)].free; });
+  done(std::move(decoded));
 }
 
-void Runner::finish(std::int64_t slot, Outcome outcome, const std::function<void(Decoded)>& done) {
+Decoded Runner::finish(std::int64_t slot, Outcome outcome) {
   const Slot& entry = slots_[static_cast<std::size_t>(slot)];
   const std::int64_t source_tokens = entry.source_tokens();
   Decoded decoded{.line = entry.sentence.line, .source_tokens = source_tokens, .hypotheses = std::move(outcome.hypotheses)};
@@ -239,8 +252,8 @@ void Runner::finish(std::int64_t slot, Outcome outcome, const std::function<void
     statistics_.steps += outcome.steps - entry.counted;
     statistics_.rows += (outcome.steps - entry.counted) * options_.rules.beams;
   }
-  leave(static_cast<std::int32_t>(slot));
-  done(std::move(decoded));
+  leave(static_cast<std::int32_t>(slot), true);
+  return decoded;
 }
 
 RunnerStatistics::Bucket& Runner::bucket_of(std::int64_t source_tokens) {

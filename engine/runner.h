@@ -71,8 +71,10 @@ class Runner {
   Runner(Backend&, SequenceModel&, const RunnerOptions&);
   ~Runner();
 
-  /// Decodes until the source ends or `stop` is set; calls `done` once for each sentence decoded, in the order in which they finish.
-  void run(SentenceSource&, const std::function<void(Decoded)>& done, const std::atomic<bool>& stop);
+  /// Called with sentences that were found decoded at the same time: handed over one by one they would keep a device waiting.
+  using Done = std::function<void(std::vector<Decoded>)>;
+  /// Decodes until the source ends or `stop` is set; each sentence decoded goes to `done`, in the order in which they finish.
+  void run(SentenceSource&, const Done& done, const std::atomic<bool>& stop);
   /// Waits for the device.
   RunnerStatistics statistics() const;
   /// The limit on generated tokens of a sentence of so many source tokens.
@@ -109,10 +111,10 @@ class Runner {
   /// Room in the caches for the steps to come; sentences admitted last begin again later where there is too little.
   void make_room(std::int64_t steps);
   void begin_again(std::int32_t slot);
-  void leave(std::int32_t slot);
+  void leave(std::int32_t slot, bool done);
   void step(std::int64_t most);
-  void settle(const std::function<void(Decoded)>& done);
-  void finish(std::int64_t slot, Outcome, const std::function<void(Decoded)>& done);
+  void settle(const Done& done);
+  Decoded finish(std::int64_t slot, Outcome);
   RunnerStatistics::Bucket& bucket_of(std::int64_t source_tokens);
 
   Backend& backend_;
@@ -129,8 +131,9 @@ class Runner {
   std::vector<Sentence> again_;         // to be begun again
   std::deque<Flight> flights_;
   std::int64_t now_ = 0;                // steps asked for so far; where a sentence is done early, some were not run
-  std::int64_t encoder_tokens_ = 0;     // of one encoder batch, at most
+  std::int64_t encoder_tokens_ = 0;     // of an encoder batch of several sentences, at most
   std::int64_t tokens_in_flight_ = 0;
+  std::int64_t awaited_ = 0;             // source tokens of sentences that are to leave before others get slots: caches were full
   RunnerStatistics statistics_;
 };
 

@@ -51,7 +51,10 @@ class SequenceModel {
   /// Makes room for at least so many target tokens of a slot's sentence, within its limit. Returns for how many there is room now; 0 where
   /// the caches have run dry.
   virtual std::int64_t extend(std::int64_t slot, std::int64_t tokens) = 0;
-  virtual void release(std::int64_t slot) = 0;
+  /// Gives a slot's caches back; `done`: its sentence has been decoded, not only put off.
+  virtual void release(std::int64_t slot, bool done) = 0;
+  /// So many steps have been asked for: sentences admitted have come nearer to their ends.
+  virtual void pass(std::int64_t steps) = 0;
   /// Encodes a batch; at most `encoder_tokens` source tokens in all.
   virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) = 0;
   /// Puts sentence first + i of the batch into slots[i], which was reserved for it.

@@ -9,12 +9,18 @@
 namespace xlate {
 namespace {
 
-constexpr std::int64_t kPageTokens = 16;
-// Target tokens that a sentence of S source tokens is expected to need: factor·S + extra.
+constexpr std::int64_t kPageTokens = 8;
+// Of a sentence's last page.
+constexpr double kUnused = static_cast<double>(kPageTokens) / 2;
+// Target tokens that a sentence of S source tokens is expected to need: factor·S + extra. What is found in a run changes the factor: this one
+// counts as so many tokens read, and of more than so many only the later ones are kept in mind.
 constexpr double kExpectedFactor = 1.125;
 constexpr std::int64_t kExpectedExtra = 4;
+constexpr double kFirstTokens = 4096, kMostTokens = 262144;
 // Source tokens of the sentences that pools are made for: many that are shorter wait for room.
 constexpr std::int64_t kExpectedSource = 24;
+// Of the pages that sentences in flight need at their ends, so many are in use at a time: some begin when others end.
+constexpr double kInUse = 0.6;
 
 // Sentences that grow little by little should not each compute a row.
 constexpr std::int64_t kPositionsAtOnce = 64;
@@ -103,12 +109,11 @@ std::size_t Transformer::decoder_bytes(std::int64_t rows) const {
 }
 
 Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines) {
-  Caches caches{.pool = PagePool(pages, kPageTokens, slots), .memory = {}, .table = {}, .table_host = {}, .table_changed = false, .layers = {}};
+  Caches caches{.pool = PagePool(pages, kPageTokens, slots), .memory = {}, .table = {}, .changes = {}, .layers = {}};
   const DType type = backend_.compute_type();
   const std::int64_t rows = pages * kPageTokens * lines, columns = 2 * config_.d_model, per_slot = caches.pool.pages_for(longest);
   const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));
   caches.memory = backend_.allocate(layer_bytes * static_cast<std::size_t>(config_.decoder_layers));
-  caches.table_host.resize(static_cast<std::size_t>(slots * per_slot));
   caches.table = backend_.allocate(static_cast<std::size_t>(slots * per_slot) * sizeof(std::int32_t));
   for (std::int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
     char* data = caches.memory.as<char>() + static_cast<std::size_t>(layer) * layer_bytes;
@@ -125,9 +130,9 @@ Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t sl
 // rows on the way.
 std::int64_t Transformer::affordable_tokens(std::int64_t beams) const {
   const double token = static_cast<double>(2 * config_.d_model * config_.decoder_layers) * static_cast<double>(size_of(backend_.compute_type()));
-  const double share = static_cast<double>(kPageTokens) / static_cast<double>(kExpectedSource);
+  const double share = kUnused / static_cast<double>(kExpectedSource);
   const double extra = static_cast<double>(kExpectedExtra) / static_cast<double>(kExpectedSource);
-  const double caches = token * (1 + share + (kExpectedFactor + extra + share) * static_cast<double>(beams));
+  const double caches = token * (1 + share + kInUse * (kExpectedFactor + extra + share) * static_cast<double>(beams));
   const double on_the_way = static_cast<double>(encoder_bytes(1024, 1024) + decoder_bytes(1024)) / 1024.0;
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(backend_.cache_budget()) / (caches + on_the_way)));
 }
@@ -143,42 +148,41 @@ void Transformer::begin(const Capacity& capacity) {
   source_lengths_host_.assign(static_cast<std::size_t>(capacity.slots), 0);
   source_lengths_ = backend_.allocate(static_cast<std::size_t>(capacity.slots) * sizeof(std::int32_t));
 
-  // Every sentence wastes at most a page on either side. Self-attention gets what the sentences in flight are expected to need, or what
-  // the budget leaves; one sentence alone always fits.
+  // Self-attention gets what the sentences in flight are expected to need, or what the budget leaves; one sentence alone always fits.
   const auto pages = [](double tokens) { return static_cast<std::int64_t>(std::ceil(tokens / static_cast<double>(kPageTokens))); };
   const double source_tokens = static_cast<double>(std::max(capacity.source_tokens, capacity.longest_source));
   const double sentences = std::min(static_cast<double>(capacity.slots), std::ceil(source_tokens / static_cast<double>(kExpectedSource)));
-  const std::int64_t cross_pages = pages(source_tokens) + static_cast<std::int64_t>(sentences);
+  const std::int64_t cross_pages = pages(source_tokens + sentences * kUnused);
   const double most = std::min(capacity.target_factor * source_tokens + static_cast<double>(capacity.slots * capacity.target_extra),
                                static_cast<double>(capacity.slots * capacity.longest_target));
-  const double wanted = std::min(most, kExpectedFactor * source_tokens + sentences * static_cast<double>(kExpectedExtra)) + sentences * static_cast<double>(kPageTokens);
+  const double expected = std::min(most, kExpectedFactor * source_tokens + sentences * static_cast<double>(kExpectedExtra));
+  const double wanted = kInUse * (expected + sentences * kUnused);
   const double page_bytes = static_cast<double>(kPageTokens * 2 * config_.d_model * config_.decoder_layers) * static_cast<double>(size_of(backend_.compute_type()));
   const double left = static_cast<double>(backend_.cache_budget()) - static_cast<double>(cross_pages) * page_bytes;
   const std::int64_t affordable = static_cast<std::int64_t>(std::max(0.0, left) / (page_bytes * static_cast<double>(capacity.beams)));
   const std::int64_t self_pages = std::max(pages(static_cast<double>(capacity.longest_target)), std::min(pages(wanted), affordable));
   cross_ = make_caches(cross_pages, capacity.slots, capacity.longest_source, 1);
   self_ = make_caches(self_pages, capacity.slots, capacity.longest_target, capacity.beams);
-  promised_.assign(static_cast<std::size_t>(capacity.slots), 0);
-  promised_in_all_ = 0;
+  forecast_ = PageForecast(kPageTokens, capacity.slots, capacity.longest_target);
+  tokens_read_ = kFirstTokens, steps_taken_ = kExpectedFactor * kFirstTokens;
 }
 
-// A translation is about as long as its source: what grows beyond this takes from what others leave.
+// What grows beyond this takes what others leave.
 std::int64_t Transformer::expected_pages(const Source& source) const {
-  const double expected = kExpectedFactor * static_cast<double>(source.ids.size()) + static_cast<double>(kExpectedExtra);
+  const double expected = steps_taken_ / tokens_read_ * static_cast<double>(source.ids.size()) + static_cast<double>(kExpectedExtra);
   return self_.pool.pages_for(std::min(static_cast<std::int64_t>(source.limit), static_cast<std::int64_t>(expected)));
 }
 
 bool Transformer::has_room(const Source& source) const {
   return cross_.pool.pages_for(static_cast<std::int64_t>(source.ids.size())) <= cross_.pool.free() && self_.pool.free() > 0 &&
-         promised_in_all_ + expected_pages(source) <= self_.pool.total();
+         forecast_.most_with(expected_pages(source)) <= self_.pool.total();
 }
 
 void Transformer::reserve(std::int64_t slot, const Source& source) {
   fill_positions(source.limit);
   take_pages(cross_, slot, static_cast<std::int64_t>(source.ids.size()));
   take_pages(self_, slot, 1);
-  promised_[static_cast<std::size_t>(slot)] = expected_pages(source);
-  promised_in_all_ += expected_pages(source);
+  forecast_.expect(slot, expected_pages(source));
 }
 
 std::int64_t Transformer::extend(std::int64_t slot, std::int64_t tokens) {
@@ -186,31 +190,33 @@ std::int64_t Transformer::extend(std::int64_t slot, std::int64_t tokens) {
   if (tokens <= room) return room;
   if (wanted - self_.pool.pages_for(room) > self_.pool.free()) return 0;
   take_pages(self_, slot, tokens);
-  auto& promised = promised_[static_cast<std::size_t>(slot)];
-  promised_in_all_ += std::max<std::int64_t>(0, wanted - promised);
-  promised = std::max(promised, wanted);
+  forecast_.expect(slot, wanted);
   return self_.pool.room_of(slot);
 }
 
 void Transformer::publish_room(Queue& queue) {
   for (Caches* caches : {&cross_, &self_}) {
-    if (!caches->table_changed) continue;
-    backend_.upload(queue, bytes_of(caches->table_host), caches->table.data());
-    caches->table_changed = false;
+    backend_.change(queue, caches->changes, caches->table.as<std::int32_t>());
+    caches->changes.clear();
   }
 }
 
-void Transformer::release(std::int64_t slot) {
+void Transformer::release(std::int64_t slot, bool done) {
   cross_.pool.give_back(slot);
   self_.pool.give_back(slot);
-  promised_in_all_ -= std::exchange(promised_[static_cast<std::size_t>(slot)], 0);
+  const std::int64_t steps = forecast_.forget(slot);
+  if (!done) return;
+  tokens_read_ += static_cast<double>(source_lengths_host_[static_cast<std::size_t>(slot)]);
+  steps_taken_ += static_cast<double>(steps);
+  if (tokens_read_ > kMostTokens) tokens_read_ /= 2, steps_taken_ /= 2;
 }
 
 void Transformer::take_pages(Caches& caches, std::int64_t slot, std::int64_t tokens) {
+  const auto before = std::ssize(caches.pool.pages_of(slot));
   caches.pool.take(slot, tokens);
   const auto pages = caches.pool.pages_of(slot);
-  std::copy(pages.begin(), pages.end(), caches.table_host.begin() + slot * caches.layers.front().pages_per_slot);
-  caches.table_changed = true;
+  const std::int64_t first = slot * caches.layers.front().pages_per_slot;
+  for (std::int64_t i = before; i < std::ssize(pages); ++i) caches.changes.push_back({static_cast<std::int32_t>(first + i), pages[static_cast<std::size_t>(i)]});
 }
 
 void Transformer::attention_end(Queue& queue, const Attention& attention, const LayerRows& rows, const Linear& next, Activation activation, Tensor out) {
@@ -276,7 +282,6 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
     token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
     source_lengths_host_[static_cast<std::size_t>(slots[i])] = length;
   }
-  // Whole tables: three copies of some ten KiB are less than three for each sentence.
   publish_room(queue);
   backend_.upload(queue, bytes_of(source_lengths_host_), source_lengths_.data());
   const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)], tokens = static_cast<std::int64_t>(token_slots.size());

@@ -26,7 +26,8 @@ class Transformer final : public SequenceModel {
   void reserve(std::int64_t slot, const Source&) override;
   std::int64_t extend(std::int64_t slot, std::int64_t tokens) override;
   void publish_room(Queue&) override;
-  void release(std::int64_t slot) override;
+  void release(std::int64_t slot, bool done) override;
+  void pass(std::int64_t steps) override { forecast_.pass(steps); }
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
   void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) override;
   Tensor step(Queue&, const SearchState&, const StepRows&) override;
@@ -53,8 +54,7 @@ class Transformer final : public SequenceModel {
   struct Caches {
     PagePool pool;
     Buffer memory, table;
-    std::vector<std::int32_t> table_host;  // [S, pages_per_slot]
-    bool table_changed = false;            // since it was uploaded
+    std::vector<Change> changes;  // of the table, since it was last published
     std::vector<PagedCache> layers;
   };
 
@@ -91,8 +91,8 @@ class Transformer final : public SequenceModel {
   Capacity capacity_;
   Arena encoder_arena_, decoder_arena_;
   Caches self_, cross_;
-  std::vector<std::int64_t> promised_;  // [S] pages of self_ that each slot's sentence is expected to fill, or has
-  std::int64_t promised_in_all_ = 0;
+  PageForecast forecast_;  // of self_'s pages
+  double tokens_read_ = 0, steps_taken_ = 0;  // of sentences decoded lately
   Buffer source_lengths_;  // [S]
   std::vector<std::int32_t> source_lengths_host_;
 };

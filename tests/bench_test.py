@@ -41,18 +41,67 @@ class Bench(Case):
         self.assertIn('expected some of', self.script('sweep', *ON_CPU, '--axes', 'width', code=2)[1])
 
     def test_step_timeline(self):
-        """On what ncu prints: three ends of a step, so two steps, of which the longer one is shown."""
-        kernels = [('void xlate::<unnamed>::advance_kernel(xlate::RulesView)', 2000, 0.1), ('nvjet_sm90_hsh_64x8', 4000, 8), ('nvjet_sm90_hsh_64x8', 6000, 8),
-                   ('void xlate::<unnamed>::advance_kernel(xlate::RulesView)', 2000, 0.1), ('void xlate::<unnamed>::stream_kernel<__half, 64, 1>(xlate::StreamArgs<T1>)', 20000, 64),
-                   ('void xlate::<unnamed>::advance_kernel(xlate::RulesView)', 3000, 0.1)]
-        rows = ['"ID","Kernel Name","dram__bytes.sum","gpu__time_duration.sum"', '"","","Mbyte","ns"'] + ['"%d","%s","%s","%d"' % (i, name, size, time) for i, (name, time, size) in enumerate(kernels)]
-        ncu = self.path('ncu', '#!/bin/sh\ncat <<\'EOF\'\n==PROF== Connected\n' + '\n'.join(rows) + '\nEOF\n')
-        os.chmod(ncu, 0o755)
-        table, _ = self.script('step_timeline', '-m', EN_DE, '-i', self.text, *ON_CPU, '--ncu', ncu)
-        self.assertIn('2 whole steps of 12 to 23 µs', table)
-        self.assertIn('| stream_kernel<__half, 64, 1> | 1 | 20.0 | 87.0 | 64 | 3200 |', table)
-        self.assertIn('| all | 2 | 23.0 | 100.0 | 64 | 2787 |', table)
-        self.assertIn('no whole step', self.script('step_timeline', '-m', EN_DE, '-i', self.text, *ON_CPU, '--ncu', '/bin/true', code=1)[1])
+        """Three steps, the first with much beside it; kernels that begin ahead of their turn; two steps of ncu's, of which the longer one is shown."""
+        cuda, product = '_ZN5xlate4cuda11_GLOBAL__N_', 'nvjet_sm90_hsh_128x128_64x6_2x1_v%s_bz_coopA_bias_TNT'
+        advance, merge = cuda + '14advance_kernelEv', cuda + '12merge_kernelEv'
+        stream, vocabulary = cuda + '13stream_kernelI6__halfLi64ELb1EEEvT_', cuda + '17vocabulary_kernelI6__halfLi8ELi8EEEvT_'
+        spans = [(0, 2000, 7, advance),
+                 (3000, 23000, 7, product % ''), (23000, 63000, 7, stream), (50000, 110000, 9, product % ''), (65000, 95000, 7, vocabulary), (80000, 98000, 7, merge), (99000, 101000, 7, advance),
+                 (101500, 102000, 7, 'memcpy'), (102000, 112000, 7, product % ''), (110000, 120000, 7, product % '_ssched'), (121000, 136000, 7, stream), (136000, 148000, 7, vocabulary),
+                 (140000, 149000, 7, merge), (149500, 151000, 7, advance),
+                 (152000, 190000, 7, stream), (190000, 191000, 7, advance)]
+        trace = self.path('trace.tsv', ''.join('%d\t%d\t%d\t%s\n' % span for span in reversed(spans)))
+        kernels = [('xlate::<unnamed>::advance_kernel(xlate::RulesView)', 7, '100,000', '200,000', '2,000', 1, 0), (product % '', 7, 1, 1, '8,000', 1, 1),
+                   ('xlate::<unnamed>::advance_kernel(xlate::RulesView)', 7, '100,000', '200,000', '2,000', 1, 0),
+                   (product % '', 7, '1,500,000', '5,000,000', '8,000', 10, 20), (product % '_ssched', 7, '2,500,000', '6,000,000', '24,000', 10, 60),
+                   ('xlate::<unnamed>::collect_kernel(const int *)', 16, '100,000', '200,000', '2,000', 1, 0),
+                   ('void xlate::<unnamed>::stream_kernel<__half, 64, 1>(xlate::<unnamed>::StreamArgs<T1>)', 7, '20,000,000', '30,000,000', '16,000', '69.40', 4),
+                   ('xlate::<unnamed>::advance_kernel(xlate::RulesView)', 7, '100,000', '200,000', '2,000', 1, 0)]
+        rows = [['ID', 'Kernel Name', 'Stream', 'dram__bytes.sum', 'lts__t_bytes.sum', 'gpu__time_duration.sum', 'gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed',
+                 'sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed', 'device__attribute_display_name'], ['', '', '', 'byte', 'byte', 'ns', '%', '%', ''],
+                *([i, *kernel, 'GPU X'] for i, kernel in enumerate(kernels))]
+        ncu = self.path('ncu.csv', '==PROF== Connected\n"No," he said.\n' + '\n'.join(','.join('"%s"' % cell for cell in row) for row in rows) + '\n')
+
+        expected = """Step 2 of 3 on GPU X, 50.0 µs, the middle one of 2 of 40.0 to 50.0 µs. Bytes and shares of the peaks: ncu's step 2 of 2, 50.0 µs of kernels one at a time.
+
+| kernel | launches | µs | % | MB of memory | MB of L2 | memory % | tensor cores % | ceiling |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| nvjet 128x128 coopA bias | 2 | 18.0 | 36.0 | 4.0 | 11.0 | 10 | 50 | tensor cores 50 % |
+| stream_kernel<__half, 64, 1> | 1 | 15.0 | 30.0 | 20.0 | 30.0 | 69 | 4 | memory 69 % |
+| vocabulary_kernel<__half, 8, 8> | 1 | 12.0 | 24.0 | – | – | – | – | – |
+| advance_kernel | 1 | 1.5 | 3.0 | 0.1 | 0.2 | 1 | 0 | memory 1 % |
+| merge_kernel | 1 | 1.0 | 2.0 | – | – | – | – | – |
+| memcpy | 1 | 0.5 | 1.0 | – | – | – | – | – |
+| gaps |  | 2.0 | 4.0 | – | – | – | – | – |
+| all | 7 | 50.0 | 100.0 | 24.1 | 41.2 | 29 | 33 | tensor cores 33 % |
+| beside it, on other streams | 1 | 9.0 | – | – | – | – | – | – |
+"""
+        self.assertEqual(self.script('step_timeline', '--from', self.folder, '--skip', '0')[0], expected)
+        table, _ = self.script('step_timeline', '--from', self.folder, '--step', '1')
+        self.assertIn('Step 1 of 3 on GPU X, 99.0 µs, as asked for.', table)
+        self.assertIn('| beside it, on other streams | 1 | 51.0 |', table)
+        *parts, whole = ([round(10 * float(cell)) for cell in line.split(' | ')[2:4]] for line in table.split('\n')[4:-2])
+        self.assertEqual([[sum(column) for column in zip(*parts)], whole], [[990, 1000]] * 2)
+
+        def refused(*arguments):
+            return self.script('step_timeline', *arguments, code=1)[1]
+        self.assertIn('no whole step among launches 6000 to 6299', refused('--from', self.folder))
+        self.assertIn('has 3 whole steps, not a step 4', refused('--from', self.folder, '--step', '4'))
+
+        # The runs themselves, with stand-ins for the programs.
+        stand_in = self.path('xlate', '#!/bin/sh\n[ "$1" = --version ] && exit\nfor last; do :; done\ncat \'%s\' > "$XLATE_TRACE"\necho \'{"device": {}}\' > "$last"\n' % trace)
+        profiler, raw = self.path('ncu', '#!/bin/sh\ncat \'%s\'\n' % ncu), self.path('raw')
+        for path in (stand_in, profiler):
+            os.chmod(path, 0o755)
+        command = ['-m', EN_DE, '-i', self.text, '--skip', '0', '--xlate', stand_in, '--ncu', profiler, '--raw', raw]
+        self.assertIn('needs CUPTI', refused(*command))
+        self.path('libtrace_kernels.so', '')
+        self.assertTrue(self.script('step_timeline', *command)[0].endswith('\n\n' + expected))
+        self.assertEqual(self.script('step_timeline', '--from', raw, '--skip', '0')[0], expected)
+        self.path('raw/ncu.csv', '==ERROR== ERR_NVGPUCTRPERM\n')
+        self.assertIn('ERR_NVGPUCTRPERM', refused('--from', raw, '--skip', '0'))
+        self.path('trace.tsv', '')
+        self.assertIn('the trace is empty', refused(*command))
 
     def test_imposed_lengths(self):
         lengths, report = self.path('lengths', '4\n9\n1\n'), self.path('report.json')

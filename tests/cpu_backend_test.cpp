@@ -86,6 +86,38 @@ TEST_P(BackendTest, MemoryGoesThereAndBack) {
   expect_error([&] { lab->allocate(std::size_t{1} << 60); }, {"memory"});
 }
 
+TEST_P(BackendTest, UploadsOfAnySizeAndPlace) {
+  for (const std::size_t size : {1u, 4u, 7u, 16u, 4096u, 65536u, 65540u, 300001u}) {
+    for (const std::size_t first : {0u, 4u, 5u, 16u}) {
+      const Buffer buffer = lab->allocate(size + 48);
+      lab->clear(lab.queue(), buffer.data(), size + 48);
+      std::vector<std::byte> bytes(size), expected(size + 48);
+      for (std::size_t i = 0; i < size; ++i) bytes[i] = expected[first + i] = static_cast<std::byte>(whole(random, 1, 255));
+      lab->upload(lab.queue(), bytes, buffer.as<char>() + first);
+      const auto ticket = lab->read_later(lab.queue(), {buffer.as<std::byte>(), size + 48});
+      const auto back = ticket->wait();
+      EXPECT_TRUE(std::equal(back.begin(), back.end(), expected.begin())) << size << " bytes from " << first << " on";
+    }
+  }
+}
+
+TEST_P(BackendTest, ChangesOnlyWhatIsNamed) {
+  for (const std::int64_t count : {0, 1, 31, 700}) {
+    std::vector<std::int32_t> table(1000);
+    for (std::int32_t i = 0; i < 1000; ++i) table[static_cast<std::size_t>(i)] = i;
+    std::int32_t* const device = lab.put(table);
+    std::vector<Change> changes;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto place = static_cast<std::int32_t>(i * 7 % 1000);
+      changes.push_back({place, -1 - place});
+      table[static_cast<std::size_t>(place)] = -1 - place;
+    }
+    lab->change(lab.queue(), changes, device);
+    changes.assign(changes.size(), {0, 0});  // they were copied
+    EXPECT_EQ(lab.array<std::int32_t>(device, 1000), table);
+  }
+}
+
 TEST_P(BackendTest, NumbersInItsOwnTypeAndZeros) {
   for (const int count : {1, 2, 31, 1000}) {
     std::vector<float> numbers;

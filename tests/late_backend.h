@@ -21,6 +21,7 @@ class UnrecordedBackend : public Backend {
   DeviceInfo info() const override { return backend_->info(); }
   Buffer allocate(std::size_t bytes) override { return backend_->allocate(bytes); }
   void upload(Queue& queue, std::span<const std::byte> host, void* device) override { backend_->upload(queue, host, device); }
+  void change(Queue& queue, std::span<const Change> changes, std::int32_t* table) override { backend_->change(queue, changes, table); }
   std::unique_ptr<Queue> make_queue() override { return backend_->make_queue(); }
   void order(Queue& earlier, Queue& later) override { backend_->order(earlier, later); }
   void upload_as(Queue& queue, std::span<const float> host, DType type, void* device) override { backend_->upload_as(queue, host, type, device); }

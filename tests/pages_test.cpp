@@ -72,5 +72,63 @@ TEST(PagePool, NoPageHasTwoOwners) {
   EXPECT_GT(taken, 1000);
 }
 
+TEST(PageForecast, ThoseThatEndMakeRoom) {
+  PageForecast forecast(4, 3, 20);
+  EXPECT_EQ(forecast.most_with(3), 3);
+  forecast.expect(0, 3);  // 1 page for 4 steps, then 2, then 3
+  EXPECT_EQ(forecast.most_with(3), 6);
+  forecast.pass(6);       // now 2, and 3 for the last 4 steps: they meet the second page of one that begins now
+  EXPECT_EQ(forecast.most_with(1), 4);
+  EXPECT_EQ(forecast.most_with(3), 5);
+  forecast.pass(5);       // its last step
+  EXPECT_EQ(forecast.most_with(1), 4);
+  forecast.pass(1);
+  EXPECT_EQ(forecast.most_with(3), 3);
+  forecast.expect(0, 4);  // it goes on
+  EXPECT_EQ(forecast.most_with(1), 5);
+  forecast.forget(0);
+  EXPECT_EQ(forecast.most_with(5), 5);
+}
+
+// Against lives that are written down one by one.
+TEST(PageForecast, CountsWhatEachLifeHas) {
+  constexpr std::int64_t kPage = 8, kSlots = 30, kLongest = 100;
+  PageForecast forecast(kPage, kSlots, kLongest);
+  struct Life {
+    std::int64_t first = 0, end = 0;
+  };
+  std::vector<Life> lives(kSlots);
+  std::vector<bool> lives_now(kSlots);
+  test::Random random(2);
+  std::int64_t now = 0;
+  for (int i = 0; i < 5'000; ++i) {
+    const auto slot = static_cast<std::size_t>(test::whole(random, 0, kSlots - 1));
+    const std::int64_t pages = test::whole(random, 1, kLongest / kPage + 1);
+    Life& life = lives[slot];
+    if (!lives_now[slot]) {
+      forecast.expect(static_cast<std::int64_t>(slot), pages);
+      life = {now, now + pages * kPage};
+      lives_now[slot] = true;
+    } else if (now - life.first >= kLongest || test::whole(random, 0, 3) == 0) {
+      forecast.forget(static_cast<std::int64_t>(slot));
+      life = {};
+      lives_now[slot] = false;
+    } else {
+      forecast.expect(static_cast<std::int64_t>(slot), pages);
+      life.end = std::max(life.end, life.first + pages * kPage);
+    }
+    std::int64_t most = 0;
+    for (std::int64_t step = now; step < now + pages * kPage; ++step) {
+      std::int64_t in_use = (step - now) / kPage + 1;
+      for (const Life& other : lives) in_use += step >= other.first && step < other.end ? (step - other.first) / kPage + 1 : 0;
+      most = std::max(most, in_use);
+    }
+    ASSERT_EQ(forecast.most_with(pages), most) << "after " << i << " calls";
+    const std::int64_t steps = test::whole(random, 0, 4) == 0 ? test::whole(random, 0, 40) : 0;
+    forecast.pass(steps);
+    now += steps;
+  }
+}
+
 }  // namespace
 }  // namespace xlate

@@ -82,9 +82,11 @@ struct RunnerTest : OnBackend {
     model.grows = caches_grow;
     Runner runner(*lab, model, options);
     Results results;
-    runner.run(source, [&](Decoded decoded) {
-      const std::int64_t line = decoded.line;
-      EXPECT_TRUE(results.emplace(line, std::move(decoded)).second) << "line " << line << " twice";
+    runner.run(source, [&](std::vector<Decoded> lines) {
+      for (Decoded& decoded : lines) {
+        const std::int64_t line = decoded.line;
+        EXPECT_TRUE(results.emplace(line, std::move(decoded)).second) << "line " << line << " twice";
+      }
     }, stop);
     statistics = runner.statistics();
     largest_batch = model.largest_batch;
@@ -213,7 +215,7 @@ TEST_P(RunnerTest, SlotsAreAsManyAsMemoryHas) {
   EXPECT_EQ(model.capacity().slots, 3);
   ListSource source(random_sentences(20, 30));
   int decoded = 0;
-  runner.run(source, [&](Decoded) { ++decoded; }, stop);
+  runner.run(source, [&](const std::vector<Decoded>& lines) { decoded += static_cast<int>(lines.size()); }, stop);
   EXPECT_EQ(decoded, 20);
 }
 
@@ -368,7 +370,7 @@ TEST_P(RunnerTest, ASentenceWithoutAnyContinuationIsAnError) {
   TableModel model(lab, table);
   Runner runner(*lab, model, options);
   ListSource source(random_sentences(1, 3));
-  expect_error([&] { runner.run(source, [](Decoded) {}, stop); }, {"line 1", "no continuation"});
+  expect_error([&] { runner.run(source, [](const std::vector<Decoded>&) {}, stop); }, {"line 1", "no continuation"});
 }
 
 }  // namespace

@@ -73,7 +73,8 @@ class TableModel final : public SequenceModel {
     return reserved_[slot] += more;
   }
   void publish_room(Queue&) override {}
-  void release(std::int64_t slot) override {
+  void pass(std::int64_t) override {}
+  void release(std::int64_t slot, bool) override {
     ASSERT_TRUE(reserved_.contains(slot));
     taken_ -= reserved_[slot];
     reserved_.erase(slot);

@@ -106,7 +106,9 @@ class TransformerTest : public OnBackend {
     ListSource source(std::move(sentences));
     Hypotheses results(sources.size());
     const std::atomic<bool> stop{false};
-    runner.run(source, [&](Decoded decoded) { results[static_cast<std::size_t>(decoded.line)] = std::move(decoded.hypotheses); }, stop);
+    runner.run(source, [&](std::vector<Decoded> lines) {
+      for (Decoded& decoded : lines) results[static_cast<std::size_t>(decoded.line)] = std::move(decoded.hypotheses);
+    }, stop);
     return results;
   }
   void expect_same(const Hypotheses& found, const Hypotheses& expected) {
@@ -211,7 +213,7 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
         for (std::size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(values[i], expected[n][i], 1e-4) << "slot " << slots[place] << " of " << slots.size() << ", step " << n;
         search.step(hidden, model->projection(), rows);
       }
-      for (const std::int32_t slot : slots) model->release(slot);
+      for (const std::int32_t slot : slots) model->release(slot, true);
     }
   }
 }
@@ -254,16 +256,26 @@ TEST_P(TransformerTest, HasRoomUntilItsPagesAreTaken) {
   model->begin({.slots = 3, .beams = 1, .encoder_tokens = 100, .source_tokens = 100, .longest_source = 50, .longest_target = 40, .target_factor = 0, .target_extra = 0});
   const Ids ids(50, 5);
   const Source longest{ids, 40};
-  // 40 tokens are 3 pages of 16, and there are 3.
+  // 40 tokens are 5 pages of 8, and there are 5.
   EXPECT_TRUE(model->has_room(longest));
   model->reserve(0, longest);
-  EXPECT_FALSE(model->has_room({{ids.data(), 1}, 1}));
-  model->release(0);
-  model->reserve(1, {{ids.data(), 1}, 1});
   EXPECT_FALSE(model->has_room(longest));
-  EXPECT_TRUE(model->has_room({{ids.data(), 1}, 32}));
-  model->release(1);
+  EXPECT_TRUE(model->has_room({{ids.data(), 1}, 1}));  // done before the other one needs all
+  model->pass(32);
+  EXPECT_EQ(model->extend(0, 33), 40);
+  EXPECT_FALSE(model->has_room({{ids.data(), 1}, 1}));
+  model->release(0, false);
   EXPECT_TRUE(model->has_room(longest));
+  model->reserve(1, {{ids.data(), 1}, 1});
+  EXPECT_TRUE(model->has_room(longest));               // which is at its first page while the other has one
+  model->pass(1);
+  model->reserve(2, longest);
+  EXPECT_EQ(model->extend(1, 17), 24);                 // longer than was expected
+  EXPECT_FALSE(model->has_room({{ids.data(), 20}, 30}));
+  EXPECT_EQ(model->extend(2, 16), 16);
+  EXPECT_EQ(model->extend(2, 17), 0);                  // dry
+  model->release(1, false);
+  EXPECT_EQ(model->extend(2, 40), 40);
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ class CpuBackend final : public Backend {
   DeviceInfo info() const override;
   Buffer allocate(std::size_t bytes) override;
   void upload(Queue&, std::span<const std::byte> host, void* device) override;
+  void change(Queue&, std::span<const Change>, std::int32_t* table) override;
   std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) override;
   std::unique_ptr<Queue> make_queue() override;
   void order(Queue&, Queue&) override {}

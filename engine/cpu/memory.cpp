@@ -47,6 +47,10 @@ void CpuBackend::upload(Queue&, std::span<const std::byte> host, void* device) {
   if (!host.empty()) std::memcpy(device, host.data(), host.size());
 }
 
+void CpuBackend::change(Queue&, std::span<const Change> changes, std::int32_t* table) {
+  for (const Change& change : changes) table[change.place] = change.value;
+}
+
 void CpuBackend::upload_as(Queue& queue, std::span<const float> host, [[maybe_unused]] DType type, void* device) {
   assert(type == DType::kFloat32);
   upload(queue, std::as_bytes(host), device);

@@ -14,9 +14,12 @@ namespace xlate::cuda {
 namespace {
 
 constexpr std::size_t kUploadPiece = std::size_t{4} << 20;
+// Up to so many bytes a kernel fetches faster than the copy engine, which takes some 7 µs to begin behind a kernel, and the next kernel behind it.
+constexpr std::size_t kFetched = std::size_t{64} << 10;
 constexpr int kOldestDriver = 13000;  // CUDA 13.0
 // Logits of so many rows at a time stay in L2 between the product and the selection.
 constexpr std::int64_t kLogitRows = 512;
+constexpr std::int64_t kManyGroups = 256;
 // Layers whose attention can share work between blocks.
 constexpr int kAttentionsOfAStep = 128;
 
@@ -170,10 +173,23 @@ void CudaBackend::upload(Queue& queue, std::span<const std::byte> host, void* de
     const std::size_t bytes = std::min(kUploadPiece, host.size() - first);
     auto block = pinned_->take(bytes);
     std::memcpy(block->data, host.data() + first, bytes);
-    check(cudaMemcpyAsync(static_cast<char*>(device) + first, block->data, bytes, cudaMemcpyHostToDevice, general(queue)));
+    void* to = static_cast<char*>(device) + first;
+    if (host.size() > kFetched || !fetch(block->data, to, bytes, general(queue))) {
+      check(cudaMemcpyAsync(to, block->data, bytes, cudaMemcpyHostToDevice, general(queue)));
+    }
     check(cudaEventRecord(block->event.get(), general(queue)));
     pinned_->give_back(std::move(block));
   }
+}
+
+void CudaBackend::change(Queue& queue, std::span<const Change> changes, std::int32_t* table) {
+  if (changes.empty()) return;
+  auto block = pinned_->take(changes.size_bytes());
+  std::memcpy(block->data, changes.data(), changes.size_bytes());
+  xlate::cuda::change(reinterpret_cast<const Change*>(block->data), std::ssize(changes), table, general(queue));
+  check(cudaGetLastError());
+  check(cudaEventRecord(block->event.get(), general(queue)));
+  pinned_->give_back(std::move(block));
 }
 
 void CudaBackend::upload_as(Queue& queue, std::span<const float> host, DType type, void* device) {
@@ -224,10 +240,12 @@ WorkSeconds CudaBackend::work_seconds() {
   }
 }
 
-// Few sizes, none more than an eighth above what is needed once there are many groups.
+// Few sizes, none more than an eighth above what is needed once there are several groups; no more than a 32nd once there are many, whose steps
+// take longer than it takes to launch them.
 std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
   if (groups <= 4) return groups;
-  const std::int64_t step = std::max<std::int64_t>(4, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(groups))) / 8);
+  const std::int64_t share = groups < kManyGroups ? 8 : 32;
+  const std::int64_t step = std::max<std::int64_t>(4, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(groups))) / share);
   return (groups + step - 1) / step * step;
 }
 

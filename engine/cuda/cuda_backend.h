@@ -26,6 +26,7 @@ class CudaBackend final : public Backend {
   DeviceInfo info() const override;
   Buffer allocate(std::size_t bytes) override;
   void upload(Queue&, std::span<const std::byte> host, void* device) override;
+  void change(Queue&, std::span<const Change>, std::int32_t* table) override;
   void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
   void clear(Queue&, void* device, std::size_t bytes) override;
   std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) override;

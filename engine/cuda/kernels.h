@@ -7,9 +7,15 @@
 
 #include <cstdint>
 
+#include "engine/change.h"
 #include "engine/search_state.h"
 
 namespace xlate::cuda {
+
+/// Copies from pinned host memory, by a kernel. False where it is not made of aligned 4-byte words.
+bool fetch(const void* host, void* device, std::size_t bytes, cudaStream_t);
+/// table[place] = value; the changes may lie in pinned host memory.
+void change(const Change*, std::int64_t count, std::int32_t* table, cudaStream_t);
 
 enum class Act : int { kNone, kRelu, kSwish, kGelu, kGeluTanh };
 
