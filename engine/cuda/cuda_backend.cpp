@@ -19,7 +19,6 @@ constexpr std::size_t kFetched = std::size_t{64} << 10;
 constexpr int kOldestDriver = 13000;  // CUDA 13.0
 // Logits of so many rows at a time stay in L2 between the product and the selection.
 constexpr std::int64_t kLogitRows = 512;
-constexpr std::int64_t kManyGroups = 256;
 // Layers whose attention can share work between blocks.
 constexpr int kAttentionsOfAStep = 128;
 
@@ -44,46 +43,7 @@ T* data_of(const Tensor& tensor) {
 
 CacheView view_of(const PagedCache& cache) { return {cache.pages.data, cache.table, cache.pages_per_slot, cache.page_tokens, cache.lines}; }
 
-class CudaTicket final : public Ticket {
- public:
-  CudaTicket(PinnedPool& pool, std::unique_ptr<PinnedPool::Block> block, std::size_t bytes) : pool_(pool), block_(std::move(block)), bytes_(bytes) {}
-  ~CudaTicket() override { pool_.give_back(std::move(block_)); }
-  bool ready() const override { return block_->event.passed(); }
-  std::span<const std::byte> wait() override {
-    check(cudaEventSynchronize(block_->event.get()));
-    return {reinterpret_cast<const std::byte*>(block_->data), bytes_};
-  }
-
- private:
-  PinnedPool& pool_;
-  std::unique_ptr<PinnedPool::Block> block_;
-  std::size_t bytes_;
-};
-
 }  // namespace
-
-PinnedPool::~PinnedPool() {
-  for (const auto& block : free_) cudaFreeHost(block->data);
-}
-
-std::unique_ptr<PinnedPool::Block> PinnedPool::take(std::size_t bytes) {
-  const std::size_t size = std::bit_ceil(std::max<std::size_t>(bytes, 4096));
-  for (auto& candidate : free_) {
-    if (candidate->bytes != size || !candidate->event.passed()) continue;
-    std::swap(candidate, free_.back());
-    auto block = std::move(free_.back());
-    free_.pop_back();
-    return block;
-  }
-  auto block = std::make_unique<Block>();
-  void* data = nullptr;
-  check(cudaMallocHost(&data, size));
-  block->data = static_cast<char*>(data);
-  block->bytes = size;
-  return block;
-}
-
-void PinnedPool::give_back(std::unique_ptr<Block> block) { free_.push_back(std::move(block)); }
 
 CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
   type_ = options.precision == Precision::kFloat32 ? DType::kFloat32 : options.precision == Precision::kBFloat16 ? DType::kBFloat16 : DType::kFloat16;
@@ -238,56 +198,6 @@ WorkSeconds CudaBackend::work_seconds() {
   } catch (const Error&) {
     return {};  // after a device error: the report says that it has none
   }
-}
-
-// Few sizes, none more than an eighth above what is needed once there are several groups; no more than a 32nd once there are many, whose steps
-// take longer than it takes to launch them.
-std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
-  if (groups <= 4) return groups;
-  const std::int64_t share = groups < kManyGroups ? 8 : 32;
-  const std::int64_t step = std::max<std::int64_t>(4, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(groups))) / share);
-  return (groups + step - 1) / step * step;
-}
-
-// The first step of a bucket runs as it is: it chooses algorithms and makes room. The second one is recorded.
-std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) {
-  auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
-  const std::int64_t times = recorded && recorded->solo ? std::min<std::int64_t>(most, SoloRecorder::most_times()) : 1;
-  if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + times) check(cudaErrorLaunchFailure);
-  const cudaStream_t stream = general(queue);
-  if (recorded && recorded->solo) {
-    solo_->again(recorded->solo, static_cast<int>(times), queue);
-    steps_ += times;
-    return times;
-  }
-  ++steps_;
-  if (!recorded) {
-    recorded = std::make_unique<Recorded>();
-    if (solo_) solo_->begin();
-    step();
-    if (solo_) recorded->solo = solo_->end();
-    return 1;
-  }
-  if (!recorded->graph) {
-    cudaGraph_t graph = nullptr;
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    try {
-      if (solo_) solo_->refuse(true);
-      step();
-      if (solo_) solo_->refuse(false);
-    } catch (...) {
-      if (solo_) solo_->refuse(false);
-      cudaStreamEndCapture(stream, &graph);
-      if (graph) cudaGraphDestroy(graph);
-      throw;
-    }
-    check(cudaStreamEndCapture(stream, &graph));
-    const cudaError_t status = cudaGraphInstantiate(&recorded->graph, graph);
-    cudaGraphDestroy(graph);
-    check(status);
-  }
-  check(cudaGraphLaunch(recorded->graph, stream));
-  return 1;
 }
 
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) {

@@ -9,6 +9,7 @@
 #include "engine/cuda/gemm.h"
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
+#include "engine/cuda/pinned_pool.h"
 #include "engine/cuda/work_clock.h"
 
 namespace xlate::cuda {

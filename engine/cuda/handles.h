@@ -25,10 +25,11 @@ inline void check(cudaError_t status, std::source_location where = std::source_l
   fail("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), file, where.line());
 }
 
-/// A recorded step: one launch of the kernel for a lone sentence, or a graph, empty until its bucket comes for the second time.
+/// A recorded step: one launch of the kernel for a lone sentence, or a graph, empty until its bucket has come a few times.
 struct Recorded {
   std::shared_ptr<SoloStep> solo;
   cudaGraphExec_t graph = nullptr;
+  int unrecorded = 1;  // runs
   Recorded() = default;
   Recorded(const Recorded&) = delete;
   Recorded& operator=(const Recorded&) = delete;
@@ -77,28 +78,6 @@ class Event {
 
  private:
   cudaEvent_t event_ = nullptr;
-};
-
-/// Host memory that copies run from and to; taken back once the event recorded behind its last use has passed.
-class PinnedPool {
- public:
-  struct Block {
-    char* data = nullptr;
-    std::size_t bytes = 0;
-    Event event;
-  };
-  PinnedPool() = default;
-  PinnedPool(const PinnedPool&) = delete;
-  PinnedPool& operator=(const PinnedPool&) = delete;
-  ~PinnedPool();
-
-  /// A block of at least so many bytes.
-  std::unique_ptr<Block> take(std::size_t bytes);
-  /// Its event has been recorded; it is lent again once that has passed.
-  void give_back(std::unique_ptr<Block>);
-
- private:
-  std::vector<std::unique_ptr<Block>> free_;
 };
 
 }  // namespace xlate::cuda

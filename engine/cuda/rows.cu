@@ -11,6 +11,7 @@ namespace xlate::cuda {
 namespace {
 
 constexpr int kBlock = 256;
+constexpr int kNormBlock = 128;  // its last wave of blocks is shorter
 
 // One piece of a row, or, where rows are not aligned to pieces, one element.
 template <class T, class Unit>
@@ -43,7 +44,7 @@ __global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows
 
 template <class T, int kPieces>
 __global__ void norm_piece_kernel(NormArgs<T> args) {
-  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) / kWarp;
+  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   if (row >= args.rows) return;
   norm_pieces<T, kPieces>(args.x + row * args.x_stride, args.residual ? args.residual + row * args.residual_stride : nullptr, args.gain, args.bias,
                           args.out + row * args.out_stride, static_cast<int>(args.width), args.epsilon);
@@ -52,7 +53,7 @@ __global__ void norm_piece_kernel(NormArgs<T> args) {
 // Rows of any width and alignment.
 template <class T>
 __global__ void norm_row_kernel(NormArgs<T> args) {
-  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) / kWarp;
+  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (row >= args.rows) return;
   const auto at = [&](std::int64_t i) {
@@ -116,12 +117,12 @@ void embed_step(const EmbedArgs<T>& args, const SearchState& state, const StepRo
 template <class T>
 void layer_norm(const NormArgs<T>& args, cudaStream_t stream) {
   if (args.rows == 0) return;
-  const unsigned grid = blocks_for(args.rows, kBlock / kWarp);
+  const unsigned grid = blocks_for(args.rows, kNormBlock / kWarp);
   const std::int64_t pieces = (args.width + kWarp * Piece<T>::kSize - 1) / (kWarp * Piece<T>::kSize);
   const bool aligned = in_pieces<T>(args.width | args.x_stride | args.out_stride | (args.residual ? args.residual_stride : 0), {args.x, args.residual, args.out, args.gain, args.bias});
-  if (aligned && pieces <= 2) norm_piece_kernel<T, 2><<<grid, kBlock, 0, stream>>>(args);
-  else if (aligned && pieces <= 8) norm_piece_kernel<T, 8><<<grid, kBlock, 0, stream>>>(args);
-  else norm_row_kernel<<<grid, kBlock, 0, stream>>>(args);
+  if (aligned && pieces <= 2) norm_piece_kernel<T, 2><<<grid, kNormBlock, 0, stream>>>(args);
+  else if (aligned && pieces <= 8) norm_piece_kernel<T, 8><<<grid, kNormBlock, 0, stream>>>(args);
+  else norm_row_kernel<<<grid, kNormBlock, 0, stream>>>(args);
 }
 
 template <class T>

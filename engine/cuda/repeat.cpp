@@ -1,0 +1,85 @@
+// Steps that are run again: for which numbers of groups, and how they are recorded.
+#include <algorithm>
+#include <bit>
+
+#include "engine/cuda/cuda_backend.h"
+
+namespace xlate::cuda {
+namespace {
+
+constexpr std::int64_t kManyGroups = 256;
+// Of a bucket, so many steps run as they are: one that is not met again soon is not worth its recording, which takes as long as a step or two.
+constexpr int kUnrecorded = 3;
+
+// The lone sentence's kernel keeps out of what is done meanwhile.
+class Refusal {
+ public:
+  explicit Refusal(SoloRecorder* solo) : solo_(solo) {
+    if (solo_) solo_->refuse(true);
+  }
+  ~Refusal() {
+    if (solo_) solo_->refuse(false);
+  }
+  Refusal(const Refusal&) = delete;
+  Refusal& operator=(const Refusal&) = delete;
+
+ private:
+  SoloRecorder* solo_;
+};
+
+}  // namespace
+
+// Few sizes, none more than an eighth above what is needed once there are several groups; no more than a 32nd once there are many, whose steps
+// take longer than it takes to launch them.
+std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
+  if (groups <= 4) return groups;
+  const std::int64_t share = groups < kManyGroups ? 8 : 32;
+  const std::int64_t step = std::max<std::int64_t>(4, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(groups))) / share);
+  return (groups + step - 1) / step * step;
+}
+
+// The first steps of a bucket run as they are; the very first chooses algorithms and makes room.
+std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) {
+  auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
+  const std::int64_t times = recorded && recorded->solo ? std::min<std::int64_t>(most, SoloRecorder::most_times()) : 1;
+  if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + times) check(cudaErrorLaunchFailure);
+  const cudaStream_t stream = general(queue);
+  if (recorded && recorded->solo) {
+    solo_->again(recorded->solo, static_cast<int>(times), queue);
+    steps_ += times;
+    return times;
+  }
+  ++steps_;
+  if (!recorded) {
+    recorded = std::make_unique<Recorded>();
+    if (solo_) solo_->begin();
+    step();
+    if (solo_) recorded->solo = solo_->end();
+    return 1;
+  }
+  if (++recorded->unrecorded <= kUnrecorded) {
+    const Refusal refusal(solo_.get());
+    step();
+    return 1;
+  }
+  if (!recorded->graph) {
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    try {
+      const Refusal refusal(solo_.get());
+      step();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      throw;
+    }
+    check(cudaStreamEndCapture(stream, &graph));
+    const cudaError_t status = cudaGraphInstantiate(&recorded->graph, graph);
+    cudaGraphDestroy(graph);
+    check(status);
+  }
+  check(cudaGraphLaunch(recorded->graph, stream));
+  return 1;
+}
+
+}  // namespace xlate::cuda
