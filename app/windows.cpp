@@ -150,8 +150,8 @@ void WindowSource::tokenize_windows() {
     while (auto window = windows_.pop()) {
       if (stop_flag()) break;
       auto sentences = sort_out(window->first_line, tokenize(*window));
-      // In turns, so that where two windows meet sentences are as long: many of another length would begin and end all at once. The input's last
-      // sentences are short, so that few rows are left alone.
+      // In turns, so that where two windows meet sentences are as long: many of another length would begin and end all at once. A window that the
+      // input's end cuts short has its short sentences last, so that few rows are left alone.
       if (shortest_first_ && !window->last) std::reverse(sentences.begin(), sentences.end());
       shortest_first_ = !shortest_first_;
       if (!sentences.empty() && !sentences_.push(std::move(sentences))) break;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 
 #include "engine/error.h"
 
@@ -12,7 +13,7 @@ namespace {
 constexpr std::int64_t kLimitExtra = 10;
 // Sentences per token of the budget: shorter sentences than this leave part of the budget idle instead of making more rows.
 constexpr std::int64_t kTokensPerSlot = 8;
-// Products reach their plateau with fewer rows than this: more would only take memory.
+// Products have reached their plateau with so many rows: more would only take memory.
 constexpr std::int64_t kMostRows = 16384;
 // Search's own arrays take at most one part in so many of what caches may.
 constexpr std::int64_t kStateShare = 8;
@@ -113,6 +114,7 @@ bool Runner::encode_ahead(SentenceSource& source) {
 bool Runner::install() {
   const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
   const std::int64_t share = options_.batch_tokens / kRefillShare;
+  if (active_.empty()) awaited_ = 0;
   if (!active_.empty() && (!options_.refill || room < share || awaited_ > 0)) return false;
   const std::size_t first = ahead_.next;
   std::vector<std::int32_t> slots, limits;
@@ -124,7 +126,7 @@ bool Runner::install() {
     const bool alone = active_.empty() && slots.empty();
     if (!alone && tokens + length > room) break;
     if (!alone && !model_.has_room(need)) {
-      awaited_ = share / 2;
+      awaited_ = std::min(share, (tokens_in_flight_ + tokens) / kRefillShare) / 2;
       break;
     }
     tokens += length;
@@ -220,14 +222,17 @@ void Runner::settle(const Done& done) {
   if (leaving.empty()) return;
   std::vector<Outcome> outcomes = search_->collect(leaving);
   std::vector<Decoded> decoded;
-  try {
-    for (std::size_t i = 0; i < leaving.size(); ++i) decoded.push_back(finish(leaving[i], std::move(outcomes[i])));
-  } catch (...) {
-    done(std::move(decoded));
-    throw;
+  std::exception_ptr error;  // of one line: the others are handed over
+  for (std::size_t i = 0; i < leaving.size(); ++i) {
+    try {
+      decoded.push_back(finish(leaving[i], std::move(outcomes[i])));
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
   }
   std::erase_if(active_, [&](std::int32_t slot) { return slots_[static_cast<std::size_t>(slot)].free; });
   done(std::move(decoded));
+  if (error) std::rethrow_exception(error);
 }
 
 Decoded Runner::finish(std::int64_t slot, Outcome outcome) {

@@ -207,7 +207,7 @@ void Transformer::release(std::int64_t slot, bool done) {
   const std::int64_t steps = forecast_.forget(slot);
   if (!done) return;
   tokens_read_ += static_cast<double>(source_lengths_host_[static_cast<std::size_t>(slot)]);
-  steps_taken_ += static_cast<double>(steps);
+  steps_taken_ += static_cast<double>(std::max<std::int64_t>(0, steps - kExpectedExtra));
   if (tokens_read_ > kMostTokens) tokens_read_ /= 2, steps_taken_ /= 2;
 }
 

@@ -117,7 +117,7 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
     std::int64_t gap, beams, page_tokens;
   };
   // The last ones have heads and rows as tensor cores take them.
-  for (const Shape& shape : {Shape{12, 3, 2, 1, 1}, {12, 3, 2, 2, 4}, {12, 3, 2, 5, 16}, {64, 2, 0, 1, 16}, {64, 2, 8, 5, 4}, {128, 2, 0, 1, 16}, {128, 2, 16, 4, 16}, {192, 3, 8, 9, 1}, {256, 2, 0, 8, 16}}) {
+  for (const Shape& shape : {Shape{12, 3, 2, 1, 1}, {12, 3, 2, 2, 4}, {12, 3, 2, 5, 16}, {64, 2, 0, 1, 16}, {64, 2, 8, 5, 4}, {128, 2, 0, 1, 16}, {128, 2, 16, 4, 16}, {192, 3, 8, 9, 1}, {256, 2, 0, 8, 16}, {512, 16, 8, 3, 8}, {1024, 16, 0, 4, 8}}) {
     for (const bool one_past : {false, true}) {  // histories that part once, as those of a search do; and any
       const std::int64_t slots = 6, longest = 34, width = shape.width, beams = shape.beams, page_tokens = shape.page_tokens, per_slot = (longest + page_tokens - 1) / page_tokens;
       const int heads = shape.heads;
@@ -154,6 +154,48 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
   }
 }
 
+// So many sentences that each block of a GPU has several, one after the other, of lengths that end anywhere in its tiles.
+TEST_P(AttentionTest, ManySentences) {
+  const std::int64_t slots = 600, longest = 70, width = 64, page_tokens = 8, per_slot = (longest + page_tokens) / page_tokens;
+  const int heads = 2;
+  for (const std::int64_t beams : {1, 4}) {
+    Pages self(lab, random, slots, per_slot, page_tokens, beams, width), cross(lab, random, slots, per_slot, page_tokens, 1, width);
+    Ints lengths, sources, done, groups;
+    for (std::int32_t slot = 0; slot < slots; ++slot) {
+      lengths.push_back(whole(random, 0, longest - 1));
+      sources.push_back(whole(random, 1, longest));
+      done.push_back(whole(random, 0, 9) == 0);
+      groups.push_back(slot);
+    }
+    std::shuffle(groups.begin(), groups.end(), random);
+    std::vector<std::uint8_t> ancestors(static_cast<std::size_t>(slots * longest * beams));
+    for (std::uint8_t& ancestor : ancestors) ancestor = static_cast<std::uint8_t>(whole(random, 0, static_cast<int>(beams) - 1));
+    const SearchState state{.length = lab.put(lengths), .done = lab.put(done), .ancestor = lab.put(ancestors), .slots = slots, .beams = beams, .longest = longest};
+    const std::int64_t rows = slots * beams;
+    const Matrix qkv = random_matrix(random, rows, 3 * width, lab.type()), query = random_matrix(random, rows, width, lab.type());
+    const Tensor context = lab.room(rows, width, lab.type()), other = lab.room(rows, width, lab.type());
+    const StepRows step{lab.put(groups), slots, beams};
+    const std::int32_t* source_lengths = lab.put(sources);
+    lab->begin_step(lab.queue(), self.cache, cross.cache, source_lengths, state, step);
+    lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), self.cache, state, step, heads, context);
+    lab->attend_cross(lab.queue(), lab.put(query, lab.type()), cross.cache, source_lengths, step, heads, other);
+    const Matrix found = lab.get(context), across = lab.get(other);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const auto slot = static_cast<std::size_t>(groups[static_cast<std::size_t>(r / beams)]);
+      if (done[slot]) continue;
+      std::vector<KeyRow> keys;
+      for (std::int32_t t = 0; t < lengths[slot]; ++t) keys.push_back(self.at(static_cast<std::int64_t>(slot), t, ancestors[static_cast<std::size_t>((static_cast<std::int64_t>(slot) * longest + t) * beams + r % beams)]));
+      keys.push_back({row_of(qkv, r) + width, row_of(qkv, r) + 2 * width});
+      expect_row(found, r, attention(row_of(qkv, r), keys, width, heads), fmt::format("self, {} beams, length {}", beams, lengths[slot]));
+      keys.clear();
+      for (std::int32_t t = 0; t < sources[slot]; ++t) keys.push_back(cross.at(static_cast<std::int64_t>(slot), t, 0));
+      expect_row(across, r, attention(row_of(query, r), keys, width, heads), fmt::format("cross, {} beams, length {}", beams, sources[slot]));
+      if (HasFatalFailure()) return;
+    }
+    lab.clear();
+  }
+}
+
 // Backends that step ahead, or in buckets, meet sentences that are done and groups without a slot: neither may touch a cache.
 TEST_P(AttentionTest, SelfLeavesDoneAndEmptyGroupsAlone) {
   const std::int64_t beams = 2, width = 8, longest = 32;
@@ -174,7 +216,7 @@ TEST_P(AttentionTest, Cross) {
     std::int64_t gap;
   };
   for (const std::int64_t beams : {1, 4, 9}) {
-    for (const Shape& shape : {Shape{10, 5, 3}, {64, 2, 0}, {192, 3, 8}, {128, 1, 16}}) {
+    for (const Shape& shape : {Shape{10, 5, 3}, {64, 2, 0}, {192, 3, 8}, {128, 1, 16}, {1024, 16, 8}}) {
       const std::int64_t slots = 5, longest = 40, width = shape.width, page_tokens = shape.gap % 2 ? 3 : 16;
       const int heads = shape.heads;
       const Pages pages(lab, random, slots, (longest + page_tokens - 1) / page_tokens, page_tokens, 1, width);

@@ -95,6 +95,10 @@ struct RunnerTest : OnBackend {
     if (!stop) {
       EXPECT_EQ(model.sentences_inside(), 0u);
     }
+    EXPECT_EQ(model.put_off, statistics.begun_again);
+    if (model.capacity().slots > 1) {
+      EXPECT_EQ(model.steps_passed, statistics.steps);
+    }
     return results;
   }
   Results run(const RunnerOptions& options, const std::vector<Sentence>& sentences, std::int64_t room = TableModel::kPlenty) {
@@ -247,6 +251,15 @@ TEST_P(RunnerTest, WhereCachesAreFullItWaits) {
   }
 }
 
+// A budget far above what caches hold changes nothing: what leaves makes room at once.
+TEST_P(RunnerTest, ScarceCachesAreRefilled) {
+  const auto sentences = random_sentences(300, 30);
+  run(options_of(2, 200), sentences, 150);
+  const std::int64_t steps = statistics.steps;
+  run(options_of(2, 8000), sentences, 150);
+  EXPECT_LE(statistics.steps, steps + steps / 10);
+}
+
 // Sentences that outgrow what is there begin again; those that have run longest go on.
 TEST_P(RunnerTest, CachesRunDry) {
   const auto sentences = random_sentences(60, 30);
@@ -371,6 +384,27 @@ TEST_P(RunnerTest, ASentenceWithoutAnyContinuationIsAnError) {
   Runner runner(*lab, model, options);
   ListSource source(random_sentences(1, 3));
   expect_error([&] { runner.run(source, [](const std::vector<Decoded>&) {}, stop); }, {"line 1", "no continuation"});
+}
+
+// Lines that were found decoded with it are handed over before the error goes on.
+TEST_P(RunnerTest, AnErrorOfALineKeepsTheOthers) {
+  RunnerOptions options = options_of(2, 300);
+  options.max_length = 1;
+  Lab lab(GetParam());
+  TableModel model(lab, table);
+  model.broken_kind = 1;
+  Runner runner(*lab, model, options);
+  std::vector<Sentence> sentences;
+  for (std::int32_t line = 0; line < 3; ++line) sentences.push_back({.line = line, .ids = {line}});
+  ListSource source(sentences);
+  std::vector<std::int64_t> handed_over;
+  expect_error([&] {
+    runner.run(source, [&](const std::vector<Decoded>& lines) {
+      for (const Decoded& decoded : lines) handed_over.push_back(decoded.line);
+    }, stop);
+  }, {"line 2", "no continuation"});
+  std::sort(handed_over.begin(), handed_over.end());
+  EXPECT_EQ(handed_over, (std::vector<std::int64_t>{0, 2}));
 }
 
 }  // namespace

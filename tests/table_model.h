@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -73,8 +74,9 @@ class TableModel final : public SequenceModel {
     return reserved_[slot] += more;
   }
   void publish_room(Queue&) override {}
-  void pass(std::int64_t) override {}
-  void release(std::int64_t slot, bool) override {
+  void pass(std::int64_t steps) override { steps_passed += steps; }
+  void release(std::int64_t slot, bool done) override {
+    if (!done) ++put_off;
     ASSERT_TRUE(reserved_.contains(slot));
     taken_ -= reserved_[slot];
     reserved_.erase(slot);
@@ -121,7 +123,8 @@ class TableModel final : public SequenceModel {
       const std::int32_t last = tokens[static_cast<std::size_t>(slot * rows.beams + row % rows.beams)];
       EXPECT_TRUE(kind_of_slot_.contains(slot)) << "slot " << slot << " holds no sentence";
       EXPECT_TRUE(last >= 0 && last < table_.vocabulary);
-      hidden(row, table_.place(kind_of_slot_[slot], lengths[static_cast<std::size_t>(slot)], last)) = 1;
+      const bool broken = kind_of_slot_[slot] == broken_kind;
+      hidden(row, table_.place(kind_of_slot_[slot], lengths[static_cast<std::size_t>(slot)], last)) = broken ? std::numeric_limits<float>::quiet_NaN() : 1;
     }
     check_ancestors(queue, state, slots, lengths, tokens);
     most_rows = std::max(most_rows, rows.rows());
@@ -136,7 +139,8 @@ class TableModel final : public SequenceModel {
 
   bool grows = false;
   // What was asked of it.
-  std::int64_t largest_batch = 0, batches = 0, most_rows = 0, most_source_tokens = 0;
+  std::int64_t largest_batch = 0, batches = 0, most_rows = 0, most_source_tokens = 0, steps_passed = 0, put_off = 0;
+  std::int64_t broken_kind = -1;  // whose sentences' logits are no numbers
 
  private:
   using Path = std::vector<std::int32_t>;

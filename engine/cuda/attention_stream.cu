@@ -1,5 +1,5 @@
-// Attention of a decoding step as a stream of rows (compute capability 9.0): two blocks an SM walk over sentences, and one of a block's warps
-// has the copy engine bring the cache's rows, keys and values of all heads at once, through a ring of stages in shared memory, so that
+// Attention of a decoding step as a stream of rows (compute capability 9.0): two blocks an SM, or one where rows are long, walk over sentences, and
+// one of a block's warps has the copy engine bring the cache's rows, keys and values of all heads at once, through a ring of stages in shared memory, so that
 // memory is asked for the next rows while the present ones are worked on. Stages hold up to 16 keys and, for a sentence's first, its
 // queries. A warp takes a head (beam_tile.cuh); teams of warps, one warp a head, take sentences in turn. Same sums as
 // attention_step.cu, whose kernels wait for each row: there 54 to 72 % of an H100's memory rate.
@@ -130,8 +130,8 @@ __device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
         header.first_key = first == 0 ? (part.beams + 1) / 2 : 0;
         header.own_key = max(own - first, 0), header.own_beam = max(first - own, 0), header.own_row = head.y;
       }
-      __syncwarp();  // each lane has written to the header
       if (lane == 0) arrive_expecting(ring.full(), keys * row + (first == 0 ? part.beams * row / 2 : 0));
+      else arrive(ring.full());  // each lane has written to the header
       __syncwarp();
       const std::uint32_t stage = shared_address(ring.stage());
       const int first_key = first == 0 ? (part.beams + 1) / 2 : 0;
@@ -145,10 +145,8 @@ __device__ void bring(const StreamArgs<T>& args, Ring ring, int teams) {
     if (head.x > 0) team = team + 1 == teams ? 0 : team + 1;
   }
   ring.wait_until_empty();
-  if (lane == 0) {
-    ring.header().team = -1;
-    arrive(ring.full());
-  }
+  if (lane == 0) ring.header().team = -1;
+  arrive(ring.full());
   for (int stage = 0; stage < ring.count; ++stage) {  // no barrier is left half-way
     if (stage < ring.at || (ring.again && stage > ring.at)) ring.wait_until_released(stage);
   }
@@ -198,7 +196,7 @@ __global__ void __maxnreg__(kRegisters) stream_kernel(const StreamArgs<T> args) 
   const Ring ring(shared, args.stages, stage_bytes(args.rows, args.query_slots));
   const int workers = static_cast<int>(blockDim.x) / kWarp - 1, warp = threadIdx.x / kWarp;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < args.stages; ++i) init_barrier(shared_address(ring.barriers + i), 1);
+    for (int i = 0; i < args.stages; ++i) init_barrier(shared_address(ring.barriers + i), kWarp);
     publish_barriers();
   }
   __syncthreads();

@@ -137,6 +137,7 @@ void CudaBackend::upload(Queue& queue, std::span<const std::byte> host, void* de
     if (host.size() > kFetched || !fetch(block->data, to, bytes, general(queue))) {
       check(cudaMemcpyAsync(to, block->data, bytes, cudaMemcpyHostToDevice, general(queue)));
     }
+    check(cudaGetLastError());
     check(cudaEventRecord(block->event.get(), general(queue)));
     pinned_->give_back(std::move(block));
   }

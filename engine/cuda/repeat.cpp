@@ -29,8 +29,7 @@ class Refusal {
 
 }  // namespace
 
-// Few sizes, none more than an eighth above what is needed once there are several groups; no more than a 32nd once there are many, whose steps
-// take longer than it takes to launch them.
+// Few sizes: above what is needed by fewer than 4 groups, or an eighth of many; a 32nd of so many that a step takes longer than its launches.
 std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
   if (groups <= 4) return groups;
   const std::int64_t share = groups < kManyGroups ? 8 : 32;
@@ -57,7 +56,8 @@ std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t
     if (solo_) recorded->solo = solo_->end();
     return 1;
   }
-  if (++recorded->unrecorded <= kUnrecorded) {
+  if (!recorded->graph && recorded->unrecorded < kUnrecorded) {
+    ++recorded->unrecorded;
     const Refusal refusal(solo_.get());
     step();
     return 1;
