@@ -142,6 +142,7 @@ inline std::uint16_t half_bits(double x) {
   const std::uint16_t sign = std::signbit(x) ? 0x8000 : 0;
   const double magnitude = std::fabs(x);
   if (magnitude == 0) return sign;
+  if (std::isnan(magnitude)) return 0x7e00;
   if (std::isinf(magnitude)) return sign | 0x7c00;
   const int exponent = std::max(std::ilogb(magnitude), -14);
   const int scaled = static_cast<int>(std::ldexp(magnitude, 10 - exponent));
