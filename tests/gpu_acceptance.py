@@ -172,7 +172,7 @@ reference_checks()
 
 for precision in ('fp32', 'fp16'):
     for search in ('greedy', 'beam4'):
-        @check('the same bytes, %s, %s' % (search, precision), 240)
+        @check('the same bytes, %s, %s' % (search, precision), 400)
         def invariance(place, seconds, search=search, precision=precision):
             if lacking := place.lacks('data/bench/news.en'):
                 return None, lacking, ''
