@@ -117,20 +117,23 @@ class TextStage {
 
  private:
   void work() {
-    try {
-      while (const auto piece = queue_.pop()) {
-        for (const Decoded& decoded : *piece) {
-          const Clock::time_point start = Clock::now();
-          std::string text = format_line(decoded, options_, tokenizer_);
-          counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
-          counters_.target_tokens += decoded.hypotheses.front().length;
-          output_.put(decoded.line, std::move(text));
+    while (const auto piece = queue_.pop()) {
+      for (const Decoded& decoded : *piece) {
+        try {
+          put_text(decoded);
+        } catch (...) {  // the lines behind it may come before it in the output
+          error_.set(std::current_exception());
+          queue_.close();
         }
       }
-    } catch (...) {
-      error_.set(std::current_exception());
-      queue_.close();
     }
+  }
+  void put_text(const Decoded& decoded) {
+    const Clock::time_point start = Clock::now();
+    std::string text = format_line(decoded, options_, tokenizer_);
+    counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
+    counters_.target_tokens += decoded.hypotheses.front().length;
+    output_.put(decoded.line, std::move(text));
   }
 
   const Options& options_;

@@ -29,14 +29,14 @@ PageForecast::PageForecast(std::int64_t page_tokens, std::int64_t slots, std::in
     : page_tokens_(page_tokens), pages_(static_cast<std::size_t>((longest / page_tokens + 2) * page_tokens)), lives_(static_cast<std::size_t>(slots)) {}
 
 void PageForecast::pass(std::int64_t steps) {
-  for (std::int64_t i = 0; i < std::min(steps, std::ssize(pages_)); ++i) at(now_ + i) = 0;
+  for (std::int64_t i = 0; i < std::min(steps, std::ssize(pages_)); ++i) pages_[place_of(now_ + i)] = 0;
   now_ += steps;
 }
 
 std::int64_t PageForecast::most_with(std::int64_t pages) const {
   std::int64_t most = 0;
   for (std::int64_t i = 0; i < pages * page_tokens_; ++i) {
-    most = std::max(most, pages_[static_cast<std::size_t>((now_ + i) % std::ssize(pages_))] + i / page_tokens_ + 1);
+    most = std::max(most, pages_[place_of(now_ + i)] + i / page_tokens_ + 1);
   }
   return most;
 }
@@ -57,7 +57,7 @@ std::int64_t PageForecast::forget(std::int64_t slot) {
 }
 
 void PageForecast::add(const Life& life, std::int64_t from, std::int64_t sign) {
-  for (std::int64_t step = std::max(from, now_); step < life.end; ++step) at(step) += sign * ((step - life.first) / page_tokens_ + 1);
+  for (std::int64_t step = std::max(from, now_); step < life.end; ++step) pages_[place_of(step)] += sign * ((step - life.first) / page_tokens_ + 1);
 }
 
 }  // namespace xlate

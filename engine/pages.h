@@ -53,7 +53,7 @@ class PageForecast {
   struct Life {
     std::int64_t first = 0, end = 0;  // steps; the same: none
   };
-  std::int64_t& at(std::int64_t step) { return pages_[static_cast<std::size_t>(step % std::ssize(pages_))]; }
+  std::size_t place_of(std::int64_t step) const { return static_cast<std::size_t>(step % std::ssize(pages_)); }
   void add(const Life&, std::int64_t from, std::int64_t sign);
 
   std::int64_t page_tokens_ = 1, now_ = 0;
