@@ -169,10 +169,12 @@ class Backend {
   virtual void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) = 0;
   /// out = activation(x·Wᵀ + b) + residual; x [N, in], residual [N, out] or empty, out [N, out] (may be the residual).
   virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) = 0;
-  /// normed = layer norm of x + residual; out = activation(normed·Wᵀ + b). A backend may do both at once.
-  virtual void norm_linear(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor normed, const Linear& layer, Activation activation, Tensor out) {
-    layer_norm(queue, x, residual, norm, normed);
-    linear(queue, normed, layer, activation, {}, out);
+  /// out = layer norm of (x·Wᵀ + b) + residual: the product with its bias is rounded to the type before the residual is added. x [N, in],
+  /// residual [N, D] or empty, out [N, D] (may be the residual). `between` [N, D] is room for the product, undefined afterwards. A backend
+  /// may do both at once.
+  virtual void linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor residual, const Norm& norm, Tensor between, Tensor out) {
+    linear(queue, x, layer, Activation::kNone, {}, between);
+    layer_norm(queue, between, residual, norm, out);
   }
   /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)).
   /// qkv [N, 3·D]; sentence b is rows [offsets[b], offsets[b+1]), offsets [B+1] on host and device; out [N, D].

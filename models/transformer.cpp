@@ -219,15 +219,9 @@ void Transformer::take_pages(Caches& caches, std::int64_t slot, std::int64_t tok
   for (std::int64_t i = before; i < std::ssize(pages); ++i) caches.changes.push_back({static_cast<std::int32_t>(first + i), pages[static_cast<std::size_t>(i)]});
 }
 
-void Transformer::attention_end(Queue& queue, const Attention& attention, const LayerRows& rows, const Linear& next, Activation activation, Tensor out) {
-  backend_.linear(queue, rows.context, attention.out, Activation::kNone, {}, rows.y);
-  backend_.norm_linear(queue, rows.y, rows.x, attention.norm, rows.x, next, activation, out);
-}
-
-void Transformer::feed_forward_end(Queue& queue, const FeedForward& layer, const LayerRows& rows, const Linear* next, Tensor out) {
-  backend_.linear(queue, rows.inner, layer.down, Activation::kNone, {}, rows.y);
-  if (next) backend_.norm_linear(queue, rows.y, rows.x, layer.norm, rows.x, *next, Activation::kNone, out);
-  else backend_.layer_norm(queue, rows.y, rows.x, layer.norm, rows.x);
+void Transformer::run_feed_forward(Queue& queue, const FeedForward& layer, const LayerRows& rows) {
+  backend_.linear(queue, rows.x, layer.up, config_.activation, {}, rows.inner);
+  backend_.linear_norm(queue, rows.inner, layer.down, rows.x, layer.norm, rows.between, rows.x);
 }
 
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
@@ -256,19 +250,18 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
 
   const DType type = backend_.compute_type();
-  const LayerRows rows{.x = arena.tensor(type, tokens, width), .y = arena.tensor(type, tokens, width), .context = arena.tensor(type, tokens, width),
+  const LayerRows rows{.x = arena.tensor(type, tokens, width), .between = arena.tensor(type, tokens, width), .context = arena.tensor(type, tokens, width),
                        .inner = arena.tensor(type, tokens, config_.encoder_ffn)};
   const Tensor qkv = arena.tensor(type, tokens, 3 * width);
   batch->keys_values = arena.tensor(type, tokens, 2 * width * config_.decoder_layers);
   backend_.embed(queue, source_embedding_, ids_device, positions_device, rows.x);
-  backend_.linear(queue, rows.x, encoder_.front().self.query, Activation::kNone, {}, qkv);
-  for (std::size_t i = 0; i < encoder_.size(); ++i) {
-    const EncoderLayer& layer = encoder_[i];
-    const bool last = i + 1 == encoder_.size();
+  for (const EncoderLayer& layer : encoder_) {
+    backend_.linear(queue, rows.x, layer.self.query, Activation::kNone, {}, qkv);
     backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, static_cast<int>(config_.encoder_heads), rows.context);
-    attention_end(queue, layer.self, rows, layer.feed_forward.up, config_.activation, rows.inner);
-    feed_forward_end(queue, layer.feed_forward, rows, last ? &cross_keys_values_ : &encoder_[i + 1].self.query, last ? batch->keys_values : qkv);
+    backend_.linear_norm(queue, rows.context, layer.self.out, rows.x, layer.self.norm, rows.between, rows.x);
+    run_feed_forward(queue, layer.feed_forward, rows);
   }
+  backend_.linear(queue, rows.x, cross_keys_values_, Activation::kNone, {}, batch->keys_values);
   return batch;
 }
 
@@ -294,19 +287,20 @@ Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows&
   const DType type = backend_.compute_type();
   const int heads = static_cast<int>(config_.decoder_heads);
   decoder_arena_.clear();
-  const LayerRows all{.x = decoder_arena_.tensor(type, count, width), .y = decoder_arena_.tensor(type, count, width),
+  const LayerRows all{.x = decoder_arena_.tensor(type, count, width), .between = decoder_arena_.tensor(type, count, width),
                       .context = decoder_arena_.tensor(type, count, width), .inner = decoder_arena_.tensor(type, count, config_.decoder_ffn)};
   const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), query = decoder_arena_.tensor(type, count, width);
   backend_.begin_step(queue, self_.layers.front(), cross_.layers.front(), source_lengths_.as<std::int32_t>(), state, rows);
   backend_.embed_step(queue, target_embedding_, state, rows, all.x);
-  backend_.linear(queue, all.x, decoder_.front().self.query, Activation::kNone, {}, qkv);
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
     const DecoderLayer& layer = decoder_[i];
+    backend_.linear(queue, all.x, layer.self.query, Activation::kNone, {}, qkv);
     backend_.attend_self(queue, qkv, self_.layers[i], state, rows, heads, all.context);
-    attention_end(queue, layer.self, all, layer.cross.query, Activation::kNone, query);
+    backend_.linear_norm(queue, all.context, layer.self.out, all.x, layer.self.norm, all.between, all.x);
+    backend_.linear(queue, all.x, layer.cross.query, Activation::kNone, {}, query);
     backend_.attend_cross(queue, query, cross_.layers[i], source_lengths_.as<std::int32_t>(), rows, heads, all.context);
-    attention_end(queue, layer.cross, all, layer.feed_forward.up, config_.activation, all.inner);
-    feed_forward_end(queue, layer.feed_forward, all, i + 1 < decoder_.size() ? &decoder_[i + 1].self.query : nullptr, qkv);
+    backend_.linear_norm(queue, all.context, layer.cross.out, all.x, layer.cross.norm, all.between, all.x);
+    run_feed_forward(queue, layer.feed_forward, all);
   }
   return all.x;
 }

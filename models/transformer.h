@@ -67,14 +67,12 @@ class Transformer final : public SequenceModel {
   void fill_positions(std::int64_t count);
   std::size_t encoder_bytes(std::int64_t tokens, std::int64_t sentences) const;
   std::size_t decoder_bytes(std::int64_t rows) const;
-  /// What passes through a layer, [N, D] each but `inner` [N, F]: x is the residual stream, y what is added to it next.
+  /// What passes through a layer, [N, D] each but `inner` [N, F]: x is the residual stream, `between` room for what is added to it next.
   struct LayerRows {
-    Tensor x, y, context, inner;
+    Tensor x, between, context, inner;
   };
-  /// x = norm(x + out(context)); out = activation(next(x)).
-  void attention_end(Queue&, const Attention&, const LayerRows&, const Linear& next, Activation, Tensor out);
-  /// x = norm(x + down(inner)); out = next(x) where there is a next.
-  void feed_forward_end(Queue&, const FeedForward&, const LayerRows&, const Linear* next, Tensor out);
+  /// x = norm(x + down(activation(up(x)))).
+  void run_feed_forward(Queue&, const FeedForward&, const LayerRows&);
 
   Backend& backend_;
   std::unique_ptr<Queue> queue_;  // for loading

@@ -50,6 +50,7 @@ class Bench {
 
   void measure_ceilings();
   void linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activation activation, bool residual);
+  void linear_norm(std::int64_t rows, std::int64_t in);
   void norm(std::int64_t rows);
   void embed(std::int64_t rows);
   void attend_self(std::int64_t rows, std::int64_t beams);
@@ -178,6 +179,18 @@ void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activat
   const std::string epilogue = residual ? ", bias, residual" : activation == Activation::kRelu ? ", bias, relu" : ", bias";
   add("linear", fmt::format("{}→{}{}", in, out, epilogue), rows, bytes, 2.0 * static_cast<double>(rows * in * out), copies, [&](std::int64_t i) {
     backend_->linear(*queue_, matrix(x, rows, in, i), {matrix(w, out, in, i), matrix(b, 1, out)}, activation, residual ? matrix(r, rows, out, i) : Tensor{}, matrix(y, rows, out, i));
+  });
+}
+
+void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
+  if (!chosen("linear_norm")) return;
+  const double bytes = static_cast<double>((in * kWidth + kWidth + rows * (in + 2 * kWidth)) * size_);
+  const std::int64_t copies = copies_for(bytes);
+  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f), b = numbers(kWidth), r = numbers(copies * rows * kWidth), between = numbers(rows * kWidth),
+               gain = floats(kWidth), bias = floats(kWidth);
+  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
+  add("linear_norm", fmt::format("{}→{}, residual", in, kWidth), rows, bytes, 2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
+    backend_->linear_norm(*queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)}, matrix(r, rows, kWidth, i), {g, s}, matrix(between, rows, kWidth), matrix(r, rows, kWidth, i));
   });
 }
 
@@ -357,6 +370,8 @@ void run(int count, char** arguments) {
     bench.linear(r, kWidth, kInner, Activation::kRelu, false);
     bench.linear(r, kInner, kWidth, Activation::kNone, true);
     bench.norm(r);
+    bench.linear_norm(r, kWidth);
+    bench.linear_norm(r, kInner);
     bench.embed(r);
     for (const std::int64_t beams : {std::int64_t{1}, kBeams}) {
       bench.attend_self(r, beams);

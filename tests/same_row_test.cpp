@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <span>
+#include <tuple>
 
 #include "engine/search.h"
 #include "tests/support.h"
@@ -67,6 +68,7 @@ class SameRowTest : public OnBackend {
     return -1;
   }
   void check_shape(std::int64_t in, std::int64_t out_width, std::int64_t most);
+  void check_norm(std::int64_t in, std::int64_t width, bool bias);
   void check_vocabulary(int beams, std::int64_t vocabulary, std::int64_t most_rows);
 };
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SameRowTest);
@@ -97,6 +99,34 @@ void SameRowTest::check_shape(std::int64_t in, std::int64_t out_width, std::int6
 
 TEST_P(SameRowTest, Products) {
   for (const auto& [in, out_width] : {std::pair{512, 1536}, {512, 512}, {512, 2048}, {2048, 512}}) check_shape(in, out_width, kMost);
+}
+
+// With the norm behind it in the residual's place: the bits of the two one after the other, among 257 rows.
+void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias) {
+  const DType type = lab.type();
+  const Matrix pattern = numbers(kPeriod, width, 2);
+  const Buffer x = repeated(numbers(kPeriod, in, 2), kMost), between = lab->allocate(static_cast<std::size_t>(kMost * width) * size_of(type));
+  const Linear layer{lab.put_weight(numbers(width, in, 1.7f / std::sqrt(static_cast<float>(in)))), bias ? lab.put(numbers(1, width, 1), type) : Tensor{}};
+  const Norm norm{lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32), lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32), 1e-5f};
+  const auto view = [&](const Buffer& buffer, std::int64_t rows, std::int64_t columns) { return Tensor{buffer.data(), type, rows, columns, columns}; };
+  const Buffer few = repeated(pattern, kPeriod);
+  const Tensor whole = view(few, kPeriod, width);
+  lab->linear(lab.queue(), view(x, kPeriod, in), layer, Activation::kNone, {}, view(between, kPeriod, width));
+  lab->layer_norm(lab.queue(), view(between, kPeriod, width), whole, norm, whole);
+  const auto expected = lab.array<std::byte>(few.data(), kPeriod * width * static_cast<std::int64_t>(size_of(type)));
+  std::string wrong;
+  for (const std::int64_t rows : rows_up_to(kMost)) {
+    const Buffer residual = repeated(pattern, rows);
+    const Tensor out = view(residual, rows, width);
+    lab->linear_norm(lab.queue(), view(x, rows, in), layer, out, norm, view(between, rows, width), out);
+    if (const std::int64_t row = different(out, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
+  }
+  EXPECT_EQ(wrong, "") << in << " → " << width << ", bias " << bias << ": other bits than of a product and a norm, at M =" << wrong;
+  lab.clear();
+}
+
+TEST_P(SameRowTest, ProductsWithNorms) {
+  for (const auto& [in, width, bias] : {std::tuple{512, 512, true}, {2048, 512, true}, {512, 512, false}, {1024, 512, true}, {64, 512, true}, {256, 256, true}, {1024, 256, false}, {1536, 256, true}}) check_norm(in, width, bias);
 }
 
 // The projection, as search uses it: the first token's log-probability of each sentence, which holds the sum over all logits.

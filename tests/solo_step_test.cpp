@@ -119,13 +119,12 @@ class Network {
     for (const Layer& layer : layers_) {
       lab_->linear(queue, x_, layer.qkv, Activation::kNone, {}, qkv_);
       lab_->attend_self(queue, qkv_, layer.self, state, rows, heads, context_);
-      lab_->linear(queue, context_, layer.out, Activation::kNone, {}, y_);
-      lab_->norm_linear(queue, y_, x_, layer.norm, x_, layer.query, Activation::kNone, query_);
+      lab_->linear_norm(queue, context_, layer.out, x_, layer.norm, y_, x_);
+      lab_->linear(queue, x_, layer.query, Activation::kNone, {}, query_);
       lab_->attend_cross(queue, query_, layer.cross, source_lengths_, rows, heads, context_);
-      lab_->linear(queue, context_, layer.cross_out, Activation::kNone, {}, y_);
-      lab_->norm_linear(queue, y_, x_, layer.cross_norm, x_, layer.up, shape_.activation, inner_);
-      lab_->linear(queue, inner_, layer.down, Activation::kNone, {}, y_);
-      lab_->layer_norm(queue, y_, x_, layer.last_norm, x_);
+      lab_->linear_norm(queue, context_, layer.cross_out, x_, layer.cross_norm, y_, x_);
+      lab_->linear(queue, x_, layer.up, shape_.activation, {}, inner_);
+      lab_->linear_norm(queue, inner_, layer.down, x_, layer.last_norm, y_, x_);
     }
     search.step(x_, projection_, rows);
   }

@@ -199,6 +199,7 @@ __global__ void __maxnreg__(kRegisters) stream_kernel(const StreamArgs<T> args) 
     for (int i = 0; i < args.stages; ++i) init_barrier(shared_address(ring.barriers + i), kWarp);
     publish_barriers();
   }
+  let_next_start();
   __syncthreads();
   if (warp == workers) bring<T, kOwn>(args, ring, workers / args.rows.heads);
   else work<T, kHead, kOwn>(args, ring, warp / args.rows.heads, warp % args.rows.heads);

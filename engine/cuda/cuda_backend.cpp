@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <initializer_list>
 #include <utility>
 
 #include "engine/cuda/tensor_map.h"
@@ -39,6 +40,10 @@ void with_type(DType type, const Body& body) {
 template <class T>
 T* data_of(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
+}
+
+bool aligned(std::initializer_list<const void*> addresses) {
+  return std::all_of(addresses.begin(), addresses.end(), [](const void* address) { return reinterpret_cast<std::uintptr_t>(address) % 16 == 0; });
 }
 
 CacheView view_of(const PagedCache& cache) { return {cache.pages.data, cache.table, cache.pages_per_slot, cache.page_tokens, cache.lines}; }
@@ -82,6 +87,7 @@ void CudaBackend::open_device() {
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options_.device));
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, options_.device));
   capability_ = 10 * major + minor;
+  check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device));
   ledger_->limit = options_.memory_bytes > 0 ? options_.memory_bytes : static_cast<std::int64_t>(options_.memory_share * static_cast<double>(free));
 }
 
@@ -241,6 +247,34 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     finish_rows<T>({data_of<T>(residual), data_of<T>(out), out.rows, out.columns, residual.stride, out.stride, static_cast<Act>(activation)}, general(queue));
+  });
+}
+
+void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor residual, const Norm& norm, Tensor between, Tensor out) {
+  const bool in_pieces = residual && (residual.stride | out.stride) % 8 == 0 && aligned({residual.data, out.data, norm.gain.data, norm.bias.data});
+  if (solo_ || !in_pieces || !has_tensor_map(x) || !has_tensor_map(layer.weight) || !linear_norm_fits(capability_, x.rows, x.columns, out.columns)) {
+    return Backend::linear_norm(queue, x, layer, residual, norm, between, out);
+  }
+  const int tile = linear_norm_tile(x.rows, x.columns, out.columns, multiprocessors_);
+  with_type(x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    if constexpr (sizeof(T) == 2) {
+      xlate::cuda::linear_norm<T>({.x = tensor_map(x, static_cast<int>(tile * kLinearNormOutputs / out.columns)),
+                                   .weight = tensor_map(layer.weight, kLinearNormOutputs),
+                                   .bias = data_of<T>(layer.bias),
+                                   .residual = data_of<T>(residual),
+                                   .gain = data_of<float>(norm.gain),
+                                   .shift = data_of<float>(norm.bias),
+                                   .out = data_of<T>(out),
+                                   .rows = static_cast<int>(x.rows),
+                                   .depth = static_cast<int>(x.columns),
+                                   .width = static_cast<int>(out.columns),
+                                   .tile_rows = tile,
+                                   .residual_stride = residual.stride,
+                                   .out_stride = out.stride,
+                                   .epsilon = norm.epsilon},
+                                  general(queue));
+    }
   });
 }
 

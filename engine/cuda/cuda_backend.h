@@ -48,6 +48,7 @@ class CudaBackend final : public Backend {
   void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) override;
   void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
+  void linear_norm(Queue&, Tensor x, const Linear&, Tensor residual, const Norm&, Tensor between, Tensor out) override;
   void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) override;
   void begin_step(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&) override;
   void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) override;
@@ -82,6 +83,7 @@ class CudaBackend final : public Backend {
   DType type_ = DType::kFloat16;
   std::int64_t context_bytes_ = 0;
   int capability_ = 0;  // 10·major + minor
+  int multiprocessors_ = 0;
   std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;

@@ -29,6 +29,15 @@ __device__ inline float warp_sum(float x) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
   return x;
 }
+// Of several values at once, each as warp_sum forms it.
+template <int kCount>
+__device__ __forceinline__ void warp_sums(float (&x)[kCount]) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) x[i] += __shfl_xor_sync(kAllLanes, x[i], offset);
+  }
+}
 __device__ inline float warp_max(float x) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, offset));
   return x;

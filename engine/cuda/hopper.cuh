@@ -1,6 +1,6 @@
-// What compute capability 9.0 alone has (sm_90a), as PTX: barriers in shared memory that count bytes, clusters of two blocks, the copy engine
-// that moves boxes of a matrix, and products of a warpgroup. Shared memory is named by its 32-bit address. A stage is one or more boxes of
-// 64 rows × 128 bytes, in which the 16-byte chunk c of row r lies at chunk c ^ (r mod 8): the copy engine's and the products' 128-byte swizzle.
+// What compute capability 9.0 alone has (sm_90a), as PTX: barriers in shared memory that count bytes, clusters of blocks, the copy engine that
+// moves boxes of a matrix. Shared memory is named by its 32-bit address. A stage is one or more boxes, mostly of 64 rows × 128 bytes, in which
+// the 16-byte chunk c of row r lies at chunk c ^ (r mod 8): the copy engine's and the products' 128-byte swizzle.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -53,6 +53,13 @@ __device__ inline std::uint32_t rank_in_cluster() {
   return rank;
 }
 __device__ inline void sync_cluster() { asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory"); }
+// As sync_cluster, but what was written before is not made known, which takes long: all are there and their barriers published, or all have used
+// what they read in one another's memory.
+__device__ inline void meet_cluster() { asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory"); }
+// … or what each block wrote to its own shared memory is known to all.
+__device__ inline void share_with_cluster() {
+  asm volatile("fence.release.sync_restrict::shared::cta.cluster;\nbarrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
 
 // The box whose first element is (row, column) of the matrix, to `to`; announced to `barrier`, there too with several blocks.
 __device__ inline void load_box(std::uint32_t to, const CUtensorMap& matrix, int column, int row, std::uint32_t barrier) {
@@ -71,10 +78,13 @@ __device__ inline void load_bytes(std::uint32_t to, const void* from, std::uint3
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
                : "memory");
 }
+// So many bytes into the L2 cache, a multiple of 16.
+__device__ inline void prefetch_bytes(const void* from, std::uint32_t bytes) { asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory"); }
 __device__ inline void prefetch_map(const CUtensorMap& matrix) { asm volatile("prefetch.tensormap [%0];" ::"l"(&matrix) : "memory"); }
 
-// The next kernel may take the place of blocks that end; it waits itself for what they leave (merge.cu).
+// The next kernel may take the place of blocks that end; it waits itself for what they leave.
 __device__ inline void let_next_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ inline void wait_for_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 // Registers of a warpgroup's threads, handed from one to another.
 template <int kCount>
@@ -93,62 +103,21 @@ __device__ inline void load_matrices(std::uint32_t (&out)[4], std::uint32_t row)
                : "r"(row)
                : "memory");
 }
-
-// Where a product finds a matrix of boxes: 1024 bytes from 8 rows to the next 8, 128-byte swizzle. 16 columns further on is + 2.
-__device__ inline std::uint64_t matrix_at(std::uint32_t address) {
-  return static_cast<std::uint64_t>(address >> 4) | std::uint64_t{1} << 16 | std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
+// The other way, each transposed: the pair b that lane l holds of matrix i becomes element l / 4 of the row 2·(l mod 4) + b that is stored.
+__device__ inline void store_transposed(std::uint32_t row, const std::uint32_t (&in)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(in[0]), "r"(in[1]), "r"(in[2]), "r"(in[3])
+               : "memory");
 }
-
-#define XLATE_SUMS_8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define XLATE_SUMS(d)                                                                                                          \
-  XLATE_SUMS_8(d, 0), XLATE_SUMS_8(d, 8), XLATE_SUMS_8(d, 16), XLATE_SUMS_8(d, 24), XLATE_SUMS_8(d, 32), XLATE_SUMS_8(d, 40), \
-      XLATE_SUMS_8(d, 48), XLATE_SUMS_8(d, 56)
-#define XLATE_SUM_NAMES                                                                                                                   \
-  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, "  \
-  "%28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, "  \
-  "%54, %55, %56, %57, %58, %59, %60, %61, %62, %63}"
-#define XLATE_MULTIPLY_HELD(type)                                                                                                         \
-  asm volatile("{\n .reg .pred add;\n setp.ne.b32 add, %69, 0;\n wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type              \
-               " " XLATE_SUM_NAMES ", {%64, %65, %66, %67}, %68, add, 1, 1, 0;\n}"                                                        \
-               : XLATE_SUMS(d)                                                                                                            \
-               : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "l"(columns), "r"(add))
-#define XLATE_MULTIPLY(type)                                                                                                              \
-  asm volatile("{\n .reg .pred add;\n setp.ne.b32 add, %66, 0;\n wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type              \
-               " " XLATE_SUM_NAMES ", %64, %65, add, 1, 1, 0, 0;\n}"                                                                      \
-               : XLATE_SUMS(d)                                                                                                            \
-               : "l"(rows), "l"(columns), "r"(add))
-
-// d (+)= rows [64, 16] · columns [128, 16]ᵀ, in float32; runs on until finish_products. In warp w of the four, lane l holds of rows
-// 16·w + l / 4 + 8·h the columns 8·j + 2·(l mod 4) + b at d[4·j + 2·h + b]. The rows lie in registers, as load_matrices leaves them, …
-template <class T>
-__device__ inline void multiply(float (&d)[64], const std::uint32_t (&rows)[4], std::uint64_t columns, int add);
-template <>
-__device__ inline void multiply<__half>(float (&d)[64], const std::uint32_t (&rows)[4], std::uint64_t columns, int add) { XLATE_MULTIPLY_HELD("f16"); }
-template <>
-__device__ inline void multiply<__nv_bfloat16>(float (&d)[64], const std::uint32_t (&rows)[4], std::uint64_t columns, int add) { XLATE_MULTIPLY_HELD("bf16"); }
-// … or in shared memory.
-template <class T>
-__device__ inline void multiply(float (&d)[64], std::uint64_t rows, std::uint64_t columns, int add);
-template <>
-__device__ inline void multiply<__half>(float (&d)[64], std::uint64_t rows, std::uint64_t columns, int add) { XLATE_MULTIPLY("f16"); }
-template <>
-__device__ inline void multiply<__nv_bfloat16>(float (&d)[64], std::uint64_t rows, std::uint64_t columns, int add) { XLATE_MULTIPLY("bf16"); }
-
-__device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Until no more than kLeft of the committed groups run.
-template <int kLeft>
-__device__ inline void wait_for_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory"); }
-// Until all have ended: only then may d be read.
-__device__ inline void finish_products(float (&d)[64]) { asm volatile("wgmma.wait_group.sync.aligned 0;" : XLATE_SUMS(d) : : "memory"); }
-
-// Nothing, but what is computed from d behind it is not computed before it, where registers are scarce.
-__device__ inline void keep_behind(float (&d)[64]) { asm volatile("" : XLATE_SUMS(d)); }
-
-#undef XLATE_SUMS_8
-#undef XLATE_SUMS
-#undef XLATE_SUM_NAMES
-#undef XLATE_MULTIPLY_HELD
-#undef XLATE_MULTIPLY
+// Where an address in this block's shared memory lies in another block of the cluster, and 16 bytes from there.
+__device__ inline std::uint32_t address_in(std::uint32_t block, std::uint32_t address) {
+  std::uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
+  return there;
+}
+__device__ inline uint4 load_from_cluster(std::uint32_t address) {
+  uint4 x;
+  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(address) : "memory");
+  return x;
+}
 
 }  // namespace xlate::cuda

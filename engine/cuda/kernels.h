@@ -50,6 +50,29 @@ struct NormArgs {
 template <class T>
 void layer_norm(const NormArgs<T>&, cudaStream_t);
 
+/// out = layer norm of x·Wᵀ + b + residual, on compute capability 9.0 (linear_norm.cu): the bits of a product, rounded to T, and of layer_norm.
+template <class T>
+struct LinearNormArgs {
+  CUtensorMap x;       // [N, depth] of T, in boxes of tile_rows·256/width rows (tensor_map.h)
+  CUtensorMap weight;  // [width, depth] of T, in boxes of 256 rows
+  const T* bias;       // [width] or null
+  const T* residual;   // [N, width]
+  const float* gain;   // [width]
+  const float* shift;  // [width]
+  T* out;              // [N, width], may be the residual
+  int rows, depth, width, tile_rows;
+  std::int64_t residual_stride, out_stride;
+  float epsilon;
+};
+inline constexpr int kLinearNormOutputs = 256;  // of a block
+/// Whether there is a kernel for it, and it is the faster way; `capability` is 10·major + minor of the device.
+bool linear_norm_fits(int capability, std::int64_t rows, std::int64_t depth, std::int64_t width);
+/// Rows of a tile that make this many rows take the shortest.
+int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width, int multiprocessors);
+/// T is __half or __nv_bfloat16; all is aligned to 16 bytes.
+template <class T>
+void linear_norm(const LinearNormArgs<T>&, cudaStream_t);
+
 /// out = activation(out) + residual; the residual may be null.
 template <class T>
 struct FinishArgs {

@@ -60,11 +60,12 @@ __global__ void norm_row_kernel(NormArgs<T> args) {
     const float x = to_float(args.x[row * args.x_stride + i]);
     return args.residual ? x + to_float(args.residual[row * args.residual_stride + i]) : x;
   };
-  const float2 moment = moments(args.width, args.epsilon, [&](const auto& add) {
-    for (std::int64_t i = lane; i < args.width; i += kWarp) add(at(i));
+  float2 moment[1];
+  moments(moment, args.width, args.epsilon, [&](const auto& add) {
+    for (std::int64_t i = lane; i < args.width; i += kWarp) add(0, at(i));
   });
   for (std::int64_t i = lane; i < args.width; i += kWarp) {
-    args.out[row * args.out_stride + i] = from_float<T>((at(i) - moment.x) * moment.y * args.gain[i] + args.bias[i]);
+    args.out[row * args.out_stride + i] = from_float<T>((at(i) - moment[0].x) * moment[0].y * args.gain[i] + args.bias[i]);
   }
 }
 

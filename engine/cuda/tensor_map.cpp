@@ -22,11 +22,11 @@ bool has_tensor_map(const Tensor& matrix) {
          reinterpret_cast<std::uintptr_t>(matrix.data) % 16 == 0 && matrix.stride % 8 == 0 && matrix.stride < most;
 }
 
-CUtensorMap tensor_map(const Tensor& matrix) {
+CUtensorMap tensor_map(const Tensor& matrix, int box_rows) {
   static const auto encode = find_encoder();
   const cuuint64_t size[] = {static_cast<cuuint64_t>(matrix.columns), static_cast<cuuint64_t>(matrix.rows)};
   const cuuint64_t stride[] = {static_cast<cuuint64_t>(matrix.stride) * size_of(matrix.dtype)};
-  const cuuint32_t box[] = {64, 64}, step[] = {1, 1};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows)}, step[] = {1, 1};
   CUtensorMap map{};
   const CUresult status =
       encode(&map, matrix.dtype == DType::kFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, matrix.data, size, stride, box, step,

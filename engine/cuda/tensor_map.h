@@ -1,4 +1,4 @@
-// How the copy engine of compute capability 9.0 reads a matrix of 16-bit floats: in boxes of 64 rows × 64 columns, swizzled by 128 bytes
+// How the copy engine of compute capability 9.0 reads a matrix of 16-bit floats: in boxes of 64 columns, swizzled by 128 bytes
 // (hopper.cuh). What a box covers outside of the matrix reads as zero.
 #pragma once
 
@@ -10,7 +10,8 @@ namespace xlate::cuda {
 
 /// Whether the copy engine can read it: 16-bit floats whose rows begin at multiples of 16 bytes.
 bool has_tensor_map(const Tensor&);
-/// Of a matrix that has one. Cheap, and nothing on the device. Throws Error where the driver does not have the call.
-CUtensorMap tensor_map(const Tensor&);
+/// Of a matrix that has one, in boxes of so many rows, 1 to 256. Cheap, and nothing on the device. Throws Error where the driver does not have
+/// the call.
+CUtensorMap tensor_map(const Tensor&, int box_rows = 64);
 
 }  // namespace xlate::cuda

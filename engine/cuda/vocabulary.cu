@@ -7,7 +7,7 @@
 // cuts. Float32 throughout; 16-bit only in the product's inputs.
 #include "engine/cuda/candidates.cuh"
 #include "engine/cuda/device.cuh"
-#include "engine/cuda/hopper.cuh"
+#include "engine/cuda/hopper_products.cuh"
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/vocabulary.cuh"
 
