@@ -82,6 +82,9 @@ class SecondSignal(unittest.TestCase):
             lines.write(b'hello there\n' * 60000)
             lines.seek(0)
             process = subprocess.Popen(COMMAND + ['--max-length', '3', '--output-format', 'ids', '--scores'], stdin=lines, stdout=write, stderr=subprocess.DEVNULL)
+            begun = time.monotonic()
+            while lines.tell() == 0 and time.monotonic() - begun < 20:  # its own place in the file too: it reads, signals are in its hands
+                time.sleep(0.1)
         os.close(write)
         try:
             time.sleep(3)

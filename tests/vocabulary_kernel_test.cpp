@@ -234,6 +234,24 @@ TEST_F(cuda_VocabularyKernel, LargeVocabulary) {
   }
 }
 
+// So many rows that runs begin inside the vocabulary, with its first tiles before them: few distinct logits, so that candidates tie across them.
+TEST_F(cuda_VocabularyKernel, RunsWithSeeds) {
+  int turn = 0;
+  for (const int count : {8, 16}) {
+    for (const std::int64_t width : {64, 1024}) {
+      for (const bool renormalize : {false, true}) {
+        for (const float more : {0.0f, 40.0f}) {
+          Case test{2100, 32001, width, count, ++turn % 2 ? DType::kFloat16 : DType::kBFloat16, true, renormalize, true, {0, 1, 2, 130, 300, 512, 31999}};
+          Inputs in = random_inputs(test, random);
+          for (std::size_t id = 0; id < 600; ++id) in.bias[id] += more;  // with 40 no run has what its seeds have
+          expect_case(test, in, run(test, in), width > 64 ? 3 : 10);
+          if (HasFailure()) return;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(cuda_VocabularyKernel, Inexact) {
   for (const DType type : {DType::kFloat16, DType::kBFloat16}) {
     for (const std::int64_t width : {192, 512, 960}) {

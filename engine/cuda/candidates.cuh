@@ -6,7 +6,7 @@
 namespace xlate::cuda {
 namespace {
 
-// A thread's part of two rows (h = 0, 1) over a run: d as in hopper.cuh.
+// A thread's part of two rows (h = 0, 1) over a run: d as in hopper_products.cuh.
 struct RowState {
   float top[2], sum[2];  // of a tile's powers of two: sum·2^top
   float bound[2];        // what is not above it is not among the row's best; with one candidate, the thread's best so far
@@ -91,7 +91,7 @@ struct Keeper {
   std::uint32_t to[2];  // where the next entry goes
 
   __device__ __forceinline__ std::uint32_t begin_of(int row) const { return shared_address(&memory.values[row][0][thread]); }
-  __device__ __forceinline__ int count_of(int row) const { return static_cast<int>(to[row] - begin_of(row)) / kNext; }
+  __device__ __forceinline__ int count_of(int row) const { return static_cast<int>((row ? to[1] : to[0]) - begin_of(row)) / kNext; }
   __device__ __forceinline__ void clear() { to[0] = begin_of(0), to[1] = begin_of(1); }
   // Whether every thread of the warp has room for 8 entries more of each row.
   __device__ __forceinline__ bool has_room() const {
@@ -116,16 +116,28 @@ struct Keeper {
     append_one<kRow, kPart, 4>(d, bound, first_id), append_one<kRow, kPart, 5>(d, bound, first_id);
     append_one<kRow, kPart, 6>(d, bound, first_id), append_one<kRow, kPart, 7>(d, bound, first_id);
   }
-  // What is above the bounds in 32 columns; false where there might be no room.
-  template <int kPart>
-  __device__ __forceinline__ bool append(const float (&d)[64], const RowState& state, int first_id) {
-    const bool first = __any_sync(kAllLanes, RowState::highest_in<0, kPart>(d) > state.bound[0]);
-    const bool second = __any_sync(kAllLanes, RowState::highest_in<1, kPart>(d) > state.bound[1]);
-    if (!first && !second) return true;
-    if (!has_room()) return false;
-    if (first) append_row<0, kPart>(d, state.bound[0], first_id);
-    if (second) append_row<1, kPart>(d, state.bound[1], first_id);
-    return true;
+  // What is above a bound in 32 columns of one row: piece 2·part + row.
+  __device__ __forceinline__ void append(int piece, const float (&d)[64], const RowState& state, int first_id) {
+    switch (piece) {
+      case 0: return append_row<0, 0>(d, state.bound[0], first_id);
+      case 1: return append_row<1, 0>(d, state.bound[1], first_id);
+      case 2: return append_row<0, 1>(d, state.bound[0], first_id);
+      case 3: return append_row<1, 1>(d, state.bound[1], first_id);
+      case 4: return append_row<0, 2>(d, state.bound[0], first_id);
+      case 5: return append_row<1, 2>(d, state.bound[1], first_id);
+      case 6: return append_row<0, 3>(d, state.bound[0], first_id);
+      default: return append_row<1, 3>(d, state.bound[1], first_id);
+    }
+  }
+  // Pieces in which some lane has what is above its bound, as bits.
+  __device__ __forceinline__ static unsigned pieces_above(const float (&d)[64], const RowState& state) {
+    unsigned pieces = 0;
+    const auto look = [&](int piece, float highest, float bound) { pieces |= highest > bound ? 1u << piece : 0u; };
+    look(0, RowState::highest_in<0, 0>(d), state.bound[0]), look(1, RowState::highest_in<1, 0>(d), state.bound[1]);
+    look(2, RowState::highest_in<0, 1>(d), state.bound[0]), look(3, RowState::highest_in<1, 1>(d), state.bound[1]);
+    look(4, RowState::highest_in<0, 2>(d), state.bound[0]), look(5, RowState::highest_in<1, 2>(d), state.bound[1]);
+    look(6, RowState::highest_in<0, 3>(d), state.bound[0]), look(7, RowState::highest_in<1, 3>(d), state.bound[1]);
+    return __reduce_or_sync(kAllLanes, pieces);
   }
 
   // Keeps entries from `first` on that `keep` says.
@@ -206,6 +218,25 @@ struct Keeper {
     return last;
   }
 
+  // The bounds as high as the entries say.
+  __device__ __forceinline__ void raise_both(RowState& state) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      int count = count_of(h);
+      state.bound[h] = raise(h, state.bound[h], count);
+      to[h] = begin_of(h) + count * kNext;
+    }
+    __syncwarp();
+  }
+  // Entries of ids before `first` go.
+  __device__ __forceinline__ void drop_before(int first) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      to[h] = begin_of(h) + filter(h, 0, count_of(h), [&](const TokenValue& entry) { return entry.token >= first; }) * kNext;
+    }
+    __syncwarp();
+  }
+
   // Makes room for 8 entries more of each row.
   __device__ __forceinline__ void make_room(RowState& state) {
 #pragma unroll
@@ -226,19 +257,16 @@ struct Keeper {
   __device__ __forceinline__ void take(RowState& state, const float (&d)[64], int tile, const std::uint32_t* never) {
     if (!__any_sync(kAllLanes, state.highest[0] > state.bound[0] || state.highest[1] > state.bound[1])) return;
     const int first_id = tile * kTileIds + 2 * (thread % 4);
-    for (int part = 0; part < 4;) {
-      const int before[2] = {count_of(0), count_of(1)};
-      if (part == 0) part += append<0>(d, state, first_id);
-      if (part == 1) part += append<1>(d, state, first_id);
-      if (part == 2) part += append<2>(d, state, first_id);
-      if (part == 3) part += append<3>(d, state, first_id);
+    for (unsigned pieces = pieces_above(d, state); pieces; pieces &= pieces - 1) {
+      if (!has_room()) make_room(state);
+      const int piece = __ffs(static_cast<int>(pieces)) - 1, row = piece % 2, before = count_of(row);
+      append(piece, d, state, first_id);
       if (never) {
         const auto chosen = [&](const TokenValue& entry) { return !(never[entry.token % kTileIds / 32] >> entry.token % 32 & 1); };
-        to[0] = begin_of(0) + filter(0, before[0], count_of(0), chosen) * kNext;
-        to[1] = begin_of(1) + filter(1, before[1], count_of(1), chosen) * kNext;
+        const int kept = filter(row, before, count_of(row), chosen);
+        (row ? to[1] : to[0]) = begin_of(row) + kept * kNext;
         __syncwarp();
       }
-      if (part < 4) make_room(state);
     }
   }
 };

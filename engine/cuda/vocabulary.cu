@@ -37,7 +37,7 @@ __device__ void load_stages(Memory<kCount>& memory, const CUtensorMap& hidden, c
   for (Runs runs(work); runs.next(work, run);) {
     const int row = (run.blocks * cluster + rank) * kBlockRows;
     for (int block = 0; block < min(kBlocks, kHeldBlocks); ++block) load_rows(block, row);
-    for (int tile = run.tile; tile < run.end; ++tile) {
+    for (int tile = run.begin(); tile < run.end; tile = run.next(tile)) {
       for (int block = 0; block < kBlocks; ++block) {
         if (block >= kHeldBlocks) load_rows(block, row);
         std::uint32_t full;
@@ -60,7 +60,7 @@ __device__ void load_biases(Memory<kCount>& memory, const Work& work) {
   Ring<kSlots> slot;
   Run run;
   for (Runs runs(work); runs.next(work, run);) {
-    for (int tile = run.tile; tile < run.end; ++tile, slot.advance()) {
+    for (int tile = run.begin(); tile < run.end; tile = run.next(tile), slot.advance()) {
       const int first = tile * kTileIds + 4 * lane;
       float bias[4];
       std::uint32_t never = 0;
@@ -181,7 +181,7 @@ struct Consumer {
     state.find_highest(d);
   }
 
-  __device__ __forceinline__ void take_apart(RowState& state, Keeper<kCount>& keeper, float (&d)[64], int tile, bool is_first) {
+  __device__ __forceinline__ void take_apart(RowState& state, Keeper<kCount>& keeper, float (&d)[64], int tile, bool is_first, bool is_seed) {
     wait(shared_address(&memory.bias_full[slot.place]), slot.parity);
     add_bias(d);
     state.find_highest(d);
@@ -203,20 +203,26 @@ struct Consumer {
     if (lane == 0) arrive(shared_address(&memory.bias_empty[slot.place]));
     slot.advance();
     keep_behind(d);
-    state.add_powers(d);
+    if (!is_seed) state.add_powers(d);
   }
 
-  // Sums of a tile, over the quad.
+  // Sums of a tile, over the quad; both rows beside each other.
   __device__ __forceinline__ void write_sums(RowState& state, int row, int tile) {
+    float top[2], sum[2];
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float top = fmaxf(state.top[h], __shfl_xor_sync(kAllLanes, state.top[h], 1));
-      top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, 2));
-      float sum = state.sum[h] * exp2_fast(state.top[h] - reference_of(top));
-      sum += __shfl_xor_sync(kAllLanes, sum, 1);
-      sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      if (lane % 4 == 0 && row + 8 * h < work.rows) work.sums[static_cast<std::int64_t>(row + 8 * h) * work.tiles + tile] = make_float2(top, sum);
-    }
+    for (int h = 0; h < 2; ++h) top[h] = fmaxf(state.top[h], __shfl_xor_sync(kAllLanes, state.top[h], 1));
+#pragma unroll
+    for (int h = 0; h < 2; ++h) top[h] = fmaxf(top[h], __shfl_xor_sync(kAllLanes, top[h], 2));
+#pragma unroll
+    for (int h = 0; h < 2; ++h) sum[h] = state.sum[h] * exp2_fast(state.top[h] - reference_of(top[h]));
+#pragma unroll
+    for (int h = 0; h < 2; ++h) sum[h] += __shfl_xor_sync(kAllLanes, sum[h], 1);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) sum[h] += __shfl_xor_sync(kAllLanes, sum[h], 2);
+    if (lane % 4 != 0) return;
+    float2* out = work.sums + (static_cast<std::uint32_t>(row) * static_cast<std::uint32_t>(work.tiles) + static_cast<std::uint32_t>(tile));
+    if (row < work.rows) *out = make_float2(top[0], sum[0]);
+    if (row + 8 < work.rows) out[8 * work.tiles] = make_float2(top[1], sum[1]);
   }
 
   // To part `part` of the rows' lists; the last of a row's parts is followed by empty ones.
@@ -247,7 +253,7 @@ struct Consumer {
   // Of a run in which this warpgroup has no rows: it only keeps the others going.
   __device__ void pass_run(const Run& run, bool last_run) {
     for (int i = 0; i < kHeld; ++i) release(take_stage());
-    for (int tile = run.tile; tile < run.end; ++tile, slot.advance()) {
+    for (int tile = run.begin(); tile < run.end; tile = run.next(tile), slot.advance()) {
       if (kTurns) wait_for_turn(1 + group);
       for (int i = 0; i < kBlocks + (kBlocks - kHeld); ++i) release(take_stage());
       if (kTurns && !(last_run && group == 1 && tile + 1 == run.end)) give_turn(2 - group);
@@ -264,12 +270,17 @@ struct Consumer {
     Keeper<kCount> keeper{memory, thread, {}};
     keeper.clear();
     hold_rows(rows);
-    for (int tile = run.tile; tile < run.end; ++tile) {
+    for (int tile = run.begin(); tile < run.end; tile = run.next(tile)) {
       give_next = !(last_run && group == 1 && tile + 1 == run.end);  // the other one has ended
       multiply_tile(d, rows);
-      take_apart(state, keeper, d, tile, tile == run.tile);
-      write_sums(state, first_row + row_of(thread), tile);
+      take_apart(state, keeper, d, tile, tile == run.begin(), run.is_seed(tile));
+      if (!run.is_seed(tile)) write_sums(state, first_row + row_of(thread), tile);
+      if constexpr (kCount > 1) {
+        // Few values are above a bound that is of many, so that it pays to raise it before room runs out.
+        if (tile + 1 == kMostSeeds || tile % 128 == 15) keeper.raise_both(state);
+      }
     }
+    if constexpr (kCount > 1) keeper.drop_before(run.tile * kTileIds);  // the seeds' tokens
     write_lists(state, keeper, first_row + row_of(thread), part_of(work, run), run.end == work.tiles);
   }
 
@@ -398,6 +409,7 @@ void project_rows(const VocabularyArgs& args, const RulesView& rules, const RowC
   Work& work = cuts.work;
   work.never_chosen = rules.never_chosen, work.never_chosen_count = rules.never_chosen_count, work.renormalize = rules.renormalize;
   const int count = listed(out.count);
+  work.seeds = count > 1 ? kMostSeeds : 0;
   work.lists = static_cast<TokenValue*>(args.scratch);
   work.sums = reinterpret_cast<float2*>(work.lists + args.rows * work.list_parts * count);
   if (count == 1) launch_width<T, 1>(args, cuts, stream);

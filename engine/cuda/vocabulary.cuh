@@ -19,6 +19,7 @@ constexpr int kHeldBlocks = 8;     // of 64 columns of the rows, that registers 
 constexpr int kNext = 2 * kWarpgroup * 4;  // bytes from an entry of a thread to its next
 constexpr int kSlots = 4;          // tiles whose bias is there
 constexpr int kMostBlocks = 144;
+constexpr int kMostSeeds = 4, kTilesOfSeed = 16;  // of a run; so many of its own tiles for each, as a seed takes as long
 constexpr float kNone = -INFINITY;
 constexpr float kLog2E = 1.4426950408889634f;
 
@@ -30,6 +31,7 @@ struct Work {
   int rows, vocabulary, tiles;
   int units;                         // of all row blocks: a unit is a tile of a cluster's rows
   int list_parts;
+  int seeds;                         // tiles at most that come before a run that does not begin with the first one
   float2* sums;                      // [R, tiles]
   TokenValue* lists;                 // [R, list_parts, kCount]
 };
@@ -57,9 +59,13 @@ struct Ring {
   }
 };
 
-// Tiles [tile, end) of the row blocks of one cluster.
+// Tiles [tile, end) of the row blocks of one cluster. Before them come the first `seeds` tiles of the vocabulary, of which only a bound for the
+// rows' best is wanted: frequent tokens have low ids.
 struct Run {
-  int blocks, tile, end;
+  int blocks, tile, end, seeds;
+  __device__ int begin() const { return seeds > 0 ? 0 : tile; }
+  __device__ int next(int i) const { return i + 1 == seeds ? tile : i + 1; }
+  __device__ bool is_seed(int i) const { return i < tile; }
 };
 
 // A cluster's piece of the line.
@@ -75,6 +81,7 @@ struct Runs {
     run.blocks = unit / work.tiles;
     run.tile = unit - run.blocks * work.tiles;
     run.end = min(work.tiles, run.tile + end - unit);
+    run.seeds = min(min(work.seeds, run.tile), (run.end - run.tile) / kTilesOfSeed);
     unit += run.end - run.tile;
     return true;
   }
