@@ -42,6 +42,7 @@ TARGETS = {
     "bleu bf16": ("the same in bf16", 0.3, 0.3, "%.3f", True),
     "tokens": ("target tokens of news.en once, beam 4, % away from fp32", 1, 1, "%.2f", True),
     "bytes": ("runs of 18 (order, budget, beam) with another text, fp16", 0, 0, "%d", True),
+    "copies": ("lines of the throughput runs with another text than their copies", 0, 0, "%d", True),
     "busy 4": ("device busy, beam 4, %", 95, 98, "%.1f", False),
     "busy 1": ("device busy, greedy, %", 95, 98, "%.1f", False),
     "useful 4": ("useful rows among those computed, beam 4, %", 90, 95, "%.1f", False),
@@ -86,7 +87,12 @@ class Bench:
     # --- figures of one run each ------------------------------------------------------------------------------------------------------
 
     def throughput(self, text, beam):
-        return lambda: self.report(text, beam)
+        """The text has each line many times: wherever it stands, and whatever beside it, its translation must be the same."""
+        def run():
+            path = os.path.join(self.folder, "throughput.txt")
+            report = self.report(text, beam, output=path)
+            return {**report, "other_than_copies": other_than_copies(text, path)}
+        return run
 
     def latency(self, text, beam):
         return lambda: self.report(text, beam, "--line-buffered", output=self.single(beam))
@@ -156,6 +162,13 @@ def startup_figures(turns):
 def lines_of(path):
     with open(path, encoding="utf-8", newline="\n") as file:
         return file.read().split("\n")[:-1]
+
+
+def other_than_copies(source, output):
+    """Lines whose translation is not that of the first such line."""
+    with open(source, "rb") as lines, open(output, "rb") as translations:
+        first = {}
+        return sum(first.setdefault(line, translation) != translation for line, translation in zip(lines, translations, strict=True))
 
 
 def quality(bench, text, references):
@@ -254,6 +267,7 @@ def texts_of():
 def figures_of(results):
     """{name: values of its runs}; nothing where there are none."""
     figures = {}
+    figures["copies"] = [report["other_than_copies"] for beam in BEAMS for report in results["throughput " + beam]]
     for beam in BEAMS:
         figures["throughput " + beam] = [measure.field(report, measure.RATE) for report in results["throughput " + beam]]
         shares = [report["shares"] for report in results["throughput " + beam]]

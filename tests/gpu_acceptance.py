@@ -192,6 +192,11 @@ def fault(place, seconds):
     return place.suite('gpu_test.py', seconds, 'Fault', precision='fp16')
 
 
+@check('cuBLASLt that is not found', 60)
+def no_cublas(place, seconds):
+    return place.suite('gpu_test.py', seconds, 'NoCublas', precision='fp16')
+
+
 def sanitize(place, seconds, tool, command, options=(), **environment):
     sanitizer = shutil.which('compute-sanitizer') or shutil.which('compute-sanitizer', path='/usr/local/cuda/bin')
     if not sanitizer:

@@ -49,6 +49,24 @@ class Fault(Case):
         program.figure('of %d steps; lines written before the error: %s of 200' % (steps, ', '.join(map(str, written))))
 
 
+class NoCublas(Case):
+    """cuBLASLt that is found only by LD_LIBRARY_PATH, and then is not: one line that names it; `auto` goes on with the CPU."""
+
+    def run_without(self, device):
+        folders = [folder for folder in os.environ.get('LD_LIBRARY_PATH', '').split(':') if os.path.isdir(folder) and not any(name.startswith('libcublasLt.so') for name in os.listdir(folder))]
+        return xlate('-b', 1, input='Yes.\n', device=device, env={**os.environ, 'LD_LIBRARY_PATH': ':'.join(folders)})
+
+    def test_it_is_named(self):
+        result = self.run_without(DEVICE)
+        if result.code == 0:
+            self.skipTest('cuBLASLt is found without LD_LIBRARY_PATH')
+        self.assertEqual((result.code, result.out, len(result.error_lines)), (1, b'', 1), result.story())
+        self.says(result, 'libcublasLt')
+        result = self.run_without('auto')
+        self.assertEqual((result.code, len(result.lines), len(result.error_lines)), (0, 1, 1), result.story())
+        self.says(result, 'libcublasLt')
+
+
 class Nvml:
     """Bytes in use on the first GPU, as the driver counts them: whatever library took them."""
 

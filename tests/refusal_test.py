@@ -6,7 +6,7 @@ import tempfile
 import time
 import unittest
 
-from program import BINARY, SHARED, xlate
+from program import BINARY, SHARED, Case, xlate
 
 COMMAND = [BINARY, '-m', SHARED, '--device', 'cpu', '-b', '1']
 
@@ -73,6 +73,26 @@ class Refused(unittest.TestCase):
         code, out, err, _ = run(['--max-length', '1073741824', '--batch-tokens', '1073741824', '--window', '1073741824'], b'hello\n' * 20)
         self.assertEqual((code, out.count(b'\n')), (0, 20), err)
         self.assertLess(time.monotonic() - begun, 15)
+
+
+class OldDriver(Case):
+    """A driver for an older CUDA: one line with both versions; `auto` says it, and goes on with the CPU."""
+    FOLDER = os.path.join(os.path.dirname(BINARY), 'old_driver')
+
+    def run_with_it(self, device):
+        if not os.path.exists(os.path.join(self.FOLDER, 'libcuda.so.1')):
+            self.skipTest('built without CUDA')
+        return xlate('-b', 1, input='Yes.\n', device=device, env={**os.environ, 'LD_LIBRARY_PATH': self.FOLDER + ':' + os.environ.get('LD_LIBRARY_PATH', '')})
+
+    def test_a_gpu_is_asked_for(self):
+        result = self.run_with_it('cuda')
+        self.assertEqual((result.code, result.out, len(result.error_lines)), (1, b'', 1), result.story())
+        self.assertIn('the NVIDIA driver is for CUDA 12.4, expected 13.0 or newer', result.errors)
+
+    def test_whatever_there_is(self):
+        result = self.run_with_it('auto')
+        self.assertEqual((result.code, len(result.lines), len(result.error_lines)), (0, 1, 1), result.story())
+        self.assertIn('running on the CPU: the NVIDIA driver is for CUDA 12.4, expected 13.0 or newer', result.errors)
 
 
 class SecondSignal(unittest.TestCase):
