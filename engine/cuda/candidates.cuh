@@ -218,14 +218,15 @@ struct Keeper {
     return last;
   }
 
-  // The bounds as high as the entries say.
+  // A row's bound as high as its entries say. Returns how many are left.
+  __device__ __forceinline__ int raise_row(RowState& state, int h) {
+    int count = count_of(h);
+    state.bound[h] = raise(h, state.bound[h], count);
+    return count;
+  }
   __device__ __forceinline__ void raise_both(RowState& state) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      int count = count_of(h);
-      state.bound[h] = raise(h, state.bound[h], count);
-      to[h] = begin_of(h) + count * kNext;
-    }
+    for (int h = 0; h < 2; ++h) to[h] = begin_of(h) + raise_row(state, h) * kNext;
     __syncwarp();
   }
   // Entries of ids before `first` go.
@@ -241,8 +242,7 @@ struct Keeper {
   __device__ __forceinline__ void make_room(RowState& state) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      int count = count_of(h);
-      state.bound[h] = raise(h, state.bound[h], count);
+      int count = raise_row(state, h);
       if (__any_sync(kAllLanes, count > Memory<kCount>::kEntries - 8)) {  // equal values, or nearly all in one lane: exactly
         const TokenValue last = find_best(h, count, [](int, const TokenValue&) {});
         count = filter(h, 0, count, [&](const TokenValue& entry) { return !better(last, entry); });

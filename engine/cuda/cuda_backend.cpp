@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <initializer_list>
 #include <utility>
 
 #include "engine/cuda/tensor_map.h"
@@ -40,10 +39,6 @@ void with_type(DType type, const Body& body) {
 template <class T>
 T* data_of(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
-}
-
-bool aligned(std::initializer_list<const void*> addresses) {
-  return std::all_of(addresses.begin(), addresses.end(), [](const void* address) { return reinterpret_cast<std::uintptr_t>(address) % 16 == 0; });
 }
 
 CacheView view_of(const PagedCache& cache) { return {cache.pages.data, cache.table, cache.pages_per_slot, cache.page_tokens, cache.lines}; }
@@ -251,7 +246,7 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
 }
 
 void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor residual, const Norm& norm, Tensor between, Tensor out) {
-  const bool in_pieces = residual && (residual.stride | out.stride) % 8 == 0 && aligned({residual.data, out.data, norm.gain.data, norm.bias.data});
+  const bool in_pieces = residual && (residual.stride | out.stride) % 8 == 0 && aligned(residual.data) && aligned(out.data) && aligned(norm.gain.data) && aligned(norm.bias.data);
   if (solo_ || !in_pieces || !has_tensor_map(x) || !has_tensor_map(layer.weight) || !linear_norm_fits(capability_, x.rows, x.columns, out.columns)) {
     return Backend::linear_norm(queue, x, layer, residual, norm, between, out);
   }

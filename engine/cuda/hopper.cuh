@@ -41,6 +41,16 @@ __device__ inline void wait(std::uint32_t barrier, std::uint32_t parity) {
   } while (!done);
 }
 
+// A place in a ring, and the parity of its round.
+template <int kPlaces>
+struct Ring {
+  int place = 0;
+  std::uint32_t parity = 0;
+  __device__ void advance() {
+    if (++place == kPlaces) place = 0, parity ^= 1;
+  }
+};
+
 // Clusters; a block launched without one is a cluster of its own.
 __device__ inline std::uint32_t cluster_blocks() {
   std::uint32_t count;

@@ -12,6 +12,9 @@
 
 namespace xlate::cuda {
 
+/// To 16 bytes, a piece of a row as kernels read and write it.
+inline bool aligned(const void* address) { return reinterpret_cast<std::uintptr_t>(address) % 16 == 0; }
+
 /// Copies from pinned host memory, by a kernel. False where it is not made of aligned 4-byte words.
 bool fetch(const void* host, void* device, std::size_t bytes, cudaStream_t);
 /// table[place] = value; the changes may lie in pinned host memory.

@@ -30,19 +30,10 @@ struct alignas(1024) Memory {
   static_assert(kTileRows * kSumsPitch <= kStages * kStageBytes);
   unsigned char stages[kStages][kStageBytes];  // weights, then rows; when all is multiplied the sums
   std::uint64_t full[kStages], empty[kStages];
-};
 
-template <class Memory>
-struct Ring {
-  Memory& memory;
-  int place = 0;
-  std::uint32_t parity = 0;
-  __device__ void advance() {
-    if (++place == Memory::kStages) place = 0, parity ^= 1;
-  }
-  __device__ std::uint32_t full() const { return shared_address(&memory.full[place]); }
-  __device__ std::uint32_t empty() const { return shared_address(&memory.empty[place]); }
-  __device__ std::uint32_t stage() const { return shared_address(memory.stages[place]); }
+  __device__ std::uint32_t stage_at(int place) const { return shared_address(stages[place]); }
+  __device__ std::uint32_t full_at(int place) const { return shared_address(&full[place]); }
+  __device__ std::uint32_t empty_at(int place) const { return shared_address(&empty[place]); }
 };
 
 // What a block has: of its cluster's tile all rows' sums for 256 outputs, and of kRows of them the norm.
@@ -59,14 +50,14 @@ struct Part {
 template <class T, int kTileRows, int kBlocks>
 __device__ void load_stages(Memory<kTileRows>& memory, const LinearNormArgs<T>& args) {
   const Part<kTileRows, kBlocks> part;
-  Ring<Memory<kTileRows>> ring{memory};
+  Ring<Memory<kTileRows>::kStages> ring;
   for (int column = 0; column < args.depth; column += kDepth, ring.advance()) {
-    wait(ring.empty(), ring.parity ^ 1);
-    arrive_expecting(ring.full(), Memory<kTileRows>::kStageBytes);
-    load_box(ring.stage(), args.weight, column, part.rank * kBlockOutputs, ring.full());
-    const std::uint32_t rows = ring.stage() + (kBlockOutputs + part.first) * kBoxRowBytes;
-    if (kBlocks > 1) load_box_for((1 << kBlocks) - 1, rows, args.x, column, part.tile_row + part.first, ring.full());
-    else load_box(rows, args.x, column, part.tile_row, ring.full());
+    wait(memory.empty_at(ring.place), ring.parity ^ 1);
+    arrive_expecting(memory.full_at(ring.place), Memory<kTileRows>::kStageBytes);
+    load_box(memory.stage_at(ring.place), args.weight, column, part.rank * kBlockOutputs, memory.full_at(ring.place));
+    const std::uint32_t rows = memory.stage_at(ring.place) + (kBlockOutputs + part.first) * kBoxRowBytes;
+    if (kBlocks > 1) load_box_for((1 << kBlocks) - 1, rows, args.x, column, part.tile_row + part.first, memory.full_at(ring.place));
+    else load_box(rows, args.x, column, part.tile_row, memory.full_at(ring.place));
   }
 }
 
@@ -97,12 +88,12 @@ struct Consumer {
   Part<kTileRows, kBlocks> part;
 
   __device__ __forceinline__ void multiply_all(float (&sums)[2][kTileRows / 2]) {
-    Ring<Memory<kTileRows>> ring{memory};
+    Ring<Memory<kTileRows>::kStages> ring;
     const std::uint32_t own = warp / 4 * 128 * kBoxRowBytes;
     std::uint32_t last = 0;
     for (int column = 0; column < args.depth; column += kDepth, ring.advance()) {
-      wait(ring.full(), ring.parity);
-      const std::uint64_t rows = matrix_at(ring.stage() + kBlockOutputs * kBoxRowBytes), weights = matrix_at(ring.stage() + own);
+      wait(memory.full_at(ring.place), ring.parity);
+      const std::uint64_t rows = matrix_at(memory.stage_at(ring.place) + kBlockOutputs * kBoxRowBytes), weights = matrix_at(memory.stage_at(ring.place) + own);
       begin_products();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
@@ -114,7 +105,7 @@ struct Consumer {
         wait_for_products<1>();
         if (column + (Memory<kTileRows>::kStages - 1) * kDepth < args.depth) release(last);  // else nobody waits for it, or is still there
       }
-      last = ring.empty();
+      last = memory.empty_at(ring.place);
     }
     finish_products(sums[0]);
     keep_behind(sums[1]);

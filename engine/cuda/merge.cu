@@ -1,5 +1,6 @@
 // What a row's vocabulary left in parts, made one: the log-sum of all and the best of the parts' lists. A warp per row; lanes take parts in turn,
 // in the same order whatever the row, and a tree of fixed shape joins them. Float32.
+#include "engine/cuda/hopper.cuh"
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/log_sum.cuh"
 
@@ -47,7 +48,7 @@ struct Heads {
 
 __global__ void __launch_bounds__(kRows * kWarp) merge_kernel(RowPartials partials, std::int64_t rows, RowCandidates out) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");  // it may have been started before what it reads was there
+  wait_for_kernel();  // it may have been started before what it reads was there
 #endif
   const int lane = threadIdx.x % kWarp;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRows + threadIdx.x / kWarp;

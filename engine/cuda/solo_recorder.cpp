@@ -22,7 +22,6 @@ constexpr std::size_t kMostCopied = 1024;
 constexpr unsigned kLaunchNumbers = 1u << 24;
 
 int narrow(std::int64_t n) { return static_cast<int>(n); }
-bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 template <class Body>
 auto with_type(DType type, const Body& body) {

@@ -49,16 +49,6 @@ struct alignas(1024) Memory {
   std::uint64_t full[kStages], empty[kStages], bias_full[kSlots], bias_empty[kSlots];
 };
 
-// A place in a ring, and the parity of its round.
-template <int kPlaces>
-struct Ring {
-  int place = 0;
-  std::uint32_t parity = 0;
-  __device__ void advance() {
-    if (++place == kPlaces) place = 0, parity ^= 1;
-  }
-};
-
 // Tiles [tile, end) of the row blocks of one cluster. Before them come the first `seeds` tiles of the vocabulary, of which only a bound for the
 // rows' best is wanted: frequent tokens have low ids.
 struct Run {
