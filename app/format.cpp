@@ -28,9 +28,8 @@ std::string text_of(const Hypothesis& hypothesis, Format format, const Tokenizer
 
 std::string format_line(const Decoded& decoded, const Options& options, const Tokenizer& tokenizer) {
   std::string out;
-  const std::size_t rows = std::min(decoded.hypotheses.size(), static_cast<std::size_t>(std::max(1, options.n_best)));
-  for (const Hypothesis& hypothesis : std::span(decoded.hypotheses).first(rows)) {
-    append_row(out, decoded.line, text_of(hypothesis, options.output_format, tokenizer), hypothesis.sum, hypothesis.score, options);
+  for (const Hypothesis& hypothesis : decoded.result.hypotheses(std::max(1, options.n_best))) {
+    append_row(out, decoded.sentence.line, text_of(hypothesis, options.output_format, tokenizer), hypothesis.sum, hypothesis.score, options);
   }
   return out;
 }

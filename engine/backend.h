@@ -87,6 +87,14 @@ struct Linear {
   Tensor bias;    // [1, out] in the weight's type; may be empty
 };
 
+/// A `linear`, or where `normed` a `linear_norm`, that a model will ask for with up to `most_rows` rows.
+struct ExpectedLinear {
+  const Linear* layer;
+  Activation activation;
+  bool normed;
+  std::int64_t most_rows;
+};
+
 struct Norm {
   Tensor gain;  // [1, D], float32
   Tensor bias;  // [1, D], float32
@@ -160,6 +168,8 @@ class Backend {
   virtual int steps_ahead() const = 0;
 
   // Layers.
+  /// A backend may get ready for these beside what it is asked next. All rows will lie one behind the other.
+  virtual void expect(std::span<const ExpectedLinear>) {}
   /// out[i] = table[ids[i]]·scale + positions[positions[i]]; ids and positions [N] on the device; out [N, D].
   virtual void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) = 0;
   /// As embed, for the last token of each live hypothesis, at position `length` of its slot; out [R, D].

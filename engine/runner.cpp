@@ -220,12 +220,12 @@ void Runner::settle(const Done& done) {
     if (slots_[static_cast<std::size_t>(slot)].first_step <= flight.step && flags[slot]) leaving.push_back(slot);
   }
   if (leaving.empty()) return;
-  std::vector<Outcome> outcomes = search_->collect(leaving);
+  std::vector<SearchResult> results = search_->collect(leaving);
   std::vector<Decoded> decoded;
   std::exception_ptr error;  // of one line: the others are handed over
   for (std::size_t i = 0; i < leaving.size(); ++i) {
     try {
-      decoded.push_back(finish(leaving[i], std::move(outcomes[i])));
+      decoded.push_back(finish(leaving[i], std::move(results[i])));
     } catch (...) {
       if (!error) error = std::current_exception();
     }
@@ -235,30 +235,28 @@ void Runner::settle(const Done& done) {
   if (error) std::rethrow_exception(error);
 }
 
-Decoded Runner::finish(std::int64_t slot, Outcome outcome) {
-  const Slot& entry = slots_[static_cast<std::size_t>(slot)];
-  const std::int64_t source_tokens = entry.source_tokens();
-  Decoded decoded{.line = entry.sentence.line, .source_tokens = source_tokens, .hypotheses = std::move(outcome.hypotheses)};
-  if (decoded.hypotheses.empty()) fail("line {}: the model gave no continuation a finite probability", decoded.line + 1);
-  const Hypothesis& best = decoded.hypotheses.front();
-  decoded.hit_limit = best.length == entry.limit && (!best.ended || options_.rules.forced_end >= 0);
+Decoded Runner::finish(std::int64_t slot, SearchResult result) {
+  Slot& entry = slots_[static_cast<std::size_t>(slot)];
+  if (result.count() == 0) fail("line {}: the model gave no continuation a finite probability", entry.sentence.line + 1);
+  const std::int64_t source_tokens = entry.source_tokens(), length = result.best_length(), steps = result.steps();
+  const bool ended = result.best_ended(), hit_limit = length == entry.limit && (!ended || options_.rules.forced_end >= 0);
   statistics_.source_tokens += source_tokens;
-  statistics_.target_tokens += best.length;
-  statistics_.target_tokens_without_end += static_cast<std::int64_t>(best.ids.size());
-  statistics_.hit_limit += decoded.hit_limit;
+  statistics_.target_tokens += length;
+  statistics_.target_tokens_without_end += length - ended;
+  statistics_.hit_limit += hit_limit;
   auto& bucket = bucket_of(source_tokens);
-  const std::int64_t row_steps = outcome.steps * options_.rules.beams;
+  const std::int64_t row_steps = steps * options_.rules.beams;
   ++bucket.lines;
   bucket.source_tokens += source_tokens;
-  bucket.target_tokens += best.length;
+  bucket.target_tokens += length;
   bucket.row_steps += row_steps;
   statistics_.rows_useful += row_steps;
-  if (slots_.size() == 1 && outcome.steps > entry.counted) {
-    statistics_.steps += outcome.steps - entry.counted;
-    statistics_.rows += (outcome.steps - entry.counted) * options_.rules.beams;
+  if (slots_.size() == 1 && steps > entry.counted) {
+    statistics_.steps += steps - entry.counted;
+    statistics_.rows += (steps - entry.counted) * options_.rules.beams;
   }
   leave(static_cast<std::int32_t>(slot), true);
-  return decoded;
+  return {.sentence = std::move(entry.sentence), .result = std::move(result), .hit_limit = hit_limit};
 }
 
 RunnerStatistics::Bucket& Runner::bucket_of(std::int64_t source_tokens) {

@@ -23,12 +23,11 @@ struct Sentence {
   std::int32_t limit = 0;         // of its own on generated tokens, where that is less than its length gives; 0: none
 };
 
-/// A line decoded.
+/// A line decoded. Whoever makes text of it frees its memory, too.
 struct Decoded {
-  std::int64_t line = 0;
-  std::int64_t source_tokens = 0;
-  std::vector<Hypothesis> hypotheses;  // best first, at least one
-  bool hit_limit = false;              // the best one was cut, or its end forced, at the length limit
+  Sentence sentence;
+  SearchResult result;     // of at least one hypothesis
+  bool hit_limit = false;  // the best one was cut, or its end forced, at the length limit
 };
 
 /// Where sentences come from, in the order in which they should be decoded.
@@ -114,7 +113,7 @@ class Runner {
   void leave(std::int32_t slot, bool done);
   void step(std::int64_t most);
   void settle(const Done& done);
-  Decoded finish(std::int64_t slot, Outcome);
+  Decoded finish(std::int64_t slot, SearchResult);
   RunnerStatistics::Bucket& bucket_of(std::int64_t source_tokens);
 
   Backend& backend_;

@@ -1,5 +1,8 @@
 #include "engine/search.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "engine/error.h"
 
 namespace xlate {
@@ -68,19 +71,30 @@ void Search::step(Tensor hidden, const Projection& projection, const StepRows& r
 
 std::unique_ptr<Ticket> Search::read_done() { return backend_.read_later(queue_, bytes_of(state_.done, state_.slots)); }
 
-std::vector<Outcome> Search::collect(std::span<const std::int32_t> slots) {
+// Of each record only what its length fills: a batch of them stays until the last of its lines has been made text.
+std::vector<SearchResult> Search::collect(std::span<const std::int32_t> slots) {
   const auto ticket = backend_.collect(*reading_, slots, state_);
-  const std::byte* record = ticket->wait().data();
-  std::vector<Outcome> outcomes;
-  for (std::size_t i = 0; i < slots.size(); ++i, record += SearchRecord::bytes(state_.beams, state_.longest)) {
-    const auto* head = reinterpret_cast<const SearchRecord*>(record);
-    const auto* finished = reinterpret_cast<const Finished*>(head + 1);
-    const auto* history = reinterpret_cast<const Node*>(finished + state_.beams);
-    Outcome outcome{.hypotheses = {}, .steps = head->length};
-    for (std::int32_t k = 0; k < head->finished_count; ++k) outcome.hypotheses.push_back(trace(finished[k], history, state_.beams, rules_.end));
-    outcomes.push_back(std::move(outcome));
+  const std::byte* records = ticket->wait().data();
+  const std::int64_t stride = SearchRecord::bytes(state_.beams, state_.longest);
+  const auto filled = [&](std::int64_t i) { return SearchRecord::bytes(state_.beams, reinterpret_cast<const SearchRecord*>(records + i * stride)->length); };
+  std::int64_t bytes = 0;
+  for (std::int64_t i = 0; i < std::ssize(slots); ++i) bytes += filled(i);
+  const std::shared_ptr<std::byte[]> memory = std::make_shared_for_overwrite<std::byte[]>(static_cast<std::size_t>(bytes));
+  std::vector<SearchResult> results;
+  results.reserve(slots.size());
+  std::byte* to = memory.get();
+  for (std::int64_t i = 0; i < std::ssize(slots); to += filled(i), ++i) {
+    std::memcpy(to, records + i * stride, static_cast<std::size_t>(filled(i)));
+    results.emplace_back(memory, reinterpret_cast<const SearchRecord*>(to), state_.beams, rules_.end);
   }
-  return outcomes;
+  return results;
+}
+
+std::vector<Hypothesis> SearchResult::hypotheses(std::int32_t most) const {
+  const auto* history = reinterpret_cast<const Node*>(finished() + beams_);
+  std::vector<Hypothesis> hypotheses;
+  for (std::int32_t k = 0; k < std::min(most, count()); ++k) hypotheses.push_back(trace(finished()[k], history, beams_, end_));
+  return hypotheses;
 }
 
 }  // namespace xlate

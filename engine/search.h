@@ -1,10 +1,12 @@
-// Search: owns the state of the sentences in flight on a backend, advances it, and traces finished sentences back on the host.
+// Search: owns the state of the sentences in flight on a backend, advances it, and copies what finished sentences found to the host.
 // What the settings mean, to the token, is said in docs/search.md.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/backend.h"
@@ -20,9 +22,31 @@ struct Hypothesis {
   bool ended = false;             // by the end token; otherwise cut at the limit
 };
 
-struct Outcome {
-  std::vector<Hypothesis> hypotheses;  // best first; none if no continuation had a finite score
-  std::int32_t steps = 0;              // taken until the sentence was done
+/// What search left of a sentence that is done, copied from the device. Its tree is followed back only when hypotheses are asked for, by any
+/// thread: where many sentences end with one step, the device would wait for it.
+class SearchResult {
+ public:
+  /// The record lies in `memory`.
+  SearchResult(std::shared_ptr<const std::byte[]> memory, const SearchRecord* record, std::int64_t beams, std::int32_t end)
+      : memory_(std::move(memory)), record_(record), beams_(beams), end_(end) {}
+
+  /// Taken until the sentence was done.
+  std::int32_t steps() const { return record_->length; }
+  /// Hypotheses; none if no continuation had a finite score.
+  std::int32_t count() const { return record_->finished_count; }
+  /// Of the best one, of which there is one.
+  std::int32_t best_length() const { return finished()->length; }
+  bool best_ended() const { return finished()->last.token == end_; }
+  /// Best first, up to `most` of them.
+  std::vector<Hypothesis> hypotheses(std::int32_t most = kMaxBeams) const;
+
+ private:
+  const Finished* finished() const { return reinterpret_cast<const Finished*>(record_ + 1); }
+
+  std::shared_ptr<const std::byte[]> memory_;
+  const SearchRecord* record_;
+  std::int64_t beams_;
+  std::int32_t end_;
 };
 
 class Search {
@@ -41,7 +65,7 @@ class Search {
   /// Each slot's done flag (int32) as it is when the queue gets there.
   std::unique_ptr<Ticket> read_done();
   /// What each of the slots, which are done, has found.
-  std::vector<Outcome> collect(std::span<const std::int32_t> slots);
+  std::vector<SearchResult> collect(std::span<const std::int32_t> slots);
 
  private:
   template <class T>

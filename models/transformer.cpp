@@ -165,6 +165,35 @@ void Transformer::begin(const Capacity& capacity) {
   self_ = make_caches(self_pages, capacity.slots, capacity.longest_target, capacity.beams);
   forecast_ = PageForecast(kPageTokens, capacity.slots, capacity.longest_target);
   tokens_read_ = kFirstTokens, steps_taken_ = kExpectedFactor * kFirstTokens;
+  announce_products();
+}
+
+// One layer's: they are alike.
+void Transformer::announce_products() const {
+  const std::int64_t encoder_rows = capacity_.encoder_tokens, decoder_rows = capacity_.slots * capacity_.beams;
+  std::vector<ExpectedLinear> list;
+  const auto add = [&](const Linear& layer, std::int64_t rows, Activation activation = Activation::kNone) { list.push_back({&layer, activation, false, rows}); };
+  const auto add_normed = [&](const Linear& layer, std::int64_t rows) { list.push_back({&layer, Activation::kNone, true, rows}); };
+  const auto add_feed_forward = [&](const FeedForward& layer, std::int64_t rows) {
+    add(layer.up, rows, config_.activation);
+    add_normed(layer.down, rows);
+  };
+  if (!encoder_.empty()) {
+    const EncoderLayer& layer = encoder_.front();
+    add(layer.self.query, encoder_rows);
+    add_normed(layer.self.out, encoder_rows);
+    add_feed_forward(layer.feed_forward, encoder_rows);
+  }
+  add(cross_keys_values_, encoder_rows);
+  if (!decoder_.empty()) {
+    const DecoderLayer& layer = decoder_.front();
+    add(layer.self.query, decoder_rows);
+    add_normed(layer.self.out, decoder_rows);
+    add(layer.cross.query, decoder_rows);
+    add_normed(layer.cross.out, decoder_rows);
+    add_feed_forward(layer.feed_forward, decoder_rows);
+  }
+  backend_.expect(list);
 }
 
 // What grows beyond this takes what others leave.

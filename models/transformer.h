@@ -59,6 +59,8 @@ class Transformer final : public SequenceModel {
   };
 
   void load(const ModelFile&);
+  /// Tells the backend which products will come.
+  void announce_products() const;
   Caches make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines);
   /// Takes pages for so many tokens of a slot in all.
   static void take_pages(Caches&, std::int64_t slot, std::int64_t tokens);

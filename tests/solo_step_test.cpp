@@ -6,6 +6,7 @@
 
 #include "engine/search.h"
 #include "tests/support.h"
+#include "tests/table_model.h"
 
 namespace xlate::test {
 namespace {
@@ -68,8 +69,7 @@ class Network {
       }
       lab_->repeat(queue, 1, 1, [&] { step(search, rows); });  // of a sentence that is done: nothing changes
       search.read_done()->wait();
-      const auto outcomes = search.collect(slots);
-      result.outcomes.insert(result.outcomes.end(), outcomes.begin(), outcomes.end());
+      for (const SearchResult& found : search.collect(slots)) result.outcomes.push_back(outcome_of(found));
     }
     lab_.clear();
     return result;

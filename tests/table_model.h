@@ -189,6 +189,21 @@ class TableModel final : public SequenceModel {
   std::map<std::int64_t, std::vector<std::vector<Path>>> cache_;  // slot, position, line
 };
 
+/// What a sentence's search came to.
+struct Outcome {
+  std::vector<Hypothesis> hypotheses;  // best first
+  std::int32_t steps = 0;
+};
+inline Outcome outcome_of(const SearchResult& result) {
+  Outcome outcome{result.hypotheses(), result.steps()};
+  EXPECT_EQ(outcome.hypotheses.size(), static_cast<std::size_t>(result.count()));
+  if (result.count() > 0) {
+    EXPECT_EQ(outcome.hypotheses[0].length, result.best_length());
+    EXPECT_EQ(outcome.hypotheses[0].ended, result.best_ended());
+  }
+  return outcome;
+}
+
 /// One sentence of a kind alone on a model, in one of its slots.
 inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules, std::int32_t limit, int kind, std::int64_t all_slots, std::int32_t slot) {
   model.begin({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
@@ -207,7 +222,7 @@ inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules
       break;
     }
   }
-  return search.collect(slots).at(0);
+  return outcome_of(search.collect(slots).at(0));
 }
 
 /// In the second of three slots.

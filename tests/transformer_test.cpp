@@ -107,7 +107,7 @@ class TransformerTest : public OnBackend {
     Hypotheses results(sources.size());
     const std::atomic<bool> stop{false};
     runner.run(source, [&](std::vector<Decoded> lines) {
-      for (Decoded& decoded : lines) results[static_cast<std::size_t>(decoded.line)] = std::move(decoded.hypotheses);
+      for (Decoded& decoded : lines) results[static_cast<std::size_t>(decoded.sentence.line)] = decoded.result.hypotheses();
     }, stop);
     return results;
   }

@@ -41,6 +41,16 @@ T* data_of(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
 }
 
+// The library adds before it activates; an activation goes before our residual.
+bool library_activates(const Linear& layer, Activation activation, const Tensor& residual) {
+  return activation == Activation::kNone || (activation == Activation::kRelu && !residual && layer.bias);
+}
+
+Gemm::Epilogue epilogue_of(const Linear& layer, Activation activation, const Tensor& residual) {
+  if (!layer.bias) return Gemm::Epilogue::kNone;
+  return activation == Activation::kRelu && library_activates(layer, activation, residual) ? Gemm::Epilogue::kBiasRelu : Gemm::Epilogue::kBias;
+}
+
 CacheView view_of(const PagedCache& cache) { return {cache.pages.data, cache.table, cache.pages_per_slot, cache.page_tokens, cache.lines}; }
 
 }  // namespace
@@ -50,6 +60,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
   open_device();
   pinned_ = std::make_unique<PinnedPool>();
   gemm_ = std::make_unique<Gemm>();
+  prepare_library();
   order_event_ = std::make_unique<Event>();
   clock_ = std::make_unique<WorkClock>();
   if (options.one_at_a_time) solo_ = SoloRecorder::open(*this, options.device);
@@ -219,6 +230,39 @@ void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const Sea
   });
 }
 
+// The library's own code.
+void CudaBackend::prepare_library() {
+  constexpr std::int64_t kSmall = 64;
+  Buffer memory = allocate(kSmall * kSmall * size_of(type_));
+  const Tensor any{memory.data(), type_, kSmall, kSmall, kSmall};
+  preparation_ = std::make_unique<Preparation>(*gemm_, options_.device, Preparation::Expected{{.x = any, .weight = any, .bias = nullptr, .residual = {}, .out = any}, {kSmall}}, std::move(memory));
+}
+
+// With memory of their own, one for all operands: a model may be gone before its products are ready.
+void CudaBackend::expect(std::span<const ExpectedLinear> linears) {
+  constexpr std::int64_t kRows = 128;
+  std::int64_t most = 0;
+  for (const ExpectedLinear& linear : linears) most = std::max({most, linear.layer->weight.rows * linear.layer->weight.columns, kRows * linear.layer->weight.rows, kRows * linear.layer->weight.columns});
+  const std::int64_t bytes = most * static_cast<std::int64_t>(size_of(type_));
+  if (ledger_->used + bytes > ledger_->limit) return;
+  Buffer memory = allocate(static_cast<std::size_t>(bytes));
+  std::vector<Preparation::Expected> expected;
+  for (const auto& [layer, activation, normed, most_rows] : linears) {
+    if (solo_ && most_rows <= kSoloRows) continue;
+    const std::int64_t in = layer->weight.columns, out = layer->weight.rows;
+    const auto any = [&](std::int64_t rows, std::int64_t columns) { return Tensor{memory.data(), type_, rows, columns, columns}; };
+    Preparation::Expected entry{{.x = any(std::min(kRows, most_rows), in), .weight = any(out, in), .bias = layer->bias ? memory.data() : nullptr, .residual = {}, .out = any(std::min(kRows, most_rows), out),
+                                 .epilogue = epilogue_of(*layer, activation, {})}, {}};
+    const std::vector<std::int64_t> planned = Gemm::planned_rows(type_, most_rows);
+    for (std::size_t i = 0; i < planned.size(); ++i) {
+      const std::int64_t fewest = i + 1 < planned.size() ? planned[i + 1] + 1 : 1;
+      if (!normed || size_of(type_) != 2 || solo_ || !linear_norm_fits(capability_, fewest, in, out)) entry.rows.push_back(planned[i]);
+    }
+    expected.push_back(std::move(entry));
+  }
+  preparation_->add(std::move(expected), std::move(memory));
+}
+
 void CudaBackend::layer_norm(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor out) {
   if (solo_ && solo_->layer_norm(x, residual, norm, out, queue, [=, this, &queue] { layer_norm(queue, x, residual, norm, out); })) return;
   with_type(x.dtype, [&](auto tag) {
@@ -230,10 +274,8 @@ void CudaBackend::layer_norm(Queue& queue, Tensor x, Tensor residual, const Norm
 
 void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out) {
   if (x.rows == 0) return;
-  // The library adds before it activates; an activation goes before our residual.
-  const bool own_activation = activation != Activation::kNone && (activation != Activation::kRelu || residual || !layer.bias);
-  const auto epilogue = !layer.bias ? Gemm::Epilogue::kNone
-                        : activation == Activation::kRelu && !own_activation ? Gemm::Epilogue::kBiasRelu : Gemm::Epilogue::kBias;
+  const bool own_activation = !library_activates(layer, activation, residual);
+  const auto epilogue = epilogue_of(layer, activation, residual);
   const bool in_place = residual && residual.data == out.data;
   if (own_activation && in_place) fail("CUDA: a product with an activation cannot have its output as residual");
   if (solo_ && solo_->linear(x, layer, activation, residual, out, queue, [=, this, &queue] { linear(queue, x, layer, activation, residual, out); })) return;

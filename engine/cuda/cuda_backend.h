@@ -10,6 +10,7 @@
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/pinned_pool.h"
+#include "engine/cuda/preparation.h"
 #include "engine/cuda/work_clock.h"
 
 namespace xlate::cuda {
@@ -44,6 +45,7 @@ class CudaBackend final : public Backend {
   int steps_ahead() const override { return 1; }
   DeviceMemory memory() const override;
 
+  void expect(std::span<const ExpectedLinear>) override;
   void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override;
   void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) override;
   void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) override;
@@ -60,6 +62,7 @@ class CudaBackend final : public Backend {
 
  private:
   void open_device();
+  void prepare_library();
   cudaStream_t general(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
   bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&, std::int64_t most_rows);
@@ -87,6 +90,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
+  std::unique_ptr<Preparation> preparation_;
   std::unique_ptr<SoloRecorder> solo_;  // where sentences are decoded one at a time
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;

@@ -82,29 +82,59 @@ std::string Gemm::name() const { return fmt::format("cuBLASLt {}", api_->cublasL
 // Rows for which a product's algorithm is chosen: few different numbers. A query of the heuristic and the first use of an algorithm, whose
 // code is then loaded, cost 2 ms, as much as a step. In float32 the library's algorithms sum the inner dimension each in its own way, so
 // that there is one for any number.
-std::int64_t Gemm::rounded(const Product& product) {
+std::int64_t Gemm::rounded(DType type, std::int64_t rows) {
   constexpr std::int64_t kUsualRows = 2048;
-  if (product.x.dtype == DType::kFloat32) return kUsualRows;
+  if (type == DType::kFloat32) return kUsualRows;
   for (const std::int64_t few : {64, 256, 1024}) {
-    if (product.x.rows <= few) return few;
+    if (rows <= few) return few;
   }
-  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(product.x.rows)));
+  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(rows)));
+}
+
+std::vector<std::int64_t> Gemm::planned_rows(DType type, std::int64_t most) {
+  std::vector<std::int64_t> list;
+  for (std::int64_t rows = 1; list.empty() || list.back() < most; rows = list.back() + 1) {
+    if (!list.empty() && rounded(type, rows) == list.back()) break;
+    list.push_back(rounded(type, rows));
+  }
+  std::reverse(list.begin(), list.end());
+  return list;
+}
+
+Gemm::Key Gemm::key_of(const Product& product, std::int64_t rows) {
+  return {static_cast<int>(product.x.dtype), static_cast<int>(product.out.dtype), static_cast<int>(product.epilogue),
+          product.residual ? 1 : 0, rows, product.weight.rows, product.x.columns, product.x.stride, product.out.stride,
+          product.residual ? product.residual.stride : 0};
 }
 
 Gemm::Plan& Gemm::plan_of(const Product& product, std::int64_t rows) {
-  const Key key{static_cast<int>(product.x.dtype), static_cast<int>(product.out.dtype), static_cast<int>(product.epilogue),
-                product.residual ? 1 : 0, rows, product.weight.rows, product.x.columns, product.x.stride, product.out.stride,
-                product.residual ? product.residual.stride : 0};
-  auto& plan = plans_[key];
-  if (!plan) {
-    plan = std::make_unique<Plan>();
-    choose(*plan, product, rows);
+  const Key key = key_of(product, rows);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = plans_.find(key); found != plans_.end()) return *found->second;
   }
-  return *plan;
+  auto plan = choose(product, rows);
+  const std::lock_guard lock(mutex_);
+  return *plans_.try_emplace(key, std::move(plan)).first->second;
+}
+
+void Gemm::prepare(const Product& product, std::int64_t rows, cudaStream_t stream) {
+  const Key key = key_of(product, rows);
+  {
+    const std::lock_guard lock(mutex_);
+    if (plans_.contains(key)) return;
+  }
+  auto plan = choose(product, rows);
+  const cublasStatus_t status = launch(*plan, product, stream);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_blas(status);
+  const std::lock_guard lock(mutex_);
+  plans_.try_emplace(key, std::move(plan));
 }
 
 // The library thinks in columns: its result [out, rows] is our [rows, out].
-void Gemm::choose(Plan& plan, const Product& product, std::int64_t rows) {
+std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t rows) {
+  auto chosen = std::make_unique<Plan>();
+  Plan& plan = *chosen;
   plan.api = api_.get();
   const cudaDataType_t in = type_of(product.x.dtype), out = type_of(product.out.dtype);
   check_blas(api_->cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -140,14 +170,14 @@ void Gemm::choose(Plan& plan, const Product& product, std::int64_t rows) {
     api_->cublasLtMatmulAlgoConfigGetAttribute(&found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof(splits), &written);
     if (found[i].state != CUBLAS_STATUS_SUCCESS || splits > 1) continue;
     plan.algorithm = found[i].algo;
-    return;
+    return chosen;
   }
   fail("cuBLASLt: no algorithm for a product of [{}, {}] and [{}, {}] in {}", product.x.rows, product.x.columns, product.weight.rows,
        product.weight.columns, name_of(product.x.dtype));
 }
 
 void Gemm::run(const Product& product, cudaStream_t stream) {
-  const std::int64_t rows = rounded(product);
+  const std::int64_t rows = rounded(product.x.dtype, product.x.rows);
   cublasStatus_t status = launch(plan_of(product, rows), product, stream);
   // An algorithm may not serve other rows than it was chosen for where rows are not aligned.
   if (status == CUBLAS_STATUS_NOT_SUPPORTED && rows != product.x.rows) status = launch(plan_of(product, product.x.rows), product, stream);

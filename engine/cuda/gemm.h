@@ -7,8 +7,10 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "engine/backend.h"
 
@@ -33,19 +35,26 @@ class Gemm {
   };
   /// out = epilogue(x·Wᵀ) with accumulation in float32.
   void run(const Product&, cudaStream_t);
+  /// What the first `run` of `rows` rows, one of planned_rows(), would do besides: chooses their algorithm, and has its code loaded by a run with the product's own
+  /// rows, which may be fewer. Another thread may call it beside `run`.
+  void prepare(const Product&, std::int64_t rows, cudaStream_t);
+  /// The row counts that algorithms are chosen for, of products of up to `most` rows, largest first.
+  static std::vector<std::int64_t> planned_rows(DType, std::int64_t most);
   std::string name() const;
 
  private:
   struct Api;
   struct Plan;
   using Key = std::tuple<int, int, int, int, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
-  static std::int64_t rounded(const Product&);
+  static std::int64_t rounded(DType, std::int64_t rows);
+  static Key key_of(const Product&, std::int64_t rows);
   Plan& plan_of(const Product&, std::int64_t rows);
-  void choose(Plan&, const Product&, std::int64_t rows);
+  std::unique_ptr<Plan> choose(const Product&, std::int64_t rows);
   cublasStatus_t launch(Plan&, const Product&, cudaStream_t);
 
   std::unique_ptr<Api> api_;
   cublasLtHandle_t handle_ = nullptr;
+  std::mutex mutex_;  // of plans_; a plan itself is one thread's until it is there, and then that of `run`
   std::map<Key, std::unique_ptr<Plan>> plans_;
 };
 

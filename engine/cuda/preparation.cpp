@@ -1,0 +1,56 @@
+#include "engine/cuda/preparation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/cuda/handles.h"
+
+namespace xlate::cuda {
+
+Preparation::Preparation(Gemm& gemm, int device, Expected first, Buffer memory) : gemm_(gemm) {
+  std::vector<Expected> list;
+  list.push_back(std::move(first));
+  add(std::move(list), std::move(memory));
+  thread_ = std::thread([this, device] { work(device); });
+}
+
+Preparation::~Preparation() {
+  {
+    std::lock_guard lock(mutex_);
+    ended_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+}
+
+void Preparation::add(std::vector<Expected> expected, Buffer memory) {
+  std::lock_guard lock(mutex_);
+  memory_.push_back(std::move(memory));
+  for (const Expected& entry : expected) {
+    for (const std::int64_t rows : entry.rows) items_.push_back({entry.product, rows});
+  }
+  std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) { return a.rows < b.rows; });
+  changed_.notify_one();
+}
+
+void Preparation::work(int device) {
+  try {
+    check(cudaSetDevice(device));
+    const Stream stream;
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [&] { return ended_ || !items_.empty(); });
+      if (ended_) break;
+      const Item item = items_.back();
+      items_.pop_back();
+      lock.unlock();
+      gemm_.prepare(item.product, item.rows, stream.get());
+      lock.lock();
+    }
+    cudaStreamSynchronize(stream.get());
+  } catch (const Error&) {
+    // Whoever needs the product will be told.
+  }
+}
+
+}  // namespace xlate::cuda
