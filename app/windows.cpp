@@ -178,7 +178,8 @@ std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
   };
   const std::size_t tasks = (tokenized.size() + kLinesPerTask - 1) / kLinesPerTask;
   std::vector<std::jthread> threads;
-  for (std::size_t i = 1; i < std::min(tasks, static_cast<std::size_t>(options_.threads)); ++i) threads.emplace_back(work);
+  // The other half are the text's and the decoder's, which waits for the device spinning: it must not wait for a processor, too.
+  for (std::size_t i = 1; i < std::min(tasks, static_cast<std::size_t>((options_.threads + 1) / 2)); ++i) threads.emplace_back(work);
   work();
   return tokenized;
 }

@@ -171,18 +171,17 @@ class Backend {
   /// A backend may get ready for these beside what it is asked next. All rows will lie one behind the other.
   virtual void expect(std::span<const ExpectedLinear>) {}
   /// out[i] = table[ids[i]]·scale + positions[positions[i]]; ids and positions [N] on the device; out [N, D].
-  virtual void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) = 0;
+  virtual void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, WideRows out) = 0;
   /// As embed, for the last token of each live hypothesis, at position `length` of its slot; out [R, D].
-  virtual void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) = 0;
+  virtual void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, WideRows out) = 0;
   /// Ba, Kiros, Hinton 2016, in float32: out = (y − mean) / √(variance + ε)·gain + bias, y = x + residual. x, residual (or empty) and
   /// out [N, D]; out may be either of the others.
-  virtual void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) = 0;
+  virtual void layer_norm(Queue&, Tensor x, WideRows residual, const Norm&, WideRows out) = 0;
   /// out = activation(x·Wᵀ + b) + residual; x [N, in], residual [N, out] or empty, out [N, out] (may be the residual).
   virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) = 0;
-  /// out = layer norm of (x·Wᵀ + b) + residual: the product with its bias is rounded to the type before the residual is added. x [N, in],
-  /// residual [N, D] or empty, out [N, D] (may be the residual). `between` [N, D] is room for the product, undefined afterwards. A backend
-  /// may do both at once.
-  virtual void linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor residual, const Norm& norm, Tensor between, Tensor out) {
+  /// out = layer norm of (x·Wᵀ + b) + residual, where the product stays in float32. x [N, in], residual [N, D], out [N, D] (may be the residual).
+  /// `between` [N, D], float32, is room for the product, undefined afterwards. A backend may do both at once.
+  virtual void linear_norm(Queue& queue, Tensor x, const Linear& layer, WideRows residual, const Norm& norm, Tensor between, WideRows out) {
     linear(queue, x, layer, Activation::kNone, {}, between);
     layer_norm(queue, between, residual, norm, out);
   }

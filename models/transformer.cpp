@@ -93,19 +93,34 @@ void Transformer::fill_positions(std::int64_t count) {
 }
 
 std::size_t Transformer::encoder_bytes(std::int64_t tokens, std::int64_t sentences) const {
-  const std::int64_t width = config_.d_model;
-  const std::size_t element = size_of(backend_.compute_type());
-  const std::int64_t columns[] = {width, width, width, 3 * width, config_.encoder_ffn, 2 * width * config_.decoder_layers};
+  const std::int64_t width = config_.d_model, columns[] = {3 * width, 2 * width * config_.decoder_layers};
   std::size_t bytes = 3 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) + Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
-  for (const std::int64_t count : columns) bytes += Arena::bytes_of(tokens, count, element);
-  return bytes;
+  for (const std::int64_t count : columns) bytes += Arena::bytes_of(tokens, count, size_of(backend_.compute_type()));
+  return bytes + layer_bytes(tokens, config_.encoder_ffn);
 }
 
 std::size_t Transformer::decoder_bytes(std::int64_t rows) const {
-  const std::int64_t width = config_.d_model, columns[] = {width, width, width, width, 3 * width, config_.decoder_ffn};
+  const std::int64_t width = config_.d_model, columns[] = {3 * width, width};
   std::size_t bytes = 0;
   for (const std::int64_t count : columns) bytes += Arena::bytes_of(rows, count, size_of(backend_.compute_type()));
-  return bytes;
+  return bytes + layer_bytes(rows, config_.decoder_ffn);
+}
+
+// What 16-bit types lose in the residual stream costs the most lines (docs/benchmarks.md).
+bool Transformer::keeps_rest() const { return size_of(backend_.compute_type()) == 2; }
+
+std::size_t Transformer::layer_bytes(std::int64_t rows, std::int64_t inner) const {
+  const std::int64_t width = config_.d_model;
+  const std::size_t element = size_of(backend_.compute_type());
+  return 2 * Arena::bytes_of(rows, width, element) + Arena::bytes_of(rows, width, sizeof(float)) + Arena::bytes_of(rows, inner, element) + (keeps_rest() ? Arena::bytes_of(rows, width, 1) : 0);
+}
+
+Transformer::LayerRows Transformer::layer_rows(Arena& arena, std::int64_t rows, std::int64_t inner) const {
+  const DType type = backend_.compute_type();
+  const std::int64_t width = config_.d_model;
+  LayerRows all{.x = arena.tensor(type, rows, width), .between = arena.tensor(DType::kFloat32, rows, width), .context = arena.tensor(type, rows, width), .inner = arena.tensor(type, rows, inner)};
+  if (keeps_rest()) all.x.rest = arena.tensor(DType::kInt8, rows, width);
+  return all;
 }
 
 Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines) {
@@ -249,7 +264,7 @@ void Transformer::take_pages(Caches& caches, std::int64_t slot, std::int64_t tok
 }
 
 void Transformer::run_feed_forward(Queue& queue, const FeedForward& layer, const LayerRows& rows) {
-  backend_.linear(queue, rows.x, layer.up, config_.activation, {}, rows.inner);
+  backend_.linear(queue, rows.x.rounded, layer.up, config_.activation, {}, rows.inner);
   backend_.linear_norm(queue, rows.inner, layer.down, rows.x, layer.norm, rows.between, rows.x);
 }
 
@@ -279,18 +294,17 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
 
   const DType type = backend_.compute_type();
-  const LayerRows rows{.x = arena.tensor(type, tokens, width), .between = arena.tensor(type, tokens, width), .context = arena.tensor(type, tokens, width),
-                       .inner = arena.tensor(type, tokens, config_.encoder_ffn)};
+  const LayerRows rows = layer_rows(arena, tokens, config_.encoder_ffn);
   const Tensor qkv = arena.tensor(type, tokens, 3 * width);
   batch->keys_values = arena.tensor(type, tokens, 2 * width * config_.decoder_layers);
   backend_.embed(queue, source_embedding_, ids_device, positions_device, rows.x);
   for (const EncoderLayer& layer : encoder_) {
-    backend_.linear(queue, rows.x, layer.self.query, Activation::kNone, {}, qkv);
+    backend_.linear(queue, rows.x.rounded, layer.self.query, Activation::kNone, {}, qkv);
     backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, static_cast<int>(config_.encoder_heads), rows.context);
     backend_.linear_norm(queue, rows.context, layer.self.out, rows.x, layer.self.norm, rows.between, rows.x);
     run_feed_forward(queue, layer.feed_forward, rows);
   }
-  backend_.linear(queue, rows.x, cross_keys_values_, Activation::kNone, {}, batch->keys_values);
+  backend_.linear(queue, rows.x.rounded, cross_keys_values_, Activation::kNone, {}, batch->keys_values);
   return batch;
 }
 
@@ -316,22 +330,21 @@ Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows&
   const DType type = backend_.compute_type();
   const int heads = static_cast<int>(config_.decoder_heads);
   decoder_arena_.clear();
-  const LayerRows all{.x = decoder_arena_.tensor(type, count, width), .between = decoder_arena_.tensor(type, count, width),
-                      .context = decoder_arena_.tensor(type, count, width), .inner = decoder_arena_.tensor(type, count, config_.decoder_ffn)};
+  const LayerRows all = layer_rows(decoder_arena_, count, config_.decoder_ffn);
   const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), query = decoder_arena_.tensor(type, count, width);
   backend_.begin_step(queue, self_.layers.front(), cross_.layers.front(), source_lengths_.as<std::int32_t>(), state, rows);
   backend_.embed_step(queue, target_embedding_, state, rows, all.x);
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
     const DecoderLayer& layer = decoder_[i];
-    backend_.linear(queue, all.x, layer.self.query, Activation::kNone, {}, qkv);
+    backend_.linear(queue, all.x.rounded, layer.self.query, Activation::kNone, {}, qkv);
     backend_.attend_self(queue, qkv, self_.layers[i], state, rows, heads, all.context);
     backend_.linear_norm(queue, all.context, layer.self.out, all.x, layer.self.norm, all.between, all.x);
-    backend_.linear(queue, all.x, layer.cross.query, Activation::kNone, {}, query);
+    backend_.linear(queue, all.x.rounded, layer.cross.query, Activation::kNone, {}, query);
     backend_.attend_cross(queue, query, cross_.layers[i], source_lengths_.as<std::int32_t>(), rows, heads, all.context);
     backend_.linear_norm(queue, all.context, layer.cross.out, all.x, layer.cross.norm, all.between, all.x);
     run_feed_forward(queue, layer.feed_forward, all);
   }
-  return all.x;
+  return all.x.rounded;
 }
 
 }  // namespace xlate

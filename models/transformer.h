@@ -69,10 +69,14 @@ class Transformer final : public SequenceModel {
   void fill_positions(std::int64_t count);
   std::size_t encoder_bytes(std::int64_t tokens, std::int64_t sentences) const;
   std::size_t decoder_bytes(std::int64_t rows) const;
-  /// What passes through a layer, [N, D] each but `inner` [N, F]: x is the residual stream, `between` room for what is added to it next.
+  /// What passes through a layer, [N, D] each but `inner` [N, F]: x is the residual stream, `between` room for what is added to it next, float32.
   struct LayerRows {
-    Tensor x, between, context, inner;
+    WideRows x;
+    Tensor between, context, inner;
   };
+  LayerRows layer_rows(Arena&, std::int64_t rows, std::int64_t inner) const;
+  std::size_t layer_bytes(std::int64_t rows, std::int64_t inner) const;
+  bool keeps_rest() const;
   /// x = norm(x + down(activation(up(x)))).
   void run_feed_forward(Queue&, const FeedForward&, const LayerRows&);
 

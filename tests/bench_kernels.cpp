@@ -87,6 +87,12 @@ class Bench {
   Tensor matrix(const Buffer& buffer, std::int64_t rows, std::int64_t columns, std::int64_t copy = 0) const {
     return {buffer.as<char>() + copy * rows * columns * size_, type_, rows, columns, columns};
   }
+  // Rows of the residual stream, and bytes of so many rows' rests: float32 has none.
+  WideRows wide(const Buffer& rounded, const Buffer& rest, std::int64_t rows, std::int64_t copy) const {
+    const Tensor rests{rest.as<char>() + copy * rows * kWidth, DType::kInt8, rows, kWidth, kWidth};
+    return {matrix(rounded, rows, kWidth, copy), size_ == 2 ? rests : Tensor{}};
+  }
+  std::int64_t rests(std::int64_t rows) const { return size_ == 2 ? rows * kWidth : 0; }
 
   // Seconds of one of `calls` calls that `step` makes; `before` runs, untimed, before each timed interval.
   double timed(std::int64_t calls, const std::function<void()>& step, const std::function<void()>& before = {}) {
@@ -184,38 +190,39 @@ void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activat
 
 void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
   if (!chosen("linear_norm")) return;
-  const double bytes = static_cast<double>((in * kWidth + kWidth + rows * (in + 2 * kWidth)) * size_);
+  const double bytes = static_cast<double>((in * kWidth + kWidth + rows * (in + 2 * kWidth)) * size_ + rests(2 * rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f), b = numbers(kWidth), r = numbers(copies * rows * kWidth), between = numbers(rows * kWidth),
+  const Buffer rest = numbers(copies * rows * kWidth);
+  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f), b = numbers(kWidth), r = numbers(copies * rows * kWidth), between = floats(rows * kWidth),
                gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("linear_norm", fmt::format("{}→{}, residual", in, kWidth), rows, bytes, 2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
-    backend_->linear_norm(*queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)}, matrix(r, rows, kWidth, i), {g, s}, matrix(between, rows, kWidth), matrix(r, rows, kWidth, i));
+    backend_->linear_norm(*queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)}, wide(r, rest, rows, i), {g, s}, {between.data(), DType::kFloat32, rows, kWidth, kWidth}, wide(r, rest, rows, i));
   });
 }
 
 void Bench::norm(std::int64_t rows) {
   if (!chosen("norm")) return;
-  const double bytes = static_cast<double>(3 * rows * kWidth * size_);
+  const double bytes = static_cast<double>(3 * rows * kWidth * size_ + rests(2 * rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer x = numbers(copies * rows * kWidth), r = numbers(copies * rows * kWidth), y = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
+  const Buffer rest = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth), r = numbers(copies * rows * kWidth), y = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->layer_norm(*queue_, matrix(x, rows, kWidth, i), matrix(r, rows, kWidth, i), {g, b}, matrix(y, rows, kWidth, i));
+    backend_->layer_norm(*queue_, matrix(x, rows, kWidth, i), wide(r, rest, rows, i), {g, b}, wide(y, rest, rows, i));
   });
 }
 
 void Bench::embed(std::int64_t rows) {
   if (!chosen("embed")) return;
-  const double bytes = static_cast<double>(2 * rows * kWidth * size_);
+  const double bytes = static_cast<double>(2 * rows * kWidth * size_ + rests(rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer table = numbers(kVocabulary * kWidth), places = floats(kLongest * kWidth), y = numbers(copies * rows * kWidth);
+  const Buffer rest = numbers(copies * rows * kWidth), table = numbers(kVocabulary * kWidth), places = floats(kLongest * kWidth), y = numbers(copies * rows * kWidth);
   std::vector<std::int32_t> ids, positions;
   for (std::int64_t i = 0; i < copies * rows; ++i) ids.push_back(static_cast<std::int32_t>(i * 7919 % kVocabulary)), positions.push_back(static_cast<std::int32_t>(i % kLongest));
   const Buffer ids_device = list(ids), positions_device = list(positions);
   const Embedding embedding{matrix(table, kVocabulary, kWidth), {places.data(), DType::kFloat32, kLongest, kWidth, kWidth}, 22.6f};
   add("embed", fmt::format("{} of {}", kWidth, kVocabulary), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->embed(*queue_, embedding, ids_device.as<std::int32_t>() + i * rows, positions_device.as<std::int32_t>() + i * rows, matrix(y, rows, kWidth, i));
+    backend_->embed(*queue_, embedding, ids_device.as<std::int32_t>() + i * rows, positions_device.as<std::int32_t>() + i * rows, wide(y, rest, rows, i));
   });
 }
 

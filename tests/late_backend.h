@@ -33,13 +33,17 @@ class UnrecordedBackend : public Backend {
   WorkSeconds work_seconds() override { return backend_->work_seconds(); }
   DType compute_type() const override { return backend_->compute_type(); }
   std::size_t cache_budget() const override { return backend_->cache_budget(); }
-  void embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override {
+  void embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, WideRows out) override {
     backend_->embed(queue, embedding, ids, positions, out);
   }
-  void embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) override {
+  void embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, WideRows out) override {
     backend_->embed_step(queue, embedding, state, rows, out);
   }
-  void layer_norm(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor out) override { backend_->layer_norm(queue, x, residual, norm, out); }
+  void layer_norm(Queue& queue, Tensor x, WideRows residual, const Norm& norm, WideRows out) override { backend_->layer_norm(queue, x, residual, norm, out); }
+  void linear_norm(Queue& queue, Tensor x, const Linear& layer, WideRows residual, const Norm& norm, Tensor between, WideRows out) override {
+    backend_->linear_norm(queue, x, layer, residual, norm, between, out);
+  }
+  void expect(std::span<const ExpectedLinear> linears) override { backend_->expect(linears); }
   void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out) override {
     backend_->linear(queue, x, layer, activation, residual, out);
   }

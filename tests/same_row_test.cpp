@@ -41,11 +41,15 @@ class SameRowTest : public OnBackend {
   }
   // `rows` rows: those of `pattern` over and over.
   Buffer repeated(const Matrix& pattern, std::int64_t rows) {
-    const std::size_t size = size_of(lab.type()), row = static_cast<std::size_t>(pattern.columns) * size;
-    std::vector<std::byte> bytes(static_cast<std::size_t>(rows) * row);
-    for (std::size_t i = 0; i < pattern.values.size() && i * size < bytes.size(); ++i) encode(pattern.values[i], lab.type(), bytes.data() + i * size);
-    const std::size_t period = static_cast<std::size_t>(pattern.rows) * row;
-    for (std::size_t at = period; at < bytes.size(); at += period) std::copy_n(bytes.begin(), std::min(period, bytes.size() - at), bytes.begin() + static_cast<std::ptrdiff_t>(at));
+    const std::size_t size = size_of(lab.type());
+    std::vector<std::byte> bytes(pattern.values.size() * size);
+    for (std::size_t i = 0; i < pattern.values.size(); ++i) encode(pattern.values[i], lab.type(), bytes.data() + i * size);
+    return repeated(std::move(bytes), static_cast<std::size_t>(pattern.columns) * size * static_cast<std::size_t>(rows));
+  }
+  Buffer repeated(std::vector<std::byte> bytes, std::size_t all) {
+    const std::size_t period = bytes.size();
+    bytes.resize(all);
+    for (std::size_t at = period; at < all; at += period) std::copy_n(bytes.begin(), std::min(period, all - at), bytes.begin() + static_cast<std::ptrdiff_t>(at));
     Buffer buffer = lab->allocate(bytes.size());
     lab->upload(lab.queue(), bytes, buffer.data());
     return buffer;
@@ -68,7 +72,7 @@ class SameRowTest : public OnBackend {
     return -1;
   }
   void check_shape(std::int64_t in, std::int64_t out_width, std::int64_t most);
-  void check_norm(std::int64_t in, std::int64_t width, bool bias);
+  void check_norm(std::int64_t in, std::int64_t width, bool bias, bool wide);
   void check_vocabulary(int beams, std::int64_t vocabulary, std::int64_t most_rows);
 };
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SameRowTest);
@@ -101,32 +105,42 @@ TEST_P(SameRowTest, Products) {
   for (const auto& [in, out_width] : {std::pair{512, 1536}, {512, 512}, {512, 2048}, {2048, 512}}) check_shape(in, out_width, kMost);
 }
 
-// With the norm behind it in the residual's place: the bits of the two one after the other, among 257 rows.
-void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias) {
+// With the norm behind it in the residual's place: the bits of the two one after the other, among 257 rows. A wide residual has a rest.
+void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias, bool wide) {
   const DType type = lab.type();
+  std::vector<std::byte> rest_pattern(static_cast<std::size_t>(kPeriod * width));
+  for (std::byte& rest : rest_pattern) rest = static_cast<std::byte>(random());
+  const auto rest_bytes = [&](std::int64_t rows) { return static_cast<std::size_t>(wide ? rows * width : 0); };
   const Matrix pattern = numbers(kPeriod, width, 2);
-  const Buffer x = repeated(numbers(kPeriod, in, 2), kMost), between = lab->allocate(static_cast<std::size_t>(kMost * width) * size_of(type));
+  const Buffer x = repeated(numbers(kPeriod, in, 2), kMost), between = lab->allocate(static_cast<std::size_t>(kMost * width) * sizeof(float));
   const Linear layer{lab.put_weight(numbers(width, in, 1.7f / std::sqrt(static_cast<float>(in)))), bias ? lab.put(numbers(1, width, 1), type) : Tensor{}};
   const Norm norm{lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32), lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32), 1e-5f};
   const auto view = [&](const Buffer& buffer, std::int64_t rows, std::int64_t columns) { return Tensor{buffer.data(), type, rows, columns, columns}; };
-  const Buffer few = repeated(pattern, kPeriod);
-  const Tensor whole = view(few, kPeriod, width);
-  lab->linear(lab.queue(), view(x, kPeriod, in), layer, Activation::kNone, {}, view(between, kPeriod, width));
-  lab->layer_norm(lab.queue(), view(between, kPeriod, width), whole, norm, whole);
+  const auto wide_view = [&](const Buffer& rounded, const Buffer& rest, std::int64_t rows) { return WideRows(view(rounded, rows, width), wide ? Tensor{rest.data(), DType::kInt8, rows, width, width} : Tensor{}); };
+  const Buffer few = repeated(pattern, kPeriod), few_rests = repeated(rest_pattern, rest_bytes(kPeriod));
+  const WideRows whole = wide_view(few, few_rests, kPeriod);
+  const auto sums = [&](std::int64_t rows) { return Tensor{between.data(), DType::kFloat32, rows, width, width}; };
+  lab->linear_norm(lab.queue(), view(x, kPeriod, in), layer, whole, norm, sums(kPeriod), whole);
   const auto expected = lab.array<std::byte>(few.data(), kPeriod * width * static_cast<std::int64_t>(size_of(type)));
+  const auto expected_rests = wide ? lab.array<std::byte>(few_rests.data(), kPeriod * width) : std::vector<std::byte>{};
   std::string wrong;
   for (const std::int64_t rows : rows_up_to(kMost)) {
-    const Buffer residual = repeated(pattern, rows);
-    const Tensor out = view(residual, rows, width);
-    lab->linear_norm(lab.queue(), view(x, rows, in), layer, out, norm, view(between, rows, width), out);
-    if (const std::int64_t row = different(out, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
+    const Buffer residual = repeated(pattern, rows), rests = repeated(rest_pattern, rest_bytes(rows));
+    const WideRows out = wide_view(residual, rests, rows);
+    lab->linear_norm(lab.queue(), view(x, rows, in), layer, out, norm, sums(rows), out);
+    if (const std::int64_t row = different(out.rounded, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
+    if (!wide) continue;
+    if (const std::int64_t row = different(out.rest, expected_rests); row >= 0) wrong += fmt::format(" {} (rest of row {})", rows, row);
   }
-  EXPECT_EQ(wrong, "") << in << " → " << width << ", bias " << bias << ": other bits than of a product and a norm, at M =" << wrong;
+  EXPECT_EQ(wrong, "") << in << " → " << width << ", bias " << bias << ", rest " << wide << ": other bits than of a product and a norm, at M =" << wrong;
   lab.clear();
 }
 
 TEST_P(SameRowTest, ProductsWithNorms) {
-  for (const auto& [in, width, bias] : {std::tuple{512, 512, true}, {2048, 512, true}, {512, 512, false}, {1024, 512, true}, {64, 512, true}, {256, 256, true}, {1024, 256, false}, {1536, 256, true}}) check_norm(in, width, bias);
+  for (const auto& [in, width, bias] : {std::tuple{512, 512, true}, {2048, 512, true}, {512, 512, false}, {1024, 512, true}, {64, 512, true}, {256, 256, true}, {1024, 256, false}, {1536, 256, true}}) {
+    check_norm(in, width, bias, size_of(lab.type()) == 2);
+    if (in == width) check_norm(in, width, bias, false);
+  }
 }
 
 // The projection, as search uses it: the first token's log-probability of each sentence, which holds the sum over all logits.

@@ -18,7 +18,7 @@ struct Shape {
   std::int64_t heads, head, layers, ffn, vocabulary;
   int source, steps;  // tokens
   Activation activation = Activation::kRelu;
-  bool biases = true, renormalize = false, fits = true;
+  bool biases = true, renormalize = false, fits = true, rest = true;
   Ints never_chosen = {};
   std::int64_t width() const { return heads * head; }
 };
@@ -109,7 +109,9 @@ class Network {
   void step(Search& search, const StepRows& rows) {
     if (!x_) {
       const std::int64_t width = shape_.width();
-      x_ = rows_of(width), y_ = rows_of(width), context_ = rows_of(width), inner_ = rows_of(shape_.ffn), qkv_ = rows_of(3 * width), query_ = rows_of(width);
+      x_ = rows_of(width);
+      if (shape_.rest) x_.rest = lab_.room(shape_.beams, width, DType::kInt8);
+      y_ = lab_.room(shape_.beams, width, DType::kFloat32), context_ = rows_of(width), inner_ = rows_of(shape_.ffn), qkv_ = rows_of(3 * width), query_ = rows_of(width);
     }
     Queue& queue = lab_.queue();
     const int heads = static_cast<int>(shape_.heads);
@@ -117,16 +119,16 @@ class Network {
     lab_->begin_step(queue, layers_.front().self, layers_.front().cross, source_lengths_, state, rows);
     lab_->embed_step(queue, table_, state, rows, x_);
     for (const Layer& layer : layers_) {
-      lab_->linear(queue, x_, layer.qkv, Activation::kNone, {}, qkv_);
+      lab_->linear(queue, x_.rounded, layer.qkv, Activation::kNone, {}, qkv_);
       lab_->attend_self(queue, qkv_, layer.self, state, rows, heads, context_);
       lab_->linear_norm(queue, context_, layer.out, x_, layer.norm, y_, x_);
-      lab_->linear(queue, x_, layer.query, Activation::kNone, {}, query_);
+      lab_->linear(queue, x_.rounded, layer.query, Activation::kNone, {}, query_);
       lab_->attend_cross(queue, query_, layer.cross, source_lengths_, rows, heads, context_);
       lab_->linear_norm(queue, context_, layer.cross_out, x_, layer.cross_norm, y_, x_);
-      lab_->linear(queue, x_, layer.up, shape_.activation, {}, inner_);
+      lab_->linear(queue, x_.rounded, layer.up, shape_.activation, {}, inner_);
       lab_->linear_norm(queue, inner_, layer.down, x_, layer.last_norm, y_, x_);
     }
-    search.step(x_, projection_, rows);
+    search.step(x_.rounded, projection_, rows);
   }
 
   Lab lab_;
@@ -136,7 +138,8 @@ class Network {
   std::vector<Layer> layers_;
   Projection projection_;
   std::int32_t *source_lengths_ = nullptr, *cache_table_ = nullptr;
-  Tensor x_, y_, context_, inner_, qkv_, query_;
+  WideRows x_;
+  Tensor y_, context_, inner_, qkv_, query_;
 };
 
 std::vector<Shape> shapes() {
@@ -146,7 +149,7 @@ std::vector<Shape> shapes() {
   }
   return {
       {.beams = 4, .heads = 8, .head = 64, .layers = 2, .ffn = 2048, .vocabulary = 13001, .source = 30, .steps = 40, .never_chosen = {13000}},
-      {.beams = 1, .heads = 8, .head = 64, .layers = 2, .ffn = 2048, .vocabulary = 2501, .source = 17, .steps = 40, .never_chosen = {5, 2100, 2500}},
+      {.beams = 1, .heads = 8, .head = 64, .layers = 2, .ffn = 2048, .vocabulary = 2501, .source = 17, .steps = 40, .rest = false, .never_chosen = {5, 2100, 2500}},
       {.beams = 8, .heads = 8, .head = 32, .layers = 1, .ffn = 576, .vocabulary = 1000, .source = 1, .steps = 30, .activation = Activation::kGelu, .biases = false},
       {.beams = 2, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 2003, .source = 33, .steps = 20, .activation = Activation::kSwish},
       {.beams = 3, .heads = 4, .head = 128, .layers = 2, .ffn = 1024, .vocabulary = 5000, .source = 70, .steps = 90, .renormalize = true, .never_chosen = {3, 4999}},

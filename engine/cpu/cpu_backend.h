@@ -46,9 +46,9 @@ class CpuBackend final : public Backend {
   std::size_t cache_budget() const override;
   int steps_ahead() const override { return 0; }
 
-  void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override;
-  void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) override;
-  void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) override;
+  void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, WideRows out) override;
+  void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, WideRows out) override;
+  void layer_norm(Queue&, Tensor x, WideRows residual, const Norm&, WideRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
   void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads,
                      Tensor out) override;

@@ -28,11 +28,13 @@ void embed_one(const Embedding& embedding, std::int32_t id, std::int32_t positio
 
 }  // namespace
 
-void CpuBackend::embed(Queue&, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) {
+void CpuBackend::embed(Queue&, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, WideRows wide) {
+  const Tensor out = wide.rounded;
   each_row(pool_, out.rows, [&](std::int64_t row) { embed_one(embedding, ids[row], positions[row], out.as<float>() + row * out.stride); });
 }
 
-void CpuBackend::embed_step(Queue&, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) {
+void CpuBackend::embed_step(Queue&, const Embedding& embedding, const SearchState& state, const StepRows& rows, WideRows wide) {
+  const Tensor out = wide.rounded;
   each_row(pool_, out.rows, [&](std::int64_t row) {
     const std::int32_t slot = rows.slots[row / rows.beams];
     if (slot < 0 || state.done[slot]) return;
@@ -40,7 +42,8 @@ void CpuBackend::embed_step(Queue&, const Embedding& embedding, const SearchStat
   });
 }
 
-void CpuBackend::layer_norm(Queue&, Tensor x, Tensor residual, const Norm& norm, Tensor out) {
+void CpuBackend::layer_norm(Queue&, Tensor x, WideRows wide_residual, const Norm& norm, WideRows wide_out) {
+  const Tensor residual = wide_residual.rounded, out = wide_out.rounded;  // float32 has no rest
   each_row(pool_, x.rows, [&](std::int64_t row) {
     const float* in = x.as<float>() + row * x.stride;
     float* y = out.as<float>() + row * out.stride;

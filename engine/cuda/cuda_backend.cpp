@@ -1,13 +1,11 @@
 #include "engine/cuda/cuda_backend.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "engine/cuda/tensor_map.h"
+#include "engine/cuda/views.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {
@@ -23,33 +21,6 @@ constexpr std::int64_t kLogitRows = 512;
 constexpr int kAttentionsOfAStep = 128;
 
 cudaStream_t stream_of(Queue& queue) { return static_cast<Stream&>(queue).get(); }
-
-// Calls body with a value of the C++ type.
-template <class Body>
-void with_type(DType type, const Body& body) {
-  switch (type) {
-    case DType::kFloat32: return body(float{});
-    case DType::kFloat16: return body(__half{});
-    case DType::kBFloat16: return body(__nv_bfloat16{});
-    case DType::kInt8: break;
-  }
-  fail("CUDA: {} is not a type to compute in", name_of(type));
-}
-
-template <class T>
-T* data_of(const Tensor& tensor) {
-  return static_cast<T*>(tensor.data);
-}
-
-// The library adds before it activates; an activation goes before our residual.
-bool library_activates(const Linear& layer, Activation activation, const Tensor& residual) {
-  return activation == Activation::kNone || (activation == Activation::kRelu && !residual && layer.bias);
-}
-
-Gemm::Epilogue epilogue_of(const Linear& layer, Activation activation, const Tensor& residual) {
-  if (!layer.bias) return Gemm::Epilogue::kNone;
-  return activation == Activation::kRelu && library_activates(layer, activation, residual) ? Gemm::Epilogue::kBiasRelu : Gemm::Epilogue::kBias;
-}
 
 CacheView view_of(const PagedCache& cache) { return {cache.pages.data, cache.table, cache.pages_per_slot, cache.page_tokens, cache.lines}; }
 
@@ -213,105 +184,28 @@ WorkSeconds CudaBackend::work_seconds() {
   }
 }
 
-void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, Tensor out) {
-  with_type(out.dtype, [&](auto tag) {
+void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, WideRows out) {
+  with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), ids, positions, data_of<T>(out), out.rows, out.columns, embedding.table.stride, embedding.positions.stride, out.stride, embedding.scale},
+    xlate::cuda::embed<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), ids, positions, wide_of<T>(out), out.rounded.rows, out.rounded.columns, embedding.table.stride, embedding.positions.stride, embedding.scale},
                           general(queue));
   });
 }
 
-void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out) {
+void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, WideRows out) {
   if (solo_ && solo_->embed_step(embedding, state, rows, out, queue, [=, this, &queue] { embed_step(queue, embedding, state, rows, out); })) return;
-  with_type(out.dtype, [&](auto tag) {
+  with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed_step<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), nullptr, nullptr, data_of<T>(out), out.rows, out.columns, embedding.table.stride, embedding.positions.stride, out.stride, embedding.scale},
+    xlate::cuda::embed_step<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), nullptr, nullptr, wide_of<T>(out), out.rounded.rows, out.rounded.columns, embedding.table.stride, embedding.positions.stride, embedding.scale},
                                state, rows, general(queue));
   });
 }
 
-// The library's own code.
-void CudaBackend::prepare_library() {
-  constexpr std::int64_t kSmall = 64;
-  Buffer memory = allocate(kSmall * kSmall * size_of(type_));
-  const Tensor any{memory.data(), type_, kSmall, kSmall, kSmall};
-  preparation_ = std::make_unique<Preparation>(*gemm_, options_.device, Preparation::Expected{{.x = any, .weight = any, .bias = nullptr, .residual = {}, .out = any}, {kSmall}}, std::move(memory));
-}
-
-// With memory of their own, one for all operands: a model may be gone before its products are ready.
-void CudaBackend::expect(std::span<const ExpectedLinear> linears) {
-  constexpr std::int64_t kRows = 128;
-  std::int64_t most = 0;
-  for (const ExpectedLinear& linear : linears) most = std::max({most, linear.layer->weight.rows * linear.layer->weight.columns, kRows * linear.layer->weight.rows, kRows * linear.layer->weight.columns});
-  const std::int64_t bytes = most * static_cast<std::int64_t>(size_of(type_));
-  if (ledger_->used + bytes > ledger_->limit) return;
-  Buffer memory = allocate(static_cast<std::size_t>(bytes));
-  std::vector<Preparation::Expected> expected;
-  for (const auto& [layer, activation, normed, most_rows] : linears) {
-    if (solo_ && most_rows <= kSoloRows) continue;
-    const std::int64_t in = layer->weight.columns, out = layer->weight.rows;
-    const auto any = [&](std::int64_t rows, std::int64_t columns) { return Tensor{memory.data(), type_, rows, columns, columns}; };
-    Preparation::Expected entry{{.x = any(std::min(kRows, most_rows), in), .weight = any(out, in), .bias = layer->bias ? memory.data() : nullptr, .residual = {}, .out = any(std::min(kRows, most_rows), out),
-                                 .epilogue = epilogue_of(*layer, activation, {})}, {}};
-    const std::vector<std::int64_t> planned = Gemm::planned_rows(type_, most_rows);
-    for (std::size_t i = 0; i < planned.size(); ++i) {
-      const std::int64_t fewest = i + 1 < planned.size() ? planned[i + 1] + 1 : 1;
-      if (!normed || size_of(type_) != 2 || solo_ || !linear_norm_fits(capability_, fewest, in, out)) entry.rows.push_back(planned[i]);
-    }
-    expected.push_back(std::move(entry));
-  }
-  preparation_->add(std::move(expected), std::move(memory));
-}
-
-void CudaBackend::layer_norm(Queue& queue, Tensor x, Tensor residual, const Norm& norm, Tensor out) {
-  if (solo_ && solo_->layer_norm(x, residual, norm, out, queue, [=, this, &queue] { layer_norm(queue, x, residual, norm, out); })) return;
+void CudaBackend::layer_norm(Queue& queue, Tensor x, WideRows residual, const Norm& norm, WideRows out) {
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::layer_norm<T>({data_of<T>(x), data_of<T>(residual), data_of<float>(norm.gain), data_of<float>(norm.bias), data_of<T>(out), x.rows, x.columns, x.stride, residual.stride, out.stride, norm.epsilon},
+    xlate::cuda::layer_norm<T, T>({data_of<T>(x), nullptr, wide_of<const T>(residual), data_of<float>(norm.gain), data_of<float>(norm.bias), wide_of<T>(out), x.rows, x.columns, x.stride, norm.epsilon},
                                general(queue));
-  });
-}
-
-void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out) {
-  if (x.rows == 0) return;
-  const bool own_activation = !library_activates(layer, activation, residual);
-  const auto epilogue = epilogue_of(layer, activation, residual);
-  const bool in_place = residual && residual.data == out.data;
-  if (own_activation && in_place) fail("CUDA: a product with an activation cannot have its output as residual");
-  if (solo_ && solo_->linear(x, layer, activation, residual, out, queue, [=, this, &queue] { linear(queue, x, layer, activation, residual, out); })) return;
-  gemm_->run({.x = x, .weight = layer.weight, .bias = layer.bias.data, .residual = own_activation ? Tensor{} : residual, .out = out, .epilogue = epilogue}, general(queue));
-  if (!own_activation) return;
-  with_type(out.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    finish_rows<T>({data_of<T>(residual), data_of<T>(out), out.rows, out.columns, residual.stride, out.stride, static_cast<Act>(activation)}, general(queue));
-  });
-}
-
-void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor residual, const Norm& norm, Tensor between, Tensor out) {
-  const bool in_pieces = residual && (residual.stride | out.stride) % 8 == 0 && aligned(residual.data) && aligned(out.data) && aligned(norm.gain.data) && aligned(norm.bias.data);
-  if (solo_ || !in_pieces || !has_tensor_map(x) || !has_tensor_map(layer.weight) || !linear_norm_fits(capability_, x.rows, x.columns, out.columns)) {
-    return Backend::linear_norm(queue, x, layer, residual, norm, between, out);
-  }
-  const int tile = linear_norm_tile(x.rows, x.columns, out.columns, multiprocessors_);
-  with_type(x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    if constexpr (sizeof(T) == 2) {
-      xlate::cuda::linear_norm<T>({.x = tensor_map(x, static_cast<int>(tile * kLinearNormOutputs / out.columns)),
-                                   .weight = tensor_map(layer.weight, kLinearNormOutputs),
-                                   .bias = data_of<T>(layer.bias),
-                                   .residual = data_of<T>(residual),
-                                   .gain = data_of<float>(norm.gain),
-                                   .shift = data_of<float>(norm.bias),
-                                   .out = data_of<T>(out),
-                                   .rows = static_cast<int>(x.rows),
-                                   .depth = static_cast<int>(x.columns),
-                                   .width = static_cast<int>(out.columns),
-                                   .tile_rows = tile,
-                                   .residual_stride = residual.stride,
-                                   .out_stride = out.stride,
-                                   .epsilon = norm.epsilon},
-                                  general(queue));
-    }
   });
 }
 

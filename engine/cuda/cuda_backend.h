@@ -46,11 +46,11 @@ class CudaBackend final : public Backend {
   DeviceMemory memory() const override;
 
   void expect(std::span<const ExpectedLinear>) override;
-  void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, Tensor out) override;
-  void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, Tensor out) override;
-  void layer_norm(Queue&, Tensor x, Tensor residual, const Norm&, Tensor out) override;
+  void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, WideRows out) override;
+  void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, WideRows out) override;
+  void layer_norm(Queue&, Tensor x, WideRows residual, const Norm&, WideRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
-  void linear_norm(Queue&, Tensor x, const Linear&, Tensor residual, const Norm&, Tensor between, Tensor out) override;
+  void linear_norm(Queue&, Tensor x, const Linear&, WideRows residual, const Norm&, Tensor between, WideRows out) override;
   void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) override;
   void begin_step(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&) override;
   void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) override;
@@ -62,6 +62,7 @@ class CudaBackend final : public Backend {
 
  private:
   void open_device();
+  void linear_then_norm(Queue&, Tensor x, const Linear&, WideRows residual, const Norm&, Tensor between, WideRows out);
   void prepare_library();
   cudaStream_t general(Queue&);
   RulesView view_of(Queue&, const SearchRules&);

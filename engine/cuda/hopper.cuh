@@ -113,11 +113,7 @@ __device__ inline void load_matrices(std::uint32_t (&out)[4], std::uint32_t row)
                : "r"(row)
                : "memory");
 }
-// The other way, each transposed: the pair b that lane l holds of matrix i becomes element l / 4 of the row 2·(l mod 4) + b that is stored.
-__device__ inline void store_transposed(std::uint32_t row, const std::uint32_t (&in)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(in[0]), "r"(in[1]), "r"(in[2]), "r"(in[3])
-               : "memory");
-}
+__device__ inline void store_shared(std::uint32_t address, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory"); }
 // Where an address in this block's shared memory lies in another block of the cluster, and 16 bytes from there.
 __device__ inline std::uint32_t address_in(std::uint32_t block, std::uint32_t address) {
   std::uint32_t there;

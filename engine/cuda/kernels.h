@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "engine/change.h"
 #include "engine/search_state.h"
@@ -22,6 +23,14 @@ void change(const Change*, std::int64_t count, std::int32_t* table, cudaStream_t
 
 enum class Act : int { kNone, kRelu, kSwish, kGelu, kGeluTanh };
 
+/// Rows of the residual stream (WideRows).
+template <class T>
+struct Wide {
+  T* rounded;
+  std::conditional_t<std::is_const_v<T>, const std::int8_t, std::int8_t>* rest;  // or null
+  std::int64_t stride, rest_stride;
+};
+
 /// out[i] = table[ids[i]]·scale + positions[place[i]], N rows of D.
 template <class T>
 struct EmbedArgs {
@@ -29,8 +38,8 @@ struct EmbedArgs {
   const float* positions;      // [P, D]
   const std::int32_t* ids;     // [N]
   const std::int32_t* places;  // [N]
-  T* out;                      // [N, D]
-  std::int64_t rows, width, table_stride, positions_stride, out_stride;
+  Wide<T> out;                 // [N, D]
+  std::int64_t rows, width, table_stride, positions_stride;
   float scale;
 };
 template <class T>
@@ -39,32 +48,35 @@ void embed(const EmbedArgs<T>&, cudaStream_t);
 template <class T>
 void embed_step(const EmbedArgs<T>&, const SearchState&, const StepRows&, cudaStream_t);
 
-/// out = layer norm of x + residual, in float32; the residual may be null.
-template <class T>
+/// out = layer norm of x + its bias + residual, in float32. X is T, or float where x is a product that was not rounded.
+template <class T, class X = T>
 struct NormArgs {
-  const T* x;         // [N, D]
-  const T* residual;  // [N, D]
-  const float* gain;  // [D]
-  const float* bias;  // [D]
-  T* out;             // [N, D], may be x or the residual
-  std::int64_t rows, width, x_stride, residual_stride, out_stride;
+  const X* x;              // [N, D]
+  const T* x_bias;         // [D] or null
+  Wide<const T> residual;  // [N, D] or null
+  const float* gain;       // [D]
+  const float* bias;       // [D]
+  Wide<T> out;             // [N, D], may be x or the residual
+  std::int64_t rows, width, x_stride;
   float epsilon;
 };
-template <class T>
-void layer_norm(const NormArgs<T>&, cudaStream_t);
+template <class T, class X>
+void layer_norm(const NormArgs<T, X>&, cudaStream_t);
 
-/// out = layer norm of x·Wᵀ + b + residual, on compute capability 9.0 (linear_norm.cu): the bits of a product, rounded to T, and of layer_norm.
+/// out = layer norm of x·Wᵀ + b + residual, on compute capability 9.0 (linear_norm.cu): the bits of a product in float32 and of layer_norm.
 template <class T>
 struct LinearNormArgs {
   CUtensorMap x;       // [N, depth] of T, in boxes of tile_rows·256/width rows (tensor_map.h)
   CUtensorMap weight;  // [width, depth] of T, in boxes of 256 rows
   const T* bias;       // [width] or null
-  const T* residual;   // [N, width]
+  const T* residual;   // [N, width] …
+  const std::int8_t* residual_rest;  // … and its rest
   const float* gain;   // [width]
   const float* shift;  // [width]
   T* out;              // [N, width], may be the residual
+  std::int8_t* out_rest;
   int rows, depth, width, tile_rows;
-  std::int64_t residual_stride, out_stride;
+  int residual_stride, out_stride;  // of the rests, too; rows·stride is less than 2³¹
   float epsilon;
 };
 inline constexpr int kLinearNormOutputs = 256;  // of a block

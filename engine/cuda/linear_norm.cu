@@ -2,7 +2,7 @@
 // A cluster has a tile of rows, each of its blocks 256 of their outputs. The weights are the products' 64 rows, so that the tile's rows are
 // columns, and may be 64 to 192 in steps of 32: where there are no more rows than that for each cluster, all have one tile of about the same size.
 // Weights and rows come 64 columns at a time through a ring in shared memory; each block loads its part of the rows and sends it to all of its
-// cluster. The sums, rounded as a product's output is, go to shared memory, and each block normalizes its part of the rows, whose other outputs it
+// cluster. The sums go to shared memory in float32, and each block normalizes its part of the rows, whose other outputs it
 // reads in the block that has them. Sums and norms are those of a product by cuBLASLt (13.1) and a norm one after the other, to the bit.
 #include <algorithm>
 
@@ -19,8 +19,11 @@ constexpr int kBoxRowBytes = 2 * kDepth;
 constexpr int kLeastTileRows = 64, kMostTileRows = 192, kTileStep = 32;
 constexpr int kConsumers = 2 * kWarpgroup, kThreads = kWarpgroup + kConsumers;
 constexpr int kWarps = kConsumers / kWarp;
+constexpr int kPieceStep = kWarp * 8;  // columns from a lane's piece to its next
 constexpr int kAtOnce = 4;       // rows that a warp normalizes together
-constexpr int kSumsPitch = 2 * kBlockOutputs + 16;  // bytes from a row's sums to the next row's: 8 of them meet no bank twice
+// Of a row's sums, which a lane reads eight at a time, the first fours of all lanes lie together, and behind them the second fours. Neither those who
+// write them nor those who read them meet in a bank. Bytes:
+constexpr int kSecondFours = 2 * kBlockOutputs + 16, kSumsPitch = kSecondFours + 2 * kBlockOutputs;
 constexpr int kMostStages = 5, kStagesBytes = 225 << 10;
 
 template <int kTileRows>
@@ -67,14 +70,10 @@ __device__ void prefetch_residuals(const LinearNormArgs<T>& args) {
   const Part<kTileRows, kBlocks> part;
   for (int i = static_cast<int>(threadIdx.x) % kWarp; i < part.kRows; i += kWarp) {
     const int row = part.tile_row + part.first + i;
-    if (row < args.rows) prefetch_bytes(args.residual + row * args.residual_stride, part.kWidth * sizeof(T));
+    if (row >= args.rows) continue;
+    prefetch_bytes(args.residual + row * args.residual_stride, part.kWidth * sizeof(T));
+    prefetch_bytes(args.residual_rest + row * args.residual_stride, part.kWidth);
   }
-}
-
-template <class T>
-__device__ __forceinline__ std::uint32_t pair_of(float low, float high) {
-  const T two[2] = {from_float<T>(low), from_float<T>(high)};
-  return *reinterpret_cast<const std::uint32_t*>(two);
 }
 
 // One of the two warpgroups that multiply: 128 of the block's outputs, 64 in each of `sums`.
@@ -127,14 +126,14 @@ struct Consumer {
     }
   }
   __device__ __forceinline__ void put_sums(const float (&sums)[2][kTileRows / 2], const float (&bias)[2][2]) {
-    const std::uint32_t place = sums_at(lane / 16 * 8 + lane % 8) + 2 * (first_output() + lane / 8 % 2 * 8);
+    const int of_eight = lane / 4;
+    const std::uint32_t place = sums_at(2 * (lane % 4)) + 2 * first_output() + of_eight / 4 * kSecondFours + 4 * (of_eight % 4);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const auto two = [&](int i, int h) { return pair_of<T>(sums[half][i + 2 * h] + bias[half][h], sums[half][i + 2 * h + 1] + bias[half][h]); };
 #pragma unroll
-      for (int i = 0; i < kTileRows / 2; i += 8) {
-        const std::uint32_t matrices[4] = {two(i, 0), two(i, 1), two(i + 4, 0), two(i + 4, 1)};
-        store_transposed(place + i / 4 * 8 * kSumsPitch + half * 128, matrices);
+      for (int i = 0; i < kTileRows / 2; ++i) {
+        const int h = i / 2 % 2;
+        store_shared(place + (i / 4 * 8 + i % 2) * kSumsPitch + 2 * (64 * half + 8 * h), sums[half][i] + bias[half][h]);
       }
     }
   }
@@ -142,14 +141,18 @@ struct Consumer {
   // A warp norms every kWarps-th row of the part, kAtOnce together. Rows that are not there are others once more.
   struct Residuals {
     uint4 pieces[kAtOnce][kBlocks];
+    uint2 rests[kAtOnce][kBlocks];
   };
-  __device__ __forceinline__ int row_of(int batch, int r) const { return warp + kWarps * (batch * kAtOnce + r); }
+  __device__ __forceinline__ int part_row(int batch, int r) const { return warp + kWarps * (batch * kAtOnce + r); }
   __device__ __forceinline__ void fetch(Residuals& residuals, int batch) {
 #pragma unroll
     for (int r = 0; r < kAtOnce; ++r) {
-      const int row = min(part.tile_row + part.first + row_of(batch, r), args.rows - 1);
+      const int from = min(part.tile_row + part.first + part_row(batch, r), args.rows - 1) * args.residual_stride + piece_column<T>(0);
 #pragma unroll
-      for (int p = 0; p < kBlocks; ++p) residuals.pieces[r][p] = load_piece(args.residual + row * args.residual_stride + piece_column<T>(p));
+      for (int p = 0; p < kBlocks; ++p) {
+        residuals.pieces[r][p] = load_piece(args.residual + from + p * kPieceStep);
+        residuals.rests[r][p] = *reinterpret_cast<const uint2*>(args.residual_rest + from + p * kPieceStep);
+      }
     }
   }
   __device__ __forceinline__ void norm_batch(const Residuals& residuals, int batch) {
@@ -159,22 +162,30 @@ struct Consumer {
       const std::uint32_t there = address_in(static_cast<std::uint32_t>(p), sums_at(part.first) + 16 * lane);  // piece p of a row lies in block p
 #pragma unroll
       for (int r = 0; r < kAtOnce; ++r) {
-        set_piece<T>(values[r][p], load_from_cluster(there + min(row_of(batch, r), part.kRows - 1) * kSumsPitch));
-        add_piece<T>(values[r][p], residuals.pieces[r][p]);
+        const std::uint32_t from = there + min(part_row(batch, r), part.kRows - 1) * kSumsPitch;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) unpack_piece<float>(*reinterpret_cast<float(*)[4]>(values[r][p] + 4 * i), load_from_cluster(from + i * kSecondFours));
+        add_piece<T>(values[r][p], residuals.pieces[r][p], residuals.rests[r][p]);
       }
     }
-    norm_values<T, kBlocks, kAtOnce>(values, args.gain, args.shift, part.kWidth, args.epsilon, [&](int r, int column, uint4 piece) {
-      const int own = row_of(batch, r), row = part.tile_row + part.first + own;
-      if (own < part.kRows && row < args.rows) *reinterpret_cast<uint4*>(args.out + row * args.out_stride + column) = piece;
+    norm_values<T, kBlocks, kAtOnce>(values, args.gain, args.shift, part.kWidth, args.epsilon, [&](int r, int column, const float (&results)[Piece<T>::kSize]) {
+      const int own = part_row(batch, r), row = part.tile_row + part.first + own, to = row * args.out_stride + column;
+      const uint4 piece = pack_piece<T>(results);
+      const uint2 rests = rests_of<T>(results, piece);
+      if (own >= part.kRows || row >= args.rows) return;
+      *reinterpret_cast<uint4*>(args.out + to) = piece;
+      *reinterpret_cast<uint2*>(args.out_rest + to) = rests;
     });
   }
   __device__ __forceinline__ void norm_all(Residuals& now) {
+    Residuals next;
 #pragma unroll 1
-    for (int batch = 0; batch < kBatches; ++batch) {
-      Residuals next;
+    for (int batch = 0; batch < kBatches; batch += 2) {
       if (batch + 1 < kBatches) fetch(next, batch + 1);
       norm_batch(now, batch);
-      now = next;
+      if (batch + 1 == kBatches) break;
+      if (batch + 2 < kBatches) fetch(now, batch + 2);
+      norm_batch(next, batch + 1);
     }
   }
 };

@@ -1,11 +1,17 @@
 #include "engine/cuda/preparation.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "engine/cuda/handles.h"
 
 namespace xlate::cuda {
+namespace {
+
+constexpr std::chrono::milliseconds kPause{5};
+
+}  // namespace
 
 Preparation::Preparation(Gemm& gemm, int device, Expected first, Buffer memory) : gemm_(gemm) {
   std::vector<Expected> list;
@@ -30,6 +36,7 @@ void Preparation::add(std::vector<Expected> expected, Buffer memory) {
     for (const std::int64_t rows : entry.rows) items_.push_back({entry.product, rows});
   }
   std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) { return a.rows < b.rows; });
+  most_rows_ = items_.back().rows;
   changed_.notify_one();
 }
 
@@ -46,6 +53,8 @@ void Preparation::work(int device) {
       lock.unlock();
       gemm_.prepare(item.product, item.rows, stream.get());
       lock.lock();
+      // Loading holds the driver's locks, for which launches wait: what is needed at once is got ready at once, the rest leaves them time.
+      if (item.rows < most_rows_) changed_.wait_for(lock, kPause, [&] { return ended_; });
     }
     cudaStreamSynchronize(stream.get());
   } catch (const Error&) {

@@ -43,6 +43,7 @@ class Preparation {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Item> items_;  // the next one last
+  std::int64_t most_rows_ = 0;  // of them
   std::vector<Buffer> memory_;
   bool ended_ = false;
   std::thread thread_;

@@ -13,16 +13,29 @@ namespace {
 constexpr int kBlock = 256;
 constexpr int kNormBlock = 128;  // its last wave of blocks is shorter
 
+template <class T>
+__device__ void store_value(const WideRow<T>& out, std::int64_t column, float exact) {
+  const T rounded = from_float<T>(exact);
+  out.rounded[column] = rounded;
+  if (out.rest) out.rest[column] = cut_rest(rest_of<T>(exact, to_float(rounded)));
+}
+
 // One piece of a row, or, where rows are not aligned to pieces, one element.
 template <class T, class Unit>
 __device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int64_t column, std::int32_t id, std::int32_t place) {
   constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
-  Unit unit = *reinterpret_cast<const Unit*>(args.table + id * args.table_stride + column);
+  const T* table = args.table + id * args.table_stride + column;
   const Floats<kSize> position(args.positions + place * args.positions_stride + column);
-  T* values = reinterpret_cast<T*>(&unit);
+  const WideRow<T> out = row_of(args.out, row);
+  if constexpr (kSize > 1) {
+    float values[kSize];
+    unpack_piece<T>(values, load_piece(table));
 #pragma unroll
-  for (int i = 0; i < kSize; ++i) values[i] = from_float<T>(fmaf(to_float(values[i]), args.scale, position.values[i]));
-  *reinterpret_cast<Unit*>(args.out + row * args.out_stride + column) = unit;
+    for (int i = 0; i < kSize; ++i) values[i] = fmaf(values[i], args.scale, position.values[i]);
+    store_values(out, static_cast<int>(column), values);
+  } else {
+    store_value(out, column, fmaf(to_float(*table), args.scale, position.values[0]));
+  }
 }
 
 template <class T, class Unit>
@@ -42,30 +55,32 @@ __global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows
   embed_unit<T, Unit>(args, row, item % per_row * kSize, state.token[slot * rows.beams + row % rows.beams], state.length[slot]);
 }
 
-template <class T, int kPieces>
-__global__ void norm_piece_kernel(NormArgs<T> args) {
+template <class T, class X, int kPieces>
+__global__ void norm_piece_kernel(NormArgs<T, X> args) {
   const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   if (row >= args.rows) return;
-  norm_pieces<T, kPieces>(args.x + row * args.x_stride, args.residual ? args.residual + row * args.residual_stride : nullptr, args.gain, args.bias,
-                          args.out + row * args.out_stride, static_cast<int>(args.width), args.epsilon);
+  norm_pieces<T, X, kPieces>(args.x + row * args.x_stride, args.x_bias, row_of(args.residual, row), args.gain, args.bias, row_of(args.out, row), static_cast<int>(args.width), args.epsilon);
 }
 
 // Rows of any width and alignment.
-template <class T>
-__global__ void norm_row_kernel(NormArgs<T> args) {
+template <class T, class X>
+__global__ void norm_row_kernel(NormArgs<T, X> args) {
   const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (row >= args.rows) return;
+  const WideRow<const T> added = row_of(args.residual, row);
+  const WideRow<T> out = row_of(args.out, row);
   const auto at = [&](std::int64_t i) {
-    const float x = to_float(args.x[row * args.x_stride + i]);
-    return args.residual ? x + to_float(args.residual[row * args.residual_stride + i]) : x;
+    float x = to_float(args.x[row * args.x_stride + i]);
+    if (args.x_bias) x += to_float(args.x_bias[i]);
+    return added.rounded ? x + widened<T>(to_float(added.rounded[i]), added.rest ? added.rest[i] : 0) : x;
   };
   float2 moment[1];
   moments(moment, args.width, args.epsilon, [&](const auto& add) {
     for (std::int64_t i = lane; i < args.width; i += kWarp) add(0, at(i));
   });
   for (std::int64_t i = lane; i < args.width; i += kWarp) {
-    args.out[row * args.out_stride + i] = from_float<T>((at(i) - moment[0].x) * moment[0].y * args.gain[i] + args.bias[i]);
+    store_value(out, i, (at(i) - moment[0].x) * moment[0].y * args.gain[i] + args.bias[i]);
   }
 }
 
@@ -93,9 +108,15 @@ bool in_pieces(std::int64_t sizes, std::initializer_list<const void*> addresses)
   return all % 16 == 0;
 }
 
+// Rests, in pieces of half the bytes; nothing is in them, too.
+template <class T>
+bool in_pieces(const Wide<T>& wide) {
+  return in_pieces<T>(wide.rounded ? wide.stride : 0, {wide.rounded}) && (!wide.rest || (wide.rest_stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(wide.rest) % 8 == 0));
+}
+
 template <class T>
 bool in_pieces(const EmbedArgs<T>& args) {
-  return in_pieces<T>(args.width | args.table_stride | args.out_stride, {args.table, args.out}) && in_pieces<float>(args.positions_stride, {args.positions});
+  return in_pieces<T>(args.width | args.table_stride, {args.table}) && in_pieces(args.out) && in_pieces<float>(args.positions_stride, {args.positions});
 }
 
 }  // namespace
@@ -115,14 +136,14 @@ void embed_step(const EmbedArgs<T>& args, const SearchState& state, const StepRo
   else embed_step_kernel<T, T><<<blocks_for(elements, kBlock), kBlock, 0, stream>>>(args, state, rows);
 }
 
-template <class T>
-void layer_norm(const NormArgs<T>& args, cudaStream_t stream) {
+template <class T, class X>
+void layer_norm(const NormArgs<T, X>& args, cudaStream_t stream) {
   if (args.rows == 0) return;
   const unsigned grid = blocks_for(args.rows, kNormBlock / kWarp);
   const std::int64_t pieces = (args.width + kWarp * Piece<T>::kSize - 1) / (kWarp * Piece<T>::kSize);
-  const bool aligned = in_pieces<T>(args.width | args.x_stride | args.out_stride | (args.residual ? args.residual_stride : 0), {args.x, args.residual, args.out, args.gain, args.bias});
-  if (aligned && pieces <= 2) norm_piece_kernel<T, 2><<<grid, kNormBlock, 0, stream>>>(args);
-  else if (aligned && pieces <= 8) norm_piece_kernel<T, 8><<<grid, kNormBlock, 0, stream>>>(args);
+  const bool aligned = in_pieces<T>(args.width | args.x_stride, {args.x, args.x_bias, args.gain, args.bias}) && in_pieces(args.residual) && in_pieces(args.out);
+  if (aligned && pieces <= 2) norm_piece_kernel<T, X, 2><<<grid, kNormBlock, 0, stream>>>(args);
+  else if (aligned && pieces <= 8) norm_piece_kernel<T, X, 8><<<grid, kNormBlock, 0, stream>>>(args);
   else norm_row_kernel<<<grid, kNormBlock, 0, stream>>>(args);
 }
 
@@ -139,11 +160,13 @@ void convert(const float* in, T* out, std::int64_t count, cudaStream_t stream) {
 #define INSTANTIATE(T)                                                                       \
   template void embed<T>(const EmbedArgs<T>&, cudaStream_t);                                 \
   template void embed_step<T>(const EmbedArgs<T>&, const SearchState&, const StepRows&, cudaStream_t); \
-  template void layer_norm<T>(const NormArgs<T>&, cudaStream_t);                             \
+  template void layer_norm<T>(const NormArgs<T, T>&, cudaStream_t);                          \
   template void finish_rows<T>(const FinishArgs<T>&, cudaStream_t);                          \
   template void convert<T>(const float*, T*, std::int64_t, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)
+template void layer_norm<__half>(const NormArgs<__half, float>&, cudaStream_t);
+template void layer_norm<__nv_bfloat16>(const NormArgs<__nv_bfloat16, float>&, cudaStream_t);
 
 }  // namespace xlate::cuda

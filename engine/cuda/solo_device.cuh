@@ -227,6 +227,16 @@ __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t
   }
 }
 
+// As row_of_outputs, of floats: their halves are transposed apart.
+__device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&pieces)[2]) {
+  const std::uint32_t a = __float_as_uint(even), b = __float_as_uint(odd), low = transposed(__byte_perm(a, b, 0x5410)), high = transposed(__byte_perm(a, b, 0x7632));
+  const std::uint32_t first = __byte_perm(low, high, 0x5410), second = __byte_perm(low, high, 0x7632);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    pieces[i].x = __shfl_sync(kAllLanes, first, 2 * i, 4), pieces[i].y = __shfl_sync(kAllLanes, second, 2 * i, 4);
+    pieces[i].z = __shfl_sync(kAllLanes, first, 2 * i + 1, 4), pieces[i].w = __shfl_sync(kAllLanes, second, 2 * i + 1, 4);
+  }
+}
 // Two neighbouring rows' outputs g as pairs of T become the row g's 8 outputs, in each lane of its quad.
 __device__ __forceinline__ uint4 row_of_outputs(std::uint32_t pair) {
   const std::uint32_t word = transposed(pair);

@@ -10,6 +10,14 @@ namespace xlate::cuda {
 constexpr int kSoloNormPieces = 4;  // of a row, a lane
 
 template <class T>
+__device__ __forceinline__ T* row_at(const SoloRows& rows, int row, char* memory) { return reinterpret_cast<T*>(memory + rows.at + row * rows.pitch); }
+// … null where there are none.
+template <class T>
+__device__ __forceinline__ WideRow<T> wide_row_at(const SoloRows& rounded, const SoloRows& rest, int row, char* memory) {
+  return {rounded.pitch ? row_at<T>(rounded, row, memory) : nullptr, rest.pitch ? row_at<std::int8_t>(rest, row, memory) : nullptr};
+}
+
+template <class T>
 __device__ inline void embed_rows(const SoloProgram& program, const SoloNews& news, char* memory) {
   constexpr int kSize = Piece<T>::kSize;
   const int pieces = program.width / kSize;
@@ -17,11 +25,12 @@ __device__ inline void embed_rows(const SoloProgram& program, const SoloNews& ne
   for (int i = threadIdx.x; i < program.beams * pieces; i += kSoloThreads) {
     const int row = i / pieces, column = i % pieces * kSize;
     const T* table = static_cast<const T*>(program.table) + news.tokens[row] * program.table_stride;
-    auto piece = *reinterpret_cast<const Piece<T>*>(table + column);
+    float values[kSize];
+    unpack_piece<T>(values, load_piece(table + column));
     const Floats<kSize> places(position + column);
 #pragma unroll
-    for (int j = 0; j < kSize; ++j) piece.values[j] = from_float<T>(fmaf(to_float(piece.values[j]), program.scale, places.values[j]));
-    *reinterpret_cast<Piece<T>*>(memory + program.embedded.at + row * program.embedded.pitch + column * static_cast<int>(sizeof(T))) = piece;
+    for (int j = 0; j < kSize; ++j) values[j] = fmaf(values[j], program.scale, places.values[j]);
+    store_values(wide_row_at<T>(program.embedded, program.embedded_rest, row, memory), column, values);
   }
 }
 
@@ -39,17 +48,18 @@ __device__ __forceinline__ void fetch_norm(const SoloOp& op, float* to, int firs
 
 // Not inlined: it needs many registers.
 template <class T>
-__device__ __noinline__ void norm_wide_row(const T* x, const T* added, const float* gain, const float* shift, T* out, int width, float epsilon) {
-  norm_pieces<T, kSoloNormPieces>(x, added, gain, shift, out, width, epsilon);
+__device__ __noinline__ void norm_wide_row(const float* x, WideRow<const T> added, const float* gain, const float* shift, WideRow<T> out, int width, float epsilon) {
+  norm_pieces<T, float, kSoloNormPieces>(x, nullptr, added, gain, shift, out, width, epsilon);
 }
 
 // A warp a row; none of them needs what another one writes.
 template <class T>
 __device__ __forceinline__ void norm_row(const SoloOp& op, int row, const float* gain, char* memory) {
-  const auto at = [&](const SoloRows& rows) { return reinterpret_cast<T*>(memory + rows.at + row * rows.pitch); };
-  const T* added = op.added.pitch ? at(op.added) : nullptr;
-  if (op.in <= 2 * kWarp * Piece<T>::kSize) norm_pieces<T, 2>(at(op.x), added, gain, gain + op.in, at(op.out), op.in, op.epsilon);
-  else norm_wide_row<T>(at(op.x), added, gain, gain + op.in, at(op.out), op.in, op.epsilon);
+  const float* x = row_at<float>(op.x, row, memory);
+  const auto added = wide_row_at<const T>(op.added, op.added_rest, row, memory);
+  const auto out = wide_row_at<T>(op.out, op.out_rest, row, memory);
+  if (op.in <= 2 * kWarp * Piece<T>::kSize) norm_pieces<T, float, 2>(x, nullptr, added, gain, gain + op.in, out, op.in, op.epsilon);
+  else norm_wide_row<T>(x, added, gain, gain + op.in, out, op.in, op.epsilon);
 }
 
 // As the library's epilogues and finish_kernel (rows.cu) round.
@@ -124,10 +134,18 @@ __device__ __forceinline__ void product(const SoloProgram& program, const SoloOp
     if (op.stage_boxes == kSoloStageBoxes) sum_stages<T, kSoloStageBoxes>(block, address, ring, tile, op.stages, box_bytes, workers, sums);
     else sum_stages<T, 1>(block, address, ring, tile, op.stages, box_bytes, workers, sums);
     const T* bias = reinterpret_cast<const T*>(memory + op.biases) + (pass + warp) * kSoloTileOutputs + g;
-    const std::uint32_t to = address + op.out.at + g * op.out.pitch + (share.first + pass + warp) * kSoloTileOutputs * static_cast<int>(sizeof(T));
+    const std::uint32_t to = address + op.out.at + g * op.out.pitch + (share.first + pass + warp) * kSoloTileOutputs * static_cast<int>(op.sums ? sizeof(float) : sizeof(T));
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float own = to_float(bias[8 * half]);
+      if (op.sums) {
+        uint4 pieces[2];
+        row_of_sums(sums[2 * half] + own, sums[2 * half + 1] + own, pieces);
+        if (g >= program.beams) continue;
+        exchange.send(to + 32 * half, pieces[0]);
+        exchange.send(to + 32 * half + 16, pieces[1]);
+        continue;
+      }
       const T pair[2] = {finished<T>(sums[2 * half], own, op.activation), finished<T>(sums[2 * half + 1], own, op.activation)};
       const uint4 piece = row_of_outputs(*reinterpret_cast<const std::uint32_t*>(pair));
       if (g >= program.beams) continue;

@@ -133,13 +133,25 @@ const SoloRows* SoloRecorder::find(Tensor x) const {
 }
 
 const SoloRows* SoloRecorder::place(Tensor x) {
-  if (x.rows != program_.beams || x.columns % kBoxColumns != 0 || x.dtype != backend_.compute_type()) return nullptr;
+  if (x.rows != program_.beams || x.columns % kBoxColumns != 0 || !(x.dtype == backend_.compute_type() || x.dtype == DType::kInt8 || x.dtype == DType::kFloat32)) return nullptr;
   if (!places_.contains(x.data)) {
-    const int pitch = narrow(x.columns) * 2 + kSoloGap;
+    const int pitch = narrow(x.columns) * narrow(static_cast<std::int64_t>(size_of(x.dtype))) + kSoloGap;
     places_[x.data] = {{row_bytes_, pitch}, x.columns};
     row_bytes_ += program_.beams * pitch;
   }
   return find(x);
+}
+
+bool SoloRecorder::find(const WideRows& wide, SoloRows& rounded, SoloRows& rest) const {
+  const SoloRows *rows = find(wide.rounded), *rests = wide.rest ? find(wide.rest) : nullptr;
+  if (!rows || (wide.rest && !rests)) return false;
+  rounded = *rows;
+  if (rests) rest = *rests;
+  return true;
+}
+
+bool SoloRecorder::place(const WideRows& wide, SoloRows& rounded, SoloRows& rest) {
+  return wide.rounded.dtype == backend_.compute_type() && place(wide.rounded) && (!wide.rest || place(wide.rest)) && find(wide, rounded, rest);
 }
 
 // A block may still be at an operation when another one sends it what the next one gives: that must not go where it reads or writes.
@@ -157,20 +169,17 @@ bool SoloRecorder::add(SoloOp op, const SoloRows& out, Verb verb) {
   return true;
 }
 
-bool SoloRecorder::embed_step(const Embedding& embedding, const SearchState& state, const StepRows& rows, Tensor out, Queue& queue, Verb verb) {
+bool SoloRecorder::embed_step(const Embedding& embedding, const SearchState& state, const StepRows& rows, WideRows out, Queue& queue, Verb verb) {
   if (replaying_ || no_room_) return false;
   flush();
-  if (rows.groups != 1 || rows.beams > kSoloRows || state.beams != rows.beams || out.columns > kNormWidth || out.dtype != backend_.compute_type() ||
-      !aligned(embedding.table.data) || embedding.table.stride % 8 != 0 || !aligned(embedding.positions.data) || embedding.positions.stride % 4 != 0) {
+  if (rows.groups != 1 || rows.beams > kSoloRows || state.beams != rows.beams || out.rounded.columns > kNormWidth || !aligned(embedding.table.data) || embedding.table.stride % 8 != 0 || !aligned(embedding.positions.data) || embedding.positions.stride % 4 != 0) {
     return false;
   }
   program_ = {};
-  program_.beams = narrow(rows.beams), program_.width = narrow(out.columns);
+  program_.beams = narrow(rows.beams), program_.width = narrow(out.rounded.columns);
   ops_.clear(), weights_.clear(), verbs_.clear(), places_.clear(), read_since_.clear();
   row_bytes_ = 0;
-  const SoloRows* embedded = place(out);
-  if (!embedded) return false;
-  program_.embedded = *embedded;
+  if (!place(out, program_.embedded, program_.embedded_rest)) return false;
   program_.table = embedding.table.data, program_.table_stride = embedding.table.stride;
   program_.positions = embedding.positions.as<float>(), program_.positions_stride = embedding.positions.stride;
   program_.scale = embedding.scale;
@@ -181,28 +190,15 @@ bool SoloRecorder::embed_step(const Embedding& embedding, const SearchState& sta
   return true;
 }
 
-bool SoloRecorder::layer_norm(Tensor x, Tensor residual, const Norm& norm, Tensor out, const Queue& queue, Verb verb) {
-  if (!records(queue)) return false;
-  const SoloRows *rows = find(x), *added = residual ? find(residual) : nullptr, *to = place(out);
-  if (!rows || !to || (residual && !added) || x.columns != program_.width || !aligned(norm.gain.data) || !aligned(norm.bias.data)) return give_up(queue);
-  SoloOp op = empty_op(SoloKind::kNorm);
-  op.x = *rows;
-  if (added) op.added = *added;
-  op.in = op.width = narrow(x.columns);
-  op.gain = norm.gain.as<float>(), op.shift = norm.bias.as<float>(), op.epsilon = norm.epsilon;
-  weights_.push_back({});
-  return add(op, *to, std::move(verb)) || give_up(queue);
+bool SoloRecorder::serves(Tensor x, const Linear& layer, std::int64_t width) const {
+  return find(x) && x.dtype == backend_.compute_type() && packable(layer.weight) && layer.weight.columns == x.columns && layer.weight.rows == width;
 }
 
-bool SoloRecorder::linear(Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out, const Queue& queue, Verb verb) {
-  if (!records(queue)) return false;
-  const SoloRows *rows = find(x), *to = place(out);
-  const Tensor& weight = layer.weight;
-  if (!rows || !to || residual || !packable(weight) || weight.columns != x.columns || weight.rows != out.columns) return give_up(queue);
+SoloOp SoloRecorder::linear_op(Tensor x, const Linear& layer, Activation activation) {
   SoloOp op = empty_op(SoloKind::kLinear);
   op.activation = static_cast<Act>(activation);
-  op.x = *rows;
-  op.in = narrow(x.columns), op.width = narrow(out.columns);
+  op.x = *find(x);
+  op.in = narrow(x.columns), op.width = narrow(layer.weight.rows);
   op.bias = layer.bias.data;
   op.tiles = op.width / kSoloTileOutputs;
   op.tiles_each = (op.tiles + kSoloCluster - 1) / kSoloCluster;
@@ -211,8 +207,34 @@ bool SoloRecorder::linear(Tensor x, const Linear& layer, Activation activation, 
   op.stage_boxes = op.boxes % kSoloStageBoxes == 0 && op.pass_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes ? kSoloStageBoxes : 1;
   op.stages = op.boxes / op.stage_boxes;
   op.passes = (op.tiles_each + op.pass_tiles - 1) / op.pass_tiles;
-  weights_.push_back(weight);
-  return add(op, *to, std::move(verb)) || give_up(queue);
+  weights_.push_back(layer.weight);
+  return op;
+}
+
+bool SoloRecorder::linear(Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out, const Queue& queue, Verb verb) {
+  if (!records(queue)) return false;
+  const SoloRows* to = place(out);
+  if (!to || residual || out.dtype != x.dtype || !serves(x, layer, out.columns)) return give_up(queue);
+  return add(linear_op(x, layer, activation), *to, std::move(verb)) || give_up(queue);
+}
+
+// The verb stands for both operations; once the first one is added, so is the other.
+bool SoloRecorder::linear_norm(Tensor x, const Linear& layer, WideRows residual, const Norm& norm, Tensor between, WideRows out, const Queue& queue, Verb verb) {
+  if (!records(queue)) return false;
+  SoloOp op = empty_op(SoloKind::kNorm);
+  const SoloRows* sums = place(between);
+  if (!sums || between.columns != program_.width || !serves(x, layer, between.columns) || !find(residual, op.added, op.added_rest) || !place(out, op.out, op.out_rest) || !aligned(norm.gain.data) ||
+      !aligned(norm.bias.data)) {
+    return give_up(queue);
+  }
+  SoloOp product = linear_op(x, layer, Activation::kNone);
+  product.sums = 1;
+  if (!add(product, *sums, std::move(verb))) return give_up(queue);
+  op.x = *sums;
+  op.in = op.width = program_.width;
+  op.gain = norm.gain.as<float>(), op.shift = norm.bias.as<float>(), op.epsilon = norm.epsilon;
+  weights_.push_back({});
+  return add(op, op.out, [] {});
 }
 
 bool SoloRecorder::attend(SoloKind kind, Tensor x, const PagedCache& cache, CacheView& view, int heads, Tensor out, Verb verb) {
@@ -309,10 +331,10 @@ bool SoloRecorder::lay_out(SoloProgram& program, int longest_source, int held_ke
   const int ring = layout.stages * kSoloStageBytes;
   layout.bytes = ring + end;
   for (int* at : {&layout.ops, &layout.norm, &layout.self_keys, &layout.cross_keys, &layout.list_rows, &layout.list_viewers, &layout.source_rows}) *at += ring;
-  for (SoloRows* at : {&program.embedded, &program.hidden}) at->at += ring + rows;
+  for (SoloRows* at : {&program.embedded, &program.embedded_rest, &program.hidden}) at->at += ring + rows;
   for (SoloOp& op : ops_) {
     op.biases += ring;
-    for (SoloRows* at : {&op.x, &op.added, &op.out}) {
+    for (SoloRows* at : {&op.x, &op.added, &op.out, &op.added_rest, &op.out_rest}) {
       if (at->pitch != 0) at->at += ring + rows;
     }
   }

@@ -44,9 +44,9 @@ class SoloRecorder {
   bool read(const void* device, void* host, std::size_t bytes, const Queue&);
 
   // Each tells whether the verb was taken: then it is not to be done now, but `verb` will be called where the step turns out not to fit.
-  bool embed_step(const Embedding&, const SearchState&, const StepRows&, Tensor out, Queue&, Verb);
-  bool layer_norm(Tensor x, Tensor residual, const Norm&, Tensor out, const Queue&, Verb);
+  bool embed_step(const Embedding&, const SearchState&, const StepRows&, WideRows out, Queue&, Verb);
   bool linear(Tensor x, const Linear&, Activation, Tensor residual, Tensor out, const Queue&, Verb);
+  bool linear_norm(Tensor x, const Linear&, WideRows residual, const Norm&, Tensor between, WideRows out, const Queue&, Verb);
   bool attend_self(Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out, const Queue&, Verb);
   bool attend_cross(Tensor query, const PagedCache&, const std::int32_t* source_lengths, const StepRows&, int heads, Tensor out, const Queue&, Verb);
   /// The last one.
@@ -63,7 +63,13 @@ class SoloRecorder {
   /// Where these rows are; null where they are not, or not as a whole.
   const SoloRows* find(Tensor) const;
   const SoloRows* place(Tensor);
+  /// Of WideRows, whose rest may be empty: false where not both can be.
+  bool find(const WideRows&, SoloRows& rounded, SoloRows& rest) const;
+  bool place(const WideRows&, SoloRows& rounded, SoloRows& rest);
   bool give_up(const Queue&);
+  /// Whether the kernel has such a product of rows that it has.
+  bool serves(Tensor x, const Linear&, std::int64_t width) const;
+  SoloOp linear_op(Tensor x, const Linear&, Activation);
   bool add(SoloOp, const SoloRows& out, Verb);
   bool attend(SoloKind, Tensor x, const PagedCache&, CacheView&, int heads, Tensor out, Verb);
   void link();

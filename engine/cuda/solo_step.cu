@@ -101,7 +101,7 @@ class Layers {
     // By a warp that is seldom needed: to arrive in 16 blocks takes a while.
     if (warp == kListWarp) {
       const int columns = !op.for_heads ? op.width : head_ >= 0 ? op.width / program_.width * kHead : 0;
-      exchange_.begin(static_cast<std::uint32_t>(program_.beams * columns) * sizeof(T));
+      exchange_.begin(static_cast<std::uint32_t>(program_.beams * columns) * (op.sums ? sizeof(float) : sizeof(T)));
     }
     if (op.kind == SoloKind::kLinear) {
       product<T, kHead>(program_, op, block_, address_, memory_, ring_, exchange_);

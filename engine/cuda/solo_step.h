@@ -23,7 +23,7 @@ inline constexpr int kSoloLeastStages = 4, kSoloMostStages = 13;
 inline constexpr int kSoloTileIds = 128;       // of the vocabulary, summed as one (vocabulary.cu)
 inline constexpr int kSoloMostSteps = 200;     // of a launch
 
-/// Rows of T that each block of the first cluster has a copy of: where the first lies in its shared memory, and how far on the next, in bytes.
+/// Rows, of T unless said otherwise, that each block of the first cluster has a copy of: where the first lies in its shared memory, and how far on the next, in bytes.
 struct SoloRows {
   int at, pitch;
 };
@@ -35,6 +35,8 @@ struct alignas(16) SoloOp {
   SoloKind kind;
   Act activation;
   SoloRows x, added, out;  // of attention x is the query, keys and values of the new token behind it
+  SoloRows added_rest, out_rest;  // of a norm, of int8; its x is float
+  int sums;                // out is float: a norm reads it
   int in, width;           // of a row of x, of out
   int tiles, tiles_each;   // of 16 outputs: in all, of a block at most
   int pass_tiles;          // of a block at once: a box of the weight has 16·pass_tiles rows
@@ -77,7 +79,7 @@ struct SoloProgram {
   const float* positions;       // [P, D]
   std::int64_t table_stride, positions_stride;
   float scale;
-  SoloRows embedded, hidden;    // rows of the first operation, and of the last
+  SoloRows embedded, embedded_rest, hidden;  // rows of the first operation, and of the last
   int first_norm, first_self, first_cross;  // −1: none
   CacheView self, cross;
   const std::int32_t* source_lengths;

@@ -1,0 +1,36 @@
+// Tensors as kernels take them.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "engine/cuda/kernels.h"
+#include "engine/error.h"
+#include "engine/tensor.h"
+
+namespace xlate::cuda {
+
+/// Calls body with a value of the C++ type.
+template <class Body>
+void with_type(DType type, const Body& body) {
+  switch (type) {
+    case DType::kFloat32: return body(float{});
+    case DType::kFloat16: return body(__half{});
+    case DType::kBFloat16: return body(__nv_bfloat16{});
+    case DType::kInt8: break;
+  }
+  fail("CUDA: {} is not a type to compute in", name_of(type));
+}
+
+template <class T>
+T* data_of(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data);
+}
+
+/// Of T or const T.
+template <class T>
+Wide<T> wide_of(const WideRows& wide) {
+  return {static_cast<T*>(wide.rounded.data), static_cast<decltype(Wide<T>::rest)>(wide.rest.data), wide.rounded.stride, wide.rest.stride};
+}
+
+}  // namespace xlate::cuda
