@@ -141,6 +141,17 @@ class TransformerTest : public OnBackend {
 };
 INSTANTIATE_TEST_SUITE_P(, TransformerTest, testing::ValuesIn(backends()), backend_name);
 
+// So little that there is next to nothing to get ready for.
+TEST_P(TransformerTest, SourcesOfAFewTokens) {
+  std::vector<Ids> sources = shared_sources();
+  sources.resize(6);
+  for (Ids& ids : sources) ids.erase(ids.begin(), ids.end() - std::min<std::ptrdiff_t>(2, std::ssize(ids)));
+  for (const int beams : {1, 4}) {
+    const auto alone = decode(sources, beams, 1, 6);
+    expect_same(decode(sources, beams, 12, 6), alone);
+  }
+}
+
 TEST_P(TransformerTest, ABatchIsItsSentencesOneByOne) {
   const auto all = shared_sources();
   const std::vector<Ids> sources(all.begin(), all.begin() + 80);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
+#include <system_error>
 #include <utility>
 
 #include "engine/cuda/handles.h"
@@ -17,7 +19,11 @@ Preparation::Preparation(Gemm& gemm, int device, Expected first, Buffer memory) 
   std::vector<Expected> list;
   list.push_back(std::move(first));
   add(std::move(list), std::move(memory));
-  thread_ = std::thread([this, device] { work(device); });
+  try {
+    thread_ = std::thread([this, device] { work(device); });
+  } catch (const std::system_error&) {
+    // No thread is to be had: what is needed is got ready when it is.
+  }
 }
 
 Preparation::~Preparation() {
@@ -26,7 +32,7 @@ Preparation::~Preparation() {
     ended_ = true;
   }
   changed_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Preparation::add(std::vector<Expected> expected, Buffer memory) {
@@ -36,7 +42,7 @@ void Preparation::add(std::vector<Expected> expected, Buffer memory) {
     for (const std::int64_t rows : entry.rows) items_.push_back({entry.product, rows});
   }
   std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) { return a.rows < b.rows; });
-  most_rows_ = items_.back().rows;
+  if (!items_.empty()) most_rows_ = items_.back().rows;
   changed_.notify_one();
 }
 
@@ -57,7 +63,7 @@ void Preparation::work(int device) {
       if (item.rows < most_rows_) changed_.wait_for(lock, kPause, [&] { return ended_; });
     }
     cudaStreamSynchronize(stream.get());
-  } catch (const Error&) {
+  } catch (const std::exception&) {
     // Whoever needs the product will be told.
   }
 }
