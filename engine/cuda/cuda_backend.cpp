@@ -96,7 +96,7 @@ Buffer CudaBackend::allocate(std::size_t bytes) {
   }
   void* data = nullptr;
   check(cudaMalloc(&data, bytes));
-  check(cudaMemset(data, 0, bytes));  // rows of empty groups are computed with: they hold numbers
+  check(cudaMemset(data, 0, bytes));  // rows of empty groups are computed with, each for itself
   check(cudaStreamSynchronize(nullptr));  // our queues do not wait for the default stream
   ledger_->used += size;
   ledger_->peak = std::max(ledger_->peak, ledger_->used);

@@ -3,7 +3,6 @@
 // become few, at its end.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>

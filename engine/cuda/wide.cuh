@@ -7,7 +7,7 @@
 
 namespace xlate::cuda {
 
-// Half a place of T is at most 127.5 steps; where T's numbers are subnormal it is more, and the rest is cut.
+// Half a place of T is 128 steps; a tie loses one of them, and where T's numbers are subnormal it is more, and the rest is cut.
 template <class T>
 inline constexpr int kRestShift = 0;
 template <>
