@@ -34,13 +34,14 @@ void CudaBackend::prepare_library() {
   preparation_ = std::make_unique<Preparation>(*gemm_, options_.device, Preparation::Expected{{.x = any, .weight = any, .bias = nullptr, .residual = {}, .out = any}, {kSmall}}, std::move(memory));
 }
 
-// With memory of their own, one for all operands: a model may be gone before its products are ready.
+// With memory of their own, one for all operands: a model may be gone before its products are ready. Nothing fails for want of it: it is only taken
+// where it is a small part of what search and the products still ask for.
 void CudaBackend::expect(std::span<const ExpectedLinear> linears) {
   constexpr std::int64_t kRows = 128;
   std::int64_t most = 0;
   for (const ExpectedLinear& linear : linears) most = std::max({most, linear.layer->weight.rows * linear.layer->weight.columns, 2 * kRows * linear.layer->weight.rows, kRows * linear.layer->weight.columns});
   const std::int64_t bytes = most * static_cast<std::int64_t>(size_of(type_));
-  if (ledger_->used + bytes > ledger_->limit) return;
+  if (bytes > (ledger_->limit - ledger_->used) / 8) return;
   Buffer memory = allocate(static_cast<std::size_t>(bytes));
   std::vector<Preparation::Expected> expected;
   for (const auto& [layer, activation, normed, most_rows] : linears) {
