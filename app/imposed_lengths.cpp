@@ -39,6 +39,7 @@ std::vector<std::int32_t> imposed_lengths() {
 
 SearchRules ending_at_limits(SearchRules rules) {
   rules.forced_end = rules.end;
+  if (rules.end < 0) return rules;  // nothing but the limit ends a sentence anyway
   if (std::find(rules.never_chosen.begin(), rules.never_chosen.end(), rules.end) == rules.never_chosen.end()) rules.never_chosen.push_back(rules.end);
   return rules;
 }

@@ -181,6 +181,13 @@ void add_options(CLI::App& app, Options& options) {
   machine.flag("--line-buffered", options.line_buffered, "Answer and flush each line before the next is awaited");
 }
 
+// A table of positions that the model stores has no more rows than it has; 0: positions are computed, as many as are needed.
+std::int64_t within(std::int64_t length, std::int64_t positions) { return positions > 0 ? std::min(length, positions) : length; }
+
+void check_positions(const char* option, std::int64_t length, std::int64_t positions) {
+  if (positions > 0 && length > positions) throw UsageError(fmt::format("{}: {}, expected at most {}: the model stores so many positions", option, length, positions));
+}
+
 }  // namespace
 
 const char* name_of(Precision value) { return find_name(kPrecisions, value); }
@@ -226,7 +233,7 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
                     .length_penalty = *options.length_penalty,
                     .early_stopping = *options.early_stopping,
                     .start = model.tokens.start,
-                    .end = model.tokens.end,
+                    .end = model.generation.end,
                     .forced_first = model.generation.forced_first,
                     .forced_end = model.generation.forced_end,
                     .renormalize = model.generation.renormalize,
@@ -239,8 +246,11 @@ void resolve(Options& options, const ModelDescription& model) {
   if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
   if (!options.length_penalty) options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
   if (!options.early_stopping) options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
-  if (!options.max_length) options.max_length = defaults.max_length.value_or(kDefaultMaxLength);
-  if (!options.max_source_length) options.max_source_length = model.config.max_source_length;
+  const std::int64_t source_positions = model.config.encoder_positions, target_positions = model.config.decoder_positions;
+  if (!options.max_length) options.max_length = within(defaults.max_length.value_or(kDefaultMaxLength), target_positions);
+  if (!options.max_source_length) options.max_source_length = within(model.config.max_source_length, source_positions);
+  check_positions("--max-length", *options.max_length, target_positions);
+  check_positions("--max-source-length", *options.max_source_length, source_positions);
   if (options.n_best > *options.beam_size) {
     throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best, *options.beam_size));
   }

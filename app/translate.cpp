@@ -215,6 +215,9 @@ void translate(RunRecord& record, Console& console) {
   const ModelFile file = ModelFile::open(options.model);
   record.model = facts_of(file);
   resolve(options, file.description());
+  if (file.description().generation.do_sample) {
+    console.note(fmt::format("{}: its checkpoint draws tokens at random by default (do_sample: true); this run does not, it searches with --beam-size {}", options.model, *options.beam_size));
+  }
   LineReader reader(options.input);
   OutputFile output_file(options.output);
   if (options.device == "cpu" && options.gpu_memory_given) throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");

@@ -16,7 +16,7 @@ struct SearchRules {
   float length_penalty = 1;
   EarlyStopping early_stopping = EarlyStopping::kFalse;
   std::int32_t start = 0;
-  std::int32_t end = 0;
+  std::int32_t end = 0;            // −1: only the limit ends a hypothesis
   std::int32_t forced_first = -1;  // the only choice for the first token
   std::int32_t forced_end = -1;    // the only choice for the last token that the limit allows
   bool renormalize = false;        // log-softmax over the ids that may be chosen, instead of all

@@ -29,6 +29,8 @@ class Section {
     object_ = &*found;
   }
 
+  Section(const json& object, const char* name, const std::string& file, std::nullptr_t) : object_(&object), name_(name), file_(file) {}
+
   bool has(const char* key) const { return object_->contains(key); }
   const json& at(const char* key) const {
     const auto found = object_->find(key);
@@ -48,6 +50,11 @@ class Section {
       wrong(key, fmt::format("a number from {} to {}", least, most), value);
     }
     return static_cast<float>(value.get<double>());
+  }
+  bool flag(const char* key) const {
+    if (!has(key)) return false;
+    if (!at(key).is_boolean()) wrong(key, "true or false", at(key));
+    return at(key).get<bool>();
   }
   template <class T, std::size_t N>
   T choice(const char* key, const std::array<std::pair<const char*, T>, N>& choices) const {
@@ -89,6 +96,8 @@ TransformerConfig read_config(const Section& section, const std::string& file) {
   config.norm_epsilon = section.number("norm_epsilon", 0, 1);
   config.embedding_scale = section.number("embedding_scale", -1e6, 1e6);
   config.max_source_length = section.integer("max_source_length", 2, kMaxSize);
+  if (section.has("encoder_positions")) config.encoder_positions = section.integer("encoder_positions", 1, kMaxSize);
+  if (section.has("decoder_positions")) config.decoder_positions = section.integer("decoder_positions", 1, kMaxSize);
   for (const char* key : {"encoder_heads", "decoder_heads"}) {
     if (config.d_model % section.integer(key, 1, config.d_model) != 0) {
       fail("{}: 'config.d_model' is {}, expected a multiple of 'config.{}', {}", file, config.d_model, key, section.integer(key, 1, config.d_model));
@@ -98,15 +107,44 @@ TransformerConfig read_config(const Section& section, const std::string& file) {
   return config;
 }
 
-SpecialTokens read_tokens(const Section& section, const TransformerConfig& config) {
-  const std::int64_t source = config.source_vocabulary - 1, target = config.target_vocabulary - 1;
-  return {.start = static_cast<std::int32_t>(section.integer("start", 0, target)),
-          .end = static_cast<std::int32_t>(section.integer("end", 0, std::min(source, target))),
-          .unknown = static_cast<std::int32_t>(section.integer("unknown", 0, source)),
-          .pad = static_cast<std::int32_t>(section.integer("pad", 0, kMaxSize))};
+std::vector<AddedToken> read_added(const Section& tokens, std::int64_t last, const std::string& file) {
+  std::vector<AddedToken> added;
+  if (!tokens.has("added")) return added;
+  const json& list = tokens.at("added");
+  if (!list.is_array()) tokens.wrong("added", "an array of objects", list);
+  for (const json& entry : list) {
+    if (!entry.is_object()) tokens.wrong("added", "an array of objects", entry);
+    const Section token(entry, "tokens.added", file, nullptr);
+    added.push_back({.id = static_cast<std::int32_t>(token.integer("id", 0, last)),
+                     .strips_left = token.flag("lstrip"),
+                     .strips_right = token.flag("rstrip"),
+                     .single_word = token.flag("single_word"),
+                     .special = token.flag("special")});
+  }
+  return added;
 }
 
-GenerationDefaults read_generation(const Section& section, const TransformerConfig& config) {
+SpecialTokens read_tokens(const Section& section, const TransformerConfig& config, const std::string& file) {
+  const std::int64_t source = config.source_vocabulary - 1, target = config.target_vocabulary - 1;
+  return {.start = static_cast<std::int32_t>(section.integer("start", 0, target)),
+          .end = static_cast<std::int32_t>(section.integer("end", 0, source)),
+          .unknown = static_cast<std::int32_t>(section.integer("unknown", 0, source)),
+          .added = read_added(section, source, file),
+          .clean_up_spaces = section.flag("clean_up_spaces")};
+}
+
+// Where "ends" is absent, a hypothesis ends as a source does.
+std::int32_t read_end(const Section& section, std::int32_t end_of_source, std::int64_t last) {
+  if (!section.has("ends")) {
+    if (end_of_source > last) section.wrong("ends", "an array, as the source's end is no target id", nullptr);
+    return end_of_source;
+  }
+  const json& ends = section.at("ends");
+  if (!ends.is_array() || ends.size() > 1) section.wrong("ends", "an array of at most one id", ends);
+  return ends.empty() ? -1 : static_cast<std::int32_t>(section.integer(ends.front(), "ends", 0, last));
+}
+
+GenerationDefaults read_generation(const Section& section, const TransformerConfig& config, std::int32_t end_of_source) {
   GenerationDefaults generation;
   const std::int64_t last = config.target_vocabulary - 1;
   if (section.has("beam_size")) generation.beam_size = static_cast<int>(section.integer("beam_size", 1, kMaxBeams));
@@ -115,10 +153,9 @@ GenerationDefaults read_generation(const Section& section, const TransformerConf
   if (section.has("max_length")) generation.max_length = section.integer("max_length", 1, kMaxSize);
   if (section.has("forced_first")) generation.forced_first = static_cast<std::int32_t>(section.integer("forced_first", 0, last));
   if (section.has("forced_end")) generation.forced_end = static_cast<std::int32_t>(section.integer("forced_end", 0, last));
-  if (section.has("renormalize")) {
-    if (!section.at("renormalize").is_boolean()) section.wrong("renormalize", "true or false", section.at("renormalize"));
-    generation.renormalize = section.at("renormalize").get<bool>();
-  }
+  generation.end = read_end(section, end_of_source, last);
+  generation.renormalize = section.flag("renormalize");
+  generation.do_sample = section.flag("do_sample");
   const json& never = section.at("never_chosen");
   if (!never.is_array()) section.wrong("never_chosen", "an array of ids", never);
   for (const json& id : never) generation.never_chosen.push_back(static_cast<std::int32_t>(section.integer(id, "never_chosen", 0, last)));
@@ -142,8 +179,8 @@ ModelDescription describe(const json& header, const std::string& file) {
   ModelDescription description;
   description.architecture = "transformer";
   description.config = read_config(Section(header, "config", file), file);
-  description.tokens = read_tokens(Section(header, "tokens", file), description.config);
-  description.generation = read_generation(Section(header, "generation", file), description.config);
+  description.tokens = read_tokens(Section(header, "tokens", file), description.config, file);
+  description.generation = read_generation(Section(header, "generation", file), description.config, description.tokens.end);
   return description;
 }
 

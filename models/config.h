@@ -10,6 +10,7 @@
 
 #include "engine/backend.h"
 #include "engine/search_state.h"
+#include "tokenization/added_tokens.h"
 
 namespace xlate {
 
@@ -24,13 +25,15 @@ struct TransformerConfig {
   float norm_epsilon = 1e-5f;
   float embedding_scale = 1;
   std::int64_t max_source_length = 512;
+  std::int64_t encoder_positions = 0, decoder_positions = 0;  // rows of the position tables that the file stores; 0: computed sinusoids
 };
 
 struct SpecialTokens {
   std::int32_t start = 0;  // the decoder's first input
-  std::int32_t end = 0;
+  std::int32_t end = 0;    // of a source
   std::int32_t unknown = 0;
-  std::int32_t pad = 0;
+  std::vector<AddedToken> added;
+  bool clean_up_spaces = false;  // of the output, as Tokenizer does it
 };
 
 /// What the checkpoint asks of search; what it does not say is empty.
@@ -41,7 +44,9 @@ struct GenerationDefaults {
   std::optional<std::int64_t> max_length;
   std::int32_t forced_first = -1, forced_end = -1;
   std::vector<std::int32_t> never_chosen;
+  std::int32_t end = -1;  // of a hypothesis; −1: only its limit ends it
   bool renormalize = false;
+  bool do_sample = false;  // the checkpoint would sample, which nobody does unasked
 };
 
 struct ModelDescription {

@@ -17,7 +17,9 @@ Tokenizer load_tokenizer(const ModelFile& file) {
                     .source_size = model.config.source_vocabulary,
                     .target_size = model.config.target_vocabulary,
                     .end = model.tokens.end,
-                    .unknown = model.tokens.unknown});
+                    .unknown = model.tokens.unknown,
+                    .added = model.tokens.added,
+                    .clean_up_spaces = model.tokens.clean_up_spaces});
 }
 
 }  // namespace xlate

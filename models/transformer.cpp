@@ -58,6 +58,8 @@ void Transformer::load(const ModelFile& file) {
   };
   source_embedding_ = {weights.matrix("encoder.embedding.weight", config_.source_vocabulary, width), {}, config_.embedding_scale};
   target_embedding_ = {weights.matrix("decoder.embedding.weight", config_.target_vocabulary, width), {}, config_.embedding_scale};
+  if (config_.encoder_positions > 0) source_embedding_.positions = weights.positions("encoder.positions.weight", config_.encoder_positions, width);
+  if (config_.decoder_positions > 0) target_embedding_.positions = weights.positions("decoder.positions.weight", config_.decoder_positions, width);
   for (std::int64_t i = 0; i < config_.encoder_layers; ++i) {
     const std::string name = fmt::format("encoder.{}", i);
     encoder_.push_back({attention(name + ".self", ".qkv", 3 * width), feed_forward(name + ".feed_forward", config_.encoder_ffn)});
@@ -72,11 +74,22 @@ void Transformer::load(const ModelFile& file) {
   weights_ = weights.release();
 }
 
+// Room for the positions that the model does not store.
+void Transformer::make_sinusoids() {
+  const std::int64_t source = config_.encoder_positions > 0 ? 0 : capacity_.longest_source, target = config_.decoder_positions > 0 ? 0 : capacity_.longest_target;
+  const std::int64_t rows = std::max(source, target), width = config_.d_model;
+  positions_filled_ = 0;
+  sinusoids_memory_ = rows > 0 ? backend_.allocate(static_cast<std::size_t>(rows * width) * sizeof(float)) : Buffer();
+  sinusoids_ = {sinusoids_memory_.data(), DType::kFloat32, rows, width, width};
+  if (source > 0) source_embedding_.positions = sinusoids_;
+  if (target > 0) target_embedding_.positions = sinusoids_;
+}
+
 // Sine in the first half, cosine in the second, angle p / 10000^(2j/d); in double, kept in float32 (docs/search.md). Only as many as a
 // sentence has needed so far: the longest one allowed seldom comes.
 void Transformer::fill_positions(std::int64_t count) {
   if (count <= positions_filled_) return;
-  count = std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, source_embedding_.positions.rows);
+  count = std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, sinusoids_.rows);
   const std::int64_t width = config_.d_model, half = width / 2;
   std::vector<double> rates(static_cast<std::size_t>(half));
   for (std::int64_t j = 0; j < half; ++j) rates[static_cast<std::size_t>(j)] = std::pow(10000.0, 2.0 * static_cast<double>(j) / static_cast<double>(width));
@@ -87,7 +100,7 @@ void Transformer::fill_positions(std::int64_t count) {
       row[static_cast<std::size_t>(j)] = static_cast<float>(std::sin(angle));
       row[static_cast<std::size_t>(half + j)] = static_cast<float>(std::cos(angle));
     }
-    backend_.upload(*queue_, bytes_of(row), positions_.as<float>() + p * width);
+    backend_.upload(*queue_, bytes_of(row), static_cast<float*>(sinusoids_.data) + p * width);
   }
   positions_filled_ = count;
 }
@@ -154,10 +167,7 @@ std::int64_t Transformer::affordable_tokens(std::int64_t beams) const {
 
 void Transformer::begin(const Capacity& capacity) {
   capacity_ = capacity;
-  const std::int64_t positions = std::max(capacity.longest_source, capacity.longest_target);
-  positions_ = backend_.allocate(static_cast<std::size_t>(positions * config_.d_model) * sizeof(float));
-  positions_filled_ = 0;
-  source_embedding_.positions = target_embedding_.positions = {positions_.data(), DType::kFloat32, positions, config_.d_model, config_.d_model};
+  make_sinusoids();
   encoder_arena_ = Arena(backend_, encoder_bytes(capacity.encoder_tokens, capacity.encoder_tokens));
   decoder_arena_ = Arena(backend_, decoder_bytes(capacity.slots * capacity.beams));
   source_lengths_host_.assign(static_cast<std::size_t>(capacity.slots), 0);

@@ -66,6 +66,7 @@ class Transformer final : public SequenceModel {
   static void take_pages(Caches&, std::int64_t slot, std::int64_t tokens);
   /// Pages that a sentence's target is expected to fill.
   std::int64_t expected_pages(const Source&) const;
+  void make_sinusoids();
   void fill_positions(std::int64_t count);
   std::size_t encoder_bytes(std::int64_t tokens, std::int64_t sentences) const;
   std::size_t decoder_bytes(std::int64_t rows) const;
@@ -89,7 +90,8 @@ class Transformer final : public SequenceModel {
   std::vector<DecoderLayer> decoder_;
   Linear cross_keys_values_;  // of all decoder layers
   Projection projection_;
-  Buffer positions_;                 // sinusoids; the first positions_filled_ rows are computed
+  Tensor sinusoids_;  // positions of the embeddings that have no stored table; the first positions_filled_ rows are computed
+  Buffer sinusoids_memory_;
   std::int64_t positions_filled_ = 0;
 
   Capacity capacity_;

@@ -59,6 +59,10 @@ Tensor Weights::matrix(const std::string& name, std::int64_t rows, std::int64_t 
   return load(file_.matrix(name, rows, columns), backend_.compute_type());
 }
 
+Tensor Weights::positions(const std::string& name, std::int64_t rows, std::int64_t columns) {
+  return load(file_.matrix(name, rows, columns), DType::kFloat32);
+}
+
 Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) { return load(file_.vector(name, size), type); }
 
 Tensor Weights::load(const StoredTensor& stored, DType type) {

@@ -24,6 +24,8 @@ class Weights {
   Norm norm(const std::string& name, std::int64_t width, float epsilon);
   /// A matrix in the backend's type.
   Tensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns);
+  /// A table of positions, in float32.
+  Tensor positions(const std::string& name, std::int64_t rows, std::int64_t columns);
   /// Bytes taken on the device.
   std::int64_t bytes() const { return bytes_; }
   /// The memory; whoever holds it keeps the tensors alive.

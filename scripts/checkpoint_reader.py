@@ -285,18 +285,15 @@ class Checkpoint:
         self.taken.add(name)
         return tensor
 
-    def take_tied(self, names, columns):
-        """The one [any, columns] matrix that goes by several names, of which any may be stored."""
-        stored = [name for name in names if name in self.tensors]
-        if not stored:
-            refuse(self.path, names[0], f"a tensor of shape [vocabulary, {columns}]", "none")
-        first = self.tensors[stored[0]]
-        if len(first.shape) != 2 or first.shape[0] == 0:
-            refuse(first.path, first.name, f"shape [vocabulary, {columns}]", list(first.shape))
-        for name in stored:
-            if not self.take(name, (first.shape[0], columns)).equals(first):
-                refuse(self.tensors[name].path, name, f"the values of {first.name} (config.json ties them)", "others")
-        return first
+    def take_first(self, names, columns):
+        """The first [any, columns] matrix that is stored of those named; the second name is the usual one."""
+        name = next((name for name in names if name in self.tensors), None)
+        if name is None:
+            refuse(self.path, names[:2][-1], f"a tensor of shape [vocabulary, {columns}]", "none")
+        matrix = self.tensors[name]
+        if len(matrix.shape) != 2 or matrix.shape[0] == 0:
+            refuse(matrix.path, name, f"shape [vocabulary, {columns}]", list(matrix.shape))
+        return self.take(name, (matrix.shape[0], columns))
 
     def check_all_taken(self):
         for name in sorted(self.tensors.keys() - self.taken):

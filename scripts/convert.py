@@ -4,7 +4,7 @@
 Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8] [--license TEXT]
 
 This file says what the model is: its settings, which tensors it has and what they are called in model.bin
-(docs/model-format.md). checkpoint_reader.py reads the directory, model_writer.py writes the file. What xlate would translate
+(docs/model-format.md). checkpoint_reader.py reads the directory, marian_tokenizer.py its tokenizer, model_writer.py writes the file. What xlate would translate
 otherwise than Hugging Face's `generate` does is refused in one line that says what to change.
 """
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import math
 import os
 import signal
-import struct
 import sys
 
 try:
@@ -24,6 +23,7 @@ except ImportError:
 
 from checkpoint_reader import (ITEM_SIZE, REQUIRED, Checkpoint, InputError, Settings, Tensor, is_integer, read_sentencepiece,
                                refuse, show)
+from marian_tokenizer import Tokenizer
 from model_writer import Stored, Writer, lay_out, list_entries
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
@@ -37,7 +37,7 @@ FIXED_CONFIG = {"normalize_before": False, "add_final_layer_norm": False, "norma
 # Generation settings that model.bin has no place for, each with the value at which it does nothing.
 LARGEST = 1 << 24  # what a reader of model.bin takes (models/config.cpp), as the ranges of the generation defaults below
 NEUTRAL_GENERATION = {
-    "do_sample": False, "num_beam_groups": 1, "diversity_penalty": 0, "num_return_sequences": 1, "repetition_penalty": 1,
+    "num_beam_groups": 1, "diversity_penalty": 0, "num_return_sequences": 1, "repetition_penalty": 1,
     "encoder_repetition_penalty": 1, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0,
     "min_new_tokens": 0, "begin_suppress_tokens": [], "forced_decoder_ids": [], "sequence_bias": {}, "force_words_ids": [],
     "constraints": [], "exponential_decay_length_penalty": None, "guidance_scale": 1, "penalty_alpha": 0, "dola_layers": None,
@@ -80,20 +80,39 @@ def read_architecture(settings):
 
 
 def list_embeddings(checkpoint, d_model, settings):
-    """The encoder's, the decoder's and the projection's matrix: one Tensor where they are the same."""
+    """The encoder's, the decoder's and the projection's matrix: one Tensor where they are the same.
+
+    Presence decides, as in transformers 5: a matrix that the file has under its own name is used, whatever config.json says of tying;
+    one that it does not have is the one that it is tied to. Where tie_word_embeddings is false, encoder and decoder still share one
+    matrix, as in transformers 4, which wrote such files (5 fills what is missing with random numbers).
+    """
     shared = settings.boolean("share_encoder_decoder_embeddings", True)
     tied = settings.boolean("tie_word_embeddings", True)
     encoder, decoder, projection = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"
-    outputs = [projection] if tied else []
     if shared:
-        matrices = [checkpoint.take_tied(["model.shared.weight", encoder, decoder] + outputs, d_model)] * 2
+        together = ["model.shared.weight"] + ([projection, decoder, encoder] if tied else [encoder, decoder])
+        names = [[encoder] + together, [decoder] + together, [projection] + (together if tied else [])]
     else:
-        matrices = [checkpoint.take_tied([encoder], d_model), checkpoint.take_tied([decoder] + outputs, d_model)]
-    matrices.append(matrices[1] if tied else checkpoint.take(projection, matrices[1].shape))
+        names = [[encoder], [decoder] + [projection] * tied, [projection] + [decoder] * tied]
+    matrices = [checkpoint.take_first(choices, d_model) for choices in names]
+    if shared:
+        checkpoint.ignore("model.shared.weight")  # which nobody uses where all three have their own
     for matrix, key in zip(matrices, ("vocab_size", "decoder_vocab_size")):
         if settings.integer(key, 1, 1 << 30, matrix.shape[0]) != matrix.shape[0]:
             refuse(matrix.path, matrix.name, f"{settings.get(key)} rows ({key} of config.json)", matrix.shape[0])
+    if matrices[2].shape[0] != matrices[1].shape[0]:
+        refuse(matrices[2].path, matrices[2].name, f"{matrices[1].shape[0]} rows as {matrices[1].name}", matrices[2].shape[0])
     return [next(first for first in matrices if matrix.equals(first)) for matrix in matrices]
+
+
+def list_positions(checkpoint, config):
+    """(name, parts) of the position tables that the checkpoint stores; transformers uses them in place of the sinusoids. Notes their
+    lengths in config."""
+    for stack in LAYERS:
+        name = f"model.{stack}.embed_positions.weight"
+        if name in checkpoint.tensors:
+            config[f"{stack}_positions"] = config["max_source_length"]
+            yield f"{stack}.positions.weight", [checkpoint.take(name, (config["max_source_length"], config["d_model"]))]
 
 
 def list_layers(checkpoint, config):
@@ -124,31 +143,49 @@ def list_tensors(checkpoint, config, settings):
         bias = Tensor(checkpoint.path, "final_logits_bias", projection.dtype, decoder.shape[:1], zeros)
     tensors = [("encoder.embedding.weight", [encoder]), ("decoder.embedding.weight", [decoder]),
                ("decoder.projection.weight", [projection]), ("decoder.projection.bias", [bias])]
+    tensors += list_positions(checkpoint, config)
     tensors += list_layers(checkpoint, config)
-    for stack in LAYERS:
-        checkpoint.ignore(f"model.{stack}.embed_positions.weight")  # sinusoids, which the file's rounding would only spoil
     checkpoint.check_all_taken()
     return tensors
 
 
-def read_tokens(settings, generation, vocabulary, unknown, config):
+def read_start(settings, generation, rows):
+    """The decoder's first input, of the one file that speaks of generation."""
+    for key in ("decoder_start_token_id", "bos_token_id"):
+        start = generation.token(key, rows, None)
+        if start is not None:
+            return start
+    there = settings.get("decoder_start_token_id")
+    hint = "" if generation is settings else (
+        f" ({os.path.basename(settings.path)}'s, {show(there)}, does not count where {os.path.basename(generation.path)} is there)")
+    refuse(generation.path, "decoder_start_token_id", f"an id, here or as bos_token_id{hint}", "nothing")
+
+
+def read_tokens(settings, generation, tokenizer, config):
     source, target = config["source_vocabulary"], config["target_vocabulary"]
-    tokens = {"start": generation.token("decoder_start_token_id", target, None)}
-    if tokens["start"] is None:
-        tokens["start"] = settings.token("decoder_start_token_id", target)
-    for ours, key, rows in (("end", "eos_token_id", min(source, target)), ("pad", "pad_token_id", target)):
-        tokens[ours] = settings.token(key, rows)
-        if generation.token(key, rows, tokens[ours]) != tokens[ours]:
-            refuse(generation.path, key, f"{tokens[ours]} as in config.json", show(generation.get(key)))
-    if tokens["pad"] == tokens["end"]:
-        refuse(settings.path, "pad_token_id", "another id than eos_token_id", tokens["pad"])
-    tokens["unknown"] = vocabulary.token(unknown, source)
-    if vocabulary.token("</s>", source) != tokens["end"]:
-        refuse(vocabulary.path, "</s>", f"{tokens['end']}, the eos_token_id", vocabulary.get("</s>"))
+    tokens = {"start": read_start(settings, generation, target), "end": tokenizer.id_of("eos_token", "</s>", source),
+              "unknown": tokenizer.id_of("unk_token", "<unk>", source)}
+    pad = generation.token("pad_token_id", target, None)
+    if pad is not None:
+        tokens["pad"] = pad
+    added = tokenizer.list_added(source)
+    if added:
+        tokens["added"] = added
+    if tokenizer.cleans_up_spaces:
+        tokens["clean_up_spaces"] = True
     return tokens
 
 
-def read_never_chosen(generation, rows, tokens):
+def read_ends(generation, rows):
+    """The ids that end a hypothesis. None at all where the file that speaks of generation names none: then the limit does."""
+    ends = generation.take("eos_token_id", [], "an id", lambda v: True)
+    ends = ends if isinstance(ends, list) else [ends]
+    if len(ends) > 1 or not all(is_integer(end) and 0 <= end < rows for end in ends):
+        refuse(generation.path, "eos_token_id", f"one id below {rows}", show(generation.get("eos_token_id")))
+    return ends
+
+
+def read_never_chosen(generation, rows, pad, ends):
     words = generation.take("bad_words_ids", [], "a list of lists", lambda v: isinstance(v, list))
     for word in words:
         if not isinstance(word, list) or len(word) != 1:
@@ -159,8 +196,8 @@ def read_never_chosen(generation, rows, tokens):
         for value in ids:
             if not is_integer(value) or not 0 <= value < rows:
                 refuse(generation.path, key, f"ids below {rows}", show(value))
-    # generate() drops the end token from bad_words_ids, though not from suppress_tokens.
-    return sorted({tokens["pad"], *suppressed} | set(words) - {tokens["end"]})
+    # generate() drops the end token from bad_words_ids, though not from suppress_tokens. A pad that is an end, too, may be chosen.
+    return sorted(set(suppressed) | set(words + ([] if pad is None else [pad])) - set(ends))
 
 
 def read_generation(generation, rows, tokens):
@@ -173,6 +210,7 @@ def read_generation(generation, rows, tokens):
                               not isinstance(v, bool) and abs(v) <= 100)
     stopping = generation.take("early_stopping", None, 'true, false or "never"', lambda v: isinstance(v, bool) or v == "never")
     longest = generation.integer("max_length", 2, LARGEST, None)
+    ends = read_ends(generation, rows)
     values = {"beam_size": generation.integer("num_beams", 1, 256, None),
               "length_penalty": None if penalty is None else float(penalty),
               "early_stopping": json.dumps(stopping) if isinstance(stopping, bool) else stopping,
@@ -180,25 +218,11 @@ def read_generation(generation, rows, tokens):
               "max_length": generation.integer("max_new_tokens", 1, LARGEST, None if longest is None else longest - 1),
               "forced_first": generation.token("forced_bos_token_id", rows, None),
               "forced_end": generation.token("forced_eos_token_id", rows, None),
-              "never_chosen": read_never_chosen(generation, rows, tokens),
-              "renormalize": generation.boolean("renormalize_logits", None)}
+              "ends": None if ends == [tokens["end"]] else ends,
+              "never_chosen": read_never_chosen(generation, rows, tokens.get("pad"), ends),
+              "renormalize": generation.boolean("renormalize_logits", None),
+              "do_sample": generation.boolean("do_sample", False) or None}
     return {key: value for key, value in values.items() if value is not None}
-
-
-def pack_pieces(vocabulary, rows):
-    """The pieces by id, as source.pieces and target.pieces hold them."""
-    pieces = [None] * rows
-    for piece, number in vocabulary.values.items():
-        name = json.dumps(piece, ensure_ascii=False)
-        if not is_integer(number) or not 0 <= number < rows:
-            refuse(vocabulary.path, name, f"an id below the embedding's {rows} rows", show(number))
-        if pieces[number] is not None:
-            refuse(vocabulary.path, name, "an id of its own", f"{number}, which {pieces[number].decode()!r} has")
-        try:
-            pieces[number] = piece.encode("utf-8")
-        except UnicodeEncodeError:
-            refuse(vocabulary.path, name, "valid Unicode", "half of a surrogate pair")
-    return b"".join(struct.pack("<I", 0xFFFFFFFF) if p is None else struct.pack("<I", len(p)) + p for p in pieces)
 
 
 def describe(directory, wanted, license_text):
@@ -207,21 +231,16 @@ def describe(directory, wanted, license_text):
         refuse(directory, "checkpoint", "a directory", "a file" if os.path.exists(directory) else "nothing")
     path = lambda name: os.path.join(directory, name)
     optional = lambda name: Settings(path(name)) if os.path.exists(path(name)) else None
-    settings, vocabulary = Settings(path("config.json")), Settings(path("vocab.json"))
-    generation, tokenizer = optional("generation_config.json") or settings, optional("tokenizer_config.json")
+    settings = Settings(path("config.json"))
+    generation = optional("generation_config.json") or settings  # where it is there, config.json says nothing of generation
+    tokenizer = Tokenizer(directory, settings.boolean("share_encoder_decoder_embeddings", True))
     config = read_architecture(settings)
     tensors = list_tensors(Checkpoint(directory), config, settings)
-    separate = not settings.boolean("share_encoder_decoder_embeddings", True) and os.path.exists(path("target_vocab.json"))
-    unknown = "<unk>"
-    if tokenizer:
-        separate = tokenizer.boolean("separate_vocabs", separate)
-        unknown = tokenizer.get("unk_token") if isinstance(tokenizer.get("unk_token"), str) else unknown
-    target_vocabulary = Settings(path("target_vocab.json")) if separate else vocabulary
-    tokens = read_tokens(settings, generation, vocabulary, unknown, config)
+    tokens = read_tokens(settings, generation, tokenizer, config)
     files = [Stored("source.spm", read_sentencepiece(path("source.spm"))),
              Stored("target.spm", read_sentencepiece(path("target.spm"))),
-             Stored("source.pieces", pack_pieces(vocabulary, config["source_vocabulary"])),
-             Stored("target.pieces", pack_pieces(target_vocabulary, config["target_vocabulary"]))]
+             Stored("source.pieces", tokenizer.pack_pieces("source", config["source_vocabulary"])),
+             Stored("target.pieces", tokenizer.pack_pieces("target", config["target_vocabulary"]))]
     entries = list_entries(tensors, wanted)
     data_bytes = lay_out(entries, files)
     provenance = {"converter": "scripts/convert.py", "source": os.path.basename(os.path.abspath(directory))}

@@ -53,10 +53,12 @@ def align(offset):
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
-def choose_dtype(parts, wanted):
-    """The checkpoint's own dtype (float32 where the parts differ) unless another is wanted; int8 is for matrices."""
+def choose_dtype(name, parts, wanted):
+    """The checkpoint's own dtype (float32 where the parts differ) unless another is wanted; int8 is for matrices. Positions keep their
+    own: they are added in float32, and rounding them anew changes lines."""
     own = parts[0].dtype if len({part.dtype for part in parts}) == 1 else "float32"
-    return own if wanted is None or (wanted == "int8" and len(parts[0].shape) == 1) else wanted
+    keeps = wanted is None or name.endswith(".positions.weight") or (wanted == "int8" and len(parts[0].shape) == 1)
+    return own if keeps else wanted
 
 
 def list_entries(tensors, wanted):
@@ -64,7 +66,7 @@ def list_entries(tensors, wanted):
     entries = []
     for name, parts in tensors:
         shape = [sum(part.shape[0] for part in parts), *parts[0].shape[1:]]
-        entries.append(Entry(name, parts, choose_dtype(parts, wanted), shape))
+        entries.append(Entry(name, parts, choose_dtype(name, parts, wanted), shape))
         if entries[-1].dtype == "int8":
             entries.append(Entry(name + ".scale", [], "float32", shape[:1], scale_of=entries[-1]))
     return entries

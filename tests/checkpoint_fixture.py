@@ -23,7 +23,7 @@ SCRIPT = os.path.join(ROOT, "scripts", "convert.py")
 OPUS_SHAPE = os.path.join(ROOT, "tests", "data", "opus-shape")
 SHARED, ENCODER, DECODER, HEAD = TIED = ("model.shared.weight", "model.encoder.embed_tokens.weight",
                                          "model.decoder.embed_tokens.weight", "lm_head.weight")
-REFUSED_KEYS = {"no_repeat_ngram_size": 3, "repetition_penalty": 1.2, "min_length": 5, "min_new_tokens": 2, "do_sample": True,
+REFUSED_KEYS = {"no_repeat_ngram_size": 3, "repetition_penalty": 1.2, "min_length": 5, "min_new_tokens": 2,
                 "num_beam_groups": 2, "begin_suppress_tokens": [3], "encoder_no_repeat_ngram_size": 2, "num_return_sequences": 4,
                 "diversity_penalty": 0.5, "sequence_bias": {"3": 1.0}, "exponential_decay_length_penalty": [5, 1.1],
                 "force_words_ids": [[3]], "forced_decoder_ids": [[1, 3]], "stop_strings": ["."], "penalty_alpha": 0.6}

@@ -25,10 +25,42 @@ class WrongInputTest(ConvertTest):
                            ("normalize_embedding", True), ("static_position_embeddings", False), ("activation_function", "tanh"),
                            ("activation_function", ["relu"]), ("d_model", 0), ("d_model", 7), ("d_model", "8"), ("d_model", True),
                            ("encoder_layers", 0), ("decoder_layers", 1.5), ("encoder_attention_heads", 3), ("decoder_ffn_dim", None),
-                           ("eos_token_id", 11), ("eos_token_id", [0, 1]), ("pad_token_id", -1), ("pad_token_id", None),
                            ("scale_embedding", 1), ("share_encoder_decoder_embeddings", "yes"), ("max_position_embeddings", 0)):
             fixture = self.changed("config", **{key: value})
             self.refuse(fixture, "config.json", key, "nothing" if value is None else json.dumps(value))
+
+    def test_generation_in_the_config(self):
+        """Where generation_config.json is absent, config.json's keys are looked at."""
+        for key, value in (("eos_token_id", 11), ("eos_token_id", [0, 1]), ("eos_token_id", "0"), ("pad_token_id", -1), ("decoder_start_token_id", 11)):
+            fixture = self.changed("config", **{key: value})
+            fixture.generation = None
+            self.refuse(fixture, "config.json", key, json.dumps(value))
+        fixture = self.changed("config", decoder_start_token_id=None, bos_token_id=None)
+        fixture.generation = None
+        self.refuse(fixture, "config.json", "decoder_start_token_id", "here or as bos_token_id", "found nothing")
+        for generation in ({}, {"eos_token_id": 0, "num_beams": 4}, {"decoder_start_token_id": None}):
+            fixture = Fixture()
+            fixture.generation = generation
+            self.refuse(fixture, "generation_config.json", "decoder_start_token_id", "here or as bos_token_id",
+                        "(config.json's, 10, does not count where generation_config.json is there)", "found nothing")
+
+    def test_added_tokens(self):
+        for value, what in ((3, "added_tokens_decoder"), ({"2": 3}, "added_tokens_decoder"), ({"x": {"content": "a"}}, "added_tokens_decoder"),
+                            ({"-1": {"content": "a"}}, "added_tokens_decoder"), ({"2": {}}, "added token"), ({"2": {"content": 3}}, "added token"),
+                            ({"2": {"content": "<A>", "lstrip": 1}}, '"<A>"'), ({"11": {"content": "<A>"}}, '"<A>"'), ({"3": {"content": "<A>"}}, '"<A>"')):
+            self.refuse(self.changed("tokenizer", added_tokens_decoder=value), "tokenizer_config.json", what)
+        self.refuse(self.changed("tokenizer", added_tokens_decoder={"11": {"content": "<A>"}}), "tokenizer_config.json", '"<A>"', "resize_token_embeddings", "found 11")
+        self.refuse(self.changed("tokenizer", sp_model_kwargs={"enable_sampling": True}), "tokenizer_config.json", "sp_model_kwargs")
+        for name, data, what in (("added_tokens.json", b'{"<A>": "2"}', '"<A>"'), ("added_tokens.json", b"[]", "JSON"), ("added_tokens.json", b'{"\\ud800": 2}', r'"\ud800"'), ("tokenizer.json", b'{"added_tokens": [3]}', "added_tokens")):
+            fixture = Fixture()
+            fixture.files[name] = data
+            self.refuse(fixture, name, what)
+
+    def test_stored_positions_of_another_shape(self):
+        for shape in ((511, 8), (513, 8), (512, 7), (512,)):
+            fixture = Fixture()
+            fixture.tensors["model.decoder.embed_positions.weight"] = fixture.values(*shape)
+            self.refuse(fixture, "model.safetensors", "model.decoder.embed_positions.weight", "[512, 8]", str(list(shape)))
 
     def test_sizes_against_tensors(self):
         fixture = self.changed("config", vocab_size=12)
@@ -96,7 +128,6 @@ class WrongInputTest(ConvertTest):
     def test_vocabularies(self):
         for key, value in (("▁s5", 11), ("▁s5", -1), ("▁s5", 3), ("▁s5", "5"), ("▁s5", 5.0), ("▁s5", True), ("▁s5", None)):
             self.refuse(self.changed("vocab", **{key: value}), "vocab.json", '"▁s5"')
-        self.refuse(self.changed("vocab", **{"</s>": 2}), "vocab.json", "</s>", "eos_token_id", "found 2")
         for key in ("</s>", "<unk>"):
             fixture = Fixture()
             del fixture.vocab[key]
@@ -145,7 +176,7 @@ class WrongInputTest(ConvertTest):
                            ("length_penalty", float("nan")), ("length_penalty", float("inf")), ("length_penalty", True),
                            ("early_stopping", "sometimes"), ("early_stopping", 1), ("max_length", 1), ("max_length", "x"),
                            ("max_new_tokens", 0), ("forced_bos_token_id", 11), ("forced_eos_token_id", [0, 1]), ("eos_token_id", [0, 1]),
-                           ("eos_token_id", 2), ("pad_token_id", 9), ("decoder_start_token_id", 11), ("renormalize_logits", 1)):
+                           ("eos_token_id", 11), ("pad_token_id", 11), ("do_sample", 1), ("decoder_start_token_id", 11), ("renormalize_logits", 1)):
             self.refuse(self.changed("generation", **{key: value}), "generation_config.json", key)
 
 

@@ -114,10 +114,27 @@ class WeightsTest(ConvertTest):
                 stored = {name: v.astype("<f2").astype("<f4") for name, v in fixture.tensors.items()}
                 self.assert_tensors(model, expected_tensors(stored, fixture.config))
 
-    def test_tied_names_with_other_values_are_refused(self):
-        fixture = Fixture()
-        fixture.tensors[DECODER] = fixture.tensors[SHARED] + 1
-        self.refuse(fixture, "model.safetensors", DECODER, SHARED)
+    def test_presence_decides_which_matrix_is_used(self):
+        """What transformers 5.17 used for encoder, decoder and output where S, E, D, H were stored with other values each."""
+        names = dict(zip("SEDH", TIED))
+        tied = ("S:SSS E:EEE D:DDD H:HHH SE:ESS SD:SDS SH:SSH ED:EDD EH:EHH DH:HDH SED:EDS SEH:ESH SDH:SDH EDH:EDH SEDH:EDH")
+        separate = "ED:EDD EH:EHH EDH:EDH"
+        # There transformers 5 has all three stored or fills with random numbers; 4 shared one matrix between encoder and decoder.
+        untied = "SH:SSH EH:EEH DH:DDH EDH:EDH SEDH:EDH SDH:SDH"
+        cases = [(shares, ties, tied) for shares in (None, True) for ties in (None, True)] + [(False, None, separate), (False, True, separate)]
+        cases += [(None, False, untied), (True, False, untied), (False, False, "EDH:EDH")]
+        for shares, ties, rows in cases:
+            for stored, used in (row.split(":") for row in rows.split()):
+                fixture = Fixture()
+                base = fixture.tensors.pop(SHARED)
+                fixture.tensors.update({names[letter]: base + n for n, letter in enumerate("SEDH") if letter in stored})
+                for key, value in (("share_encoder_decoder_embeddings", shares), ("tie_word_embeddings", ties)):
+                    fixture.config.pop(key)
+                    if value is not None:
+                        fixture.config[key] = value
+                tensors = self.convert(fixture).tensors
+                for letter, ours in zip(used, ("encoder.embedding", "decoder.embedding", "decoder.projection")):
+                    np.testing.assert_array_equal(tensors[ours + ".weight"], fixture.tensors[names[letter]].astype("<f2"), (shares, ties, stored, ours))
 
     def test_separate_vocabularies(self):
         for stored in ((DECODER,), (HEAD,), (DECODER, HEAD)):
@@ -153,13 +170,26 @@ class WeightsTest(ConvertTest):
         os.remove(self.output)
         self.refuse(fixture, "model.safetensors", HEAD, "found none")
 
-    def test_no_bias_and_stored_positions(self):
+    def test_no_bias(self):
         fixture = Fixture()
         del fixture.tensors["final_logits_bias"]
-        for stack in ("encoder", "decoder"):
-            fixture.tensors[f"model.{stack}.embed_positions.weight"] = fixture.values(16, 8)
-        model = self.convert(fixture)
-        np.testing.assert_array_equal(model.tensors["decoder.projection.bias"], np.zeros(11))
+        np.testing.assert_array_equal(self.convert(fixture).tensors["decoder.projection.bias"], np.zeros(11))
+
+    def test_stored_positions_keep_their_type(self):
+        for stacks in (("encoder",), ("decoder",), ("encoder", "decoder")):
+            for dtype, ours in (("F32", "float32"), ("F16", "float16")):
+                for wanted in ("fp32", "fp16", "bf16", "int8", None):
+                    fixture = Fixture(dtype=lambda name: dtype if "embed_positions" in name else "F16", layers=(1, 1))
+                    fixture.config["max_position_embeddings"] = 16
+                    for stack in stacks:
+                        fixture.tensors[f"model.{stack}.embed_positions.weight"] = fixture.values(16, 8)
+                    model = self.convert(fixture, *(["--dtype", wanted] if wanted else []))
+                    for stack in ("encoder", "decoder"):
+                        self.assertEqual(model.header["config"].get(f"{stack}_positions"), 16 if stack in stacks else None)
+                        if stack in stacks:
+                            values = fixture.tensors[f"model.{stack}.embed_positions.weight"]
+                            np.testing.assert_array_equal(model.tensors[f"{stack}.positions.weight"], values if dtype == "F32" else values.astype("<f2"))
+                            self.assertEqual(next(e["dtype"] for e in model.header["tensors"] if e["name"] == f"{stack}.positions.weight"), ours)
 
     def test_shapes_that_differ_between_the_stacks(self):
         for layers, ffn, heads in (((1, 3), (8, 24), (8, 1)), ((4, 1), (32, 4), (1, 2))):
@@ -261,7 +291,7 @@ class HeaderTest(ConvertTest):
                  ({"bad_words_ids": [[4], [3], [4]]}, {"never_chosen": [3, 4, 10]}),
                  ({"bad_words_ids": None, "suppress_tokens": [5, 2]}, {"never_chosen": [2, 5, 10]}),
                  ({"bad_words_ids": [[0], [3]]}, {"never_chosen": [3, 10]}),  # generate() keeps the end token possible
-                 ({"no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "do_sample": False, "min_length": 0}, {}),
+                 ({"no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0}, {}),
                  ({"temperature": 0.7, "top_k": 50, "transformers_version": "4.0", "use_cache": True}, {}))
         defaults = {"beam_size": 6, "max_length": 511, "forced_end": 0, "never_chosen": [10]}
         for change, result in cases:
@@ -284,13 +314,72 @@ class HeaderTest(ConvertTest):
         self.assertEqual(self.convert(fixture).header["generation"],
                          {"beam_size": 3, "max_length": 99, "forced_end": 0, "never_chosen": [10]})
 
-    def test_start_token_comes_from_the_generation_config_first(self):
-        fixture = Fixture()
-        fixture.generation["decoder_start_token_id"] = 4
-        self.assertEqual(self.convert(fixture).header["tokens"]["start"], 4)
-        del fixture.generation["decoder_start_token_id"]
-        fixture.config["decoder_start_token_id"] = 5
-        self.assertEqual(self.convert(fixture).header["tokens"]["start"], 5)
+    def test_token_ids_come_from_one_file(self):
+        """generation_config.json's where it is there, config.json's else; what that file does not name, nobody does."""
+        def header(generation, config):
+            fixture = Fixture(layers=(1, 1))
+            fixture.generation = generation
+            for key in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_eos_token_id"):
+                fixture.config.pop(key, None)
+            fixture.config.update(config)
+            fixture.write(self.checkpoint)
+            if generation is None and os.path.exists(os.path.join(self.checkpoint, "generation_config.json")):
+                os.remove(os.path.join(self.checkpoint, "generation_config.json"))
+            model = self.convert(self.checkpoint)
+            return {**model.header["tokens"], **model.header["generation"]}
+
+        hidden = {"decoder_start_token_id": 9, "bos_token_id": 8, "eos_token_id": 7, "pad_token_id": 6, "num_beams": 3}
+        every = {"end": 0, "unknown": 1}
+        for generation, config, expected in (
+                ({"decoder_start_token_id": 4}, hidden, {"start": 4, "ends": [], "never_chosen": []}),
+                ({"bos_token_id": 5}, hidden, {"start": 5, "ends": [], "never_chosen": []}),
+                ({"bos_token_id": 5, "decoder_start_token_id": 4, "eos_token_id": [0]}, hidden, {"start": 4, "never_chosen": []}),
+                ({"bos_token_id": [5], "eos_token_id": 3}, hidden, {"start": 5, "ends": [3], "never_chosen": []}),
+                ({"bos_token_id": 5, "eos_token_id": [], "pad_token_id": 10}, hidden, {"start": 5, "ends": [], "pad": 10, "never_chosen": [10]}),
+                ({"bos_token_id": 5, "eos_token_id": 3, "pad_token_id": 3}, hidden, {"start": 5, "ends": [3], "pad": 3, "never_chosen": []}),
+                ({"decoder_start_token_id": None, "bos_token_id": 5, "eos_token_id": None}, hidden, {"start": 5, "ends": [], "never_chosen": []}),
+                (None, hidden, {"start": 9, "ends": [7], "pad": 6, "never_chosen": [6], "beam_size": 3}),
+                (None, {"bos_token_id": 8, "eos_token_id": 0}, {"start": 8, "never_chosen": []})):
+            self.assertEqual(header(generation, config), {**every, **expected}, (generation, config))
+
+    def test_added_tokens(self):
+        token = lambda text, **flags: dict(content=text, **flags)
+        listed = lambda number, **flags: dict({"id": number, "lstrip": False, "rstrip": False, "single_word": False, "special": False}, **flags)
+        every = {"</s>": 0, "<unk>": 1, "<pad>": 10}
+        for tokenizer, files, expected in (
+                ({"added_tokens_decoder": {"2": token("<A>", lstrip=True), "0": token("</s>", special=True)}}, {}, [listed(2, lstrip=True)]),
+                ({"added_tokens_decoder": {"2": token("<A>", special=True)}}, {}, [listed(2, special=True)]),
+                ({"added_tokens_decoder": {"2": token("<A>")}, "extra_special_tokens": ["<A>"]}, {}, [listed(2, special=True)]),
+                ({"added_tokens_decoder": {"2": token("<A>")}, "additional_special_tokens": [token("<A>")]}, {}, [listed(2, special=True)]),
+                ({"added_tokens_decoder": {"2": token("<A>")}, "mask_token": "<A>"}, {}, [listed(2, special=True)]),
+                ({"added_tokens_decoder": {}}, {"added_tokens.json": {"<A>": 2}}, None),  # it alone counts
+                ({}, {"added_tokens.json": dict(every, **{"<A>": 2})}, [listed(2)]),
+                ({}, {"added_tokens.json": {"<A>": 2}, "special_tokens_map.json": {"additional_special_tokens": ["<A>"]}}, [listed(2, special=True)]),
+                ({}, {"tokenizer.json": {"added_tokens": [{"id": 2, "content": "<A>", "rstrip": True}]}}, [listed(2, rstrip=True)]),
+                ({"split_special_tokens": True}, {"added_tokens.json": {"<A>": 2}}, None),
+                ({"added_tokens_decoder": {"5": token("▁s5", single_word=True)}}, {}, [listed(5, single_word=True)]),  # a piece of the vocabulary
+                ({"added_tokens_decoder": {"99": token("<A>", special=True)}}, {}, None)):  # no row, and no line can hold it
+            fixture = Fixture(layers=(1, 1))
+            fixture.tokenizer.update(tokenizer)
+            fixture.files.update({name: json.dumps(value).encode() for name, value in files.items()})
+            model = self.convert(fixture)
+            self.assertEqual(model.header["tokens"].get("added"), expected, (tokenizer, files))
+            if expected and expected[0]["id"] == 2:
+                self.assertEqual((model.pieces("source")[2], model.pieces("target")[2]), ("<A>", "<A>"))
+            for name in files:
+                os.remove(os.path.join(self.checkpoint, name))
+
+    def test_spaces_to_be_cleaned_up(self):
+        for value in (True, False, None):
+            fixture = Fixture(layers=(1, 1))
+            fixture.tokenizer["clean_up_tokenization_spaces"] = value
+            self.assertEqual(self.convert(fixture).header["tokens"].get("clean_up_spaces"), value or None)
+
+    def test_a_checkpoint_that_samples_by_default(self):
+        for value in (True, False, None):
+            fixture = Fixture(layers=(1, 1))
+            fixture.generation["do_sample"] = value
+            self.assertEqual(self.convert(fixture).header["generation"].get("do_sample"), value or None)
 
     def test_sentencepiece_models_are_kept(self):
         fixture = Fixture()

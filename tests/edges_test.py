@@ -240,7 +240,7 @@ class Output(Case):
         for name, model in (('shared', SHARED), ('separate', SEPARATE)):
             with self.subTest(name):
                 result = self.ok(*GREEDY, *REFERENCE_LIMITS, '--input-format', 'ids', input='\n'.join(source_ids(name)) + '\n', model=model, lines=200)
-                self.same([text_of(name, ids) for ids in best(name, 'greedy')], [line.lstrip(' ') for line in result.lines], result)
+                self.same([text_of(name, ids) for ids in best(name, 'greedy')], result.lines, result)
 
     def test_a_newline_or_cr_piece_becomes_a_space(self):
         model = ModelFile(SEPARATE)

@@ -20,6 +20,8 @@ def expected_shapes(config):
               "decoder.cross.keys_values.weight": [2 * d * config["decoder_layers"], d],
               "decoder.cross.keys_values.bias": [2 * d * config["decoder_layers"]]}
     for stack in ("encoder", "decoder"):
+        if stack + "_positions" in config:
+            shapes[f"{stack}.positions.weight"] = [config[stack + "_positions"], d]
         f = config[stack + "_ffn"]
         for n in range(config[stack + "_layers"]):
             matrices = {"self.qkv": [3 * d, d], "self.out": [d, d], "feed_forward.up": [f, d], "feed_forward.down": [d, f]}

@@ -246,9 +246,13 @@ def pieces(name, side='target'):
 
 
 def text_of(name, ids):
-    """What SentencePiece makes of target ids, but for spaces at the beginning."""
+    """What xlate makes of target ids: no white space at the ends but that of an unknown token."""
     table = pieces(name)
-    return ''.join(' \u2047 ' if id == '1' else table[int(id)].replace('\u2581', ' ') for id in ids.split()).lstrip(' ')
+    text = ''.join(' \u2047 ' if id == '1' else table[int(id)].replace('\u2581', ' ') for id in ids.split())
+    trimmed = text.strip()
+    if trimmed.startswith('\u2047') and not text.startswith('\u2047'):
+        trimmed = ' ' + trimmed
+    return trimmed + ' ' if trimmed.endswith('\u2047') and not text.endswith('\u2047') else trimmed
 
 
 # --- the test case ---------------------------------------------------------------------------------------------------------------

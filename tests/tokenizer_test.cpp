@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "tests/model_builder.h"
@@ -123,8 +124,10 @@ TEST_P(Converted, LanguageTokensInFront) {
   EXPECT_EQ(tokenizer.encode(">>xx<<Tom is here."), expected);
   EXPECT_EQ(tokenizer.encode(">>sr_Latn<< Tom is here."), expected);
   EXPECT_EQ(tokenizer.encode(">>xx<<"), (Ids{unknown, end}));
+  // From >> to the first <<, whatever stands between them.
+  for (const char* token : {">><<", ">>a<b<<", ">> a whole sentence <<", ">>>><<"}) EXPECT_EQ(tokenizer.encode(token + std::string(" Tom is here.")), expected) << token;
   // These are text like any other.
-  for (const char* text : {" >>xx<< Tom", ">>xx< Tom", ">><< Tom", ">>a<b<< Tom", ">> Tom", "Tom >>xx<<"}) {
+  for (const char* text : {" >>xx<< Tom", ">>xx< Tom", ">> Tom", "Tom >>xx<<", "<< >> Tom"}) {
     const Ids ids = tokenizer.encode(text);
     EXPECT_GT(ids.size(), 4u) << text;
   }
@@ -142,6 +145,16 @@ TEST_P(Converted, UnknownTokensAreMarked) {
   const Ids ids{unknown};
   EXPECT_EQ(tokenizer.decode(ids), " ⁇ ");
   EXPECT_EQ(tokenizer.decode_pieces(ids), "<unk>");
+}
+
+// What transformers reads and writes (tests/data/variants/make.py); in transformers an unknown token is no text.
+TEST(AddedTokens, AsInTransformers) {
+  const ModelFile file = ModelFile::open(models_folder() + "/added_tokens.bin");
+  const Tokenizer tokenizer = load_tokenizer(file);
+  const auto cases = nlohmann::json::parse(file_text(source_folder() + "/tests/data/variants/tokens.json"));
+  ASSERT_GE(cases["encode"].size(), 30u);
+  for (const auto& one : cases["encode"]) EXPECT_EQ(tokenizer.encode(one[0].get<std::string>()), one[1].get<Ids>()) << one[0];
+  for (const auto& one : cases["decode"]) EXPECT_EQ(tokenizer.decode(one[0].get<Ids>()), one[1].get<std::string>()) << one[0];
 }
 
 // A tokenizer of the tiny model's files, which outlive it.
@@ -194,8 +207,34 @@ TEST(Tokenizer, ALineIsALineWhateverThePieces) {
   pieces[3] = "x\ny\r\nz";
   pieces[4] = "\n";
   const Tiny tiny([&](ModelBuilder& model) { model.replace_file("target.pieces", pieces_table(pieces)); });
-  EXPECT_EQ(tiny.tokenizer->decode(Ids{3, 5, 4}), "x y  z a ");
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{3, 5, 4}), "x y  z a");
   EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{3, 4}), "x y  z  ");
+}
+
+// A piece that only the other side's model has keeps its mark in the library; in a text it is a space, and none stands at the ends.
+TEST(Tokenizer, NoMarksInText) {
+  auto pieces = tiny_pieces();
+  pieces[6] = "▁zz", pieces[7] = "y▁x▁";
+  const Tiny tiny([&](ModelBuilder& model) { model.replace_file("target.pieces", pieces_table(pieces)); });
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{6, 5, 6, 7}), "zz a zzy x");
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{2, 2}), "");
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{5, 2}), "a");
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{5, 2, 2, 6}), "a   zz");
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{1, 5, 1}), " ⁇  a ⁇ ");
+  EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{6, 7}), "▁zz y▁x▁");
+}
+
+TEST(Tokenizer, SpacesAreCleanedUpWhereTheCheckpointSaysSo) {
+  const std::vector<std::string> pieces{"</s>", "<unk>", "▁", ".", "▁'", "▁it", "▁'s", "▁,"};
+  const auto text = [&](bool cleaned) {
+    const Tiny tiny([&](ModelBuilder& model) {
+      model.replace_file("target.pieces", pieces_table(pieces));
+      if (cleaned) model.header["tokens"]["clean_up_spaces"] = true;
+    });
+    return tiny.tokenizer->decode(Ids{5, 6, 7, 5, 2, 3, 4, 5});
+  };
+  EXPECT_EQ(text(false), "it 's , it . ' it");
+  EXPECT_EQ(text(true), "it's, it.'it");
 }
 
 TEST(Tokenizer, IdsWithoutAPiece) {

@@ -14,8 +14,8 @@ namespace {
 
 using Model = sentencepiece::SentencePieceProcessor;
 
-std::shared_ptr<const Model> load(std::string_view bytes, const std::string& name) {
-  auto model = std::make_shared<Model>();
+std::unique_ptr<const Model> load(std::string_view bytes, const std::string& name) {
+  auto model = std::make_unique<Model>();
   if (const auto status = model->LoadFromSerializedProto(bytes); !status.ok()) fail("{}: not a SentencePiece model: {}", name, status.ToString());
   return model;
 }
@@ -24,28 +24,10 @@ void check(const sentencepiece::util::Status& status) {
   if (!status.ok()) fail("SentencePiece: {}", status.ToString());
 }
 
-// The length of a language token `>>xx<<` at the start of the text, or 0: "xx" is not empty and has no '<'.
+// The length of a language token >>xx<< at the start of the text, whatever stands between the marks, or 0.
 std::size_t leading_token(std::string_view text) {
-  if (!text.starts_with(">>")) return 0;
-  const std::size_t open = text.find('<', 2);
-  return open != std::string_view::npos && open > 2 && text.substr(open).starts_with("<<") ? open + 2 : 0;
-}
-
-// SentencePiece joins characters that it does not know to one piece, in time that grows with the square of their number: 1 MB of a script
-// that a model was not made for took 26 s. So much text is given to it at once, and far fewer characters are a sentence.
-constexpr std::size_t kPart = 64 * 1024;
-
-struct Part {
-  std::size_t bytes;    // of the text
-  std::size_t skipped;  // behind them: the space at which it was cut, which each part gets in front
-};
-
-// The first part of a text: up to a space, else up to a character.
-Part first_part(std::string_view text) {
-  if (text.size() <= kPart) return {text.size(), 0};
-  const std::size_t space = text.rfind(' ', kPart);
-  if (space != std::string_view::npos && space > kPart / 2) return {space, 1};
-  return {without_cut_character(text.substr(0, kPart)).size(), 0};
+  const std::size_t end = text.starts_with(">>") ? text.find("<<") : std::string_view::npos;
+  return end == std::string_view::npos ? 0 : end + 2;
 }
 
 template <class Each>
@@ -59,22 +41,54 @@ void each_word(std::string_view text, const Each& each) {
   }
 }
 
+constexpr std::string_view kMark = "\u2581";     // stands for a space in pieces
+constexpr std::string_view kUnknown = "\u2047";  // what the library prints, between spaces, for what a vocabulary does not know
+
 // A line is a line, whatever pieces a model may hold.
 void keep_on_one_line(std::string& text) {
   std::replace_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
 }
 
+void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+}
+
+// The white space that Hugging Face's clean_up_tokenization takes out of English, in its order.
+void clean_up(std::string& text) {
+  for (const std::string_view mark : {".", "?", "!", ","}) replace_all(text, " " + std::string(mark), mark);
+  replace_all(text, " ' ", "'");
+  for (const std::string_view ending : {"n't", "'m", "'s", "'ve", "'re"}) replace_all(text, " " + std::string(ending), ending);
+}
+
+// Without white space at the ends, but for the spaces that come with an unknown token.
+std::string trimmed(std::string_view text) {
+  const std::string_view rest = without_leading_space(text), inside = without_trailing_space(rest);
+  std::string result(inside);
+  if (inside.starts_with(kUnknown) && rest.size() < text.size()) result.insert(0, " ");
+  if (inside.ends_with(kUnknown) && inside.size() < rest.size()) result += ' ';
+  return result;
+}
+
 }  // namespace
 
 Tokenizer::Tokenizer(const TokenizerFiles& files)
-    : source_model_(load(files.source_model, files.name + ": source.spm")),
-      target_model_(files.source_model == files.target_model ? source_model_ : load(files.target_model, files.name + ": target.spm")),
+    : segmenter_(files.source_model, files.name + ": source.spm"),
+      target_model_(load(files.target_model, files.name + ": target.spm")),
       source_(files.source_pieces, files.source_size, Vocabulary::Lookup::kBothWays, files.name + ": source.pieces"),
       target_(files.target_pieces, files.target_size, Vocabulary::Lookup::kByIdOnly, files.name + ": target.pieces"),
+      clean_up_spaces_(files.clean_up_spaces),
       end_(files.end),
       unknown_(files.unknown) {
-  ids_of_model_.resize(static_cast<std::size_t>(source_model_->GetPieceSize()));
-  for (std::size_t i = 0; i < ids_of_model_.size(); ++i) ids_of_model_[i] = source_id(source_model_->IdToPiece(static_cast<int>(i)));
+  std::vector<std::string_view> texts;
+  for (const AddedToken& token : files.added) {
+    const std::string_view text = source_.piece_of(token.id);
+    if (text.empty()) fail("{}: added token {} has no piece", files.name, token.id);
+    texts.push_back(text);
+    source_.prefer(token.id);
+    if (token.special && token.id < target_.size() && target_.piece_of(token.id) == text) silent_.insert(token.id);
+  }
+  added_ = AddedTokens(files.added, texts);
+  for (const std::string_view piece : segmenter_.pieces()) ids_of_model_.push_back(source_id(piece));
 }
 
 Tokenizer::~Tokenizer() = default;
@@ -82,29 +96,35 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
   std::vector<std::int32_t> ids;
-  if (const std::size_t length = leading_token(text); length > 0) {
-    ids.push_back(source_id(text.substr(0, length)));
-    text.remove_prefix(length);
-  }
-  while (!text.empty()) {
-    const Part part = first_part(text);
-    encode_part(text.substr(0, part.bytes), ids);
-    text.remove_prefix(part.bytes + part.skipped);
+  if (added_.empty()) {
+    append_text(text, true, ids);
+  } else {
+    bool first = true;
+    for (const AddedTokens::Stretch& stretch : added_.split(text)) {
+      if (stretch.id >= 0) ids.push_back(stretch.id);
+      else append_text(stretch.text, first, ids);
+      first = false;
+    }
   }
   if (!ids.empty()) ids.push_back(end_);
   return ids;
 }
 
-void Tokenizer::encode_part(std::string_view text, std::vector<std::int32_t>& ids) const {
-  std::vector<int> model_ids;
-  check(source_model_->Encode(text, &model_ids));
-  if (std::find(model_ids.begin(), model_ids.end(), source_model_->unk_id()) == model_ids.end()) {
-    for (const int id : model_ids) ids.push_back(ids_of_model_[static_cast<std::size_t>(id)]);
-  } else {
-    // What this SentencePiece model does not know can still be a piece of the vocabulary, which both models share.
-    std::vector<std::string> pieces;
-    check(source_model_->Encode(text, &pieces));
-    for (const std::string& piece : pieces) ids.push_back(source_id(piece));
+// Text without added tokens; a language token counts at the line's start.
+void Tokenizer::append_text(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const {
+  if (const std::size_t length = at_start ? leading_token(text) : 0; length > 0) {
+    ids.push_back(source_id(text.substr(0, length)));
+    text.remove_prefix(length);
+  }
+  append_segments(text, ids);
+}
+
+// What the source's model does not know can still be a piece of the vocabulary, which both models share.
+void Tokenizer::append_segments(std::string_view text, std::vector<std::int32_t>& ids) const {
+  const Segmentation segments = segmenter_.segment(text);
+  auto unknown = segments.unknown.begin();
+  for (const int id : segments.ids) {
+    ids.push_back(id == segmenter_.unknown() ? source_id(*unknown++) : ids_of_model_[static_cast<std::size_t>(id)]);
   }
 }
 
@@ -131,10 +151,16 @@ std::vector<std::int32_t> Tokenizer::read_ids(std::string_view text) const {
 std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   std::vector<std::string> pieces;
   pieces.reserve(ids.size());
-  for (const std::int32_t id : ids) pieces.emplace_back(target_.piece_of(id));
+  for (const std::int32_t id : ids) {
+    if (!silent_.contains(id)) pieces.emplace_back(target_.piece_of(id));
+  }
   std::string text;
   check(target_model_->Decode(pieces, &text));
+  // The library leaves the marks of pieces that the target's model does not have: the vocabulary can hold the source's, too.
+  replace_all(text, kMark, " ");
   keep_on_one_line(text);
+  text = trimmed(text);
+  if (clean_up_spaces_) clean_up(text);
   return text;
 }
 

@@ -6,13 +6,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
+#include "tokenization/added_tokens.h"
+#include "tokenization/segmenter.h"
 #include "tokenization/vocabulary.h"
-
-namespace sentencepiece {
-class SentencePieceProcessor;
-}
 
 namespace xlate {
 
@@ -23,6 +22,8 @@ struct TokenizerFiles {
   std::string_view source_pieces, target_pieces;  // tables of the vocabularies
   std::int64_t source_size = 0, target_size = 0;  // rows of the embeddings
   std::int32_t end = 0, unknown = 0;
+  std::vector<AddedToken> added;
+  bool clean_up_spaces = false;  // of decoded text: Hugging Face's clean_up_tokenization_spaces
 };
 
 /// Const functions may be called from several threads at once.
@@ -33,27 +34,32 @@ class Tokenizer {
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
 
-  /// Valid UTF-8 to ids, end token included; none where the text normalises to nothing. A leading >>token<< is looked up whole.
-  /// The same text gives the same ids as SentencePiece's pieces looked up one by one; beyond 64 KiB it is cut in parts, at spaces where
-  /// there are any.
+  /// Valid UTF-8 to ids, end token included; none where the text normalises to nothing. Added tokens are looked up whole, and so is a
+  /// language token in front, from >> to the first <<; the text between them is segmented stretch by stretch.
   std::vector<std::int32_t> encode(std::string_view text) const;
   /// Pieces separated by spaces to ids, end token included; a piece that is not in the vocabulary is the unknown token.
   std::vector<std::int32_t> encode_pieces(std::string_view pieces) const;
   /// Ids separated by spaces, taken as they are. Throws Error naming what is not an id of the source vocabulary.
   std::vector<std::int32_t> read_ids(std::string_view text) const;
 
-  /// Ids without start and end token to text on one line.
+  /// Ids without start and end token to text on one line: pieces put together, marks (U+2581) made spaces, no white space at the ends but
+  /// that of an unknown token (" ⁇ "), special added tokens left out.
   std::string decode(std::span<const std::int32_t> ids) const;
   /// The same as pieces, or as numbers, separated by spaces.
   std::string decode_pieces(std::span<const std::int32_t> ids) const;
   static std::string write_ids(std::span<const std::int32_t> ids);
 
  private:
-  void encode_part(std::string_view text, std::vector<std::int32_t>& ids) const;
+  void append_text(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const;
+  void append_segments(std::string_view text, std::vector<std::int32_t>& ids) const;
   std::int32_t source_id(std::string_view piece) const { return source_.id_of(piece).value_or(unknown_); }
 
-  std::shared_ptr<const sentencepiece::SentencePieceProcessor> source_model_, target_model_;  // one where both are the same
+  Segmenter segmenter_;
+  std::unique_ptr<const sentencepiece::SentencePieceProcessor> target_model_;
   Vocabulary source_, target_;
+  AddedTokens added_;
+  std::unordered_set<std::int32_t> silent_;  // target ids that are no text
+  bool clean_up_spaces_;
   std::int32_t end_, unknown_;
   std::vector<std::int32_t> ids_of_model_;  // vocabulary id of each of the source model's pieces
 };

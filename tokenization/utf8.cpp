@@ -1,5 +1,6 @@
 #include "tokenization/utf8.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace xlate {
@@ -34,6 +35,23 @@ Part first_part(std::string_view text) {
   return {length, true};
 }
 
+// Of a character that begins with this byte.
+std::size_t length_from(unsigned char lead) { return lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1; }
+
+constexpr std::size_t kLongestSpace = 3;  // bytes
+
+// Bytes of the white space character that text begins with, or 0.
+std::size_t leading_space(std::string_view text) {
+  if (text.empty()) return 0;
+  const auto lead = static_cast<unsigned char>(text.front());
+  if (lead < 0x80) return lead == ' ' || (lead >= 0x09 && lead <= 0x0D) || (lead >= 0x1C && lead <= 0x1F) ? 1 : 0;
+  for (const std::string_view space : {"\u0085", "\u00A0", "\u1680", "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"}) {
+    if (text.starts_with(space)) return space.size();
+  }
+  const bool general = text.starts_with("\xE2\x80") && text.size() >= 3;  // U+2000 to U+200A
+  return general && static_cast<unsigned char>(text[2]) >= 0x80 && static_cast<unsigned char>(text[2]) <= 0x8A ? 3 : 0;
+}
+
 std::size_t ascii_prefix(std::string_view text) {
   std::size_t i = 0;
   for (std::uint64_t word; i + 8 <= text.size(); i += 8) {
@@ -62,12 +80,30 @@ bool make_valid_utf8(std::string& text) {
   return changed;
 }
 
+std::size_t character_bytes(std::string_view text) { return std::min(text.size(), length_from(static_cast<unsigned char>(text.front()))); }
+
+std::string_view without_leading_space(std::string_view text) {
+  while (const std::size_t bytes = leading_space(text)) text.remove_prefix(bytes);
+  return text;
+}
+
+std::string_view without_trailing_space(std::string_view text) {
+  for (std::size_t bytes = 1; bytes <= kLongestSpace && bytes <= text.size();) {
+    if (leading_space(text.substr(text.size() - bytes)) != bytes) {
+      ++bytes;
+      continue;
+    }
+    text.remove_suffix(bytes);
+    bytes = 1;
+  }
+  return text;
+}
+
 std::string_view without_cut_character(std::string_view text) {
   for (std::size_t back = 1; back <= 3 && back <= text.size(); ++back) {
     const auto byte = static_cast<unsigned char>(text[text.size() - back]);
     if ((byte & 0xC0) == 0x80) continue;
-    const std::size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
-    if (length > back) text.remove_suffix(back);
+    if (length_from(byte) > back) text.remove_suffix(back);
     break;
   }
   return text;

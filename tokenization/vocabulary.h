@@ -17,8 +17,10 @@ class Vocabulary {
   /// Throws Error where the table has another number of entries or is cut.
   Vocabulary(std::string_view table, std::int64_t size, Lookup, const std::string& name);
 
-  /// Needs kBothWays. Of equal pieces the first.
+  /// Needs kBothWays. Of equal pieces the first, unless another was preferred.
   std::optional<std::int32_t> id_of(std::string_view piece) const;
+  /// Lets this id, which has a piece, be the one of all equal pieces.
+  void prefer(std::int32_t id) { ids_.insert_or_assign(piece_of(id), id); }
   /// Empty where no piece has the id.
   std::string_view piece_of(std::int32_t id) const { return pieces_[static_cast<std::size_t>(id)]; }
   std::int64_t size() const { return static_cast<std::int64_t>(pieces_.size()); }

@@ -64,7 +64,7 @@ void Slot::keep(const std::vector<Candidate>& live) {
   for (std::int64_t k = 0; k < beams_; ++k) {
     // Where all but a few ids are forbidden there can be fewer continuations than beams: the rest stay as good as dead.
     const bool filled = k < static_cast<std::int64_t>(live.size());
-    nodes[k] = filled ? live[static_cast<std::size_t>(k)].node : Node{rules_.end, 0};
+    nodes[k] = filled ? live[static_cast<std::size_t>(k)].node : Node{rules_.start, 0};
     token_[k] = nodes[k].token;
     score_[k] = filled ? live[static_cast<std::size_t>(k)].value : kDead;
   }

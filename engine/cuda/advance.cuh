@@ -117,7 +117,7 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
         finish({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);
       }
     }
-    for (int k = live_count; k < beams; ++k) live[k] = {kDead, {rules.end, 0}};
+    for (int k = live_count; k < beams; ++k) live[k] = {kDead, {rules.start, 0}};
     books.finished_count = state.finished_count[slot] = finished_count;
     state.length[slot] = n;
     books.done = state.done[slot] = at_limit || is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kNone, divisor, limit);

@@ -1,0 +1,143 @@
+// Segmentation against SentencePiece 0.2.3 on lines with ties, and what damaged models come to.
+#include "tokenization/segmenter.h"
+
+#include <gtest/gtest.h>
+#include <sentencepiece_processor.h>
+
+#include <map>
+#include <random>
+
+#include "engine/error.h"
+#include "tests/model_builder.h"
+#include "tokenization/normalizer.h"
+#include "tokenization/trie.h"
+
+namespace xlate::test {
+namespace {
+
+std::vector<std::string> lines_of(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(line);
+  return lines;
+}
+
+std::string join(const std::vector<int>& ids) { return fmt::format("{}", fmt::join(ids, " ")); }
+
+struct Ties : testing::TestWithParam<const char*> {
+  const std::string folder = source_folder() + "/tests/data/";
+  const std::string name = GetParam();
+  const std::string model = file_text(name == "opus-shape" ? folder + "opus-shape/shared/source.spm" : folder + "segmentation/" + name + ".spm");
+  const std::vector<std::string> lines = lines_of(folder + "segmentation/" + name + ".lines"), ids = lines_of(folder + "segmentation/" + name + ".ids");
+};
+INSTANTIATE_TEST_SUITE_P(, Ties, testing::Values("en", "de", "bytes", "symbols", "opus-shape"), [](const auto& info) {
+  std::string name = info.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+// Lines that SentencePiece 0.2.1 and 0.2.3 segment differently, whichever of them is installed here (tests/data/segmentation/make.py).
+TEST_P(Ties, AreBrokenAsByNewerSentencePiece) {
+  ASSERT_GE(lines.size(), 30u);
+  ASSERT_EQ(lines.size(), ids.size());
+  const Segmenter segmenter(model, name);
+  for (std::size_t i = 0; i < lines.size(); ++i) EXPECT_EQ(join(segmenter.segment(lines[i]).ids), ids[i]) << "line " << i + 1 << ": " << lines[i];
+}
+
+// A model cut anywhere, or with bytes altered, is an error or another model; never anything worse.
+TEST_P(Ties, DamagedModels) {
+  std::mt19937 random(3);
+  const auto try_model = [&](const std::string& bytes) {
+    try {
+      const Segmenter segmenter(bytes, name);
+      for (std::size_t i = 0; i < lines.size(); i += 8) segmenter.segment(lines[i]);
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(name), std::string::npos) << error.what();
+    }
+  };
+  for (int cut = 0; cut < 40; ++cut) try_model(model.substr(0, random() % model.size()));
+  for (int round = 0; round < 60; ++round) {
+    std::string bytes = model;
+    for (int i = 0; i < 4; ++i) bytes[random() % (round % 2 ? bytes.size() : std::min<std::size_t>(bytes.size(), 2000))] = static_cast<char>(random());
+    try_model(bytes);
+  }
+}
+
+// What the model does not know is one piece with its text, however long it is, in time that grows with its length only.
+TEST(Segmenter, UnknownText) {
+  const std::string bytes = sentencepiece_model({"▁", "a", "b", "▁a"});
+  const Segmenter segmenter(bytes, "tiny");
+  const Segmentation segments = segmenter.segment("a日本b語");
+  EXPECT_EQ(join(segments.ids), "6 0 5 0");
+  EXPECT_EQ(segments.unknown, (std::vector<std::string>{"日本", "語"}));
+  std::string text;
+  while (text.size() < 3'000'000) text += "\u6211\u4eec";
+  EXPECT_EQ(join(segmenter.segment(text).ids), "3 0");
+  EXPECT_EQ(join(segmenter.segment("").ids), "");
+  EXPECT_EQ(join(segmenter.segment("   ").ids), "");
+}
+
+// Of pieces with equal scores the one that begins first stays, which is the longest last one: a+aa, not aa+a.
+TEST(Segmenter, ATieByHand) {
+  std::string model;
+  const auto add = [&](const std::string& piece, float score, int type) {
+    std::string message = "\x0a" + std::string(1, static_cast<char>(piece.size())) + piece + '\x15';
+    append_number(message, score);
+    message += std::string("\x18") + static_cast<char>(type);
+    model += "\x0a" + std::string(1, static_cast<char>(message.size())) + message;
+  };
+  add("<unk>", 0, 2), add("▁", -1, 1), add("a", -2, 1), add("aa", -3, 1);
+  const Segmenter segmenter(model, "tie");
+  EXPECT_EQ(join(segmenter.segment("aaa").ids), "1 2 3");
+  EXPECT_EQ(join(segmenter.segment("aaaaa").ids), "1 2 3 3");
+}
+
+TEST(Segmenter, ModelsThatAreNone) {
+  const auto refuses = [](const std::string& bytes, const char* text) {
+    try {
+      Segmenter(bytes, "file.spm");
+      ADD_FAILURE() << "no error, expected: " << text;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+      EXPECT_EQ(std::string(error.what()).rfind("file.spm: ", 0), 0u) << error.what();
+    }
+  };
+  refuses("", "0 pieces");
+  refuses("junk", "cut short");
+  refuses("\x07", "wire type 7");
+  refuses(sentencepiece_model({"a", "a"}), "there twice");
+  refuses(sentencepiece_model({""}), "is empty");
+  refuses(sentencepiece_model({"a"}) + std::string("\x12\x02\x18\x09", 4), "the model's type is 9");
+  refuses(sentencepiece_model({"a"}) + std::string("\x12\x03\x98\x02\x01", 5), "a byte has no piece");
+  refuses(sentencepiece_model({"a"}) + std::string("\x1a\x04\x12\x02zz", 6), "character map");
+}
+
+TEST(Trie, PrefixesAsByBruteForce) {
+  std::mt19937 random(11);
+  for (int round = 0; round < 200; ++round) {
+    std::map<std::string, std::int32_t> keys;
+    const auto draw = [&](std::size_t longest) {
+      std::string text(1 + random() % longest, '\0');
+      for (char& c : text) c = static_cast<char>(round % 2 ? random() % 3 + 'a' : random());
+      return text;
+    };
+    for (int i = static_cast<int>(random() % 300); i > 0; --i) keys.emplace(draw(6), static_cast<std::int32_t>(keys.size()));
+    std::vector<Trie::Key> list;
+    for (const auto& [text, value] : keys) list.push_back({text, value});
+    const Trie trie(list);
+    for (int i = 0; i < 50; ++i) {
+      const std::string text = draw(9);
+      std::vector<std::pair<std::size_t, std::int32_t>> expected, found;
+      for (std::size_t length = 1; length <= text.size(); ++length) {
+        if (const auto key = keys.find(text.substr(0, length)); key != keys.end()) expected.emplace_back(length, key->second);
+      }
+      trie.each_prefix(text, [&](std::size_t length, std::int32_t value) { found.emplace_back(length, value); });
+      ASSERT_EQ(found, expected) << "round " << round;
+      ASSERT_EQ(trie.longest_prefix(text), expected.empty() ? 0 : expected.back().first);
+    }
+  }
+  EXPECT_EQ(Trie().longest_prefix("a"), 0u);
+}
+
+}  // namespace
+}  // namespace xlate::test

@@ -1,0 +1,81 @@
+#include "tokenization/segmenter.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "engine/error.h"
+#include "tokenization/sentencepiece_model.h"
+#include "tokenization/unigram.h"
+#include "tokenization/utf8.h"
+
+namespace xlate {
+namespace {
+
+void check(const sentencepiece::util::Status& status) {
+  if (!status.ok()) fail("SentencePiece: {}", status.ToString());
+}
+
+// The library joins characters that it does not know to one piece, in time that grows with the square of their number: 1 MB of a script
+// that a model was not made for took 26 s. So much text is given to it at once, and far fewer characters are a sentence.
+constexpr std::size_t kPart = 64 * 1024;
+
+struct Part {
+  std::size_t bytes;    // of the text
+  std::size_t skipped;  // behind them: the space at which it was cut, which each part gets in front
+};
+
+// The first part of a text: up to a space, else up to a character.
+Part first_part(std::string_view text) {
+  if (text.size() <= kPart) return {text.size(), 0};
+  const std::size_t space = text.rfind(' ', kPart);
+  if (space != std::string_view::npos && space > kPart / 2) return {space, 1};
+  return {without_cut_character(text.substr(0, kPart)).size(), 0};
+}
+
+}  // namespace
+
+Segmenter::Segmenter(std::string_view bytes, const std::string& name) {
+  SentencePieceModel model = SentencePieceModel::read(bytes, name);
+  for (const auto& piece : model.pieces) pieces_.push_back(piece.text);
+  unknown_ = model.unknown;
+  if (model.algorithm == SentencePieceModel::Algorithm::kUnigram) {
+    unigram_ = std::make_unique<const Unigram>(std::move(model), name);
+    return;
+  }
+  auto library = std::make_unique<sentencepiece::SentencePieceProcessor>();
+  if (const auto status = library->LoadFromSerializedProto(bytes); !status.ok()) fail("{}: not a SentencePiece model: {}", name, status.ToString());
+  library_ = std::move(library);
+}
+
+Segmenter::~Segmenter() = default;
+Segmenter::Segmenter(Segmenter&&) noexcept = default;
+
+Segmentation Segmenter::segment(std::string_view text) const {
+  Segmentation out;
+  if (unigram_) {
+    unigram_->segment(text, out);
+    return out;
+  }
+  while (!text.empty()) {
+    const Part part = first_part(text);
+    segment_by_library(text.substr(0, part.bytes), out);
+    text.remove_prefix(part.bytes + part.skipped);
+  }
+  return out;
+}
+
+void Segmenter::segment_by_library(std::string_view text, Segmentation& out) const {
+  std::vector<int> ids;
+  check(library_->Encode(text, &ids));
+  out.ids.insert(out.ids.end(), ids.begin(), ids.end());
+  if (std::find(ids.begin(), ids.end(), unknown_) == ids.end()) return;
+  std::vector<std::string> pieces;
+  check(library_->Encode(text, &pieces));
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] == unknown_) out.unknown.push_back(std::move(pieces[i]));
+  }
+}
+
+}  // namespace xlate

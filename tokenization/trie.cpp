@@ -1,0 +1,54 @@
+#include "tokenization/trie.h"
+
+#include <algorithm>
+#include <deque>
+
+namespace xlate {
+namespace {
+
+constexpr std::size_t kBytes = 256;
+
+// The keys [begin, end) in sorted order, which agree in their first `depth` bytes: those below a node.
+struct Range {
+  std::uint32_t node;
+  std::size_t begin, end, depth;
+};
+
+}  // namespace
+
+Trie::Trie(std::vector<Key> keys) : nodes_(kBytes + 1) {
+  std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) { return a.text < b.text; });
+  std::deque<Range> waiting{{0, 0, keys.size(), 0}};
+  std::vector<unsigned char> bytes;
+  std::vector<std::size_t> ends;
+  for (; !waiting.empty(); waiting.pop_front()) {
+    Range range = waiting.front();
+    if (range.begin < range.end && keys[range.begin].text.size() == range.depth) nodes_[range.node].value = keys[range.begin++].value;
+    bytes.clear(), ends.clear();
+    for (std::size_t i = range.begin; i < range.end; ++i) {
+      const auto byte = static_cast<unsigned char>(keys[i].text[range.depth]);
+      if (bytes.empty() || bytes.back() != byte) bytes.push_back(byte), ends.push_back(i);
+      ends.back() = i + 1;
+    }
+    if (bytes.empty()) continue;
+    const std::uint32_t base = find_base(bytes);
+    nodes_[range.node].base = base;
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+      nodes_[base + bytes[i]].parent = range.node;
+      waiting.push_back({base + bytes[i], i == 0 ? range.begin : ends[i - 1], ends[i], range.depth + 1});
+    }
+  }
+}
+
+// The lowest base at which the places of all these bytes, which are in ascending order, are free.
+std::uint32_t Trie::find_base(const std::vector<unsigned char>& bytes) {
+  const auto is_free = [&](std::uint32_t place) { return place >= nodes_.size() || (place > 0 && nodes_[place].parent == kNone); };
+  while (!is_free(first_free_)) ++first_free_;
+  std::uint32_t base = std::max<std::uint32_t>(first_free_, bytes.front()) - bytes.front();
+  while (!std::all_of(bytes.begin(), bytes.end(), [&](unsigned char byte) { return is_free(base + byte); })) ++base;
+  // Also the place of a byte that no child has must be there to be looked at.
+  if (nodes_.size() < base + kBytes) nodes_.resize(std::max<std::size_t>(base + kBytes, nodes_.size() + nodes_.size() / 2));
+  return base;
+}
+
+}  // namespace xlate
