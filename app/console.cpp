@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cstdio>
 
+#include "engine/threads.h"
+
 namespace xlate {
 
 Console::Console(bool quiet, Progress progress)
@@ -23,7 +25,7 @@ void Console::note(const std::string& text) {
 void Console::start_progress(std::function<std::string()> describe) {
   if (!progress_) return;
   describe_ = std::move(describe);
-  thread_ = std::thread([this] {
+  thread_ = start_thread("showing progress", [this] {
     const auto period = terminal_ ? std::chrono::milliseconds(500) : std::chrono::seconds(10);
     std::unique_lock lock(stop_mutex_);
     while (!stop_signal_.wait_for(lock, period, [&] { return stopping_; })) show(describe_());

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <new>
 
 #include "app/clashes.h"
@@ -13,6 +14,7 @@
 #include "app/output_file.h"
 #include "app/report.h"
 #include "app/translate.h"
+#include "engine/limits.h"
 
 namespace {
 
@@ -33,6 +35,21 @@ int fail_with(RunRecord& record, const char* message, int code) {
   record.status = "error";
   record.error = message;
   return code;
+}
+
+// What no stage could catch, as memory that runs out in the midst of another error, is one line as well.
+[[noreturn]] void end_at_once() {
+  const char* message = "ended by an error that it could not handle";
+  try {
+    if (const auto error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    message = "out of memory";
+  } catch (const std::exception& error) {
+    message = error.what();
+  } catch (...) {
+  }
+  std::fprintf(stderr, "xlate: %s\n", message);
+  _exit(kFailed);
 }
 
 // Help or version.
@@ -62,9 +79,9 @@ int run(RunRecord& record) {
     if (!signal_received()) return fail_with(record, error.what(), kFailed);
     // An interrupted call failed: the signal is what happened.
   } catch (const std::bad_alloc&) {
-    return fail_with(record, "out of memory", kFailed);
-  } catch (const std::exception& error) {
-    return fail_with(record, error.what(), kFailed);
+    return fail_with(record, ("out of memory" + memory_limits()).c_str(), kFailed);
+  } catch (const std::exception& error) {  // a library's, mostly of memory that ran out
+    return fail_with(record, (error.what() + memory_limits()).c_str(), kFailed);
   }
   if (const int signal = signal_received(); signal && !record.complete) {
     record.status = "interrupted";
@@ -77,6 +94,7 @@ int run(RunRecord& record) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::set_terminate(end_at_once);
   hold_standard_streams();
   RunRecord record;
   record.process_start = process_start();

@@ -1,9 +1,11 @@
 #include "app/ordered_output.h"
 
+#include "engine/threads.h"
+
 namespace xlate {
 
 OrderedOutput::OrderedOutput(OutputFile& file, RunRecord& record, std::function<void(std::exception_ptr)> failed)
-    : file_(file), record_(record), failed_(std::move(failed)), thread_([this] { work(); }) {}
+    : file_(file), record_(record), failed_(std::move(failed)), thread_(start_thread("writing the output", [this] { work(); })) {}
 
 OrderedOutput::~OrderedOutput() { finish(); }
 
@@ -44,6 +46,20 @@ void OrderedOutput::finish() {
 }
 
 void OrderedOutput::work() {
+  try {
+    write_runs();
+  } catch (...) {
+    {
+      std::lock_guard lock(mutex_);
+      broken_ = true;
+      waiting_.clear();
+      progress_.notify_all();
+    }
+    failed_(std::current_exception());
+  }
+}
+
+void OrderedOutput::write_runs() {
   std::string text;
   std::unique_lock lock(mutex_);
   while (true) {
@@ -54,18 +70,8 @@ void OrderedOutput::work() {
     if (lines == 0) return;
     next_ += lines;
     lock.unlock();
-    try {
-      file_.write(text);
-      file_.flush();
-    } catch (...) {
-      lock.lock();
-      broken_ = true;
-      waiting_.clear();
-      progress_.notify_all();
-      lock.unlock();
-      failed_(std::current_exception());
-      return;
-    }
+    file_.write(text);
+    file_.flush();
     const Clock::time_point now = Clock::now();
     lock.lock();
     if (written_ == 0) record_.first_output = now;

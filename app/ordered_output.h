@@ -17,7 +17,8 @@ namespace xlate {
 
 class OrderedOutput {
  public:
-  /// `failed` is called, on the writing thread, when a write fails; everything given afterwards is dropped.
+  /// `failed` is called, on the writing thread, when a write fails; everything given afterwards is dropped. Throws Error where there is no
+  /// thread to be had.
   OrderedOutput(OutputFile&, RunRecord&, std::function<void(std::exception_ptr)> failed);
   ~OrderedOutput();
 
@@ -37,6 +38,7 @@ class OrderedOutput {
 
  private:
   void work();
+  void write_runs();
 
   OutputFile& file_;
   RunRecord& record_;
@@ -47,7 +49,7 @@ class OrderedOutput {
   std::int64_t next_ = 0;                           // first line not yet taken to be written
   std::int64_t written_ = 0;
   bool finishing_ = false, gave_up_ = false, broken_ = false;
-  std::thread thread_;
+  std::jthread thread_;
 };
 
 }  // namespace xlate

@@ -16,6 +16,7 @@
 #include "app/output_file.h"
 #include "app/queue.h"
 #include "app/windows.h"
+#include "engine/threads.h"
 #include "models/load.h"
 
 namespace xlate {
@@ -98,7 +99,7 @@ class TextStage {
       : options_(options), tokenizer_(tokenizer), output_(output), counters_(counters), error_(error), queue_(kPiecesWaiting) {
     // On the average far fewer are busy, but short sentences come many times as fast as others.
     try {
-      for (int i = 0; i < std::clamp(options.threads / 2, 1, kMostTextThreads); ++i) threads_.emplace_back([this] { work(); });
+      for (int i = 0; i < std::clamp(options.threads / 2, 1, kMostTextThreads); ++i) threads_.push_back(start_thread("making text", [this] { work(); }));
     } catch (...) {
       finish();
       throw;
@@ -199,7 +200,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
     runner->run(lengths.empty() ? static_cast<SentenceSource&>(source) : imposed, [&](std::vector<Decoded> decoded) { text.put(std::move(decoded)); }, stop_flag());
   } catch (const std::bad_alloc&) {
     keep_figures();
-    fail_for_room(options, "out of memory");
+    fail_for_room(options, ("out of memory" + memory_limits()).c_str());
   } catch (...) {
     keep_figures();
     throw;
@@ -212,6 +213,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
 void translate(RunRecord& record, Console& console) {
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
+  share_heap_where_memory_is_short(options.threads);
   const ModelFile file = ModelFile::open(options.model);
   record.model = facts_of(file);
   resolve(options, file.description());
@@ -221,8 +223,14 @@ void translate(RunRecord& record, Console& console) {
   LineReader reader(options.input);
   OutputFile output_file(options.output);
   if (options.device == "cpu" && options.gpu_memory_given) throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
-  auto tokenizer_to_come = std::async(std::launch::async, [&] { return load_tokenizer(file); });  // a device takes a while to open, too
+  std::packaged_task<Tokenizer()> loading([&] { return load_tokenizer(file); });
+  auto tokenizer_to_come = loading.get_future();
+  std::jthread beside;
+  // A device takes a while to open, too; under a limit on memory it is the first to take some.
+  const bool limited = memory_is_limited();
+  if (!limited) beside = start_thread("loading the tokenizer", std::move(loading));
   const auto backend = open_backend(options, console);
+  if (limited) loading();
   record.device = backend->info();
   resolve_device(options, record.device->kind == "cuda");
   const Tokenizer tokenizer = tokenizer_to_come.get();

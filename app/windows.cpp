@@ -5,6 +5,7 @@
 
 #include "app/format.h"
 #include "app/interrupt.h"
+#include "engine/threads.h"
 #include "tokenization/utf8.h"
 
 namespace xlate {
@@ -36,9 +37,9 @@ WindowSource::WindowSource(const Options& options, LineReader& reader, const Tok
                            Console& console)
     : options_(options), reader_(reader), tokenizer_(tokenizer), output_(output), record_(record), console_(console),
       windows_(1), sentences_(1) {
-  reading_ = std::thread([this] { read_windows(); });
+  reading_ = start_thread("reading the input", [this] { read_windows(); });
   try {
-    tokenizing_ = std::thread([this] { tokenize_windows(); });
+    tokenizing_ = start_thread("tokenizing", [this] { tokenize_windows(); });
   } catch (...) {
     stop();
     throw;
@@ -169,18 +170,31 @@ void WindowSource::tokenize_windows() {
 std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
   std::vector<Tokenized> tokenized(window.lines.size());
   std::atomic<std::size_t> next{0};
+  std::mutex failure_mutex;
+  std::exception_ptr failure;
   const auto work = [&] {
     const Clock::time_point start = Clock::now();
-    for (std::size_t first = next.fetch_add(kLinesPerTask); first < tokenized.size(); first = next.fetch_add(kLinesPerTask)) {
-      for (std::size_t i = first; i < std::min(tokenized.size(), first + kLinesPerTask); ++i) tokenized[i] = tokenize_line(window.lines[i]);
+    try {
+      for (std::size_t first = next.fetch_add(kLinesPerTask); first < tokenized.size(); first = next.fetch_add(kLinesPerTask)) {
+        for (std::size_t i = first; i < std::min(tokenized.size(), first + kLinesPerTask); ++i) tokenized[i] = tokenize_line(window.lines[i]);
+      }
+    } catch (...) {
+      std::lock_guard lock(failure_mutex);
+      failure = std::current_exception();
     }
     record_.counters.tokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
   };
   const std::size_t tasks = (tokenized.size() + kLinesPerTask - 1) / kLinesPerTask;
   std::vector<std::jthread> threads;
   // The other half are the text's and the decoder's, which waits for the device spinning: it must not wait for a processor, too.
-  for (std::size_t i = 1; i < std::min(tasks, static_cast<std::size_t>((options_.threads + 1) / 2)); ++i) threads.emplace_back(work);
+  try {
+    for (std::size_t i = 1; i < std::min(tasks, static_cast<std::size_t>((options_.threads + 1) / 2)); ++i) threads.push_back(start_thread("tokenizing", work));
+  } catch (const Error&) {
+    // Those that are there do it all.
+  }
   work();
+  threads.clear();
+  if (failure) std::rethrow_exception(failure);
   return tokenized;
 }
 
@@ -194,6 +208,8 @@ WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
       case Format::kPieces: result.ids = tokenizer_.encode_pieces(line.text); break;
       case Format::kIds: result.ids = tokenizer_.read_ids(line.text); break;
     }
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const std::exception& error) {
     result.error = error.what();
   }

@@ -73,7 +73,7 @@ class WindowSource final : public SentenceSource {
   bool refused_ = false;           // a line ended the input; of the tokenizing thread
   std::mutex error_mutex_;
   std::exception_ptr error_;
-  std::thread reading_, tokenizing_;
+  std::jthread reading_, tokenizing_;
 };
 
 }  // namespace xlate

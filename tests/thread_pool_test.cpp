@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -75,6 +76,17 @@ TEST(ThreadPool, StartsAndEndsOftenAndUnused) {
   for (int i = 0; i < 100; ++i) {
     ThreadPool pool(4);
     if (i % 2) pool.run(3, [](std::int64_t, int) {});
+  }
+}
+
+TEST(ThreadPool, WhatATaskThrowsReachesTheCallerOnce) {
+  std::vector<std::atomic<int>> calls(20);
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 200; ++round) {
+      EXPECT_THROW(pool.run(20, [](std::int64_t i, int) { if (i % 2) throw std::bad_alloc(); }), std::bad_alloc);
+      expect_each_once(pool, 20, calls);
+    }
   }
 }
 

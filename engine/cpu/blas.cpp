@@ -1,15 +1,20 @@
 #include "engine/cpu/blas.h"
 
 #include <dlfcn.h>
+#include <sys/mman.h>
 
 #include <cstdlib>
+#include <vector>
 
 #include "engine/error.h"
+#include "engine/limits.h"
 
 namespace xlate::cpu {
 namespace {
 
 constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;
+// What the library maps for each product under way (its BUFFER_SIZE). Most of it is never touched.
+constexpr std::size_t kBufferBytes = std::size_t{128} << 20;
 
 void* open_library() {
   // Read by the library's constructor: without it, it would start a thread for each core.
@@ -19,16 +24,48 @@ void* open_library() {
     if (void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL)) return library;
     tried = dlerror();
   }
-  fail("the CPU backend needs OpenBLAS (libopenblas.so.0; Debian and Ubuntu: apt install libopenblas0-pthread): {}", tried);
+  fail("the CPU backend needs OpenBLAS (libopenblas.so.0; Debian and Ubuntu: apt install libopenblas0-pthread): {}{}", tried, memory_limits());
+}
+
+// Fails where the system would not give a buffer to each thread.
+void check_room(int threads) {
+  std::vector<void*> buffers;
+  buffers.reserve(static_cast<std::size_t>(threads));
+  while (buffers.size() < static_cast<std::size_t>(threads)) {
+    void* buffer = mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (buffer == MAP_FAILED) break;
+    buffers.push_back(buffer);
+  }
+  for (void* buffer : buffers) munmap(buffer, kBufferBytes);
+  if (buffers.size() < static_cast<std::size_t>(threads)) {
+    fail("--threads {}: OpenBLAS needs {} kB of address space for each thread, and there is room for {}{}; fewer --threads or a larger limit make it fit",
+         threads, kBufferBytes / 1024, buffers.size(), memory_limits());
+  }
+}
+
+// The library maps a buffer when it first has another product under way, and where the system refuses it asks again for ever. So under a
+// limit all are mapped here, where a refusal can still be told; the library keeps them for the products to come.
+void take_buffers(void* library, int threads) {
+  if (!memory_is_limited()) return;
+  check_room(threads);
+  const auto take = reinterpret_cast<void* (*)(int)>(dlsym(library, "blas_memory_alloc"));
+  const auto give_back = reinterpret_cast<void (*)(void*)>(dlsym(library, "blas_memory_free"));
+  if (!take || !give_back) return;  // another build of it: that there was room must do
+  std::vector<void*> buffers;
+  for (int i = 0; i < threads; ++i) buffers.push_back(take(0));
+  for (void* buffer : buffers) {
+    if (buffer) give_back(buffer);
+  }
 }
 
 }  // namespace
 
-Blas::Blas() {
+Blas::Blas(int threads) {
   void* library = open_library();  // stays open: threads may still be inside at exit
   sgemm_ = reinterpret_cast<Sgemm>(dlsym(library, "cblas_sgemm"));
   if (!sgemm_) fail("libopenblas.so.0 has no cblas_sgemm");
   if (auto set_threads = reinterpret_cast<void (*)(int)>(dlsym(library, "openblas_set_num_threads"))) set_threads(1);
+  take_buffers(library, threads);
   const auto config = reinterpret_cast<char* (*)()>(dlsym(library, "openblas_get_config"));
   const auto core = reinterpret_cast<char* (*)()>(dlsym(library, "openblas_get_corename"));
   std::string text = config ? config() : "OpenBLAS";

@@ -8,8 +8,9 @@ namespace xlate::cpu {
 
 class Blas {
  public:
-  /// Opens the library and holds it to one thread for each caller. Throws Error where there is none.
-  Blas();
+  /// Opens the library and holds it to one thread for each of `threads` callers. Throws Error where there is none, or where a limit leaves
+  /// no room for its buffers: it would wait for them for ever. To be made before other threads take memory.
+  explicit Blas(int threads);
 
   /// out = x·Wᵀ: x [m, k], w [n, k], out [m, n], row-major with the row strides given. May be called from several threads.
   void product(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride, const float* w,

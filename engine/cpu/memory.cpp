@@ -10,6 +10,7 @@
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
 #include "engine/error.h"
+#include "engine/limits.h"
 
 namespace xlate::cpu {
 namespace {
@@ -29,7 +30,7 @@ class CpuTicket final : public Ticket {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const BackendOptions& options) : pool_(options.threads), scratch_(static_cast<std::size_t>(pool_.threads())) {}
+CpuBackend::CpuBackend(const BackendOptions& options) : blas_(options.threads), pool_(options.threads), scratch_(static_cast<std::size_t>(pool_.threads())) {}
 
 DeviceInfo CpuBackend::info() const {
   return {.kind = "cpu", .name = "cpu", .processor = processor_name(), .instruction_set = instruction_set(), .library = blas_.name(), .threads = pool_.threads()};
@@ -39,7 +40,7 @@ Buffer CpuBackend::allocate(std::size_t bytes) {
   if (bytes == 0) return {};
   // Fresh pages cost nothing until they are touched, so caches may be as large as the longest sentence could need.
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (data == MAP_FAILED) fail("out of memory: the system refused {} bytes", bytes);
+  if (data == MAP_FAILED) fail("out of memory: the system refused {} bytes{}", bytes, memory_limits());
   return Buffer(std::shared_ptr<void>(data, [bytes](void* memory) { munmap(memory, bytes); }), bytes);
 }
 
@@ -91,7 +92,9 @@ void CpuBackend::end_work(Queue&, Work work) {
 std::unique_ptr<Queue> CpuBackend::make_queue() { return std::make_unique<CpuQueue>(); }
 
 std::size_t CpuBackend::cache_budget() const {
-  return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 4;
+  const std::int64_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4;
+  // Under a limit of the process the rest of what is left is for text and results.
+  return static_cast<std::size_t>(std::min(memory, memory_left().value_or(INT64_MAX) / 2));
 }
 
 }  // namespace xlate::cpu

@@ -4,13 +4,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <system_error>
+#include <utility>
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
 
 #include "engine/error.h"
+#include "engine/threads.h"
 
 namespace xlate::cpu {
 namespace {
@@ -42,11 +43,14 @@ void wake_all(std::atomic<std::uint32_t>& value) { syscall(SYS_futex, &value, FU
 
 ThreadPool::ThreadPool(int threads) {
   try {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
-  } catch (const std::system_error& error) {
+    for (int i = 1; i < threads; ++i) workers_.push_back(start_thread("the products", [this, i] { worker(i); }));
+  } catch (const Error& error) {
     const std::size_t started = workers_.size();
     stop();
-    fail("--threads {}: the system gave {} ({})", threads, started + 1, error.what());
+    fail("--threads {}: the system gave {}: {}", threads, started + 1, error.what());
+  } catch (...) {
+    stop();
+    throw;
   }
 }
 
@@ -56,7 +60,7 @@ void ThreadPool::stop() {
   stop_ = true;
   round_.fetch_add(1, std::memory_order_release);
   wake_all(round_);
-  for (std::thread& thread : workers_) thread.join();
+  for (std::jthread& thread : workers_) thread.join();
 }
 
 // Takes tasks of one round until there are none. The caller of run() waits for tasks that were taken, not for threads: one that the
@@ -66,7 +70,12 @@ void ThreadPool::work(std::uint32_t round, int thread) {
     const std::uint64_t task = claim & kTaskMask;
     if (static_cast<std::uint32_t>(claim >> kTaskBits) != round || task >= count_.load(std::memory_order_acquire)) return;
     if (!claim_.compare_exchange_weak(claim, claim + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-    call_(context_, static_cast<std::int64_t>(task), thread);
+    try {
+      call_(context_, static_cast<std::int64_t>(task), thread);
+    } catch (...) {
+      std::lock_guard lock(error_mutex_);
+      if (!error_) error_ = std::current_exception();
+    }
     if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1 && thread != 0) wake_all(left_);
     claim = claim_.load(std::memory_order_acquire);
   }
@@ -85,6 +94,7 @@ void ThreadPool::start(std::int64_t count, Call call, void* context) {
   if (asleep_.load(std::memory_order_seq_cst) > 0) wake_all(round_);
   work(round, 0);
   for (std::uint32_t left = left_.load(std::memory_order_acquire); left != 0; left = left_.load(std::memory_order_acquire)) wait_while(left_, left);
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void ThreadPool::worker(int thread) {

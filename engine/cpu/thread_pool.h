@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -20,7 +22,7 @@ class ThreadPool {
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Calls task(i, thread) once for each i in [0, count), in any order, on any thread in [0, threads()); returns when all are done.
-  /// Tasks must not throw.
+  /// Throws what a task has thrown, the first of them if several did.
   template <class Task>
   void run(std::int64_t count, Task&& task) {
     if (count <= 0) return;
@@ -39,7 +41,7 @@ class ThreadPool {
   void worker(int thread);
   void stop();
 
-  std::vector<std::thread> workers_;
+  std::vector<std::jthread> workers_;
   Call call_ = nullptr;
   void* context_ = nullptr;
   std::atomic<std::uint64_t> count_{0};
@@ -48,6 +50,8 @@ class ThreadPool {
   alignas(64) std::atomic<std::uint32_t> round_{0};  // counts the calls; a change wakes the workers
   std::atomic<int> asleep_{0};                       // workers that wait for a round
   std::atomic<bool> stop_{false};
+  std::mutex error_mutex_;
+  std::exception_ptr error_;  // of a task of this round
 };
 
 }  // namespace xlate::cpu

@@ -8,6 +8,7 @@
 
 #include "engine/cuda/handles.h"
 #include "engine/error.h"
+#include "engine/limits.h"
 
 namespace xlate::cuda {
 namespace {
@@ -64,7 +65,7 @@ Gemm::Gemm() : api_(std::make_unique<Api>()) {
     if (library) break;
     tried = dlerror();
   }
-  if (!library) fail("the CUDA backend needs cuBLASLt (libcublasLt.so.{}, of the CUDA toolkit): {}", XLATE_CUBLASLT_MAJOR, tried);
+  if (!library) fail("the CUDA backend needs cuBLASLt (libcublasLt.so.{}, of the CUDA toolkit): {}{}", XLATE_CUBLASLT_MAJOR, tried, memory_limits());
 #define XLATE_FIND(name) \
   if (!(api_->name = reinterpret_cast<decltype(api_->name)>(dlsym(library, #name)))) fail("libcublasLt.so.{} has no {}", XLATE_CUBLASLT_MAJOR, #name);
   XLATE_CUBLASLT_FUNCTIONS(XLATE_FIND)
