@@ -43,17 +43,27 @@ class OutputFile::Deflater {
 
 namespace {
 
+// The name that a link to nothing, or to another such link, would give a file.
+std::string end_of_links(const std::string& path) {
+  constexpr int kMostLinks = 40;  // the system's own bound
+  std::filesystem::path end = path;
+  std::error_code error;
+  for (int i = 0; i < kMostLinks && std::filesystem::is_symlink(end, error); ++i) end = end.parent_path() / std::filesystem::read_symlink(end, error);
+  return end;
+}
+
 // What a path leads to: a link stays a link, and what it points to is replaced. Empty where that cannot be replaced: a device or a pipe has
 // no name to be given later, nor has what a link like /dev/stdout may point to.
 std::string replaced_path(const std::string& path) {
   struct stat status {};
   if (lstat(path.c_str(), &status) != 0) return path;
-  if (S_ISLNK(status.st_mode)) {
-    std::error_code error;
-    const std::string target = std::filesystem::canonical(path, error);
-    return error || stat(target.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ? "" : target;
-  }
-  return S_ISREG(status.st_mode) ? path : "";
+  const bool link = S_ISLNK(status.st_mode);
+  if (link && stat(path.c_str(), &status) != 0) return errno == ENOENT ? end_of_links(path) : "";
+  if (!S_ISREG(status.st_mode)) return "";
+  if (!link) return path;
+  std::error_code error;
+  const std::string target = std::filesystem::canonical(path, error);
+  return error || stat(target.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ? "" : target;
 }
 
 }  // namespace
@@ -74,12 +84,14 @@ OutputFile::OutputFile(const std::string& path) : name_(is_stdout(path) ? "stdou
   struct stat status {};
   const bool exists = stat(path.c_str(), &status) == 0;
   if (exists && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", path);
-  path_ = replaced_path(path);
-  partial_ = partial_path(path);
-  const std::string& opened = partial_.empty() ? path : partial_;
-  if (exists && !partial_.empty() && access(path_.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
-  file_ = open(opened.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (file_ < 0) fail("{}: cannot be written: {}", opened, std::strerror(errno));
+  if (const std::string replaced = replaced_path(path); !replaced.empty()) {
+    if (exists && access(replaced.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
+    partial_ = std::make_unique<PartialFile>(replaced, partial_path(path));
+    file_ = partial_->take_file();
+  } else {
+    file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file_ < 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
+  }
   if (path.size() > 3 && path.ends_with(".gz")) deflater_ = std::make_unique<Deflater>();
 }
 
@@ -121,9 +133,8 @@ void OutputFile::close_file() {
 void OutputFile::finish() {
   if (deflater_) deflater_->pack({}, Z_FINISH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
   close_file();
-  if (!partial_.empty() && std::rename(partial_.c_str(), path_.c_str()) != 0) {
-    fail("{}: cannot be renamed to {}: {}", partial_, path_, std::strerror(errno));
-  }
+  if (partial_) partial_->rename_to_path();
+  partial_.reset();  // only now may another run write it
 }
 
 void OutputFile::abandon() noexcept {

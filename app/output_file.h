@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "app/partial_file.h"
 #include "engine/error.h"
 
 namespace xlate {
@@ -17,7 +18,7 @@ class ClosedPipe : public Error {
 
 class OutputFile {
  public:
-  /// Empty path or "-": stdout. Throws Error where it cannot be written to: noticed before any work.
+  /// Empty path or "-": stdout. Throws Error where it cannot be written to, or another run writes it: noticed before any work.
   explicit OutputFile(const std::string& path);
   ~OutputFile();
 
@@ -39,8 +40,8 @@ class OutputFile {
   void write_bytes(const char* data, std::size_t bytes);
   void close_file();
 
-  std::string name_;               // for messages
-  std::string path_, partial_;     // what it becomes, and what it is until then; both empty where it is written in place
+  std::string name_;  // for messages
+  std::unique_ptr<PartialFile> partial_;  // none where it is written in place
   int file_ = -1;
   std::unique_ptr<Deflater> deflater_;
 };

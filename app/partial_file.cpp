@@ -1,0 +1,134 @@
+#include "app/partial_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "engine/error.h"
+
+namespace xlate {
+namespace {
+
+constexpr const char* kAccessList = "system.posix_acl_access";
+constexpr std::size_t kLongestList = 65536;  // of an extended attribute
+constexpr int kAttempts = 1000;              // against other runs that begin at the same time
+
+enum class Lock { kOurs, kOthers, kNone };
+
+// Held until the last descriptor of the opened file is closed, so by no run that has ended, however it did.
+Lock lock(int file) {
+  const bool pretend = std::getenv("XLATE_TEST_NO_LOCKS") != nullptr;  // a test's hook: file systems without locks are rare
+  if (!pretend && flock(file, LOCK_EX | LOCK_NB) == 0) return Lock::kOurs;
+  return !pretend && errno == EWOULDBLOCK ? Lock::kOthers : Lock::kNone;
+}
+
+bool is_at(int file, const std::string& name) {
+  struct stat opened {}, named {};
+  return fstat(file, &opened) == 0 && lstat(name.c_str(), &named) == 0 && opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
+[[noreturn]] void fail_to_write(const std::string& name) { fail("{}: cannot be written: {}", name, std::strerror(errno)); }
+
+[[noreturn]] void refuse(const std::string& name) { fail("{}: another run is writing it: wait for its end, or name another output", name); }
+
+}  // namespace
+
+PartialFile::PartialFile(const std::string& path, const std::string& partial) : path_(path), name_(partial) {
+  // A new file gets what the umask leaves, at once; one that replaces another is closed to all until it has that one's rights.
+  struct stat replaced {};
+  const bool replaces = stat(path.c_str(), &replaced) == 0;
+  const int mode = replaces ? 0600 : 0666;
+  for (int attempt = 1; !make(mode); ++attempt) {
+    if (attempt == kAttempts) refuse(name_);
+  }
+  if (replaces) copy_access(replaced);
+  lock_ = fcntl(file_, F_DUPFD_CLOEXEC, 0);
+  if (lock_ < 0) fail_to_write(name_);
+}
+
+PartialFile::~PartialFile() {
+  close_file();
+  if (lock_ >= 0) close(lock_);
+}
+
+void PartialFile::close_file() {
+  if (file_ >= 0) close(std::exchange(file_, -1));
+}
+
+int PartialFile::take_file() { return std::exchange(file_, -1); }
+
+// False where it is to be tried again: an old one was in the way, or another run came between.
+bool PartialFile::make(int mode) {
+  file_ = open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+  const bool is_new = file_ >= 0;
+  if (!is_new && !open_old()) return false;
+  const Lock locked = lock(file_);
+  if (locked == Lock::kOthers) {
+    close_file();
+    refuse(name_);
+  }
+  if (locked == Lock::kNone) {
+    if (is_new) unlink(name_.c_str());
+    close_file();
+    make_without_lock(mode);
+    return true;
+  }
+  // Between opening and locking, another run can have given the file its name, or removed it.
+  const bool there = is_at(file_, name_);
+  if (is_new && there) return true;
+  // Only who holds its lock removes one. Not emptied and used again: somebody could have it open who may not read what comes now.
+  if (there && unlink(name_.c_str()) != 0) fail("{}: cannot be replaced: {}", name_, std::strerror(errno));
+  close_file();
+  return false;
+}
+
+bool PartialFile::open_old() {
+  if (errno != EEXIST) fail_to_write(name_);
+  // Neither through a link, which would be renamed in its place, nor waiting for a pipe's reader.
+  file_ = open(name_.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (file_ < 0 && errno == ENOENT) return false;
+  if (file_ < 0) fail_to_write(name_);
+  struct stat status {};
+  if (fstat(file_, &status) != 0 || !S_ISREG(status.st_mode)) fail("{}: cannot be replaced: it is not a regular file", name_);
+  return true;
+}
+
+void PartialFile::make_without_lock(int mode) {
+  const std::string shared = name_;
+  for (int number = getpid(), attempt = 0; file_ < 0; ++number, ++attempt) {
+    name_ = fmt::format("{}.{}", shared, number);
+    file_ = open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    if (file_ < 0 && (errno != EEXIST || attempt == kAttempts)) fail_to_write(name_);
+  }
+}
+
+void PartialFile::copy_access(const struct stat& replaced) const {
+  // Where the owner cannot be kept, the group may be.
+  if (fchown(file_, replaced.st_uid, replaced.st_gid) != 0 && fchown(file_, static_cast<uid_t>(-1), replaced.st_gid) != 0) {
+  }
+  struct stat own {};
+  const bool same_group = fstat(file_, &own) == 0 && own.st_gid == replaced.st_gid;
+  std::string list(kLongestList, '\0');
+  const ssize_t bytes = getxattr(path_.c_str(), kAccessList, list.data(), list.size());
+  const bool listed = bytes > 0 && same_group && fsetxattr(file_, kAccessList, list.data(), static_cast<std::size_t>(bytes), 0) == 0;
+  if (!listed) fremovexattr(file_, kAccessList);  // what the folder's gave it
+  mode_t mode = replaced.st_mode & 0777;
+  // With a list, the group's part of the mode is the most that anybody in it may do. Another group, or one without its list, gets what all get.
+  if (!same_group || (bytes > 0 && !listed)) mode = (mode & 0707) | (mode & 0070 & (mode << 3));
+  fchmod(file_, mode);  // where it fails, the file stays closed to all
+}
+
+void PartialFile::rename_to_path() {
+  if (!is_at(lock_, name_)) fail("{}: another file has taken its place: {} is not written", name_, path_);
+  if (std::rename(name_.c_str(), path_.c_str()) != 0) fail("{}: cannot be renamed to {}: {}", name_, path_, std::strerror(errno));
+}
+
+}  // namespace xlate
