@@ -2,7 +2,10 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 namespace xlate {
 namespace {
@@ -19,6 +22,10 @@ void handle(int signal) {
   kill.sa_handler = SIG_DFL;
   sigaction(SIGINT, &kill, nullptr);
   sigaction(SIGTERM, &kill, nullptr);
+  // This one comes again with each second of the time that is left to end in.
+  struct sigaction ignore {};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGXCPU, &ignore, nullptr);
   int none = 0;
   received.compare_exchange_strong(none, signal);
   stop = true;
@@ -26,11 +33,21 @@ void handle(int signal) {
   [[maybe_unused]] const auto written = write(wake[1], "", 1);
 }
 
+// `ulimit -t` sets both limits: at the hard one there is no signal that could be answered.
+void leave_time_to_end() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_CPU, &limit) != 0 || limit.rlim_max == RLIM_INFINITY || limit.rlim_cur < limit.rlim_max) return;
+  const rlim_t seconds = std::clamp<rlim_t>(limit.rlim_max / 20, 1, 30);  // of all threads together
+  if (limit.rlim_max <= seconds) return;
+  limit.rlim_cur = limit.rlim_max - seconds;
+  setrlimit(RLIMIT_CPU, &limit);
+}
+
 }  // namespace
 
 void watch_signals() {
   if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) wake[0] = wake[1] = -1;
-  for (const int number : {SIGINT, SIGTERM}) {
+  for (const int number : {SIGINT, SIGTERM, SIGXCPU}) {
     struct sigaction action {}, before {};
     // What is ignored stays so: a shell's jobs in the background are not for Ctrl-C.
     if (sigaction(number, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
@@ -38,6 +55,7 @@ void watch_signals() {
     sigaction(number, &action, nullptr);
   }
   signal(SIGPIPE, SIG_IGN);
+  leave_time_to_end();
 }
 
 std::atomic<bool>& stop_flag() { return stop; }

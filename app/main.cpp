@@ -1,5 +1,6 @@
 // xlate: one line in, one line out. The only catcher of errors, and what they become: a line on stderr and an exit code.
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -55,7 +56,7 @@ int fail_with(RunRecord& record, const char* message, int code) {
 // Help or version.
 int print(RunRecord& record, const std::string& text) {
   if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return kOk;
-  return fail_with(record, fmt::format("stdout: cannot be written: {}", std::strerror(errno)).c_str(), kFailed);
+  return fail_with(record, ("stdout: cannot be written: " + write_error(errno)).c_str(), kFailed);
 }
 
 int run(RunRecord& record) {
@@ -86,6 +87,10 @@ int run(RunRecord& record) {
   if (const int signal = signal_received(); signal && !record.complete) {
     record.status = "interrupted";
     record.error = fmt::format("signal {}", signal);
+    if (signal == SIGXCPU) {  // nobody has sent it, and nobody would guess
+      record.error += ": the CPU time that ulimit -t allows is used up";
+      std::fprintf(stderr, "xlate: %s\n", record.error.c_str());
+    }
     return kSignalled + signal;
   }
   return kOk;
@@ -94,6 +99,7 @@ int run(RunRecord& record) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  signal(SIGXFSZ, SIG_IGN);  // a file at its limit is told by the write
   std::set_terminate(end_at_once);
   hold_standard_streams();
   RunRecord record;

@@ -12,6 +12,8 @@
 #include <filesystem>
 #include <vector>
 
+#include "engine/limits.h"
+
 namespace xlate {
 
 // gzip, pushed out at each flush so that what is written can be read.
@@ -108,7 +110,7 @@ void OutputFile::write_bytes(const char* data, std::size_t bytes) {
         continue;
       }
       if (errno == EPIPE) throw ClosedPipe();
-      fail("{}: cannot be written: {}", name_, std::strerror(errno));
+      fail("{}: cannot be written: {}", name_, write_error(errno));
     }
     data += written;
     bytes -= static_cast<std::size_t>(written);
@@ -127,7 +129,7 @@ void OutputFile::flush() {
 void OutputFile::close_file() {
   const int file = std::exchange(file_, -1);
   // stdout too: some file systems tell of a failed write only here.
-  if (close(file) != 0) fail("{}: cannot be written: {}", name_, std::strerror(errno));
+  if (close(file) != 0) fail("{}: cannot be written: {}", name_, write_error(errno));
 }
 
 void OutputFile::finish() {

@@ -15,6 +15,7 @@
 
 #include "app/version.h"
 #include "engine/error.h"
+#include "engine/limits.h"
 
 namespace xlate {
 namespace {
@@ -220,7 +221,7 @@ void write_report(const std::string& path, const RunRecord& run) {
   const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0;
   const int error = errno;
   const bool closed = file == stderr || std::fclose(file) == 0;
-  if (!written || !closed) fail("{}: cannot be written: {}", path, std::strerror(written ? errno : error));
+  if (!written || !closed) fail("{}: cannot be written: {}", path, write_error(written ? errno : error));
 }
 
 }  // namespace xlate

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <vector>
 
 #include "engine/error.h"
@@ -79,6 +81,11 @@ void share_heap_where_memory_is_short(int threads) {
 }
 
 std::string memory_limits() { return in_brackets(text_of(limits_set())); }
+
+std::string write_error(int error) {
+  const auto bytes = error == EFBIG ? limit_of(RLIMIT_FSIZE) : std::nullopt;
+  return std::strerror(error) + (bytes ? fmt::format(" (ulimit -f: {} bytes)", *bytes) : std::string());
+}
 
 std::string thread_limits() {
   std::string text = text_of(limits_set());

@@ -1,4 +1,4 @@
-// What the system allows this process of memory and threads: what an error says where it refuses either.
+// What the system allows this process of memory, threads and file sizes: what an error says where it refuses more.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,10 @@ void share_heap_where_memory_is_short(int threads);
 /// For the end of an error's message: " (ulimit -v: 300000 kB, 112040 kB in use)", and the like for ulimit -d; empty where neither is set.
 std::string memory_limits();
 
-/// The same for threads, of which memory limits the number too: " (ulimit -u: 127, …)".
+/// What the system says of a failed write, with the limit where the file has reached it: "File too large (ulimit -f: 1024 bytes)".
+std::string write_error(int error);
+
+/// The same as memory_limits() for threads, of which memory limits the number too: " (ulimit -u: 127, …)".
 std::string thread_limits();
 
 }  // namespace xlate

@@ -1,6 +1,7 @@
 """Limits that a shell, a grid engine or a container sets: on memory, threads, file sizes, time. A run fits, or says in one line what it lacks."""
 import os
 import resource
+import signal
 import unittest
 
 import program
@@ -62,6 +63,69 @@ class Memory(Case):
         limits = limit((resource.RLIMIT_STACK, 2000000 * 1024), (resource.RLIMIT_AS, 1000000 * 1024))
         self.fails(*IDS, '--threads', '1', input=BLOCK, device='cpu', preexec_fn=limits, names=['thread for writing the output', 'unavailable', 'ulimit -v: 1000000 kB', 'fewer --threads'])
         self.fails(*IDS, '--threads', '3', input=BLOCK, device='cpu', preexec_fn=limits, names=['--threads 3: the system gave 1', 'ulimit -v: 1000000 kB'])
+
+
+class FileSize(Case):
+    """The signal that would kill, without a word, is for programs that do not check what they write."""
+    LIMIT = 8192
+    LIMITED = {'preexec_fn': limit((resource.RLIMIT_FSIZE, LIMIT))}
+
+    def is_told(self, result, name):
+        self.check(result, 1)
+        self.says(result, name, 'file too large', 'ulimit -f: %d bytes' % self.LIMIT)
+        self.assertEqual(len(result.error_lines), 1, result.story())
+        report = self.load_report(self.path('report.json'), result)
+        self.assertEqual(report['status'], 'error')
+        self.assertIn('ulimit -f', report['error'])
+
+    def test_an_output_above_it_is_told_and_reported(self):
+        for name in ('out.txt', 'out.gz'):
+            with self.subTest(name):
+                lines = ''.join('%x %s\n' % (i * 2654435761, line) for i in range(60) for line in source_lines()[:30])
+                result = xlate('-q', *IDS, '--scores', '-o', self.path(name), '--report', self.path('report.json'), input=lines, **self.LIMITED)
+                self.is_told(result, name)
+                self.assertFalse(os.path.exists(self.path(name)))
+
+    def test_stdout_in_a_file_above_it_is_told_and_reported(self):
+        with open(self.path('stdout.txt'), 'wb') as out:
+            result = xlate('-q', *IDS, '--report', self.path('report.json'), input=BLOCK * 20, stdout=out, **self.LIMITED)
+        self.is_told(result, 'stdout')
+        self.assertEqual(os.path.getsize(self.path('stdout.txt')), self.LIMIT)
+
+    def test_a_report_above_it_is_told(self):
+        result = xlate('-q', *IDS, '-o', self.path('out.txt'), '--report', self.path('report.json'), input='Yes.\n', preexec_fn=limit((resource.RLIMIT_FSIZE, 1000)))
+        self.check(result, 1)
+        self.says(result, 'report.json', 'ulimit -f: 1000 bytes')
+        self.assertTrue(os.path.exists(self.path('out.txt')))
+
+    def test_help_above_it_is_told(self):
+        with open(self.path('help.txt'), 'wb') as out:
+            result = xlate('--help', model=None, device=None, stdout=out, preexec_fn=limit((resource.RLIMIT_FSIZE, 100)))
+        self.check(result, 1)
+        self.says(result, 'stdout', 'ulimit -f: 100 bytes')
+
+
+class Time(Case):
+    def test_a_run_that_has_used_up_its_time_ends_as_one_that_is_interrupted(self):
+        wanted = self.ok(*GREEDY, '--max-length', '10', '--output-format', 'ids', input=BLOCK, lines=40).lines
+        for soft, hard in ((1, 60), (2, 2)):  # ulimit -S -t, and ulimit -t: both are set
+            with self.subTest((soft, hard)):
+                running = self.start(*GREEDY, '--max-length', '10', '--output-format', 'ids', '--window', '200', '--report', self.path('report.json'),
+                                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (soft, hard)))
+                running.pump(BLOCK)
+                result = running.wait(60)
+                self.check(result, 128 + signal.SIGXCPU)
+                self.says(result, 'ulimit -t')
+                self.same([wanted[i % 40] for i in range(len(result.lines))], result.lines, result, allowed=len(result.lines) // 200)
+                report = self.load_report(self.path('report.json'), result)
+                self.assertEqual((report['status'], report['lines']['out']), ('interrupted', len(result.lines)))
+                self.assertGreater(len(result.lines), 0)
+
+    def test_one_that_is_ignored_stays_so(self):
+        def ignore():
+            signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_CPU, (0, 60))
+        self.ok(*IDS, input='Yes.\n' * 2000, lines=2000, preexec_fn=ignore)
 
 
 if __name__ == '__main__':
