@@ -5,7 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 
+#include "app/cpu_quota.h"
 #include "app/version.h"
 
 namespace xlate {
@@ -67,7 +69,9 @@ std::optional<Number> read_number(const std::string& text) {
 
 int available_threads() {
   cpu_set_t set;
-  return sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+  const int processors = sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+  const char* root = std::getenv("XLATE_TEST_SYSTEM_ROOT");  // a test's hook: a folder that stands in for /
+  return std::min(processors, cpu_quota(root ? root : "").value_or(processors));
 }
 
 // "0.9" of what is free, or "8GiB".
@@ -177,7 +181,7 @@ void add_options(CLI::App& app, Options& options) {
   const auto parse_memory = [&options](const std::string& text) { read_memory(text, options); };
   machine.add(app.add_option_function<std::string>("--gpu-memory", parse_memory, "GPU memory taken at most: a share of what is free, or a size [0.9]"), "0.9|8GiB");
   machine.number("--window", options.window, "LINES", 1, kLargest, "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the CPU; 1 with --line-buffered]");
-  machine.number("--threads", options.threads, "N", 1, 4096, fmt::format("CPU threads of all work [those it may run on: {}]", available_threads()));
+  machine.number("--threads", options.threads, "N", 1, 4096, fmt::format("CPU threads of all work [those it may run on, within its quota: {}]", options.threads));
   machine.flag("--line-buffered", options.line_buffered, "Answer and flush each line before the next is awaited");
 }
 

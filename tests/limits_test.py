@@ -128,5 +128,32 @@ class Time(Case):
         self.ok(*IDS, input='Yes.\n' * 2000, lines=2000, preexec_fn=ignore)
 
 
+class Quota(Case):
+    """What a container may use of its processors, in a folder that stands in for /."""
+
+    def system(self, **files):
+        root = self.path('system')
+        for name, text in {'proc/self/mountinfo': '30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n', 'proc/self/cgroup': '0::/job/task\n', **files}.items():
+            os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
+            with open(os.path.join(root, name), 'w') as file:
+                file.write(text)
+        return {'env': {**os.environ, 'XLATE_TEST_SYSTEM_ROOT': root}}
+
+    def test_it_bounds_the_threads_that_are_not_asked_for(self):
+        if len(os.sched_getaffinity(0)) < 2:
+            self.skipTest('one processor')
+        one = self.system(**{'sys/fs/cgroup/job/cpu.max': '80000 100000\n', 'sys/fs/cgroup/job/task/cpu.max': 'max 100000\n'})
+        _, report = self.report(*GREEDY, input='Yes.\n', device='cpu', **one)
+        self.assertEqual((report['device']['threads'], report['options']['threads']), (1, 1))
+        self.assertIn('quota: 1]', ' '.join(xlate('--help', model=None, device=None, **one).out.decode().split()))
+        _, report = self.report(*GREEDY, '--threads', '2', input='Yes.\n', device='cpu', **one)
+        self.assertEqual(report['device']['threads'], 2)
+
+    def test_a_quota_above_the_processors_changes_nothing(self):
+        many = self.system(**{'sys/fs/cgroup/cpu.max': '100000000 100000\n'})
+        _, report = self.report(*GREEDY, input='Yes.\n', device='cpu', **many)
+        self.assertEqual(report['device']['threads'], len(os.sched_getaffinity(0)))
+
+
 if __name__ == '__main__':
     program.main()

@@ -1,0 +1,148 @@
+#include "app/cpu_quota.h"
+
+#include <algorithm>
+#include <charconv>
+#include <climits>
+#include <cstdint>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+namespace xlate {
+namespace {
+
+constexpr std::int64_t kUsualPeriod = 100000;  // microseconds
+
+struct Group {
+  bool second = false;  // version of control groups
+  std::string path;     // as this process's namespace names it
+};
+
+struct Mount {
+  bool second = false;
+  std::string root;   // the group that is mounted, named likewise
+  std::string point;  // where
+};
+
+std::optional<std::string> line_of(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  return std::getline(file, line) ? std::optional(line) : std::nullopt;
+}
+
+std::optional<std::int64_t> number_in(const std::string& text) {
+  std::int64_t number = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && rest == text.data() + text.size() ? std::optional(number) : std::nullopt;
+}
+
+bool has_word(const std::string& list, const std::string& word) { return ("," + list + ",").find("," + word + ",") != std::string::npos; }
+
+// Lines of /proc/self/cgroup: number, controllers, path. The second version has the number 0 and no controllers.
+std::vector<Group> groups_of(const std::string& root) {
+  std::vector<Group> groups;
+  std::ifstream file(root + "/proc/self/cgroup");
+  for (std::string line; std::getline(file, line);) {
+    const std::size_t first = line.find(':');
+    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const bool of_second = line.starts_with("0::");
+    if (of_second || has_word(controllers, "cpu")) groups.push_back({of_second, line.substr(second + 1)});
+  }
+  return groups;
+}
+
+// Blanks and backslashes are written as \ooo.
+std::string unescaped(const std::string& text) {
+  std::string plain;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    int code = 0;
+    const bool escaped = text[i] == '\\' && i + 3 < text.size() && std::from_chars(&text[i + 1], &text[i + 4], code, 8).ptr == &text[i + 4];
+    plain += escaped ? static_cast<char>(code) : text[i];
+    if (escaped) i += 3;
+  }
+  return plain;
+}
+
+// Lines of /proc/self/mountinfo: number, parent, device, root, point, options, any number of fields, "-", type, source, options of the type.
+std::vector<Mount> mounts_of(const std::string& root) {
+  std::vector<Mount> mounts;
+  std::ifstream file(root + "/proc/self/mountinfo");
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream fields(line);
+    std::string skipped, from, point, type, options;
+    fields >> skipped >> skipped >> skipped >> from >> point;
+    while (fields >> skipped && skipped != "-") {
+    }
+    if (!(fields >> type >> skipped >> options)) continue;
+    const bool second = type == "cgroup2";
+    if (second || (type == "cgroup" && has_word(options, "cpu"))) mounts.push_back({second, unescaped(from), unescaped(point)});
+  }
+  return mounts;
+}
+
+// What leads from the mount's root down to the group; none where the group does not lie below it, or lies outside the process's namespace,
+// where ".." stands for names that cannot be seen.
+std::optional<std::string> way_down(const Mount& mount, const Group& group) {
+  const std::string from = mount.root == "/" ? "" : mount.root;
+  if (group.path == from || group.path == mount.root) return "";
+  if (!group.path.starts_with(from + "/")) return std::nullopt;
+  const std::string way = group.path.substr(from.size());
+  return (way + "/").find("/../") != std::string::npos ? std::nullopt : std::optional(way);
+}
+
+// Of one group: quota over period, rounded up.
+std::optional<std::int64_t> quota_of(const std::string& folder, bool second) {
+  std::optional<std::int64_t> quota, period;
+  if (second) {
+    std::istringstream fields(line_of(folder + "/cpu.max").value_or(""));
+    std::string allowed, time;
+    if (fields >> allowed) quota = number_in(allowed);
+    period = fields >> time ? number_in(time) : std::optional(kUsualPeriod);
+  } else {
+    quota = number_in(line_of(folder + "/cpu.cfs_quota_us").value_or(""));
+    period = number_in(line_of(folder + "/cpu.cfs_period_us").value_or(""));
+  }
+  // "max" is no number, and −1 no quota.
+  if (!quota || !period || *quota <= 0 || *period <= 0) return std::nullopt;
+  return (*quota - 1) / *period + 1;
+}
+
+// The least of a group and all above it, in every place where they are mounted.
+std::optional<std::int64_t> quota_along(const std::string& root, const std::vector<Mount>& mounts, const Group& group) {
+  std::optional<std::int64_t> least;
+  const auto read = [&](const Mount& mount, const std::string& way) {
+    const auto quota = quota_of(root + mount.point + way, mount.second);
+    if (quota) least = std::min(least.value_or(INT64_MAX), *quota);
+  };
+  const Mount* unrelated = nullptr;
+  bool found = false;
+  for (const Mount& mount : mounts) {
+    if (mount.second != group.second) continue;
+    const auto whole_way = way_down(mount, group);
+    if (!whole_way && !unrelated) unrelated = &mount;
+    if (!whole_way) continue;
+    found = true;
+    for (std::string way = *whole_way; !way.empty(); way.resize(way.rfind('/'))) read(mount, way);
+    read(mount, "");
+  }
+  // Of a group that has no name here what is mounted is the best known: in a container that is the container's own.
+  if (!found && unrelated) read(*unrelated, "");
+  return least;
+}
+
+}  // namespace
+
+std::optional<int> cpu_quota(const std::string& root) {
+  const std::vector<Mount> mounts = mounts_of(root);
+  std::optional<std::int64_t> least;
+  for (const Group& group : groups_of(root)) {
+    const auto quota = quota_along(root, mounts, group);
+    if (quota) least = std::min(least.value_or(INT64_MAX), *quota);
+  }
+  if (!least) return std::nullopt;
+  return static_cast<int>(std::min<std::int64_t>(*least, INT_MAX));
+}
+
+}  // namespace xlate
