@@ -12,6 +12,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <string_view>
 
 #include "app/interrupt.h"
 #include "engine/error.h"
@@ -22,6 +23,8 @@ namespace {
 
 constexpr std::size_t kBlock = 256 * 1024;
 constexpr std::size_t kPackedBlock = 16 * 1024;  // can unpack to a thousand times as much
+
+constexpr std::string_view kGzip = "\x1f\x8b";
 
 bool is_packed(const std::string& path) { return path.size() > 3 && path.ends_with(".gz"); }
 
@@ -54,7 +57,7 @@ class Inflater {
     for (; stream_.avail_in > 0 && *stream_.next_in == 0; ++stream_.next_in, --stream_.avail_in) {
     }
     if (stream_.avail_in == 0) return false;
-    if (*stream_.next_in != 0x1f) fail("{}: damaged gzip data: what follows a member is neither another nor zeros", name);
+    if (*stream_.next_in != static_cast<Bytef>(kGzip[0])) fail("{}: damaged gzip data: what follows a member is neither another nor zeros", name);
     if (inflateReset(&stream_) != Z_OK) fail("{}: zlib cannot go on", name);
     ended_ = false;
     return true;
@@ -88,7 +91,7 @@ class LineReader::Stream {
     struct stat status {};
     if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", name_);
     if (S_ISREG(status.st_mode)) bytes_ = status.st_size;
-    if (is_packed(path)) inflater_ = std::make_unique<Inflater>();
+    if (is_packed(path)) expect_gzip();
   }
   ~Stream() {
     if (file_ > STDIN_FILENO) close(file_);
@@ -103,24 +106,42 @@ class LineReader::Stream {
     if (file_ < 0) return 0;
     if (failure_) std::rethrow_exception(failure_);
     pollfd ready[] = {{file_, POLLIN, 0}, {wake, POLLIN, 0}, {signal_fd(), POLLIN, 0}};  // poll passes over a negative one
-    const int count = poll(ready, 3, static_cast<int>(timeout.count()));
+    const int events = poll(ready, 3, static_cast<int>(timeout.count()));
     if (stop_flag() || ready[1].revents != 0) return 0;
-    if (count == 0) return -1;
-    if (count < 0 && errno == EINTR) return -1;
-    block_.resize(inflater_ ? kPackedBlock : kBlock);
-    const ssize_t bytes = ::read(file_, block_.data(), block_.size());
+    if (events == 0) return -1;
+    if (events < 0 && errno == EINTR) return -1;
+    block_.resize(inflater_ || !known_ ? kPackedBlock : kBlock);
+    const ssize_t bytes = ::read(file_, block_.data() + held_, block_.size() - held_);
     if (bytes < 0) {
       if (errno == EINTR || errno == EAGAIN) return -1;
       fail("{}: cannot be read: {}", name_, std::strerror(errno));
     }
-    if (!inflater_) out.append(block_.data(), static_cast<std::size_t>(bytes));
-    else if (bytes > 0) unpack(static_cast<std::size_t>(bytes), out);
+    const std::size_t count = held_ + static_cast<std::size_t>(bytes);
+    if (!known_ && !recognise(count, bytes == 0)) {
+      held_ = count;
+      return -1;
+    }
+    held_ = 0;
+    if (!inflater_) out.append(block_.data(), count);
+    else if (count > 0) unpack(count, out);
     else if (!inflater_->ended() && started_) fail("{}: damaged gzip data: it ends too early", name_);
-    started_ |= bytes > 0;
-    return bytes;
+    started_ |= count > 0;
+    return static_cast<std::int64_t>(count);
   }
 
  private:
+  void expect_gzip() {
+    inflater_ = std::make_unique<Inflater>();
+    known_ = true;
+  }
+  // Whether the first bytes, at the beginning of the block, are those of gzip data, which are not those of any text. False where more are
+  // needed to know.
+  bool recognise(std::size_t count, bool at_end) {
+    if (count == 1 && block_[0] == kGzip[0] && !at_end) return false;
+    if (std::string_view(block_).substr(0, std::min(count, kGzip.size())) == kGzip) expect_gzip();
+    known_ = true;
+    return true;
+  }
   // Damage is told by the next read: the lines before it come first.
   void unpack(std::size_t bytes, std::string& out) {
     try {
@@ -134,6 +155,8 @@ class LineReader::Stream {
   int file_;
   std::int64_t bytes_ = -1;
   std::string block_;
+  bool known_ = false;    // whether it is gzip data: the inflater is there where it is
+  std::size_t held_ = 0;  // bytes at the beginning of the block that do not tell yet
   std::unique_ptr<Inflater> inflater_;
   bool started_ = false;
   std::exception_ptr failure_;

@@ -1,4 +1,4 @@
-// Lines of the inputs, one after another: split at byte 0x0A alone, bounded in length, unpacked where the name ends in .gz.
+// Lines of the inputs, one after another: split at byte 0x0A alone, bounded in length, unpacked where the name ends in .gz or they begin as gzip data does.
 #pragma once
 
 #include <atomic>

@@ -140,7 +140,7 @@ class Group {
 void add_options(CLI::App& app, Options& options) {
   Group files(app, "Files");
   files.file("-m,--model", options.model, "FILE", "Model file, made by scripts/convert.py (required)")->required();
-  files.file("-i,--input", options.input, "FILE...", "Inputs, read one after another; - is stdin, .gz is unpacked [stdin]")->allow_extra_args(true);
+  files.file("-i,--input", options.input, "FILE...", "Inputs, read one after another; - is stdin, gzip data is unpacked [stdin]")->allow_extra_args(true);
   files.file("-o,--output", options.output, "FILE", "Output; written to FILE.partial and renamed at the end; - is stdout, .gz is packed [stdout]");
   files.choice("--input-format", options.input_format, kFormats, "What input lines hold; ids with the end token [text]");
   files.choice("--output-format", options.output_format, kFormats, "What output lines hold; ids without the end token [text]");

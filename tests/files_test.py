@@ -6,7 +6,6 @@ import resource
 import shlex
 import threading
 import time
-import zlib
 
 import program
 from program import GREEDY, SHARED, Case, command, xlate
@@ -155,74 +154,6 @@ class Files(Case):
 
     def test_stdin_named_twice_is_read_once(self):
         self.same([self.yes], self.ok(*GREEDY, '-i', '-', '-', input='Yes.\n').lines)
-
-
-class Packed(Case):
-    def setUp(self):
-        super().setUp()
-        self.yes, self.cheap = self.ok(*GREEDY, input='Yes.\nIt was really cheap.\n', lines=2).lines
-
-    def raw(self, name, data):
-        path = self.path(name)
-        with open(path, 'wb') as file:
-            file.write(data)
-        return path
-
-    def test_gz_by_extension(self):
-        self.same([self.yes, self.cheap], self.ok(*GREEDY, '-i', self.path('a.gz', 'Yes.\nIt was really cheap.\n')).lines)
-
-    def test_gz_of_several_members_and_of_nothing(self):
-        path = self.path('members.gz')
-        with open(path, 'wb') as file:
-            file.write(gzip.compress(b'Yes.\nIt was ') + gzip.compress(b'') + gzip.compress(b'really cheap.\nYes.\n'))
-        self.same([self.yes, self.cheap, self.yes], self.ok(*GREEDY, '-i', path).lines)
-        self.assertEqual(self.ok(*GREEDY, '-i', self.path('nothing.gz', b'')).out, b'')
-
-    def test_a_corrupted_gz_input_fails_naming_it(self):
-        whole = gzip.compress(b''.join(b'Line %d of many that differ.\n' % i for i in range(400)), 6)
-        flipped = bytearray(whole)
-        flipped[len(flipped) // 2] ^= 0x55
-        crc = bytearray(whole)
-        crc[-6] ^= 1
-        for name, data in (('cut', whole[:len(whole) // 2]), ('cut-in-the-trailer', whole[:-3]), ('flipped', flipped), ('checksum', crc), ('not-gz', b'Yes.\nNo.\n'), ('header-only', whole[:6])):
-            with self.subTest(name):
-                path = self.path(name + '.gz')
-                with open(path, 'wb') as file:
-                    file.write(data)
-                self.fails(*GREEDY, '--max-length', '4', '-i', path, names=name + '.gz')
-
-    def test_zeros_behind_a_member_are_padding(self):
-        first, second = gzip.compress(b'Yes.\n'), gzip.compress(b'It was really cheap.')
-        for zeros in (1, 512, 100000):  # the last: more than is read at a time
-            with self.subTest(zeros):
-                self.same([self.yes, self.cheap], self.ok(*GREEDY, '-i', self.raw('padded.gz', first + second + bytes(zeros))).lines)
-                self.same([self.yes, self.cheap], self.ok(*GREEDY, '-i', self.raw('padded.gz', first + bytes(zeros) + second)).lines)
-
-    def test_anything_else_behind_a_member_is_damage_and_loses_no_line_before_it(self):
-        packed = gzip.compress(b'Yes.\nIt was really cheap.\n')
-        for name, tail in (('text', b'more\n'), ('one-byte', b'\x1f'), ('zeros-and-more', bytes(100) + b'x'), ('header-only', gzip.compress(b'')[:9]), ('another-method', b'\x1f\x8b\x07' + bytes(20))):
-            with self.subTest(name):
-                result = self.fails(*GREEDY, '-i', self.raw(name + '.gz', packed + tail), names=name + '.gz')
-                self.same([self.yes, self.cheap], result.lines, result)
-
-    def test_zeros_alone_are_no_gzip_data(self):
-        self.assertEqual(self.fails(*GREEDY, '-i', self.raw('zeros.gz', bytes(1000)), names='zeros.gz').out, b'')
-
-    def test_lines_before_the_damage_are_written(self):
-        packer = zlib.compressobj(wbits=31)
-        begun = packer.compress(b'Yes.\nIt was really cheap.\nThis line is not') + packer.flush(zlib.Z_SYNC_FLUSH)
-        for name, data in (('cut', begun), ('spoilt', begun + b'\xff' * 100)):
-            with self.subTest(name):
-                result = self.fails(*GREEDY, '-i', self.raw(name + '.gz', data), names=name + '.gz')
-                self.same([self.yes, self.cheap], result.lines, result)
-
-    def test_a_member_that_unpacks_to_whole_blocks(self):
-        # Of just the size, or a little more, that is unpacked at a time.
-        for size in (1 << 18, 1 << 19, (1 << 18) + 1):
-            with self.subTest(size):
-                data = (b'Yes.\n' * (size // 5 + 1))[:size]
-                _, report = self.report(*GREEDY, '--max-length', '1', '--output-format', 'ids', '-i', self.raw('blocks.gz', gzip.compress(data, 9)))
-                self.assertEqual(report['lines']['in'], data.count(b'\n') + (not data.endswith(b'\n')))
 
 
 class Clashes(Case):

@@ -389,10 +389,11 @@ class Scheduling(Case):
     def test_threads_default_to_those_the_process_may_run_on(self):
         if not hasattr(os, 'sched_setaffinity'):
             self.skipTest('no affinity here')
-        _, report = self.report(*GREEDY, input='Yes.\n', lines=1)
+        no_quota = dict(os.environ, XLATE_TEST_SYSTEM_ROOT=self.folder)  # a container of the tests may have one
+        _, report = self.report(*GREEDY, input='Yes.\n', lines=1, env=no_quota)
         self.assertEqual(report['device']['threads'], len(os.sched_getaffinity(0)))
         one = min(os.sched_getaffinity(0))
-        _, report = self.report(*GREEDY, input='Yes.\n', lines=1, preexec_fn=lambda: os.sched_setaffinity(0, {one}))
+        _, report = self.report(*GREEDY, input='Yes.\n', lines=1, env=no_quota, preexec_fn=lambda: os.sched_setaffinity(0, {one}))
         self.assertEqual(report['device']['threads'], 1)
 
 
