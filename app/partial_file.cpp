@@ -45,6 +45,7 @@ PartialFile::PartialFile(const std::string& path, const std::string& partial) : 
   // A new file gets what the umask leaves, at once; one that replaces another is closed to all until it has that one's rights.
   struct stat replaced {};
   const bool replaces = stat(path.c_str(), &replaced) == 0;
+  if (replaces) refuse_unfinished();
   const int mode = replaces ? 0600 : 0666;
   for (int attempt = 1; !make(mode); ++attempt) {
     if (attempt == kAttempts) refuse(name_);
@@ -88,6 +89,15 @@ bool PartialFile::make(int mode) {
   if (there && unlink(name_.c_str()) != 0) fail("{}: cannot be replaced: {}", name_, std::strerror(errno));
   close_file();
   return false;
+}
+
+// What is to be replaced can be what another run is writing: -o a.partial beside -o a.
+void PartialFile::refuse_unfinished() const {
+  const int file = open(path_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (file < 0) return;
+  const bool written = lock(file) == Lock::kOthers;
+  close(file);
+  if (written) refuse(path_);
 }
 
 bool PartialFile::open_old() {

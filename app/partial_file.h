@@ -26,6 +26,7 @@ class PartialFile {
 
  private:
   bool make(int mode);
+  void refuse_unfinished() const;
   bool open_old();
   void make_without_lock(int mode);
   void copy_access(const struct stat& replaced) const;

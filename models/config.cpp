@@ -129,6 +129,7 @@ SpecialTokens read_tokens(const Section& section, const TransformerConfig& confi
   return {.start = static_cast<std::int32_t>(section.integer("start", 0, target)),
           .end = static_cast<std::int32_t>(section.integer("end", 0, source)),
           .unknown = static_cast<std::int32_t>(section.integer("unknown", 0, source)),
+          .pad = section.has("pad") ? static_cast<std::int32_t>(section.integer("pad", 0, target)) : -1,
           .added = read_added(section, source, file),
           .clean_up_spaces = section.flag("clean_up_spaces")};
 }

@@ -32,6 +32,7 @@ struct SpecialTokens {
   std::int32_t start = 0;  // the decoder's first input
   std::int32_t end = 0;    // of a source
   std::int32_t unknown = 0;
+  std::int32_t pad = -1;   // of a target; −1: none
   std::vector<AddedToken> added;
   bool clean_up_spaces = false;  // of the output, as Tokenizer does it
 };

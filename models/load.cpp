@@ -18,6 +18,7 @@ Tokenizer load_tokenizer(const ModelFile& file) {
                     .target_size = model.config.target_vocabulary,
                     .end = model.tokens.end,
                     .unknown = model.tokens.unknown,
+                    .pad = model.tokens.pad,
                     .added = model.tokens.added,
                     .clean_up_spaces = model.tokens.clean_up_spaces});
 }

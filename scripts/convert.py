@@ -90,13 +90,15 @@ def list_embeddings(checkpoint, d_model, settings):
     tied = settings.boolean("tie_word_embeddings", True)
     encoder, decoder, projection = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"
     if shared:
-        together = ["model.shared.weight"] + ([projection, decoder, encoder] if tied else [encoder, decoder])
+        together = ["model.shared.weight"] + ([projection, decoder, encoder] if tied else [])
         names = [[encoder] + together, [decoder] + together, [projection] + (together if tied else [])]
     else:
         names = [[encoder], [decoder] + [projection] * tied, [projection] + [decoder] * tied]
     matrices = [checkpoint.take_first(choices, d_model) for choices in names]
-    if shared:
-        checkpoint.ignore("model.shared.weight")  # which nobody uses where all three have their own
+    checkpoint.ignore("model.shared.weight")  # which nobody uses where all three have their own, or share none
+    if shared and not tied and not {encoder, decoder} <= checkpoint.tensors.keys():
+        print(f"convert.py: note: {checkpoint.path}: tie_word_embeddings is false: an embedding that is not there is model.shared.weight, as in "
+              "transformers 4 (5 fills it with random numbers)", file=sys.stderr)
     for matrix, key in zip(matrices, ("vocab_size", "decoder_vocab_size")):
         if settings.integer(key, 1, 1 << 30, matrix.shape[0]) != matrix.shape[0]:
             refuse(matrix.path, matrix.name, f"{settings.get(key)} rows ({key} of config.json)", matrix.shape[0])
@@ -156,7 +158,7 @@ def read_start(settings, generation, rows):
         if start is not None:
             return start
     there = settings.get("decoder_start_token_id")
-    hint = "" if generation is settings else (
+    hint = "" if generation is settings or there is None else (
         f" ({os.path.basename(settings.path)}'s, {show(there)}, does not count where {os.path.basename(generation.path)} is there)")
     refuse(generation.path, "decoder_start_token_id", f"an id, here or as bos_token_id{hint}", "nothing")
 
@@ -166,6 +168,7 @@ def read_tokens(settings, generation, tokenizer, config):
     tokens = {"start": read_start(settings, generation, target), "end": tokenizer.id_of("eos_token", "</s>", source),
               "unknown": tokenizer.id_of("unk_token", "<unk>", source)}
     pad = generation.token("pad_token_id", target, None)
+    pad = tokenizer.target_pad(target) if pad is None else pad
     if pad is not None:
         tokens["pad"] = pad
     added = tokenizer.list_added(source)
@@ -179,7 +182,7 @@ def read_tokens(settings, generation, tokenizer, config):
 def read_ends(generation, rows):
     """The ids that end a hypothesis. None at all where the file that speaks of generation names none: then the limit does."""
     ends = generation.take("eos_token_id", [], "an id", lambda v: True)
-    ends = ends if isinstance(ends, list) else [ends]
+    ends = [end for i, end in enumerate(ends) if end not in ends[:i]] if isinstance(ends, list) else [ends]
     if len(ends) > 1 or not all(is_integer(end) and 0 <= end < rows for end in ends):
         refuse(generation.path, "eos_token_id", f"one id below {rows}", show(generation.get("eos_token_id")))
     return ends
@@ -219,7 +222,7 @@ def read_generation(generation, rows, tokens):
               "forced_first": generation.token("forced_bos_token_id", rows, None),
               "forced_end": generation.token("forced_eos_token_id", rows, None),
               "ends": None if ends == [tokens["end"]] else ends,
-              "never_chosen": read_never_chosen(generation, rows, tokens.get("pad"), ends),
+              "never_chosen": read_never_chosen(generation, rows, generation.token("pad_token_id", rows, None), ends),
               "renormalize": generation.boolean("renormalize_logits", None),
               "do_sample": generation.boolean("do_sample", False) or None}
     return {key: value for key, value in values.items() if value is not None}

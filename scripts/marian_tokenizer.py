@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from checkpoint_reader import Settings, is_integer, refuse, show
 
 FLAGS = ("lstrip", "rstrip", "single_word", "special")
+LONGEST = 1024  # bytes of an added token's text: each place of a line is compared with it
 HINT = "(the model was not resized: model.resize_token_embeddings(len(tokenizer)))"
 
 
@@ -60,12 +61,17 @@ class Tokenizer:
                 return added.number
         return self.source.token(token, rows)
 
+    def target_pad(self, rows):
+        """The target's id of the padding token, which is no text; None where it has none."""
+        number = self.target.get(text_of(self.get("pad_token")) or "<pad>")
+        return number if is_integer(number) and 0 <= number < rows else None
+
     def read_added(self):
         """In the order of their ids."""
-        special = self.list_special()
         if self.get("added_tokens_decoder") is not None:
-            entries = self.read_decoder(self.settings)
+            special, entries = self.list_special("tokenizer_config.json"), self.read_decoder(self.settings)
         else:
+            special = self.list_special("tokenizer_config.json", "special_tokens_map.json")
             entries = [*self.read_encoder("added_tokens.json"), *self.read_fast("tokenizer.json")]
         by_number = {}
         for added in entries:  # of one id, the last counts
@@ -73,10 +79,10 @@ class Tokenizer:
             by_number[added.number] = added
         return [by_number[number] for number in sorted(by_number)]
 
-    def list_special(self):
-        """Texts of the tokens that settings name as special ones."""
+    def list_special(self, *names):
+        """Texts of the tokens that files of settings name as special ones."""
         found = {"</s>", "<unk>", "<pad>"}
-        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        for name in names:
             values = Settings(self.path(name)).values if os.path.exists(self.path(name)) else {}
             for key, value in values.items():
                 if key.endswith("_token"):
@@ -89,6 +95,8 @@ class Tokenizer:
     def make_added(self, path, text, number, flags):
         if not isinstance(text, str):
             refuse(path, "added token", "a text", show(text))
+        if len(text.encode("utf-8", "surrogatepass")) > LONGEST:
+            refuse(path, "added token", f"a text of at most {LONGEST} bytes", show(text))
         if not is_integer(number) or number < 0:
             refuse(path, show(text), "an id of an added token", show(number))
         for flag in FLAGS:

@@ -8,7 +8,7 @@ import struct
 import unittest
 from unittest import mock
 
-from checkpoint_fixture import ConvertTest, ENCODER, Fixture, REFUSED_KEYS, SHARED, encode_safetensors, hash64, read
+from checkpoint_fixture import ConvertTest, DECODER, ENCODER, Fixture, HEAD, REFUSED_KEYS, SHARED, encode_safetensors, hash64, read
 import model_writer
 from model_bin_reader import ModelBin
 
@@ -47,7 +47,7 @@ class WrongInputTest(ConvertTest):
     def test_added_tokens(self):
         for value, what in ((3, "added_tokens_decoder"), ({"2": 3}, "added_tokens_decoder"), ({"x": {"content": "a"}}, "added_tokens_decoder"),
                             ({"-1": {"content": "a"}}, "added_tokens_decoder"), ({"2": {}}, "added token"), ({"2": {"content": 3}}, "added token"),
-                            ({"2": {"content": "<A>", "lstrip": 1}}, '"<A>"'), ({"11": {"content": "<A>"}}, '"<A>"'), ({"3": {"content": "<A>"}}, '"<A>"')):
+                            ({"2": {"content": "<A>", "lstrip": 1}}, '"<A>"'), ({"2": {"content": "a" * 1025}}, "added token"), ({"11": {"content": "<A>"}}, '"<A>"'), ({"3": {"content": "<A>"}}, '"<A>"')):
             self.refuse(self.changed("tokenizer", added_tokens_decoder=value), "tokenizer_config.json", what)
         self.refuse(self.changed("tokenizer", added_tokens_decoder={"11": {"content": "<A>"}}), "tokenizer_config.json", '"<A>"', "resize_token_embeddings", "found 11")
         self.refuse(self.changed("tokenizer", sp_model_kwargs={"enable_sampling": True}), "tokenizer_config.json", "sp_model_kwargs")
@@ -91,9 +91,11 @@ class WrongInputTest(ConvertTest):
         fixture = Fixture()
         del fixture.tensors[SHARED]
         self.refuse(fixture, "model.safetensors", SHARED, "found none")
-        fixture = Fixture(target=11)
-        fixture.tensors[SHARED] = fixture.tensors[ENCODER]
-        self.refuse(fixture, "model.safetensors", SHARED, "no such tensor")
+        for stored in ((ENCODER,), (DECODER,)):  # of one that is not tied, the others are no longer there
+            fixture = Fixture()
+            fixture.config["tie_word_embeddings"] = False
+            fixture.tie(*stored, HEAD)
+            self.refuse(fixture, "model.safetensors", SHARED, "found none")
 
     def test_safetensors(self):
         whole = encode_safetensors(Fixture().tensors, lambda name: "F16")

@@ -118,11 +118,11 @@ class WeightsTest(ConvertTest):
         """What transformers 5.17 used for encoder, decoder and output where S, E, D, H were stored with other values each."""
         names = dict(zip("SEDH", TIED))
         tied = ("S:SSS E:EEE D:DDD H:HHH SE:ESS SD:SDS SH:SSH ED:EDD EH:EHH DH:HDH SED:EDS SEH:ESH SDH:SDH EDH:EDH SEDH:EDH")
-        separate = "ED:EDD EH:EHH EDH:EDH"
+        separate = "ED:EDD EH:EHH EDH:EDH SED:EDD SEH:EHH SEDH:EDH"
         # There transformers 5 has all three stored or fills with random numbers; 4 shared one matrix between encoder and decoder.
-        untied = "SH:SSH EH:EEH DH:DDH EDH:EDH SEDH:EDH SDH:SDH"
+        untied = "SH:SSH SEH:ESH SDH:SDH EDH:EDH SEDH:EDH"
         cases = [(shares, ties, tied) for shares in (None, True) for ties in (None, True)] + [(False, None, separate), (False, True, separate)]
-        cases += [(None, False, untied), (True, False, untied), (False, False, "EDH:EDH")]
+        cases += [(None, False, untied), (True, False, untied), (False, False, "EDH:EDH SEDH:EDH")]
         for shares, ties, rows in cases:
             for stored, used in (row.split(":") for row in rows.split()):
                 fixture = Fixture()
@@ -132,7 +132,10 @@ class WeightsTest(ConvertTest):
                     fixture.config.pop(key)
                     if value is not None:
                         fixture.config[key] = value
-                tensors = self.convert(fixture).tensors
+                code, errors = self.run_main(fixture.write(self.checkpoint))
+                filled = shares is not False and ties is False and not {"E", "D"} <= set(stored)
+                self.assertEqual((code, errors.count("transformers 4 (5 fills it with random numbers)"), errors.count("\n")), (0, filled, filled), errors)
+                tensors = ModelBin(self.output, hash64).tensors
                 for letter, ours in zip(used, ("encoder.embedding", "decoder.embedding", "decoder.projection")):
                     np.testing.assert_array_equal(tensors[ours + ".weight"], fixture.tensors[names[letter]].astype("<f2"), (shares, ties, stored, ours))
 
@@ -163,7 +166,8 @@ class WeightsTest(ConvertTest):
         fixture = Fixture()
         fixture.config["tie_word_embeddings"] = False
         fixture.tensors[HEAD] = fixture.values(11, 8)
-        model = self.convert(fixture)
+        self.assertEqual(self.run_main(fixture.write(self.checkpoint))[0], 0)
+        model = ModelBin(self.output, hash64)
         np.testing.assert_array_equal(model.tensors["decoder.projection.weight"], fixture.tensors[HEAD].astype("<f2"))
         np.testing.assert_array_equal(model.tensors["decoder.embedding.weight"], fixture.tensors[SHARED].astype("<f2"))
         del fixture.tensors[HEAD]
@@ -329,12 +333,12 @@ class HeaderTest(ConvertTest):
             return {**model.header["tokens"], **model.header["generation"]}
 
         hidden = {"decoder_start_token_id": 9, "bos_token_id": 8, "eos_token_id": 7, "pad_token_id": 6, "num_beams": 3}
-        every = {"end": 0, "unknown": 1}
+        every = {"end": 0, "unknown": 1, "pad": 10}  # the tokenizer's own <pad>
         for generation, config, expected in (
                 ({"decoder_start_token_id": 4}, hidden, {"start": 4, "ends": [], "never_chosen": []}),
                 ({"bos_token_id": 5}, hidden, {"start": 5, "ends": [], "never_chosen": []}),
                 ({"bos_token_id": 5, "decoder_start_token_id": 4, "eos_token_id": [0]}, hidden, {"start": 4, "never_chosen": []}),
-                ({"bos_token_id": [5], "eos_token_id": 3}, hidden, {"start": 5, "ends": [3], "never_chosen": []}),
+                ({"bos_token_id": [5], "eos_token_id": [3, 3]}, hidden, {"start": 5, "ends": [3], "never_chosen": []}),
                 ({"bos_token_id": 5, "eos_token_id": [], "pad_token_id": 10}, hidden, {"start": 5, "ends": [], "pad": 10, "never_chosen": [10]}),
                 ({"bos_token_id": 5, "eos_token_id": 3, "pad_token_id": 3}, hidden, {"start": 5, "ends": [3], "pad": 3, "never_chosen": []}),
                 ({"decoder_start_token_id": None, "bos_token_id": 5, "eos_token_id": None}, hidden, {"start": 5, "ends": [], "never_chosen": []}),

@@ -65,6 +65,12 @@ class TwoRuns(Output):
         self.check(waiting.wait(20), 1)
         self.ended(running)
 
+    def test_what_another_run_is_writing_is_not_replaced(self):
+        running = self.begun('-o', self.path('out.txt'))
+        self.fails(*GREEDY, '-o', self.path('out.txt.partial'), input='It was really cheap.\n', names=['out.txt.partial', 'another run'])
+        self.ended(running)
+        self.assertEqual(os.listdir(self.folder), ['out.txt'])
+
     def test_one_after_another_is_fine(self):
         for line, text in (('Yes.', self.yes), ('It was really cheap.', self.cheap)):
             self.ok(*GREEDY, '-o', self.path('out.txt'), input=line + '\n')

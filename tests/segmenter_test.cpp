@@ -92,6 +92,25 @@ TEST(Segmenter, ATieByHand) {
   EXPECT_EQ(join(segmenter.segment("aaaaa").ids), "1 2 3 3");
 }
 
+// As many pieces as a multilingual model has: made in a moment, and each found again.
+TEST(Segmenter, ManyPieces) {
+  std::mt19937 random(5);
+  std::map<std::string, std::int32_t> keys;
+  while (keys.size() < 200'000) {
+    std::string text;
+    for (int i = static_cast<int>(random() % 9); i >= 0; --i) text += random() % 3 ? std::string(1, static_cast<char>('a' + random() % 26)) : "\u0431";
+    keys.emplace(text, static_cast<std::int32_t>(keys.size()));
+  }
+  std::vector<Trie::Key> list;
+  for (const auto& [text, value] : keys) list.push_back({text, value});
+  const Trie trie(list);
+  std::size_t found = 0;
+  for (const auto& [text, value] : keys) {
+    trie.each_prefix(text, [&, wanted = value, bytes = text.size()](std::size_t length, std::int32_t id) { found += length == bytes && id == wanted; });
+  }
+  EXPECT_EQ(found, keys.size());
+}
+
 TEST(Segmenter, ModelsThatAreNone) {
   const auto refuses = [](const std::string& bytes, const char* text) {
     try {

@@ -224,6 +224,12 @@ TEST(Tokenizer, NoMarksInText) {
   EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{6, 7}), "▁zz y▁x▁");
 }
 
+TEST(Tokenizer, EndAndPaddingAreNoText) {
+  const Tiny tiny;
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{7, 5, 0, 7, 5}), "a a");
+  EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{7, 5, 0}), "<pad> ▁a </s>");
+}
+
 TEST(Tokenizer, SpacesAreCleanedUpWhereTheCheckpointSaysSo) {
   const std::vector<std::string> pieces{"</s>", "<unk>", "▁", ".", "▁'", "▁it", "▁'s", "▁,"};
   const auto text = [&](bool cleaned) {

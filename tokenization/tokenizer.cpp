@@ -79,13 +79,16 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
       clean_up_spaces_(files.clean_up_spaces),
       end_(files.end),
       unknown_(files.unknown) {
+  const auto is_both = [&](std::int32_t id) { return id < target_.size() && target_.piece_of(id) == source_.piece_of(id); };
+  silent_.insert(files.pad);
+  if (is_both(end_)) silent_.insert(end_);
   std::vector<std::string_view> texts;
   for (const AddedToken& token : files.added) {
     const std::string_view text = source_.piece_of(token.id);
     if (text.empty()) fail("{}: added token {} has no piece", files.name, token.id);
     texts.push_back(text);
     source_.prefer(token.id);
-    if (token.special && token.id < target_.size() && target_.piece_of(token.id) == text) silent_.insert(token.id);
+    if (token.special && is_both(token.id)) silent_.insert(token.id);
   }
   added_ = AddedTokens(files.added, texts);
   for (const std::string_view piece : segmenter_.pieces()) ids_of_model_.push_back(source_id(piece));

@@ -22,6 +22,7 @@ struct TokenizerFiles {
   std::string_view source_pieces, target_pieces;  // tables of the vocabularies
   std::int64_t source_size = 0, target_size = 0;  // rows of the embeddings
   std::int32_t end = 0, unknown = 0;
+  std::int32_t pad = -1;  // of the target; −1: none
   std::vector<AddedToken> added;
   bool clean_up_spaces = false;  // of decoded text: Hugging Face's clean_up_tokenization_spaces
 };

@@ -7,6 +7,7 @@ namespace xlate {
 namespace {
 
 constexpr std::size_t kBytes = 256;
+constexpr std::uint32_t kDenselyTaken = 16;  // so many places passed tell that they are
 
 // The keys [begin, end) in sorted order, which agree in their first `depth` bytes: those below a node.
 struct Range {
@@ -40,12 +41,18 @@ Trie::Trie(std::vector<Key> keys) : nodes_(kBytes + 1) {
   }
 }
 
-// The lowest base at which the places of all these bytes, which are in ascending order, are free.
+// A base at which the places of all these bytes, which are in ascending order, are free: the first one found. Where nearly all places that a
+// search passes are taken, later ones begin behind them; without that, the time would grow with the square of the number of keys.
 std::uint32_t Trie::find_base(const std::vector<unsigned char>& bytes) {
-  const auto is_free = [&](std::uint32_t place) { return place >= nodes_.size() || (place > 0 && nodes_[place].parent == kNone); };
-  while (!is_free(first_free_)) ++first_free_;
-  std::uint32_t base = std::max<std::uint32_t>(first_free_, bytes.front()) - bytes.front();
-  while (!std::all_of(bytes.begin(), bytes.end(), [&](unsigned char byte) { return is_free(base + byte); })) ++base;
+  const auto is_free = [&](std::uint32_t place) { return place >= nodes_.size() || nodes_[place].parent == kNone; };
+  std::uint32_t place = std::max<std::uint32_t>(search_from_, bytes.front()), taken = 0;
+  const std::uint32_t begin = place;
+  const auto fits = [&] {
+    return std::all_of(bytes.begin(), bytes.end(), [&](unsigned char byte) { return is_free(place - bytes.front() + byte); });
+  };
+  for (; !fits(); ++place) taken += !is_free(place);
+  if (place - begin >= kDenselyTaken && taken >= (place - begin) / 16 * 15) search_from_ = place;
+  const std::uint32_t base = place - bytes.front();
   // Also the place of a byte that no child has must be there to be looked at.
   if (nodes_.size() < base + kBytes) nodes_.resize(std::max<std::size_t>(base + kBytes, nodes_.size() + nodes_.size() / 2));
   return base;

@@ -50,7 +50,7 @@ class Trie {
   std::uint32_t find_base(const std::vector<unsigned char>& bytes);
 
   std::vector<Node> nodes_;
-  std::uint32_t first_free_ = 1;  // no place before it is free; the root has place 0
+  std::uint32_t search_from_ = 1;  // places before it are hardly ever free; the root has place 0
 };
 
 }  // namespace xlate
