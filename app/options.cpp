@@ -16,12 +16,6 @@ namespace {
 constexpr int kDefaultBeams = 4;
 constexpr float kDefaultLengthPenalty = 1;
 constexpr std::int64_t kDefaultMaxLength = 512;
-// Source tokens in flight on the CPU: measured in docs/benchmarks.md.
-constexpr std::int64_t kCpuBatchTokens = 2048;
-// Hypothesis rows in flight at which a GPU's products have reached their plateau, sentences beyond which the caches of their sources only
-// take memory (both in docs/benchmarks.md), and source tokens of a sentence where nothing is known of it.
-constexpr std::int64_t kGpuRows = 16384, kGpuSentences = 8192, kUsualTokens = 32;
-constexpr std::int64_t kCpuWindow = 2000, kGpuWindow = 100000;
 constexpr std::int64_t kLargest = std::int64_t{1} << 30;
 
 template <class T>
@@ -260,15 +254,15 @@ void resolve(Options& options, const ModelDescription& model) {
   }
 }
 
-void resolve_device(Options& options, bool gpu) {
+void resolve_device(Options& options, const Policy& policy, bool gpu) {
   if (options.device == "auto" || options.device == "cuda") options.device = gpu ? "cuda:0" : "cpu";
   if (options.precision == Precision::kAuto) options.precision = gpu ? Precision::kFloat16 : Precision::kFloat32;
   if (options.batch_tokens == 0) {
     options.batch_tokens_given = false;
-    options.batch_tokens = gpu ? std::clamp<std::int64_t>(kGpuRows / *options.beam_size, 1, kGpuSentences) * kUsualTokens : kCpuBatchTokens;
+    options.batch_tokens = policy.batch_tokens(*options.beam_size);
   }
   if (options.line_buffered) options.window = 1;
-  if (options.window == 0) options.window = gpu ? kGpuWindow : kCpuWindow;
+  if (options.window == 0) options.window = policy.window;
 }
 
 }  // namespace xlate

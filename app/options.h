@@ -8,6 +8,7 @@
 
 #include "engine/backend.h"
 #include "engine/error.h"
+#include "engine/policy.h"
 #include "engine/search_state.h"
 #include "models/config.h"
 
@@ -68,7 +69,7 @@ SearchRules rules_of(const Options&, const ModelDescription&);
 void resolve(Options&, const ModelDescription&);
 
 /// Fills what it left to the device that the run got.
-void resolve_device(Options&, bool gpu);
+void resolve_device(Options&, const Policy&, bool gpu);
 
 const char* name_of(Format);
 const char* name_of(Progress);

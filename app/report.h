@@ -11,6 +11,7 @@
 
 #include "app/options.h"
 #include "engine/backend.h"
+#include "engine/policy.h"
 #include "engine/runner.h"
 
 namespace xlate {
@@ -49,6 +50,7 @@ struct RunRecord {
   std::optional<Options> options;
   std::optional<ModelFacts> model;
   std::optional<DeviceInfo> device;
+  std::optional<Policy> policy;
   DeviceMemory memory;
   Counters counters;
   RunnerStatistics statistics;

@@ -165,9 +165,12 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
        options.max_length_factor, *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
 }
 
-std::unique_ptr<Runner> make_runner(const Options& options, const ModelDescription& description, Backend& backend, SequenceModel& model, bool imposed) {
+std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescription& description, Backend& backend,
+                                    SequenceModel& model, bool imposed) {
+  const Options& options = *record.options;
   const SearchRules rules = rules_of(options, description);
   const RunnerOptions wanted{.rules = imposed ? ending_at_limits(rules) : rules,
+                             .policy = *record.policy,
                              .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,  // then there is one slot, and little to upload
                              .longest_source = *options.max_source_length,
                              .max_length = *options.max_length,
@@ -193,7 +196,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
   };
   try {
     const std::vector<std::int32_t> lengths = imposed_lengths();
-    runner = make_runner(options, file.description(), backend, *model, !lengths.empty());
+    runner = make_runner(record, file.description(), backend, *model, !lengths.empty());
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
     ImposedLengths imposed(source, lengths);
@@ -232,7 +235,9 @@ void translate(RunRecord& record, Console& console) {
   const auto backend = open_backend(options, console);
   if (limited) loading();
   record.device = backend->info();
-  resolve_device(options, record.device->kind == "cuda");
+  const bool gpu = record.device->kind == "cuda";
+  record.policy = policy_for(gpu);
+  resolve_device(options, *record.policy, gpu);
   const Tokenizer tokenizer = tokenizer_to_come.get();
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 

@@ -11,29 +11,21 @@ namespace {
 
 // A limit that is not ⌊factor·S⌋ alone, so that the shortest sentences have room.
 constexpr std::int64_t kLimitExtra = 10;
-// Sentences per token of the budget: shorter sentences than this leave part of the budget idle instead of making more rows.
-constexpr std::int64_t kTokensPerSlot = 8;
-// Products have reached their plateau with so many rows: more would only take memory.
-constexpr std::int64_t kMostRows = 16384;
-// Search's own arrays take at most one part in so many of what caches may.
-constexpr std::int64_t kStateShare = 8;
-// Source tokens encoded at once: more would only take memory.
-constexpr std::int64_t kEncoderTokens = 16384;
-// Steps of a sentence that is alone, where a backend runs several in one go; a signal waits for them.
-constexpr std::int64_t kStepsAtOnce = 32;
-// Refill once this share of the budget is free: fewer, larger encoder batches.
-constexpr std::int64_t kRefillShare = 8;
 
 }  // namespace
 
 Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& options)
     : backend_(backend), model_(model), options_(options), queue_(backend.make_queue()), encoder_queue_(backend.make_queue()) {
-  const std::int64_t longest = limit_of(options.longest_source);
-  const std::int64_t affordable = static_cast<std::int64_t>(backend.cache_budget()) / kStateShare / Search::bytes_per_slot(options.rules.beams, longest);
-  const std::int64_t slots = std::max<std::int64_t>(1, std::min({options.batch_tokens / kTokensPerSlot, affordable, kMostRows / options.rules.beams}));
-  encoder_tokens_ = std::clamp<std::int64_t>(options.batch_tokens / (options.refill ? kRefillShare : 1), 1, kEncoderTokens);
+  const Policy& policy = options.policy;
+  const std::int64_t longest = limit_of(options.longest_source), beams = options.rules.beams;
+  const std::int64_t for_state = static_cast<std::int64_t>(backend.cache_budget()) / policy.state_share;
+  const std::int64_t affordable = for_state / Search::bytes_per_slot(beams, longest);
+  const std::int64_t wanted = options.batch_tokens / policy.tokens_per_slot;
+  const std::int64_t slots = std::max<std::int64_t>(1, std::min({wanted, affordable, policy.most_rows / beams}));
+  const std::int64_t batches = options.refill ? policy.refill_share : 1;
+  encoder_tokens_ = std::clamp<std::int64_t>(options.batch_tokens / batches, 1, policy.encoder_tokens);
   model_.begin({.slots = slots,
-                .beams = options.rules.beams,
+                .beams = beams,
                 .encoder_tokens = std::max(encoder_tokens_, options.longest_source),
                 .source_tokens = options.batch_tokens,
                 .longest_source = options.longest_source,
@@ -113,7 +105,7 @@ bool Runner::encode_ahead(SentenceSource& source) {
 // Gives slots to as many sentences of the batch as there are slots, budget and cache for. False if some are left.
 bool Runner::install() {
   const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
-  const std::int64_t share = options_.batch_tokens / kRefillShare;
+  const std::int64_t share = options_.batch_tokens / options_.policy.refill_share;
   if (active_.empty()) awaited_ = 0;
   if (!active_.empty() && (!options_.refill || room < share || awaited_ > 0)) return false;
   const std::size_t first = ahead_.next;
@@ -126,7 +118,7 @@ bool Runner::install() {
     const bool alone = active_.empty() && slots.empty();
     if (!alone && tokens + length > room) break;
     if (!alone && !model_.has_room(need)) {
-      awaited_ = std::min(share, (tokens_in_flight_ + tokens) / kRefillShare) / 2;
+      awaited_ = std::min(share, (tokens_in_flight_ + tokens) / options_.policy.refill_share) / 2;
       break;
     }
     tokens += length;
@@ -151,7 +143,7 @@ bool Runner::install() {
 std::int64_t Runner::steps_at_once() const {
   if (slots_.size() > 1) return 1;
   const Slot& only = slots_.front();
-  return std::clamp<std::int64_t>(only.limit - (now_ - only.first_step), 1, kStepsAtOnce);
+  return std::clamp<std::int64_t>(only.limit - (now_ - only.first_step), 1, options_.policy.steps_at_once);
 }
 
 void Runner::make_room(std::int64_t steps) {

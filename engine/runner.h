@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/policy.h"
 #include "engine/search.h"
 #include "engine/sequence_model.h"
 
@@ -41,6 +42,7 @@ class SentenceSource {
 
 struct RunnerOptions {
   SearchRules rules;
+  Policy policy;
   std::int64_t batch_tokens = 0;    // source tokens in flight
   std::int64_t longest_source = 0;  // no sentence is longer
   std::int64_t max_length = 512;    // limit of a sentence of S tokens: min(max_length, ⌊factor·S⌋ + 10)
