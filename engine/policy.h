@@ -34,6 +34,26 @@ struct Policy {
   /// Lines read ahead and sorted by length together.
   std::int64_t window = 2000;
 
+  // Pages of caches.
+  /// Tokens of a page. With 8 instead of 16, and a forecast for each step, twice the sentences fitted into
+  /// little more memory (docs/benchmarks.md).
+  std::int64_t page_tokens = 8;
+  /// A sentence of S source tokens is expected to need expected_factor·S + expected_extra target tokens. What
+  /// is found in a run changes the factor.
+  double expected_factor = 1.125;
+  std::int64_t expected_extra = 4;
+  /// The factor that a run begins with counts as so many source tokens read, and once more than most_tokens
+  /// were read, earlier sentences count half.
+  double first_tokens = 4096, most_tokens = 262144;
+  /// Source tokens of the sentences that pools are made for. If many are shorter, some wait for room.
+  std::int64_t expected_source = 24;
+  /// The part of the pages that sentences in flight need at their ends which is in use at a time, since some
+  /// begin when others end. With less, steps have fewer rows: 0.5 instead of 0.6 saved 1.5 of 8 GiB and cost
+  /// 3 % of the speed (docs/benchmarks.md).
+  double in_use = 0.6;
+
+  /// Tokens of a sentence's last page that stay empty, on the average.
+  double unused_tokens() const { return static_cast<double>(page_tokens) / 2; }
   /// Source tokens in flight where the command line leaves them to the program, before memory bounds them.
   std::int64_t batch_tokens(std::int64_t beams) const {
     return std::clamp<std::int64_t>(most_rows / beams, 1, batch_sentences) * usual_source_tokens;

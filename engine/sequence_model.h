@@ -30,6 +30,21 @@ struct Capacity {
   std::int64_t target_extra = 0;
 };
 
+/// What a model keeps of the tokens before, and what else a token in flight costs it. All layers are alike.
+struct CacheShape {
+  std::int64_t layers = 1;
+  std::int64_t width = 1;    // of a key, and of a value, in elements of the backend's compute type
+  bool source_keys = true;   // keys of source tokens, one line for all beams, beside each beam's own keys of target tokens
+  double working_bytes = 0;  // of the model's own rows, for each source token in flight
+};
+
+/// Where a run's caches lie: one for each layer, in the layers' order. The layers of a kind share one table.
+struct CacheViews {
+  std::vector<PagedCache> source;                // one line; empty where the model keeps no source keys
+  std::vector<PagedCache> own;                   // a line for each beam
+  const std::int32_t* source_lengths = nullptr;  // [S], device: source tokens of each slot's sentence; null likewise
+};
+
 /// What an encoder batch left on the device, until the next batch is encoded.
 class Encoded {
  public:

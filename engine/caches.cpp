@@ -1,0 +1,158 @@
+#include "engine/caches.h"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+#include "engine/arena.h"
+
+namespace xlate {
+namespace {
+
+// Bytes of the keys and values of so many tokens in all layers, on one line.
+double bytes_of(const Backend& backend, const CacheShape& shape, std::int64_t tokens) {
+  const double element = static_cast<double>(size_of(backend.compute_type()));
+  return static_cast<double>(tokens * 2 * shape.width * shape.layers) * element;
+}
+
+}  // namespace
+
+Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape, const Capacity& capacity)
+    : backend_(backend), policy_(policy), shape_(shape) {
+  const std::int64_t slots = capacity.slots;
+  source_lengths_host_.assign(static_cast<std::size_t>(slots), 0);
+  if (shape.source_keys) {
+    source_lengths_ = backend.allocate(source_lengths_host_.size() * sizeof(std::int32_t));
+    views_.source_lengths = source_lengths_.as<std::int32_t>();
+  }
+  const PageCounts pages = page_counts(capacity);
+  source_.pool = PagePool(pages.source, policy.page_tokens, slots);
+  own_.pool = PagePool(pages.own, policy.page_tokens, slots);
+  if (shape.source_keys) views_.source = make(source_, slots, capacity.longest_source, 1);
+  views_.own = make(own_, slots, capacity.longest_target, capacity.beams);
+  forecast_ = PageForecast(policy.page_tokens, slots, capacity.longest_target);
+  tokens_read_ = policy.first_tokens, steps_taken_ = policy.expected_factor * policy.first_tokens;
+}
+
+// Own keys get what the sentences in flight are expected to need, or what the budget leaves; one sentence
+// alone always fits.
+Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
+  const double slots = static_cast<double>(capacity.slots), unused = policy_.unused_tokens();
+  const auto pages = [&](double tokens) {
+    return static_cast<std::int64_t>(std::ceil(tokens / static_cast<double>(policy_.page_tokens)));
+  };
+  const double source_tokens = static_cast<double>(std::max(capacity.source_tokens, capacity.longest_source));
+  const double sentences =
+      std::min(slots, std::ceil(source_tokens / static_cast<double>(policy_.expected_source)));
+  const std::int64_t source_pages = shape_.source_keys ? pages(source_tokens + sentences * unused) : 0;
+  const double extra = static_cast<double>(capacity.slots * capacity.target_extra);
+  const double most = std::min(capacity.target_factor * source_tokens + extra,
+                               static_cast<double>(capacity.slots * capacity.longest_target));
+  const double expected = std::min(most, policy_.expected_factor * source_tokens +
+                                             sentences * static_cast<double>(policy_.expected_extra));
+  const double wanted = policy_.in_use * (expected + sentences * unused);
+  const double page_bytes = bytes_of(backend_, shape_, policy_.page_tokens);
+  const double left =
+      static_cast<double>(backend_.cache_budget()) - static_cast<double>(source_pages) * page_bytes;
+  const double own_bytes = page_bytes * static_cast<double>(capacity.beams);
+  const std::int64_t affordable = static_cast<std::int64_t>(std::max(0.0, left) / own_bytes);
+  const std::int64_t longest = pages(static_cast<double>(capacity.longest_target));
+  return {.source = source_pages, .own = std::max(longest, std::min(pages(wanted), affordable))};
+}
+
+std::vector<PagedCache> Caches::make(Keys& keys, std::int64_t slots, std::int64_t longest,
+                                     std::int64_t lines) {
+  const DType type = backend_.compute_type();
+  const std::int64_t rows = keys.pool.total() * policy_.page_tokens * lines, columns = 2 * shape_.width;
+  const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));
+  keys.pages_per_slot = keys.pool.pages_for(longest);
+  keys.memory = backend_.allocate(layer_bytes * static_cast<std::size_t>(shape_.layers));
+  keys.table =
+      backend_.allocate(static_cast<std::size_t>(slots * keys.pages_per_slot) * sizeof(std::int32_t));
+  std::vector<PagedCache> layers;
+  for (std::int64_t layer = 0; layer < shape_.layers; ++layer) {
+    char* data = keys.memory.as<char>() + static_cast<std::size_t>(layer) * layer_bytes;
+    layers.push_back({.pages = {data, type, rows, columns, columns},
+                      .table = keys.table.as<std::int32_t>(),
+                      .pages_per_slot = keys.pages_per_slot,
+                      .page_tokens = policy_.page_tokens,
+                      .lines = lines});
+  }
+  return layers;
+}
+
+// This is roughly, and from above, what a run asks for: a token's keys and values on both sides, its share of
+// pages that are not full, and its rows on the way.
+std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& policy, const CacheShape& shape,
+                                       std::int64_t beams) {
+  const double expected_source = static_cast<double>(policy.expected_source);
+  const double share = policy.unused_tokens() / expected_source;
+  const double extra = static_cast<double>(policy.expected_extra) / expected_source;
+  const double source = shape.source_keys ? 1 + share : 0;
+  const double own = policy.in_use * (policy.expected_factor + extra + share) * static_cast<double>(beams);
+  const double bytes = bytes_of(backend, shape, 1) * (source + own) + shape.working_bytes;
+  return std::max<std::int64_t>(
+      1, static_cast<std::int64_t>(static_cast<double>(backend.cache_budget()) / bytes));
+}
+
+std::int64_t Caches::expected_tokens(const Source& source) const {
+  const double factor = steps_taken_ / tokens_read_;
+  const double tokens =
+      factor * static_cast<double>(source.ids.size()) + static_cast<double>(policy_.expected_extra);
+  return std::min(static_cast<std::int64_t>(source.limit), static_cast<std::int64_t>(tokens));
+}
+
+bool Caches::has_room(const Source& source) const {
+  return source_.pool.pages_for(source_tokens(source)) <= source_.pool.free() && own_.pool.free() > 0 &&
+         forecast_.most_with(expected_pages(source)) <= own_.pool.total();
+}
+
+void Caches::reserve(std::int64_t slot, const Source& source) {
+  source_lengths_host_[static_cast<std::size_t>(slot)] = static_cast<std::int32_t>(source.ids.size());
+  lengths_changed_ = shape_.source_keys;
+  take(source_, slot, source_tokens(source));
+  take(own_, slot, 1);
+  forecast_.expect(slot, expected_pages(source));
+}
+
+// What grows beyond what was expected takes what others leave.
+std::int64_t Caches::extend(std::int64_t slot, std::int64_t tokens) {
+  const std::int64_t wanted = own_.pool.pages_for(tokens), room = own_.pool.room_of(slot);
+  if (tokens <= room) return room;
+  if (wanted - own_.pool.pages_for(room) > own_.pool.free()) return 0;
+  take(own_, slot, tokens);
+  forecast_.expect(slot, wanted);
+  return own_.pool.room_of(slot);
+}
+
+void Caches::release(std::int64_t slot, bool done) {
+  source_.pool.give_back(slot);
+  own_.pool.give_back(slot);
+  const std::int64_t steps = forecast_.forget(slot);
+  if (!done) return;
+  tokens_read_ += static_cast<double>(source_lengths_host_[static_cast<std::size_t>(slot)]);
+  steps_taken_ += static_cast<double>(std::max<std::int64_t>(0, steps - policy_.expected_extra));
+  if (tokens_read_ > policy_.most_tokens) tokens_read_ /= 2, steps_taken_ /= 2;
+}
+
+void Caches::publish(Queue& queue) {
+  for (Keys* keys : {&source_, &own_}) {
+    backend_.change(queue, keys->changes, keys->table.as<std::int32_t>());
+    keys->changes.clear();
+  }
+  if (!lengths_changed_) return;
+  backend_.upload(queue, std::as_bytes(std::span(source_lengths_host_)), source_lengths_.data());
+  lengths_changed_ = false;
+}
+
+void Caches::take(Keys& keys, std::int64_t slot, std::int64_t tokens) {
+  const auto before = std::ssize(keys.pool.pages_of(slot));
+  keys.pool.take(slot, tokens);
+  const auto pages = keys.pool.pages_of(slot);
+  const std::int64_t first = slot * keys.pages_per_slot;
+  for (std::int64_t i = before; i < std::ssize(pages); ++i) {
+    keys.changes.push_back({static_cast<std::int32_t>(first + i), pages[static_cast<std::size_t>(i)]});
+  }
+}
+
+}  // namespace xlate

@@ -1,0 +1,281 @@
+// Who gets room, who waits, what is learned, and what the device is told, on the CPU backend: all of it is
+// decided on the host.
+#include "engine/caches.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <set>
+
+#include "tests/late_backend.h"
+
+namespace xlate::test {
+namespace {
+
+constexpr std::int64_t kPage = 8;  // tokens, as the default says
+
+// Notes what it is asked for.
+class NotingBackend final : public UnrecordedBackend {
+ public:
+  explicit NotingBackend(std::size_t budget = std::size_t{1} << 40)
+      : UnrecordedBackend(make_backend({.threads = 1})), budget_(budget) {}
+  std::size_t cache_budget() const override { return budget_; }
+  Buffer allocate(std::size_t bytes) override {
+    allocated.push_back(bytes);
+    return UnrecordedBackend::allocate(bytes);
+  }
+  void change(Queue& queue, std::span<const Change> changes, std::int32_t* table) override {
+    changed += std::ssize(changes);
+    UnrecordedBackend::change(queue, changes, table);
+  }
+  void upload(Queue& queue, std::span<const std::byte> host, void* device) override {
+    ++uploads;
+    UnrecordedBackend::upload(queue, host, device);
+  }
+
+  std::vector<std::size_t> allocated;
+  std::int64_t changed = 0;
+  int uploads = 0;
+
+ private:
+  std::size_t budget_;
+};
+
+Capacity capacity_of(std::int64_t slots, std::int64_t source_tokens) {
+  return {.slots = slots,
+          .beams = 2,
+          .encoder_tokens = source_tokens,
+          .source_tokens = source_tokens,
+          .longest_source = 50,
+          .longest_target = 40,
+          .target_factor = 3,
+          .target_extra = 10};
+}
+
+// A sentence of so many tokens; caches ask no more of its ids than their number.
+Source source_of(std::int64_t tokens, std::int32_t limit) {
+  static const std::vector<std::int32_t> ids(1000, 5);
+  return {std::span(ids).first(static_cast<std::size_t>(tokens)), limit};
+}
+
+// The page that the device would find.
+std::int32_t page_of(const PagedCache& cache, std::int64_t slot, std::int64_t page) {
+  return cache.table[slot * cache.pages_per_slot + page];
+}
+
+TEST(Caches, HaveRoomUntilTheirPagesAreTaken) {
+  NotingBackend backend;
+  Capacity capacity = capacity_of(3, 100);
+  capacity.target_factor = 0;  // so that room is made for the longest sentence alone
+  capacity.target_extra = 0;
+  Caches caches(backend, {}, {}, capacity);
+  ASSERT_EQ(caches.free_own_pages(), 5);  // of 8 tokens: 40
+  const Source longest = source_of(50, 40), shortest = source_of(1, 1);
+  EXPECT_TRUE(caches.has_room(longest));
+  caches.reserve(0, longest);
+  EXPECT_FALSE(caches.has_room(longest));
+  EXPECT_TRUE(caches.has_room(shortest));  // done before the other one needs all
+  caches.pass(32);
+  EXPECT_EQ(caches.extend(0, 33), 40);
+  EXPECT_FALSE(caches.has_room(shortest));
+  caches.release(0, false);
+  EXPECT_TRUE(caches.has_room(longest));
+  caches.reserve(1, shortest);
+  EXPECT_TRUE(caches.has_room(longest));  // which is at its first page while the other has one
+  caches.pass(1);
+  caches.reserve(2, longest);
+  EXPECT_EQ(caches.extend(1, 17), 24);  // longer than was expected
+  EXPECT_FALSE(caches.has_room(source_of(20, 30)));
+  EXPECT_EQ(caches.extend(2, 16), 16);
+  EXPECT_EQ(caches.extend(2, 17), 0);  // dry
+  EXPECT_EQ(caches.extend(2, 16), 16);
+  caches.release(1, false);
+  EXPECT_EQ(caches.extend(2, 40), 40);
+}
+
+TEST(Caches, SourcesNeedRoomToo) {
+  NotingBackend backend;
+  Caches caches(backend, {}, {}, capacity_of(4, 100));
+  // 100 tokens and the rests of pages of 4 sentences: 116 tokens in 15 pages, of which 50 tokens need 7.
+  ASSERT_EQ(caches.free_source_pages(), 15);
+  caches.reserve(0, source_of(50, 1));
+  caches.reserve(1, source_of(50, 1));
+  EXPECT_EQ(caches.free_source_pages(), 1);
+  EXPECT_TRUE(caches.has_room(source_of(8, 1)));
+  EXPECT_FALSE(caches.has_room(source_of(9, 1)));
+  caches.release(0, true);
+  EXPECT_TRUE(caches.has_room(source_of(50, 1)));
+}
+
+TEST(Caches, AModelWithoutSourceKeysHasNone) {
+  NotingBackend backend;
+  Caches caches(backend, {}, {.source_keys = false}, capacity_of(4, 100));
+  EXPECT_TRUE(caches.views().source.empty());
+  EXPECT_EQ(caches.views().source_lengths, nullptr);
+  EXPECT_EQ(caches.free_source_pages(), 0);
+  EXPECT_TRUE(caches.has_room(source_of(50, 8)));
+  caches.reserve(0, source_of(50, 8));
+  const auto queue = backend.make_queue();
+  caches.publish(*queue);
+  EXPECT_EQ(backend.changed, 1);
+  EXPECT_EQ(backend.uploads, 0);
+}
+
+TEST(Caches, LearnHowLongTargetsBecome) {
+  NotingBackend backend;
+  Policy policy;
+  policy.first_tokens = 100, policy.most_tokens = 1000;
+  Capacity capacity = capacity_of(2, 100);
+  capacity.longest_target = 400;
+  Caches caches(backend, policy, {}, capacity);
+  const Source source = source_of(40, 400);
+  const auto decode = [&](std::int64_t steps, bool done) {
+    caches.reserve(0, source);
+    for (std::int64_t step = 0; step < steps; ++step) {
+      ASSERT_GT(caches.extend(0, step + 1), step);
+      caches.pass(1);
+    }
+    caches.release(0, done);
+  };
+  EXPECT_EQ(caches.expected_tokens(source), 45 + 4);
+  EXPECT_EQ(caches.expected_tokens(source_of(40, 30)), 30);  // no more than its limit
+  decode(80 + 4, false);                                     // only put off: nothing is known of its end
+  EXPECT_EQ(caches.expected_tokens(source), 45 + 4);
+  decode(80 + 4, true);
+  EXPECT_EQ(caches.expected_tokens(source), static_cast<std::int64_t>((112.5 + 80) / 140 * 40) + 4);
+  for (int i = 0; i < 100; ++i) decode(80 + 4, true);
+  EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 80 + 4, 1);
+  for (int i = 0; i < 100; ++i) decode(2, true);  // no shorter than the extra: earlier ones fade
+  EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 4, 2);
+}
+
+TEST(Caches, TellTheDeviceOnce) {
+  NotingBackend backend;
+  const auto queue = backend.make_queue();
+  Caches caches(backend, {}, {}, capacity_of(3, 100));
+  caches.publish(*queue);
+  EXPECT_EQ(backend.changed, 0);
+  EXPECT_EQ(backend.uploads, 0);
+  caches.reserve(2, source_of(17, 40));
+  EXPECT_EQ(backend.changed, 0);  // not before it is published
+  caches.publish(*queue);
+  EXPECT_EQ(backend.changed, 3 + 1);  // pages of the source, and the target's first one
+  EXPECT_EQ(backend.uploads, 1);
+  EXPECT_EQ(caches.views().source_lengths[2], 17);
+  caches.publish(*queue);
+  EXPECT_EQ(caches.extend(2, kPage), kPage);  // it has that already
+  caches.publish(*queue);
+  EXPECT_EQ(backend.changed, 4);
+  EXPECT_EQ(caches.extend(2, 20), 24);
+  caches.publish(*queue);
+  EXPECT_EQ(backend.changed, 4 + 2);
+  EXPECT_EQ(backend.uploads, 1);
+  caches.release(2, true);  // of which the device need not know
+  caches.publish(*queue);
+  EXPECT_EQ(backend.changed, 6);
+  EXPECT_EQ(backend.uploads, 1);
+}
+
+// As the device sees it, no page has two owners, whatever came before.
+TEST(Caches, TablesNameEachPageOnce) {
+  constexpr int kSlots = 7;
+  NotingBackend backend;
+  const auto queue = backend.make_queue();
+  Caches caches(backend, {}, {.layers = 2, .width = 4}, capacity_of(kSlots, 150));
+  std::vector<std::int64_t> tokens(kSlots), source_tokens(kSlots);  // of those that are reserved
+  Random random(1);
+  int dry = 0, refused = 0;
+  const auto move = [&](int slot) {
+    const Source source = source_of(whole(random, 1, 50), whole(random, 1, 40));
+    auto& room = tokens[static_cast<std::size_t>(slot)];
+    if (room == 0) {
+      if (!caches.has_room(source)) return void(++refused);
+      caches.reserve(slot, source);
+      room = 1, source_tokens[static_cast<std::size_t>(slot)] = std::ssize(source.ids);
+    } else if (whole(random, 0, 9) == 0) {
+      caches.release(slot, true);
+      room = 0;
+    } else {
+      const std::int64_t wanted = std::min<std::int64_t>(40, room + whole(random, 0, 9));
+      const std::int64_t got = caches.extend(slot, wanted);
+      if (got == 0) return void(++dry);
+      ASSERT_GE(got, wanted);
+      room = wanted;
+    }
+  };
+  for (int i = 0; i < 5000; ++i) {
+    move(i % kSlots);
+    if (i % kSlots == 0) caches.pass(1);
+    caches.publish(*queue);
+    for (const bool own : {false, true}) {
+      const PagedCache& cache = own ? caches.views().own.back() : caches.views().source.back();
+      std::set<std::int32_t> pages;
+      for (int slot = 0; slot < kSlots; ++slot) {
+        const std::int64_t room = tokens[static_cast<std::size_t>(slot)];
+        const std::int64_t count = own || room == 0 ? room : source_tokens[static_cast<std::size_t>(slot)];
+        for (std::int64_t page = 0; page * kPage < count; ++page) {
+          const std::int32_t number = page_of(cache, slot, page);
+          ASSERT_TRUE(number >= 0 && number * kPage * cache.lines < cache.pages.rows);
+          ASSERT_TRUE(pages.insert(number).second) << "page " << number << " has two owners";
+        }
+      }
+    }
+  }
+  EXPECT_GT(dry, 0);
+  EXPECT_GT(refused, 0);
+}
+
+// Start-up and memory hang on it: a device clears what is allocated, and what is left is asked for between
+// two allocations.
+TEST(Caches, AllocateInOrder) {
+  NotingBackend backend;
+  const Caches caches(backend, {}, {.layers = 3, .width = 64}, capacity_of(4, 100));
+  const auto bytes = [](std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); };
+  const std::int64_t own_pages = caches.free_own_pages();
+  // What 100 source tokens of 4 sentences are expected to need, 112.5 + 4·4 tokens and 4 rests of pages,
+  // three fifths of it.
+  EXPECT_EQ(own_pages, static_cast<std::int64_t>(std::ceil(0.6 * (112.5 + 16 + 16) / 8)));
+  EXPECT_EQ(backend.allocated,
+            (std::vector<std::size_t>{bytes(4), bytes(3 * 15 * 8 * 2 * 64), bytes(4 * 7),
+                                      bytes(3 * own_pages * 8 * 2 * 2 * 64), bytes(4 * 5)}));
+  ASSERT_EQ(caches.views().own.size(), 3u);
+  ASSERT_EQ(caches.views().source.size(), 3u);
+  for (const PagedCache& cache : caches.views().own) {
+    EXPECT_EQ(cache.pages.rows, own_pages * 8 * 2);
+    EXPECT_EQ(cache.pages.columns, 2 * 64);
+    EXPECT_EQ(cache.lines, 2);
+    EXPECT_EQ(cache.table, caches.views().own.front().table);
+  }
+  EXPECT_EQ(caches.views().source.front().lines, 1);
+}
+
+TEST(Caches, ABudgetBoundsThem) {
+  const CacheShape shape{.layers = 3, .width = 64};
+  const std::int64_t page = 8 * 2 * 64 * 3 * static_cast<std::int64_t>(sizeof(float));
+  NotingBackend small(static_cast<std::size_t>(page * (15 + 2 * 7) + 1));
+  EXPECT_EQ(Caches(small, {}, shape, capacity_of(4, 100)).free_own_pages(), 7);
+  NotingBackend none(0);
+  EXPECT_EQ(Caches(none, {}, shape, capacity_of(4, 100)).free_own_pages(), 5);  // one sentence fits
+}
+
+// What is said to be affordable fits, and not much less than that is said.
+TEST(Caches, WhatIsAffordableFits) {
+  const CacheShape shape{.layers = 3, .width = 64, .working_bytes = 1000};
+  const std::size_t budget = std::size_t{64} << 20;
+  for (const std::int64_t beams : {1, 4}) {
+    NotingBackend backend(budget);
+    Capacity capacity = capacity_of(0, Caches::affordable_tokens(backend, {}, shape, beams));
+    capacity.beams = beams, capacity.slots = capacity.source_tokens / 8;
+    const Caches caches(backend, {}, shape, capacity);
+    const auto taken = std::accumulate(backend.allocated.begin(), backend.allocated.end(), std::size_t{0});
+    const double all = static_cast<double>(taken) + 1000 * static_cast<double>(capacity.source_tokens);
+    EXPECT_LE(all, 1.02 * static_cast<double>(budget)) << beams << " beams";
+    EXPECT_GE(all, 0.9 * static_cast<double>(budget)) << beams << " beams";
+  }
+  NotingBackend none(0);
+  EXPECT_EQ(Caches::affordable_tokens(none, {}, shape, 4), 1);
+}
+
+}  // namespace
+}  // namespace xlate::test
