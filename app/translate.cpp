@@ -16,6 +16,7 @@
 #include "app/output_file.h"
 #include "app/queue.h"
 #include "app/windows.h"
+#include "engine/caches.h"
 #include "engine/threads.h"
 #include "models/load.h"
 
@@ -187,7 +188,11 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
   const auto model = load_model(file, backend);
-  if (!options.batch_tokens_given) options.batch_tokens = std::min(options.batch_tokens, model->affordable_tokens(*options.beam_size));
+  if (!options.batch_tokens_given) {
+    const CacheShape shape = model->cache_shape();
+    options.batch_tokens = std::min(
+        options.batch_tokens, Caches::affordable_tokens(backend, *record.policy, shape, *options.beam_size));
+  }
   std::unique_ptr<Runner> runner;
   const auto keep_figures = [&] {
     if (!runner) return;

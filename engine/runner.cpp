@@ -24,14 +24,17 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
   const std::int64_t slots = std::max<std::int64_t>(1, std::min({wanted, affordable, policy.most_rows / beams}));
   const std::int64_t batches = options.refill ? policy.refill_share : 1;
   encoder_tokens_ = std::clamp<std::int64_t>(options.batch_tokens / batches, 1, policy.encoder_tokens);
-  model_.begin({.slots = slots,
-                .beams = beams,
-                .encoder_tokens = std::max(encoder_tokens_, options.longest_source),
-                .source_tokens = options.batch_tokens,
-                .longest_source = options.longest_source,
-                .longest_target = longest,
-                .target_factor = options.max_length_factor,
-                .target_extra = kLimitExtra});
+  const Capacity capacity{.slots = slots,
+                          .beams = beams,
+                          .encoder_tokens = std::max(encoder_tokens_, options.longest_source),
+                          .source_tokens = options.batch_tokens,
+                          .longest_source = options.longest_source,
+                          .longest_target = longest,
+                          .target_factor = options.max_length_factor,
+                          .target_extra = kLimitExtra};
+  model_.make_room(capacity);
+  caches_ = std::make_unique<Caches>(backend_, policy, model_.cache_shape(), capacity);
+  model_.begin(caches_->views());
   search_ = std::make_unique<Search>(backend_, *queue_, options.rules, slots, longest);
   active_device_ = backend_.allocate(static_cast<std::size_t>(slots) * sizeof(std::int32_t));
   slots_.resize(static_cast<std::size_t>(slots));
@@ -117,7 +120,7 @@ bool Runner::install() {
     const Source need{sentence.ids, limit_of(sentence)};
     const bool alone = active_.empty() && slots.empty();
     if (!alone && tokens + length > room) break;
-    if (!alone && !model_.has_room(need)) {
+    if (!alone && !caches_->has_room(need)) {
       awaited_ = std::min(share, (tokens_in_flight_ + tokens) / options_.policy.refill_share) / 2;
       break;
     }
@@ -125,12 +128,13 @@ bool Runner::install() {
     slots.push_back(free_.back());
     limits.push_back(need.limit);
     free_.pop_back();
-    model_.reserve(slots.back(), need);
+    caches_->reserve(slots.back(), need);
     slots_[static_cast<std::size_t>(slots.back())] = {.free = false, .sentence = std::move(sentence), .first_step = now_, .limit = need.limit};
   }
   if (slots.empty()) return false;
   backend_.order(*encoder_queue_, *queue_);
   backend_.begin_work(*queue_, Work::kEncode);
+  caches_->publish(*queue_);
   model_.install(*queue_, *ahead_.encoded, static_cast<std::int64_t>(first), slots);
   search_->start(slots, limits);
   backend_.end_work(*queue_, Work::kEncode);
@@ -151,12 +155,12 @@ void Runner::make_room(std::int64_t steps) {
   for (const std::int32_t index : in_turn) {
     Slot& slot = slots_[static_cast<std::size_t>(index)];
     const std::int64_t tokens = std::min<std::int64_t>(now_ - slot.first_step + steps, slot.limit);
-    while (!slot.free && slot.room < tokens && (slot.room = model_.extend(index, tokens)) == 0) {
+    while (!slot.free && slot.room < tokens && (slot.room = caches_->extend(index, tokens)) == 0) {
       const auto first_step = [&](std::int32_t other) { return slots_[static_cast<std::size_t>(other)].first_step; };
       begin_again(*std::max_element(active_.begin(), active_.end(), [&](auto a, auto b) { return first_step(a) < first_step(b); }));
     }
   }
-  model_.publish_room(*queue_);
+  caches_->publish(*queue_);
 }
 
 // The sentence that has run longest never begins again, and one alone has room: all end.
@@ -171,7 +175,7 @@ void Runner::leave(std::int32_t index, bool done) {
   Slot& slot = slots_[static_cast<std::size_t>(index)];
   tokens_in_flight_ -= slot.source_tokens();
   awaited_ = std::max<std::int64_t>(0, awaited_ - slot.source_tokens());
-  model_.release(index, done);
+  caches_->release(index, done);
   slot.free = true;
   free_.push_back(index);
   active_changed_ = true;
@@ -192,7 +196,7 @@ void Runner::step(std::int64_t most) {
     const Tensor hidden = model_.step(*queue_, search_->state(), rows);
     search_->step(hidden, model_.projection(), rows);
   });
-  model_.pass(now_ - began);
+  caches_->pass(now_ - began);
   flights_.push_back({began, search_->read_done()});  // right behind the step, which a backend may then do in one
   backend_.end_work(*queue_, Work::kDecode);
   if (now_ - began > 1) return;  // as many as are needed: finish() counts them

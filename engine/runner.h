@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/caches.h"
 #include "engine/policy.h"
 #include "engine/search.h"
 #include "engine/sequence_model.h"
@@ -80,6 +81,7 @@ class Runner {
   RunnerStatistics statistics() const;
   /// The limit on generated tokens of a sentence of so many source tokens.
   std::int64_t limit_of(std::int64_t source_tokens) const;
+  const Caches& caches() const { return *caches_; }
 
  private:
   struct Slot {
@@ -122,6 +124,7 @@ class Runner {
   SequenceModel& model_;
   RunnerOptions options_;
   std::unique_ptr<Queue> queue_, encoder_queue_;
+  std::unique_ptr<Caches> caches_;
   std::unique_ptr<Search> search_;
   Buffer active_device_;                // [S] slots of the step's row groups
   std::vector<std::int32_t> active_;    // the same on the host

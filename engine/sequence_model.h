@@ -1,5 +1,7 @@
-// SequenceModel: all that search may ask of a model. Slot s with K beams owns rows s·K … s·K+K−1 of every table; which slots take part
-// in a step, their tokens and lengths are arrays on the device, so that no number from the host changes from step to step.
+// SequenceModel: all that search may ask of a model, which tells the shape of its caches and is handed views of
+// them: who gets which page is no business of it (engine/caches.h). Slot s with K beams owns rows s·K … s·K+K−1 of
+// every table; which slots take part in a step, their tokens and lengths are arrays on the device, so that no number
+// from the host changes from step to step.
 #pragma once
 
 #include <cstdint>
@@ -55,28 +57,18 @@ class SequenceModel {
  public:
   virtual ~SequenceModel() = default;
 
-  /// Source tokens of sentences in flight for which the device has memory.
-  virtual std::int64_t affordable_tokens(std::int64_t beams) const = 0;
-  /// Makes room. Throws Error where the device has too little for one sentence.
-  virtual void begin(const Capacity&) = 0;
-  /// Whether caches have room for this sentence beside those admitted, as far as can be told beforehand. One sentence alone always fits.
-  virtual bool has_room(const Source&) const = 0;
-  /// Reserves a free slot's caches for a sentence that has room, until it is released.
-  virtual void reserve(std::int64_t slot, const Source&) = 0;
-  /// Makes room for at least so many target tokens of a slot's sentence, within its limit. Returns for how many there is room now; 0 where
-  /// the caches have run dry.
-  virtual std::int64_t extend(std::int64_t slot, std::int64_t tokens) = 0;
-  /// Gives a slot's caches back; `done`: its sentence has been decoded, not only put off.
-  virtual void release(std::int64_t slot, bool done) = 0;
-  /// So many steps have been asked for: sentences admitted have come nearer to their ends.
-  virtual void pass(std::int64_t steps) = 0;
+  /// The same for all runs.
+  virtual CacheShape cache_shape() const = 0;
+  /// Makes room for a run's rows, before its caches get their share of what is left. Throws Error where the device
+  /// has too little.
+  virtual void make_room(const Capacity&) = 0;
+  /// Begins the run for which room was made. Its caches live until the last step.
+  virtual void begin(const CacheViews&) = 0;
   /// Encodes a batch; at most `encoder_tokens` source tokens in all.
   virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) = 0;
-  /// Puts sentence first + i of the batch into slots[i], which was reserved for it.
+  /// Puts sentence first + i of the batch into slots[i]. The device knows the pages that are reserved for it.
   virtual void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) = 0;
-  /// Lets the device know what was reserved, extended and released: before the step that needs it.
-  virtual void publish_room(Queue&) = 0;
-  /// The last hidden rows [R, D] of one step over the rows given.
+  /// The last hidden rows [R, D] of one step over the rows given, for whose next tokens the caches have room.
   virtual Tensor step(Queue&, const SearchState&, const StepRows&) = 0;
   virtual const Projection& projection() const = 0;
 };

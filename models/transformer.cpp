@@ -9,19 +9,6 @@
 namespace xlate {
 namespace {
 
-constexpr std::int64_t kPageTokens = 8;
-// Of a sentence's last page.
-constexpr double kUnused = static_cast<double>(kPageTokens) / 2;
-// Target tokens that a sentence of S source tokens is expected to need: factor·S + extra. What is found in a run changes the factor: this one
-// counts as so many tokens read, and of more than so many only the later ones are kept in mind.
-constexpr double kExpectedFactor = 1.125;
-constexpr std::int64_t kExpectedExtra = 4;
-constexpr double kFirstTokens = 4096, kMostTokens = 262144;
-// Source tokens of the sentences that pools are made for: many that are shorter wait for room.
-constexpr std::int64_t kExpectedSource = 24;
-// Of the pages that sentences in flight need at their ends, so many are in use at a time: some begin when others end.
-constexpr double kInUse = 0.6;
-
 // Sentences that grow little by little should not each compute a row.
 constexpr std::int64_t kPositionsAtOnce = 64;
 
@@ -35,6 +22,7 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 /// Packed sentences on their way through the encoder, and their cross-attention keys and values until they are installed.
 struct Transformer::Batch final : Encoded {
   std::vector<std::int32_t> offsets;           // [B + 1]
+  std::vector<std::int32_t> limits;            // [B]
   const std::int32_t* positions = nullptr;     // [N], device
   std::int32_t* token_slots = nullptr;         // [N], device: filled when the slots are known
   Tensor keys_values;                          // [N, layers·2·D]
@@ -136,60 +124,23 @@ Transformer::LayerRows Transformer::layer_rows(Arena& arena, std::int64_t rows, 
   return all;
 }
 
-Transformer::Caches Transformer::make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines) {
-  Caches caches{.pool = PagePool(pages, kPageTokens, slots), .memory = {}, .table = {}, .changes = {}, .layers = {}};
-  const DType type = backend_.compute_type();
-  const std::int64_t rows = pages * kPageTokens * lines, columns = 2 * config_.d_model, per_slot = caches.pool.pages_for(longest);
-  const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));
-  caches.memory = backend_.allocate(layer_bytes * static_cast<std::size_t>(config_.decoder_layers));
-  caches.table = backend_.allocate(static_cast<std::size_t>(slots * per_slot) * sizeof(std::int32_t));
-  for (std::int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
-    char* data = caches.memory.as<char>() + static_cast<std::size_t>(layer) * layer_bytes;
-    caches.layers.push_back({.pages = {data, type, rows, columns, columns},
-                             .table = caches.table.as<std::int32_t>(),
-                             .pages_per_slot = per_slot,
-                             .page_tokens = kPageTokens,
-                             .lines = lines});
-  }
-  return caches;
+CacheShape Transformer::cache_shape() const {
+  const double working_bytes = static_cast<double>(encoder_bytes(1024, 1024) + decoder_bytes(1024)) / 1024.0;
+  return {.layers = config_.decoder_layers,
+          .width = config_.d_model,
+          .source_keys = true,
+          .working_bytes = working_bytes};
 }
 
-// What begin() asks for, roughly and from above: a token's keys and values on both sides, its share of pages that are not full, and its
-// rows on the way.
-std::int64_t Transformer::affordable_tokens(std::int64_t beams) const {
-  const double token = static_cast<double>(2 * config_.d_model * config_.decoder_layers) * static_cast<double>(size_of(backend_.compute_type()));
-  const double share = kUnused / static_cast<double>(kExpectedSource);
-  const double extra = static_cast<double>(kExpectedExtra) / static_cast<double>(kExpectedSource);
-  const double caches = token * (1 + share + kInUse * (kExpectedFactor + extra + share) * static_cast<double>(beams));
-  const double on_the_way = static_cast<double>(encoder_bytes(1024, 1024) + decoder_bytes(1024)) / 1024.0;
-  return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(backend_.cache_budget()) / (caches + on_the_way)));
-}
-
-void Transformer::begin(const Capacity& capacity) {
+void Transformer::make_room(const Capacity& capacity) {
   capacity_ = capacity;
   make_sinusoids();
   encoder_arena_ = Arena(backend_, encoder_bytes(capacity.encoder_tokens, capacity.encoder_tokens));
   decoder_arena_ = Arena(backend_, decoder_bytes(capacity.slots * capacity.beams));
-  source_lengths_host_.assign(static_cast<std::size_t>(capacity.slots), 0);
-  source_lengths_ = backend_.allocate(static_cast<std::size_t>(capacity.slots) * sizeof(std::int32_t));
+}
 
-  // Self-attention gets what the sentences in flight are expected to need, or what the budget leaves; one sentence alone always fits.
-  const auto pages = [](double tokens) { return static_cast<std::int64_t>(std::ceil(tokens / static_cast<double>(kPageTokens))); };
-  const double source_tokens = static_cast<double>(std::max(capacity.source_tokens, capacity.longest_source));
-  const double sentences = std::min(static_cast<double>(capacity.slots), std::ceil(source_tokens / static_cast<double>(kExpectedSource)));
-  const std::int64_t cross_pages = pages(source_tokens + sentences * kUnused);
-  const double most = std::min(capacity.target_factor * source_tokens + static_cast<double>(capacity.slots * capacity.target_extra),
-                               static_cast<double>(capacity.slots * capacity.longest_target));
-  const double expected = std::min(most, kExpectedFactor * source_tokens + sentences * static_cast<double>(kExpectedExtra));
-  const double wanted = kInUse * (expected + sentences * kUnused);
-  const double page_bytes = static_cast<double>(kPageTokens * 2 * config_.d_model * config_.decoder_layers) * static_cast<double>(size_of(backend_.compute_type()));
-  const double left = static_cast<double>(backend_.cache_budget()) - static_cast<double>(cross_pages) * page_bytes;
-  const std::int64_t affordable = static_cast<std::int64_t>(std::max(0.0, left) / (page_bytes * static_cast<double>(capacity.beams)));
-  const std::int64_t self_pages = std::max(pages(static_cast<double>(capacity.longest_target)), std::min(pages(wanted), affordable));
-  cross_ = make_caches(cross_pages, capacity.slots, capacity.longest_source, 1);
-  self_ = make_caches(self_pages, capacity.slots, capacity.longest_target, capacity.beams);
-  forecast_ = PageForecast(kPageTokens, capacity.slots, capacity.longest_target);
-  tokens_read_ = kFirstTokens, steps_taken_ = kExpectedFactor * kFirstTokens;
+void Transformer::begin(const CacheViews& caches) {
+  caches_ = caches;
   announce_products();
 }
 
@@ -221,58 +172,6 @@ void Transformer::announce_products() const {
   backend_.expect(list);
 }
 
-// What grows beyond this takes what others leave.
-std::int64_t Transformer::expected_pages(const Source& source) const {
-  const double expected = steps_taken_ / tokens_read_ * static_cast<double>(source.ids.size()) + static_cast<double>(kExpectedExtra);
-  return self_.pool.pages_for(std::min(static_cast<std::int64_t>(source.limit), static_cast<std::int64_t>(expected)));
-}
-
-bool Transformer::has_room(const Source& source) const {
-  return cross_.pool.pages_for(static_cast<std::int64_t>(source.ids.size())) <= cross_.pool.free() && self_.pool.free() > 0 &&
-         forecast_.most_with(expected_pages(source)) <= self_.pool.total();
-}
-
-void Transformer::reserve(std::int64_t slot, const Source& source) {
-  fill_positions(source.limit);
-  take_pages(cross_, slot, static_cast<std::int64_t>(source.ids.size()));
-  take_pages(self_, slot, 1);
-  forecast_.expect(slot, expected_pages(source));
-}
-
-std::int64_t Transformer::extend(std::int64_t slot, std::int64_t tokens) {
-  const std::int64_t wanted = self_.pool.pages_for(tokens), room = self_.pool.room_of(slot);
-  if (tokens <= room) return room;
-  if (wanted - self_.pool.pages_for(room) > self_.pool.free()) return 0;
-  take_pages(self_, slot, tokens);
-  forecast_.expect(slot, wanted);
-  return self_.pool.room_of(slot);
-}
-
-void Transformer::publish_room(Queue& queue) {
-  for (Caches* caches : {&cross_, &self_}) {
-    backend_.change(queue, caches->changes, caches->table.as<std::int32_t>());
-    caches->changes.clear();
-  }
-}
-
-void Transformer::release(std::int64_t slot, bool done) {
-  cross_.pool.give_back(slot);
-  self_.pool.give_back(slot);
-  const std::int64_t steps = forecast_.forget(slot);
-  if (!done) return;
-  tokens_read_ += static_cast<double>(source_lengths_host_[static_cast<std::size_t>(slot)]);
-  steps_taken_ += static_cast<double>(std::max<std::int64_t>(0, steps - kExpectedExtra));
-  if (tokens_read_ > kMostTokens) tokens_read_ /= 2, steps_taken_ /= 2;
-}
-
-void Transformer::take_pages(Caches& caches, std::int64_t slot, std::int64_t tokens) {
-  const auto before = std::ssize(caches.pool.pages_of(slot));
-  caches.pool.take(slot, tokens);
-  const auto pages = caches.pool.pages_of(slot);
-  const std::int64_t first = slot * caches.layers.front().pages_per_slot;
-  for (std::int64_t i = before; i < std::ssize(pages); ++i) caches.changes.push_back({static_cast<std::int32_t>(first + i), pages[static_cast<std::size_t>(i)]});
-}
-
 void Transformer::run_feed_forward(Queue& queue, const FeedForward& layer, const LayerRows& rows) {
   backend_.linear(queue, rows.x.rounded, layer.up, config_.activation, {}, rows.inner);
   backend_.linear_norm(queue, rows.inner, layer.down, rows.x, layer.norm, rows.between, rows.x);
@@ -288,6 +187,7 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
     ids.insert(ids.end(), source.ids.begin(), source.ids.end());
     for (std::size_t i = 0; i < source.ids.size(); ++i) positions.push_back(static_cast<std::int32_t>(i));
     batch->offsets.push_back(static_cast<std::int32_t>(ids.size()));
+    batch->limits.push_back(source.limit);
   }
   const std::int64_t tokens = static_cast<std::int64_t>(ids.size()), width = config_.d_model;
   assert(tokens <= capacity_.encoder_tokens);
@@ -319,20 +219,19 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
 }
 
 void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t first, std::span<const std::int32_t> slots) {
-  backend_.order(*queue_, queue);
   const auto& batch = static_cast<const Batch&>(encoded);
   std::vector<std::int32_t> token_slots;
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const auto sentence = static_cast<std::size_t>(first) + i;
     const std::int32_t length = batch.offsets[sentence + 1] - batch.offsets[sentence];
     token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
-    source_lengths_host_[static_cast<std::size_t>(slots[i])] = length;
+    fill_positions(batch.limits[sentence]);
   }
-  publish_room(queue);
-  backend_.upload(queue, bytes_of(source_lengths_host_), source_lengths_.data());
+  backend_.order(*queue_, queue);  // of them
   const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)], tokens = static_cast<std::int64_t>(token_slots.size());
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
-  backend_.store_cross(queue, batch.keys_values.row_range(first_token, tokens), batch.token_slots + first_token, batch.positions + first_token, cross_.layers);
+  backend_.store_cross(queue, batch.keys_values.row_range(first_token, tokens), batch.token_slots + first_token,
+                       batch.positions + first_token, caches_.source);
 }
 
 Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows& rows) {
@@ -342,15 +241,15 @@ Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows&
   decoder_arena_.clear();
   const LayerRows all = layer_rows(decoder_arena_, count, config_.decoder_ffn);
   const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), query = decoder_arena_.tensor(type, count, width);
-  backend_.begin_step(queue, self_.layers.front(), cross_.layers.front(), source_lengths_.as<std::int32_t>(), state, rows);
+  backend_.begin_step(queue, caches_.own.front(), caches_.source.front(), caches_.source_lengths, state, rows);
   backend_.embed_step(queue, target_embedding_, state, rows, all.x);
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
     const DecoderLayer& layer = decoder_[i];
     backend_.linear(queue, all.x.rounded, layer.self.query, Activation::kNone, {}, qkv);
-    backend_.attend_self(queue, qkv, self_.layers[i], state, rows, heads, all.context);
+    backend_.attend_self(queue, qkv, caches_.own[i], state, rows, heads, all.context);
     backend_.linear_norm(queue, all.context, layer.self.out, all.x, layer.self.norm, all.between, all.x);
     backend_.linear(queue, all.x.rounded, layer.cross.query, Activation::kNone, {}, query);
-    backend_.attend_cross(queue, query, cross_.layers[i], source_lengths_.as<std::int32_t>(), rows, heads, all.context);
+    backend_.attend_cross(queue, query, caches_.source[i], caches_.source_lengths, rows, heads, all.context);
     backend_.linear_norm(queue, all.context, layer.cross.out, all.x, layer.cross.norm, all.between, all.x);
     run_feed_forward(queue, layer.feed_forward, all);
   }

@@ -1,5 +1,5 @@
-// The encoder-decoder Transformer (Vaswani et al. 2017), post-norm, as a SequenceModel: weights, caches, and the network as straight
-// code over the backend's verbs.
+// The encoder-decoder Transformer (Vaswani et al. 2017), post-norm, as a SequenceModel: weights, and the network as
+// straight code over the backend's verbs.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,6 @@
 
 #include "engine/arena.h"
 #include "engine/backend.h"
-#include "engine/pages.h"
 #include "engine/sequence_model.h"
 #include "models/model_file.h"
 #include "models/weights.h"
@@ -20,14 +19,9 @@ class Transformer final : public SequenceModel {
   /// Loads the weights. Throws Error where a tensor is missing or has another shape.
   Transformer(const ModelFile&, Backend&);
 
-  std::int64_t affordable_tokens(std::int64_t beams) const override;
-  void begin(const Capacity&) override;
-  bool has_room(const Source&) const override;
-  void reserve(std::int64_t slot, const Source&) override;
-  std::int64_t extend(std::int64_t slot, std::int64_t tokens) override;
-  void publish_room(Queue&) override;
-  void release(std::int64_t slot, bool done) override;
-  void pass(std::int64_t steps) override { forecast_.pass(steps); }
+  CacheShape cache_shape() const override;
+  void make_room(const Capacity&) override;
+  void begin(const CacheViews&) override;
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
   void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) override;
   Tensor step(Queue&, const SearchState&, const StepRows&) override;
@@ -51,21 +45,10 @@ class Transformer final : public SequenceModel {
     FeedForward feed_forward;
   };
   struct Batch;
-  struct Caches {
-    PagePool pool;
-    Buffer memory, table;
-    std::vector<Change> changes;  // of the table, since it was last published
-    std::vector<PagedCache> layers;
-  };
 
   void load(const ModelFile&);
   /// Tells the backend which products will come.
   void announce_products() const;
-  Caches make_caches(std::int64_t pages, std::int64_t slots, std::int64_t longest, std::int64_t lines);
-  /// Takes pages for so many tokens of a slot in all.
-  static void take_pages(Caches&, std::int64_t slot, std::int64_t tokens);
-  /// Pages that a sentence's target is expected to fill.
-  std::int64_t expected_pages(const Source&) const;
   void make_sinusoids();
   void fill_positions(std::int64_t count);
   std::size_t encoder_bytes(std::int64_t tokens, std::int64_t sentences) const;
@@ -96,11 +79,7 @@ class Transformer final : public SequenceModel {
 
   Capacity capacity_;
   Arena encoder_arena_, decoder_arena_;
-  Caches self_, cross_;
-  PageForecast forecast_;  // of self_'s pages
-  double tokens_read_ = 0, steps_taken_ = 0;  // of sentences decoded lately
-  Buffer source_lengths_;  // [S]
-  std::vector<std::int32_t> source_lengths_host_;
+  CacheViews caches_;
 };
 
 }  // namespace xlate

@@ -32,13 +32,11 @@ struct Table {
   const float* row(int kind, int position, int last) const { return const_cast<Table*>(this)->row(kind, position, last); }
 };
 
-/// A sentence's kind is its first source id, modulo the kinds. Caches of `room` tokens in all, of which a sentence takes its limit, or,
-/// where it `grows`, what it has come to need.
+/// A sentence's kind is its first source id, modulo the kinds. Nothing is written into its caches, but their tables
+/// are looked at.
 class TableModel final : public SequenceModel {
  public:
-  static constexpr std::int64_t kPlenty = std::int64_t{1} << 40;
-
-  TableModel(Lab& lab, const Table& table, std::int64_t room = kPlenty) : lab_(lab), table_(table), room_(room) {
+  TableModel(Lab& lab, const Table& table) : lab_(lab), table_(table) {
     Matrix weight(table.vocabulary, table.places());
     for (std::int64_t place = 0; place < table.places(); ++place) {
       for (std::int64_t token = 0; token < table.vocabulary; ++token) weight(token, place) = table.logits[static_cast<std::size_t>(place * table.vocabulary + token)];
@@ -46,63 +44,31 @@ class TableModel final : public SequenceModel {
     projection_.linear.weight = lab.put_weight(weight);
   }
 
-  std::int64_t affordable_tokens(std::int64_t) const override { return kPlenty; }
-  void begin(const Capacity& capacity) override {
+  CacheShape cache_shape() const override { return {}; }
+  void make_room(const Capacity& capacity) override {
     capacity_ = capacity;
-    room_ = std::max(room_, capacity.longest_target);
     hidden_ = lab_.room(capacity.slots * capacity.beams, table_.places(), lab_.type());
   }
-  bool has_room(const Source& source) const override { return taken_ + (grows ? 1 : source.limit) <= room_; }
-  void reserve(std::int64_t slot, const Source& source) override {
-    EXPECT_TRUE(has_room(source)) << "reserved without asking";
-    const std::int64_t tokens = grows ? 1 : source.limit;
-    EXPECT_TRUE(reserved_.emplace(slot, tokens).second) << "slot " << slot << " is reserved twice";
-    limits_[slot] = source.limit;
-    source_tokens_[slot] = static_cast<std::int64_t>(source.ids.size());
-    std::int64_t source_tokens = 0;
-    for (const auto& [other, tokens] : source_tokens_) source_tokens += tokens;
-    most_source_tokens = std::max(most_source_tokens, source_tokens);
-    EXPECT_TRUE(slot >= 0 && slot < capacity_.slots);
-    taken_ += tokens;
-  }
-  std::int64_t extend(std::int64_t slot, std::int64_t tokens) override {
-    EXPECT_TRUE(reserved_.contains(slot));
-    EXPECT_LE(tokens, limits_[slot]);
-    const std::int64_t more = std::max<std::int64_t>(0, tokens - reserved_[slot]);
-    if (taken_ + more > room_) return 0;
-    taken_ += more;
-    return reserved_[slot] += more;
-  }
-  void publish_room(Queue&) override {}
-  void pass(std::int64_t steps) override { steps_passed += steps; }
-  void release(std::int64_t slot, bool done) override {
-    if (!done) ++put_off;
-    ASSERT_TRUE(reserved_.contains(slot));
-    taken_ -= reserved_[slot];
-    reserved_.erase(slot);
-    source_tokens_.erase(slot);
-    kind_of_slot_.erase(slot);
-    cache_.erase(slot);
-  }
+  void begin(const CacheViews& caches) override { caches_ = caches; }
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source> sources) override {
-    auto kinds = std::make_unique<Kinds>();
+    auto batch = std::make_unique<Batch>();
     std::int64_t tokens = 0;
     for (const Source& source : sources) {
       EXPECT_FALSE(source.ids.empty());
-      kinds->kinds.push_back(source.ids[0] % table_.kinds);
-      tokens += static_cast<std::int64_t>(source.ids.size());
+      batch->sentences.push_back({source.ids[0] % table_.kinds, static_cast<std::int32_t>(source.ids.size())});
+      tokens += std::ssize(source.ids);
     }
     EXPECT_LE(tokens, capacity_.encoder_tokens);
     largest_batch = std::max(largest_batch, tokens);
-    ++batches;
-    return kinds;
+    return batch;
   }
   void install(Queue&, const Encoded& encoded, std::int64_t first, std::span<const std::int32_t> slots) override {
-    const auto& kinds = static_cast<const Kinds&>(encoded).kinds;
-    ASSERT_LE(static_cast<std::size_t>(first) + slots.size(), kinds.size());
+    const auto& sentences = static_cast<const Batch&>(encoded).sentences;
+    ASSERT_LE(static_cast<std::size_t>(first) + slots.size(), sentences.size());
     for (std::size_t i = 0; i < slots.size(); ++i) {
-      EXPECT_TRUE(reserved_.contains(slots[i])) << "installed into a slot that is not reserved";
-      kind_of_slot_[slots[i]] = kinds[static_cast<std::size_t>(first) + i];
+      EXPECT_TRUE(slots[i] >= 0 && slots[i] < capacity_.slots);
+      installed_[slots[i]] = sentences[static_cast<std::size_t>(first) + i];
+      paths_.erase(slots[i]);
     }
   }
   Tensor step(Queue& queue, const SearchState& state, const StepRows& rows) override {
@@ -114,20 +80,23 @@ class TableModel final : public SequenceModel {
     EXPECT_EQ(std::set<std::int32_t>(slots.begin(), slots.end()).size(), slots.size()) << "a slot is stepped twice";
     Matrix hidden(rows.rows(), table_.places());
     const auto done = lab_.array<std::int32_t>(state.done, state.slots, queue);
-    for (const std::int32_t slot : slots) {
-      if (done[static_cast<std::size_t>(slot)]) continue;  // stepped in vain
-      EXPECT_GT(reserved_[slot], lengths[static_cast<std::size_t>(slot)]) << "slot " << slot << " is stepped without room";
-    }
     for (std::int64_t row = 0; row < static_cast<std::int64_t>(slots.size()) * rows.beams; ++row) {
       const std::int32_t slot = slots[static_cast<std::size_t>(row / rows.beams)];
       const std::int32_t last = tokens[static_cast<std::size_t>(slot * rows.beams + row % rows.beams)];
-      EXPECT_TRUE(kind_of_slot_.contains(slot)) << "slot " << slot << " holds no sentence";
+      EXPECT_TRUE(installed_.contains(slot)) << "slot " << slot << " holds no sentence";
       EXPECT_TRUE(last >= 0 && last < table_.vocabulary);
-      const bool broken = kind_of_slot_[slot] == broken_kind;
-      hidden(row, table_.place(kind_of_slot_[slot], lengths[static_cast<std::size_t>(slot)], last)) = broken ? std::numeric_limits<float>::quiet_NaN() : 1;
+      const int kind = installed_[slot].kind;
+      const bool broken = kind == broken_kind;
+      const std::int64_t place = table_.place(kind, lengths[static_cast<std::size_t>(slot)], last);
+      hidden(row, place) = broken ? std::numeric_limits<float>::quiet_NaN() : 1;
     }
-    check_ancestors(queue, state, slots, lengths, tokens);
+    std::int64_t source_tokens = 0;
+    for (const std::int32_t slot : slots) source_tokens += installed_[slot].source_tokens;
+    most_source_tokens = std::max(most_source_tokens, source_tokens);
     most_rows = std::max(most_rows, rows.rows());
+    std::erase_if(slots, [&](auto slot) { return done[static_cast<std::size_t>(slot)] != 0; });  // stepped in vain
+    check_ancestors(queue, state, slots, lengths, tokens);
+    if (!caches_.own.empty()) check_pages(queue, slots, lengths);
     const Tensor out = hidden_.row_range(0, rows.rows());
     lab_.write(hidden, out, queue);
     return out;
@@ -135,25 +104,21 @@ class TableModel final : public SequenceModel {
   const Projection& projection() const override { return projection_; }
   Projection& projection() { return projection_; }
   const Capacity& capacity() const { return capacity_; }
-  std::size_t sentences_inside() const { return reserved_.size(); }
 
-  bool grows = false;
   // What was asked of it.
-  std::int64_t largest_batch = 0, batches = 0, most_rows = 0, most_source_tokens = 0, steps_passed = 0, put_off = 0;
+  std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
   std::int64_t broken_kind = -1;  // whose sentences' logits are no numbers
 
  private:
   using Path = std::vector<std::int32_t>;
 
-  // A cache of keys as a network would have it, only that the key of a token is the whole path to it: on the lines that `ancestor`
-  // names, each live hypothesis must find its own past, which the search tree tells too.
+  // As if keys were kept as a network would keep them, only that the key of a token is the whole path to it: on the
+  // lines that `ancestor` names, each live hypothesis must find its own past, which the search tree tells too.
   void check_ancestors(Queue& queue, const SearchState& state, const std::vector<std::int32_t>& slots, const std::vector<std::int32_t>& lengths,
                        const std::vector<std::int32_t>& tokens) {
-    const auto done = lab_.array<std::int32_t>(state.done, state.slots, queue);
     for (const std::int32_t slot : slots) {
-      if (done[static_cast<std::size_t>(slot)]) continue;  // stepped in vain
       const auto length = static_cast<std::int64_t>(lengths[static_cast<std::size_t>(slot)]), beams = state.beams;
-      auto& lines = cache_[slot];
+      auto& lines = paths_[slot];
       const auto nodes = lab_.array<Node>(state.history + slot * state.longest * beams, length * beams, queue);
       const auto ancestors = lab_.array<std::uint8_t>(state.ancestor + slot * state.longest * beams, length * beams, queue);
       std::vector<Path> now;
@@ -175,18 +140,40 @@ class TableModel final : public SequenceModel {
     }
   }
 
-  struct Kinds final : Encoded {
-    std::vector<int> kinds;
+  // As the device sees it: each sentence has pages for its source and for all its tokens with the next one, and none
+  // is another's too.
+  void check_pages(Queue& queue, const std::vector<std::int32_t>& slots, const std::vector<std::int32_t>& lengths) {
+    const auto source_lengths = lab_.array<std::int32_t>(caches_.source_lengths, capacity_.slots, queue);
+    for (const PagedCache* cache : {&caches_.source.front(), &caches_.own.front()}) {
+      const auto table = lab_.array<std::int32_t>(cache->table, capacity_.slots * cache->pages_per_slot, queue);
+      std::set<std::int32_t> pages;
+      for (const std::int32_t slot : slots) {
+        const auto s = static_cast<std::size_t>(slot);
+        EXPECT_EQ(source_lengths[s], installed_[slot].source_tokens) << "slot " << slot;
+        const std::int64_t tokens = cache == &caches_.own.front() ? lengths[s] + 1 : source_lengths[s];
+        for (std::int64_t page = 0; page * cache->page_tokens < tokens; ++page) {
+          const std::int32_t number = table[static_cast<std::size_t>(slot * cache->pages_per_slot + page)];
+          EXPECT_TRUE(pages.insert(number).second) << "page " << number << " of slot " << slot << " is another's too";
+        }
+      }
+    }
+  }
+
+  struct Sentence {
+    int kind = 0;
+    std::int32_t source_tokens = 0;
+  };
+  struct Batch final : Encoded {
+    std::vector<Sentence> sentences;
   };
   Lab& lab_;
   const Table& table_;
-  std::int64_t room_, taken_ = 0;
   Capacity capacity_;
+  CacheViews caches_;
   Tensor hidden_;
   Projection projection_;
-  std::map<std::int64_t, std::int64_t> reserved_, limits_, source_tokens_;
-  std::map<std::int64_t, int> kind_of_slot_;
-  std::map<std::int64_t, std::vector<std::vector<Path>>> cache_;  // slot, position, line
+  std::map<std::int64_t, Sentence> installed_;                    // by slot
+  std::map<std::int64_t, std::vector<std::vector<Path>>> paths_;  // slot, position, line
 };
 
 /// What a sentence's search came to.
@@ -204,13 +191,12 @@ inline Outcome outcome_of(const SearchResult& result) {
   return outcome;
 }
 
-/// One sentence of a kind alone on a model, in one of its slots.
+/// One sentence of a kind alone on a model, in one of its slots, without caches.
 inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules, std::int32_t limit, int kind, std::int64_t all_slots, std::int32_t slot) {
-  model.begin({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
+  model.make_room({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
   Search search(*lab, lab.queue(), rules, all_slots, limit);
   const std::vector<std::int32_t> slots{slot}, limits{limit}, ids{kind};
   const Source source{ids, limit};
-  model.reserve(slot, source);
   model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
   search.start(slots, limits);
   const StepRows rows{lab.put(slots), 1, rules.beams};

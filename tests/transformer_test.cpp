@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "engine/caches.h"
 #include "engine/runner.h"
 #include "tests/support.h"
 
@@ -198,12 +199,22 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
   std::vector<std::vector<float>> expected;
   for (const std::vector<std::int32_t>& slots : {std::vector<std::int32_t>{0}, {3}, {2, 0, 3}, {0, 1, 2, 3}, {3, 2, 1, 0}}) {
     for (std::size_t place = 0; place < slots.size(); ++place) {
-      model->begin({.slots = kSlots, .beams = kBeams, .encoder_tokens = 500, .source_tokens = 500, .longest_source = 100, .longest_target = kLimit, .target_factor = 3});
+      const Capacity capacity{.slots = kSlots,
+                              .beams = kBeams,
+                              .encoder_tokens = 500,
+                              .source_tokens = 500,
+                              .longest_source = 100,
+                              .longest_target = kLimit,
+                              .target_factor = 3};
+      model->make_room(capacity);
+      Caches caches(*backend, {}, model->cache_shape(), capacity);
+      model->begin(caches.views());
       const auto queue = backend->make_queue();
       Search search(*backend, *queue, rules_of(shared_file(), kBeams), kSlots, kLimit);
       std::vector<Source> batch;
       for (std::size_t i = 0; i < slots.size(); ++i) batch.push_back({i == place ? ids : sources[10 + i], kLimit});
-      for (std::size_t i = 0; i < slots.size(); ++i) model->reserve(slots[i], batch[i]);
+      for (std::size_t i = 0; i < slots.size(); ++i) caches.reserve(slots[i], batch[i]);
+      caches.publish(*queue);
       model->install(*queue, *model->encode(*queue, batch), 0, slots);
       search.start(slots, std::vector<std::int32_t>(slots.size(), kLimit));
       const Buffer active = backend->allocate(slots.size() * sizeof(std::int32_t));
@@ -224,7 +235,6 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
         for (std::size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(values[i], expected[n][i], 1e-4) << "slot " << slots[place] << " of " << slots.size() << ", step " << n;
         search.step(hidden, model->projection(), rows);
       }
-      for (const std::int32_t slot : slots) model->release(slot, true);
     }
   }
 }
@@ -261,32 +271,6 @@ TEST_P(TransformerTest, BeginsAgain) {
   decode(sources, 1, 1000);
   decode(sources, 5, 50, 3);
   expect_same(decode(sources, 3, 200), expected);
-}
-
-TEST_P(TransformerTest, HasRoomUntilItsPagesAreTaken) {
-  model->begin({.slots = 3, .beams = 1, .encoder_tokens = 100, .source_tokens = 100, .longest_source = 50, .longest_target = 40, .target_factor = 0, .target_extra = 0});
-  const Ids ids(50, 5);
-  const Source longest{ids, 40};
-  // 40 tokens are 5 pages of 8, and there are 5.
-  EXPECT_TRUE(model->has_room(longest));
-  model->reserve(0, longest);
-  EXPECT_FALSE(model->has_room(longest));
-  EXPECT_TRUE(model->has_room({{ids.data(), 1}, 1}));  // done before the other one needs all
-  model->pass(32);
-  EXPECT_EQ(model->extend(0, 33), 40);
-  EXPECT_FALSE(model->has_room({{ids.data(), 1}, 1}));
-  model->release(0, false);
-  EXPECT_TRUE(model->has_room(longest));
-  model->reserve(1, {{ids.data(), 1}, 1});
-  EXPECT_TRUE(model->has_room(longest));               // which is at its first page while the other has one
-  model->pass(1);
-  model->reserve(2, longest);
-  EXPECT_EQ(model->extend(1, 17), 24);                 // longer than was expected
-  EXPECT_FALSE(model->has_room({{ids.data(), 20}, 30}));
-  EXPECT_EQ(model->extend(2, 16), 16);
-  EXPECT_EQ(model->extend(2, 17), 0);                  // dry
-  model->release(1, false);
-  EXPECT_EQ(model->extend(2, 40), 40);
 }
 
 }  // namespace
