@@ -244,9 +244,9 @@ void resolve(Options& options, const ModelDescription& model) {
   if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
   if (!options.length_penalty) options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
   if (!options.early_stopping) options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
-  const std::int64_t source_positions = model.config.encoder_positions, target_positions = model.config.decoder_positions;
+  const std::int64_t source_positions = model.network.encoder.embedding.rows, target_positions = model.network.decoder.embedding.rows;
   if (!options.max_length) options.max_length = within(defaults.max_length.value_or(kDefaultMaxLength), target_positions);
-  if (!options.max_source_length) options.max_source_length = within(model.config.max_source_length, source_positions);
+  if (!options.max_source_length) options.max_source_length = within(defaults.max_source_length, source_positions);
   check_positions("--max-length", *options.max_length, target_positions);
   check_positions("--max-source-length", *options.max_source_length, source_positions);
   if (options.n_best > *options.beam_size) {

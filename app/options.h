@@ -10,7 +10,7 @@
 #include "engine/error.h"
 #include "engine/policy.h"
 #include "engine/search_state.h"
-#include "models/config.h"
+#include "models/description.h"
 
 namespace xlate {
 

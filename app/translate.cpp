@@ -89,6 +89,13 @@ std::unique_ptr<Backend> open_backend(const Options& options, Console& console) 
   return make_backend(wanted);
 }
 
+// A model whose tokenizer xlate does not have takes and gives ids and pieces only.
+void check_formats(const Options& options, const Tokenizer& tokenizer) {
+  for (const auto& [option, format] : {std::pair{"--input-format", options.input_format}, {"--output-format", options.output_format}}) {
+    if (format == Format::kText && !tokenizer.has_text()) throw UsageError(fmt::format("{}: text, expected ids or pieces: {} holds no tokenizer for text", option, options.model));
+  }
+}
+
 ModelFacts facts_of(const ModelFile& file) {
   return {.path = file.name(), .architecture = file.description().architecture, .hash = file.hash(), .parameters = file.parameters(), .bytes = file.bytes()};
 }
@@ -244,6 +251,7 @@ void translate(RunRecord& record, Console& console) {
   record.policy = policy_for(gpu);
   resolve_device(options, *record.policy, gpu);
   const Tokenizer tokenizer = tokenizer_to_come.get();
+  check_formats(options, tokenizer);
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
   FirstError error(reader);

@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "engine/error.h"
+#include "models/section.h"
 
 namespace xlate {
 namespace {
@@ -21,7 +22,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kMagic = "XLATEMDL";
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kOldestVersion = 1, kVersion = 2;
 constexpr std::size_t kHashedFrom = 16, kHeaderAt = 40, kAlignment = 64;
 
 template <class T>
@@ -55,14 +56,20 @@ DType dtype_of(const json& entry, const std::string& file, const std::string& na
        found == entry.end() ? "missing" : brief(*found));
 }
 
+// A tensor of version 1, whose norms had one place only: norm is norm_after.
+std::string renamed(std::string name) {
+  if (const std::size_t at = name.find(".norm."); at != std::string::npos) name.insert(at + 5, "_after");
+  return name;
+}
+
 // What the bytes before the header say, checked: the header's bytes are returned.
 std::span<const std::byte> check_prefix(const std::string& name, std::span<const std::byte> bytes, bool verify_hash) {
   if (bytes.size() < kMagic.size() || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
     fail("{}: not a model file: it does not begin with {} (scripts/convert.py makes one from a checkpoint)", name, kMagic);
   }
   if (bytes.size() < kHeaderAt) fail("{}: cut short: {} bytes, expected at least {}", name, bytes.size(), kHeaderAt);
-  if (const auto version = number_at<std::uint32_t>(bytes, 16); version != kVersion) {
-    fail("{}: format version is {}, expected {}", name, version, kVersion);
+  if (const auto version = number_at<std::uint32_t>(bytes, 16); version < kOldestVersion || version > kVersion) {
+    fail("{}: format version is {}, expected {} to {}", name, version, kOldestVersion, kVersion);
   }
   const auto header = number_at<std::uint64_t>(bytes, 24), size = number_at<std::uint64_t>(bytes, 32);
   if (size != bytes.size()) fail("{}: {}: {} bytes, expected {}", name, size > bytes.size() ? "cut short" : "too long", bytes.size(), size);
@@ -118,7 +125,8 @@ ModelFile::ModelFile(std::string name, std::span<const std::byte> bytes, bool ve
   const auto* text = reinterpret_cast<const char*>(header_bytes.data());
   const json header = json::parse(text, text + header_bytes.size(), nullptr, false);
   if (header.is_discarded()) fail("{}: header is not JSON", name_);
-  description_ = describe(header, name_);
+  version_ = number_at<std::uint32_t>(bytes, 16);
+  description_ = describe(header, version_, name_);
   read_entries(header);
 }
 
@@ -139,7 +147,7 @@ void ModelFile::read_entries(const json& header) {
 }
 
 void ModelFile::read_tensor(const json& entry) {
-  const std::string name = name_of(entry, name_, "tensors");
+  const std::string name = version_ == 1 ? renamed(name_of(entry, name_, "tensors")) : name_of(entry, name_, "tensors");
   Entry tensor{.dtype = dtype_of(entry, name_, name), .shape = {}, .data = range_of(entry, "tensor", name)};
   const auto shape = entry.find("shape");
   if (shape == entry.end() || !shape->is_array() || shape->empty() || shape->size() > 2) {
@@ -170,7 +178,7 @@ const ModelFile::Entry& ModelFile::tensor(const std::string& name, const std::ve
     fail("{}: tensor '{}' has shape {}, expected {}", name_, name, shape_text(found->second.shape), shape_text(shape));
   }
   const Entry& entry = found->second;
-  // The expected shape comes from sizes that models/config.cpp bounds: the product does not wrap.
+  // The expected shape comes from sizes that models/network_description.cpp bounds: the product does not wrap.
   const std::size_t bytes = static_cast<std::size_t>(shape[0]) * static_cast<std::size_t>(shape.size() == 2 ? shape[1] : 1) * size_of(entry.dtype);
   if (entry.data.size() != bytes) {
     fail("{}: tensor '{}' has {} bytes, expected {} of shape {} in {}", name_, name, entry.data.size(), bytes, shape_text(shape), xlate::name_of(entry.dtype));

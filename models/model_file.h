@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "engine/tensor.h"
-#include "models/config.h"
+#include "models/description.h"
 
 namespace xlate {
 
@@ -38,6 +38,7 @@ class ModelFile {
   /// Throws Error where the file has no such tensor or it has another shape.
   StoredTensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns) const;
   StoredTensor vector(const std::string& name, std::int64_t size) const;
+  bool has_file(const std::string& name) const { return files_.contains(name); }
   /// An embedded file's bytes. Throws Error where there is none of that name.
   std::string_view file(const std::string& name) const;
 
@@ -58,6 +59,7 @@ class ModelFile {
   std::shared_ptr<const Mapping> mapping_;
   std::span<const std::byte> bytes_, data_;
   std::uint64_t hash_ = 0;
+  std::uint32_t version_ = 0;
   ModelDescription description_;
   std::int64_t parameters_ = 0;
   std::map<std::string, Entry> tensors_;

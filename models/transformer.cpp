@@ -29,62 +29,37 @@ struct Transformer::Batch final : Encoded {
 };
 
 Transformer::Transformer(const ModelFile& file, Backend& backend)
-    : backend_(backend), queue_(backend.make_queue()), config_(file.description().config) {
-  load(file);
-}
-
-void Transformer::load(const ModelFile& file) {
-  Weights weights(file, backend_, *queue_);
-  const std::int64_t width = config_.d_model;
-  const auto attention = [&](const std::string& name, const char* query, std::int64_t rows) {
-    return Attention{weights.linear(name + query, rows, width), weights.linear(name + ".out", width, width),
-                     weights.norm(name + ".norm", width, config_.norm_epsilon)};
-  };
-  const auto feed_forward = [&](const std::string& name, std::int64_t inner) {
-    return FeedForward{weights.linear(name + ".up", inner, width), weights.linear(name + ".down", width, inner),
-                       weights.norm(name + ".norm", width, config_.norm_epsilon)};
-  };
-  source_embedding_ = {weights.matrix("encoder.embedding.weight", config_.source_vocabulary, width), {}, config_.embedding_scale};
-  target_embedding_ = {weights.matrix("decoder.embedding.weight", config_.target_vocabulary, width), {}, config_.embedding_scale};
-  if (config_.encoder_positions > 0) source_embedding_.positions = weights.positions("encoder.positions.weight", config_.encoder_positions, width);
-  if (config_.decoder_positions > 0) target_embedding_.positions = weights.positions("decoder.positions.weight", config_.decoder_positions, width);
-  for (std::int64_t i = 0; i < config_.encoder_layers; ++i) {
-    const std::string name = fmt::format("encoder.{}", i);
-    encoder_.push_back({attention(name + ".self", ".qkv", 3 * width), feed_forward(name + ".feed_forward", config_.encoder_ffn)});
-  }
-  for (std::int64_t i = 0; i < config_.decoder_layers; ++i) {
-    const std::string name = fmt::format("decoder.{}", i);
-    decoder_.push_back({attention(name + ".self", ".qkv", 3 * width), attention(name + ".cross", ".query", width),
-                        feed_forward(name + ".feed_forward", config_.decoder_ffn)});
-  }
-  cross_keys_values_ = weights.linear("decoder.cross.keys_values", 2 * width * config_.decoder_layers, width);
-  projection_.linear = weights.projection("decoder.projection", config_.target_vocabulary, width);
-  weights_ = weights.release();
+    : backend_(backend), queue_(backend.make_queue()), described_(file.description().network) {
+  LoadedNetwork loaded = load_network(file, backend, *queue_);
+  network_ = std::move(loaded.network);
+  weights_ = std::move(loaded.memory);
 }
 
 // Room for the positions that the model does not store.
 void Transformer::make_sinusoids() {
-  const std::int64_t source = config_.encoder_positions > 0 ? 0 : capacity_.longest_source, target = config_.decoder_positions > 0 ? 0 : capacity_.longest_target;
-  const std::int64_t rows = std::max(source, target), width = config_.d_model;
+  const auto computed = [](const StackDescription& stack, std::int64_t longest) { return stack.embedding.positions == Positions::kSinusoidal ? longest : 0; };
+  const std::int64_t source = computed(described_.encoder, capacity_.longest_source), target = computed(described_.decoder, capacity_.longest_target);
+  const std::int64_t rows = std::max(source, target), width = network_.decoder.width;
   positions_filled_ = 0;
   sinusoids_memory_ = rows > 0 ? backend_.allocate(static_cast<std::size_t>(rows * width) * sizeof(float)) : Buffer();
   sinusoids_ = {sinusoids_memory_.data(), DType::kFloat32, rows, width, width};
-  if (source > 0) source_embedding_.positions = sinusoids_;
-  if (target > 0) target_embedding_.positions = sinusoids_;
+  if (source > 0) network_.encoder.embedding.positions = sinusoids_;
+  if (target > 0) network_.decoder.embedding.positions = sinusoids_;
 }
 
-// Sine in the first half, cosine in the second, angle p / 10000^(2j/d); in double, kept in float32 (docs/search.md). Only as many as a
+// Sine in the first half, cosine in the second, angle p / 10000^(j/rate); in double, kept in float32 (docs/search.md). Only as many as a
 // sentence has needed so far: the longest one allowed seldom comes.
 void Transformer::fill_positions(std::int64_t count) {
   if (count <= positions_filled_) return;
   count = std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, sinusoids_.rows);
-  const std::int64_t width = config_.d_model, half = width / 2;
+  const EmbeddingDescription& wanted = described_.encoder.embedding.positions == Positions::kSinusoidal ? described_.encoder.embedding : described_.decoder.embedding;
+  const std::int64_t width = network_.decoder.width, half = width / 2;
   std::vector<double> rates(static_cast<std::size_t>(half));
-  for (std::int64_t j = 0; j < half; ++j) rates[static_cast<std::size_t>(j)] = std::pow(10000.0, 2.0 * static_cast<double>(j) / static_cast<double>(width));
+  for (std::int64_t j = 0; j < half; ++j) rates[static_cast<std::size_t>(j)] = std::pow(10000.0, static_cast<double>(j) / wanted.rate);
   std::vector<float> row(static_cast<std::size_t>(width));
   for (std::int64_t p = positions_filled_; p < count; ++p) {
     for (std::int64_t j = 0; j < half; ++j) {
-      const double angle = static_cast<double>(p) / rates[static_cast<std::size_t>(j)];
+      const double angle = static_cast<double>(p + wanted.offset) / rates[static_cast<std::size_t>(j)];
       row[static_cast<std::size_t>(j)] = static_cast<float>(std::sin(angle));
       row[static_cast<std::size_t>(half + j)] = static_cast<float>(std::cos(angle));
     }
@@ -94,31 +69,31 @@ void Transformer::fill_positions(std::int64_t count) {
 }
 
 std::size_t Transformer::encoder_bytes(std::int64_t tokens, std::int64_t sentences) const {
-  const std::int64_t width = config_.d_model, columns[] = {3 * width, 2 * width * config_.decoder_layers};
+  const std::int64_t width = network_.decoder.width, columns[] = {3 * width, 2 * width * described_.decoder.layers};
   std::size_t bytes = 3 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) + Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
   for (const std::int64_t count : columns) bytes += Arena::bytes_of(tokens, count, size_of(backend_.compute_type()));
-  return bytes + layer_bytes(tokens, config_.encoder_ffn);
+  return bytes + layer_bytes(tokens, network_.encoder.inner);
 }
 
 std::size_t Transformer::decoder_bytes(std::int64_t rows) const {
-  const std::int64_t width = config_.d_model, columns[] = {3 * width, width};
+  const std::int64_t width = network_.decoder.width, columns[] = {3 * width, width};
   std::size_t bytes = 0;
   for (const std::int64_t count : columns) bytes += Arena::bytes_of(rows, count, size_of(backend_.compute_type()));
-  return bytes + layer_bytes(rows, config_.decoder_ffn);
+  return bytes + layer_bytes(rows, network_.decoder.inner);
 }
 
 // What 16-bit types lose in the residual stream costs the most lines (docs/benchmarks.md).
 bool Transformer::keeps_rest() const { return size_of(backend_.compute_type()) == 2; }
 
 std::size_t Transformer::layer_bytes(std::int64_t rows, std::int64_t inner) const {
-  const std::int64_t width = config_.d_model;
+  const std::int64_t width = network_.decoder.width;
   const std::size_t element = size_of(backend_.compute_type());
   return 2 * Arena::bytes_of(rows, width, element) + Arena::bytes_of(rows, width, sizeof(float)) + Arena::bytes_of(rows, inner, element) + (keeps_rest() ? Arena::bytes_of(rows, width, 1) : 0);
 }
 
 Transformer::LayerRows Transformer::layer_rows(Arena& arena, std::int64_t rows, std::int64_t inner) const {
   const DType type = backend_.compute_type();
-  const std::int64_t width = config_.d_model;
+  const std::int64_t width = network_.decoder.width;
   LayerRows all{.x = arena.tensor(type, rows, width), .between = arena.tensor(DType::kFloat32, rows, width), .context = arena.tensor(type, rows, width), .inner = arena.tensor(type, rows, inner)};
   if (keeps_rest()) all.x.rest = arena.tensor(DType::kInt8, rows, width);
   return all;
@@ -126,8 +101,8 @@ Transformer::LayerRows Transformer::layer_rows(Arena& arena, std::int64_t rows, 
 
 CacheShape Transformer::cache_shape() const {
   const double working_bytes = static_cast<double>(encoder_bytes(1024, 1024) + decoder_bytes(1024)) / 1024.0;
-  return {.layers = config_.decoder_layers,
-          .width = config_.d_model,
+  return {.layers = described_.decoder.layers,
+          .width = network_.decoder.width,
           .source_keys = true,
           .working_bytes = working_bytes};
 }
@@ -150,31 +125,31 @@ void Transformer::announce_products() const {
   std::vector<ExpectedLinear> list;
   const auto add = [&](const Linear& layer, std::int64_t rows, Activation activation = Activation::kNone) { list.push_back({&layer, activation, false, rows}); };
   const auto add_normed = [&](const Linear& layer, std::int64_t rows) { list.push_back({&layer, Activation::kNone, true, rows}); };
-  const auto add_feed_forward = [&](const FeedForward& layer, std::int64_t rows) {
-    add(layer.up, rows, config_.activation);
+  const auto add_feed_forward = [&](const Stack& stack, const FeedForward& layer, std::int64_t rows) {
+    add(layer.up, rows, stack.activation);
     add_normed(layer.down, rows);
   };
-  if (!encoder_.empty()) {
-    const EncoderLayer& layer = encoder_.front();
-    add(layer.self.query, encoder_rows);
-    add_normed(layer.self.out, encoder_rows);
-    add_feed_forward(layer.feed_forward, encoder_rows);
-  }
-  add(cross_keys_values_, encoder_rows);
-  if (!decoder_.empty()) {
-    const DecoderLayer& layer = decoder_.front();
-    add(layer.self.query, decoder_rows);
-    add_normed(layer.self.out, decoder_rows);
-    add(layer.cross.query, decoder_rows);
-    add_normed(layer.cross.out, decoder_rows);
-    add_feed_forward(layer.feed_forward, decoder_rows);
-  }
+  const EncoderLayer& encoder = network_.encoder_layers.front();
+  add(encoder.self.queries_keys_values, encoder_rows);
+  add_normed(encoder.self.out, encoder_rows);
+  add_feed_forward(network_.encoder, encoder.feed_forward, encoder_rows);
+  add(network_.source_keys_values, encoder_rows);
+  const DecoderLayer& decoder = network_.decoder_layers.front();
+  add(decoder.self.queries_keys_values, decoder_rows);
+  add_normed(decoder.self.out, decoder_rows);
+  add(decoder.source.query, decoder_rows);
+  add_normed(decoder.source.out, decoder_rows);
+  add_feed_forward(network_.decoder, decoder.feed_forward, decoder_rows);
   backend_.expect(list);
 }
 
-void Transformer::run_feed_forward(Queue& queue, const FeedForward& layer, const LayerRows& rows) {
-  backend_.linear(queue, rows.x.rounded, layer.up, config_.activation, {}, rows.inner);
-  backend_.linear_norm(queue, rows.inner, layer.down, rows.x, layer.norm, rows.between, rows.x);
+void Transformer::run_embedding_norm(Queue& queue, const Stack& stack, const LayerRows& rows) {
+  if (stack.embedding_norm.gain) backend_.layer_norm(queue, rows.x.rounded, {}, stack.embedding_norm, rows.x);
+}
+
+void Transformer::run_feed_forward(Queue& queue, const Stack& stack, const FeedForward& layer, const LayerRows& rows) {
+  backend_.linear(queue, rows.x.rounded, layer.up, stack.activation, {}, rows.inner);
+  backend_.linear_norm(queue, rows.inner, layer.down, rows.x, layer.after, rows.between, rows.x);
 }
 
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
@@ -189,7 +164,7 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
     batch->offsets.push_back(static_cast<std::int32_t>(ids.size()));
     batch->limits.push_back(source.limit);
   }
-  const std::int64_t tokens = static_cast<std::int64_t>(ids.size()), width = config_.d_model;
+  const std::int64_t tokens = static_cast<std::int64_t>(ids.size()), width = network_.decoder.width;
   assert(tokens <= capacity_.encoder_tokens);
 
   Arena& arena = encoder_arena_;
@@ -204,17 +179,18 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
 
   const DType type = backend_.compute_type();
-  const LayerRows rows = layer_rows(arena, tokens, config_.encoder_ffn);
+  const LayerRows rows = layer_rows(arena, tokens, network_.encoder.inner);
   const Tensor qkv = arena.tensor(type, tokens, 3 * width);
-  batch->keys_values = arena.tensor(type, tokens, 2 * width * config_.decoder_layers);
-  backend_.embed(queue, source_embedding_, ids_device, positions_device, rows.x);
-  for (const EncoderLayer& layer : encoder_) {
-    backend_.linear(queue, rows.x.rounded, layer.self.query, Activation::kNone, {}, qkv);
-    backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, static_cast<int>(config_.encoder_heads), rows.context);
-    backend_.linear_norm(queue, rows.context, layer.self.out, rows.x, layer.self.norm, rows.between, rows.x);
-    run_feed_forward(queue, layer.feed_forward, rows);
+  batch->keys_values = arena.tensor(type, tokens, 2 * width * described_.decoder.layers);
+  backend_.embed(queue, network_.encoder.embedding, ids_device, positions_device, rows.x);
+  run_embedding_norm(queue, network_.encoder, rows);
+  for (const EncoderLayer& layer : network_.encoder_layers) {
+    backend_.linear(queue, rows.x.rounded, layer.self.queries_keys_values, Activation::kNone, {}, qkv);
+    backend_.attend_packed(queue, qkv, batch->offsets, offsets_device, network_.encoder.heads, rows.context);
+    backend_.linear_norm(queue, rows.context, layer.self.out, rows.x, layer.self.after, rows.between, rows.x);
+    run_feed_forward(queue, network_.encoder, layer.feed_forward, rows);
   }
-  backend_.linear(queue, rows.x.rounded, cross_keys_values_, Activation::kNone, {}, batch->keys_values);
+  backend_.linear(queue, rows.x.rounded, network_.source_keys_values, Activation::kNone, {}, batch->keys_values);
   return batch;
 }
 
@@ -235,23 +211,24 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
 }
 
 Tensor Transformer::step(Queue& queue, const SearchState& state, const StepRows& rows) {
-  const std::int64_t count = rows.rows(), width = config_.d_model;
+  const std::int64_t count = rows.rows(), width = network_.decoder.width;
   const DType type = backend_.compute_type();
-  const int heads = static_cast<int>(config_.decoder_heads);
+  const int heads = network_.decoder.heads;
   decoder_arena_.clear();
-  const LayerRows all = layer_rows(decoder_arena_, count, config_.decoder_ffn);
+  const LayerRows all = layer_rows(decoder_arena_, count, network_.decoder.inner);
   const Tensor qkv = decoder_arena_.tensor(type, count, 3 * width), query = decoder_arena_.tensor(type, count, width);
   backend_.begin_step(queue, caches_.own.front(), caches_.source.front(), caches_.source_lengths, state, rows);
-  backend_.embed_step(queue, target_embedding_, state, rows, all.x);
-  for (std::size_t i = 0; i < decoder_.size(); ++i) {
-    const DecoderLayer& layer = decoder_[i];
-    backend_.linear(queue, all.x.rounded, layer.self.query, Activation::kNone, {}, qkv);
+  backend_.embed_step(queue, network_.decoder.embedding, state, rows, all.x);
+  run_embedding_norm(queue, network_.decoder, all);
+  for (std::size_t i = 0; i < network_.decoder_layers.size(); ++i) {
+    const DecoderLayer& layer = network_.decoder_layers[i];
+    backend_.linear(queue, all.x.rounded, layer.self.queries_keys_values, Activation::kNone, {}, qkv);
     backend_.attend_self(queue, qkv, caches_.own[i], state, rows, heads, all.context);
-    backend_.linear_norm(queue, all.context, layer.self.out, all.x, layer.self.norm, all.between, all.x);
-    backend_.linear(queue, all.x.rounded, layer.cross.query, Activation::kNone, {}, query);
+    backend_.linear_norm(queue, all.context, layer.self.out, all.x, layer.self.after, all.between, all.x);
+    backend_.linear(queue, all.x.rounded, layer.source.query, Activation::kNone, {}, query);
     backend_.attend_cross(queue, query, caches_.source[i], caches_.source_lengths, rows, heads, all.context);
-    backend_.linear_norm(queue, all.context, layer.cross.out, all.x, layer.cross.norm, all.between, all.x);
-    run_feed_forward(queue, layer.feed_forward, all);
+    backend_.linear_norm(queue, all.context, layer.source.out, all.x, layer.source.after, all.between, all.x);
+    run_feed_forward(queue, network_.decoder, layer.feed_forward, all);
   }
   return all.x.rounded;
 }

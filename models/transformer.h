@@ -1,4 +1,4 @@
-// The encoder-decoder Transformer (Vaswani et al. 2017), post-norm, as a SequenceModel: weights, and the network as
+// The encoder-decoder Transformer (Vaswani et al. 2017) that a file describes, as a SequenceModel: weights, and the network as
 // straight code over the backend's verbs.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include "engine/backend.h"
 #include "engine/sequence_model.h"
 #include "models/model_file.h"
-#include "models/weights.h"
+#include "models/network.h"
 
 namespace xlate {
 
@@ -25,28 +25,11 @@ class Transformer final : public SequenceModel {
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
   void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) override;
   Tensor step(Queue&, const SearchState&, const StepRows&) override;
-  const Projection& projection() const override { return projection_; }
+  const Projection& projection() const override { return network_.projection; }
 
  private:
-  struct FeedForward {
-    Linear up, down;
-    Norm norm;
-  };
-  struct Attention {
-    Linear query, out;  // of self-attention, `query` makes queries, keys and values in one product
-    Norm norm;
-  };
-  struct EncoderLayer {
-    Attention self;
-    FeedForward feed_forward;
-  };
-  struct DecoderLayer {
-    Attention self, cross;
-    FeedForward feed_forward;
-  };
   struct Batch;
 
-  void load(const ModelFile&);
   /// Tells the backend which products will come.
   void announce_products() const;
   void make_sinusoids();
@@ -61,18 +44,16 @@ class Transformer final : public SequenceModel {
   LayerRows layer_rows(Arena&, std::int64_t rows, std::int64_t inner) const;
   std::size_t layer_bytes(std::int64_t rows, std::int64_t inner) const;
   bool keeps_rest() const;
-  /// x = norm(x + down(activation(up(x)))).
-  void run_feed_forward(Queue&, const FeedForward&, const LayerRows&);
+  /// x = norm(x), where the stack has a norm on its embeddings.
+  void run_embedding_norm(Queue&, const Stack&, const LayerRows&);
+  /// x = after(x + down(activation(up(x)))).
+  void run_feed_forward(Queue&, const Stack&, const FeedForward&, const LayerRows&);
 
   Backend& backend_;
   std::unique_ptr<Queue> queue_;  // for loading
-  TransformerConfig config_;
+  NetworkDescription described_;
+  Network network_;
   std::vector<Buffer> weights_;
-  Embedding source_embedding_, target_embedding_;
-  std::vector<EncoderLayer> encoder_;
-  std::vector<DecoderLayer> decoder_;
-  Linear cross_keys_values_;  // of all decoder layers
-  Projection projection_;
   Tensor sinusoids_;  // positions of the embeddings that have no stored table; the first positions_filled_ rows are computed
   Buffer sinusoids_memory_;
   std::int64_t positions_filled_ = 0;

@@ -112,6 +112,13 @@ class Settings:
     def __init__(self, path):
         self.path, self.values = path, parse_json_object(path, read_bytes(path))
 
+    @classmethod
+    def of(cls, values, path="settings"):
+        """An object that is on no disk."""
+        settings = cls.__new__(cls)
+        settings.path, settings.values = path, values
+        return settings
+
     def get(self, key):
         return self.values.get(key)
 
@@ -156,6 +163,13 @@ class Tensor:
         for first in range(0, self.shape[0], rows):
             yield words[first : first + rows]
         self.release()
+
+    def rows_from(self, first):
+        """The tensor without its first rows."""
+        if first == 0:
+            return self
+        skipped = first * math.prod(self.shape[1:]) * ITEM_SIZE[self.dtype]
+        return Tensor(self.path, self.name, self.dtype, (self.shape[0] - first, *self.shape[1:]), self.data[skipped:], self.mapping, self.offset + skipped)
 
     def release(self):
         """Gives back the pages that were read: they count as this process's memory until then; the file cache keeps them."""

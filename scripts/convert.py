@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
-"""Writes model.bin from a Hugging Face MarianMT directory (opus-mt-* and its like).
+"""Writes model.bin from a Hugging Face directory: MarianMT (opus-mt-* and its like), and BART for ids in and ids out.
 
 Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8] [--license TEXT]
 
-This file says what the model is: its settings, which tensors it has and what they are called in model.bin
-(docs/model-format.md). checkpoint_reader.py reads the directory, marian_tokenizer.py its tokenizer, model_writer.py writes the file. What xlate would translate
-otherwise than Hugging Face's `generate` does is refused in one line that says what to change.
+families.py says what the network is and what its tensors are called in model.bin (docs/model-format.md); this file reads the settings of
+search and puts all together. checkpoint_reader.py reads the directory, tokenizer_reader.py its tokenizer, model_writer.py writes the file.
+What xlate would translate otherwise than Hugging Face's `generate` does is refused in one line that says what to change.
 """
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 import sys
@@ -21,21 +20,14 @@ try:
 except ImportError:
     sys.exit("convert.py: numpy: expected the Python package, found none (try: apt install python3-numpy, or pip install numpy)")
 
-from checkpoint_reader import (ITEM_SIZE, REQUIRED, Checkpoint, InputError, Settings, Tensor, is_integer, read_sentencepiece,
-                               refuse, show)
-from marian_tokenizer import Tokenizer
-from model_writer import Stored, Writer, lay_out, list_entries
+import families
+from checkpoint_reader import ITEM_SIZE, Checkpoint, InputError, Settings, Tensor, is_integer, refuse, show
+from families import LARGEST
+from model_writer import Writer, lay_out, list_entries
+from tokenizer_reader import Tokenizer
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
-ACTIVATIONS = {"relu": "relu", "swish": "swish", "silu": "swish", "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh",
-               "gelu_fast": "gelu_tanh", "gelu_accurate": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-
-# Architecture switches of older configurations, each with the only value that the format can express.
-FIXED_CONFIG = {"normalize_before": False, "add_final_layer_norm": False, "normalize_embedding": False,
-                "static_position_embeddings": True}
-
 # Generation settings that model.bin has no place for, each with the value at which it does nothing.
-LARGEST = 1 << 24  # what a reader of model.bin takes (models/config.cpp), as the ranges of the generation defaults below
 NEUTRAL_GENERATION = {
     "num_beam_groups": 1, "diversity_penalty": 0, "num_return_sequences": 1, "repetition_penalty": 1,
     "encoder_repetition_penalty": 1, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0,
@@ -44,99 +36,9 @@ NEUTRAL_GENERATION = {
     "stop_strings": [], "max_time": None, "watermarking_config": None, "token_healing": False}
 HINT = "(remove the key to convert without it)"
 
-# Of a layer: our name, the checkpoint's (several are stacked by rows), the weight's shape in letters; a bias has the first.
-SELF = (("self.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "DD"),
-        ("self.out", ("self_attn.out_proj",), "DD"),
-        ("self.norm", ("self_attn_layer_norm",), "D"))
-CROSS = (("cross.query", ("encoder_attn.q_proj",), "DD"),
-         ("cross.out", ("encoder_attn.out_proj",), "DD"),
-         ("cross.norm", ("encoder_attn_layer_norm",), "D"))
-FEED_FORWARD = (("feed_forward.up", ("fc1",), "FD"),
-                ("feed_forward.down", ("fc2",), "DF"),
-                ("feed_forward.norm", ("final_layer_norm",), "D"))
-LAYERS = {"encoder": SELF + FEED_FORWARD, "decoder": SELF + CROSS + FEED_FORWARD}
-
-
-def read_architecture(settings):
-    """The header's config, but for the vocabulary sizes, which only the tensors tell."""
-    settings.take("model_type", REQUIRED, '"marian"', lambda v: v == "marian")
-    for key, value in FIXED_CONFIG.items():
-        settings.take(key, value, f"{json.dumps(value)} (xlate has no other)", lambda v: v is value)
-    d_model = settings.integer("d_model", 2, 1 << 20)
-    if d_model % 2:
-        refuse(settings.path, "d_model", "an even number", d_model)
-    config = {"d_model": d_model}
-    for ours, theirs in (("layers", "layers"), ("heads", "attention_heads"), ("ffn", "ffn_dim")):
-        for stack in LAYERS:
-            config[f"{stack}_{ours}"] = settings.integer(f"{stack}_{theirs}", 1, 1 << 20)
-            if ours == "heads" and d_model % config[f"{stack}_heads"]:
-                refuse(settings.path, f"{stack}_attention_heads", f"a divisor of d_model {d_model}", config[f"{stack}_heads"])
-    activation = settings.take("activation_function", REQUIRED, f"one of {', '.join(ACTIVATIONS)}",
-                               lambda v: isinstance(v, str) and v in ACTIVATIONS)
-    scaled = settings.boolean("scale_embedding", False)
-    return dict(config, activation=ACTIVATIONS[activation], norm="post", norm_epsilon=1e-5,
-                embedding_scale=math.sqrt(d_model) if scaled else 1.0, positions="sinusoidal",
-                max_source_length=settings.integer("max_position_embeddings", 2, LARGEST, 1024))
-
-
-def list_embeddings(checkpoint, d_model, settings):
-    """The encoder's, the decoder's and the projection's matrix: one Tensor where they are the same.
-
-    Presence decides, as in transformers 5: a matrix that the file has under its own name is used, whatever config.json says of tying;
-    one that it does not have is the one that it is tied to. Where tie_word_embeddings is false, encoder and decoder still share one
-    matrix, as in transformers 4, which wrote such files (5 fills what is missing with random numbers).
-    """
-    shared = settings.boolean("share_encoder_decoder_embeddings", True)
-    tied = settings.boolean("tie_word_embeddings", True)
-    encoder, decoder, projection = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"
-    if shared:
-        together = ["model.shared.weight"] + ([projection, decoder, encoder] if tied else [])
-        names = [[encoder] + together, [decoder] + together, [projection] + (together if tied else [])]
-    else:
-        names = [[encoder], [decoder] + [projection] * tied, [projection] + [decoder] * tied]
-    matrices = [checkpoint.take_first(choices, d_model) for choices in names]
-    checkpoint.ignore("model.shared.weight")  # which nobody uses where all three have their own, or share none
-    if shared and not tied and not {encoder, decoder} <= checkpoint.tensors.keys():
-        print(f"convert.py: note: {checkpoint.path}: tie_word_embeddings is false: an embedding that is not there is model.shared.weight, as in "
-              "transformers 4 (5 fills it with random numbers)", file=sys.stderr)
-    for matrix, key in zip(matrices, ("vocab_size", "decoder_vocab_size")):
-        if settings.integer(key, 1, 1 << 30, matrix.shape[0]) != matrix.shape[0]:
-            refuse(matrix.path, matrix.name, f"{settings.get(key)} rows ({key} of config.json)", matrix.shape[0])
-    if matrices[2].shape[0] != matrices[1].shape[0]:
-        refuse(matrices[2].path, matrices[2].name, f"{matrices[1].shape[0]} rows as {matrices[1].name}", matrices[2].shape[0])
-    return [next(first for first in matrices if matrix.equals(first)) for matrix in matrices]
-
-
-def list_positions(checkpoint, config):
-    """(name, parts) of the position tables that the checkpoint stores; transformers uses them in place of the sinusoids. Notes their
-    lengths in config."""
-    for stack in LAYERS:
-        name = f"model.{stack}.embed_positions.weight"
-        if name in checkpoint.tensors:
-            config[f"{stack}_positions"] = config["max_source_length"]
-            yield f"{stack}.positions.weight", [checkpoint.take(name, (config["max_source_length"], config["d_model"]))]
-
-
-def list_layers(checkpoint, config):
-    """(name, parts) of every tensor in the layers of both stacks."""
-    d_model = config["d_model"]
-    for stack, layer in LAYERS.items():
-        sizes = {"D": d_model, "F": config[f"{stack}_ffn"]}
-        for n in range(config[f"{stack}_layers"]):
-            for ours, theirs, letters in layer:
-                for kind, shape in (("weight", [sizes[c] for c in letters]), ("bias", [sizes[letters[0]]])):
-                    yield (f"{stack}.{n}.{ours}.{kind}",
-                           [checkpoint.take(f"model.{stack}.layers.{n}.{part}.{kind}", shape) for part in theirs])
-    for kind, shape in (("weight", [d_model, d_model]), ("bias", [d_model])):
-        yield (f"decoder.cross.keys_values.{kind}",
-               [checkpoint.take(f"model.decoder.layers.{n}.encoder_attn.{part}.{kind}", shape)
-                for n in range(config["decoder_layers"]) for part in ("k_proj", "v_proj")])
-
-
-def list_tensors(checkpoint, config, settings):
-    """(name, parts) of every tensor of model.bin, in the order of the file; completes config."""
-    encoder, decoder, projection = list_embeddings(checkpoint, config["d_model"], settings)
-    config["source_vocabulary"], config["target_vocabulary"] = encoder.shape[0], decoder.shape[0]
+def list_tensors(checkpoint, family, network, settings, longest):
+    """(name, parts) of every tensor of model.bin, in the order of the file; completes network. longest: rows of a position table."""
+    encoder, decoder, projection = families.list_embeddings(checkpoint, network, settings)
     if "final_logits_bias" in checkpoint.tensors:
         bias = checkpoint.take("final_logits_bias", (1, decoder.shape[0]))
         bias.shape = bias.shape[1:]
@@ -145,8 +47,9 @@ def list_tensors(checkpoint, config, settings):
         bias = Tensor(checkpoint.path, "final_logits_bias", projection.dtype, decoder.shape[:1], zeros)
     tensors = [("encoder.embedding.weight", [encoder]), ("decoder.embedding.weight", [decoder]),
                ("decoder.projection.weight", [projection]), ("decoder.projection.bias", [bias])]
-    tensors += list_positions(checkpoint, config)
-    tensors += list_layers(checkpoint, config)
+    tensors += families.list_positions(checkpoint, family, network, longest)
+    tensors += families.list_norms(checkpoint, family, network)
+    tensors += families.list_layers(checkpoint, family, network)
     checkpoint.check_all_taken()
     return tensors
 
@@ -163,8 +66,8 @@ def read_start(settings, generation, rows):
     refuse(generation.path, "decoder_start_token_id", f"an id, here or as bos_token_id{hint}", "nothing")
 
 
-def read_tokens(settings, generation, tokenizer, config):
-    source, target = config["source_vocabulary"], config["target_vocabulary"]
+def read_tokens(settings, generation, tokenizer, source, target):
+    """source, target: sizes of the vocabularies."""
     tokens = {"start": read_start(settings, generation, target), "end": tokenizer.id_of("eos_token", "</s>", source),
               "unknown": tokenizer.id_of("unk_token", "<unk>", source)}
     pad = generation.token("pad_token_id", target, None)
@@ -236,21 +139,20 @@ def describe(directory, wanted, license_text):
     optional = lambda name: Settings(path(name)) if os.path.exists(path(name)) else None
     settings = Settings(path("config.json"))
     generation = optional("generation_config.json") or settings  # where it is there, config.json says nothing of generation
-    tokenizer = Tokenizer(directory, settings.boolean("share_encoder_decoder_embeddings", True))
-    config = read_architecture(settings)
-    tensors = list_tensors(Checkpoint(directory), config, settings)
-    tokens = read_tokens(settings, generation, tokenizer, config)
-    files = [Stored("source.spm", read_sentencepiece(path("source.spm"))),
-             Stored("target.spm", read_sentencepiece(path("target.spm"))),
-             Stored("source.pieces", tokenizer.pack_pieces("source", config["source_vocabulary"])),
-             Stored("target.pieces", tokenizer.pack_pieces("target", config["target_vocabulary"]))]
+    family, network = families.family_of(settings), families.describe_network(settings)
+    longest = settings.integer("max_position_embeddings", 2, LARGEST, 1024)
+    tensors = list_tensors(Checkpoint(directory), family, network, settings, longest)
+    tokenizer = Tokenizer(directory, settings.boolean("share_encoder_decoder_embeddings", True), family.tokenizer)
+    source, target = (network[stack]["embedding"]["vocabulary"] for stack in ("encoder", "decoder"))
+    tokens = read_tokens(settings, generation, tokenizer, source, target)
+    files = tokenizer.list_files(source, target)
     entries = list_entries(tensors, wanted)
     data_bytes = lay_out(entries, files)
-    provenance = {"converter": "scripts/convert.py", "source": os.path.basename(os.path.abspath(directory))}
+    provenance = {"converter": "scripts/convert.py", "source": os.path.basename(os.path.abspath(directory)), "family": settings.get("model_type")}
     if license_text:
         provenance["license"] = license_text
-    header = {"architecture": "transformer", "config": config, "tokens": tokens,
-              "generation": read_generation(generation, config["target_vocabulary"], tokens),
+    header = {"network": network, "tokens": tokens,
+              "generation": {"max_source_length": longest, **read_generation(generation, target, tokens)},
               "tensors": [entry.header() for entry in entries], "files": [file.header() for file in files],
               "provenance": {key: os.fsencode(text).decode("utf-8", "replace") for key, text in provenance.items()}}
     return header, entries, files, data_bytes
@@ -283,7 +185,7 @@ def printable(text):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="convert.py", allow_abbrev=False,
-                                     description="Writes model.bin from a Hugging Face MarianMT directory.")
+                                     description="Writes model.bin from a Hugging Face directory.")
     parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR")
     parser.add_argument("-o", "--output", metavar="model.bin", required=True)
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: the checkpoint's own)")

@@ -3,7 +3,8 @@ import os
 
 import numpy as np
 
-from convert import LAYERS
+from checkpoint_reader import Settings
+from families import LAYERS, describe_network
 from model_writer import Stored, Writer, lay_out, list_entries
 
 SENTENCEPIECE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "data", "opus-shape", "shared", "source.spm")
@@ -36,7 +37,7 @@ def tensors_of(d, layers, ffn, vocabulary):
         for n in range(layers):
             for ours, theirs, letters in layer:
                 rows, is_norm = sizes[letters[0]] * len(theirs), len(letters) == 1
-                name = "%s.%d.%s" % (stack, n, ours)
+                name = "%s.%d.%s" % (stack, n, ours.format(place="after"))
                 yield name + ".weight", [Random(name, (rows,), 0.05, 1.0) if is_norm else Random(name, (rows, sizes[letters[1]]), sizes[letters[1]] ** -0.5)]
                 yield name + ".bias", [Random(name + ".bias", (rows,), 0.05)]
     yield "decoder.cross.keys_values.weight", [Random("keys_values", (2 * layers * d, d), d**-0.5)]
@@ -50,12 +51,14 @@ def write_model(path, d=512, heads=8, layers=6, ffn=2048, vocabulary=32000, long
         pieces = file.read()
     files = [Stored("source.spm", pieces), Stored("target.spm", pieces), *(Stored(name, NO_PIECE * vocabulary) for name in ("source.pieces", "target.pieces"))]
     data_bytes = lay_out(entries, files)
-    header = {"architecture": "transformer",
-              "config": {"d_model": d, **{"%s_%s" % (stack, what): value for what, value in (("layers", layers), ("heads", heads), ("ffn", ffn)) for stack in LAYERS},
-                         "activation": "relu", "norm": "post", "norm_epsilon": 1e-5, "embedding_scale": d**0.5, "positions": "sinusoidal",
-                         "max_source_length": longest, "source_vocabulary": vocabulary, "target_vocabulary": vocabulary},
+    settings = Settings.of({"model_type": "marian", "d_model": d, "activation_function": "relu", "scale_embedding": True,
+                            **{"%s_%s" % (stack, what): value for what, value in (("layers", layers), ("attention_heads", heads), ("ffn_dim", ffn)) for stack in LAYERS}})
+    network = describe_network(settings)
+    for stack in LAYERS:
+        network[stack]["embedding"]["vocabulary"] = vocabulary
+    header = {"network": network,
               "tokens": {"start": vocabulary - 1, "end": 0, "pad": vocabulary - 1, "unknown": 1},
-              "generation": {"beam_size": 4, "max_length": longest, "never_chosen": [vocabulary - 1]},
+              "generation": {"max_source_length": longest, "beam_size": 4, "max_length": longest, "never_chosen": [vocabulary - 1]},
               "tensors": [entry.header() for entry in entries], "files": [file.header() for file in files],
               "provenance": {"converter": "scripts/generated_model.py", "source": "random"}}
     with open(path, "wb") as file:

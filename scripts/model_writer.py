@@ -15,7 +15,7 @@ import numpy as np
 import xxh64
 from checkpoint_reader import ITEM_SIZE, refuse
 
-MAGIC, VERSION, PREAMBLE, ALIGNMENT = b"XLATEMDL", 1, 40, 64
+MAGIC, VERSION, PREAMBLE, ALIGNMENT = b"XLATEMDL", 2, 40, 64
 MAGNITUDE_AND_INFINITY = {"float32": (0x7FFFFFFF, 0x7F800000), "float16": (0x7FFF, 0x7C00), "bfloat16": (0x7FFF, 0x7F80)}
 
 

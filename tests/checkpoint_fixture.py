@@ -144,15 +144,18 @@ def expected_tensors(t, config):
     head = t[HEAD] if HEAD in t else decoder
     result = {"encoder.embedding.weight": encoder, "decoder.embedding.weight": decoder, "decoder.projection.weight": head,
               "decoder.projection.bias": t["final_logits_bias"][0] if "final_logits_bias" in t else np.zeros(len(decoder))}
+    for stack in ("encoder", "decoder"):
+        if f"model.{stack}.embed_positions.weight" in t:
+            result[f"{stack}.positions.weight"] = t[f"model.{stack}.embed_positions.weight"]
     for kind in ("weight", "bias"):
         for stack in ("encoder", "decoder"):
             for n in range(config[f"{stack}_layers"]):
                 p, q = f"model.{stack}.layers.{n}.", f"{stack}.{n}."
                 result[f"{q}self.qkv.{kind}"] = rows(*(f"{p}self_attn.{x}_proj.{kind}" for x in "qkv"))
-                for ours, theirs in (("self.out", "self_attn.out_proj"), ("self.norm", "self_attn_layer_norm"),
+                for ours, theirs in (("self.out", "self_attn.out_proj"), ("self.norm_after", "self_attn_layer_norm"),
                                      ("feed_forward.up", "fc1"), ("feed_forward.down", "fc2"),
-                                     ("feed_forward.norm", "final_layer_norm"), ("cross.query", "encoder_attn.q_proj"),
-                                     ("cross.out", "encoder_attn.out_proj"), ("cross.norm", "encoder_attn_layer_norm")):
+                                     ("feed_forward.norm_after", "final_layer_norm"), ("cross.query", "encoder_attn.q_proj"),
+                                     ("cross.out", "encoder_attn.out_proj"), ("cross.norm_after", "encoder_attn_layer_norm")):
                     if stack == "decoder" or not ours.startswith("cross"):
                         result[f"{q}{ours}.{kind}"] = t[f"{p}{theirs}.{kind}"]
         result[f"decoder.cross.keys_values.{kind}"] = rows(*(
@@ -191,6 +194,11 @@ class ConvertTest(unittest.TestCase):
             self.assertIn(text, errors)
         self.assertFalse(os.path.exists(self.output) or os.path.exists(self.output + ".partial"))
         shutil.rmtree(directory, ignore_errors=True)
+
+    @staticmethod
+    def generation_of(model):
+        """What a model says of search."""
+        return {key: value for key, value in model.header["generation"].items() if key != "max_source_length"}
 
     def assert_tensors(self, model, expected):
         self.assertEqual(set(model.tensors), set(expected))

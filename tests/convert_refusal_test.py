@@ -21,7 +21,7 @@ class WrongInputTest(ConvertTest):
         return fixture
 
     def test_config(self):
-        for key, value in (("model_type", "bart"), ("model_type", None), ("normalize_before", True), ("add_final_layer_norm", True),
+        for key, value in (("model_type", "mamba"), ("model_type", None), ("normalize_before", True), ("add_final_layer_norm", True),
                            ("normalize_embedding", True), ("static_position_embeddings", False), ("activation_function", "tanh"),
                            ("activation_function", ["relu"]), ("d_model", 0), ("d_model", 7), ("d_model", "8"), ("d_model", True),
                            ("encoder_layers", 0), ("decoder_layers", 1.5), ("encoder_attention_heads", 3), ("decoder_ffn_dim", None),

@@ -78,7 +78,7 @@ class WeightsTest(ConvertTest):
     def test_mixed_dtypes(self):
         fixture = Fixture(dtype=lambda name: "F32" if "k_proj" in name or "norm" in name else "F16")
         dtypes = {e["name"]: e["dtype"] for e in self.convert(fixture).header["tensors"]}
-        self.assertEqual([dtypes[f"encoder.0.{name}"] for name in ("self.qkv.weight", "self.norm.bias", "feed_forward.up.weight")],
+        self.assertEqual([dtypes[f"encoder.0.{name}"] for name in ("self.qkv.weight", "self.norm_after.bias", "feed_forward.up.weight")],
                          ["float32", "float32", "float16"])
 
     def test_overflow_is_refused(self):
@@ -189,7 +189,8 @@ class WeightsTest(ConvertTest):
                         fixture.tensors[f"model.{stack}.embed_positions.weight"] = fixture.values(16, 8)
                     model = self.convert(fixture, *(["--dtype", wanted] if wanted else []))
                     for stack in ("encoder", "decoder"):
-                        self.assertEqual(model.header["config"].get(f"{stack}_positions"), 16 if stack in stacks else None)
+                        embedding = model.header["network"][stack]["embedding"]
+                        self.assertEqual((embedding["positions"], embedding.get("rows")), ("learned", 16) if stack in stacks else ("sinusoidal", None))
                         if stack in stacks:
                             values = fixture.tensors[f"model.{stack}.embed_positions.weight"]
                             np.testing.assert_array_equal(model.tensors[f"{stack}.positions.weight"], values if dtype == "F32" else values.astype("<f2"))
@@ -197,9 +198,11 @@ class WeightsTest(ConvertTest):
 
     def test_shapes_that_differ_between_the_stacks(self):
         for layers, ffn, heads in (((1, 3), (8, 24), (8, 1)), ((4, 1), (32, 4), (1, 2))):
-            config = self.convert(Fixture(layers=layers, ffn=ffn, heads=heads)).header["config"]
+            network = self.convert(Fixture(layers=layers, ffn=ffn, heads=heads)).header["network"]
             for i, stack in enumerate(("encoder", "decoder")):
-                self.assertEqual([config[f"{stack}_{k}"] for k in ("layers", "ffn", "heads")], [layers[i], ffn[i], heads[i]])
+                found = network[stack]
+                self.assertEqual([found["layers"], found["feed_forward"]["width"], found["attention"]["heads"], found["attention"]["head"]],
+                                 [layers[i], ffn[i], heads[i], 8 // heads[i]])
 
     def test_shards(self):
         fixture = Fixture()
@@ -265,13 +268,16 @@ class HeaderTest(ConvertTest):
     def test_config(self):
         fixture = Fixture()
         model = self.convert(fixture, "--license", "CC0; füße")
-        self.assertEqual(model.header["config"], {
-            "d_model": 8, "encoder_layers": 3, "decoder_layers": 2, "encoder_heads": 2, "decoder_heads": 4, "encoder_ffn": 12,
-            "decoder_ffn": 20, "source_vocabulary": 11, "target_vocabulary": 11, "activation": "swish", "norm": "post",
-            "norm_epsilon": 1e-5, "embedding_scale": 8 ** 0.5, "positions": "sinusoidal", "max_source_length": 512})
-        self.assertEqual(model.header["architecture"], "transformer")
+        stack = lambda layers, heads, ffn, causal: {
+            "layers": layers, "width": 8, "causal": causal, "parallel": False, "residual_scale": 1.0,
+            "embedding": {"vocabulary": 11, "scale": 8 ** 0.5, "positions": "sinusoidal", "offset": 0, "rate": 4.0, "norm": False},
+            "norm": {"kind": "layer", "epsilon": 1e-5, "places": ["after"], "final": False},
+            "attention": {"heads": heads, "kv_heads": heads, "head": 8 // heads, "scale": (8 // heads) ** -0.5},
+            "feed_forward": {"width": ffn, "activation": "swish", "gated": False}}
+        self.assertEqual(model.header["network"], {"encoder": stack(3, 2, 12, False), "decoder": stack(2, 4, 20, True), "output": {"scale": 1.0}})
+        self.assertEqual(model.header["generation"]["max_source_length"], 512)
         self.assertEqual(model.header["provenance"],
-                         {"converter": "scripts/convert.py", "source": "tiny", "license": "CC0; füße"})
+                         {"converter": "scripts/convert.py", "source": "tiny", "family": "marian", "license": "CC0; füße"})
         self.assertEqual(self.convert(self.checkpoint + "/", "--license", "CC0; füße").data, model.data)
 
     def test_activations_and_scale(self):
@@ -279,10 +285,10 @@ class HeaderTest(ConvertTest):
                              ("gelu_pytorch_tanh", "gelu_tanh"), ("gelu_fast", "gelu_tanh")):
             fixture = Fixture()
             fixture.config.update(activation_function=theirs, scale_embedding=False)
-            config = self.convert(fixture).header["config"]
-            self.assertEqual((config["activation"], config["embedding_scale"]), (ours, 1.0))
+            stack = self.convert(fixture).header["network"]["decoder"]
+            self.assertEqual((stack["feed_forward"]["activation"], stack["embedding"]["scale"]), (ours, 1.0))
         del fixture.config["scale_embedding"]
-        self.assertEqual(self.convert(fixture).header["config"]["embedding_scale"], 1.0)
+        self.assertEqual(self.convert(fixture).header["network"]["encoder"]["embedding"]["scale"], 1.0)
 
     def test_generation(self):
         cases = (({"num_beams": None}, {"beam_size": None}), ({"num_beams": 1}, {"beam_size": 1}),
@@ -302,7 +308,7 @@ class HeaderTest(ConvertTest):
             fixture = Fixture()
             fixture.generation.update(change)
             expected = {key: value for key, value in dict(defaults, **result).items() if value is not None}
-            self.assertEqual(self.convert(fixture).header["generation"], expected, change)
+            self.assertEqual(self.generation_of(self.convert(fixture)), expected, change)
 
     def test_config_speaks_for_a_missing_generation_config_only(self):
         fixture = Fixture()
@@ -315,7 +321,7 @@ class HeaderTest(ConvertTest):
         os.remove(self.output)
         self.refuse(fixture, "config.json", "no_repeat_ngram_size", "found 3", "remove the key")
         del fixture.config["no_repeat_ngram_size"]
-        self.assertEqual(self.convert(fixture).header["generation"],
+        self.assertEqual(self.generation_of(self.convert(fixture)),
                          {"beam_size": 3, "max_length": 99, "forced_end": 0, "never_chosen": [10]})
 
     def test_token_ids_come_from_one_file(self):
@@ -330,7 +336,7 @@ class HeaderTest(ConvertTest):
             if generation is None and os.path.exists(os.path.join(self.checkpoint, "generation_config.json")):
                 os.remove(os.path.join(self.checkpoint, "generation_config.json"))
             model = self.convert(self.checkpoint)
-            return {**model.header["tokens"], **model.header["generation"]}
+            return {**model.header["tokens"], **self.generation_of(model)}
 
         hidden = {"decoder_start_token_id": 9, "bos_token_id": 8, "eos_token_id": 7, "pad_token_id": 6, "num_beams": 3}
         every = {"end": 0, "unknown": 1, "pad": 10}  # the tokenizer's own <pad>
@@ -414,14 +420,14 @@ class OpusShapeTest(ConvertTest):
             directory = os.path.join(OPUS_SHAPE, name)
             model = self.convert(directory)
             stored = decode_safetensors(read(directory, "model.safetensors"))
-            config = model.header["config"]
-            self.assert_tensors(model, expected_tensors({k: v for k, (v, _) in stored.items()}, config))
+            self.assert_tensors(model, expected_tensors({k: v for k, (v, _) in stored.items()}, json.loads(read(directory, "config.json"))))
             self.assertEqual({e["dtype"] for e in model.header["tensors"]}, {"float16"})
-            self.assertEqual([config[k] for k in ("d_model", "encoder_layers", "decoder_layers", "encoder_heads", "decoder_heads",
-                                                  "encoder_ffn", "decoder_ffn", "activation", "embedding_scale")],
-                             [64, 3, 2, 4, 8, 160, 96, "swish", 8.0])
+            network = model.header["network"]
+            self.assertEqual([[network[stack][key] for key in ("layers", "width")] + [network[stack]["attention"]["heads"], network[stack]["feed_forward"]["width"],
+                              network[stack]["feed_forward"]["activation"], network[stack]["embedding"]["scale"]] for stack in ("encoder", "decoder")],
+                             [[3, 64, 4, 160, "swish", 8.0], [2, 64, 8, 96, "swish", 8.0]])
             self.assertEqual(model.header["tokens"], {"start": special, "end": 0, "unknown": 1, "pad": special})
-            self.assertEqual(model.header["generation"],
+            self.assertEqual(self.generation_of(model),
                              {"beam_size": 6, "max_length": 511, "forced_end": 0, "never_chosen": [special]})
             for side, file in (("source", "vocab.json"), ("target", "vocab.json" if name == "shared" else "target_vocab.json")):
                 vocabulary, pieces = json.loads(read(directory, file)), model.pieces(side)

@@ -53,7 +53,7 @@ void put(std::uint8_t* data, std::size_t offset, T value) {
 // What has to be right before anything else is looked at.
 void repair(std::uint8_t* data, std::size_t size) {
   std::memcpy(data, "XLATEMDL", 8);
-  put(data, 16, std::uint32_t{1});
+  put(data, 16, std::uint32_t{data[16] == 1 ? 1u : 2u});  // both versions are read
   put(data, 32, static_cast<std::uint64_t>(size));
 }
 

@@ -12,25 +12,29 @@ def check(condition, message):
         raise AssertionError(message)
 
 
-def expected_shapes(config):
+def expected_shapes(network):
     """Every tensor that the format asks for, with its shape."""
-    d, source, target = config["d_model"], config["source_vocabulary"], config["target_vocabulary"]
-    shapes = {"encoder.embedding.weight": [source, d], "decoder.embedding.weight": [target, d],
-              "decoder.projection.weight": [target, d], "decoder.projection.bias": [target],
-              "decoder.cross.keys_values.weight": [2 * d * config["decoder_layers"], d],
-              "decoder.cross.keys_values.bias": [2 * d * config["decoder_layers"]]}
+    d, layers = network["decoder"]["width"], network["decoder"]["layers"]
+    target = network["decoder"]["embedding"]["vocabulary"]
+    shapes = {"decoder.projection.weight": [target, d], "decoder.projection.bias": [target],
+              "decoder.cross.keys_values.weight": [2 * d * layers, d], "decoder.cross.keys_values.bias": [2 * d * layers]}
     for stack in ("encoder", "decoder"):
-        if stack + "_positions" in config:
-            shapes[f"{stack}.positions.weight"] = [config[stack + "_positions"], d]
-        f = config[stack + "_ffn"]
-        for n in range(config[stack + "_layers"]):
+        described = network[stack]
+        embedding, f = described["embedding"], described["feed_forward"]["width"]
+        shapes[f"{stack}.embedding.weight"] = [embedding["vocabulary"], d]
+        if embedding["positions"] == "learned":
+            shapes[f"{stack}.positions.weight"] = [embedding["rows"], d]
+        norms = ["embedding.norm"] * embedding["norm"] + ["norm"] * described["norm"]["final"]
+        for n in range(described["layers"]):
             matrices = {"self.qkv": [3 * d, d], "self.out": [d, d], "feed_forward.up": [f, d], "feed_forward.down": [d, f]}
             if stack == "decoder":
                 matrices.update({"cross.query": [d, d], "cross.out": [d, d]})
             for name, shape in matrices.items():
                 shapes[f"{stack}.{n}.{name}.weight"], shapes[f"{stack}.{n}.{name}.bias"] = shape, shape[:1]
-            for name in ("self.norm", "feed_forward.norm") + (("cross.norm",) if stack == "decoder" else ()):
-                shapes[f"{stack}.{n}.{name}.weight"] = shapes[f"{stack}.{n}.{name}.bias"] = [d]
+            sublayers = ("self", "feed_forward") + (("cross",) if stack == "decoder" else ())
+            norms += [f"{n}.{sublayer}.norm_{place}" for sublayer in sublayers for place in described["norm"]["places"]]
+        for name in norms:
+            shapes[f"{stack}.{name}.weight"] = shapes[f"{stack}.{name}.bias"] = [d]
     return shapes
 
 
@@ -41,7 +45,7 @@ class ModelBin:
         with open(path, "rb") as file:
             self.data = data = file.read()
         magic, digest, version, zero, header_bytes, total = struct.unpack("<8sQIIQQ", data[:40])
-        check((magic, version, zero) == (b"XLATEMDL", 1, 0), "magic, version or zero")
+        check((magic, version, zero) == (b"XLATEMDL", 2, 0), "magic, version or zero")
         check(total == len(data), f"file size {len(data)}, said {total}")
         check(hash64(data[16:]) == digest, "hash")
         self.header = json.loads(data[40 : 40 + header_bytes].decode("utf-8"))
@@ -73,7 +77,7 @@ class ModelBin:
         return np.frombuffer(self.data, storage, int(np.prod(e["shape"])), self.start + e["offset"]).reshape(e["shape"])
 
     def check_tensors(self):
-        shapes = expected_shapes(self.header["config"])
+        shapes = expected_shapes(self.header["network"])
         for e in self.header["tensors"]:
             if e["dtype"] == "int8":
                 check(len(e["shape"]) == 2, f"{e['name']}: an int8 vector")
@@ -104,5 +108,5 @@ class ModelBin:
                 check(at + length <= len(data), "a piece runs over")
                 result.append(data[at : at + length].decode("utf-8"))
                 at += length
-        check(len(result) == self.header["config"][side + "_vocabulary"], f"{len(result)} pieces")
+        check(len(result) == self.header["network"]["encoder" if side == "source" else "decoder"]["embedding"]["vocabulary"], f"{len(result)} pieces")
         return result

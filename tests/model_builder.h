@@ -77,9 +77,9 @@ inline std::string sentencepiece_model(const std::vector<std::string>& pieces) {
 }
 
 /// What stands in front of the data, hash included, for a header given as text.
-inline std::string model_bytes(const std::string& header, const std::string& data) {
+inline std::string model_bytes(const std::string& header, const std::string& data, std::uint32_t version = 2) {
   std::string body;
-  append_number(body, std::uint32_t{1});
+  append_number(body, version);
   append_number(body, std::uint32_t{0});
   append_number(body, static_cast<std::uint64_t>(header.size()));
   const std::size_t data_at = (40 + header.size() + 63) / 64 * 64;
@@ -96,6 +96,7 @@ inline std::string model_bytes(const std::string& header, const std::string& dat
 struct ModelBuilder {
   nlohmann::json header;
   std::string data;
+  std::uint32_t version = 2;
 
   void pad() { data.resize((data.size() + 63) / 64 * 64); }
   void add_tensor(const std::string& name, DType type, const std::vector<std::int64_t>& shape, const std::string& bytes) {
@@ -127,7 +128,7 @@ struct ModelBuilder {
     remove("files", name);
     add_file(name, bytes);
   }
-  std::string text() const { return model_bytes(header.dump(), data); }
+  std::string text() const { return model_bytes(header.dump(), data, version); }
   AlignedBytes bytes() const { return AlignedBytes(text()); }
 };
 
@@ -155,13 +156,16 @@ inline const std::vector<std::string>& tiny_pieces() {
 inline ModelBuilder tiny_model(DType matrices = DType::kFloat32, DType vectors = DType::kFloat32) {
   const std::int64_t width = 4, vocabulary = 8, layers = 2;
   ModelBuilder model;
-  model.header = {{"architecture", "transformer"},
-                  {"config", {{"d_model", width}, {"encoder_layers", 1}, {"decoder_layers", layers}, {"encoder_heads", 1}, {"decoder_heads", 2},
-                              {"encoder_ffn", 6}, {"decoder_ffn", 5}, {"source_vocabulary", vocabulary}, {"target_vocabulary", vocabulary},
-                              {"activation", "relu"}, {"norm", "post"}, {"norm_epsilon", 1e-5}, {"embedding_scale", 2.0},
-                              {"positions", "sinusoidal"}, {"max_source_length", 32}}},
+  const auto stack = [&](std::int64_t depth, std::int64_t heads, std::int64_t inner, bool causal) {
+    return nlohmann::json{{"layers", depth}, {"width", width}, {"causal", causal}, {"parallel", false}, {"residual_scale", 1},
+                          {"embedding", {{"vocabulary", vocabulary}, {"scale", 2.0}, {"positions", "sinusoidal"}, {"offset", 0}, {"rate", 2}, {"norm", false}}},
+                          {"norm", {{"kind", "layer"}, {"epsilon", 1e-5}, {"places", {"after"}}, {"final", false}}},
+                          {"attention", {{"heads", heads}, {"kv_heads", heads}, {"head", width / heads}, {"scale", heads == 1 ? 0.5 : 0.70710678}}},
+                          {"feed_forward", {{"width", inner}, {"activation", "relu"}, {"gated", false}}}};
+  };
+  model.header = {{"network", {{"encoder", stack(1, 1, 6, false)}, {"decoder", stack(layers, 2, 5, true)}, {"output", {{"scale", 1}}}}},
                   {"tokens", {{"start", 7}, {"end", 0}, {"unknown", 1}, {"pad", 7}}},
-                  {"generation", {{"never_chosen", {7}}}},
+                  {"generation", {{"max_source_length", 32}, {"never_chosen", {7}}}},
                   {"tensors", nlohmann::json::array()},
                   {"files", nlohmann::json::array()},
                   {"provenance", {{"source", "tests"}}}};
@@ -174,10 +178,10 @@ inline ModelBuilder tiny_model(DType matrices = DType::kFloat32, DType vectors =
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) { matrix(name + ".weight", out, in), vector(name + ".bias", out); };
   const auto norm = [&](const std::string& name) { vector(name + ".weight", width), vector(name + ".bias", width); };
   const auto attention = [&](const std::string& name, const char* query, std::int64_t rows) {
-    linear(name + query, rows, width), linear(name + ".out", width, width), norm(name + ".norm");
+    linear(name + query, rows, width), linear(name + ".out", width, width), norm(name + ".norm_after");
   };
   const auto feed_forward = [&](const std::string& name, std::int64_t inner) {
-    linear(name + ".up", inner, width), linear(name + ".down", width, inner), norm(name + ".norm");
+    linear(name + ".up", inner, width), linear(name + ".down", width, inner), norm(name + ".norm_after");
   };
   matrix("encoder.embedding.weight", vocabulary, width);
   matrix("decoder.embedding.weight", vocabulary, width);
@@ -193,6 +197,24 @@ inline ModelBuilder tiny_model(DType matrices = DType::kFloat32, DType vectors =
   for (const std::string side : {"source", "target"}) {
     model.add_file(side + ".spm", sentencepiece_model({"▁", "a", "b", "▁a"}));
     model.add_file(side + ".pieces", pieces_table(tiny_pieces()));
+  }
+  return model;
+}
+
+/// The tiny model as format version 1 wrote it.
+inline ModelBuilder tiny_model_of_version_1() {
+  ModelBuilder model = tiny_model();
+  model.version = 1;
+  model.header.erase("network");
+  model.header["generation"].erase("max_source_length");
+  model.header["architecture"] = "transformer";
+  model.header["config"] = {{"d_model", 4}, {"encoder_layers", 1}, {"decoder_layers", 2}, {"encoder_heads", 1}, {"decoder_heads", 2},
+                            {"encoder_ffn", 6}, {"decoder_ffn", 5}, {"source_vocabulary", 8}, {"target_vocabulary", 8},
+                            {"activation", "relu"}, {"norm", "post"}, {"norm_epsilon", 1e-5}, {"embedding_scale", 2.0},
+                            {"positions", "sinusoidal"}, {"max_source_length", 32}};
+  for (nlohmann::json& tensor : model.header["tensors"]) {
+    std::string name = tensor["name"];
+    if (const std::size_t at = name.find(".norm_after"); at != std::string::npos) tensor["name"] = name.erase(at + 5, 6);
   }
   return model;
 }

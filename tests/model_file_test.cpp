@@ -28,9 +28,9 @@ struct Wrong {
   std::vector<std::string> texts;  // of the message
 };
 
-void expect_told(const std::vector<Wrong>& cases) {
+void expect_told(const std::vector<Wrong>& cases, const ModelBuilder& good = tiny_model()) {
   for (const Wrong& wrong : cases) {
-    ModelBuilder model = tiny_model();
+    ModelBuilder model = good;
     wrong.edit(model);
     SCOPED_TRACE(wrong.texts.empty() ? "" : wrong.texts.front());
     try {
@@ -51,6 +51,11 @@ Edit erase(const char* section, const char* key) {
   return [=](ModelBuilder& model) { model.header[section].erase(key); };
 }
 
+// header["network"] at a JSON pointer.
+Edit at(const char* path, json value) {
+  return [=](ModelBuilder& model) { model.header["network"][json::json_pointer(path)] = value; };
+}
+
 TEST(ModelFile, TheTinyModelIsGood) {
   for (const DType matrices : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt8}) {
     const ModelBuilder model = tiny_model(matrices, matrices == DType::kInt8 ? DType::kFloat16 : matrices);
@@ -59,12 +64,12 @@ TEST(ModelFile, TheTinyModelIsGood) {
     const ModelFile file("tiny.bin", bytes.span());
     EXPECT_EQ(file.name(), "tiny.bin");
     EXPECT_EQ(file.bytes(), static_cast<std::int64_t>(bytes.size()));
-    const auto& config = file.description().config;
-    EXPECT_EQ(config.d_model, 4);
-    EXPECT_EQ(config.encoder_ffn, 6);
-    EXPECT_EQ(config.decoder_ffn, 5);
-    EXPECT_EQ(config.decoder_heads, 2);
-    EXPECT_EQ(config.max_source_length, 32);
+    const NetworkDescription& network = file.description().network;
+    EXPECT_EQ(network.encoder.width, 4);
+    EXPECT_EQ(network.encoder.feed_forward.width, 6);
+    EXPECT_EQ(network.decoder.feed_forward.width, 5);
+    EXPECT_EQ(network.decoder.attention.heads, 2);
+    EXPECT_EQ(file.description().generation.max_source_length, 32);
     EXPECT_EQ(file.description().tokens.start, 7);
     EXPECT_FALSE(file.description().generation.beam_size);
     std::int64_t elements = 0;
@@ -89,18 +94,18 @@ TEST(ModelFile, ConvertedFilesAreGood) {
     load_model(*file, *backend);
     load_tokenizer(*file);
   }
-  EXPECT_EQ(data.description().config.d_model, 256);
-  EXPECT_EQ(data.description().config.encoder_layers, 6);
+  EXPECT_EQ(data.description().network.encoder.width, 256);  // a file of version 1
+  EXPECT_EQ(data.description().network.encoder.layers, 6);
   EXPECT_NE(shared.hash(), data.hash());
   // One vocabulary: the three tied matrices count once.
-  const auto& config = shared.description().config;
-  EXPECT_EQ(shared.matrix("encoder.embedding.weight", config.source_vocabulary, config.d_model).data,
-            shared.matrix("decoder.projection.weight", config.target_vocabulary, config.d_model).data);
+  const NetworkDescription& network = shared.description().network;
+  EXPECT_EQ(shared.matrix("encoder.embedding.weight", network.encoder.embedding.vocabulary, network.encoder.width).data,
+            shared.matrix("decoder.projection.weight", network.decoder.embedding.vocabulary, network.decoder.width).data);
 }
 
 TEST(ModelFile, GenerationDefaultsAreRead) {
   ModelBuilder model = tiny_model();
-  model.header["generation"] = {{"beam_size", 6}, {"length_penalty", 0.5}, {"early_stopping", "never"}, {"max_length", 99},
+  model.header["generation"] = {{"max_source_length", 32}, {"beam_size", 6}, {"length_penalty", 0.5}, {"early_stopping", "never"}, {"max_length", 99},
                                 {"forced_first", 3}, {"forced_end", 0}, {"never_chosen", {7, 2}}, {"renormalize", true}};
   const AlignedBytes bytes = model.bytes();
   const GenerationDefaults generation = ModelFile("tiny.bin", bytes.span()).description().generation;
@@ -137,8 +142,8 @@ TEST(ModelFile, WrongPrefix) {
   };
   const std::string size = fmt::format("{}", good.size());
   expect(0, 'x', {"tiny.bin", "not a model file", "XLATEMDL"});
-  expect(16, std::uint32_t{2}, {"tiny.bin", "version is 2", "expected 1"});
-  expect(16, std::uint32_t{2}, {"tiny.bin", "version is 2", "expected 1"}, true);  // before the hash: a newer file is not a damaged one
+  expect(16, std::uint32_t{3}, {"tiny.bin", "version is 3", "expected 1 to 2"});
+  expect(16, std::uint32_t{3}, {"tiny.bin", "version is 3", "expected 1 to 2"}, true);  // before the hash: a newer file is not a damaged one
   expect(32, std::uint64_t{good.size() + 1}, {"cut short", size, fmt::format("expected {}", good.size() + 1)});
   expect(32, std::uint64_t{good.size() - 1}, {"too long", size, fmt::format("expected {}", good.size() - 1)});
   expect(24, std::uint64_t{good.size() - 39}, {"header of", fmt::format("expected at most {}", good.size() - 40)});
@@ -216,9 +221,7 @@ TEST(ModelFile, WrongHeaders) {
   expect_error(header("{"), {"tiny.bin", "not JSON"});
   expect_error(header("{\"a\": \"\xff\"}"), {"tiny.bin", "not JSON"});
   expect_error(header("[]"), {"tiny.bin", "not a JSON object"});
-  expect_error(header("{}"), {"tiny.bin", "'architecture' is missing", "transformer"});
-  expect_error(header(R"({"architecture": "mamba"})"), {"tiny.bin", "\"mamba\"", "\"transformer\""});
-  expect_error(header(R"({"architecture": "transformer"})"), {"tiny.bin", "no object 'config'"});
+  expect_error(header(R"({"architecture": "mamba"})"), {"tiny.bin", "no object 'network'"});
 }
 
 // Values may nest deeper than the stack is.
@@ -233,14 +236,16 @@ TEST(ModelFile, DeeplyNestedHeaders) {
     const std::size_t end = text.find_first_of(",}", at + from.size());
     return model_bytes(text.replace(at + from.size(), end - at - from.size(), deep), tiny_model().data);
   };
-  for (const std::string key : {"\"architecture\":", "\"d_model\":", "\"norm\":", "\"activation\":", "\"start\":", "\"dtype\":", "\"shape\":", "\"name\":"}) {
+  for (const std::string key : {"\"layers\":", "\"width\":", "\"kind\":", "\"activation\":", "\"start\":", "\"dtype\":", "\"shape\":", "\"name\":"}) {
     SCOPED_TRACE(key);
     expect_error([&] { load_all(AlignedBytes(spoiled(key))); }, {"tiny.bin"});
   }
   load_all(AlignedBytes(spoiled("\"provenance\":{\"source\":")));  // nobody reads it
 }
 
-TEST(ModelFile, WrongConfig) {
+// What version 1 said of its network is still read.
+TEST(ModelFile, WrongConfigOfVersion1) {
+  load_all(tiny_model_of_version_1().bytes());
   expect_told({
       {set("config", "norm", "pre"), {"'config.norm'", "\"pre\"", "'post'"}},
       {set("config", "positions", "learned"), {"'config.positions'", "\"learned\"", "'sinusoidal'"}},
@@ -263,7 +268,55 @@ TEST(ModelFile, WrongConfig) {
       {erase("config", "target_vocabulary"), {"no 'config.target_vocabulary'"}},
       {erase("config", "norm"), {"no 'config.norm'"}},
       {[](ModelBuilder& model) { model.header["config"] = 3; }, {"no object 'config'"}},
+      {[](ModelBuilder& model) { model.header.erase("architecture"); }, {"'architecture' is missing", "\"transformer\""}},
+      {[](ModelBuilder& model) { model.header["architecture"] = "mamba"; }, {"\"mamba\"", "\"transformer\""}},
+  }, tiny_model_of_version_1());
+}
+
+TEST(ModelFile, WrongNetwork) {
+  expect_told({
+      {[](ModelBuilder& model) { model.header.erase("network"); }, {"no object 'network'"}},
+      {[](ModelBuilder& model) { model.header["network"].erase("encoder"); }, {"no object 'network.encoder'"}},
+      {at("/encoder/layers", 0), {"'network.encoder.layers' is 0"}},
+      {at("/encoder/width", 5), {"'network.encoder.width' is 5", "even"}},
+      {at("/decoder/width", 1e300), {"'network.decoder.width' is 1e+300"}},
+      {at("/decoder/embedding/positions", "rotary"), {"'network.decoder.embedding.positions' is \"rotary\"", "learned"}},
+      {at("/decoder/embedding/rate", 0), {"'network.decoder.embedding.rate' is 0"}},
+      {at("/encoder/embedding/scale", "2"), {"'network.encoder.embedding.scale' is \"2\""}},
+      {at("/encoder/norm/places", "after"), {"'network.encoder.norm.places' is \"after\"", "an array"}},
+      {at("/encoder/norm/places", json::array({"after", "after"})), {"'network.encoder.norm.places' is \"after\"", "at most once"}},
+      {at("/encoder/norm/kind", "batch"), {"'network.encoder.norm.kind' is \"batch\"", "layer or rms"}},
+      {at("/encoder/attention/kv_heads", 3), {"'network.encoder.attention.kv_heads' is 3"}},
+      {at("/encoder/attention/windows", json::array({1, 2})), {"'network.encoder.attention.windows' is an array", "1 numbers"}},
+      {at("/encoder/feed_forward/activation", "tanh"), {"'network.encoder.feed_forward.activation' is \"tanh\"", "relu", "gelu_tanh"}},
+      {at("/output/scale", nullptr), {"'network.output.scale' is null"}},
+      // What is described and not yet computed is refused by name.
+      {at("/encoder/norm/kind", "rms"), {"'network.encoder.norm.kind'", "no other yet than: layer"}},
+      {at("/decoder/norm/places", json::array({"before"})), {"'network.decoder.norm.places'", "after alone"}},
+      {at("/decoder/norm/final", true), {"'network.decoder.norm.final'"}},
+      {at("/decoder/parallel", true), {"'network.decoder.parallel'"}},
+      {at("/decoder/causal", false), {"'network.decoder.causal'", "true"}},
+      {at("/decoder/residual_scale", 0.5), {"'network.decoder.residual_scale'"}},
+      {at("/decoder/embedding/positions", "none"), {"'network.decoder.embedding.positions'"}},
+      {at("/decoder/attention/kv_heads", 1), {"'network.decoder.attention.kv_heads'"}},
+      {at("/decoder/attention/head", 4), {"'network.decoder.attention.head'"}},
+      {at("/decoder/attention/scale", 1), {"'network.decoder.attention.scale'"}},
+      {at("/decoder/attention/softcap", 30), {"'network.decoder.attention.softcap'"}},
+      {at("/decoder/attention/query_key_norm", true), {"'network.decoder.attention.query_key_norm'"}},
+      {at("/decoder/attention/distance_bias", true), {"'network.decoder.attention.distance_bias'"}},
+      {at("/decoder/attention/slope", true), {"'network.decoder.attention.slope'"}},
+      {at("/decoder/attention/rotary_dims", 2), {"'network.decoder.attention.rotary_dims'"}},
+      {at("/decoder/attention/windows", json::array({0, 4})), {"'network.decoder.attention.windows'"}},
+      {at("/decoder/feed_forward/gated", true), {"'network.decoder.feed_forward.gated'"}},
+      {at("/output/scale", 0.5), {"'network.output.scale'"}},
+      {at("/output/softcap", 30), {"'network.output.softcap'"}},
+  });
+}
+
+TEST(ModelFile, WrongTokensAndGeneration) {
+  expect_told({
       {[](ModelBuilder& model) { model.header.erase("tokens"); }, {"no object 'tokens'"}},
+      {set("generation", "max_source_length", 1), {"'generation.max_source_length' is 1"}},
       {set("tokens", "start", 8), {"'tokens.start' is 8", "from 0 to 7"}},
       {set("tokens", "end", -1), {"'tokens.end' is -1", "from 0 to 7"}},
       {set("tokens", "unknown", 8), {"'tokens.unknown' is 8", "from 0 to 7"}},
@@ -273,7 +326,6 @@ TEST(ModelFile, WrongConfig) {
       {set("tokens", "added", json::array({json::object()})), {"no 'tokens.added.id'"}},
       {set("tokens", "added", json::array({{{"id", 5}, {"lstrip", 1}}})), {"'tokens.added.lstrip' is 1", "true or false"}},
       {set("tokens", "clean_up_spaces", "no"), {"'tokens.clean_up_spaces' is \"no\"", "true or false"}},
-      {set("config", "encoder_positions", 0), {"'config.encoder_positions' is 0", "from 1"}},
       {set("generation", "ends", 0), {"'generation.ends' is 0", "an array"}},
       {set("generation", "ends", json::array({0, 1})), {"'generation.ends' is an array", "at most one id"}},
       {set("generation", "ends", json::array({8})), {"'generation.ends' is 8", "from 0 to 7"}},
@@ -324,10 +376,10 @@ TEST(ModelFile, WrongTensors) {
       {edit("bytes", std::uint64_t{18446744073709551615u}), {quoted, "expected at most"}},
       {[&](ModelBuilder& model) { model.remove("tensors", name); }, {quoted, "is missing", "[12, 4]"}},
       {[&](ModelBuilder& model) { model.header["tensors"].push_back(model.tensor(name)); }, {quoted, "twice"}},
-      {[&](ModelBuilder& model) { model.remove("tensors", "decoder.1.cross.norm.bias"); }, {"'decoder.1.cross.norm.bias'", "is missing", "[4]"}},
-      {set("config", "encoder_ffn", 7), {"'encoder.0.feed_forward.up.weight'", "[6, 4]", "[7, 4]"}},
-      {set("config", "encoder_layers", 2), {"'encoder.1.self.qkv.weight'", "is missing"}},
-      {set("config", "decoder_layers", 1), {"'decoder.cross.keys_values.weight'", "[16, 4]", "[8, 4]"}},
+      {[&](ModelBuilder& model) { model.remove("tensors", "decoder.1.cross.norm_after.bias"); }, {"'decoder.1.cross.norm_after.bias'", "is missing", "[4]"}},
+      {at("/encoder/feed_forward/width", 7), {"'encoder.0.feed_forward.up.weight'", "[6, 4]", "[7, 4]"}},
+      {at("/encoder/layers", 2), {"'encoder.1.self.qkv.weight'", "is missing"}},
+      {at("/decoder/layers", 1), {"'decoder.cross.keys_values.weight'", "[16, 4]", "[8, 4]"}},
   });
 }
 
@@ -345,9 +397,9 @@ TEST(ModelFile, WrongFilesAndVocabularies) {
       {[](ModelBuilder& model) { model.replace_file("target.pieces", ""); }, {"target.pieces", "0 entries", "expected 8"}},
       {[](ModelBuilder& model) { model.replace_file("target.pieces", std::string("\x05\0\0\0abc", 7)); }, {"target.pieces", "entry 0", "5 bytes", "at most 3"}},
       {[](ModelBuilder& model) { model.replace_file("target.pieces", std::string("\x01\0\0\0a\x01", 6)); }, {"target.pieces", "entry 1", "cut short"}},
-      {[](ModelBuilder& model) { model.header["config"]["source_vocabulary"] = 9; }, {"source.pieces", "8 entries", "expected 9"}},
+      {[](ModelBuilder& model) { model.header["network"]["encoder"]["embedding"]["vocabulary"] = 9; }, {"source.pieces", "8 entries", "expected 9"}},
       {[](ModelBuilder& model) {
-         model.header["config"]["source_vocabulary"] = 9;
+         model.header["network"]["encoder"]["embedding"]["vocabulary"] = 9;
          auto nine = tiny_pieces();
          nine.push_back("more");
          model.replace_file("source.pieces", pieces_table(nine));

@@ -72,9 +72,7 @@ std::string trimmed(std::string_view text) {
 }  // namespace
 
 Tokenizer::Tokenizer(const TokenizerFiles& files)
-    : segmenter_(files.source_model, files.name + ": source.spm"),
-      target_model_(load(files.target_model, files.name + ": target.spm")),
-      source_(files.source_pieces, files.source_size, Vocabulary::Lookup::kBothWays, files.name + ": source.pieces"),
+    : source_(files.source_pieces, files.source_size, Vocabulary::Lookup::kBothWays, files.name + ": source.pieces"),
       target_(files.target_pieces, files.target_size, Vocabulary::Lookup::kByIdOnly, files.name + ": target.pieces"),
       clean_up_spaces_(files.clean_up_spaces),
       end_(files.end),
@@ -91,7 +89,10 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
     if (token.special && is_both(token.id)) silent_.insert(token.id);
   }
   added_ = AddedTokens(files.added, texts);
-  for (const std::string_view piece : segmenter_.pieces()) ids_of_model_.push_back(source_id(piece));
+  if (files.target_model) target_model_ = load(*files.target_model, files.name + ": target.spm");
+  if (!files.source_model) return;
+  segmenter_.emplace(*files.source_model, files.name + ": source.spm");
+  for (const std::string_view piece : segmenter_->pieces()) ids_of_model_.push_back(source_id(piece));
 }
 
 Tokenizer::~Tokenizer() = default;
@@ -124,10 +125,10 @@ void Tokenizer::append_text(std::string_view text, bool at_start, std::vector<st
 
 // What the source's model does not know can still be a piece of the vocabulary, which both models share.
 void Tokenizer::append_segments(std::string_view text, std::vector<std::int32_t>& ids) const {
-  const Segmentation segments = segmenter_.segment(text);
+  const Segmentation segments = segmenter_->segment(text);
   auto unknown = segments.unknown.begin();
   for (const int id : segments.ids) {
-    ids.push_back(id == segmenter_.unknown() ? source_id(*unknown++) : ids_of_model_[static_cast<std::size_t>(id)]);
+    ids.push_back(id == segmenter_->unknown() ? source_id(*unknown++) : ids_of_model_[static_cast<std::size_t>(id)]);
   }
 }
 

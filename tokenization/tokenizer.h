@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,7 +19,7 @@ namespace xlate {
 /// A model's tokenizer files, which must outlive the tokenizer, and the ids that it needs to know.
 struct TokenizerFiles {
   std::string name;  // of the model file, for errors
-  std::string_view source_model, target_model;    // serialized SentencePiece models
+  std::optional<std::string_view> source_model, target_model;  // serialized SentencePiece models; without, no text is read or written
   std::string_view source_pieces, target_pieces;  // tables of the vocabularies
   std::int64_t source_size = 0, target_size = 0;  // rows of the embeddings
   std::int32_t end = 0, unknown = 0;
@@ -34,6 +35,9 @@ class Tokenizer {
   explicit Tokenizer(const TokenizerFiles&);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
+
+  /// Whether there are models to read and write text with; else encode() and decode() must not be called.
+  bool has_text() const { return segmenter_.has_value() && target_model_; }
 
   /// Valid UTF-8 to ids, end token included; none where the text normalises to nothing. Added tokens are looked up whole, and so is a
   /// language token in front, from >> to the first <<; the text between them is segmented stretch by stretch.
@@ -55,7 +59,7 @@ class Tokenizer {
   void append_segments(std::string_view text, std::vector<std::int32_t>& ids) const;
   std::int32_t source_id(std::string_view piece) const { return source_.id_of(piece).value_or(unknown_); }
 
-  Segmenter segmenter_;
+  std::optional<Segmenter> segmenter_;
   std::unique_ptr<const sentencepiece::SentencePieceProcessor> target_model_;
   Vocabulary source_, target_;
   AddedTokens added_;

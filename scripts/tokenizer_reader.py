@@ -1,4 +1,4 @@
-"""The tokenizer of a MarianMT directory: its vocabularies, the tokens that users added to it, and its settings.
+"""The tokenizer of a checkpoint directory: its vocabularies, the tokens that users added to it, and its settings.
 
 As transformers 5 reads them: where tokenizer_config.json has added_tokens_decoder, that alone says which tokens were added; else
 added_tokens.json and a tokenizer.json's list do.
@@ -10,7 +10,8 @@ import os
 import struct
 from dataclasses import dataclass
 
-from checkpoint_reader import Settings, is_integer, refuse, show
+from checkpoint_reader import Settings, is_integer, read_sentencepiece, refuse, show
+from model_writer import Stored
 
 FLAGS = ("lstrip", "rstrip", "single_word", "special")
 LONGEST = 1024  # bytes of an added token's text: each place of a line is compared with it
@@ -33,8 +34,9 @@ def text_of(value):
 
 
 class Tokenizer:
-    def __init__(self, directory, shared):
-        """shared: whether encoder and decoder share one vocabulary, unless the tokenizer's own settings say it."""
+    def __init__(self, directory, shared, kind):
+        """shared: whether encoder and decoder share one vocabulary, unless the tokenizer's own settings say it. kind: as in families.py."""
+        self.kind = kind
         self.path = lambda name: os.path.join(directory, name)
         there = lambda name: os.path.exists(self.path(name))
         self.settings = Settings(self.path("tokenizer_config.json")) if there("tokenizer_config.json") else None
@@ -138,6 +140,11 @@ class Tokenizer:
             if not self.splits_special or added.flags["special"]:
                 found.append(dict({"id": added.number}, **added.flags))
         return found
+
+    def list_files(self, source_rows, target_rows):
+        """What model.bin keeps of the tokenizer."""
+        models = [Stored(name, read_sentencepiece(self.path(name))) for name in ("source.spm", "target.spm")] if self.kind == "sentencepiece" else []
+        return models + [Stored(f"{side}.pieces", self.pack_pieces(side, rows)) for side, rows in (("source", source_rows), ("target", target_rows))]
 
     def pack_pieces(self, side, rows):
         """The pieces by id, as source.pieces and target.pieces hold them."""

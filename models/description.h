@@ -1,4 +1,4 @@
-// What a model file says of its model, as plain numbers: architecture, special ids, generation defaults.
+// What a model file says of its model, as plain numbers: network, special ids, generation defaults.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -8,25 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "engine/backend.h"
 #include "engine/search_state.h"
+#include "models/network_description.h"
 #include "tokenization/added_tokens.h"
 
 namespace xlate {
-
-/// "config" of an encoder-decoder Transformer (docs/model-format.md).
-struct TransformerConfig {
-  std::int64_t d_model = 0;
-  std::int64_t encoder_layers = 0, decoder_layers = 0;
-  std::int64_t encoder_heads = 0, decoder_heads = 0;
-  std::int64_t encoder_ffn = 0, decoder_ffn = 0;
-  std::int64_t source_vocabulary = 0, target_vocabulary = 0;
-  Activation activation = Activation::kRelu;
-  float norm_epsilon = 1e-5f;
-  float embedding_scale = 1;
-  std::int64_t max_source_length = 512;
-  std::int64_t encoder_positions = 0, decoder_positions = 0;  // rows of the position tables that the file stores; 0: computed sinusoids
-};
 
 struct SpecialTokens {
   std::int32_t start = 0;  // the decoder's first input
@@ -39,6 +25,7 @@ struct SpecialTokens {
 
 /// What the checkpoint asks of search; what it does not say is empty.
 struct GenerationDefaults {
+  std::int64_t max_source_length = 512;  // source tokens, end token included
   std::optional<int> beam_size;
   std::optional<float> length_penalty;
   std::optional<EarlyStopping> early_stopping;
@@ -51,17 +38,14 @@ struct GenerationDefaults {
 };
 
 struct ModelDescription {
-  std::string architecture;
-  TransformerConfig config;
+  std::string architecture = "transformer";
+  NetworkDescription network;
   SpecialTokens tokens;
   GenerationDefaults generation;
 };
 
-/// Reads and checks the header's "architecture", "config", "tokens" and "generation". `file` names the file in errors.
+/// Reads and checks the header of a file of that format version. `file` names the file in errors.
 /// Throws Error naming the key, what was expected and what was found.
-ModelDescription describe(const nlohmann::json& header, const std::string& file);
-
-/// A value of the header for a message: short, whatever it is. Arrays and objects are named only: they may be nested without end.
-std::string brief(const nlohmann::json& value);
+ModelDescription describe(const nlohmann::json& header, std::uint32_t version, const std::string& file);
 
 }  // namespace xlate
