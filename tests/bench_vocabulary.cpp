@@ -10,10 +10,10 @@
 #include <functional>
 #include <random>
 
-#include "engine/cuda/gemm.h"
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
-#include "engine/cuda/tensor_map.h"
+#include "engine/cuda/products/gemm.h"
+#include "engine/cuda/products/tensor_map.h"
 
 namespace xlate {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
-#include "engine/cuda/tensor_map.h"
+#include "engine/cuda/products/tensor_map.h"
 #include "tests/support.h"
 
 namespace xlate::test {

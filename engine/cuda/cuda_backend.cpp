@@ -4,8 +4,8 @@
 #include <bit>
 #include <utility>
 
-#include "engine/cuda/tensor_map.h"
-#include "engine/cuda/views.h"
+#include "engine/cuda/products/tensor_map.h"
+#include "engine/cuda/tensors.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {

@@ -6,11 +6,11 @@
 #include <vector>
 
 #include "engine/backend.h"
-#include "engine/cuda/gemm.h"
 #include "engine/cuda/handles.h"
 #include "engine/cuda/kernels.h"
-#include "engine/cuda/pinned_pool.h"
-#include "engine/cuda/preparation.h"
+#include "engine/cuda/memory/pinned_pool.h"
+#include "engine/cuda/products/gemm.h"
+#include "engine/cuda/products/preparation.h"
 #include "engine/cuda/work_clock.h"
 
 namespace xlate::cuda {

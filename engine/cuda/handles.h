@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "engine/backend.h"
-#include "engine/cuda/solo_recorder.h"
+#include "engine/cuda/solo/recorder.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {

@@ -63,10 +63,10 @@ struct NormArgs {
 template <class T, class X>
 void layer_norm(const NormArgs<T, X>&, cudaStream_t);
 
-/// out = layer norm of x·Wᵀ + b + residual, on compute capability 9.0 (linear_norm.cu): the bits of a product in float32 and of layer_norm.
+/// out = layer norm of x·Wᵀ + b + residual, on compute capability 9.0 (norms/linear_norm.cu): the bits of a product in float32 and of layer_norm.
 template <class T>
 struct LinearNormArgs {
-  CUtensorMap x;       // [N, depth] of T, in boxes of tile_rows·256/width rows (tensor_map.h)
+  CUtensorMap x;       // [N, depth] of T, in boxes of tile_rows·256/width rows (products/tensor_map.h)
   CUtensorMap weight;  // [width, depth] of T, in boxes of 256 rows
   const T* bias;       // [width] or null
   const T* residual;   // [N, width] …
@@ -199,9 +199,9 @@ struct RowPartials {
 /// kernel says so; it waits for all of that kernel's work.
 void merge_rows(const RowPartials&, std::int64_t rows, const RowCandidates&, cudaStream_t);
 
-/// The vocabulary product of decoding rows with its log-sum and best candidates, on compute capability 9.0 (vocabulary.cu).
+/// The vocabulary product of decoding rows with its log-sum and best candidates, on compute capability 9.0 (vocabulary/project.cu).
 struct VocabularyArgs {
-  CUtensorMap hidden;  // [R, D] of T (tensor_map.h)
+  CUtensorMap hidden;  // [R, D] of T (products/tensor_map.h)
   CUtensorMap weight;  // [V, D] of T
   const float* bias;   // [V] or null
   std::int64_t rows, width, vocabulary;

@@ -1,0 +1,76 @@
+// Attention for any type and width, a warp per (row, head): keys in blocks of 32, one a lane, with an online softmax (Milakov and
+// Gimelshein 2018) in float32, so that any length takes the same registers and each row is summed in one order wherever it lies. Values
+// are read coalesced, a lane per column. What tile.cuh cannot take runs here: float32, and heads of other widths.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/cuda/device.cuh"
+
+namespace xlate::cuda {
+
+constexpr int kMaxColumns = 8;  // columns of a head a lane holds: heads of up to 256
+
+template <class T>
+__device__ float dot(const T* a, const T* b, int width) {
+  constexpr int kPiece = 16 / static_cast<int>(sizeof(T));
+  float sum = 0;
+  // Models' rows are aligned; views with other strides are read element by element, in the same order.
+  if (width % kPiece == 0 && (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0) {
+    for (int i = 0; i < width; i += kPiece) {
+      const uint4 x = *reinterpret_cast<const uint4*>(a + i), y = *reinterpret_cast<const uint4*>(b + i);
+      const T *p = reinterpret_cast<const T*>(&x), *q = reinterpret_cast<const T*>(&y);
+#pragma unroll
+      for (int j = 0; j < kPiece; ++j) sum = fmaf(to_float(p[j]), to_float(q[j]), sum);
+    }
+    return sum;
+  }
+  for (int i = 0; i < width; ++i) sum = fmaf(to_float(a[i]), to_float(b[i]), sum);
+  return sum;
+}
+
+// key_of(t) gives the key's first element of this head; its value is `value_offset` behind.
+template <class T, int kColumns, class KeyOf>
+__device__ void attend(const T* query, std::int64_t n, int width, std::int64_t value_offset, const KeyOf& key_of, T* out) {
+  const int lane = threadIdx.x % kWarp;
+  const float scale = rsqrtf(static_cast<float>(width));
+  float max = -INFINITY, sum = 0, acc[kColumns] = {};
+  for (std::int64_t first = 0; first < n; first += kWarp) {
+    const std::int64_t t = first + lane;
+    const T* key = t < n ? key_of(t) : nullptr;
+    const float score = key ? dot(query, key, width) * scale : -INFINITY;
+    const float largest = fmaxf(max, warp_max(score));
+    const float correction = __expf(max - largest), share = __expf(score - largest);
+    sum = sum * correction + warp_sum(share);
+    max = largest;
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) acc[c] *= correction;
+    const int count = static_cast<int>(n - first < kWarp ? n - first : kWarp);
+    for (int j = 0; j < count; ++j) {
+      const float p = __shfl_sync(kAllLanes, share, j);
+      const T* value = reinterpret_cast<const T*>(__shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(key), j)) + value_offset;
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+        const int column = lane + c * kWarp;
+        if (column < width) acc[c] = fmaf(p, to_float(value[column]), acc[c]);
+      }
+    }
+  }
+  const float inverse = 1.0f / sum;
+#pragma unroll
+  for (int c = 0; c < kColumns; ++c) {
+    const int column = lane + c * kWarp;
+    if (column < width) out[column] = from_float<T>(acc[c] * inverse);
+  }
+}
+
+// Calls launch with the number of columns a lane holds, as a constant.
+template <class Launch>
+void with_columns(std::int64_t head_width, const Launch& launch) {
+  if (head_width <= kWarp) launch(std::integral_constant<int, 1>());
+  else if (head_width <= 2 * kWarp) launch(std::integral_constant<int, 2>());
+  else if (head_width <= 4 * kWarp) launch(std::integral_constant<int, 4>());
+  else launch(std::integral_constant<int, kMaxColumns>());
+}
+
+}  // namespace xlate::cuda

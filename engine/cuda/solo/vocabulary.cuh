@@ -1,0 +1,266 @@
+// A lone sentence's vocabulary: the blocks of all clusters but the first have shares of it, in tiles of 128 ids, and bring their weights while
+// the layers are computed. What a block leaves are, of each row, its tiles' sums of exponentials and its best candidates; then the sentence's
+// own block makes them one. Sums as vocabulary/project.cu and vocabulary/merge.cu form them, to the bit.
+#pragma once
+
+#include "engine/cuda/solo/block.cuh"
+#include "engine/cuda/vocabulary/log_sum.cuh"
+
+namespace xlate::cuda {
+
+// The order of `better` (device.cuh), of numbers.
+__device__ inline bool comes_before(const TokenValue& a, const TokenValue& b) { return a.value != b.value ? a.value > b.value : a.token < b.token; }
+// Value and token as one integer, larger for what comes first; 0 for what cannot be chosen: −∞ and NaN.
+__device__ inline unsigned long long key_of(float value, std::int32_t token) {
+  const unsigned bits = __float_as_uint(value + 0.0f);
+  if (!(value > -INFINITY)) return 0;
+  return static_cast<unsigned long long>(bits & 0x80000000u ? ~bits : bits | 0x80000000u) << 32 | ~static_cast<unsigned>(token);
+}
+__device__ inline TokenValue best_of_key(unsigned long long key) {
+  const auto place = static_cast<unsigned>(key >> 32);
+  if (key == 0) return {-INFINITY, 0};
+  return {__uint_as_float(place & 0x80000000u ? place & 0x7fffffffu : ~place), static_cast<std::int32_t>(~static_cast<unsigned>(key))};
+}
+__device__ inline unsigned long long max_of_warp(unsigned long long key) {
+  const auto high = static_cast<unsigned>(key >> 32), largest = __reduce_max_sync(kAllLanes, high);
+  return static_cast<unsigned long long>(largest) << 32 | __reduce_max_sync(kAllLanes, high == largest ? static_cast<unsigned>(key) : 0u);
+}
+
+// The tiles of a block.
+struct SoloTiles {
+  int block, blocks, first, count;
+  __device__ explicit SoloTiles(const SoloProgram& program)
+      : block(static_cast<int>(blockIdx.x) - kSoloCluster), blocks(static_cast<int>(gridDim.x) - kSoloCluster),
+        first(static_cast<int>(static_cast<std::int64_t>(block) * program.tiles / blocks)),
+        count(static_cast<int>(static_cast<std::int64_t>(block + 1) * program.tiles / blocks) - first) {}
+};
+
+__device__ inline bool bring_tiles(const SoloProgram& program, const SoloBlock& block, std::uint32_t stages, SoloRing& ring, const SoloTiles& tiles) {
+  const std::uint64_t policy = read_once();
+  const int boxes = program.width / 64;
+  const char* from = static_cast<const char*>(program.vocabulary_weight) + static_cast<std::size_t>(tiles.first) * boxes * kSoloStageBytes;
+  for (int i = 0; i < tiles.count * boxes; ++i, from += kSoloStageBytes, ring.advance()) {
+    if (!wait_for_room(block, ring)) return false;
+    const std::uint32_t full = shared_address(&block.full[ring.place]);
+    arrive_expecting(full, kSoloStageBytes);
+    load_bytes_hinted(stages + ring.place * kSoloStageBytes, from, kSoloStageBytes, full, policy);
+  }
+  return true;
+}
+
+// Ids of the block that are never chosen, a bit each.
+__device__ inline void mark_never(const SoloProgram& program, const SoloTiles& tiles, char* memory) {
+  auto* never = reinterpret_cast<unsigned*>(memory + program.layout.never);
+  for (int i = threadIdx.x; i < tiles.count * kSoloTileIds / 32; i += kSoloThreads) never[i] = 0;
+  sync_workers();
+  for (int i = threadIdx.x; i < program.rules.never_chosen_count; i += kSoloThreads) {
+    const int n = program.rules.never_chosen[i] - tiles.first * kSoloTileIds;
+    if (n >= 0 && n < tiles.count * kSoloTileIds) atomicOr(&never[n / 32], 1u << n % 32);
+  }
+  sync_workers();
+}
+__device__ inline bool is_never(const unsigned* never, int n) { return never[n / 32] >> n % 32 & 1; }
+
+// logits [rows, the block's ids], −∞ where there is no id, or none that takes part. A warp takes 16 ids of a tile.
+template <class T>
+__device__ __forceinline__ void find_logits(const SoloProgram& program, const SoloBlock& block, std::uint32_t address, char* memory, SoloRing& ring, const SoloTiles& tiles) {
+  const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, q = threadIdx.x % 4, ids = tiles.count * kSoloTileIds;
+  auto* logits = reinterpret_cast<float*>(memory + program.layout.logits);
+  const auto* never = reinterpret_cast<const unsigned*>(memory + program.layout.never);
+  const SoloTile tile(address + program.layout.hidden, program.width * static_cast<int>(sizeof(T)) + kSoloGap, program.beams, warp);
+#pragma unroll 1
+  for (int i = 0; i < tiles.count; ++i) {
+    const int n = i * kSoloTileIds + warp * kSoloTileOutputs + g;
+    float bias[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int id = tiles.first * kSoloTileIds + n + 8 * half;
+      bias[half] = id >= program.vocabulary || (program.rules.renormalize && is_never(never, n + 8 * half)) ? -INFINITY : program.vocabulary_bias ? program.vocabulary_bias[id] : 0.0f;
+    }
+    float sums[4] = {};
+    sum_stages<T, 1>(block, address, ring, tile, program.width / 64, kSoloStageBytes, kSoloWarps, sums);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (2 * q + j % 2 < program.beams) logits[(2 * q + j % 2) * ids + n + j / 2 * 8] = sums[j] + bias[j / 2];
+    }
+  }
+}
+
+// A tile's sum of exponentials by a warp: lanes as a quad of vocabulary/project.cu has columns, 8·j + 2·t + b, and then its tree.
+__device__ inline float2 sum_of_tile(const SoloProgram& program, const float* logits, const unsigned* never) {
+  constexpr float kLog2E = 1.4426950408889634f;
+  const int lane = threadIdx.x % kWarp, t = lane % 4, j = lane / 4;
+  const auto over_columns = [&](float x, const auto& join) {
+    for (int offset = 16; offset >= 4; offset /= 2) x = join(x, __shfl_xor_sync(kAllLanes, x, offset));
+    return x;
+  };
+  const auto larger = [](float a, float b) { return fmaxf(a, b); };
+  float value[2][2], highest = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+#pragma unroll
+    for (int b = 0; b < 2; ++b) value[i][b] = logits[8 * (j + 8 * i) + 2 * t + b], highest = fmaxf(highest, value[i][b]);
+  }
+  float top = over_columns(highest, larger) * kLog2E;
+  const auto power = [&](float x, float relative_to) { return exp2_approximate(fmaf(x, kLog2E, relative_to == -INFINITY ? 0.0f : -relative_to)); };
+  float sum = 0;
+  if (program.candidates == 1 && !program.rules.renormalize) {  // there what is never chosen is added first, one after another
+    for (int word = 0; word < kSoloTileIds / 32; ++word) {
+      for (unsigned bits = never[word]; bits; bits &= bits - 1) {
+        const int n = 32 * word + __ffs(static_cast<int>(bits)) - 1;
+        if (n / 2 % 4 == t) {
+          sum += power(logits[n], top);
+          if (n / 8 % 8 == j) value[n / 64][n % 2] = -INFINITY;
+        }
+      }
+    }
+  }
+  float pair[2];
+#pragma unroll
+  for (int b = 0; b < 2; ++b) pair[b] = over_columns(power(value[0][b], top) + power(value[1][b], top), [](float x, float y) { return x + y; });
+  sum += pair[0] + pair[1];
+  float most = fmaxf(top, __shfl_xor_sync(kAllLanes, top, 1));
+  most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 2));
+  sum *= exp2_approximate(top - (most == -INFINITY ? 0.0f : most));
+  sum += __shfl_xor_sync(kAllLanes, sum, 1);
+  sum += __shfl_xor_sync(kAllLanes, sum, 2);
+  return {most, sum};
+}
+
+// The best of a row's logits here, by a warp, one after another: each lane offers the best of its own that comes after what was taken.
+__device__ __noinline__ void list_in_turn(const float* logits, const unsigned* never, int first_id, int ids, int candidates, TokenValue* list) {
+  const int lane = threadIdx.x % kWarp;
+  const auto next_after = [&](const TokenValue& last) {
+    TokenValue best{-INFINITY, -1};
+#pragma unroll 4
+    for (int n = lane; n < ids; n += kWarp) {
+      const float value = logits[n];
+      if (value > best.value && (value < last.value || (value == last.value && n > last.token)) && !is_never(never, n)) best = {value, n};
+    }
+    return best;
+  };
+  TokenValue mine = next_after({INFINITY, -1});
+  for (int i = 0; i < candidates; ++i) {
+    const unsigned long long own = key_of(mine.value, mine.token), best = max_of_warp(own);
+    if (lane == 0) {
+      const TokenValue entry = best_of_key(best);
+      list[i] = {entry.value, best == 0 ? 0 : first_id + entry.token};
+    }
+    if (best != 0 && own == best) mine = next_after(mine);
+  }
+}
+
+// The same, mostly at once: the candidates-th largest of the lanes' own best bounds them from below, and as a rule few logits reach it.
+__device__ __forceinline__ void list_best(const SoloProgram& program, const float* logits, const unsigned* never, int first_id, int ids, TokenValue* list) {
+  const int lane = threadIdx.x % kWarp, candidates = program.candidates;
+  float own = -INFINITY;
+#pragma unroll 4
+  for (int n = lane; n < ids; n += kWarp) {
+    const float value = logits[n];
+    if (value > own && !is_never(never, n)) own = value;
+  }
+  int rank = 0;
+#pragma unroll 8
+  for (int i = 0; i < kWarp; ++i) {
+    const float other = __shfl_sync(kAllLanes, own, i);
+    rank += other > own || (other == own && i < lane);
+  }
+  const unsigned at_bound = __ballot_sync(kAllLanes, rank == candidates - 1);
+  const float bound = __shfl_sync(kAllLanes, own, __ffs(static_cast<int>(at_bound)) - 1);
+  if (!(bound > -INFINITY)) return list_in_turn(logits, never, first_id, ids, candidates, list);
+  // The i-th that is found goes to lane i.
+  TokenValue found{-INFINITY, INT32_MAX};
+  int count = 0;
+#pragma unroll 2
+  for (int first = 0; first < ids; first += kWarp) {
+    const float value = logits[first + lane];
+    const bool reaches = value >= bound && !is_never(never, first + lane);
+    for (unsigned lanes = __ballot_sync(kAllLanes, reaches); lanes; lanes &= lanes - 1, ++count) {
+      const int from = __ffs(static_cast<int>(lanes)) - 1;
+      const float taken = __shfl_sync(kAllLanes, value, from);
+      if (lane == count) found = {taken, first + from};
+    }
+  }
+  if (count > kWarp) return list_in_turn(logits, never, first_id, ids, candidates, list);
+  int place = 0;
+  for (int i = 0; i < count; ++i) {
+    const TokenValue other{__shfl_sync(kAllLanes, found.value, i), __shfl_sync(kAllLanes, found.token, i)};
+    place += comes_before(other, found);
+  }
+  if (lane < count && place < candidates) list[place] = {found.value, first_id + found.token};
+}
+
+__device__ __forceinline__ void leave_parts(const SoloProgram& program, const SoloTiles& tiles, char* memory) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, beams = program.beams, ids = tiles.count * kSoloTileIds;
+  const auto* logits = reinterpret_cast<const float*>(memory + program.layout.logits);
+  const auto* never = reinterpret_cast<const unsigned*>(memory + program.layout.never);
+  if (warp < beams) {
+    TokenValue* list = program.lists + (static_cast<std::int64_t>(warp) * tiles.blocks + tiles.block) * program.candidates;
+    if (program.candidates == 1) list_in_turn(logits + warp * ids, never, tiles.first * kSoloTileIds, ids, 1, list);
+    else list_best(program, logits + warp * ids, never, tiles.first * kSoloTileIds, ids, list);
+  }
+#pragma unroll 1
+  for (int i = kSoloWarps - 1 - warp; i < beams * tiles.count; i += kSoloWarps) {
+    const int row = i % beams, tile = i / beams;
+    const float2 sum = sum_of_tile(program, logits + row * ids + tile * kSoloTileIds, never + tile * kSoloTileIds / 32);
+    if (lane == 0) program.sums[static_cast<std::int64_t>(row) * program.tiles + tiles.first + tile] = sum;
+  }
+}
+
+// The best of one row's parts as log-probabilities, by a warp, to best[0, count): fewer end with −∞. Room for count² + 2·count entries there.
+__device__ __forceinline__ void merge_parts(const SoloProgram& program, int row, int parts, TokenValue* best_of_row) {
+  constexpr int kHeads = (kSoloMostClusters - 1) * kSoloCluster / kWarp;
+  const int lane = threadIdx.x % kWarp, count = program.candidates;
+  TokenValue* list = best_of_row + count;
+  const TokenValue* lists = program.lists + static_cast<std::int64_t>(row) * parts * count;
+  const auto read = [&](int part, int i) {
+    const uint2 bits = __ldcg(reinterpret_cast<const uint2*>(lists + static_cast<std::int64_t>(part) * count + i));
+    return TokenValue{__uint_as_float(bits.x), static_cast<std::int32_t>(bits.y)};
+  };
+  const auto key_at = [&](int part, int i) {
+    const TokenValue entry = read(part, i);
+    return key_of(entry.value, entry.token);
+  };
+  unsigned long long heads[kHeads];
+#pragma unroll
+  for (int i = 0; i < kHeads; ++i) heads[i] = lane + i * kWarp < parts ? key_at(lane + i * kWarp, 0) : 0;
+  const float all = log_sum(program.sums + static_cast<std::int64_t>(row) * program.tiles, program.tiles);
+
+  // The best are in the lists with the best heads; no entry after the count-th of these is among them.
+  unsigned long long bound = 0;
+  auto* chosen = reinterpret_cast<int*>(list + count * count);
+  int lists_chosen = 0;
+  for (; lists_chosen < count; ++lists_chosen) {
+    unsigned long long mine = 0;
+#pragma unroll
+    for (int i = 0; i < kHeads; ++i) mine = heads[i] > mine ? heads[i] : mine;
+    bound = max_of_warp(mine);
+    if (bound == 0) break;
+    if (mine != bound) continue;
+#pragma unroll
+    for (int i = 0; i < kHeads; ++i) {
+      if (heads[i] == bound) heads[i] = 0, chosen[lists_chosen] = lane + i * kWarp;
+    }
+  }
+  __syncwarp();
+  int found = 0;
+#pragma unroll 2
+  for (int first = 0; first < lists_chosen * count; first += kWarp) {
+    const int e = first + lane;
+    const TokenValue entry = e < lists_chosen * count ? read(chosen[e / count], e % count) : TokenValue{-INFINITY, INT32_MAX};
+    const unsigned long long key = key_of(entry.value, entry.token);
+    const bool taken = key != 0 && key >= bound;
+    const unsigned lanes = __ballot_sync(kAllLanes, taken);
+    if (taken) list[found + __popc(lanes & ((1u << lane) - 1))] = entry;
+    found += __popc(lanes);
+  }
+  __syncwarp();
+  for (int i = lane; i < found; i += kWarp) {
+    int place = 0;
+    for (int j = 0; j < found; ++j) place += comes_before(list[j], list[i]);
+    if (place < count) best_of_row[place] = {list[i].value - all, list[i].token};
+  }
+  for (int i = found + lane; i < count; i += kWarp) best_of_row[i] = {-INFINITY, 0};
+}
+
+}  // namespace xlate::cuda
