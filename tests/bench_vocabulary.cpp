@@ -11,9 +11,9 @@
 #include <random>
 
 #include "engine/cuda/handles.h"
-#include "engine/cuda/kernels.h"
 #include "engine/cuda/products/gemm.h"
 #include "engine/cuda/products/tensor_map.h"
+#include "engine/cuda/vocabulary/vocabulary.h"
 
 namespace xlate {
 namespace {

@@ -13,10 +13,15 @@ GOOD = {
     "engine/backend.cpp": '#include "engine/backend.h"\n#include "engine/cpu/cpu.h"\n#include "engine/cuda/cuda.h"\n',
     "engine/search.h": '#include "engine/backend.h"\n',
     "engine/cpu/cpu.h": '#include "engine/backend.h"\n',
-    "engine/cuda/cuda.h": '#include "engine/backend.h"\n#include "engine/cuda/kernels.h"\n',
-    "engine/cuda/kernels.h": "#include <cstdint>\n",
-    "engine/cuda/device.cuh": "#include <cuda_fp16.h>\n",
-    "engine/cuda/norm.cu": '#include <cub/block/block_reduce.cuh>\n#include "kernels.h"\n#include "engine/cuda/device.cuh"\n',
+    "engine/search_state.h": "#include <vector>\n",
+    "engine/cuda/cuda.h": '#include "engine/backend.h"\n#include "engine/cuda/norms/norms.h"\n',
+    "engine/cuda/views.h": '#include <cstdint>\n#include "engine/search_state.h"\n',
+    "engine/cuda/device.cuh": '#include <cuda_fp16.h>\n#include "engine/cuda/views.h"\n',
+    "engine/cuda/norms/norms.h": '#include <cuda.h>\n#include "engine/cuda/views.h"\n',
+    "engine/cuda/norms/rows.cuh": '#include "engine/cuda/device.cuh"\n',
+    "engine/cuda/norms/norm.cu": '#include <cub/block/block_reduce.cuh>\n#include "norms.h"\n'
+                                 '#include "engine/cuda/norms/rows.cuh"\n',
+    "engine/cuda/norms/plans.h": '#include "engine/tensor.h"\n',
     "tokenization/tokenizer.h": '#include "engine/error.h"\n',
     "tokenization/tokenizer.cpp": '#include "tokenization/tokenizer.h"\n#include <sentencepiece_processor.h>\n',
     "models/config.h": '#include "engine/search.h"\n',
@@ -78,16 +83,27 @@ class CheckIncludes(unittest.TestCase):
         self.refuses("models/load.cpp", ' #  include "app/options.h" // why\n', "models may not include app/options.h")
 
     def test_devices_are_private(self):
-        for name in "engine/search.cpp", "models/load.cpp", "app/translate.cpp", "engine/cuda/gemm.cpp", "engine/runner.h":
+        for name in "engine/search.cpp", "models/load.cpp", "app/translate.cpp", "engine/cuda/norms/plans.cpp", "engine/runner.h":
             self.refuses(name, '#include "engine/cpu/cpu.h"\n', "belongs to engine/cpu")
-        self.refuses("engine/cpu/loops.cpp", '#include "engine/cuda/kernels.h"\n', "belongs to engine/cuda")
+        self.refuses("engine/cpu/loops.cpp", '#include "engine/cuda/norms/norms.h"\n', "belongs to engine/cuda")
 
     def test_kernel_files(self):
-        host = '"engine/tensor.h"', '"engine/cuda/cuda.h"', "<vector>", "<fmt/format.h>", "<cutlass/cutlass.h>", '"gone.h"'
+        host = ('"engine/tensor.h"', '"engine/cuda/cuda.h"', '"engine/cuda/norms/plans.h"', '"plans.h"', "<vector>",
+                "<fmt/format.h>", "<cutlass/cutlass.h>", '"gone.h"')
         for included in host:
-            self.refuses("engine/cuda/rows.cu", f"#include {included}\n", "kernel files include only", included[1:-1])
-        self.refuses("engine/cuda/packs.cuh", '#include "engine/tensor.h"\n', "kernel files include only")
-        self.assertEqual(self.check({"engine/cuda/gemm_cutlass.cu": "#include <cutlass/cutlass.h>\n"}), [])
+            for file in "rows.cu", "packs.cuh", "norms/sums.cu", "norms/packs.cuh", "rows/rows.h":
+                self.refuses(f"engine/cuda/{file}", f"#include {included}\n", "kernel files include only", included[1:-1])
+        for file in "views.h", "norms/norms.h":
+            self.refuses(f"engine/cuda/{file}", '#include "engine/tensor.h"\n', "kernel files include only")
+        self.assertEqual(self.check({"engine/cuda/norms/norm_cutlass.cu": "#include <cutlass/cutlass.h>\n"}), [])
+
+    def test_launchers_are_in_the_header_named_as_the_folder(self):
+        for name in "kernels.h", "norms/sums.h", "rows/norms.h", "deep/norms/norms.h":
+            lines = self.check({f"engine/cuda/{name}": "", "engine/cuda/rows.cu": f'#include "engine/cuda/{name}"\n'})
+            self.assertEqual(len(lines), 1, lines)
+            self.assertIn("kernel files include only", lines[0])
+        good = {"engine/cuda/rows/rows.h": "", "engine/cuda/rows.cu": '#include "engine/cuda/rows/rows.h"\n'}
+        self.assertEqual(self.check(good), [])
 
     def test_names_start_at_the_root(self):
         self.refuses("engine/cpu/loops.cpp", '#include "cpu.h"\n', 'no "cpu.h" from the root')

@@ -8,8 +8,8 @@
 #include <numeric>
 
 #include "engine/cuda/handles.h"
-#include "engine/cuda/kernels.h"
 #include "engine/cuda/products/tensor_map.h"
+#include "engine/cuda/vocabulary/vocabulary.h"
 #include "tests/support.h"
 
 namespace xlate::test {

@@ -4,8 +4,13 @@
 #include <bit>
 #include <utility>
 
+#include "engine/cuda/embedding/embedding.h"
+#include "engine/cuda/memory/memory.h"
+#include "engine/cuda/norms/norms.h"
 #include "engine/cuda/products/tensor_map.h"
+#include "engine/cuda/search/search.h"
 #include "engine/cuda/tensors.h"
+#include "engine/cuda/vocabulary/vocabulary.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {

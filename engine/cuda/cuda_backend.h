@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/handles.h"
-#include "engine/cuda/kernels.h"
 #include "engine/cuda/memory/pinned_pool.h"
 #include "engine/cuda/products/gemm.h"
 #include "engine/cuda/products/preparation.h"

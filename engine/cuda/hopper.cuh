@@ -3,10 +3,11 @@
 // the 16-byte chunk c of row r lies at chunk c ^ (r mod 8): the copy engine's and the products' 128-byte swizzle.
 #pragma once
 
+#include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "engine/cuda/kernels.h"
+#include <cstdint>
 
 namespace xlate::cuda {
 

@@ -4,7 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "engine/cuda/kernels.h"
+#include "engine/cuda/views.h"
 #include "engine/error.h"
 #include "engine/tensor.h"
 

@@ -1,9 +1,9 @@
 // Where the keys of a step's rows lie, found once for all layers and heads: a warp per sentence and part of its beams.
 #include <algorithm>
 
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/beam_tile.cuh"
 #include "engine/cuda/attention/key_lists.cuh"
-#include "engine/cuda/kernels.h"
 
 namespace xlate::cuda {
 namespace {

@@ -1,6 +1,7 @@
 // Which keys the beams of a sentence have in their histories, each once.
 #pragma once
 
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/device.cuh"
 
 namespace xlate::cuda {

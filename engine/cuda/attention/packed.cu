@@ -1,8 +1,8 @@
 // Self-attention inside the sentences of packed rows. On tensor cores a warp takes 16 queries of a sentence and one head
 // (tile.cuh); elsewhere one row and one head (rows.cuh). Float32 sums.
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/rows.cuh"
 #include "engine/cuda/attention/tile.cuh"
-#include "engine/cuda/kernels.h"
 
 namespace xlate::cuda {
 namespace {

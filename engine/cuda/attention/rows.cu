@@ -1,7 +1,7 @@
 // Attention of a decoding step for any type and width, a warp per (row, head) (rows.cuh), and what goes into its caches. The
 // rows of a sentence share a block, and so the cache lines of what they share.
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/rows.cuh"
-#include "engine/cuda/kernels.h"
 
 namespace xlate::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // Attention of a decoding step over the paged caches. On tensor cores a warp takes up to 8 beams of a sentence and one head: what the
 // beams share is read once for all of them (tile.cuh). What tensor cores cannot take goes to rows.cu. Float32 sums.
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/beam_tile.cuh"
-#include "engine/cuda/kernels.h"
 
 namespace xlate::cuda {
 namespace {

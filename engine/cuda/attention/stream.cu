@@ -7,9 +7,9 @@
 
 #include <algorithm>
 
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/beam_tile.cuh"
 #include "engine/cuda/hopper.cuh"
-#include "engine/cuda/kernels.h"
 
 namespace xlate::cuda {
 namespace {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/device.cuh"
 
 namespace xlate::cuda {

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "engine/cuda/device.cuh"
-#include "engine/cuda/kernels.h"
+#include "engine/cuda/memory/memory.h"
 
 namespace xlate::cuda {
 namespace {

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "engine/cuda/norms/norm.cuh"
+#include "engine/cuda/norms/norms.h"
 #include "engine/cuda/products/warpgroup.cuh"
 
 namespace xlate::cuda {

@@ -1,7 +1,7 @@
 // Activations, in float32.
 #pragma once
 
-#include "engine/cuda/device.cuh"
+#include "engine/cuda/products/products.h"
 
 namespace xlate::cuda {
 

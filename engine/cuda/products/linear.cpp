@@ -2,6 +2,8 @@
 #include <algorithm>
 
 #include "engine/cuda/cuda_backend.h"
+#include "engine/cuda/norms/norms.h"
+#include "engine/cuda/products/products.h"
 #include "engine/cuda/products/tensor_map.h"
 #include "engine/cuda/tensors.h"
 

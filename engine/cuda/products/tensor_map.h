@@ -10,8 +10,8 @@ namespace xlate::cuda {
 
 /// Whether the copy engine can read it: 16-bit floats whose rows begin at multiples of 16 bytes.
 bool has_tensor_map(const Tensor&);
-/// Of a matrix that has one, in boxes of so many rows, 1 to 256. Cheap, and nothing on the device. Throws Error where the driver does not have
-/// the call.
+/// The matrix must have one; boxes are of so many rows, 1 to 256. Cheap, and nothing on the device. Throws Error where
+/// the driver does not have the call.
 CUtensorMap tensor_map(const Tensor&, int box_rows = 64);
 
 }  // namespace xlate::cuda

@@ -62,7 +62,7 @@ __device__ __forceinline__ void norm_row(const SoloOp& op, int row, const float*
   else norm_wide_row<T>(x, added, gain, gain + op.in, out, op.in, op.epsilon);
 }
 
-// As the library's epilogues and finish_kernel (norms/layer_norm.cu) round.
+// As the library's epilogues and finish_kernel (products/finish.cu) round.
 __device__ __noinline__ float activated(float y, Act activation) { return activate(y, activation); }
 template <class T>
 __device__ __forceinline__ T finished(float sum, float bias, Act activation) {

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/cuda/attention/attention.h"
 #include "engine/cuda/handles.h"
+#include "engine/cuda/vocabulary/vocabulary.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {

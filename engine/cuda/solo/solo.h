@@ -7,7 +7,8 @@
 
 #include <cstdint>
 
-#include "engine/cuda/kernels.h"
+#include "engine/cuda/products/products.h"
+#include "engine/cuda/views.h"
 
 namespace xlate::cuda {
 

@@ -1,8 +1,8 @@
 // What a row's vocabulary left in parts, made one: the log-sum of all and the best of the parts' lists. A warp per row; lanes take parts in turn,
 // in the same order whatever the row, and a tree of fixed shape joins them. Float32.
 #include "engine/cuda/hopper.cuh"
-#include "engine/cuda/kernels.h"
 #include "engine/cuda/vocabulary/log_sum.cuh"
+#include "engine/cuda/vocabulary/vocabulary.h"
 
 namespace xlate::cuda {
 namespace {

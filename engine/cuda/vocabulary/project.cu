@@ -6,9 +6,9 @@
 // inner dimension in one order, exponentials are summed per tile, and best lists are exact, so that merge_rows finds the same bits whatever the
 // cuts. Float32 throughout; 16-bit only in the product's inputs.
 #include "engine/cuda/device.cuh"
-#include "engine/cuda/kernels.h"
 #include "engine/cuda/products/warpgroup.cuh"
 #include "engine/cuda/vocabulary/candidates.cuh"
+#include "engine/cuda/vocabulary/vocabulary.h"
 #include "engine/cuda/vocabulary/work.cuh"
 
 namespace xlate::cuda {

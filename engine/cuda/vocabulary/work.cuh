@@ -3,7 +3,7 @@
 
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/hopper.cuh"
-#include "engine/cuda/kernels.h"
+#include "engine/cuda/vocabulary/vocabulary.h"
 
 namespace xlate::cuda {
 namespace {

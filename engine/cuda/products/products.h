@@ -1,0 +1,23 @@
+// What follows a product where cuBLASLt does not do it.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace xlate::cuda {
+
+enum class Act : int { kNone, kRelu, kSwish, kGelu, kGeluTanh };
+
+/// out = activation(out) + residual; the residual may be null.
+template <class T>
+struct FinishArgs {
+  const T* residual;  // [N, columns]
+  T* out;             // [N, columns]
+  std::int64_t rows, columns, residual_stride, out_stride;
+  Act activation;
+};
+template <class T>
+void finish_rows(const FinishArgs<T>&, cudaStream_t);
+
+}  // namespace xlate::cuda
