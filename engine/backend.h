@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/activation.h"
 #include "engine/change.h"
 #include "engine/search_state.h"
 #include "engine/tensor.h"
@@ -78,8 +79,6 @@ class Ticket {
   /// Waits for the copy; the bytes stay valid as long as the ticket lives.
   virtual std::span<const std::byte> wait() = 0;
 };
-
-enum class Activation : std::uint8_t { kNone, kRelu, kSwish, kGelu, kGeluTanh };
 
 /// y = x·Wᵀ + b.
 struct Linear {

@@ -109,7 +109,14 @@ void bench(std::int64_t vocabulary, std::int64_t width, std::int64_t only) {
     }
     for (const int count : {1, 8}) {
       print(time_of(stream, calls, [&] {
-        cuda::project_rows<__half>({cuda::tensor_map(x), cuda::tensor_map(weight.row_range(0, vocabulary)), bias, rows, width, vocabulary, scratch}, rules, {values, tokens, count}, stream);
+        const cuda::VocabularyArgs args{.hidden = cuda::tensor_map(x),
+                                        .weight = cuda::tensor_map(weight.row_range(0, vocabulary)),
+                                        .bias = bias,
+                                        .rows = rows,
+                                        .width = width,
+                                        .vocabulary = vocabulary,
+                                        .scratch = scratch};
+        cuda::project_rows<__half>(args, rules, {values, tokens, count}, stream);
         check(cudaGetLastError());
       }));
     }

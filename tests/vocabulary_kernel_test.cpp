@@ -92,10 +92,14 @@ Candidates run(const Case& test, const Inputs& in) {
   rules.renormalize = test.renormalize;
   rules.never_chosen = reinterpret_cast<std::int32_t*>(never.data());
   rules.never_chosen_count = static_cast<int>(test.never_chosen.size());
-  const cuda::VocabularyArgs args{cuda::tensor_map({hidden.data(), test.type, in.hidden.rows, test.width, stride}),
-                                  cuda::tensor_map({weight.data(), test.type, test.vocabulary, test.width, test.width}),
-                                  in.bias.empty() ? nullptr : reinterpret_cast<const float*>(bias.data()),
-                                  in.hidden.rows, test.width, test.vocabulary, scratch.data()};
+  const cuda::VocabularyArgs args{
+      .hidden = cuda::tensor_map({hidden.data(), test.type, in.hidden.rows, test.width, stride}),
+      .weight = cuda::tensor_map({weight.data(), test.type, test.vocabulary, test.width, test.width}),
+      .bias = in.bias.empty() ? nullptr : reinterpret_cast<const float*>(bias.data()),
+      .rows = in.hidden.rows,
+      .width = test.width,
+      .vocabulary = test.vocabulary,
+      .scratch = scratch.data()};
   const cuda::RowCandidates out{reinterpret_cast<float*>(values.data()), reinterpret_cast<std::int32_t*>(tokens.data()), test.count};
   EXPECT_TRUE(cuda::vocabulary_kernel_fits(90, test.width, test.vocabulary, test.count));
   if (test.type == DType::kFloat16) cuda::project_rows<__half>(args, rules, out, nullptr);

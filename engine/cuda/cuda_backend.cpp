@@ -27,7 +27,38 @@ constexpr int kAttentionsOfAStep = 128;
 
 cudaStream_t stream_of(Queue& queue) { return static_cast<Stream&>(queue).get(); }
 
-CacheView view_of(const PagedCache& cache) { return {cache.pages.data, cache.table, cache.pages_per_slot, cache.page_tokens, cache.lines}; }
+CacheView view_of(const PagedCache& cache) {
+  return {.pages = cache.pages.data,
+          .table = cache.table,
+          .pages_per_slot = cache.pages_per_slot,
+          .page_tokens = cache.page_tokens,
+          .lines = cache.lines};
+}
+
+/// ids and places are null where they are a step's.
+template <class T>
+EmbedArgs<T> embed_args(const Embedding& embedding, const std::int32_t* ids, const std::int32_t* places, const WideRows& out) {
+  return {.table = data_of<T>(embedding.table),
+          .positions = data_of<float>(embedding.positions),
+          .ids = ids,
+          .places = places,
+          .out = wide_of<T>(out),
+          .rows = out.rounded.rows,
+          .width = out.rounded.columns,
+          .table_stride = embedding.table.stride,
+          .positions_stride = embedding.positions.stride,
+          .scale = embedding.scale};
+}
+
+template <class T>
+AttendArgs<T> attend_args(const Tensor& query, int heads, const Tensor& out) {
+  return {.query = data_of<T>(query),
+          .out = data_of<T>(out),
+          .query_stride = query.stride,
+          .out_stride = out.stride,
+          .width = out.columns,
+          .heads = heads};
+}
 
 }  // namespace
 
@@ -192,8 +223,7 @@ WorkSeconds CudaBackend::work_seconds() {
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, WideRows out) {
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), ids, positions, wide_of<T>(out), out.rounded.rows, out.rounded.columns, embedding.table.stride, embedding.positions.stride, embedding.scale},
-                          general(queue));
+    xlate::cuda::embed<T>(embed_args<T>(embedding, ids, positions, out), general(queue));
   });
 }
 
@@ -201,24 +231,32 @@ void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const Sea
   if (solo_ && solo_->embed_step(embedding, state, rows, out, queue, [=, this, &queue] { embed_step(queue, embedding, state, rows, out); })) return;
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed_step<T>({data_of<T>(embedding.table), data_of<float>(embedding.positions), nullptr, nullptr, wide_of<T>(out), out.rounded.rows, out.rounded.columns, embedding.table.stride, embedding.positions.stride, embedding.scale},
-                               state, rows, general(queue));
+    xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), state, rows, general(queue));
   });
 }
 
 void CudaBackend::layer_norm(Queue& queue, Tensor x, WideRows residual, const Norm& norm, WideRows out) {
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::layer_norm<T, T>({data_of<T>(x), nullptr, wide_of<const T>(residual), data_of<float>(norm.gain), data_of<float>(norm.bias), wide_of<T>(out), x.rows, x.columns, x.stride, norm.epsilon},
-                               general(queue));
+    xlate::cuda::layer_norm<T, T>({.x = data_of<T>(x),
+                                   .x_bias = nullptr,
+                                   .residual = wide_of<const T>(residual),
+                                   .gain = data_of<float>(norm.gain),
+                                   .bias = data_of<float>(norm.bias),
+                                   .out = wide_of<T>(out),
+                                   .rows = x.rows,
+                                   .width = x.columns,
+                                   .x_stride = x.stride,
+                                   .epsilon = norm.epsilon},
+                                  general(queue));
   });
 }
 
 void CudaBackend::attend_packed(Queue& queue, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_packed<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, offsets,
-                                  static_cast<std::int64_t>(offsets_host.size()) - 1, out.rows, general(queue));
+    xlate::cuda::attend_packed<T>(attend_args<T>(qkv, heads, out), offsets, static_cast<std::int64_t>(offsets_host.size()) - 1,
+                                  out.rows, general(queue));
   });
 }
 
@@ -233,7 +271,11 @@ void CudaBackend::make_room(StepKeys& keys, std::int64_t parts, std::int64_t str
   fit(keys.heads, parts * static_cast<std::int64_t>(sizeof(int2)));
   fit(keys.entries, parts * stride * static_cast<std::int64_t>(sizeof(KeyEntry)));
   fit(keys.taken, kAttentionsOfAStep * static_cast<std::int64_t>(sizeof(int)));
-  keys.lists = {keys.heads.as<int2>(), keys.entries.as<KeyEntry>(), stride, keys.taken.as<int>(), kAttentionsOfAStep};
+  keys.lists = {.heads = keys.heads.as<int2>(),
+                .entries = keys.entries.as<KeyEntry>(),
+                .stride = stride,
+                .taken = keys.taken.as<int>(),
+                .launches = kAttentionsOfAStep};
 }
 
 KeyLists CudaBackend::next_attention(StepKeys& keys) {
@@ -263,7 +305,8 @@ void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache,
   list_now();
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_self<T>({data_of<T>(qkv), data_of<T>(out), qkv.stride, out.stride, out.columns, heads}, cuda::view_of(cache), state, rows, next_attention(self_keys_), general(queue));
+    xlate::cuda::attend_self<T>(attend_args<T>(qkv, heads, out), cuda::view_of(cache), state, rows,
+                                next_attention(self_keys_), general(queue));
   });
 }
 
@@ -272,7 +315,8 @@ void CudaBackend::attend_cross(Queue& queue, Tensor query, const PagedCache& cac
   list_now();
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_cross<T>({data_of<T>(query), data_of<T>(out), query.stride, out.stride, out.columns, heads}, cuda::view_of(cache), source_lengths, rows, next_attention(cross_keys_), general(queue));
+    xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out), cuda::view_of(cache), source_lengths, rows,
+                                 next_attention(cross_keys_), general(queue));
   });
 }
 
@@ -303,8 +347,16 @@ RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
     never_chosen_host_ = rules.never_chosen;
     scratch_list<std::int32_t>(queue, never_chosen_host_, never_chosen_);
   }
-  return {rules.beams, rules.length_penalty, rules.early_stopping, rules.start, rules.end, rules.forced_first, rules.forced_end, rules.renormalize,
-          never_chosen_.as<std::int32_t>(), static_cast<int>(rules.never_chosen.size())};
+  return {.beams = rules.beams,
+          .length_penalty = rules.length_penalty,
+          .early_stopping = rules.early_stopping,
+          .start = rules.start,
+          .end = rules.end,
+          .forced_first = rules.forced_first,
+          .forced_end = rules.forced_end,
+          .renormalize = rules.renormalize,
+          .never_chosen = never_chosen_.as<std::int32_t>(),
+          .never_chosen_count = static_cast<int>(rules.never_chosen.size())};
 }
 
 void CudaBackend::start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState& state) {

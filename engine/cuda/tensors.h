@@ -27,7 +27,7 @@ T* data_of(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
 }
 
-/// Of T or const T.
+/// T may be const.
 template <class T>
 Wide<T> wide_of(const WideRows& wide) {
   return {static_cast<T*>(wide.rounded.data), static_cast<decltype(Wide<T>::rest)>(wide.rest.data), wide.rounded.stride, wide.rest.stride};

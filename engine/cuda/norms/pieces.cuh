@@ -75,7 +75,7 @@ __device__ __forceinline__ uint4 pack_piece(const float (&values)[Piece<T>::kSiz
   }
   return {words[0], words[1], words[2], words[3]};
 }
-// As many values as a piece of T has, of T or of float.
+// Loads as many values as a piece of T has; X is T or float.
 template <int kSize, class X>
 __device__ __forceinline__ void load_values(float (&values)[kSize], const X* from) {
   if constexpr (Piece<X>::kSize == kSize) {

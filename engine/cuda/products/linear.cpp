@@ -75,7 +75,14 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
   if (!own_activation) return;
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    finish_rows<T>({data_of<T>(residual), data_of<T>(out), out.rows, out.columns, residual.stride, out.stride, static_cast<Act>(activation)}, general(queue));
+    finish_rows<T>({.residual = data_of<T>(residual),
+                    .out = data_of<T>(out),
+                    .rows = out.rows,
+                    .columns = out.columns,
+                    .residual_stride = residual.stride,
+                    .out_stride = out.stride,
+                    .activation = activation},
+                   general(queue));
   });
 }
 
@@ -88,7 +95,16 @@ void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, 
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     if constexpr (sizeof(T) == 2) {
-      xlate::cuda::layer_norm<T, float>({data_of<float>(between), data_of<T>(layer.bias), wide_of<const T>(residual), data_of<float>(norm.gain), data_of<float>(norm.bias), wide_of<T>(out), x.rows, between.columns, between.stride, norm.epsilon},
+      xlate::cuda::layer_norm<T, float>({.x = data_of<float>(between),
+                                         .x_bias = data_of<T>(layer.bias),
+                                         .residual = wide_of<const T>(residual),
+                                         .gain = data_of<float>(norm.gain),
+                                         .bias = data_of<float>(norm.bias),
+                                         .out = wide_of<T>(out),
+                                         .rows = x.rows,
+                                         .width = between.columns,
+                                         .x_stride = between.stride,
+                                         .epsilon = norm.epsilon},
                                         general(queue));
     }
   });

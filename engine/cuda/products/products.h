@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
-namespace xlate::cuda {
+#include "engine/activation.h"
 
-enum class Act : int { kNone, kRelu, kSwish, kGelu, kGeluTanh };
+namespace xlate::cuda {
 
 /// out = activation(out) + residual; the residual may be null.
 template <class T>
@@ -15,7 +15,7 @@ struct FinishArgs {
   const T* residual;  // [N, columns]
   T* out;             // [N, columns]
   std::int64_t rows, columns, residual_stride, out_stride;
-  Act activation;
+  Activation activation;
 };
 template <class T>
 void finish_rows(const FinishArgs<T>&, cudaStream_t);

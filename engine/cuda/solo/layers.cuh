@@ -62,13 +62,13 @@ __device__ __forceinline__ void norm_row(const SoloOp& op, int row, const float*
   else norm_wide_row<T>(x, added, gain, gain + op.in, out, op.in, op.epsilon);
 }
 
-// As the library's epilogues and finish_kernel (products/finish.cu) round.
-__device__ __noinline__ float activated(float y, Act activation) { return activate(y, activation); }
+// They round as the library's epilogues and finish_kernel (products/finish.cu) do.
+__device__ __noinline__ float activated(float y, Activation activation) { return activate(y, activation); }
 template <class T>
-__device__ __forceinline__ T finished(float sum, float bias, Act activation) {
+__device__ __forceinline__ T finished(float sum, float bias, Activation activation) {
   const float y = sum + bias;
-  if (activation == Act::kNone) return from_float<T>(y);
-  if (activation == Act::kRelu) return from_float<T>(fmaxf(y, 0.0f));
+  if (activation == Activation::kNone) return from_float<T>(y);
+  if (activation == Activation::kRelu) return from_float<T>(fmaxf(y, 0.0f));
   return from_float<T>(activated(to_float(from_float<T>(y)), activation));
 }
 

@@ -198,7 +198,7 @@ bool SoloRecorder::serves(Tensor x, const Linear& layer, std::int64_t width) con
 
 SoloOp SoloRecorder::linear_op(Tensor x, const Linear& layer, Activation activation) {
   SoloOp op = empty_op(SoloKind::kLinear);
-  op.activation = static_cast<Act>(activation);
+  op.activation = activation;
   op.x = *find(x);
   op.in = narrow(x.columns), op.width = narrow(layer.weight.rows);
   op.bias = layer.bias.data;
@@ -248,7 +248,11 @@ bool SoloRecorder::attend(SoloKind kind, Tensor x, const PagedCache& cache, Cach
       cache.pages.dtype != x.dtype || cache.pages.columns != 2 * width || cache.pages.stride != 2 * width || cache.pages.rows > INT32_MAX) {
     return false;
   }
-  view = {nullptr, cache.table, cache.pages_per_slot, cache.page_tokens, cache.lines};
+  view = {.pages = nullptr,
+          .table = cache.table,
+          .pages_per_slot = cache.pages_per_slot,
+          .page_tokens = cache.page_tokens,
+          .lines = cache.lines};
   program_.heads = heads, program_.head_step = kSoloCluster / heads;
   SoloOp op = empty_op(kind);
   op.x = *rows;

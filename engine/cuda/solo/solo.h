@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "engine/cuda/products/products.h"
+#include "engine/activation.h"
 #include "engine/cuda/views.h"
 
 namespace xlate::cuda {
@@ -34,7 +34,7 @@ enum class SoloKind : int { kNorm, kLinear, kSelf, kCross };
 /// One operation on rows; what an operation does not use is 0 or null.
 struct alignas(16) SoloOp {
   SoloKind kind;
-  Act activation;
+  Activation activation;
   SoloRows x, added, out;  // of attention x is the query, keys and values of the new token behind it
   SoloRows added_rest, out_rest;  // of a norm, of int8; its x is float
   int sums;                // out is float: a norm reads it
