@@ -158,6 +158,7 @@ std::string report_text(const RunRecord& run) {
   report["model"] = model_of(run);
   report["device"] = device_of(run);
   report["precision"] = run.options && run.device ? json(name_of(run.options->precision)) : json(nullptr);
+  report["paths"] = run.device && run.device->kind == "cuda" ? json(run.paths) : json(nullptr);
   report["options"] = options_of(run);
   report["lines"] = {{"in", counters.lines_in.load()},
                      {"out", counters.lines_out.load()},

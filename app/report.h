@@ -52,6 +52,7 @@ struct RunRecord {
   std::optional<DeviceInfo> device;
   std::optional<Policy> policy;
   DeviceMemory memory;
+  std::map<std::string, std::string> paths;  // Backend::paths()
   Counters counters;
   RunnerStatistics statistics;
   Latency latency;                   // with --line-buffered, of each line

@@ -205,6 +205,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
     if (!runner) return;
     record.statistics = runner->statistics();
     record.memory = backend.memory();
+    record.paths = backend.paths();
   };
   try {
     const std::vector<std::int32_t> lengths = imposed_lengths();
@@ -247,6 +248,7 @@ void translate(RunRecord& record, Console& console) {
   const auto backend = open_backend(options, console);
   if (limited) loading();
   record.device = backend->info();
+  if (!record.device->slower.empty()) console.note(record.device->slower);
   const bool gpu = record.device->kind == "cuda";
   record.policy = policy_for(gpu);
   resolve_device(options, *record.policy, gpu);

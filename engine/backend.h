@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,6 +26,7 @@ struct DeviceInfo {
   std::string library;             // the matrix library in use
   int threads = 1;
   std::string compute_capability{}, driver{}, cuda{};  // of a GPU
+  std::string slower{};            // why its fastest kernels cannot run, for people; empty where they can
 };
 
 /// Device memory; −1 where the device is the host.
@@ -130,6 +132,9 @@ class Backend {
 
   virtual DeviceInfo info() const = 0;
   virtual DeviceMemory memory() const { return {}; }
+  /// Which special kernels the run has used so far, and where not, why: {"vocabulary": "fused", "solo": "no: width 768"}. Empty where a
+  /// backend has one way only.
+  virtual std::map<std::string, std::string> paths() const { return {}; }
 
   // Memory.
   /// Contents are undefined. Throws Error where there is not so much.

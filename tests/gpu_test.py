@@ -49,6 +49,31 @@ class Fault(Case):
         program.figure('of %d steps; lines written before the error: %s of 200' % (steps, ', '.join(map(str, written))))
 
 
+class SpecialKernels(Case):
+    """What is fast must not become slow in silence: a model of the usual shape runs on the special kernels, another says why not."""
+    FAST = {'vocabulary': 'fused', 'attention': 'streamed', 'norm': 'joined to its product'}
+
+    def paths(self, *options, model=EN_DE, lines=400):
+        text = ''.join(source_lines()[i % 200] + '\n' for i in range(lines)).encode()
+        _, report = self.report(*options, input=text, lines=lines, device=DEVICE, model=model)
+        return report['paths']
+
+    def test_the_usual_shape(self):
+        for precision in ('fp16', 'bf16'):
+            for beams in (1, 4):
+                with self.subTest(precision=precision, beams=beams):
+                    self.assertEqual(self.paths('-b', beams, '--precision', precision, lines=4000 // beams), self.FAST)
+        self.assertEqual(self.paths('-b', 4, '--precision', 'fp16', '--line-buffered', lines=20)['solo'], 'a step is one kernel')
+
+    def test_other_shapes_say_why(self):
+        paths = self.paths('-b', 4, '--precision', 'fp32', lines=50)
+        self.assertEqual(set(paths.values()), {'no: float32'})
+        paths = self.paths('-b', 4, '--precision', 'fp16', model=SHARED, lines=50)
+        self.assertEqual(paths['attention'], 'no: 8 heads of width 8')
+        self.assertIn('no: ', self.paths('-b', 12, '--precision', 'fp16', lines=50)['vocabulary'])
+        self.assertIn('no: ', self.paths('-b', 12, '--precision', 'fp16', '--line-buffered', lines=5)['solo'])
+
+
 class NoCublas(Case):
     """cuBLASLt that is found only by LD_LIBRARY_PATH, and then is not: one line that names it; `auto` goes on with the CPU."""
 

@@ -20,6 +20,7 @@ constexpr std::size_t kUploadPiece = std::size_t{4} << 20;
 // Up to so many bytes a kernel fetches faster than the copy engine, which takes some 7 µs to begin behind a kernel, and the next kernel behind it.
 constexpr std::size_t kFetched = std::size_t{64} << 10;
 constexpr int kOldestDriver = 13000;  // CUDA 13.0
+constexpr int kFastCapability = 90;   // for which the special kernels are made
 // Logits of so many rows at a time stay in L2 between the product and the selection.
 constexpr std::int64_t kLogitRows = 512;
 // Layers whose attention can share work between blocks.
@@ -75,6 +76,20 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
 
 CudaBackend::~CudaBackend() { cudaDeviceSynchronize(); }
 
+// What keeps all special kernels from running: they are made for 16-bit types on compute capability 9.0. Empty where nothing does.
+std::string CudaBackend::general_reason() const {
+  if (capability_ != kFastCapability) return fmt::format("compute capability {}.{}", capability_ / 10, capability_ % 10);
+  return size_of(type_) == 2 ? "" : name_of(type_);
+}
+
+void CudaBackend::note_attention(AttentionKernel kernel, int heads, const Tensor& out) {
+  if (kernel == AttentionKernel::kStream) return paths_.fast(Paths::Of::kAttention);
+  paths_.slow(Paths::Of::kAttention, [&] {
+    const std::string reason = general_reason();
+    return !reason.empty() ? reason : fmt::format("{} heads of width {}", heads, out.columns / heads);
+  });
+}
+
 // A queue's stream, for what is not recorded: all that was comes before it.
 cudaStream_t CudaBackend::general(Queue& queue) {
   if (solo_) solo_->flush();
@@ -119,7 +134,9 @@ DeviceInfo CudaBackend::info() const {
           .threads = options_.threads,
           .compute_capability = fmt::format("{}.{}", properties.major, properties.minor),
           .driver = version(driver),
-          .cuda = version(runtime)};
+          .cuda = version(runtime),
+          .slower = capability_ == kFastCapability ? "" : fmt::format("{}, compute capability {}.{}: the fastest kernels are made for {}.{}, general ones run in their place",
+                                                                      properties.name, properties.major, properties.minor, kFastCapability / 10, kFastCapability % 10)};
 }
 
 DeviceMemory CudaBackend::memory() const { return {.peak_bytes = ledger_->peak, .context_bytes = context_bytes_}; }
@@ -305,8 +322,8 @@ void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache,
   list_now();
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_self<T>(attend_args<T>(qkv, heads, out), cuda::view_of(cache), state, rows,
-                                next_attention(self_keys_), general(queue));
+    note_attention(xlate::cuda::attend_self<T>(attend_args<T>(qkv, heads, out), cuda::view_of(cache), state, rows,
+                                               next_attention(self_keys_), general(queue)), heads, out);
   });
 }
 
@@ -315,8 +332,8 @@ void CudaBackend::attend_cross(Queue& queue, Tensor query, const PagedCache& cac
   list_now();
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out), cuda::view_of(cache), source_lengths, rows,
-                                 next_attention(cross_keys_), general(queue));
+    note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out), cuda::view_of(cache), source_lengths, rows,
+                                                next_attention(cross_keys_), general(queue)), heads, out);
   });
 }
 
@@ -371,7 +388,14 @@ void CudaBackend::start_slots(Queue& queue, const SearchRules& rules, std::span<
 // Without the logits going through memory, where there is a kernel for it.
 bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection& projection, const RulesView& rules, const RowCandidates& best, std::int64_t most_rows) {
   const Tensor& weight = projection.linear.weight;
-  if (!has_tensor_map(hidden) || !has_tensor_map(weight) || !vocabulary_kernel_fits(capability_, hidden.columns, weight.rows, best.count)) return false;
+  if (!has_tensor_map(hidden) || !has_tensor_map(weight) || !vocabulary_kernel_fits(capability_, hidden.columns, weight.rows, best.count)) {
+    paths_.slow(Paths::Of::kVocabulary, [&] {
+      const std::string reason = general_reason();
+      return !reason.empty() ? reason : fmt::format("width {}, {} candidates", hidden.columns, best.count);
+    });
+    return false;
+  }
+  paths_.fast(Paths::Of::kVocabulary);
   fit(partials_, static_cast<std::int64_t>(vocabulary_scratch_bytes(most_rows, weight.rows, best.count)));
   const VocabularyArgs args{.hidden = tensor_map(hidden),
                             .weight = tensor_map(weight),
@@ -403,7 +427,13 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
 void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection, const SearchRules& rules, const StepRows& rows, const SearchState& state) {
   const int count = rules.beams == 1 ? 1 : 2 * rules.beams;
   const RulesView view = view_of(queue, rules);
-  if (solo_ && solo_->search_step(hidden, projection, view, count, rows, state, queue)) return;
+  if (solo_ && solo_->search_step(hidden, projection, view, count, rows, state, queue)) return paths_.fast(Paths::Of::kSolo);
+  if (options_.one_at_a_time) {
+    paths_.slow(Paths::Of::kSolo, [&] {
+      const std::string reason = solo_ ? solo_->reason() : general_reason();
+      return !reason.empty() ? reason : std::string("the device has no room for clusters of 16 blocks");
+    });
+  }
   const std::int64_t most_rows = state.slots * state.beams;
   fit(candidate_values_, most_rows * count * static_cast<std::int64_t>(sizeof(float)));
   fit(candidate_tokens_, most_rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));

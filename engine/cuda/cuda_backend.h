@@ -9,6 +9,7 @@
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/handles.h"
 #include "engine/cuda/memory/pinned_pool.h"
+#include "engine/cuda/paths.h"
 #include "engine/cuda/products/gemm.h"
 #include "engine/cuda/products/preparation.h"
 #include "engine/cuda/work_clock.h"
@@ -44,6 +45,7 @@ class CudaBackend final : public Backend {
   WorkSeconds work_seconds() override;
   int steps_ahead() const override { return 1; }
   DeviceMemory memory() const override;
+  std::map<std::string, std::string> paths() const override { return paths_.list(); }
 
   void expect(std::span<const ExpectedLinear>) override;
   void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, WideRows out) override;
@@ -62,6 +64,8 @@ class CudaBackend final : public Backend {
 
  private:
   void open_device();
+  std::string general_reason() const;
+  void note_attention(AttentionKernel, int heads, const Tensor& out);
   void linear_then_norm(Queue&, Tensor x, const Linear&, WideRows residual, const Norm&, Tensor between, WideRows out);
   void prepare_library();
   cudaStream_t general(Queue&);
@@ -96,6 +100,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;
+  Paths paths_;
   Buffer converted_;                                    // floats on their way into another type
   StepKeys self_keys_, cross_keys_;
   std::function<void()> unlisted_;                      // lists the keys of the step, where that was put off

@@ -41,11 +41,13 @@ std::int64_t key_list_stride(std::int64_t positions, std::int64_t beams);
 void list_keys(const CacheView& self, const CacheView& cross, const std::int32_t* source_lengths, const SearchState&,
                const StepRows&, const KeyLists& self_lists, const KeyLists& cross_lists, cudaStream_t);
 
+/// Which kernel did it: the stream of rows, tiles on tensor cores, or each row by itself.
+enum class AttentionKernel : std::uint8_t { kStream, kTiles, kRows };
 template <class T>
-void attend_self(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, const KeyLists&,
+AttentionKernel attend_self(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, const KeyLists&,
                  cudaStream_t);
 template <class T>
-void attend_cross(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths, const StepRows&,
+AttentionKernel attend_cross(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths, const StepRows&,
                   const KeyLists&, cudaStream_t);
 /// The same as a stream of rows, where device and shapes allow it; false where not. T is 16-bit.
 template <class T>

@@ -62,34 +62,38 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) step_tile_kernel(Atten
 }
 
 template <class T, bool kOwn>
-bool attend_tiles(const AttendArgs<T>& args, const CacheView& cache, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
+AttentionKernel attend_tiles(const AttendArgs<T>& args, const CacheView& cache, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2) {
-    if (kOwn ? stream_self(args, cache, rows, lists, stream) : stream_cross(args, cache, rows, lists, stream)) return true;
-    if (!tile_attention_fits(args)) return false;
+    if (kOwn ? stream_self(args, cache, rows, lists, stream) : stream_cross(args, cache, rows, lists, stream)) return AttentionKernel::kStream;
+    if (!tile_attention_fits(args)) return AttentionKernel::kRows;
     with_head(args.width / args.heads, [&](auto head) {
       const unsigned blocks = blocks_for(key_list_parts(rows.groups, rows.beams) * args.heads, kWarpsPerBlock);
       step_tile_kernel<T, head, kOwn><<<blocks, kWarpsPerBlock * kWarp, 0, stream>>>(args, static_cast<T*>(cache.pages), rows, lists);
     });
-    return true;
+    return AttentionKernel::kTiles;
   }
-  return false;
+  return AttentionKernel::kRows;
 }
 
 }  // namespace
 
 template <class T>
-void attend_self(const AttendArgs<T>& args, const CacheView& cache, const SearchState& state, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
-  if (!attend_tiles<T, true>(args, cache, rows, lists, stream)) attend_self_rows(args, cache, state, rows, stream);
+AttentionKernel attend_self(const AttendArgs<T>& args, const CacheView& cache, const SearchState& state, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
+  const AttentionKernel kernel = attend_tiles<T, true>(args, cache, rows, lists, stream);
+  if (kernel == AttentionKernel::kRows) attend_self_rows(args, cache, state, rows, stream);
+  return kernel;
 }
 
 template <class T>
-void attend_cross(const AttendArgs<T>& args, const CacheView& cache, const std::int32_t* source_lengths, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
-  if (!attend_tiles<T, false>(args, cache, rows, lists, stream)) attend_cross_rows(args, cache, source_lengths, rows, stream);
+AttentionKernel attend_cross(const AttendArgs<T>& args, const CacheView& cache, const std::int32_t* source_lengths, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
+  const AttentionKernel kernel = attend_tiles<T, false>(args, cache, rows, lists, stream);
+  if (kernel == AttentionKernel::kRows) attend_cross_rows(args, cache, source_lengths, rows, stream);
+  return kernel;
 }
 
 #define INSTANTIATE(T)                                                                                                                     \
-  template void attend_self<T>(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, const KeyLists&, cudaStream_t); \
-  template void attend_cross<T>(const AttendArgs<T>&, const CacheView&, const std::int32_t*, const StepRows&, const KeyLists&, cudaStream_t);
+  template AttentionKernel attend_self<T>(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, const KeyLists&, cudaStream_t); \
+  template AttentionKernel attend_cross<T>(const AttendArgs<T>&, const CacheView&, const std::int32_t*, const StepRows&, const KeyLists&, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -267,8 +267,11 @@ void launch_width(const LinearNormArgs<T>& args, cudaStream_t stream) {
 // Fewer rows have too few tiles, the fewer the longer each takes: a product and a norm are faster (512 columns: 1024 rows 8.6 µs, here 7.8;
 // 2048 columns: 2048 rows 14 µs, here 16.5, 4096 rows 21.4 and 17.7).
 bool linear_norm_fits(int capability, std::int64_t rows, std::int64_t depth, std::int64_t width) {
-  return capability == 90 && rows >= std::max(kLeastRows, depth * 3 / 2) && rows < (1 << 30) && depth > 0 && depth % kDepth == 0 && depth < (1 << 20) &&
-         (width == kBlockOutputs || width == 2 * kBlockOutputs);
+  return linear_norm_serves(capability, depth, width) && rows >= std::max(kLeastRows, depth * 3 / 2) && rows < (1 << 30);
+}
+
+bool linear_norm_serves(int capability, std::int64_t depth, std::int64_t width) {
+  return capability == 90 && depth > 0 && depth % kDepth == 0 && depth < (1 << 20) && (width == kBlockOutputs || width == 2 * kBlockOutputs);
 }
 
 // Of each number of rows how long its tiles take, one after another where there are more than fit: what a tile takes besides its products is as

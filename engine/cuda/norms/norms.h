@@ -40,6 +40,8 @@ struct LinearNormArgs {
   float epsilon;
 };
 inline constexpr int kLinearNormOutputs = 256;  // of a block
+/// Whether there is a kernel for it, whatever the number of rows.
+bool linear_norm_serves(int capability, std::int64_t depth, std::int64_t width);
 /// Whether there is a kernel for it, and it is the faster way; `capability` is 10·major + minor of the device.
 bool linear_norm_fits(int capability, std::int64_t rows, std::int64_t depth, std::int64_t width);
 /// Rows of a tile that make this many rows take the shortest.

@@ -112,9 +112,16 @@ void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, 
 
 void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, WideRows residual, const Norm& norm, Tensor between, WideRows out) {
   const std::int64_t width = layer.weight.rows;
+  if (!linear_norm_serves(capability_, x.columns, width) || size_of(type_) != 2) {
+    paths_.slow(Paths::Of::kNorm, [&] {
+      const std::string reason = general_reason();
+      return !reason.empty() ? reason : fmt::format("products of {} to {} columns", x.columns, width);
+    });
+  }
   if (solo_ || !in_pieces(residual) || !in_pieces(out) || !aligned(norm.gain.data) || !aligned(norm.bias.data) || !has_tensor_map(x) || !has_tensor_map(layer.weight) || !linear_norm_fits(capability_, x.rows, x.columns, width)) {
     return linear_then_norm(queue, x, layer, residual, norm, between, out);
   }
+  paths_.fast(Paths::Of::kNorm);
   const int tile = linear_norm_tile(x.rows, x.columns, width, multiprocessors_);
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);

@@ -124,7 +124,8 @@ void SoloRecorder::launch() {
   if (stepping_) launched_ = step;
 }
 
-bool SoloRecorder::give_up(const Queue& queue) {
+bool SoloRecorder::give_up(const Queue& queue, const std::string& why) {
+  reason_ = why;
   if (records(queue)) flush();
   return false;
 }
@@ -175,13 +176,17 @@ bool SoloRecorder::embed_step(const Embedding& embedding, const SearchState& sta
   if (replaying_ || no_room_) return false;
   flush();
   if (rows.groups != 1 || rows.beams > kSoloRows || state.beams != rows.beams || out.rounded.columns > kNormWidth || !aligned(embedding.table.data) || embedding.table.stride % 8 != 0 || !aligned(embedding.positions.data) || embedding.positions.stride % 4 != 0) {
+    reason_ = fmt::format("{} sentences of {} beams, width {}", rows.groups, rows.beams, out.rounded.columns);
     return false;
   }
   program_ = {};
   program_.beams = narrow(rows.beams), program_.width = narrow(out.rounded.columns);
   ops_.clear(), weights_.clear(), verbs_.clear(), places_.clear(), read_since_.clear();
   row_bytes_ = 0;
-  if (!place(out, program_.embedded, program_.embedded_rest)) return false;
+  if (!place(out, program_.embedded, program_.embedded_rest)) {
+    reason_ = fmt::format("width {}", out.rounded.columns);
+    return false;
+  }
   program_.table = embedding.table.data, program_.table_stride = embedding.table.stride;
   program_.positions = embedding.positions.as<float>(), program_.positions_stride = embedding.positions.stride;
   program_.scale = embedding.scale;
@@ -216,8 +221,9 @@ SoloOp SoloRecorder::linear_op(Tensor x, const Linear& layer, Activation activat
 bool SoloRecorder::linear(Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out, const Queue& queue, Verb verb) {
   if (!records(queue)) return false;
   const SoloRows* to = place(out);
-  if (!to || residual || out.dtype != x.dtype || !serves(x, layer, out.columns)) return give_up(queue);
-  return add(linear_op(x, layer, activation), *to, std::move(verb)) || give_up(queue);
+  const auto why = [&] { return fmt::format("a product of {} to {} columns", x.columns, out.columns); };
+  if (!to || residual || out.dtype != x.dtype || !serves(x, layer, out.columns)) return give_up(queue, why());
+  return add(linear_op(x, layer, activation), *to, std::move(verb)) || give_up(queue, why());
 }
 
 // The verb stands for both operations; once the first one is added, so is the other.
@@ -227,11 +233,11 @@ bool SoloRecorder::linear_norm(Tensor x, const Linear& layer, WideRows residual,
   const SoloRows* sums = place(between);
   if (!sums || between.columns != program_.width || !serves(x, layer, between.columns) || !find(residual, op.added, op.added_rest) || !place(out, op.out, op.out_rest) || !aligned(norm.gain.data) ||
       !aligned(norm.bias.data)) {
-    return give_up(queue);
+    return give_up(queue, fmt::format("a product of {} columns with a norm of {}", x.columns, out.rounded.columns));
   }
   SoloOp product = linear_op(x, layer, Activation::kNone);
   product.sums = 1;
-  if (!add(product, *sums, std::move(verb))) return give_up(queue);
+  if (!add(product, *sums, std::move(verb))) return give_up(queue, "rows that are written while they are read");
   op.x = *sums;
   op.in = op.width = program_.width;
   op.gain = norm.gain.as<float>(), op.shift = norm.bias.as<float>(), op.epsilon = norm.epsilon;
@@ -264,14 +270,16 @@ bool SoloRecorder::attend(SoloKind kind, Tensor x, const PagedCache& cache, Cach
 
 bool SoloRecorder::attend_self(Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out, const Queue& queue, Verb verb) {
   if (!records(queue)) return false;
-  return (cache.lines == program_.beams && is_of_step(rows) && state.ancestor == program_.state.ancestor && attend(SoloKind::kSelf, qkv, cache, program_.self, heads, out, std::move(verb))) || give_up(queue);
+  return (cache.lines == program_.beams && is_of_step(rows) && state.ancestor == program_.state.ancestor && attend(SoloKind::kSelf, qkv, cache, program_.self, heads, out, std::move(verb))) ||
+         give_up(queue, fmt::format("{} heads of width {}", heads, out.columns / heads));
 }
 
 bool SoloRecorder::attend_cross(Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows, int heads, Tensor out, const Queue& queue, Verb verb) {
   if (!records(queue)) return false;
   const bool same = !program_.source_lengths || program_.source_lengths == source_lengths;
   program_.source_lengths = source_lengths;
-  return (same && cache.lines == 1 && is_of_step(rows) && attend(SoloKind::kCross, query, cache, program_.cross, heads, out, std::move(verb))) || give_up(queue);
+  return (same && cache.lines == 1 && is_of_step(rows) && attend(SoloKind::kCross, query, cache, program_.cross, heads, out, std::move(verb))) ||
+         give_up(queue, fmt::format("{} heads of width {} to the source", heads, out.columns / heads));
 }
 
 // What may be fetched when an operation is done: the next norm's gain, around to the next step's first; the next layer's keys, of
@@ -396,7 +404,7 @@ bool SoloRecorder::search_step(Tensor hidden, const Projection& projection, cons
   const Tensor& weight = projection.linear.weight;
   if (!rows || program_.heads == 0 || !packable(weight) || weight.columns != program_.width || !vocabulary_kernel_fits(90, program_.width, weight.rows, candidates) ||
       rules.beams != program_.beams || !is_of_step(step_rows) || state.token != program_.state.token) {
-    return give_up(queue);
+    return give_up(queue, fmt::format("a vocabulary of {}, {} candidates", weight.rows, candidates));
   }
   program_.hidden = *rows;
   program_.count = narrow(static_cast<std::int64_t>(ops_.size()));
@@ -407,12 +415,14 @@ bool SoloRecorder::search_step(Tensor hidden, const Projection& projection, cons
   program_.signals = signals_.as<SoloSignals>();
   link();
   SoloProgram program = program_;
-  if (!lay_out(program, narrow(program_.cross.pages_per_slot * program_.cross.page_tokens))) return give_up(queue);
+  if (!lay_out(program, narrow(program_.cross.pages_per_slot * program_.cross.page_tokens))) {
+    return give_up(queue, "shared memory is too small");
+  }
   recording_ = false;  // uploads flush
   pending_ = completed(program, weight);
   no_room_ = !pending_;
   recording_ = no_room_;
-  if (no_room_) return give_up(queue);
+  if (no_room_) return give_up(queue, "no memory for its weights once more");
   verbs_.clear();
   times_ = 1;
   return true;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/backend.h"
@@ -23,6 +24,9 @@ struct SoloStep {
 class SoloRecorder {
  public:
   using Verb = std::function<void()>;
+
+  /// Why the last step that did not fit did not; empty where all did.
+  const std::string& reason() const { return reason_; }
 
   /// Null where the device cannot run the kernel.
   static std::unique_ptr<SoloRecorder> open(Backend&, int device);
@@ -66,7 +70,7 @@ class SoloRecorder {
   /// Of WideRows, whose rest may be empty: false where not both can be.
   bool find(const WideRows&, SoloRows& rounded, SoloRows& rest) const;
   bool place(const WideRows&, SoloRows& rounded, SoloRows& rest);
-  bool give_up(const Queue&);
+  bool give_up(const Queue&, const std::string& why);
   /// Whether the kernel has such a product of rows that it has.
   bool serves(Tensor x, const Linear&, std::int64_t width) const;
   SoloOp linear_op(Tensor x, const Linear&, Activation);
@@ -99,6 +103,7 @@ class SoloRecorder {
   std::shared_ptr<SoloStep> pending_, launched_;
   int times_ = 1;
   bool stepping_ = false, whole_ = false;
+  std::string reason_;
 };
 
 }  // namespace xlate::cuda
