@@ -190,6 +190,21 @@ def fault(place, seconds):
     return place.suite('gpu_test.py', seconds, 'Fault', precision='fp16')
 
 
+@check('special kernels run where they can', 150)
+def special_kernels(place, seconds):
+    return place.suite('gpu_test.py', seconds, 'SpecialKernels', precision='fp16')
+
+
+@check('checkpoints as people have them, fp32', 150)
+def checkpoints(place, seconds):
+    return place.suite('checkpoints_test.py', seconds)
+
+
+@check('families, fp32', 150)
+def families(place, seconds):
+    return place.suite('families_test.py', seconds, 'Families.test_bart')
+
+
 @check('cuBLASLt that is not found', 60)
 def no_cublas(place, seconds):
     return place.suite('gpu_test.py', seconds, 'NoCublas', precision='fp16')

@@ -55,7 +55,8 @@ class SpecialKernels(Case):
 
     def paths(self, *options, model=EN_DE, lines=400):
         text = ''.join(source_lines()[i % 200] + '\n' for i in range(lines)).encode()
-        _, report = self.report(*options, input=text, lines=lines, device=DEVICE, model=model)
+        where = ['--device', DEVICE, '--gpu-memory', '8GiB']  # the precision is the test's own
+        _, report = self.report(*where, *options, input=text, lines=lines, device=None, model=model)
         return report['paths']
 
     def test_the_usual_shape(self):
