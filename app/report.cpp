@@ -92,6 +92,27 @@ json options_of(const RunRecord& run) {
           {"quiet", options.quiet}};
 }
 
+json policy_of(const RunRecord& run) {
+  if (!run.policy) return nullptr;
+  const Policy& policy = *run.policy;
+  return {{"most_rows", policy.most_rows},
+          {"batch_sentences", policy.batch_sentences},
+          {"usual_source_tokens", policy.usual_source_tokens},
+          {"tokens_per_slot", policy.tokens_per_slot},
+          {"state_share", policy.state_share},
+          {"encoder_tokens", policy.encoder_tokens},
+          {"refill_share", policy.refill_share},
+          {"steps_at_once", policy.steps_at_once},
+          {"window", policy.window},
+          {"page_tokens", policy.page_tokens},
+          {"expected_factor", policy.expected_factor},
+          {"expected_extra", policy.expected_extra},
+          {"first_tokens", policy.first_tokens},
+          {"most_tokens", policy.most_tokens},
+          {"expected_source", policy.expected_source},
+          {"in_use", policy.in_use}};
+}
+
 json buckets_of(const RunnerStatistics& statistics) {
   json buckets = json::array();
   for (std::size_t i = 0; i < statistics.buckets.size(); ++i) {
@@ -160,6 +181,7 @@ std::string report_text(const RunRecord& run) {
   report["precision"] = run.options && run.device ? json(name_of(run.options->precision)) : json(nullptr);
   report["paths"] = run.device && run.device->kind == "cuda" ? json(run.paths) : json(nullptr);
   report["options"] = options_of(run);
+  report["policy"] = policy_of(run);
   report["lines"] = {{"in", counters.lines_in.load()},
                      {"out", counters.lines_out.load()},
                      {"empty", counters.empty.load()},

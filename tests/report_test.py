@@ -25,6 +25,12 @@ FIELDS = {
 }
 OPTIONS = ('beam_size', 'length_penalty', 'early_stopping', 'max_length', 'max_length_factor', 'max_source_length', 'long_lines', 'scores', 'n_best', 'batch_tokens', 'window', 'threads', 'line_buffered',
            'input_format', 'output_format', 'precision', 'device')
+# What engine/policy.h gives a run on the CPU.
+POLICY = {'most_rows': 16384, 'batch_sentences': 64, 'usual_source_tokens': 32, 'tokens_per_slot': 8, 'state_share': 8,
+          'encoder_tokens': 16384, 'refill_share': 8, 'steps_at_once': 32, 'window': 2000, 'page_tokens': 8,
+          'expected_factor': 1.125, 'expected_extra': 4, 'first_tokens': 4096, 'most_tokens': 262144,
+          'expected_source': 24, 'in_use': 0.6}
+DOCUMENT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'docs', 'report.md')
 
 
 def text(lines):
@@ -92,6 +98,21 @@ class Fields(ReportCase):
         _, report = self.report('-b', '3', '--length-penalty', '0.5', '--early-stopping', 'never', '--max-length', '44', '--max-length-factor', '2.5', '--max-source-length', '99', '--long-lines', 'skip', '--n-best', '2', input='Yes.\n')
         options = self.options(report)
         self.assertEqual([options[name] for name in ('beam_size', 'length_penalty', 'early_stopping', 'max_length', 'max_length_factor', 'max_source_length', 'long_lines', 'n_best')], [3, 0.5, 'never', 44, 2.5, 99, 'skip', 2])
+
+    def test_the_policy_is_there_and_documented(self):
+        with open(DOCUMENT, encoding='utf-8') as file:
+            document = file.read()
+        for options in ([], ['--window', '10', '--batch-tokens', '100'], ['-b', '256', '--line-buffered']):
+            with self.subTest(options):
+                _, report = self.report(*options, input='Yes.\n')
+                self.assertEqual(report['policy'], POLICY, 'what the command line says is in options')
+                undocumented = [name for name in report['policy'] if '`%s`' % name not in document]
+                self.assertEqual(undocumented, [])
+
+    def test_the_default_budget_is_the_policys(self):
+        for beams in ('1', '4', '256'):
+            options = self.options(self.report('-b', beams, input='Yes.\n')[1])
+            self.assertEqual((options['batch_tokens'], options['window']), (2048, POLICY['window']))
 
     def test_the_model_is_described(self):
         _, a = self.report(*GREEDY, input='Yes.\n')
@@ -261,6 +282,7 @@ class Outcome(ReportCase):
     def test_a_failure_while_reading_is_reported(self):
         result, report = self.failed(*GREEDY, '-i', self.path('missing.txt'))
         self.assertIn('missing.txt', report['error'])
+        self.assertIsNone(report['policy'])
         self.assertIsInstance(report['version'], str)
 
     def test_a_bad_line_is_reported(self):
