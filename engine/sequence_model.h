@@ -36,7 +36,7 @@ struct Capacity {
 struct CacheShape {
   std::int64_t layers = 1;
   std::int64_t width = 1;    // of a key, and of a value, in elements of the backend's compute type
-  bool source_keys = true;   // keys of source tokens, one line for all beams, beside each beam's own keys of target tokens
+  bool source_keys = true;   // keys of source tokens too, for all beams, beside each beam's own of target tokens
   double working_bytes = 0;  // of the model's own rows, for each source token in flight
 };
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <span>
 
 #include "engine/search.h"
 #include "engine/sequence_model.h"
@@ -62,7 +63,7 @@ class TableModel final : public SequenceModel {
     largest_batch = std::max(largest_batch, tokens);
     return batch;
   }
-  void install(Queue&, const Encoded& encoded, std::int64_t first, std::span<const std::int32_t> slots) override {
+  void install(Queue& queue, const Encoded& encoded, std::int64_t first, std::span<const std::int32_t> slots) override {
     const auto& sentences = static_cast<const Batch&>(encoded).sentences;
     ASSERT_LE(static_cast<std::size_t>(first) + slots.size(), sentences.size());
     for (std::size_t i = 0; i < slots.size(); ++i) {
@@ -70,6 +71,8 @@ class TableModel final : public SequenceModel {
       installed_[slots[i]] = sentences[static_cast<std::size_t>(first) + i];
       paths_.erase(slots[i]);
     }
+    const std::vector<std::int32_t> none(static_cast<std::size_t>(capacity_.slots));  // tokens decoded
+    if (!caches_.own.empty()) check_pages(queue, slots, none);
   }
   Tensor step(Queue& queue, const SearchState& state, const StepRows& rows) override {
     auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups, queue);
@@ -142,7 +145,7 @@ class TableModel final : public SequenceModel {
 
   // As the device sees it: each sentence has pages for its source and for all its tokens with the next one, and none
   // is another's too.
-  void check_pages(Queue& queue, const std::vector<std::int32_t>& slots, const std::vector<std::int32_t>& lengths) {
+  void check_pages(Queue& queue, std::span<const std::int32_t> slots, const std::vector<std::int32_t>& lengths) {
     const auto source_lengths = lab_.array<std::int32_t>(caches_.source_lengths, capacity_.slots, queue);
     for (const PagedCache* cache : {&caches_.source.front(), &caches_.own.front()}) {
       const auto table = lab_.array<std::int32_t>(cache->table, capacity_.slots * cache->pages_per_slot, queue);
