@@ -418,23 +418,29 @@ class BrokenModel(Case):
                 self.refused(model.bytes())
 
     def test_values_that_make_no_sense(self):
-        for section, key, value in (('config', 'd_model', 0), ('config', 'd_model', -64), ('config', 'd_model', 1 << 40), ('config', 'encoder_heads', 7), ('config', 'encoder_layers', 10**9),
-                                    ('config', 'activation', 'sparkle'), ('config', 'd_model', '64'), ('tokens', 'start', 999999), ('tokens', 'end', -1), ('generation', 'beam_size', 0),
-                                    ('generation', 'never_chosen', [10**9]), ('config', 'norm', None)):
-            with self.subTest((section, key, value)):
+        encoder = ('network', 'encoder')
+        for *path, key, value in ((*encoder, 'width', 0), (*encoder, 'width', -64), (*encoder, 'width', 1 << 40), (*encoder, 'width', '64'),
+                                  (*encoder, 'attention', 'heads', 7), (*encoder, 'layers', 10**9), (*encoder, 'norm', None),
+                                  (*encoder, 'feed_forward', 'activation', 'sparkle'), ('tokens', 'start', 999999), ('tokens', 'end', -1),
+                                  ('generation', 'beam_size', 0), ('generation', 'never_chosen', [10**9])):
+            with self.subTest((path, key, value)):
                 model = ModelFile(SHARED)
-                model.header[section][key] = value
+                section = model.header
+                for name in path:
+                    section = section[name]
+                section[key] = value
                 self.refused(model.bytes())
 
-    def test_an_unknown_architecture_is_named(self):
+    def test_what_cannot_be_computed_is_named(self):
         model = ModelFile(SHARED)
-        model.header['architecture'] = 'perceptron'
-        self.refused(model.bytes(), 'perceptron')
+        model.header['network']['decoder']['norm']['kind'] = 'rms'
+        self.refused(model.bytes(), 'network.decoder.norm.kind', 'layer')
 
     def test_vocabulary_and_embedding_that_disagree_are_told_at_load(self):
         model = ModelFile(SEPARATE)
-        rows = model.header['config']['target_vocabulary']
-        model.header['config']['target_vocabulary'] = rows + 1
+        embedding = model.header['network']['decoder']['embedding']
+        rows = embedding['vocabulary']
+        embedding['vocabulary'] = rows + 1
         self.refused(model.bytes(), str(rows), str(rows + 1))
 
     def test_a_missing_tokenizer_file_is_named(self):
