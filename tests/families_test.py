@@ -42,20 +42,24 @@ def options_of(setting):
     return [word for option in options.items() for word in option]
 
 
+def copy_of(folder, checkpoint):
+    """A family's checkpoint without the rules that its references were made without."""
+    os.mkdir(checkpoint)
+    for name in os.listdir(folder):
+        if name.endswith(('.json', '.safetensors')):
+            shutil.copy(os.path.join(folder, name), checkpoint)
+    path = os.path.join(checkpoint, 'generation_config.json')
+    os.chmod(path, 0o644)
+    generation = {key: value for key, value in json.loads(read(path)).items() if key not in SWITCHED_OFF}
+    with open(path, 'w', encoding='utf-8') as file:
+        json.dump(generation, file)
+    return checkpoint
+
+
 class Families(Case):
     def model(self, folder):
-        checkpoint = os.path.join(self.folder, 'checkpoint')
-        os.mkdir(checkpoint)
-        for name in os.listdir(folder):
-            if name.endswith(('.json', '.safetensors')):
-                shutil.copy(os.path.join(folder, name), checkpoint)
-        path = os.path.join(checkpoint, 'generation_config.json')
-        os.chmod(path, 0o644)
-        generation = {key: value for key, value in json.loads(read(path)).items() if key not in SWITCHED_OFF}
-        with open(path, 'w', encoding='utf-8') as file:
-            json.dump(generation, file)
         model = self.path('model.bin')
-        convert.convert(checkpoint, model)
+        convert.convert(copy_of(folder, os.path.join(self.folder, 'checkpoint')), model)
         return model
 
     def compare(self, folder, setting, options, model):

@@ -7,6 +7,7 @@ import os
 import time
 import unittest
 
+import families_test
 import program
 import reference_test
 from program import EN_DE, SHARED, Case, Running, source_lines, xlate
@@ -65,6 +66,19 @@ class SpecialKernels(Case):
                 with self.subTest(precision=precision, beams=beams):
                     self.assertEqual(self.paths('-b', beams, '--precision', precision, lines=4000 // beams), self.FAST)
         self.assertEqual(self.paths('-b', 4, '--precision', 'fp16', '--line-buffered', lines=20)['solo'], 'a step is one kernel')
+
+    def test_a_network_with_another_operation_says_why(self):
+        """BART has a norm on its embeddings; its lines are the same one at a time."""
+        folder = os.path.join(program.ROOT, 'tests', 'data', 'families', 'bart')
+        model, checkpoint = self.path('bart.bin'), families_test.copy_of(folder, self.path('bart'))
+        families_test.convert.convert(checkpoint, model)
+        with open(os.path.join(folder, 'source.ids'), 'rb') as file:
+            text = b''.join(file.readlines()[:40])
+        where = ['--device', DEVICE, '--gpu-memory', '8GiB', '--precision', 'fp16', '-b', 4, '--max-length', 60, '--input-format', 'ids', '--output-format', 'ids']
+        many, _ = self.report(*where, input=text, lines=40, device=None, model=model)
+        alone, report = self.report(*where, '--line-buffered', input=text, lines=40, device=None, model=model)
+        self.assertEqual(report['paths']['solo'], 'no: an operation that its kernel does not have')
+        self.assertEqual(alone.lines, many.lines)
 
     def test_other_shapes_say_why(self):
         paths = self.paths('-b', 4, '--precision', 'fp32', lines=50)

@@ -90,6 +90,7 @@ bool SoloRecorder::read(const void* device, void* host, std::size_t bytes, const
 void SoloRecorder::flush() {
   if (pending_) return launch();
   if (!recording_) return;
+  if (reason_.empty()) reason_ = "an operation that its kernel does not have";
   recording_ = whole_ = false;
   replaying_ = true;
   try {
