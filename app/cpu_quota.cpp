@@ -92,7 +92,7 @@ std::optional<std::string> way_down(const Mount& mount, const Group& group) {
   return (way + "/").find("/../") != std::string::npos ? std::nullopt : std::optional(way);
 }
 
-// Of one group: quota over period, rounded up.
+// The quota of one group over its period, rounded up.
 std::optional<std::int64_t> quota_of(const std::string& folder, bool second) {
   std::optional<std::int64_t> quota, period;
   if (second) {
@@ -127,7 +127,7 @@ std::optional<std::int64_t> quota_along(const std::string& root, const std::vect
     for (std::string way = *whole_way; !way.empty(); way.resize(way.rfind('/'))) read(mount, way);
     read(mount, "");
   }
-  // Of a group that has no name here what is mounted is the best known: in a container that is the container's own.
+  // Where the group has no name here, the one that is mounted is the best known: in a container that is the container's own.
   if (!found && unrelated) read(*unrelated, "");
   return least;
 }

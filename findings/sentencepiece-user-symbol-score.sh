@@ -30,9 +30,9 @@ found = [worth(symbol) for symbol in ("a", "ab", "abc", "日本")]
 print(sentencepiece.__version__, found)
 assert found == {"0.2.1": [-0.1] * 4, "0.2.3": [0.0, 0.1, 0.2, 0.5]}[sentencepiece.__version__]
 P
-for version in 0.2.1 0.2.3; do
-  python3 -m venv "$t/$version"
-  "$t/$version/bin/pip" install -q sentencepiece==$version
-  "$t/$version/bin/python" "$t/a.py"
+for package in sentencepiece==0.2.1 sentencepiece==0.2.3; do
+  python3 -m venv "$t/$package"
+  "$t/$package/bin/pip" install -q "$package"
+  "$t/$package/bin/python" "$t/a.py"
 done
 echo "as described"

@@ -77,7 +77,7 @@ TEST(Segmenter, UnknownText) {
   EXPECT_EQ(join(segmenter.segment("   ").ids), "");
 }
 
-// Of pieces with equal scores the one that begins first stays, which is the longest last one: a+aa, not aa+a.
+// Where scores are equal, the piece that begins first stays, which is the longest last one: a+aa, not aa+a.
 TEST(Segmenter, ATieByHand) {
   std::string model;
   const auto add = [&](const std::string& piece, float score, int type) {

@@ -35,7 +35,7 @@ Part first_part(std::string_view text) {
   return {length, true};
 }
 
-// Of a character that begins with this byte.
+// How many bytes a character has that begins with this one.
 std::size_t length_from(unsigned char lead) { return lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1; }
 
 constexpr std::size_t kLongestSpace = 3;  // bytes
