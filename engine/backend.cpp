@@ -1,4 +1,4 @@
-// The factory: the one place that knows which backends this build has.
+// What all backends share, and the factory: the one place that knows which backends this build has.
 #include "engine/backend.h"
 
 #include <fstream>
@@ -8,8 +8,22 @@
 #include "engine/cuda/cuda_backend.h"
 #endif
 #include "engine/error.h"
+#include "engine/operations.h"
 
 namespace xlate {
+
+void Backend::run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) {
+  for (const Operation& operation : program.operations()) std::visit(CallVerb<PackedRows>{*this, queue, rooms, pass}, operation);
+}
+
+void Backend::run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) {
+  for (const Operation& operation : program.operations()) std::visit(CallVerb<Step>{*this, queue, rooms, pass}, operation);
+}
+
+void Backend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass, const Projection& projection, const SearchRules& rules) {
+  run(queue, program, rooms, pass);
+  search_step(queue, rooms.rows(program.out(), pass.rows.rows()), projection, rules, pass.rows, pass.state);
+}
 
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");

@@ -13,10 +13,15 @@
 
 #include "engine/activation.h"
 #include "engine/change.h"
+#include "engine/layers.h"
+#include "engine/pass.h"
+#include "engine/program.h"
 #include "engine/search_state.h"
 #include "engine/tensor.h"
 
 namespace xlate {
+
+class Rooms;
 
 struct DeviceInfo {
   std::string kind;                // "cpu" or "cuda"
@@ -82,48 +87,6 @@ class Ticket {
   virtual std::span<const std::byte> wait() = 0;
 };
 
-/// y = x·Wᵀ + b.
-struct Linear {
-  Tensor weight;  // [out, in]
-  Tensor bias;    // [1, out] in the weight's type; may be empty
-};
-
-/// A `linear`, or where `normed` a `linear_norm`, that a model will ask for with up to `most_rows` rows.
-struct ExpectedLinear {
-  const Linear* layer;
-  Activation activation;
-  bool normed;
-  std::int64_t most_rows;
-};
-
-struct Norm {
-  Tensor gain;  // [1, D], float32
-  Tensor bias;  // [1, D], float32
-  float epsilon = 1e-5f;
-};
-
-struct Embedding {
-  Tensor table;      // [V, D]
-  Tensor positions;  // [P, D], float32: row p is added to a token at position p
-  float scale = 1;   // of the table's rows, before the position is added
-};
-
-/// The projection onto the vocabulary: belongs to search, so that a backend may fuse it with the selection.
-struct Projection {
-  Linear linear;  // weight [V, D]; bias [1, V] in float32, as the logits
-};
-
-/// One layer's keys and values, in pages of `page_tokens` tokens; page p of slot s is table[s·pages_per_slot + p].
-/// A page is [page_tokens, lines, 2, D]: for each token and line its key, then its value. Self-attention has a line per beam,
-/// cross-attention one for all of them.
-struct PagedCache {
-  Tensor pages;                         // [pages·page_tokens·lines, 2·D]
-  const std::int32_t* table = nullptr;  // [S, pages_per_slot], device
-  std::int64_t pages_per_slot = 0;
-  std::int64_t page_tokens = 0;
-  std::int64_t lines = 1;
-};
-
 /// Thread-compatible: one thread calls at a time. Tensors are the backend's own memory; inputs come first, output last.
 /// Every call names its queue. Errors of a device are thrown as Error, at this call or a later one on the same queue.
 class Backend {
@@ -171,43 +134,37 @@ class Backend {
   /// Steps to enqueue before the first one's outcome is looked at: 0 where a step has ended when its call returns.
   virtual int steps_ahead() const = 0;
 
-  // Layers.
-  /// A backend may get ready for these beside what it is asked next. All rows will lie one behind the other.
-  virtual void expect(std::span<const ExpectedLinear>) {}
-  /// out[i] = table[ids[i]]·scale + positions[positions[i]]; ids and positions [N] on the device; out [N, D].
-  virtual void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, WideRows out) = 0;
+  // Programs.
+  /// A backend may get ready for a program's products beside what it is asked next. Passes will have at most `most_rows` rows.
+  virtual void prepare(const Program&, const Rooms&, std::int64_t most_rows) { static_cast<void>(most_rows); }
+  /// Runs a program: the verbs of its operations, one after the other. A backend may do neighbours at once, with the same results.
+  virtual void run(Queue&, const Program&, const Rooms&, const PackedRows&);
+  virtual void run(Queue&, const Program&, const Rooms&, const Step&);
+  /// A whole decoding step: runs the program, then search_step with what it comes to. A backend may do all of it at once, and then leaves the
+  /// rooms as they are: only the caches and the search state tell what was done.
+  virtual void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&, const SearchRules&);
+
+  // The verbs of a program. Those of a step leave alone what belongs to a slot that is done, and groups without a slot.
+  /// out[i] = table[ids[i]]·scale + positions[positions[i]]; out [N, D].
+  virtual void embed(Queue&, const Embedding&, const PackedRows&, WideRows out) = 0;
   /// As embed, for the last token of each live hypothesis, at position `length` of its slot; out [R, D].
-  virtual void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, WideRows out) = 0;
-  /// Ba, Kiros, Hinton 2016, in float32: out = (y − mean) / √(variance + ε)·gain + bias, y = x + residual. x, residual (or empty) and
-  /// out [N, D]; out may be either of the others.
-  virtual void layer_norm(Queue&, Tensor x, WideRows residual, const Norm&, WideRows out) = 0;
-  /// out = activation(x·Wᵀ + b) + residual; x [N, in], residual [N, out] or empty, out [N, out] (may be the residual).
-  virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) = 0;
-  /// out = layer norm of (x·Wᵀ + b) + residual, where the product stays in float32. x [N, in], residual [N, D], out [N, D] (may be the residual).
-  /// `between` [N, D], float32, is room for the product, undefined afterwards. A backend may do both at once.
-  virtual void linear_norm(Queue& queue, Tensor x, const Linear& layer, WideRows residual, const Norm& norm, Tensor between, WideRows out) {
-    linear(queue, x, layer, Activation::kNone, {}, between);
-    layer_norm(queue, between, residual, norm, out);
-  }
-  /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)).
-  /// qkv [N, 3·D]; sentence b is rows [offsets[b], offsets[b+1]), offsets [B+1] on host and device; out [N, D].
-  virtual void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets,
-                             int heads, Tensor out) = 0;
-  /// Once a step, before its attention: a backend may find out here where its rows' keys lie. Caches of any layer: they share a table.
-  virtual void begin_step(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&) {
-    static_cast<void>(self), static_cast<void>(cross), static_cast<void>(source_lengths);
-  }
-  /// One step of self-attention: writes the keys and values of each row's token into the cache at position `length` of its slot
+  virtual void embed(Queue&, const Embedding&, const Step&, WideRows out) = 0;
+  /// out = activation(x·Wᵀ + b); x [N, in]; out [N, out] in the type of x, or without an activation in float32.
+  virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) = 0;
+  /// stream = after(stream + y), in float32; both [N, D]. y is of the compute type or float32; empty, nothing is added.
+  virtual void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) = 0;
+  /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)). qkv [N, 3·D]; out [N, D].
+  virtual void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) = 0;
+  /// One step of self-attention: writes the keys and values of each row's token into the layer's own cache at position `length` of its slot
   /// and line of its beam, then attends over positions 0…length, key t of a row on the line that `ancestor` names.
   /// qkv [R, 3·D]; out [R, D].
-  virtual void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) = 0;
-  /// Attends over the source tokens of each row's slot: source_lengths [S] on the device; query [R, D]; out [R, D].
-  virtual void attend_cross(Queue&, Tensor query, const PagedCache&, const std::int32_t* source_lengths, const StepRows&, int heads,
-                            Tensor out) = 0;
+  virtual void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads, Tensor out) = 0;
+  /// Attends over the source tokens of each row's slot; query [R, D]; out [R, D].
+  virtual void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads, Tensor out) = 0;
   /// Copies keys and values of packed source tokens into the caches of their slots: keys_values [N, layers·2·D] (layer-major),
   /// token i goes to position positions[i] of slot token_slots[i]; both [N] on the device. One cache per layer, one table.
-  virtual void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
-                           std::span<const PagedCache> layers) = 0;
+  virtual void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
+                            std::span<const PagedCache> layers) = 0;
 
   // Search (docs/search.md gives the rules; engine/search.h the bookkeeping around it).
   /// Makes each listed slot hold a new sentence: one hypothesis with score 0 at the start token. slots and limits are host arrays.
@@ -215,9 +172,8 @@ class Backend {
                            const SearchState&) = 0;
   /// What tracing back the listed slots, which are done, needs: a record each (SearchRecord). May run beside other queues.
   virtual std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) = 0;
-  /// The end of a step: what its verbs since embed_step were to write may then be gone, or never have been written (a backend may have kept them
-  /// to run the step as one), but for the caches. Advances every listed slot that is not done by one token: projection of hidden [R, D], log-softmax, candidates, selection,
-  /// finished lists, back-pointers and the test whether the sentence is done.
+  /// Advances every listed slot that is not done by one token: projection of hidden [R, D], log-softmax, candidates, selection, finished lists,
+  /// back-pointers and the test whether the sentence is done.
   virtual void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) = 0;
 };
 

@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/backend.h"
+#include "engine/activation.h"
+#include "engine/layers.h"
 
 namespace xlate {
 

@@ -61,7 +61,9 @@ class Search {
   const SearchRules& rules() const { return rules_; }
   /// A new sentence in each of the slots, at most limits[i] tokens.
   void start(std::span<const std::int32_t> slots, std::span<const std::int32_t> limits);
-  void step(Tensor hidden, const Projection&, const StepRows&);
+  /// One token more for each of the rows' sentences: of the network that a program is, or by hidden rows [R, D] that were made otherwise.
+  void step(const Program&, const Rooms&, const CacheViews&, const StepRows&, const Projection&);
+  void step(Tensor hidden, const StepRows&, const Projection&);
   /// Each slot's done flag (int32) as it is when the queue gets there.
   std::unique_ptr<Ticket> read_done();
   /// What each of the slots, which are done, has found.

@@ -10,9 +10,12 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/pass.h"
 #include "engine/search_state.h"
 
 namespace xlate {
+
+class Search;
 
 /// A sentence to decode: its source ids, end token included, and how many tokens it may get, end token included.
 struct Source {
@@ -40,13 +43,6 @@ struct CacheShape {
   double working_bytes = 0;  // of the model's own rows, for each source token in flight
 };
 
-/// Where a run's caches lie: one for each layer, in the layers' order. The layers of a kind share one table.
-struct CacheViews {
-  std::vector<PagedCache> source;                // one line; empty where the model keeps no source keys
-  std::vector<PagedCache> own;                   // a line for each beam
-  const std::int32_t* source_lengths = nullptr;  // [S], device: source tokens of each slot's sentence; null likewise
-};
-
 /// What an encoder batch left on the device, until the next batch is encoded.
 class Encoded {
  public:
@@ -68,9 +64,8 @@ class SequenceModel {
   virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) = 0;
   /// Puts sentence first + i of the batch into slots[i]. The device knows the pages that are reserved for it.
   virtual void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) = 0;
-  /// The last hidden rows [R, D] of one step over the rows given, for whose next tokens the caches have room.
-  virtual Tensor step(Queue&, const SearchState&, const StepRows&) = 0;
-  virtual const Projection& projection() const = 0;
+  /// One step over the rows given, for whose next tokens the caches have room: the last hidden rows, and search with them (Search::step).
+  virtual void step(Queue&, const StepRows&, Search&) = 0;
 };
 
 }  // namespace xlate

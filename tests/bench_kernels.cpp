@@ -17,7 +17,9 @@
 
 #include "engine/backend.h"
 #include "engine/error.h"
+#include "engine/rooms.h"
 #include "engine/search.h"
+#include "tests/linear_norm.h"
 
 namespace xlate {
 namespace {
@@ -49,12 +51,12 @@ class Bench {
   }
 
   void measure_ceilings();
-  void linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activation activation, bool residual);
+  void linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activation activation);
   void linear_norm(std::int64_t rows, std::int64_t in);
   void norm(std::int64_t rows);
   void embed(std::int64_t rows);
   void attend_self(std::int64_t rows, std::int64_t beams);
-  void attend_cross(std::int64_t rows, std::int64_t beams);
+  void attend_source(std::int64_t rows, std::int64_t beams);
   void attend_packed(std::int64_t rows);
   void search_step(std::int64_t rows, int beams);
   void print(std::ostream& out) const;
@@ -130,7 +132,7 @@ class Bench {
     SearchState state;
     double keys = 0;  // distinct ones that a call reads, on average over the copies
   };
-  Caches caches(std::int64_t groups, std::int64_t beams, std::int64_t lines, std::int64_t copies);
+  Caches make_caches(std::int64_t groups, std::int64_t beams, std::int64_t lines, std::int64_t copies);
 
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Queue> queue_{backend_->make_queue()};
@@ -171,20 +173,20 @@ void Bench::measure_ceilings() {
   const Buffer x = numbers(side * side), w = numbers(side * side), y = backend_->allocate(static_cast<std::size_t>(side * side * size_));
   const Linear layer{matrix(w, side, side), {}};
   const double seconds = timed(4, [&] {
-    for (int i = 0; i < 4; ++i) backend_->linear(*queue_, matrix(x, side, side), layer, Activation::kNone, {}, matrix(y, side, side));
+    for (int i = 0; i < 4; ++i) backend_->linear(*queue_, matrix(x, side, side), layer, Activation::kNone, matrix(y, side, side));
   });
   product_rate_ = 2.0 * side * side * side / seconds;
   queue_ = backend_->make_queue();
 }
 
-void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activation activation, bool residual) {
+void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activation activation) {
   if (!chosen("linear")) return;
-  const double bytes = static_cast<double>((in * out + out + rows * (in + out * (residual ? 2 : 1))) * size_);
+  const double bytes = static_cast<double>((in * out + out + rows * (in + out)) * size_);
   const std::int64_t copies = copies_for(bytes);
-  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * out, 0.05f), b = numbers(out), r = numbers(copies * rows * out), y = numbers(copies * rows * out);
-  const std::string epilogue = residual ? ", bias, residual" : activation == Activation::kRelu ? ", bias, relu" : ", bias";
+  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * out, 0.05f), b = numbers(out), y = numbers(copies * rows * out);
+  const std::string epilogue = activation == Activation::kRelu ? ", bias, relu" : ", bias";
   add("linear", fmt::format("{}→{}{}", in, out, epilogue), rows, bytes, 2.0 * static_cast<double>(rows * in * out), copies, [&](std::int64_t i) {
-    backend_->linear(*queue_, matrix(x, rows, in, i), {matrix(w, out, in, i), matrix(b, 1, out)}, activation, residual ? matrix(r, rows, out, i) : Tensor{}, matrix(y, rows, out, i));
+    backend_->linear(*queue_, matrix(x, rows, in, i), {matrix(w, out, in, i), matrix(b, 1, out)}, activation, matrix(y, rows, out, i));
   });
 }
 
@@ -197,7 +199,7 @@ void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
                gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("linear_norm", fmt::format("{}→{}, residual", in, kWidth), rows, bytes, 2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
-    backend_->linear_norm(*queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)}, wide(r, rest, rows, i), {g, s}, {between.data(), DType::kFloat32, rows, kWidth, kWidth}, wide(r, rest, rows, i));
+    test::run_linear_norm(*backend_, *queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)}, {between.data(), DType::kFloat32, rows, kWidth, kWidth}, wide(r, rest, rows, i), {g, s});
   });
 }
 
@@ -205,10 +207,10 @@ void Bench::norm(std::int64_t rows) {
   if (!chosen("norm")) return;
   const double bytes = static_cast<double>(3 * rows * kWidth * size_ + rests(2 * rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer rest = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth), r = numbers(copies * rows * kWidth), y = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
+  const Buffer rest = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth), r = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->layer_norm(*queue_, matrix(x, rows, kWidth, i), wide(r, rest, rows, i), {g, b}, wide(y, rest, rows, i));
+    backend_->add_norm(*queue_, wide(r, rest, rows, i), matrix(x, rows, kWidth, i), {g, b});
   });
 }
 
@@ -222,12 +224,12 @@ void Bench::embed(std::int64_t rows) {
   const Buffer ids_device = list(ids), positions_device = list(positions);
   const Embedding embedding{matrix(table, kVocabulary, kWidth), {places.data(), DType::kFloat32, kLongest, kWidth, kWidth}, 22.6f};
   add("embed", fmt::format("{} of {}", kWidth, kVocabulary), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->embed(*queue_, embedding, ids_device.as<std::int32_t>() + i * rows, positions_device.as<std::int32_t>() + i * rows, wide(y, rest, rows, i));
+    backend_->embed(*queue_, embedding, PackedRows{.count = rows, .ids = ids_device.as<std::int32_t>() + i * rows, .positions = positions_device.as<std::int32_t>() + i * rows}, wide(y, rest, rows, i));
   });
 }
 
 // Sentences of 1…60 tokens, their pages anywhere; beams that parted six tokens ago.
-Bench::Caches Bench::caches(std::int64_t groups, std::int64_t beams, std::int64_t lines, std::int64_t copies) {
+Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams, std::int64_t lines, std::int64_t copies) {
   constexpr std::int64_t parted = 6;
   const std::int64_t slots = groups * copies, per_slot = (kLongest + kPageTokens) / kPageTokens;
   std::vector<std::int32_t> table(static_cast<std::size_t>(slots * per_slot)), lengths, listed;
@@ -257,25 +259,24 @@ Bench::Caches Bench::caches(std::int64_t groups, std::int64_t beams, std::int64_
 void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   if (!chosen("attend_self")) return;
   const std::int64_t groups = rows / beams, copies = copies_for(static_cast<double>(groups * 40 * 2 * kWidth * size_));
-  const Caches made = caches(groups, beams, beams, copies);
+  const Caches made = make_caches(groups, beams, beams, copies);
   const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth);
   const double keys = made.keys * 2 * kWidth, bytes = (keys + static_cast<double>(rows * kWidth * (3 + 2 + 1))) * static_cast<double>(size_);
   const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
   const auto rows_of = [&](std::int64_t i) { return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams}; };
   // Once a step, for all layers; here before each call, since each has other rows. No source tokens.
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
-  const auto begin_step = [&](std::int64_t i) { backend_->begin_step(*queue_, made.cache, made.cache, none.as<std::int32_t>(), made.state, rows_of(i)); };
-  const double begin = add("begin_step", shape, rows, 0, 0, copies, begin_step);
+  const CacheViews caches{{made.cache}, {made.cache}, none.as<std::int32_t>()};
+  const double begin = add("keys of a step", shape, rows, 0, 0, copies, [&](std::int64_t i) { backend_->run(*queue_, Program(), Rooms(), Step{made.state, rows_of(i), caches}); });
   add("attend_self", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
-    begin_step(i);
-    backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), made.cache, made.state, rows_of(i), kHeads, matrix(out, rows, kWidth, i));
+    backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), Step{made.state, rows_of(i), caches}, 0, kHeads, matrix(out, rows, kWidth, i));
   }, begin);
 }
 
-void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
-  if (!chosen("attend_cross")) return;
+void Bench::attend_source(std::int64_t rows, std::int64_t beams) {
+  if (!chosen("attend_source")) return;
   const std::int64_t groups = rows / beams, copies = copies_for(static_cast<double>(groups * 30 * 2 * kWidth * size_));
-  const Caches made = caches(groups, beams, 1, copies);
+  const Caches made = make_caches(groups, beams, 1, copies);
   const Buffer query = numbers(copies * rows * kWidth), out = numbers(copies * rows * kWidth);
   const double bytes = (made.keys * 2 * kWidth + static_cast<double>(2 * rows * kWidth)) * static_cast<double>(size_);
   const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
@@ -283,11 +284,10 @@ void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
   SearchState unused = made.state;  // of self-attention: a beam, no history
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   unused.length = none.as<std::int32_t>();
-  const auto begin_step = [&](std::int64_t i) { backend_->begin_step(*queue_, made.cache, made.cache, made.state.length, unused, rows_of(i)); };
-  const double begin = add("begin_step", shape, rows, 0, 0, copies, begin_step);
-  add("attend_cross", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
-    begin_step(i);
-    backend_->attend_cross(*queue_, matrix(query, rows, kWidth, i), made.cache, made.state.length, rows_of(i), kHeads, matrix(out, rows, kWidth, i));
+  const CacheViews caches{{made.cache}, {made.cache}, made.state.length};
+  const double begin = add("keys of a step", shape, rows, 0, 0, copies, [&](std::int64_t i) { backend_->run(*queue_, Program(), Rooms(), Step{unused, rows_of(i), caches}); });
+  add("attend_source", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
+    backend_->attend_source(*queue_, matrix(query, rows, kWidth, i), Step{unused, rows_of(i), caches}, 0, kHeads, matrix(out, rows, kWidth, i));
   }, begin);
 }
 
@@ -304,7 +304,7 @@ void Bench::attend_packed(std::int64_t rows) {
   const std::int64_t copies = copies_for(bytes);
   const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth), offsets_device = list(offsets);
   add("attend_packed", fmt::format("lengths 1…{}", kLongest), rows, bytes, 4.0 * kWidth * squares, copies, [&](std::int64_t i) {
-    backend_->attend_packed(*queue_, matrix(qkv, rows, 3 * kWidth, i), offsets, offsets_device.as<std::int32_t>(), kHeads, matrix(out, rows, kWidth, i));
+    backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), PackedRows{.count = rows, .offsets_host = offsets, .offsets = offsets_device.as<std::int32_t>()}, kHeads, matrix(out, rows, kWidth, i));
   });
 }
 
@@ -320,7 +320,7 @@ void Bench::search_step(std::int64_t rows, int beams) {
   for (std::size_t i = 0; i < listed.size(); ++i) listed[i] = static_cast<std::int32_t>(i);
   const Buffer groups = list(listed);
   const StepRows step{groups.as<std::int32_t>(), slots, beams};
-  const double seconds = timed(kSearchSteps, [&] { for (int i = 0; i < kSearchSteps; ++i) search.step(matrix(hidden, rows, kWidth), projection, step); },
+  const double seconds = timed(kSearchSteps, [&] { for (int i = 0; i < kSearchSteps; ++i) search.step(matrix(hidden, rows, kWidth), step, projection); },
                                [&] { search.start(listed, limits); });
   const double bytes = static_cast<double>((padded + rows) * kWidth * size_);
   keep({"search_step", fmt::format("{}→{}, {}", kWidth, kVocabulary, beams == 1 ? "greedy" : fmt::format("{} beams", beams)), rows, seconds, bytes, 2.0 * static_cast<double>(rows * kWidth * kVocabulary)});
@@ -372,17 +372,17 @@ void run(int count, char** arguments) {
   Bench bench(precision, only);
   bench.measure_ceilings();
   for (const std::int64_t r : rows) {
-    bench.linear(r, kWidth, 3 * kWidth, Activation::kNone, false);
-    bench.linear(r, kWidth, kWidth, Activation::kNone, true);
-    bench.linear(r, kWidth, kInner, Activation::kRelu, false);
-    bench.linear(r, kInner, kWidth, Activation::kNone, true);
+    bench.linear(r, kWidth, 3 * kWidth, Activation::kNone);
+    bench.linear(r, kWidth, kWidth, Activation::kNone);
+    bench.linear(r, kWidth, kInner, Activation::kRelu);
+    bench.linear(r, kInner, kWidth, Activation::kNone);
     bench.norm(r);
     bench.linear_norm(r, kWidth);
     bench.linear_norm(r, kInner);
     bench.embed(r);
     for (const std::int64_t beams : {std::int64_t{1}, kBeams}) {
       bench.attend_self(r, beams);
-      bench.attend_cross(r, beams);
+      bench.attend_source(r, beams);
       bench.search_step(r, static_cast<int>(beams));
     }
     bench.attend_packed(r);

@@ -94,7 +94,8 @@ TEST_P(AttentionTest, Packed) {
       Matrix qkv = random_matrix(random, offsets.back(), 3 * shape.width, lab.type());
       for (std::int64_t c = 0; c < shape.width; ++c) qkv(0, c) *= 16;  // one query that picks
       const Tensor out = lab.room(qkv.rows, shape.width, lab.type(), gap);
-      lab->attend_packed(lab.queue(), lab.put(qkv, lab.type(), gap), offsets, lab.put(offsets), shape.heads, out);
+      const PackedRows packed{.count = qkv.rows, .offsets_host = offsets, .offsets = lab.put(offsets)};
+      lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), gap), packed, shape.heads, out);
       const Matrix found = lab.get(out);
       for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
         std::vector<KeyRow> keys;
@@ -133,8 +134,8 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
       const Matrix qkv = random_matrix(random, rows, 3 * width, lab.type());
       const Tensor out = lab.room(rows, width, lab.type(), 2 * shape.gap);
       const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
-      lab->begin_step(lab.queue(), pages.cache, pages.cache, lab.put(Ints(static_cast<std::size_t>(slots), 0)), state, step);
-      lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), shape.gap), pages.cache, state, step, heads, out);
+      const CacheViews caches{{pages.cache}, {pages.cache}, lab.put(Ints(static_cast<std::size_t>(slots), 0))};
+      lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), shape.gap), {state, step, caches}, 0, heads, out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
         for (std::int64_t c = 0; c < 2 * width; ++c) pages.contents(pages.row(slot, lengths[static_cast<std::size_t>(slot)], r % beams), c) = qkv(r, width + c);
@@ -178,9 +179,9 @@ TEST_P(AttentionTest, ManySentences) {
     const Tensor context = lab.room(rows, width, lab.type()), other = lab.room(rows, width, lab.type());
     const StepRows step{lab.put(groups), slots, beams};
     const std::int32_t* source_lengths = lab.put(sources);
-    lab->begin_step(lab.queue(), self.cache, cross.cache, source_lengths, state, step);
-    lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), self.cache, state, step, heads, context);
-    lab->attend_cross(lab.queue(), lab.put(query, lab.type()), cross.cache, source_lengths, step, heads, other);
+    const CacheViews caches{{cross.cache}, {self.cache}, source_lengths};
+    lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, step, caches}, 0, heads, context);
+    lab->attend_source(lab.queue(), lab.put(query, lab.type()), {state, step, caches}, 0, heads, other);
     const Matrix found = lab.get(context), across = lab.get(other);
     for (std::int64_t r = 0; r < rows; ++r) {
       const auto slot = static_cast<std::size_t>(groups[static_cast<std::size_t>(r / beams)]);
@@ -206,8 +207,8 @@ TEST_P(AttentionTest, SelfLeavesDoneAndEmptyGroupsAlone) {
                           .slots = 2, .beams = beams, .longest = longest};
   const Matrix qkv = random_matrix(random, 3 * beams, 3 * width, lab.type());
   const StepRows rows{lab.put(Ints{0, 1, -1}), 3, beams};
-  lab->begin_step(lab.queue(), pages.cache, pages.cache, lab.put(Ints(2, 0)), state, rows);
-  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), pages.cache, state, rows, 2, lab.room(3 * beams, width, lab.type()));
+  const CacheViews caches{{pages.cache}, {pages.cache}, lab.put(Ints(2, 0))};
+  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, rows, caches}, 0, 2, lab.room(3 * beams, width, lab.type()));
   EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values);
 }
 
@@ -231,8 +232,8 @@ TEST_P(AttentionTest, Cross) {
       const SearchState state{.length = lab.put(none), .done = lab.put(none), .ancestor = lab.put(std::vector<std::uint8_t>(static_cast<std::size_t>(slots * beams))), .slots = slots, .beams = beams, .longest = 1};
       const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
       const std::int32_t* source_lengths = lab.put(lengths);
-      lab->begin_step(lab.queue(), own.cache, pages.cache, source_lengths, state, step);
-      lab->attend_cross(lab.queue(), lab.put(query, lab.type(), shape.gap), pages.cache, source_lengths, step, heads, out);
+      const CacheViews caches{{pages.cache}, {own.cache}, source_lengths};
+      lab->attend_source(lab.queue(), lab.put(query, lab.type(), shape.gap), {state, step, caches}, 0, heads, out);
       const Matrix found = lab.get(out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
@@ -262,7 +263,7 @@ TEST_P(AttentionTest, StoreCross) {
     for (int t = 0; t < length; ++t) token_slots.push_back(slot), positions.push_back(t);
   }
   const Matrix rows = random_matrix(random, static_cast<std::int64_t>(token_slots.size()), 3 * 2 * width, lab.type());
-  lab->store_cross(lab.queue(), lab.put(rows, lab.type(), 4), lab.put(token_slots), lab.put(positions), caches);
+  lab->store_source(lab.queue(), lab.put(rows, lab.type(), 4), lab.put(token_slots), lab.put(positions), caches);
   for (std::int64_t layer = 0; layer < 3; ++layer) {
     Pages& pages = layers[static_cast<std::size_t>(layer)];
     for (std::int64_t i = 0; i < rows.rows; ++i) {

@@ -1,13 +1,13 @@
 // Each verb of a backend against loops in double precision written here, over awkward shapes. Bounds: one rounding to the type of
 // the output, and one float32 rounding for each term of the sums, relative to the sum of the terms' magnitudes. In float16 and bfloat16 a
-// product may be rounded to the type before its activation, its residual or its bias (cuBLASLt does so with a residual in some shapes,
-// [1, 1] and [15, 1] among them): one more rounding of a partial sum, by 2⁻¹¹ or 2⁻⁸ of the terms' magnitudes at most, stretched as the
-// activation does. In float32 there is none.
+// product may be rounded to the type before its activation or its bias: one more rounding of a partial sum, by 2⁻¹¹ or 2⁻⁸ of the terms'
+// magnitudes at most, stretched as the activation does. In float32 there is none.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <numeric>
 
+#include "tests/linear_norm.h"
 #include "tests/support.h"
 
 namespace xlate::test {
@@ -21,10 +21,10 @@ class BackendTest : public OnBackend {
   Random random{7};
 
   // |found − expected| ≤ rounding(expected) + terms·2⁻²⁴·magnitude + more, and all is written.
-  void expect_near(const Matrix& found, const Matrix& expected, const Matrix& magnitude, double terms, const std::string& what, const Matrix& more = {}) {
+  void expect_near(const Matrix& found, const Matrix& expected, const Matrix& magnitude, double terms, const std::string& what, const Matrix& more = {}, bool sums = false) {
     ASSERT_EQ(found.values.size(), expected.values.size());
     for (std::size_t i = 0; i < found.values.size(); ++i) {
-      const double bound = rounding(lab.type(), expected.values[i]) + terms * 0x1p-24 * magnitude.values[i] + (more.values.empty() ? 0 : more.values[i]);
+      const double bound = rounding(sums ? DType::kFloat32 : lab.type(), expected.values[i]) + terms * 0x1p-24 * magnitude.values[i] + (more.values.empty() ? 0 : more.values[i]);
       ASSERT_LE(std::fabs(found.values[i] - expected.values[i]), bound)
           << what << ": row " << static_cast<std::int64_t>(i) / found.columns << ", column " << static_cast<std::int64_t>(i) % found.columns
           << ": found " << found.values[i] << ", expected " << expected.values[i];
@@ -150,7 +150,7 @@ TEST_P(BackendTest, Embed) {
       Ints ids, places;
       for (int i = 0; i < rows; ++i) ids.push_back(whole(random, 0, 10)), places.push_back(whole(random, 0, 19));
       const Tensor out = lab.room(rows, width, lab.type(), gap);
-      lab->embed(lab.queue(), embedding, lab.put(ids), lab.put(places), out);
+      lab->embed(lab.queue(), embedding, PackedRows{.count = rows, .ids = lab.put(ids), .positions = lab.put(places)}, out);
       Matrix expected(rows, width), magnitude(rows, width);
       for (std::int64_t r = 0; r < rows; ++r) {
         for (std::int64_t c = 0; c < width; ++c) {
@@ -175,7 +175,8 @@ TEST_P(BackendTest, EmbedStep) {
     const Ints lengths{0, 7, 3, 1, 2}, groups{4, 1, 2};
     const SearchState state{.token = lab.put(tokens), .length = lab.put(lengths), .done = lab.put(Ints(static_cast<std::size_t>(slots), 0)), .slots = slots, .beams = beams, .longest = 8};
     const Tensor out = lab.room(3 * beams, width, lab.type(), 2);
-    lab->embed_step(lab.queue(), embedding, state, {lab.put(groups), 3, beams}, out);
+    const CacheViews none;
+    lab->embed(lab.queue(), embedding, Step{state, {lab.put(groups), 3, beams}, none}, out);
     Matrix expected(out.rows, width);
     for (std::int64_t r = 0; r < out.rows; ++r) {
       const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)], token = tokens[static_cast<std::size_t>(slot * beams + r % beams)];
@@ -186,16 +187,13 @@ TEST_P(BackendTest, EmbedStep) {
   }
 }
 
-// Where the residual is, and the output.
-enum class Residual { kNone, kOther, kOutput };
-
-TEST_P(BackendTest, LayerNorm) {
+// Of the stream alone, and with something added to it, in the type of rows or as sums.
+TEST_P(BackendTest, AddNorm) {
   int turn = 0;
   for (const std::int64_t width : {1, 2, 3, 17, 64, 511, 512, 1024}) {
     for (const int rows : {1, 9, 33, 70}) {
-      for (const Residual residual : {Residual::kNone, Residual::kOther, Residual::kOutput}) {
-        if (left_out(++turn, 7)) continue;
-        const bool in_place = turn % 2 && residual != Residual::kOutput;
+      for (const bool adds : {false, true}) {
+        if (left_out(++turn, 5)) continue;
         const std::int64_t gap = rows > 9 ? 3 : 0;
         // One row is far from zero, one is constant.
         Matrix x = random_matrix(random, rows, width, lab.type()), r = random_matrix(random, rows, width, lab.type());
@@ -205,12 +203,12 @@ TEST_P(BackendTest, LayerNorm) {
         }
         const Matrix gain = random_matrix(random, 1, width, DType::kFloat32), bias = random_matrix(random, 1, width, DType::kFloat32);
         const Norm norm{lab.put(gain, DType::kFloat32), lab.put(bias, DType::kFloat32), 1e-5f};
-        const Tensor input = lab.put(x, lab.type(), gap), added = residual == Residual::kNone ? Tensor{} : lab.put(r, lab.type(), gap + 2);
-        const Tensor out = residual == Residual::kOutput ? added : in_place ? input : lab.room(rows, width, lab.type(), gap + 1);
-        lab->layer_norm(lab.queue(), input, added, norm, out);
+        const DType sums = turn % 3 ? lab.type() : DType::kFloat32;
+        const Tensor stream = lab.put(x, lab.type(), gap);
+        lab->add_norm(lab.queue(), stream, adds ? lab.put(r, sums, gap + 2) : Tensor{}, norm);
         Matrix magnitude;
-        const Matrix expected = normalized(x, residual == Residual::kNone ? Matrix{} : r, gain, bias, static_cast<double>(norm.epsilon), magnitude);
-        expect_near(lab.get(out), expected, magnitude, static_cast<double>(width) + 8, fmt::format("{} rows of {}, residual {}, in place {}", rows, width, static_cast<int>(residual), in_place));
+        const Matrix expected = normalized(x, adds ? r : Matrix{}, gain, bias, static_cast<double>(norm.epsilon), magnitude);
+        expect_near(lab.get(stream), expected, magnitude, static_cast<double>(width) + 8, fmt::format("{} rows of {}, added {}", rows, width, adds ? name_of(sums) : "nothing"));
         lab.clear();
         if (HasFatalFailure()) return;
       }
@@ -231,35 +229,41 @@ TEST_P(BackendTest, WhatRoundingTakesOffIsKept) {
       const auto expect_rest = [&](const WideRows& wide, const Matrix& exact, const char* what) {
         Matrix negative = lab.get(wide.rounded), remainder = exact, magnitude;
         for (std::size_t i = 0; i < exact.values.size(); ++i) remainder.values[i] -= negative.values[i], negative.values[i] *= -1;
-        const Tensor out = lab.room(rows, width, lab.type(), gap);
-        lab->layer_norm(lab.queue(), lab.put(negative, lab.type(), gap), wide, plain, out);
-        const Matrix found = lab.get(out), expected = normalized(remainder, {}, constant(Matrix(1, width), 1), Matrix(1, width), 1e-20, magnitude);
+        lab->add_norm(lab.queue(), wide, lab.put(negative, lab.type(), gap), plain);
+        const Matrix found = lab.get(wide.rounded), expected = normalized(remainder, {}, constant(Matrix(1, width), 1), Matrix(1, width), 1e-20, magnitude);
         for (std::size_t i = 0; i < found.values.size(); ++i) {
           ASSERT_NEAR(found.values[i], expected.values[i], kNear + 4 * unit_roundoff(lab.type()) * std::fabs(expected.values[i])) << what << ", " << rows << " rows of " << width << ", element " << i;
         }
       };
-      // Embedded …
+      // Embedded, …
       const Matrix table = random_matrix(random, 11, width, lab.type()), positions = random_matrix(random, 20, width, DType::kFloat32);
       Ints ids, places;
       for (int i = 0; i < rows; ++i) ids.push_back(whole(random, 0, 10)), places.push_back(whole(random, 0, 19));
-      const WideRows x(lab.room(rows, width, lab.type(), gap), lab.room(rows, width, DType::kInt8, gap));
-      lab->embed(lab.queue(), {lab.put(table, lab.type()), lab.put(positions, DType::kFloat32), 3}, lab.put(ids), lab.put(places), x);
+      const Embedding embedding{lab.put(table, lab.type()), lab.put(positions, DType::kFloat32), 3};
+      const PackedRows packed{.count = rows, .ids = lab.put(ids), .positions = lab.put(places)};
+      const auto embedded = [&] {
+        const WideRows x(lab.room(rows, width, lab.type(), gap), lab.room(rows, width, DType::kInt8, gap));
+        lab->embed(lab.queue(), embedding, packed, x);
+        return x;
+      };
       Matrix exact(rows, width);
       for (std::int64_t r = 0; r < rows; ++r) {
         for (std::int64_t c = 0; c < width; ++c) exact(r, c) = static_cast<float>(table(ids[static_cast<std::size_t>(r)], c) * 3 + positions(places[static_cast<std::size_t>(r)], c));
       }
-      expect_rest(x, exact, "embedded");
+      expect_rest(embedded(), exact, "embedded");
       if (HasFatalFailure()) return;
-      // … and normalized, in place and not.
+      // … and normalized, with something added and as they are.
       const Matrix added = random_matrix(random, rows, width, lab.type());
       const Matrix gain = random_matrix(random, 1, width, DType::kFloat32), shift = random_matrix(random, 1, width, DType::kFloat32);
       const Norm norm{lab.put(gain, DType::kFloat32), lab.put(shift, DType::kFloat32), 1e-5f};
-      const WideRows out = turn % 2 ? x : WideRows(lab.room(rows, width, lab.type(), gap), lab.room(rows, width, DType::kInt8, gap));
-      lab->layer_norm(lab.queue(), lab.put(added, lab.type(), gap), x, norm, out);
-      Matrix magnitude;
-      expect_rest(out, normalized(added, exact, gain, shift, static_cast<double>(norm.epsilon), magnitude), "normalized");
+      for (const bool adds : {true, false}) {
+        const WideRows x = embedded();
+        lab->add_norm(lab.queue(), x, adds ? lab.put(added, lab.type(), gap) : Tensor{}, norm);
+        Matrix magnitude;
+        expect_rest(x, normalized(exact, adds ? added : Matrix{}, gain, shift, static_cast<double>(norm.epsilon), magnitude), "normalized");
+        if (HasFatalFailure()) return;
+      }
       lab.clear();
-      if (HasFatalFailure()) return;
     }
   }
 }
@@ -286,36 +290,25 @@ TEST_P(BackendTest, Linear) {
         for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kSwish, Activation::kGelu, Activation::kGeluTanh}) {
           // The other choices change from case to case, each in its own rhythm.
           if (left_out(++turn, 40)) continue;
-          const bool bias = turn % 2;
-          const auto residual = static_cast<Residual>(turn % 3);
+          const bool bias = turn % 2, sums = activation == Activation::kNone && turn % 3 == 0;
           const std::int64_t gap = turn % 7 < 4 ? 0 : 3;
           const Matrix x = random_matrix(random, rows, in, lab.type()), w = random_matrix(random, out_width, in, lab.type());
-          const Matrix b = random_matrix(random, 1, out_width, lab.type()), r = random_matrix(random, rows, out_width, lab.type());
+          const Matrix b = random_matrix(random, 1, out_width, lab.type());
           const Linear layer{lab.put(w, lab.type(), gap), bias ? lab.put(b, lab.type()) : Tensor{}};
-          const Tensor out = residual == Residual::kOutput ? lab.put(r, lab.type(), gap) : lab.room(rows, out_width, lab.type(), gap);
-          const Tensor added = residual == Residual::kNone ? Tensor{} : residual == Residual::kOutput ? out : lab.put(r, lab.type(), gap + 1);
-          const Tensor input = lab.put(x, lab.type(), gap);
-          if (GetParam().cuda && activation != Activation::kNone && residual == Residual::kOutput) {
-            expect_error([&] { lab->linear(lab.queue(), input, layer, activation, added, out); }, {"CUDA", "cannot have its output as residual"});
-            lab.clear();
-            continue;
-          }
-          lab->linear(lab.queue(), input, layer, activation, added, out);
+          const Tensor out = lab.room(rows, out_width, sums ? DType::kFloat32 : lab.type(), gap);
+          lab->linear(lab.queue(), lab.put(x, lab.type(), gap), layer, activation, out);
           Matrix expected(rows, out_width), magnitude(rows, out_width), rounded_before(rows, out_width);
           for (std::int64_t i = 0; i < rows; ++i) {
             for (std::int64_t j = 0; j < out_width; ++j) {
               double sum = bias ? b(0, j) : 0, size = std::fabs(sum);
               for (std::int64_t k = 0; k < in; ++k) sum += x(i, k) * w(j, k), size += std::fabs(x(i, k) * w(j, k));
-              const double more = residual == Residual::kNone ? 0 : r(i, j);
-              expected(i, j) = activated(sum, activation) + more;
-              magnitude(i, j) = size + std::fabs(more) + std::fabs(sum);
-              const bool twice = lab.type() != DType::kFloat32 && (activation != Activation::kNone || residual != Residual::kNone);
-              if (twice) rounded_before(i, j) = (activation == Activation::kNone ? 1 : kSteepest) * rounding(lab.type(), magnitude(i, j));
+              expected(i, j) = activated(sum, activation);
+              magnitude(i, j) = size + std::fabs(sum);
+              if (lab.type() != DType::kFloat32 && activation != Activation::kNone) rounded_before(i, j) = kSteepest * rounding(lab.type(), magnitude(i, j));
             }
           }
           expect_near(lab.get(out), expected, magnitude, in + 16,
-                      fmt::format("[{}, {}]·[{}, {}]ᵀ, activation {}, bias {}, residual {}, gap {}", rows, in, out_width, in,
-                                  static_cast<int>(activation), bias, static_cast<int>(residual), gap), rounded_before);
+                      fmt::format("[{}, {}]·[{}, {}]ᵀ, activation {}, bias {}, sums {}, gap {}", rows, in, out_width, in, static_cast<int>(activation), bias, sums, gap), rounded_before, sums);
           lab.clear();
           if (HasFatalFailure()) return;
         }
@@ -324,7 +317,7 @@ TEST_P(BackendTest, Linear) {
   }
 }
 
-// As a network calls it: the rows normalized take the place of the residual, or another. Factors are few sixteenths, so that products are exact in
+// As a network calls it: a product whose sums go into the norm behind it. Factors are few sixteenths, so that products are exact in
 // float32, in which they go into the norm, and in float16 beyond 8 are not. In 16-bit types all but some have a rest: nothing is in it.
 TEST_P(BackendTest, LinearNorm) {
   const auto sixteenths = [&](std::int64_t rows, std::int64_t columns) {
@@ -348,8 +341,8 @@ TEST_P(BackendTest, LinearNorm) {
         return WideRows(rounded, rest);
       };
       const Tensor input = lab.put(x, lab.type(), gap), between = lab.room(rows, width, DType::kFloat32);
-      const WideRows residual = with_rest(lab.put(r, lab.type(), 2 * gap)), out = turn % 4 < 2 ? residual : with_rest(lab.room(rows, width, lab.type(), gap));
-      lab->linear_norm(lab.queue(), input, layer, residual, norm, between, out);
+      const WideRows stream = with_rest(lab.put(r, lab.type(), 2 * gap));
+      run_linear_norm(*lab, lab.queue(), input, layer, between, stream, norm);
       Matrix product(rows, width), magnitude;
       for (std::int64_t i = 0; i < rows; ++i) {
         for (std::int64_t j = 0; j < width; ++j) {
@@ -359,7 +352,7 @@ TEST_P(BackendTest, LinearNorm) {
         }
       }
       const Matrix expected = normalized(product, r, gain, shift, static_cast<double>(norm.epsilon), magnitude);
-      expect_near(lab.get(out.rounded), expected, magnitude, static_cast<double>(width) + 8, fmt::format("{} rows, {} → {}", rows, in, width));
+      expect_near(lab.get(stream.rounded), expected, magnitude, static_cast<double>(width) + 8, fmt::format("{} rows, {} → {}", rows, in, width));
       lab.clear();
       if (HasFatalFailure()) return;
     }
@@ -376,7 +369,7 @@ TEST_P(BackendTest, ActivationsOfLargeValues) {
     for (std::int64_t i = 0; i < 12; ++i) one(i, i) = 1;
     const Linear layer{lab.put(one, lab.type()), {}};
     const Tensor out = lab.room(1, 12, lab.type());
-    lab->linear(lab.queue(), lab.put(x, lab.type()), layer, activation, {}, out);
+    lab->linear(lab.queue(), lab.put(x, lab.type()), layer, activation, out);
     Matrix expected(1, 12);
     for (std::size_t i = 0; i < 12; ++i) expected.values[i] = activated(x.values[i], activation);
     expect_near(lab.get(out), expected, constant(expected, 1), 16, fmt::format("activation {}", static_cast<int>(activation)));

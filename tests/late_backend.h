@@ -33,34 +33,25 @@ class UnrecordedBackend : public Backend {
   WorkSeconds work_seconds() override { return backend_->work_seconds(); }
   DType compute_type() const override { return backend_->compute_type(); }
   std::size_t cache_budget() const override { return backend_->cache_budget(); }
-  void embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, WideRows out) override {
-    backend_->embed(queue, embedding, ids, positions, out);
+  void prepare(const Program& program, const Rooms& rooms, std::int64_t most_rows) override { backend_->prepare(program, rooms, most_rows); }
+  void run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) override { backend_->run(queue, program, rooms, pass); }
+  void run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) override { backend_->run(queue, program, rooms, pass); }
+  void decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass, const Projection& projection, const SearchRules& rules) override {
+    backend_->decode(queue, program, rooms, pass, projection, rules);
   }
-  void embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, WideRows out) override {
-    backend_->embed_step(queue, embedding, state, rows, out);
+  void embed(Queue& queue, const Embedding& embedding, const PackedRows& rows, WideRows out) override { backend_->embed(queue, embedding, rows, out); }
+  void embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) override { backend_->embed(queue, embedding, step, out); }
+  void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor out) override { backend_->linear(queue, x, layer, activation, out); }
+  void add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& after) override { backend_->add_norm(queue, stream, y, after); }
+  void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads, Tensor out) override { backend_->attend_self(queue, qkv, rows, heads, out); }
+  void attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads, Tensor out) override {
+    backend_->attend_self(queue, qkv, step, layer, heads, out);
   }
-  void layer_norm(Queue& queue, Tensor x, WideRows residual, const Norm& norm, WideRows out) override { backend_->layer_norm(queue, x, residual, norm, out); }
-  void linear_norm(Queue& queue, Tensor x, const Linear& layer, WideRows residual, const Norm& norm, Tensor between, WideRows out) override {
-    backend_->linear_norm(queue, x, layer, residual, norm, between, out);
+  void attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads, Tensor out) override {
+    backend_->attend_source(queue, query, step, layer, heads, out);
   }
-  void expect(std::span<const ExpectedLinear> linears) override { backend_->expect(linears); }
-  void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out) override {
-    backend_->linear(queue, x, layer, activation, residual, out);
-  }
-  void attend_packed(Queue& queue, Tensor qkv, std::span<const std::int32_t> host, const std::int32_t* offsets, int heads, Tensor out) override {
-    backend_->attend_packed(queue, qkv, host, offsets, heads, out);
-  }
-  void begin_step(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) override {
-    backend_->begin_step(queue, self, cross, source_lengths, state, rows);
-  }
-  void attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) override {
-    backend_->attend_self(queue, qkv, cache, state, rows, heads, out);
-  }
-  void attend_cross(Queue& queue, Tensor query, const PagedCache& cache, const std::int32_t* lengths, const StepRows& rows, int heads, Tensor out) override {
-    backend_->attend_cross(queue, query, cache, lengths, rows, heads, out);
-  }
-  void store_cross(Queue& queue, Tensor keys_values, const std::int32_t* slots, const std::int32_t* positions, std::span<const PagedCache> layers) override {
-    backend_->store_cross(queue, keys_values, slots, positions, layers);
+  void store_source(Queue& queue, Tensor keys_values, const std::int32_t* slots, const std::int32_t* positions, std::span<const PagedCache> layers) override {
+    backend_->store_source(queue, keys_values, slots, positions, layers);
   }
   void start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState& state) override {
     backend_->start_slots(queue, rules, slots, limits, state);

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "engine/search.h"
+#include "tests/linear_norm.h"
 #include "tests/support.h"
 
 namespace xlate::test {
@@ -25,8 +26,8 @@ std::vector<std::int64_t> rows_up_to(std::int64_t most) {
   return list;
 }
 
-enum class Epilogue { kNone, kBias, kBiasRelu, kResidual };
-constexpr const char* kEpilogues[] = {"none", "bias", "bias and relu", "bias and residual"};
+enum class Epilogue { kNone, kBias, kBiasRelu };
+constexpr const char* kEpilogues[] = {"none", "bias", "bias and relu"};
 
 class SameRowTest : public OnBackend {
  protected:
@@ -80,10 +81,10 @@ INSTANTIATE_TEST_SUITE_P(, SameRowTest, testing::ValuesIn(cuda_backends(false)),
 
 void SameRowTest::check_shape(std::int64_t in, std::int64_t out_width, std::int64_t most) {
   const DType type = lab.type();
-  const Buffer x = repeated(numbers(kPeriod, in, 2), most), residual = repeated(numbers(kPeriod, out_width, 2), most);
+  const Buffer x = repeated(numbers(kPeriod, in, 2), most);
   const Buffer result = lab->allocate(static_cast<std::size_t>(most * out_width) * size_of(type));
   const Tensor weight = lab.put_weight(numbers(out_width, in, 1.7f / std::sqrt(static_cast<float>(in)))), bias = lab.put(numbers(1, out_width, 1), type);
-  for (const Epilogue epilogue : {Epilogue::kNone, Epilogue::kBias, Epilogue::kBiasRelu, Epilogue::kResidual}) {
+  for (const Epilogue epilogue : {Epilogue::kNone, Epilogue::kBias, Epilogue::kBiasRelu}) {
     const Linear layer{weight, epilogue == Epilogue::kNone ? Tensor{} : bias};
     std::vector<std::byte> expected;
     std::string wrong;
@@ -91,8 +92,7 @@ void SameRowTest::check_shape(std::int64_t in, std::int64_t out_width, std::int6
       const auto view = [&](const Buffer& buffer, std::int64_t columns) { return Tensor{buffer.data(), type, rows, columns, columns}; };
       const Tensor out = view(result, out_width);
       lab->clear(lab.queue(), result.data(), static_cast<std::size_t>(rows * out_width) * size_of(type));
-      lab->linear(lab.queue(), view(x, in), layer, epilogue == Epilogue::kBiasRelu ? Activation::kRelu : Activation::kNone,
-                  epilogue == Epilogue::kResidual ? view(residual, out_width) : Tensor{}, out);
+      lab->linear(lab.queue(), view(x, in), layer, epilogue == Epilogue::kBiasRelu ? Activation::kRelu : Activation::kNone, out);
       if (expected.empty()) expected = lab.array<std::byte>(out.data, std::min(kPeriod, rows) * out_width * static_cast<std::int64_t>(size_of(type)));
       if (const std::int64_t row = different(out, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
     }
@@ -120,14 +120,14 @@ void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias, boo
   const Buffer few = repeated(pattern, kPeriod), few_rests = repeated(rest_pattern, rest_bytes(kPeriod));
   const WideRows whole = wide_view(few, few_rests, kPeriod);
   const auto sums = [&](std::int64_t rows) { return Tensor{between.data(), DType::kFloat32, rows, width, width}; };
-  lab->linear_norm(lab.queue(), view(x, kPeriod, in), layer, whole, norm, sums(kPeriod), whole);
+  run_linear_norm(*lab, lab.queue(), view(x, kPeriod, in), layer, sums(kPeriod), whole, norm);
   const auto expected = lab.array<std::byte>(few.data(), kPeriod * width * static_cast<std::int64_t>(size_of(type)));
   const auto expected_rests = wide ? lab.array<std::byte>(few_rests.data(), kPeriod * width) : std::vector<std::byte>{};
   std::string wrong;
   for (const std::int64_t rows : rows_up_to(kMost)) {
     const Buffer residual = repeated(pattern, rows), rests = repeated(rest_pattern, rest_bytes(rows));
     const WideRows out = wide_view(residual, rests, rows);
-    lab->linear_norm(lab.queue(), view(x, rows, in), layer, out, norm, sums(rows), out);
+    run_linear_norm(*lab, lab.queue(), view(x, rows, in), layer, sums(rows), out, norm);
     if (const std::int64_t row = different(out.rounded, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
     if (!wide) continue;
     if (const std::int64_t row = different(out.rest, expected_rests); row >= 0) wrong += fmt::format(" {} (rest of row {})", rows, row);
@@ -161,7 +161,7 @@ void SameRowTest::check_vocabulary(int beams, std::int64_t vocabulary, std::int6
     const std::int64_t groups = rows / beams;
     const std::span<const std::int32_t> used(slots.data(), static_cast<std::size_t>(groups));
     search.start(used, std::span(limits).first(used.size()));
-    search.step({hidden.data(), lab.type(), rows, width, width}, projection, {listed, groups, beams});
+    search.step({hidden.data(), lab.type(), rows, width, width}, {listed, groups, beams}, projection);
     const auto found = lab.array<float>(search.state().score, rows);
     const auto chosen = lab.array<std::int32_t>(search.state().token, rows);
     const auto period = static_cast<std::size_t>(kPeriod * beams);

@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 
+#include "engine/rooms.h"
 #include "engine/search.h"
 #include "tests/support.h"
 #include "tests/table_model.h"
@@ -44,7 +45,8 @@ class Network {
     }
     projection_ = {{lab_.put_weight(scaled(shape.vocabulary, width, 2 / std::sqrt(static_cast<double>(width)))),
                     shape.biases ? lab_.put(random_matrix(random_, 1, shape.vocabulary, DType::kFloat32), DType::kFloat32) : Tensor{}}};
-    source_lengths_ = lab_.put(Ints{shape.source});
+    caches_.source_lengths = lab_.put(Ints{shape.source});
+    write();
   }
 
   Result decode() {
@@ -104,32 +106,40 @@ class Network {
   PagedCache cache(std::int64_t lines) {
     return {weight(kPages * kPageTokens * lines, 2 * shape_.width(), 1), cache_table_, kPages, kPageTokens, lines};
   }
-  Tensor rows_of(std::int64_t columns) { return lab_.room(shape_.beams, columns, lab_.type()); }
 
-  void step(Search& search, const StepRows& rows) {
-    if (!x_) {
-      const std::int64_t width = shape_.width();
-      x_ = rows_of(width);
-      if (shape_.rest) x_.rest = lab_.room(shape_.beams, width, DType::kInt8);
-      y_ = lab_.room(shape_.beams, width, DType::kFloat32), context_ = rows_of(width), inner_ = rows_of(shape_.ffn), qkv_ = rows_of(3 * width), query_ = rows_of(width);
-    }
-    Queue& queue = lab_.queue();
+  // The program, over rooms that may be without rests.
+  void write() {
+    const std::int64_t width = shape_.width();
+    const Room x = room(RoomKind::kStream, width), sums = room(RoomKind::kSums, width), context = room(RoomKind::kRows, width), inner = room(RoomKind::kRows, shape_.ffn),
+               qkv = room(RoomKind::kRows, 3 * width), query = room(RoomKind::kRows, width);
     const int heads = static_cast<int>(shape_.heads);
-    const SearchState& state = search.state();
-    lab_->begin_step(queue, layers_.front().self, layers_.front().cross, source_lengths_, state, rows);
-    lab_->embed_step(queue, table_, state, rows, x_);
-    for (const Layer& layer : layers_) {
-      lab_->linear(queue, x_.rounded, layer.qkv, Activation::kNone, {}, qkv_);
-      lab_->attend_self(queue, qkv_, layer.self, state, rows, heads, context_);
-      lab_->linear_norm(queue, context_, layer.out, x_, layer.norm, y_, x_);
-      lab_->linear(queue, x_.rounded, layer.query, Activation::kNone, {}, query_);
-      lab_->attend_cross(queue, query_, layer.cross, source_lengths_, rows, heads, context_);
-      lab_->linear_norm(queue, context_, layer.cross_out, x_, layer.cross_norm, y_, x_);
-      lab_->linear(queue, x_.rounded, layer.up, shape_.activation, {}, inner_);
-      lab_->linear_norm(queue, inner_, layer.down, x_, layer.last_norm, y_, x_);
+    program_.add(Embed{table_, x});
+    const auto add_norm = [&](Room from, const Linear& layer, const Norm& norm) {
+      program_.add(ApplyLinear{from, layer, Activation::kNone, sums});
+      program_.add(AddNorm{x, sums, norm});
+    };
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const Layer& layer = layers_[i];
+      program_.add(ApplyLinear{x, layer.qkv, Activation::kNone, qkv});
+      program_.add(AttendSelf{qkv, i, heads, context});
+      add_norm(context, layer.out, layer.norm);
+      program_.add(ApplyLinear{x, layer.query, Activation::kNone, query});
+      program_.add(AttendSource{query, i, heads, context});
+      add_norm(context, layer.cross_out, layer.cross_norm);
+      program_.add(ApplyLinear{x, layer.up, shape_.activation, inner});
+      add_norm(inner, layer.down, layer.last_norm);
+      caches_.own.push_back(layer.self), caches_.source.push_back(layer.cross);
     }
-    search.step(x_.rounded, projection_, rows);
+    program_.set_out(x);
+    rooms_ = Rooms(rows_);
   }
+  Room room(RoomKind kind, std::int64_t columns) {
+    WideRows rows(lab_.room(shape_.beams, columns, kind == RoomKind::kSums ? DType::kFloat32 : lab_.type()));
+    if (kind == RoomKind::kStream && shape_.rest) rows.rest = lab_.room(shape_.beams, columns, DType::kInt8);
+    rows_.push_back(rows);
+    return program_.room(kind, columns);
+  }
+  void step(Search& search, const StepRows& rows) { search.step(program_, rooms_, caches_, rows, projection_); }
 
   Lab lab_;
   Shape shape_;
@@ -137,9 +147,11 @@ class Network {
   Embedding table_;
   std::vector<Layer> layers_;
   Projection projection_;
-  std::int32_t *source_lengths_ = nullptr, *cache_table_ = nullptr;
-  WideRows x_;
-  Tensor y_, context_, inner_, qkv_, query_;
+  std::int32_t* cache_table_ = nullptr;
+  Program program_;
+  std::vector<WideRows> rows_;
+  Rooms rooms_;
+  CacheViews caches_;
 };
 
 std::vector<Shape> shapes() {

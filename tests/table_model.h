@@ -74,7 +74,8 @@ class TableModel final : public SequenceModel {
     const std::vector<std::int32_t> none(static_cast<std::size_t>(capacity_.slots));  // tokens decoded
     if (!caches_.own.empty()) check_pages(queue, slots, none);
   }
-  Tensor step(Queue& queue, const SearchState& state, const StepRows& rows) override {
+  void step(Queue& queue, const StepRows& rows, Search& search) override {
+    const SearchState& state = search.state();
     auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups, queue);
     slots.erase(std::remove(slots.begin(), slots.end(), -1), slots.end());  // empty groups come last
     const auto tokens = lab_.array<std::int32_t>(state.token, state.slots * state.beams, queue);
@@ -102,9 +103,8 @@ class TableModel final : public SequenceModel {
     if (!caches_.own.empty()) check_pages(queue, slots, lengths);
     const Tensor out = hidden_.row_range(0, rows.rows());
     lab_.write(hidden, out, queue);
-    return out;
+    search.step(out, rows, projection_);
   }
-  const Projection& projection() const override { return projection_; }
   Projection& projection() { return projection_; }
   const Capacity& capacity() const { return capacity_; }
 
@@ -204,7 +204,7 @@ inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules
   search.start(slots, limits);
   const StepRows rows{lab.put(slots), 1, rules.beams};
   for (int steps = 0;; ++steps) {
-    search.step(model.step(lab.queue(), search.state(), rows), model.projection(), rows);
+    model.step(lab.queue(), rows, search);
     if (reinterpret_cast<const std::int32_t*>(search.read_done()->wait().data())[slot]) break;
     if (steps > limit) {
       ADD_FAILURE() << "not done at its limit";

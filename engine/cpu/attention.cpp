@@ -33,7 +33,8 @@ void attend_heads(const float* query, std::int64_t n, std::int64_t width, int he
 
 }  // namespace
 
-void CpuBackend::attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets, const std::int32_t*, int heads, Tensor out) {
+void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, int heads, Tensor out) {
+  const std::span<const std::int32_t> offsets = rows.offsets_host;
   struct Block {
     std::int32_t sentence, first_query;
   };
@@ -58,8 +59,9 @@ void CpuBackend::attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t>
   });
 }
 
-void CpuBackend::attend_self(Queue&, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads,
-                             Tensor out) {
+void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer, int heads, Tensor out) {
+  const auto& [state, rows, caches] = step;
+  const PagedCache& cache = caches.own[layer];
   const std::int64_t width = out.columns, beams = rows.beams;
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
@@ -83,13 +85,14 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PagedCache& cache, const 
   });
 }
 
-void CpuBackend::attend_cross(Queue&, Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows,
-                              int heads, Tensor out) {
+void CpuBackend::attend_source(Queue&, Tensor query, const Step& step, std::size_t layer, int heads, Tensor out) {
+  const auto& [state, rows, caches] = step;
+  const PagedCache& cache = caches.source[layer];
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
     const std::int64_t slot = rows.slots[group];
     if (slot < 0) return;
-    const std::int64_t length = source_lengths[slot];
+    const std::int64_t length = caches.source_lengths[slot];
     for (std::int64_t beam = 0; beam < rows.beams; ++beam) {
       scratch.rows.resize(static_cast<std::size_t>(length));
       for (std::int64_t t = 0; t < length; ++t) scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, 0);
@@ -99,8 +102,8 @@ void CpuBackend::attend_cross(Queue&, Tensor query, const PagedCache& cache, con
   });
 }
 
-void CpuBackend::store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
-                             std::span<const PagedCache> layers) {
+void CpuBackend::store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
+                              std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
   for (std::int64_t token = 0; token < keys_values.rows; ++token) {
     const float* row = keys_values.as<float>() + token * keys_values.stride;

@@ -46,17 +46,15 @@ class CpuBackend final : public Backend {
   std::size_t cache_budget() const override;
   int steps_ahead() const override { return 0; }
 
-  void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, WideRows out) override;
-  void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, WideRows out) override;
-  void layer_norm(Queue&, Tensor x, WideRows residual, const Norm&, WideRows out) override;
-  void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
-  void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads,
-                     Tensor out) override;
-  void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) override;
-  void attend_cross(Queue&, Tensor query, const PagedCache&, const std::int32_t* source_lengths, const StepRows&, int heads,
-                    Tensor out) override;
-  void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
-                   std::span<const PagedCache> layers) override;
+  void embed(Queue&, const Embedding&, const PackedRows&, WideRows out) override;
+  void embed(Queue&, const Embedding&, const Step&, WideRows out) override;
+  void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
+  void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) override;
+  void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
+  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads, Tensor out) override;
+  void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads, Tensor out) override;
+  void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
+                    std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
                    const SearchState&) override;
   std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;

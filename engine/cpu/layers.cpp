@@ -1,4 +1,4 @@
-// The network's verbs but attention: embedding, layer norm, linear.
+// The network's verbs but attention: embedding, linear, the residual stream with its norms.
 #include <algorithm>
 #include <functional>
 
@@ -28,13 +28,14 @@ void embed_one(const Embedding& embedding, std::int32_t id, std::int32_t positio
 
 }  // namespace
 
-void CpuBackend::embed(Queue&, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, WideRows wide) {
-  const Tensor out = wide.rounded;
-  each_row(pool_, out.rows, [&](std::int64_t row) { embed_one(embedding, ids[row], positions[row], out.as<float>() + row * out.stride); });
+void CpuBackend::embed(Queue&, const Embedding& embedding, const PackedRows& rows, WideRows stream) {
+  const Tensor out = stream.rounded;
+  each_row(pool_, out.rows, [&](std::int64_t row) { embed_one(embedding, rows.ids[row], rows.positions[row], out.as<float>() + row * out.stride); });
 }
 
-void CpuBackend::embed_step(Queue&, const Embedding& embedding, const SearchState& state, const StepRows& rows, WideRows wide) {
-  const Tensor out = wide.rounded;
+void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, WideRows stream) {
+  const Tensor out = stream.rounded;
+  const auto& [state, rows, caches] = step;
   each_row(pool_, out.rows, [&](std::int64_t row) {
     const std::int32_t slot = rows.slots[row / rows.beams];
     if (slot < 0 || state.done[slot]) return;
@@ -42,17 +43,15 @@ void CpuBackend::embed_step(Queue&, const Embedding& embedding, const SearchStat
   });
 }
 
-void CpuBackend::layer_norm(Queue&, Tensor x, WideRows wide_residual, const Norm& norm, WideRows wide_out) {
-  const Tensor residual = wide_residual.rounded, out = wide_out.rounded;  // float32 has no rest
+void CpuBackend::add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) {
+  const Tensor x = stream.rounded;  // float32 has no rest
   each_row(pool_, x.rows, [&](std::int64_t row) {
-    const float* in = x.as<float>() + row * x.stride;
-    float* y = out.as<float>() + row * out.stride;
-    if (residual) {
-      const float* added = residual.as<float>() + row * residual.stride;
-      std::transform(in, in + x.columns, added, y, std::plus<>());
-      in = y;
+    float* sum = x.as<float>() + row * x.stride;
+    if (y) {
+      const float* added = y.as<float>() + row * y.stride;
+      std::transform(added, added + y.columns, sum, sum, std::plus<>());
     }
-    norm_row(in, norm.gain.as<float>(), norm.bias.as<float>(), norm.epsilon, x.columns, y);
+    norm_row(sum, after.gain.as<float>(), after.bias.as<float>(), after.epsilon, x.columns, sum);
   });
 }
 
@@ -74,32 +73,20 @@ CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns, st
   return tile;
 }
 
-void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activation, Tensor residual, Tensor out) {
+void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activation, Tensor out) {
   assert(x.columns == layer.weight.columns && out.columns == layer.weight.rows && out.rows == x.rows);
   if (x.rows == 0) return;
   const Tile tile = tile_of(out.rows, out.columns, x.columns);
   const float* bias = layer.bias ? layer.bias.as<float>() : nullptr;
-  pool_.run(tile.row_tiles * tile.column_tiles, [&](std::int64_t task, int thread) {
+  pool_.run(tile.row_tiles * tile.column_tiles, [&](std::int64_t task, int) {
     const std::int64_t row = task / tile.column_tiles * tile.rows, column = task % tile.column_tiles * tile.columns;
     const std::int64_t m = std::min(tile.rows, out.rows - row), n = std::min(tile.columns, out.columns - column);
     const float* input = x.as<float>() + row * x.stride;
     const float* weight = layer.weight.as<float>() + column * layer.weight.stride;
     float* y = out.as<float>() + row * out.stride + column;
-    // The residual may be the output itself, so the product goes to its place only where it is not.
-    const bool in_place = residual && residual.data == out.data;
-    float* product = y;
-    std::int64_t stride = out.stride;
-    if (in_place) {
-      product = scratch_[static_cast<std::size_t>(thread)].numbers_of(m * n);
-      stride = n;
-    }
-    if (m <= kFewRows) product_few_rows(m, n, x.columns, input, x.stride, weight, layer.weight.stride, product, stride);
-    else blas_.product(m, n, x.columns, input, x.stride, weight, layer.weight.stride, product, stride);
-    for (std::int64_t i = 0; i < m; ++i) {
-      finish_row(product + i * stride, bias ? bias + column : nullptr, activation,
-                 residual ? residual.as<float>() + (row + i) * residual.stride + column : nullptr, n);
-      if (in_place) std::copy_n(product + i * stride, n, y + i * out.stride);
-    }
+    if (m <= kFewRows) product_few_rows(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
+    else blas_.product(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
+    for (std::int64_t i = 0; i < m; ++i) finish_row(y + i * out.stride, bias ? bias + column : nullptr, activation, n);
   });
 }
 

@@ -132,7 +132,7 @@ XLATE_CLONES void norm_row(const float* x, const float* gain, const float* bias,
   for (std::int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * inverse * gain[i] + bias[i];
 }
 
-XLATE_CLONES void finish_row(float* y, const float* bias, Activation activation, const float* residual, std::int64_t n) {
+XLATE_CLONES void finish_row(float* y, const float* bias, Activation activation, std::int64_t n) {
   if (bias) {
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i) y[i] += bias[i];
@@ -145,10 +145,6 @@ XLATE_CLONES void finish_row(float* y, const float* bias, Activation activation,
     for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], Activation::kSwish);
   } else if (activation != Activation::kNone) {
     for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], activation);
-  }
-  if (residual) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) y[i] += residual[i];
   }
 }
 

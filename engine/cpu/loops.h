@@ -16,8 +16,8 @@ void embed_row(const float* table, float scale, const float* position, std::int6
 /// Layer norm of one row of n elements; out may be x.
 void norm_row(const float* x, const float* gain, const float* bias, float epsilon, std::int64_t n, float* out);
 
-/// y = activation(y + bias) + residual over n elements; bias and residual may be null.
-void finish_row(float* y, const float* bias, Activation activation, const float* residual, std::int64_t n);
+/// y = activation(y + bias) over n elements; bias may be null.
+void finish_row(float* y, const float* bias, Activation activation, std::int64_t n);
 
 /// y[i] = x[i]·W for up to kFewRows rows: x [m, k], w [n, k], out [m, n]. Reads each weight once and packs nothing.
 inline constexpr std::int64_t kFewRows = 8;

@@ -36,7 +36,7 @@ CacheView view_of(const PagedCache& cache) {
           .lines = cache.lines};
 }
 
-/// ids and places are null where they are a step's.
+// ids and places are null where they are a step's.
 template <class T>
 EmbedArgs<T> embed_args(const Embedding& embedding, const std::int32_t* ids, const std::int32_t* places, const WideRows& out) {
   return {.table = data_of<T>(embedding.table),
@@ -71,7 +71,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
   prepare_library();
   order_event_ = std::make_unique<Event>();
   clock_ = std::make_unique<WorkClock>();
-  if (options.one_at_a_time) solo_ = SoloRecorder::open(*this, options.device);
+  if (options.one_at_a_time) solo_ = SoloLauncher::open(*this, options.device);
 }
 
 CudaBackend::~CudaBackend() { cudaDeviceSynchronize(); }
@@ -90,7 +90,7 @@ void CudaBackend::note_attention(AttentionKernel kernel, int heads, const Tensor
   });
 }
 
-// A queue's stream, for what is not recorded: all that was comes before it.
+// A queue's stream, for all but the lone sentence's step, which is launched first where one is waiting.
 cudaStream_t CudaBackend::general(Queue& queue) {
   if (solo_) solo_->flush();
   return stream_of(queue);
@@ -203,7 +203,7 @@ void CudaBackend::clear(Queue& queue, void* device, std::size_t bytes) { check(c
 
 std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const std::byte> device) {
   auto block = pinned_->take(device.size());
-  if (!solo_ || !solo_->read(device.data(), block->data, device.size(), queue)) {
+  if (!solo_ || !solo_->read(device.data(), block->data, device.size(), static_cast<Stream&>(queue))) {
     check(cudaMemcpyAsync(block->data, device.data(), device.size(), cudaMemcpyDeviceToHost, general(queue)));
   }
   check(cudaEventRecord(block->event.get(), general(queue)));
@@ -213,10 +213,7 @@ std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const st
 std::unique_ptr<Queue> CudaBackend::make_queue() {
   auto queue = std::make_unique<Stream>();
   if (solo_) {
-    queue->at_end([this, ended = queue.get()] {
-      solo_->forget(*ended);
-      unlisted_ = {};
-    });
+    queue->at_end([this, ended = queue.get()] { solo_->forget(*ended); });
   }
   return queue;
 }
@@ -237,43 +234,24 @@ WorkSeconds CudaBackend::work_seconds() {
   }
 }
 
-void CudaBackend::embed(Queue& queue, const Embedding& embedding, const std::int32_t* ids, const std::int32_t* positions, WideRows out) {
+void CudaBackend::embed(Queue& queue, const Embedding& embedding, const PackedRows& rows, WideRows out) {
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed<T>(embed_args<T>(embedding, ids, positions, out), general(queue));
+    xlate::cuda::embed<T>(embed_args<T>(embedding, rows.ids, rows.positions, out), general(queue));
   });
 }
 
-void CudaBackend::embed_step(Queue& queue, const Embedding& embedding, const SearchState& state, const StepRows& rows, WideRows out) {
-  if (solo_ && solo_->embed_step(embedding, state, rows, out, queue, [=, this, &queue] { embed_step(queue, embedding, state, rows, out); })) return;
+void CudaBackend::embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) {
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), state, rows, general(queue));
+    xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), step.state, step.rows, general(queue));
   });
 }
 
-void CudaBackend::layer_norm(Queue& queue, Tensor x, WideRows residual, const Norm& norm, WideRows out) {
-  with_type(x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    xlate::cuda::layer_norm<T, T>({.x = data_of<T>(x),
-                                   .x_bias = nullptr,
-                                   .residual = wide_of<const T>(residual),
-                                   .gain = data_of<float>(norm.gain),
-                                   .bias = data_of<float>(norm.bias),
-                                   .out = wide_of<T>(out),
-                                   .rows = x.rows,
-                                   .width = x.columns,
-                                   .x_stride = x.stride,
-                                   .epsilon = norm.epsilon},
-                                  general(queue));
-  });
-}
-
-void CudaBackend::attend_packed(Queue& queue, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) {
+void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::attend_packed<T>(attend_args<T>(qkv, heads, out), offsets, static_cast<std::int64_t>(offsets_host.size()) - 1,
-                                  out.rows, general(queue));
+    attend_packed<T>(attend_args<T>(qkv, heads, out), rows.offsets, std::ssize(rows.offsets_host) - 1, out.rows, general(queue));
   });
 }
 
@@ -301,43 +279,34 @@ KeyLists CudaBackend::next_attention(StepKeys& keys) {
   return lists;
 }
 
-void CudaBackend::begin_step(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) {
-  unlisted_ = [this, &queue, self, cross, source_lengths, state, rows] { list_step_keys(queue, self, cross, source_lengths, state, rows); };
-  if (!solo_) list_now();
-}
-
-void CudaBackend::list_now() {
-  if (unlisted_) std::exchange(unlisted_, {})();
-}
-
-void CudaBackend::list_step_keys(Queue& queue, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState& state, const StepRows& rows) {
+void CudaBackend::list_keys_of(Queue& queue, const Step& step) {
+  const auto& [state, rows, caches] = step;
+  const PagedCache &own = caches.own.front(), &source = caches.source.front();
   const std::int64_t parts = key_list_parts(std::max(state.slots, rows.groups), state.beams);  // empty groups have a part too
   make_room(self_keys_, parts, key_list_stride(state.longest, state.beams));
-  make_room(cross_keys_, parts, key_list_stride(cross.pages_per_slot * cross.page_tokens, 1));
-  list_keys(cuda::view_of(self), cuda::view_of(cross), source_lengths, state, rows, self_keys_.lists, cross_keys_.lists, general(queue));
+  make_room(cross_keys_, parts, key_list_stride(source.pages_per_slot * source.page_tokens, 1));
+  list_keys(cuda::view_of(own), cuda::view_of(source), caches.source_lengths, state, rows, self_keys_.lists, cross_keys_.lists, general(queue));
 }
 
-void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PagedCache& cache, const SearchState& state, const StepRows& rows, int heads, Tensor out) {
-  if (solo_ && solo_->attend_self(qkv, cache, state, rows, heads, out, queue, [=, this, &queue] { attend_self(queue, qkv, cache, state, rows, heads, out); })) return;
-  list_now();
+void CudaBackend::attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads, Tensor out) {
+  need_keys(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    note_attention(xlate::cuda::attend_self<T>(attend_args<T>(qkv, heads, out), cuda::view_of(cache), state, rows,
+    note_attention(xlate::cuda::attend_self<T>(attend_args<T>(qkv, heads, out), cuda::view_of(step.caches.own[layer]), step.state, step.rows,
                                                next_attention(self_keys_), general(queue)), heads, out);
   });
 }
 
-void CudaBackend::attend_cross(Queue& queue, Tensor query, const PagedCache& cache, const std::int32_t* source_lengths, const StepRows& rows, int heads, Tensor out) {
-  if (solo_ && solo_->attend_cross(query, cache, source_lengths, rows, heads, out, queue, [=, this, &queue] { attend_cross(queue, query, cache, source_lengths, rows, heads, out); })) return;
-  list_now();
+void CudaBackend::attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads, Tensor out) {
+  need_keys(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out), cuda::view_of(cache), source_lengths, rows,
+    note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out), cuda::view_of(step.caches.source[layer]), step.caches.source_lengths, step.rows,
                                                 next_attention(cross_keys_), general(queue)), heads, out);
   });
 }
 
-void CudaBackend::store_cross(Queue& queue, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) {
+void CudaBackend::store_source(Queue& queue, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
   with_type(keys_values.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -419,21 +388,14 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
   for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, hidden.rows - first);
     const Tensor logits{logits_.data(), DType::kFloat32, rows, weight.rows, weight.rows};
-    gemm_->run({.x = hidden.row_range(first, rows), .weight = weight, .bias = nullptr, .residual = {}, .out = logits, .epilogue = Gemm::Epilogue::kNone}, general(queue));
+    gemm_->run({.x = hidden.row_range(first, rows), .weight = weight, .bias = nullptr, .out = logits, .epilogue = Gemm::Epilogue::kNone}, general(queue));
     select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, rules, first, rows, best, general(queue));
   }
 }
 
 void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection, const SearchRules& rules, const StepRows& rows, const SearchState& state) {
-  const int count = rules.beams == 1 ? 1 : 2 * rules.beams;
+  const int count = candidates_of(rules);
   const RulesView view = view_of(queue, rules);
-  if (solo_ && solo_->search_step(hidden, projection, view, count, rows, state, queue)) return paths_.fast(Paths::Of::kSolo);
-  if (options_.one_at_a_time) {
-    paths_.slow(Paths::Of::kSolo, [&] {
-      const std::string reason = solo_ ? solo_->reason() : general_reason();
-      return !reason.empty() ? reason : std::string("the device has no room for clusters of 16 blocks");
-    });
-  }
   const std::int64_t most_rows = state.slots * state.beams;
   fit(candidate_values_, most_rows * count * static_cast<std::int64_t>(sizeof(float)));
   fit(candidate_tokens_, most_rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));

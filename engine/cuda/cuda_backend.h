@@ -12,6 +12,7 @@
 #include "engine/cuda/paths.h"
 #include "engine/cuda/products/gemm.h"
 #include "engine/cuda/products/preparation.h"
+#include "engine/cuda/solo/launcher.h"
 #include "engine/cuda/work_clock.h"
 
 namespace xlate::cuda {
@@ -20,6 +21,9 @@ namespace xlate::cuda {
 struct Ledger {
   std::int64_t used = 0, peak = 0, limit = 0;
 };
+
+/// Candidates of each row that a step of search looks at.
+inline int candidates_of(const SearchRules& rules) { return rules.beams == 1 ? 1 : 2 * rules.beams; }
 
 class CudaBackend final : public Backend {
  public:
@@ -47,17 +51,18 @@ class CudaBackend final : public Backend {
   DeviceMemory memory() const override;
   std::map<std::string, std::string> paths() const override { return paths_.list(); }
 
-  void expect(std::span<const ExpectedLinear>) override;
-  void embed(Queue&, const Embedding&, const std::int32_t* ids, const std::int32_t* positions, WideRows out) override;
-  void embed_step(Queue&, const Embedding&, const SearchState&, const StepRows&, WideRows out) override;
-  void layer_norm(Queue&, Tensor x, WideRows residual, const Norm&, WideRows out) override;
-  void linear(Queue&, Tensor x, const Linear&, Activation, Tensor residual, Tensor out) override;
-  void linear_norm(Queue&, Tensor x, const Linear&, WideRows residual, const Norm&, Tensor between, WideRows out) override;
-  void attend_packed(Queue&, Tensor qkv, std::span<const std::int32_t> offsets_host, const std::int32_t* offsets, int heads, Tensor out) override;
-  void begin_step(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&) override;
-  void attend_self(Queue&, Tensor qkv, const PagedCache&, const SearchState&, const StepRows&, int heads, Tensor out) override;
-  void attend_cross(Queue&, Tensor query, const PagedCache&, const std::int32_t* source_lengths, const StepRows&, int heads, Tensor out) override;
-  void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) override;
+  void prepare(const Program&, const Rooms&, std::int64_t most_rows) override;
+  void run(Queue&, const Program&, const Rooms&, const PackedRows&) override;
+  void run(Queue&, const Program&, const Rooms&, const Step&) override;
+  void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&, const SearchRules&) override;
+  void embed(Queue&, const Embedding&, const PackedRows&, WideRows out) override;
+  void embed(Queue&, const Embedding&, const Step&, WideRows out) override;
+  void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
+  void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) override;
+  void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
+  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads, Tensor out) override;
+  void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads, Tensor out) override;
+  void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState&) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) override;
   std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;
@@ -66,8 +71,16 @@ class CudaBackend final : public Backend {
   void open_device();
   std::string general_reason() const;
   void note_attention(AttentionKernel, int heads, const Tensor& out);
-  void linear_then_norm(Queue&, Tensor x, const Linear&, WideRows residual, const Norm&, Tensor between, WideRows out);
+  template <class Pass>
+  void run_operations(Queue&, const Program&, const Rooms&, const Pass&);
+  /// linear into sums and add_norm of them, in one kernel where there is one for these shapes.
+  void linear_norm(Queue&, Tensor x, const Linear&, Tensor sums, WideRows stream, const Norm& after);
+  void linear_then_norm(Queue&, Tensor x, const Linear&, Tensor sums, WideRows stream, const Norm& after);
+  /// stream = after(stream + y + bias); bias is y's, of the compute type, and may be empty.
+  void add_norm(Queue&, WideRows stream, Tensor y, const Tensor& bias, const Norm& after);
   void prepare_library();
+  /// A product that a program has, for up to `most_rows` rows, with `memory` as all of its operands, of `rows` rows.
+  Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined, Activation, void* memory, std::int64_t rows, std::int64_t most_rows) const;
   cudaStream_t general(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
   bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&, std::int64_t most_rows);
@@ -77,9 +90,11 @@ class CudaBackend final : public Backend {
     KeyLists lists{};
   };
   void make_room(StepKeys&, std::int64_t parts, std::int64_t stride);
-  void list_step_keys(Queue&, const PagedCache& self, const PagedCache& cross, const std::int32_t* source_lengths, const SearchState&, const StepRows&);
-  /// Lists the step's keys if they are not yet: a lone sentence's kernel has lists of its own.
-  void list_now();
+  void list_keys_of(Queue&, const Step&);
+  /// Lists the step's keys, unless a run of its program has done so for all its operations.
+  void need_keys(Queue& queue, const Step& step) {
+    if (listed_ != &step) list_keys_of(queue, step);
+  }
   /// The lists for one more attention of the step.
   static KeyLists next_attention(StepKeys&);
   /// Makes the buffer at least so large; nothing may be kept in it.
@@ -96,14 +111,15 @@ class CudaBackend final : public Backend {
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Preparation> preparation_;
-  std::unique_ptr<SoloRecorder> solo_;  // where sentences are decoded one at a time
+  std::unique_ptr<SoloLauncher> solo_;  // where sentences are decoded one at a time
+  std::shared_ptr<SoloStep> compiled_;  // the last step that it was given
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;
   Paths paths_;
   Buffer converted_;                                    // floats on their way into another type
   StepKeys self_keys_, cross_keys_;
-  std::function<void()> unlisted_;                      // lists the keys of the step, where that was put off
+  const Step* listed_ = nullptr;                        // the step whose program runs: the lists are of its keys
   Buffer started_, collected_;                          // lists of slots
   Buffer never_chosen_;
   std::vector<std::int32_t> never_chosen_host_;

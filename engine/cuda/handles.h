@@ -10,13 +10,15 @@
 #include <mutex>
 #include <source_location>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/backend.h"
-#include "engine/cuda/solo/recorder.h"
 #include "engine/error.h"
 
 namespace xlate::cuda {
+
+struct SoloStep;
 
 inline void check(cudaError_t status, std::source_location where = std::source_location::current()) {
   if (status == cudaSuccess) return;

@@ -11,22 +11,6 @@ constexpr std::int64_t kManyGroups = 256;
 // Of a bucket, so many steps run as they are: one that is not met again soon is not worth its recording, which takes as long as a step or two.
 constexpr int kUnrecorded = 3;
 
-// The lone sentence's kernel keeps out of what is done meanwhile.
-class Refusal {
- public:
-  explicit Refusal(SoloRecorder* solo) : solo_(solo) {
-    if (solo_) solo_->refuse(true);
-  }
-  ~Refusal() {
-    if (solo_) solo_->refuse(false);
-  }
-  Refusal(const Refusal&) = delete;
-  Refusal& operator=(const Refusal&) = delete;
-
- private:
-  SoloRecorder* solo_;
-};
-
 }  // namespace
 
 // Few sizes: above what is needed by fewer than 4 groups, or an eighth of many; a 32nd of so many that a step takes longer than its launches.
@@ -40,25 +24,24 @@ std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
 // The first steps of a bucket run as they are; the very first chooses algorithms and makes room.
 std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) {
   auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
-  const std::int64_t times = recorded && recorded->solo ? std::min<std::int64_t>(most, SoloRecorder::most_times()) : 1;
+  const std::int64_t times = recorded && recorded->solo ? std::min<std::int64_t>(most, SoloLauncher::most_times()) : 1;
   if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + times) check(cudaErrorLaunchFailure);
   const cudaStream_t stream = general(queue);
   if (recorded && recorded->solo) {
-    solo_->again(recorded->solo, static_cast<int>(times), queue);
+    solo_->put(recorded->solo, static_cast<int>(times), static_cast<Stream&>(queue));
     steps_ += times;
     return times;
   }
   ++steps_;
   if (!recorded) {
     recorded = std::make_unique<Recorded>();
-    if (solo_) solo_->begin();
+    compiled_ = nullptr;
     step();
-    if (solo_) recorded->solo = solo_->end();
+    recorded->solo = std::exchange(compiled_, nullptr);
     return 1;
   }
   if (!recorded->graph && recorded->unrecorded < kUnrecorded) {
     ++recorded->unrecorded;
-    const Refusal refusal(solo_.get());
     step();
     return 1;
   }
@@ -66,8 +49,7 @@ std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     try {
-      const Refusal refusal(solo_.get());
-      step();
+        step();
     } catch (...) {
       cudaStreamEndCapture(stream, &graph);
       if (graph) cudaGraphDestroy(graph);

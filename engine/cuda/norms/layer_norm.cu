@@ -12,7 +12,7 @@ template <class T, class X, int kPieces>
 __global__ void norm_piece_kernel(NormArgs<T, X> args) {
   const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   if (row >= args.rows) return;
-  norm_pieces<T, X, kPieces>(args.x + row * args.x_stride, args.x_bias, row_of(args.residual, row), args.gain, args.bias,
+  norm_pieces<T, X, kPieces>(args.x ? args.x + row * args.x_stride : nullptr, args.x_bias, row_of(args.residual, row), args.gain, args.bias,
                              row_of(args.out, row), static_cast<int>(args.width), args.epsilon);
 }
 
@@ -25,7 +25,7 @@ __global__ void norm_row_kernel(NormArgs<T, X> args) {
   const WideRow<const T> added = row_of(args.residual, row);
   const WideRow<T> out = row_of(args.out, row);
   const auto at = [&](std::int64_t i) {
-    float x = to_float(args.x[row * args.x_stride + i]);
+    float x = args.x ? to_float(args.x[row * args.x_stride + i]) : 0;
     if (args.x_bias) x += to_float(args.x_bias[i]);
     return added.rounded ? x + widened<T>(to_float(added.rounded[i]), added.rest ? added.rest[i] : 0) : x;
   };

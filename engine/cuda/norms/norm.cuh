@@ -55,7 +55,7 @@ __device__ __forceinline__ void norm_values(const float (&values)[kRows][kPieces
   }
 }
 
-// out = norm of x + bias + added, of which the latter two may be null; it stays in registers: up to kPieces pieces a lane. X is T or float. All is
+// out = norm of x + bias + added, which may be null, but not all; it stays in registers: up to kPieces pieces a lane. X is T or float. All is
 // aligned to 16 bytes, rests to 8.
 template <class T, class X, int kPieces>
 __device__ __forceinline__ void norm_pieces(const X* x, const T* bias, const WideRow<const T>& added, const float* gain, const float* shift, const WideRow<T>& out, int width, float epsilon) {
@@ -64,7 +64,12 @@ __device__ __forceinline__ void norm_pieces(const X* x, const T* bias, const Wid
   for (int p = 0; p < kPieces; ++p) {
     const int column = piece_column<T>(p);
     if (column >= width) break;
-    load_values(values[0][p], x + column);
+    if (x) {
+      load_values(values[0][p], x + column);
+    } else {
+#pragma unroll
+      for (int i = 0; i < Piece<T>::kSize; ++i) values[0][p][i] = 0;
+    }
     if (bias) add_piece<T>(values[0][p], load_piece(bias + column), {});
     if (added.rounded) add_piece<T>(values[0][p], load_piece(added.rounded + column), sizeof(T) == 2 && added.rest ? *reinterpret_cast<const uint2*>(added.rest + column) : uint2{});
   }

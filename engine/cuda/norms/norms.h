@@ -8,9 +8,10 @@
 namespace xlate::cuda {
 
 /// out = layer norm of x + its bias + residual, in float32. X is T, or float where x is a product that was not rounded.
+/// Of x and the residual one may be missing.
 template <class T, class X = T>
 struct NormArgs {
-  const X* x;              // [N, D]
+  const X* x;              // [N, D] or null
   const T* x_bias;         // [D] or null
   Wide<const T> residual;  // [N, D] or null
   const float* gain;       // [D]

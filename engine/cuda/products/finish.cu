@@ -8,26 +8,28 @@ namespace {
 
 constexpr int kBlock = 256;
 
-template <class T>
-__global__ void finish_kernel(FinishArgs<T> args) {
+template <class T, class B>
+__global__ void finish_kernel(FinishArgs<T, B> args) {
   const std::int64_t row = blockIdx.x;
   const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
   if (column >= args.columns) return;
-  float y = activate(to_float(args.out[row * args.out_stride + column]), args.activation);
-  if (args.residual) y += to_float(args.residual[row * args.residual_stride + column]);
-  args.out[row * args.out_stride + column] = from_float<T>(y);
+  float y = to_float(args.out[row * args.out_stride + column]);
+  if (args.bias) y += to_float(args.bias[column]);
+  args.out[row * args.out_stride + column] = from_float<T>(activate(y, args.activation));
 }
 
 }  // namespace
 
-template <class T>
-void finish_rows(const FinishArgs<T>& args, cudaStream_t stream) {
+template <class T, class B>
+void finish_rows(const FinishArgs<T, B>& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(args.rows), blocks_for(args.columns, kBlock));
   if (args.rows > 0) finish_kernel<<<grid, kBlock, 0, stream>>>(args);
 }
 
-template void finish_rows<float>(const FinishArgs<float>&, cudaStream_t);
-template void finish_rows<__half>(const FinishArgs<__half>&, cudaStream_t);
-template void finish_rows<__nv_bfloat16>(const FinishArgs<__nv_bfloat16>&, cudaStream_t);
+template void finish_rows<float, float>(const FinishArgs<float, float>&, cudaStream_t);
+template void finish_rows<float, __half>(const FinishArgs<float, __half>&, cudaStream_t);
+template void finish_rows<float, __nv_bfloat16>(const FinishArgs<float, __nv_bfloat16>&, cudaStream_t);
+template void finish_rows<__half, __half>(const FinishArgs<__half, __half>&, cudaStream_t);
+template void finish_rows<__nv_bfloat16, __nv_bfloat16>(const FinishArgs<__nv_bfloat16, __nv_bfloat16>&, cudaStream_t);
 
 }  // namespace xlate::cuda

@@ -46,11 +46,11 @@ struct Gemm::Api {
 struct Gemm::Plan {
   const Api* api = nullptr;
   cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t weight = nullptr, x = nullptr, added = nullptr, out = nullptr;
+  cublasLtMatrixLayout_t weight = nullptr, x = nullptr, out = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
   std::int64_t rows = 0;  // of the layouts as they stand
   ~Plan() {
-    for (const cublasLtMatrixLayout_t layout : {weight, x, added, out}) {
+    for (const cublasLtMatrixLayout_t layout : {weight, x, out}) {
       if (layout) api->cublasLtMatrixLayoutDestroy(layout);
     }
     if (operation) api->cublasLtMatmulDescDestroy(operation);
@@ -104,8 +104,7 @@ std::vector<std::int64_t> Gemm::planned_rows(DType type, std::int64_t most) {
 
 Gemm::Key Gemm::key_of(const Product& product, std::int64_t rows) {
   return {static_cast<int>(product.x.dtype), static_cast<int>(product.out.dtype), static_cast<int>(product.epilogue),
-          product.residual ? 1 : 0, rows, product.weight.rows, product.x.columns, product.x.stride, product.out.stride,
-          product.residual ? product.residual.stride : 0};
+          rows, product.weight.rows, product.x.columns, product.x.stride, product.out.stride};
 }
 
 Gemm::Plan& Gemm::plan_of(const Product& product, std::int64_t rows) {
@@ -152,7 +151,6 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.weight, in, u(product.weight.columns), u(product.weight.rows), product.weight.stride));
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.x, in, u(product.x.columns), u(plan.rows), product.x.stride));
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.out, out, u(product.weight.rows), u(plan.rows), product.out.stride));
-  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.added, out, u(product.weight.rows), u(plan.rows), product.residual ? product.residual.stride : product.out.stride));
 
   cublasLtMatmulPreference_t preference = nullptr;
   check_blas(api_->cublasLtMatmulPreferenceCreate(&preference));
@@ -162,7 +160,7 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
   api_->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_one_piece, sizeof(in_one_piece));
   cublasLtMatmulHeuristicResult_t found[8];
   int count = 0;
-  const cublasStatus_t status = api_->cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.added, plan.out, preference, 8, found, &count);
+  const cublasStatus_t status = api_->cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.out, plan.out, preference, 8, found, &count);
   api_->cublasLtMatmulPreferenceDestroy(preference);
   check_blas(status);
   for (int i = 0; i < count; ++i) {
@@ -189,16 +187,15 @@ cublasStatus_t Gemm::launch(Plan& plan, const Product& product, cudaStream_t str
   if (plan.rows != product.x.rows) {
     plan.rows = product.x.rows;
     const auto rows = static_cast<std::uint64_t>(plan.rows);
-    for (const cublasLtMatrixLayout_t layout : {plan.x, plan.added, plan.out}) {
+    for (const cublasLtMatrixLayout_t layout : {plan.x, plan.out}) {
       check_blas(api_->cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &rows, sizeof(rows)));
     }
   }
   if (product.epilogue != Epilogue::kNone) {
     check_blas(api_->cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product.bias, sizeof(product.bias)));
   }
-  const float one = 1, beta = product.residual ? 1.0f : 0.0f;
-  const void* added = product.residual ? product.residual.data : product.out.data;
-  return api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data, plan.x, &beta, added, plan.added,
+  const float one = 1, zero = 0;
+  return api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data, plan.x, &zero, product.out.data, plan.out,
                               product.out.data, plan.out, &plan.algorithm, nullptr, kWorkspace, stream);
 }
 

@@ -29,7 +29,6 @@ class Gemm {
     Tensor x;                      // [rows, in]
     Tensor weight;                 // [out, in], x's type
     const void* bias = nullptr;    // [out] in the output's type; of the epilogues that have one
-    Tensor residual;               // [rows, out] in the output's type, added; or empty
     Tensor out;                    // [rows, out], x's type or float32
     Epilogue epilogue = Epilogue::kNone;
   };
@@ -45,7 +44,7 @@ class Gemm {
  private:
   struct Api;
   struct Plan;
-  using Key = std::tuple<int, int, int, int, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+  using Key = std::tuple<int, int, int, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
   static std::int64_t rounded(DType, std::int64_t rows);
   static Key key_of(const Product&, std::int64_t rows);
   Plan& plan_of(const Product&, std::int64_t rows);

@@ -9,15 +9,15 @@
 
 namespace xlate::cuda {
 
-/// out = activation(out) + residual; the residual may be null.
-template <class T>
+/// out = activation(out + bias).
+template <class T, class B = T>
 struct FinishArgs {
-  const T* residual;  // [N, columns]
-  T* out;             // [N, columns]
-  std::int64_t rows, columns, residual_stride, out_stride;
+  const B* bias;  // [columns] or null
+  T* out;         // [N, columns]
+  std::int64_t rows, columns, out_stride;
   Activation activation;
 };
-template <class T>
-void finish_rows(const FinishArgs<T>&, cudaStream_t);
+template <class T, class B>
+void finish_rows(const FinishArgs<T, B>&, cudaStream_t);
 
 }  // namespace xlate::cuda

@@ -1,0 +1,73 @@
+// Makes the program of a decoding step of one sentence, with the search behind it, one launch of the kernel of solo.h: gives each room a place in
+// shared memory, packs the weights, and lays the rest of a block's memory out. Says why where the kernel does not have such a step.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/cuda/handles.h"
+#include "engine/cuda/solo/solo.h"
+
+namespace xlate::cuda {
+
+/// A whole step, with its lists on the device. Launching it again is the same step again.
+struct SoloStep {
+  SoloProgram program{};
+  int clusters = 0;
+  Buffer ops, hidden_rows, sums, lists;
+  std::vector<Buffer> weights;  // packed
+};
+
+class SoloCompiler {
+ public:
+  /// For so many clusters at once, with so many bytes of shared memory a block.
+  SoloCompiler(Backend& backend, int clusters, int shared_bytes) : backend_(backend), clusters_(clusters), shared_bytes_(shared_bytes) {}
+
+  /// Null where the kernel does not have it: reason() says why.
+  std::shared_ptr<SoloStep> compile(Stream&, const Program&, const Rooms&, const Step&, const Projection&, const RulesView&, int candidates);
+  /// Why the last step that was not compiled was not; empty where all were.
+  const std::string& reason() const { return reason_; }
+
+ private:
+  struct Place {
+    SoloRows rows, rest;
+    std::int64_t columns;
+  };
+  /// Where a room's rows are; placed at the first call.
+  Place place(Room);
+  /// Each throws Unfit where the kernel does not have the operation.
+  void begin(const Step&, std::int64_t width);
+  void add(const Embed&);
+  void add(const ApplyLinear&);
+  void add(const AddNorm&);
+  void add(const AttendSelf&);
+  void add(const AttendSource&);
+  void attend(SoloKind, Room x, const PagedCache&, CacheView&, int heads, Room out);
+  void append(SoloOp, const SoloRows& out);
+  void finish(const Program&, const Projection&, const RulesView&, int candidates);
+  void link();
+  bool lay_out(SoloProgram&, int longest_source);
+  bool lay_out(SoloProgram&, int longest_source, int held_keys);
+  /// Null where the device has no room for it.
+  std::shared_ptr<SoloStep> completed(Stream&, SoloProgram, Tensor vocabulary);
+  Buffer pack(Stream&, Tensor weight, int share_rows, int pass_rows);
+
+  Backend& backend_;
+  int clusters_, shared_bytes_;
+  std::string reason_;
+  bool no_room_ = false;  // for weights once more
+  // The step that is being compiled.
+  const Rooms* rooms_ = nullptr;
+  const Step* step_ = nullptr;
+  SoloProgram program_{};
+  std::vector<SoloOp> ops_;
+  std::vector<Tensor> weights_;  // of each operation, or none
+  std::map<std::size_t, Place> places_;  // by room
+  int row_bytes_ = 0;
+  std::vector<SoloRows> read_since_;  // since the exchange before the last: others may still read them
+};
+
+}  // namespace xlate::cuda

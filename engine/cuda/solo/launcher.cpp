@@ -1,0 +1,74 @@
+#include "engine/cuda/solo/launcher.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <utility>
+
+namespace xlate::cuda {
+namespace {
+
+constexpr int kReservedBytes = 2048;  // of shared memory, for what does not depend on the model
+constexpr std::size_t kMostCopied = 1024;
+constexpr unsigned kLaunchNumbers = 1u << 24;
+
+template <class Body>
+auto with_type(DType type, const Body& body) {
+  return type == DType::kFloat16 ? body(__half{}) : body(__nv_bfloat16{});
+}
+
+}  // namespace
+
+std::unique_ptr<SoloLauncher> SoloLauncher::open(Backend& backend, int device) {
+  int major = 0, minor = 0, shared = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  const DType type = backend.compute_type();
+  if (major != 9 || minor != 0 || size_of(type) != 2) return nullptr;
+  const int bytes = shared - kReservedBytes, clusters = with_type(type, [&](auto tag) { return prepare_solo_step<decltype(tag)>(bytes); });
+  if (clusters == 0) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  return std::unique_ptr<SoloLauncher>(new SoloLauncher(backend, clusters, bytes));
+}
+
+void SoloLauncher::put(std::shared_ptr<SoloStep> step, int times, Stream& queue) {
+  flush();
+  pending_ = std::move(step);
+  times_ = times;
+  queue_ = &queue;
+}
+
+bool SoloLauncher::read(const void* device, void* host, std::size_t bytes, const Stream& queue) {
+  if (!pending_ || &queue != queue_ || bytes % sizeof(std::int32_t) != 0 || bytes > kMostCopied) return false;
+  SoloProgram& program = pending_->program;
+  program.copy_from = static_cast<const std::int32_t*>(device);
+  program.copy_to = static_cast<std::int32_t*>(host);
+  program.copy_words = static_cast<int>(bytes / sizeof(std::int32_t));
+  flush();
+  return true;
+}
+
+void SoloLauncher::flush() {
+  if (!pending_) return;
+  const std::shared_ptr<SoloStep> step = std::exchange(pending_, nullptr);
+  SoloProgram& program = step->program;
+  program.signals = signals_.as<SoloSignals>();
+  program.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
+  program.times = times_;
+  // Launches share their signals: one begins when another has ended.
+  if (launched_on_ && launched_on_ != queue_) check(cudaDeviceSynchronize());
+  launched_on_ = queue_;
+  with_type(type_, [&](auto tag) { run_solo_step<decltype(tag)>(program, step->clusters, queue_->get()); });
+  check(cudaGetLastError());
+  program.copy_from = nullptr, program.copy_to = nullptr, program.copy_words = 0;
+}
+
+void SoloLauncher::forget(const Stream& queue) {
+  if (&queue == launched_on_) launched_on_ = nullptr;
+  if (&queue == queue_) pending_ = nullptr, queue_ = nullptr;
+}
+
+}  // namespace xlate::cuda

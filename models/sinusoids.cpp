@@ -1,0 +1,41 @@
+#include "models/sinusoids.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace xlate {
+namespace {
+
+// Sentences that grow little by little should not each compute a row.
+constexpr std::int64_t kPositionsAtOnce = 64;
+
+}  // namespace
+
+Sinusoids::Sinusoids(Backend& backend, const EmbeddingDescription& wanted, std::int64_t longest, std::int64_t width)
+    : memory_(backend.allocate(static_cast<std::size_t>(longest * width) * sizeof(float))),
+      rows_{memory_.data(), DType::kFloat32, longest, width, width},
+      rate_(wanted.rate),
+      offset_(wanted.offset) {}
+
+// Sine in the first half, cosine in the second, angle p / 10000^(j/rate); in double, kept in float32 (docs/search.md). Only as many as a
+// sentence has needed so far: the longest one allowed seldom comes.
+void Sinusoids::fill(Backend& backend, Queue& queue, std::int64_t count) {
+  if (count <= filled_) return;
+  count = std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, rows_.rows);
+  const std::int64_t width = rows_.columns, half = width / 2;
+  std::vector<double> divisors(static_cast<std::size_t>(half));
+  for (std::int64_t j = 0; j < half; ++j) divisors[static_cast<std::size_t>(j)] = std::pow(10000.0, static_cast<double>(j) / rate_);
+  std::vector<float> row(static_cast<std::size_t>(width));
+  for (std::int64_t p = filled_; p < count; ++p) {
+    for (std::int64_t j = 0; j < half; ++j) {
+      const double angle = static_cast<double>(p + offset_) / divisors[static_cast<std::size_t>(j)];
+      row[static_cast<std::size_t>(j)] = static_cast<float>(std::sin(angle));
+      row[static_cast<std::size_t>(half + j)] = static_cast<float>(std::cos(angle));
+    }
+    backend.upload(queue, std::as_bytes(std::span(row)), rows_.as<float>() + p * width);
+  }
+  filled_ = count;
+}
+
+}  // namespace xlate
