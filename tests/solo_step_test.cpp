@@ -172,7 +172,7 @@ std::vector<Shape> shapes() {
       {.beams = 8, .heads = 8, .head = 64, .layers = 1, .ffn = 2048, .vocabulary = 600, .source = 90, .steps = 100},
       {.beams = 4, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 600, .source = 40, .steps = 100},
       {.beams = 8, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 600, .source = 9, .steps = 12, .fits = false},
-      // Heads that the kernel does not have: verb by verb.
+      // Heads that the kernel does not have: the kernels for many.
       {.beams = 4, .heads = 4, .head = 16, .layers = 2, .ffn = 128, .vocabulary = 500, .source = 9, .steps = 20, .fits = false},
       {.beams = 1, .heads = 12, .head = 64, .layers = 1, .ffn = 768, .vocabulary = 6000, .source = 100, .steps = 150, .renormalize = true, .never_chosen = {1}},
   };

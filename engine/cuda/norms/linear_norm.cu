@@ -20,7 +20,7 @@ constexpr int kBoxRowBytes = 2 * kDepth;
 constexpr int kLeastTileRows = 64, kMostTileRows = 192, kTileStep = 32;
 constexpr int kConsumers = 2 * kWarpgroup, kThreads = kWarpgroup + kConsumers;
 constexpr int kWarps = kConsumers / kWarp;
-constexpr int kPieceStep = kWarp * 8;  // columns from a lane's piece to its next
+[[maybe_unused]] constexpr int kPieceStep = kWarp * 8;  // columns from a lane's piece to its next
 constexpr int kAtOnce = 4;       // rows that a warp normalizes together
 // Of a row's sums, which a lane reads eight at a time, the first fours of all lanes lie together, and behind them the second fours. Neither those who
 // write them nor those who read them meet in a bank. Bytes:
