@@ -136,8 +136,9 @@ class Backend {
 
   // Programs.
   /// A backend may get ready for a program's products beside what it is asked next. Passes will have at most `most_rows` rows.
-  virtual void prepare(const Program&, const Rooms&, std::int64_t most_rows) { static_cast<void>(most_rows); }
-  /// Runs a program: the verbs of its operations, one after the other. A backend may do neighbours at once, with the same results.
+  virtual void prepare(const Program&, std::int64_t /*most_rows*/) {}
+  /// Runs a program: the verbs of its operations, one after the other. A backend may do neighbours at once, with the same results. Rows of slots
+  /// that are done, and of groups without a slot, are undefined.
   virtual void run(Queue&, const Program&, const Rooms&, const PackedRows&);
   virtual void run(Queue&, const Program&, const Rooms&, const Step&);
   /// A whole decoding step: runs the program, then search_step with what it comes to. A backend may do all of it at once, and then leaves the

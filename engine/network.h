@@ -1,4 +1,4 @@
-// A network with its weights, as plain data: what a walker (models/transformer.cpp) makes passes of. Names no family; a tensor that is
+// A network with its weights, as plain data: what models/programs.cpp makes programs of. Names no family; a tensor that is
 // empty is absent.
 #pragma once
 

@@ -1,6 +1,9 @@
 // How an operation of a program becomes a call of the Backend's verb of the same name.
 #pragma once
 
+#include <cstdint>
+#include <type_traits>
+
 #include "engine/backend.h"
 #include "engine/error.h"
 #include "engine/rooms.h"

@@ -17,7 +17,7 @@ namespace xlate {
 enum class RoomKind : std::uint8_t {
   kRows,    // the type that the backend computes in
   kStream,  // the residual stream: the same, and in 16-bit types what rounding takes off each value besides (WideRows)
-  kSums,    // float32: a product on its way into add_norm. A backend that does both at once never writes it
+  kSums,    // float32: a product on its way into the add_norm behind it, which alone reads it: a backend may do both at once and never write it
 };
 
 /// Rows of some width that operations read and write. Their memory is in a Rooms (engine/rooms.h).
@@ -42,7 +42,7 @@ struct AddNorm {
   Room y;      // what is added to the stream first, unless it is the stream itself
   Norm after;
 };
-/// Self-attention inside each packed sentence, or of a step over the tokens before.
+/// Self-attention inside each packed sentence, or of a step over the tokens before, whose keys are in the cache of `layer`.
 struct AttendSelf {
   Room queries_keys_values;
   std::size_t layer;

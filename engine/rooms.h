@@ -1,6 +1,9 @@
 // Rooms: the memory that a program's rows lie in, at addresses that never change.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "engine/arena.h"

@@ -192,7 +192,7 @@ void Runner::step(std::int64_t most) {
   const StepRows rows{active_device_.as<std::int32_t>(), groups, options_.rules.beams};
   backend_.begin_work(*queue_, Work::kDecode);
   const std::int64_t began = now_;
-  now_ += backend_.repeat(*queue_, groups, most, [&] { model_.step(*queue_, rows, *search_); });
+  now_ += backend_.repeat(*queue_, groups, most, [&] { model_.step(rows, *search_); });
   caches_->pass(now_ - began);
   flights_.push_back({began, search_->read_done()});  // right behind the step, which a backend may then do in one
   backend_.end_work(*queue_, Work::kDecode);

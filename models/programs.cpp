@@ -1,5 +1,7 @@
 #include "models/programs.h"
 
+#include <utility>
+
 namespace xlate {
 namespace {
 
@@ -57,7 +59,7 @@ Program reading_program(const Network& network) {
   const Room keys_values = encoder.program.room(RoomKind::kRows, network.source_keys_values.weight.rows);
   encoder.linear(encoder.x, network.source_keys_values, keys_values);
   encoder.program.set_out(keys_values);
-  return encoder.program;
+  return std::move(encoder.program);
 }
 
 Program step_program(const Network& network) {
@@ -70,7 +72,7 @@ Program step_program(const Network& network) {
     decoder.feed_forward(network.decoder_layers[i].feed_forward);
   }
   decoder.program.set_out(decoder.x);
-  return decoder.program;
+  return std::move(decoder.program);
 }
 
 }  // namespace xlate

@@ -1,6 +1,7 @@
 #include "models/transformer.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 #include "engine/search.h"
@@ -59,22 +60,22 @@ CacheShape Transformer::cache_shape() const {
 void Transformer::make_room(const Capacity& capacity) {
   capacity_ = capacity;
   make_sinusoids();
-  reading_ = reading_program(network_);
-  step_ = step_program(network_);
+  reading_program_ = reading_program(network_);
+  step_program_ = step_program(network_);
   indices_ = Arena(backend_, index_bytes(capacity.encoder_tokens, capacity.encoder_tokens));
-  reading_rooms_ = Rooms(backend_, reading_, capacity.encoder_tokens);
-  step_rooms_ = Rooms(backend_, step_, capacity.slots * capacity.beams);
+  reading_rooms_ = Rooms(backend_, reading_program_, capacity.encoder_tokens);
+  step_rooms_ = Rooms(backend_, step_program_, capacity.slots * capacity.beams);
 }
 
 void Transformer::begin(const CacheViews& caches) {
   caches_ = caches;
-  backend_.prepare(reading_, reading_rooms_, capacity_.encoder_tokens);
-  backend_.prepare(step_, step_rooms_, capacity_.slots * capacity_.beams);
+  backend_.prepare(reading_program_, capacity_.encoder_tokens);
+  backend_.prepare(step_program_, capacity_.slots * capacity_.beams);
 }
 
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
   for (const Source& source : sources) sinusoids_.fill(backend_, *queue_, static_cast<std::int64_t>(source.ids.size()));
-  backend_.order(*queue_, queue);  // of them
+  backend_.order(*queue_, queue);  // positions are filled on the loading queue
   auto batch = std::make_unique<Batch>();
   std::vector<std::int32_t> ids, positions;
   batch->offsets.push_back(0);
@@ -98,7 +99,7 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
 
   const PackedRows rows{.count = tokens, .ids = ids_device, .positions = positions_device, .offsets_host = batch->offsets, .offsets = offsets_device};
-  backend_.run(queue, reading_, reading_rooms_, rows);
+  backend_.run(queue, reading_program_, reading_rooms_, rows);
   return batch;
 }
 
@@ -111,15 +112,15 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
     token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
     sinusoids_.fill(backend_, *queue_, batch.limits[sentence]);
   }
-  backend_.order(*queue_, queue);  // of them
+  backend_.order(*queue_, queue);  // positions are filled on the loading queue
   const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)], tokens = static_cast<std::int64_t>(token_slots.size());
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
-  const Tensor keys_values = reading_rooms_.rows(reading_.out(), first_token + tokens).row_range(first_token, tokens);
+  const Tensor keys_values = reading_rooms_.rows(reading_program_.out(), first_token + tokens).row_range(first_token, tokens);
   backend_.store_source(queue, keys_values, batch.token_slots + first_token, batch.positions + first_token, caches_.source);
 }
 
-void Transformer::step(Queue&, const StepRows& rows, Search& search) {
-  search.step(step_, step_rooms_, caches_, rows, network_.projection);
+void Transformer::step(const StepRows& rows, Search& search) {
+  search.step(step_program_, step_rooms_, caches_, rows, network_.projection);
 }
 
 }  // namespace xlate

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "engine/arena.h"
@@ -25,7 +24,7 @@ class Transformer final : public SequenceModel {
   void begin(const CacheViews&) override;
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
   void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) override;
-  void step(Queue&, const StepRows&, Search&) override;
+  void step(const StepRows&, Search&) override;
 
  private:
   struct Batch;
@@ -42,7 +41,7 @@ class Transformer final : public SequenceModel {
   Sinusoids sinusoids_;  // for the embeddings that have no stored table
 
   Capacity capacity_;
-  Program reading_, step_;
+  Program reading_program_, step_program_;
   Arena indices_;
   Rooms reading_rooms_, step_rooms_;
   CacheViews caches_;

@@ -126,6 +126,11 @@ class Bench {
     queue_ = backend_->make_queue();
   }
 
+  // What a run over a step takes before its first operation: on a GPU the keys that its rows will read are listed.
+  double list_keys(const std::string& shape, std::int64_t rows, std::int64_t copies, const std::function<Step(std::int64_t)>& step_of) {
+    return add("keys of a step", shape, rows, 0, 0, copies, [&](std::int64_t i) { backend_->run(*queue_, Program(), Rooms(), step_of(i)); });
+  }
+
   struct Caches {
     Buffer pages, table, lengths, done, ancestors, groups;
     PagedCache cache;
@@ -198,7 +203,7 @@ void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
   const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f), b = numbers(kWidth), r = numbers(copies * rows * kWidth), between = floats(rows * kWidth),
                gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
-  add("linear_norm", fmt::format("{}→{}, residual", in, kWidth), rows, bytes, 2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
+  add("linear_norm", fmt::format("{}→{}, stream", in, kWidth), rows, bytes, 2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
     test::run_linear_norm(*backend_, *queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)}, {between.data(), DType::kFloat32, rows, kWidth, kWidth}, wide(r, rest, rows, i), {g, s});
   });
 }
@@ -267,7 +272,7 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   // Once a step, for all layers; here before each call, since each has other rows. No source tokens.
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   const CacheViews caches{{made.cache}, {made.cache}, none.as<std::int32_t>()};
-  const double begin = add("keys of a step", shape, rows, 0, 0, copies, [&](std::int64_t i) { backend_->run(*queue_, Program(), Rooms(), Step{made.state, rows_of(i), caches}); });
+  const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) { return Step{made.state, rows_of(i), caches}; });
   add("attend_self", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
     backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), Step{made.state, rows_of(i), caches}, 0, kHeads, matrix(out, rows, kWidth, i));
   }, begin);
@@ -285,7 +290,7 @@ void Bench::attend_source(std::int64_t rows, std::int64_t beams) {
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   unused.length = none.as<std::int32_t>();
   const CacheViews caches{{made.cache}, {made.cache}, made.state.length};
-  const double begin = add("keys of a step", shape, rows, 0, 0, copies, [&](std::int64_t i) { backend_->run(*queue_, Program(), Rooms(), Step{unused, rows_of(i), caches}); });
+  const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) { return Step{unused, rows_of(i), caches}; });
   add("attend_source", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
     backend_->attend_source(*queue_, matrix(query, rows, kWidth, i), Step{unused, rows_of(i), caches}, 0, kHeads, matrix(out, rows, kWidth, i));
   }, begin);

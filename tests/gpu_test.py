@@ -77,7 +77,7 @@ class SpecialKernels(Case):
         where = ['--device', DEVICE, '--gpu-memory', '8GiB', '--precision', 'fp16', '-b', 4, '--max-length', 60, '--input-format', 'ids', '--output-format', 'ids']
         many, _ = self.report(*where, input=text, lines=40, device=None, model=model)
         alone, report = self.report(*where, '--line-buffered', input=text, lines=40, device=None, model=model)
-        self.assertEqual(report['paths']['solo'], 'no: a norm that follows no product')
+        self.assertEqual(report['paths']['solo'], 'no: a norm on the embeddings')
         self.assertEqual(alone.lines, many.lines)
 
     def test_other_shapes_say_why(self):

@@ -33,7 +33,7 @@ class UnrecordedBackend : public Backend {
   WorkSeconds work_seconds() override { return backend_->work_seconds(); }
   DType compute_type() const override { return backend_->compute_type(); }
   std::size_t cache_budget() const override { return backend_->cache_budget(); }
-  void prepare(const Program& program, const Rooms& rooms, std::int64_t most_rows) override { backend_->prepare(program, rooms, most_rows); }
+  void prepare(const Program& program, std::int64_t most_rows) override { backend_->prepare(program, most_rows); }
   void run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) override { backend_->run(queue, program, rooms, pass); }
   void run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) override { backend_->run(queue, program, rooms, pass); }
   void decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass, const Projection& projection, const SearchRules& rules) override {

@@ -74,7 +74,8 @@ class TableModel final : public SequenceModel {
     const std::vector<std::int32_t> none(static_cast<std::size_t>(capacity_.slots));  // tokens decoded
     if (!caches_.own.empty()) check_pages(queue, slots, none);
   }
-  void step(Queue& queue, const StepRows& rows, Search& search) override {
+  void step(const StepRows& rows, Search& search) override {
+    Queue& queue = search.queue();
     const SearchState& state = search.state();
     auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups, queue);
     slots.erase(std::remove(slots.begin(), slots.end(), -1), slots.end());  // empty groups come last
@@ -204,7 +205,7 @@ inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules
   search.start(slots, limits);
   const StepRows rows{lab.put(slots), 1, rules.beams};
   for (int steps = 0;; ++steps) {
-    model.step(lab.queue(), rows, search);
+    model.step(rows, search);
     if (reinterpret_cast<const std::int32_t*>(search.read_done()->wait().data())[slot]) break;
     if (steps > limit) {
       ADD_FAILURE() << "not done at its limit";

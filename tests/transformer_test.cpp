@@ -8,8 +8,8 @@
 #include <sstream>
 
 #include "engine/caches.h"
-#include "engine/runner.h"
 #include "engine/rooms.h"
+#include "engine/runner.h"
 #include "tests/late_backend.h"
 #include "tests/support.h"
 
@@ -238,7 +238,7 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
       const StepRows rows{active.as<std::int32_t>(), static_cast<std::int64_t>(slots.size()), kBeams};
       const bool first = expected.empty();
       for (std::size_t n = 0; n < 6; ++n) {
-        model->step(*queue, rows, search);
+        model->step(rows, search);
         const Tensor hidden = backend->hidden;
         ASSERT_EQ(hidden.rows, rows.rows());
         const auto ticket = backend->read_later(*queue, {static_cast<const std::byte*>(hidden.row_range(static_cast<std::int64_t>(place) * kBeams, kBeams).data),

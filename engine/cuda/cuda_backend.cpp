@@ -281,6 +281,7 @@ KeyLists CudaBackend::next_attention(StepKeys& keys) {
 
 void CudaBackend::list_keys_of(Queue& queue, const Step& step) {
   const auto& [state, rows, caches] = step;
+  if (caches.own.empty() || caches.source.empty()) fail("CUDA: a step has {} layers of own keys and {} of a source's, expected at least one of each", caches.own.size(), caches.source.size());
   const PagedCache &own = caches.own.front(), &source = caches.source.front();
   const std::int64_t parts = key_list_parts(std::max(state.slots, rows.groups), state.beams);  // empty groups have a part too
   make_room(self_keys_, parts, key_list_stride(state.longest, state.beams));

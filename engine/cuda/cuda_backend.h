@@ -51,7 +51,7 @@ class CudaBackend final : public Backend {
   DeviceMemory memory() const override;
   std::map<std::string, std::string> paths() const override { return paths_.list(); }
 
-  void prepare(const Program&, const Rooms&, std::int64_t most_rows) override;
+  void prepare(const Program&, std::int64_t most_rows) override;
   void run(Queue&, const Program&, const Rooms&, const PackedRows&) override;
   void run(Queue&, const Program&, const Rooms&, const Step&) override;
   void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&, const SearchRules&) override;
@@ -112,7 +112,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Preparation> preparation_;
   std::unique_ptr<SoloLauncher> solo_;  // where sentences are decoded one at a time
-  std::shared_ptr<SoloStep> compiled_;  // the last step that it was given
+  std::shared_ptr<SoloStep>* wanted_ = nullptr;  // where decode is to leave the step that it compiles; null where none is to be compiled
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;

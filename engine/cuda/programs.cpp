@@ -1,5 +1,7 @@
 // How the CUDA backend runs programs: neighbours that have a kernel together are done at once, and a lone sentence's step is one launch.
 #include <algorithm>
+#include <utility>
+#include <variant>
 
 #include "engine/cuda/cuda_backend.h"
 #include "engine/operations.h"
@@ -7,18 +9,18 @@
 namespace xlate::cuda {
 namespace {
 
-/// A product whose sums go into the norm behind it, and into nothing else.
+/// A product and the norm behind it that its sums go into.
 struct Joined {
   const ApplyLinear* product = nullptr;
   const AddNorm* norm = nullptr;
 };
 
-// The product that stands at i, if it can be done with the operation behind it.
+// The product that stands at i, if it can be done with the norm behind it. That one alone reads the sums (RoomKind::kSums).
 Joined joined_at(const Program& program, std::size_t i) {
   const std::vector<Operation>& operations = program.operations();
   const auto* product = std::get_if<ApplyLinear>(&operations[i]);
   const auto* norm = product && i + 1 < operations.size() ? std::get_if<AddNorm>(&operations[i + 1]) : nullptr;
-  if (!norm || norm->y != product->out || norm->y == norm->stream || program.rooms()[product->out.index].kind != RoomKind::kSums) return {};
+  if (!norm || norm->y != product->out || norm->y == norm->stream || product->x == norm->stream || product->activation != Activation::kNone || program.rooms()[product->out.index].kind != RoomKind::kSums) return {};
   return {product, norm};
 }
 
@@ -41,21 +43,19 @@ void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms, 
 
 void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) {
   list_keys_of(queue, pass);
+  const struct Listed {
+    const Step*& listed;
+    ~Listed() { listed = nullptr; }
+  } until_done{listed_};
   listed_ = &pass;
-  try {
-    run_operations(queue, program, rooms, pass);
-  } catch (...) {
-    listed_ = nullptr;
-    throw;
-  }
-  listed_ = nullptr;
+  run_operations(queue, program, rooms, pass);
 }
 
 void CudaBackend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass, const Projection& projection, const SearchRules& rules) {
-  if (solo_) {
+  if (solo_ && wanted_) {
     auto& stream = static_cast<Stream&>(queue);
     if (auto step = solo_->compiler().compile(stream, program, rooms, pass, projection, view_of(queue, rules), candidates_of(rules))) {
-      compiled_ = step;
+      *wanted_ = step;
       solo_->put(std::move(step), 1, stream);
       return paths_.fast(Paths::Of::kSolo);
     }
@@ -69,7 +69,7 @@ void CudaBackend::decode(Queue& queue, const Program& program, const Rooms& room
   Backend::decode(queue, program, rooms, pass, projection, rules);
 }
 
-// The library's own code.
+// Has the library load its own code.
 void CudaBackend::prepare_library() {
   constexpr std::int64_t kSmall = 64;
   Buffer memory = allocate(kSmall * kSmall * size_of(type_));
@@ -77,9 +77,9 @@ void CudaBackend::prepare_library() {
   preparation_ = std::make_unique<Preparation>(*gemm_, options_.device, Preparation::Expected{{.x = any, .weight = any, .bias = nullptr, .out = any}, {kSmall}}, std::move(memory));
 }
 
-// With memory of their own, one for all operands: a model may be gone before its products are ready. Nothing fails for want of it: it is only taken
+// The products get memory of their own, one for all operands: a model may be gone before they are ready. Nothing fails for want of it: it is only taken
 // where it is a small part of what search and the products still ask for. Layers are alike: a product of a shape is prepared once.
-void CudaBackend::prepare(const Program& program, const Rooms&, std::int64_t most_rows) {
+void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   constexpr std::int64_t kRows = 128;
   if (solo_ && most_rows <= kSoloRows) return;
   struct Shape {

@@ -35,9 +35,12 @@ std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t
   ++steps_;
   if (!recorded) {
     recorded = std::make_unique<Recorded>();
-    compiled_ = nullptr;
+    const struct Wanted {
+      std::shared_ptr<SoloStep>*& wanted;
+      ~Wanted() { wanted = nullptr; }
+    } until_done{wanted_};
+    wanted_ = &recorded->solo;
     step();
-    recorded->solo = std::exchange(compiled_, nullptr);
     return 1;
   }
   if (!recorded->graph && recorded->unrecorded < kUnrecorded) {
@@ -49,7 +52,7 @@ std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     try {
-        step();
+      step();
     } catch (...) {
       cudaStreamEndCapture(stream, &graph);
       if (graph) cudaGraphDestroy(graph);

@@ -25,7 +25,7 @@ bool in_pieces(const WideRows& wide) {
 
 }  // namespace
 
-// A joined product's rows of so many that its own kernel does not serve better go through the library, without the bias (linear_then_norm).
+// Where the kernel for both is not the faster way, a joined product goes through the library without its bias (linear_then_norm).
 Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined, Activation activation, void* memory, std::int64_t rows, std::int64_t most_rows) const {
   const auto any = [&](std::int64_t any_rows, std::int64_t columns, DType type) { return Tensor{memory, type, any_rows, columns, columns}; };
   const bool plain = joined && size_of(type_) == 2;

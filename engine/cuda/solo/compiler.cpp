@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/cuda/vocabulary/vocabulary.h"
 #include "engine/cuda/attention/attention.h"
+#include "engine/cuda/vocabulary/vocabulary.h"
 #include "engine/error.h"
 #include "engine/rooms.h"
 
@@ -97,6 +97,7 @@ void SoloCompiler::append(SoloOp op, const SoloRows& out) {
 
 void SoloCompiler::add(const Embed& op) {
   const auto& [table, positions, scale] = op.embedding;
+  require(table.columns == program_.width, "embeddings of {} columns", table.columns);
   require(ops_.empty() && !program_.table, "an embedding behind other operations");
   require(aligned(table.data) && table.stride % 8 == 0 && aligned(positions.data) && positions.stride % 4 == 0, "rows of embeddings that are not aligned");
   const Place out = place(op.out);
@@ -110,10 +111,12 @@ void SoloCompiler::add(const ApplyLinear& apply) {
   const Place x = place(apply.x), out = place(apply.out);
   const Tensor& weight = apply.layer.weight;
   require(packable(weight) && weight.columns == x.columns && weight.rows == out.columns, "a product of {} to {} columns", x.columns, out.columns);
+  const bool sums = rooms_->rows(apply.out, program_.beams).dtype == DType::kFloat32;
+  require(rooms_->rows(apply.x, program_.beams).dtype == weight.dtype && !(sums && apply.activation != Activation::kNone), "a product of sums, or with an activation into sums");
   SoloOp op = empty_op(SoloKind::kLinear);
   op.activation = apply.activation;
   op.x = x.rows;
-  op.sums = rooms_->rows(apply.out, program_.beams).dtype == DType::kFloat32;
+  op.sums = sums;
   op.in = narrow(x.columns), op.width = narrow(weight.rows);
   op.bias = apply.layer.bias.data;
   op.tiles = op.width / kSoloTileOutputs;
@@ -128,9 +131,10 @@ void SoloCompiler::add(const ApplyLinear& apply) {
 }
 
 void SoloCompiler::add(const AddNorm& norm) {
-  require(norm.y != norm.stream && rooms_->rows(norm.y, program_.beams).dtype == DType::kFloat32, "a norm that follows no product");
+  require(norm.y != norm.stream, "a norm on the embeddings");
+  require(rooms_->rows(norm.y, program_.beams).dtype == DType::kFloat32, "a norm of no product's sums");
   const Place stream = place(norm.stream), sums = place(norm.y);
-  require(stream.columns == program_.width && aligned(norm.after.gain.data) && aligned(norm.after.bias.data), "a norm of {} columns", stream.columns);
+  require(stream.columns == program_.width && sums.columns == program_.width && aligned(norm.after.gain.data) && aligned(norm.after.bias.data), "a norm of {} columns", stream.columns);
   SoloOp op = empty_op(SoloKind::kNorm);
   op.x = sums.rows;
   op.added = stream.rows, op.added_rest = stream.rest, op.out_rest = stream.rest;
@@ -146,7 +150,11 @@ void SoloCompiler::add(const AttendSelf& op) {
   attend(SoloKind::kSelf, op.queries_keys_values, cache, program_.self, op.heads, op.out);
 }
 
-void SoloCompiler::add(const AttendSource& op) { attend(SoloKind::kCross, op.queries, step_->caches.source[op.layer], program_.cross, op.heads, op.out); }
+void SoloCompiler::add(const AttendSource& op) {
+  const PagedCache& cache = step_->caches.source[op.layer];
+  require(cache.lines == 1, "{} lines of keys of the source", cache.lines);
+  attend(SoloKind::kCross, op.queries, cache, program_.cross, op.heads, op.out);
+}
 
 void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheView& view, int heads, Room out) {
   const Place rows = place(x), to = place(out);
@@ -156,6 +164,7 @@ void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheV
           "{} heads of width {}", heads, head);
   require(aligned(cache.pages.data) && size_of(cache.pages.dtype) == 2 && cache.pages.columns == 2 * width && cache.pages.stride == 2 * width && cache.pages.rows <= INT32_MAX,
           "a cache of {} rows of {} columns", cache.pages.rows, cache.pages.columns);
+  require(!view.table || (view.table == cache.table && view.pages_per_slot == cache.pages_per_slot && view.page_tokens == cache.page_tokens), "layers with tables of their own");
   view = {.pages = nullptr,
           .table = cache.table,
           .pages_per_slot = cache.pages_per_slot,
@@ -172,7 +181,7 @@ void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheV
 
 void SoloCompiler::finish(const Program& program, const Projection& projection, const RulesView& rules, int candidates) {
   const Tensor& weight = projection.linear.weight;
-  require(program_.table && program_.heads > 0, "a step without embedding or attention");
+  require(program_.table && program_.heads > 0 && places_.contains(program.out().index), "a step without embedding or attention");
   require(packable(weight) && weight.columns == program_.width && vocabulary_kernel_fits(90, program_.width, weight.rows, candidates) && rules.beams == program_.beams,
           "a vocabulary of {}, {} candidates", weight.rows, candidates);
   program_.hidden = place(program.out()).rows;
@@ -210,7 +219,7 @@ void SoloCompiler::link() {
   }
 }
 
-// With as many keys in shared memory as leave the ring enough.
+// Holds as many keys in shared memory as leave the ring of stages enough.
 bool SoloCompiler::lay_out(SoloProgram& program, int longest_source) {
   const SoloProgram fresh = program;
   const std::vector<SoloOp> ops = ops_;

@@ -28,7 +28,7 @@ class SoloCompiler {
 
   /// Null where the kernel does not have it: reason() says why.
   std::shared_ptr<SoloStep> compile(Stream&, const Program&, const Rooms&, const Step&, const Projection&, const RulesView&, int candidates);
-  /// Why the last step that was not compiled was not; empty where all were.
+  /// Why the last step that was refused was refused; empty where none was.
   const std::string& reason() const { return reason_; }
 
  private:
@@ -58,8 +58,8 @@ class SoloCompiler {
   Backend& backend_;
   int clusters_, shared_bytes_;
   std::string reason_;
-  bool no_room_ = false;  // for weights once more
-  // The step that is being compiled.
+  bool no_room_ = false;  // the device has no memory for the packed copy of the weights
+  // The step that is being compiled; of no meaning between two calls.
   const Rooms* rooms_ = nullptr;
   const Step* step_ = nullptr;
   SoloProgram program_{};

@@ -54,7 +54,8 @@ bool SoloLauncher::read(const void* device, void* host, std::size_t bytes, const
 void SoloLauncher::flush() {
   if (!pending_) return;
   const std::shared_ptr<SoloStep> step = std::exchange(pending_, nullptr);
-  SoloProgram& program = step->program;
+  SoloProgram program = step->program;
+  step->program.copy_from = nullptr, step->program.copy_to = nullptr, step->program.copy_words = 0;  // of this launch alone
   program.signals = signals_.as<SoloSignals>();
   program.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
   program.times = times_;
@@ -63,11 +64,13 @@ void SoloLauncher::flush() {
   launched_on_ = queue_;
   with_type(type_, [&](auto tag) { run_solo_step<decltype(tag)>(program, step->clusters, queue_->get()); });
   check(cudaGetLastError());
-  program.copy_from = nullptr, program.copy_to = nullptr, program.copy_words = 0;
 }
 
 void SoloLauncher::forget(const Stream& queue) {
-  if (&queue == launched_on_) launched_on_ = nullptr;
+  if (&queue == launched_on_) {
+    cudaStreamSynchronize(queue.get());  // the next queue's launch uses the same signals
+    launched_on_ = nullptr;
+  }
   if (&queue == queue_) pending_ = nullptr, queue_ = nullptr;
 }
 
