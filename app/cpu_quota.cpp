@@ -127,7 +127,8 @@ std::optional<std::int64_t> quota_along(const std::string& root, const std::vect
     for (std::string way = *whole_way; !way.empty(); way.resize(way.rfind('/'))) read(mount, way);
     read(mount, "");
   }
-  // Where the group has no name here, the one that is mounted is the best known: in a container that is the container's own.
+  // Where the group has no name here, the one that is mounted is the best known: in a container that is the
+  // container's own.
   if (!found && unrelated) read(*unrelated, "");
   return least;
 }

@@ -13,14 +13,17 @@
 namespace xlate {
 
 void Backend::run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) {
-  for (const Operation& operation : program.operations()) std::visit(CallVerb<PackedRows>{*this, queue, rooms, pass}, operation);
+  for (const Operation& operation : program.operations())
+    std::visit(CallVerb<PackedRows>{*this, queue, rooms, pass}, operation);
 }
 
 void Backend::run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) {
-  for (const Operation& operation : program.operations()) std::visit(CallVerb<Step>{*this, queue, rooms, pass}, operation);
+  for (const Operation& operation : program.operations())
+    std::visit(CallVerb<Step>{*this, queue, rooms, pass}, operation);
 }
 
-void Backend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass, const Projection& projection, const SearchRules& rules) {
+void Backend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
+                     const Projection& projection, const SearchRules& rules) {
   run(queue, program, rooms, pass);
   search_step(queue, rooms.rows(program.out(), pass.rows.rows()), projection, rules, pass.rows, pass.state);
 }

@@ -135,37 +135,44 @@ class Backend {
   virtual int steps_ahead() const = 0;
 
   // Programs.
-  /// A backend may get ready for a program's products beside what it is asked next. Passes will have at most `most_rows` rows.
+  /// A backend may get ready for a program's products beside what it is asked next. Passes will have at most
+  /// `most_rows` rows.
   virtual void prepare(const Program&, std::int64_t /*most_rows*/) {}
-  /// Runs a program: the verbs of its operations, one after the other. A backend may do neighbours at once, with the same results. Rows of slots
-  /// that are done, and of groups without a slot, are undefined.
+  /// Runs a program: the verbs of its operations, one after the other. A backend may do neighbours at once,
+  /// with the same results. Rows of slots that are done, and of groups without a slot, are undefined.
   virtual void run(Queue&, const Program&, const Rooms&, const PackedRows&);
   virtual void run(Queue&, const Program&, const Rooms&, const Step&);
-  /// A whole decoding step: runs the program, then search_step with what it comes to. A backend may do all of it at once, and then leaves the
-  /// rooms as they are: only the caches and the search state tell what was done.
-  virtual void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&, const SearchRules&);
+  /// A whole decoding step: runs the program, then search_step with what it comes to. A backend may do all of
+  /// it at once, and then leaves the rooms as they are: only the caches and the search state tell what was
+  /// done.
+  virtual void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&,
+                      const SearchRules&);
 
-  // The verbs of a program. Those of a step leave alone what belongs to a slot that is done, and groups without a slot.
+  // The verbs of a program. Those of a step leave alone what belongs to a slot that is done, and groups
+  // without a slot.
   /// out[i] = table[ids[i]]·scale + positions[positions[i]]; out [N, D].
   virtual void embed(Queue&, const Embedding&, const PackedRows&, WideRows out) = 0;
   /// As embed, for the last token of each live hypothesis, at position `length` of its slot; out [R, D].
   virtual void embed(Queue&, const Embedding&, const Step&, WideRows out) = 0;
-  /// out = activation(x·Wᵀ + b); x [N, in]; out [N, out] in the type of x, or without an activation in float32.
+  /// out = activation(x·Wᵀ + b); x [N, in]; out [N, out] in the type of x, or without an activation in
+  /// float32.
   virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) = 0;
-  /// stream = after(stream + y), in float32; both [N, D]. y is of the compute type or float32; empty, nothing is added.
+  /// stream = after(stream + y), in float32; both [N, D]. y is of the compute type or float32; empty, nothing
+  /// is added.
   virtual void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) = 0;
-  /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)). qkv [N, 3·D]; out [N, D].
+  /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)). qkv [N,
+  /// 3·D]; out [N, D].
   virtual void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) = 0;
-  /// One step of self-attention: writes the keys and values of each row's token into the layer's own cache at position `length` of its slot
-  /// and line of its beam, then attends over positions 0…length, key t of a row on the line that `ancestor` names.
-  /// qkv [R, 3·D]; out [R, D].
+  /// One step of self-attention: writes the keys and values of each row's token into the layer's own cache at
+  /// position `length` of its slot and line of its beam, then attends over positions 0…length, key t of a row
+  /// on the line that `ancestor` names. qkv [R, 3·D]; out [R, D].
   virtual void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads, Tensor out) = 0;
   /// Attends over the source tokens of each row's slot; query [R, D]; out [R, D].
   virtual void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads, Tensor out) = 0;
   /// Copies keys and values of packed source tokens into the caches of their slots: keys_values [N, layers·2·D] (layer-major),
   /// token i goes to position positions[i] of slot token_slots[i]; both [N] on the device. One cache per layer, one table.
-  virtual void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
-                            std::span<const PagedCache> layers) = 0;
+  virtual void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                            const std::int32_t* positions, std::span<const PagedCache> layers) = 0;
 
   // Search (docs/search.md gives the rules; engine/search.h the bookkeeping around it).
   /// Makes each listed slot hold a new sentence: one hypothesis with score 0 at the start token. slots and limits are host arrays.
@@ -173,8 +180,8 @@ class Backend {
                            const SearchState&) = 0;
   /// What tracing back the listed slots, which are done, needs: a record each (SearchRecord). May run beside other queues.
   virtual std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) = 0;
-  /// Advances every listed slot that is not done by one token: projection of hidden [R, D], log-softmax, candidates, selection, finished lists,
-  /// back-pointers and the test whether the sentence is done.
+  /// Advances every listed slot that is not done by one token: projection of hidden [R, D], log-softmax,
+  /// candidates, selection, finished lists, back-pointers and the test whether the sentence is done.
   virtual void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) = 0;
 };
 

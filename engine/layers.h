@@ -25,7 +25,8 @@ struct Embedding {
   float scale = 1;   // of the table's rows, before the position is added
 };
 
-/// The projection onto the vocabulary. It belongs to search, so that a backend may fuse it with the selection.
+/// The projection onto the vocabulary. It belongs to search, so that a backend may fuse it with the
+/// selection.
 struct Projection {
   Linear linear;  // weight [V, D]; bias [1, V] in float32, as the logits
 };

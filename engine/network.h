@@ -1,5 +1,5 @@
-// A network with its weights, as plain data: what models/programs.cpp makes programs of. Names no family; a tensor that is
-// empty is absent.
+// A network with its weights, as plain data: what models/programs.cpp makes programs of. Names no family; a
+// tensor that is empty is absent.
 #pragma once
 
 #include <cstdint>

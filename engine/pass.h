@@ -1,5 +1,5 @@
-// What a program is run over: the packed rows of whole sentences, or the rows of one decoding step with the caches that
-// hold the tokens before. Letters are those of engine/backend.h.
+// What a program is run over: the packed rows of whole sentences, or the rows of one decoding step with the
+// caches that hold the tokens before. Letters are those of engine/backend.h.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@ struct PackedRows {
   const std::int32_t* offsets = nullptr;         // [B + 1], device
 };
 
-/// One layer's keys and values, in pages of `page_tokens` tokens; page p of slot s is table[s·pages_per_slot + p].
-/// A page is [page_tokens, lines, 2, D]: for each token and line its key, then its value. Self-attention has a line per beam,
-/// cross-attention one for all of them.
+/// One layer's keys and values, in pages of `page_tokens` tokens; page p of slot s is table[s·pages_per_slot
+/// + p]. A page is [page_tokens, lines, 2, D]: for each token and line its key, then its value.
+/// Self-attention has a line per beam, cross-attention one for all of them.
 struct PagedCache {
   Tensor pages;                         // [pages·page_tokens·lines, 2·D]
   const std::int32_t* table = nullptr;  // [S, pages_per_slot], device
@@ -33,9 +33,10 @@ struct PagedCache {
 
 /// Where a run's caches lie: one for each layer, in the layers' order. The layers of a kind share one table.
 struct CacheViews {
-  std::vector<PagedCache> source;                // one line; empty where the model keeps no source keys
-  std::vector<PagedCache> own;                   // a line for each beam
-  const std::int32_t* source_lengths = nullptr;  // [S], device: source tokens of each slot's sentence; null likewise
+  std::vector<PagedCache> source;  // one line; empty where the model keeps no source keys
+  std::vector<PagedCache> own;     // a line for each beam
+  const std::int32_t* source_lengths =
+      nullptr;  // [S], device: source tokens of each slot's sentence; null likewise
 };
 
 /// One decoding step of the hypotheses in some slots: the last token of each enters the network.

@@ -14,8 +14,10 @@ namespace xlate {
 class Rooms {
  public:
   Rooms() = default;
-  /// For passes of at most `most_rows` rows. Throws Error where the backend has not so much memory.
-  Rooms(Backend& backend, const Program& program, std::int64_t most_rows) : arena_(backend, bytes(program, backend.compute_type(), most_rows)) {
+  /// Allocates room for passes of at most `most_rows` rows. Throws Error where the backend has too little
+  /// memory.
+  Rooms(Backend& backend, const Program& program, std::int64_t most_rows)
+      : arena_(backend, bytes(program, backend.compute_type(), most_rows)) {
     const DType type = backend.compute_type();
     for (const auto& [kind, columns] : program.rooms()) {
       WideRows rows(arena_.tensor(kind == RoomKind::kSums ? DType::kFloat32 : type, most_rows, columns));
@@ -23,7 +25,7 @@ class Rooms {
       rows_.push_back(rows);
     }
   }
-  /// Somebody else's memory, a view for each room of a program.
+  /// Uses memory that somebody else owns: a view for each room of a program, in their order.
   explicit Rooms(std::vector<WideRows> rows) : rows_(std::move(rows)) {}
 
   /// Bytes that so many rows of a program take.
@@ -46,7 +48,9 @@ class Rooms {
 
  private:
   // What 16-bit types lose in the residual stream costs the most lines (docs/benchmarks.md).
-  static bool keeps_rest(RoomKind kind, DType type) { return kind == RoomKind::kStream && size_of(type) == 2; }
+  static bool keeps_rest(RoomKind kind, DType type) {
+    return kind == RoomKind::kStream && size_of(type) == 2;
+  }
 
   Arena arena_;
   std::vector<WideRows> rows_;

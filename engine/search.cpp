@@ -65,7 +65,8 @@ void Search::start(std::span<const std::int32_t> slots, std::span<const std::int
   backend_.start_slots(queue_, rules_, slots, limits, state_);
 }
 
-void Search::step(const Program& program, const Rooms& rooms, const CacheViews& caches, const StepRows& rows, const Projection& projection) {
+void Search::step(const Program& program, const Rooms& rooms, const CacheViews& caches, const StepRows& rows,
+                  const Projection& projection) {
   backend_.decode(queue_, program, rooms, {state_, rows, caches}, projection, rules_);
 }
 

@@ -67,7 +67,7 @@ class Search {
   void step(Tensor hidden, const StepRows&, const Projection&);
   /// Each slot's done flag (int32) as it is when the queue gets there.
   std::unique_ptr<Ticket> read_done();
-  /// Where its steps are enqueued.
+  /// The queue that its steps are enqueued on.
   Queue& queue() { return queue_; }
   /// What each of the slots, which are done, has found.
   std::vector<SearchResult> collect(std::span<const std::int32_t> slots);

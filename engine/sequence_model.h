@@ -1,7 +1,7 @@
-// SequenceModel: all that a run may ask of a model, which tells the shape of its caches and is handed views of
-// them: who gets which page is no business of it (engine/caches.h). Slot s with K beams owns rows s·K … s·K+K−1 of
-// every table; which slots take part in a step, their tokens and lengths are arrays on the device, so that no number
-// from the host changes from step to step.
+// SequenceModel: all that a run may ask of a model, which tells the shape of its caches and is handed views
+// of them: who gets which page is no business of it (engine/caches.h). Slot s with K beams owns rows s·K …
+// s·K+K−1 of every table; which slots take part in a step, their tokens and lengths are arrays on the device,
+// so that no number from the host changes from step to step.
 #pragma once
 
 #include <cstdint>
@@ -64,7 +64,8 @@ class SequenceModel {
   virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) = 0;
   /// Puts sentence first + i of the batch into slots[i]. The device knows the pages that are reserved for it.
   virtual void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) = 0;
-  /// Decodes one step over the rows given, for whose next tokens the caches have room: hands its program, or hidden rows, to Search::step.
+  /// Decodes one step over the rows given, for whose next tokens the caches have room: hands its program, or
+  /// hidden rows, to Search::step.
   virtual void step(const StepRows&, Search&) = 0;
 };
 

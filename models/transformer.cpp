@@ -17,12 +17,13 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 
 }  // namespace
 
-/// Packed sentences that have been read. Their cross-attention keys and values stay in the program's room until they are installed.
+/// Packed sentences that have been read. Their cross-attention keys and values stay in the program's room
+/// until they are installed.
 struct Transformer::Batch final : Encoded {
-  std::vector<std::int32_t> offsets;           // [B + 1]
-  std::vector<std::int32_t> limits;            // [B]
-  const std::int32_t* positions = nullptr;     // [N], device
-  std::int32_t* token_slots = nullptr;         // [N], device: filled when the slots are known
+  std::vector<std::int32_t> offsets;        // [B + 1]
+  std::vector<std::int32_t> limits;         // [B]
+  const std::int32_t* positions = nullptr;  // [N], device
+  std::int32_t* token_slots = nullptr;      // [N], device: filled when the slots are known
 };
 
 Transformer::Transformer(const ModelFile& file, Backend& backend)
@@ -34,23 +35,29 @@ Transformer::Transformer(const ModelFile& file, Backend& backend)
 
 // Both stacks share them where both compute them.
 void Transformer::make_sinusoids() {
-  const auto computed = [](const StackDescription& stack) { return stack.embedding.positions == Positions::kSinusoidal; };
+  const auto computed = [](const StackDescription& stack) {
+    return stack.embedding.positions == Positions::kSinusoidal;
+  };
   const bool source = computed(described_.encoder), target = computed(described_.decoder);
   if (!source && !target) return;
-  const std::int64_t longest = std::max(source ? capacity_.longest_source : 0, target ? capacity_.longest_target : 0);
-  sinusoids_ = Sinusoids(backend_, (source ? described_.encoder : described_.decoder).embedding, longest, network_.decoder.width);
+  const std::int64_t longest =
+      std::max(source ? capacity_.longest_source : 0, target ? capacity_.longest_target : 0);
+  sinusoids_ = Sinusoids(backend_, (source ? described_.encoder : described_.decoder).embedding, longest,
+                         network_.decoder.width);
   if (source) network_.encoder.embedding.positions = sinusoids_.rows();
   if (target) network_.decoder.embedding.positions = sinusoids_.rows();
 }
 
 std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences) {
-  return 3 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) + Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
+  return 3 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) +
+         Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
 }
 
 CacheShape Transformer::cache_shape() const {
   constexpr std::int64_t kRows = 1024;
   const DType type = backend_.compute_type();
-  const std::size_t bytes = index_bytes(kRows, kRows) + Rooms::bytes(reading_program(network_), type, kRows) + Rooms::bytes(step_program(network_), type, kRows);
+  const std::size_t bytes = index_bytes(kRows, kRows) + Rooms::bytes(reading_program(network_), type, kRows) +
+                            Rooms::bytes(step_program(network_), type, kRows);
   return {.layers = described_.decoder.layers,
           .width = network_.decoder.width,
           .source_keys = true,
@@ -74,7 +81,8 @@ void Transformer::begin(const CacheViews& caches) {
 }
 
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
-  for (const Source& source : sources) sinusoids_.fill(backend_, *queue_, static_cast<std::int64_t>(source.ids.size()));
+  for (const Source& source : sources)
+    sinusoids_.fill(backend_, *queue_, static_cast<std::int64_t>(source.ids.size()));
   backend_.order(*queue_, queue);  // positions are filled on the loading queue
   auto batch = std::make_unique<Batch>();
   std::vector<std::int32_t> ids, positions;
@@ -98,12 +106,17 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   backend_.upload(queue, bytes_of(positions), positions_device);
   backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
 
-  const PackedRows rows{.count = tokens, .ids = ids_device, .positions = positions_device, .offsets_host = batch->offsets, .offsets = offsets_device};
+  const PackedRows rows{.count = tokens,
+                        .ids = ids_device,
+                        .positions = positions_device,
+                        .offsets_host = batch->offsets,
+                        .offsets = offsets_device};
   backend_.run(queue, reading_program_, reading_rooms_, rows);
   return batch;
 }
 
-void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t first, std::span<const std::int32_t> slots) {
+void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t first,
+                          std::span<const std::int32_t> slots) {
   const auto& batch = static_cast<const Batch&>(encoded);
   std::vector<std::int32_t> token_slots;
   for (std::size_t i = 0; i < slots.size(); ++i) {
@@ -113,10 +126,13 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
     sinusoids_.fill(backend_, *queue_, batch.limits[sentence]);
   }
   backend_.order(*queue_, queue);  // positions are filled on the loading queue
-  const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)], tokens = static_cast<std::int64_t>(token_slots.size());
+  const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)],
+                     tokens = static_cast<std::int64_t>(token_slots.size());
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
-  const Tensor keys_values = reading_rooms_.rows(reading_program_.out(), first_token + tokens).row_range(first_token, tokens);
-  backend_.store_source(queue, keys_values, batch.token_slots + first_token, batch.positions + first_token, caches_.source);
+  const Tensor keys_values =
+      reading_rooms_.rows(reading_program_.out(), first_token + tokens).row_range(first_token, tokens);
+  backend_.store_source(queue, keys_values, batch.token_slots + first_token, batch.positions + first_token,
+                        caches_.source);
 }
 
 void Transformer::step(const StepRows& rows, Search& search) {

@@ -1,4 +1,5 @@
-// The encoder-decoder Transformer that a file describes, as a SequenceModel: its weights, its programs and their rooms.
+// The encoder-decoder Transformer that a file describes, as a SequenceModel: its weights, its programs and
+// their rooms.
 #pragma once
 
 #include <memory>
@@ -30,7 +31,7 @@ class Transformer final : public SequenceModel {
   struct Batch;
 
   void make_sinusoids();
-  /// Of a batch's ids, positions, slots and offsets.
+  /// Bytes that the ids, positions, slots and offsets of a batch take.
   static std::size_t index_bytes(std::int64_t tokens, std::int64_t sentences);
 
   Backend& backend_;

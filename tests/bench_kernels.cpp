@@ -126,9 +126,12 @@ class Bench {
     queue_ = backend_->make_queue();
   }
 
-  // What a run over a step takes before its first operation: on a GPU the keys that its rows will read are listed.
-  double list_keys(const std::string& shape, std::int64_t rows, std::int64_t copies, const std::function<Step(std::int64_t)>& step_of) {
-    return add("keys of a step", shape, rows, 0, 0, copies, [&](std::int64_t i) { backend_->run(*queue_, Program(), Rooms(), step_of(i)); });
+  // What a run over a step takes before its first operation: on a GPU the keys that its rows will read are
+  // listed.
+  double list_keys(const std::string& shape, std::int64_t rows, std::int64_t copies,
+                   const std::function<Step(std::int64_t)>& step_of) {
+    return add("keys of a step", shape, rows, 0, 0, copies,
+               [&](std::int64_t i) { backend_->run(*queue_, Program(), Rooms(), step_of(i)); });
   }
 
   struct Caches {
@@ -178,7 +181,8 @@ void Bench::measure_ceilings() {
   const Buffer x = numbers(side * side), w = numbers(side * side), y = backend_->allocate(static_cast<std::size_t>(side * side * size_));
   const Linear layer{matrix(w, side, side), {}};
   const double seconds = timed(4, [&] {
-    for (int i = 0; i < 4; ++i) backend_->linear(*queue_, matrix(x, side, side), layer, Activation::kNone, matrix(y, side, side));
+    for (int i = 0; i < 4; ++i)
+      backend_->linear(*queue_, matrix(x, side, side), layer, Activation::kNone, matrix(y, side, side));
   });
   product_rate_ = 2.0 * side * side * side / seconds;
   queue_ = backend_->make_queue();
@@ -188,11 +192,14 @@ void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activat
   if (!chosen("linear")) return;
   const double bytes = static_cast<double>((in * out + out + rows * (in + out)) * size_);
   const std::int64_t copies = copies_for(bytes);
-  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * out, 0.05f), b = numbers(out), y = numbers(copies * rows * out);
+  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * out, 0.05f), b = numbers(out),
+               y = numbers(copies * rows * out);
   const std::string epilogue = activation == Activation::kRelu ? ", bias, relu" : ", bias";
-  add("linear", fmt::format("{}→{}{}", in, out, epilogue), rows, bytes, 2.0 * static_cast<double>(rows * in * out), copies, [&](std::int64_t i) {
-    backend_->linear(*queue_, matrix(x, rows, in, i), {matrix(w, out, in, i), matrix(b, 1, out)}, activation, matrix(y, rows, out, i));
-  });
+  add("linear", fmt::format("{}→{}{}", in, out, epilogue), rows, bytes,
+      2.0 * static_cast<double>(rows * in * out), copies, [&](std::int64_t i) {
+        backend_->linear(*queue_, matrix(x, rows, in, i), {matrix(w, out, in, i), matrix(b, 1, out)},
+                         activation, matrix(y, rows, out, i));
+      });
 }
 
 void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
@@ -203,16 +210,20 @@ void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
   const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f), b = numbers(kWidth), r = numbers(copies * rows * kWidth), between = floats(rows * kWidth),
                gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
-  add("linear_norm", fmt::format("{}→{}, stream", in, kWidth), rows, bytes, 2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
-    test::run_linear_norm(*backend_, *queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)}, {between.data(), DType::kFloat32, rows, kWidth, kWidth}, wide(r, rest, rows, i), {g, s});
-  });
+  add("linear_norm", fmt::format("{}→{}, stream", in, kWidth), rows, bytes,
+      2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
+        test::run_linear_norm(
+            *backend_, *queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)},
+            {between.data(), DType::kFloat32, rows, kWidth, kWidth}, wide(r, rest, rows, i), {g, s});
+      });
 }
 
 void Bench::norm(std::int64_t rows) {
   if (!chosen("norm")) return;
   const double bytes = static_cast<double>(3 * rows * kWidth * size_ + rests(2 * rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer rest = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth), r = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
+  const Buffer rest = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth),
+               r = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
     backend_->add_norm(*queue_, wide(r, rest, rows, i), matrix(x, rows, kWidth, i), {g, b});
@@ -229,12 +240,17 @@ void Bench::embed(std::int64_t rows) {
   const Buffer ids_device = list(ids), positions_device = list(positions);
   const Embedding embedding{matrix(table, kVocabulary, kWidth), {places.data(), DType::kFloat32, kLongest, kWidth, kWidth}, 22.6f};
   add("embed", fmt::format("{} of {}", kWidth, kVocabulary), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->embed(*queue_, embedding, PackedRows{.count = rows, .ids = ids_device.as<std::int32_t>() + i * rows, .positions = positions_device.as<std::int32_t>() + i * rows}, wide(y, rest, rows, i));
+    backend_->embed(*queue_, embedding,
+                    PackedRows{.count = rows,
+                               .ids = ids_device.as<std::int32_t>() + i * rows,
+                               .positions = positions_device.as<std::int32_t>() + i * rows},
+                    wide(y, rest, rows, i));
   });
 }
 
 // Sentences of 1…60 tokens, their pages anywhere; beams that parted six tokens ago.
-Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams, std::int64_t lines, std::int64_t copies) {
+Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams, std::int64_t lines,
+                                 std::int64_t copies) {
   constexpr std::int64_t parted = 6;
   const std::int64_t slots = groups * copies, per_slot = (kLongest + kPageTokens) / kPageTokens;
   std::vector<std::int32_t> table(static_cast<std::size_t>(slots * per_slot)), lengths, listed;
@@ -272,10 +288,16 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   // Once a step, for all layers; here before each call, since each has other rows. No source tokens.
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   const CacheViews caches{{made.cache}, {made.cache}, none.as<std::int32_t>()};
-  const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) { return Step{made.state, rows_of(i), caches}; });
-  add("attend_self", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), Step{made.state, rows_of(i), caches}, 0, kHeads, matrix(out, rows, kWidth, i));
-  }, begin);
+  const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) {
+    return Step{made.state, rows_of(i), caches};
+  });
+  add(
+      "attend_self", shape, rows, bytes, 0, copies,
+      [&](std::int64_t i) {
+        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), Step{made.state, rows_of(i), caches},
+                              0, kHeads, matrix(out, rows, kWidth, i));
+      },
+      begin);
 }
 
 void Bench::attend_source(std::int64_t rows, std::int64_t beams) {
@@ -290,10 +312,16 @@ void Bench::attend_source(std::int64_t rows, std::int64_t beams) {
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   unused.length = none.as<std::int32_t>();
   const CacheViews caches{{made.cache}, {made.cache}, made.state.length};
-  const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) { return Step{unused, rows_of(i), caches}; });
-  add("attend_source", shape, rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->attend_source(*queue_, matrix(query, rows, kWidth, i), Step{unused, rows_of(i), caches}, 0, kHeads, matrix(out, rows, kWidth, i));
-  }, begin);
+  const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) {
+    return Step{unused, rows_of(i), caches};
+  });
+  add(
+      "attend_source", shape, rows, bytes, 0, copies,
+      [&](std::int64_t i) {
+        backend_->attend_source(*queue_, matrix(query, rows, kWidth, i), Step{unused, rows_of(i), caches}, 0,
+                                kHeads, matrix(out, rows, kWidth, i));
+      },
+      begin);
 }
 
 void Bench::attend_packed(std::int64_t rows) {
@@ -308,9 +336,13 @@ void Bench::attend_packed(std::int64_t rows) {
   const double bytes = static_cast<double>(4 * rows * kWidth * size_);
   const std::int64_t copies = copies_for(bytes);
   const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth), offsets_device = list(offsets);
-  add("attend_packed", fmt::format("lengths 1…{}", kLongest), rows, bytes, 4.0 * kWidth * squares, copies, [&](std::int64_t i) {
-    backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), PackedRows{.count = rows, .offsets_host = offsets, .offsets = offsets_device.as<std::int32_t>()}, kHeads, matrix(out, rows, kWidth, i));
-  });
+  add("attend_packed", fmt::format("lengths 1…{}", kLongest), rows, bytes, 4.0 * kWidth * squares, copies,
+      [&](std::int64_t i) {
+        backend_->attend_self(
+            *queue_, matrix(qkv, rows, 3 * kWidth, i),
+            PackedRows{.count = rows, .offsets_host = offsets, .offsets = offsets_device.as<std::int32_t>()},
+            kHeads, matrix(out, rows, kWidth, i));
+      });
 }
 
 // Steps of new sentences, none of which ends: the mean of their first thirty.
@@ -325,8 +357,12 @@ void Bench::search_step(std::int64_t rows, int beams) {
   for (std::size_t i = 0; i < listed.size(); ++i) listed[i] = static_cast<std::int32_t>(i);
   const Buffer groups = list(listed);
   const StepRows step{groups.as<std::int32_t>(), slots, beams};
-  const double seconds = timed(kSearchSteps, [&] { for (int i = 0; i < kSearchSteps; ++i) search.step(matrix(hidden, rows, kWidth), step, projection); },
-                               [&] { search.start(listed, limits); });
+  const double seconds = timed(
+      kSearchSteps,
+      [&] {
+        for (int i = 0; i < kSearchSteps; ++i) search.step(matrix(hidden, rows, kWidth), step, projection);
+      },
+      [&] { search.start(listed, limits); });
   const double bytes = static_cast<double>((padded + rows) * kWidth * size_);
   keep({"search_step", fmt::format("{}→{}, {}", kWidth, kVocabulary, beams == 1 ? "greedy" : fmt::format("{} beams", beams)), rows, seconds, bytes, 2.0 * static_cast<double>(rows * kWidth * kVocabulary)});
 }

@@ -104,7 +104,12 @@ void bench(std::int64_t vocabulary, std::int64_t width, std::int64_t only) {
     };
     for (const DType type : {DType::kFloat32, DType::kFloat16}) {
       print(time_of(stream, calls, [&] {
-        gemm.run({.x = x, .weight = weight, .bias = nullptr, .out = {logits, type, rows, padded, padded}, .epilogue = cuda::Gemm::Epilogue::kNone}, stream);
+        gemm.run({.x = x,
+                  .weight = weight,
+                  .bias = nullptr,
+                  .out = {logits, type, rows, padded, padded},
+                  .epilogue = cuda::Gemm::Epilogue::kNone},
+                 stream);
       }));
     }
     for (const int count : {1, 8}) {

@@ -134,8 +134,10 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
       const Matrix qkv = random_matrix(random, rows, 3 * width, lab.type());
       const Tensor out = lab.room(rows, width, lab.type(), 2 * shape.gap);
       const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
-      const CacheViews caches{{pages.cache}, {pages.cache}, lab.put(Ints(static_cast<std::size_t>(slots), 0))};
-      lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), shape.gap), {state, step, caches}, 0, heads, out);
+      const CacheViews caches{
+          {pages.cache}, {pages.cache}, lab.put(Ints(static_cast<std::size_t>(slots), 0))};
+      lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), shape.gap), {state, step, caches}, 0, heads,
+                       out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
         for (std::int64_t c = 0; c < 2 * width; ++c) pages.contents(pages.row(slot, lengths[static_cast<std::size_t>(slot)], r % beams), c) = qkv(r, width + c);
@@ -208,7 +210,8 @@ TEST_P(AttentionTest, SelfLeavesDoneAndEmptyGroupsAlone) {
   const Matrix qkv = random_matrix(random, 3 * beams, 3 * width, lab.type());
   const StepRows rows{lab.put(Ints{0, 1, -1}), 3, beams};
   const CacheViews caches{{pages.cache}, {pages.cache}, lab.put(Ints(2, 0))};
-  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, rows, caches}, 0, 2, lab.room(3 * beams, width, lab.type()));
+  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, rows, caches}, 0, 2,
+                   lab.room(3 * beams, width, lab.type()));
   EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values);
 }
 
@@ -233,7 +236,8 @@ TEST_P(AttentionTest, Cross) {
       const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
       const std::int32_t* source_lengths = lab.put(lengths);
       const CacheViews caches{{pages.cache}, {own.cache}, source_lengths};
-      lab->attend_source(lab.queue(), lab.put(query, lab.type(), shape.gap), {state, step, caches}, 0, heads, out);
+      lab->attend_source(lab.queue(), lab.put(query, lab.type(), shape.gap), {state, step, caches}, 0, heads,
+                         out);
       const Matrix found = lab.get(out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
@@ -263,7 +267,8 @@ TEST_P(AttentionTest, StoreCross) {
     for (int t = 0; t < length; ++t) token_slots.push_back(slot), positions.push_back(t);
   }
   const Matrix rows = random_matrix(random, static_cast<std::int64_t>(token_slots.size()), 3 * 2 * width, lab.type());
-  lab->store_source(lab.queue(), lab.put(rows, lab.type(), 4), lab.put(token_slots), lab.put(positions), caches);
+  lab->store_source(lab.queue(), lab.put(rows, lab.type(), 4), lab.put(token_slots), lab.put(positions),
+                    caches);
   for (std::int64_t layer = 0; layer < 3; ++layer) {
     Pages& pages = layers[static_cast<std::size_t>(layer)];
     for (std::int64_t i = 0; i < rows.rows; ++i) {

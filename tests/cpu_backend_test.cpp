@@ -1,7 +1,8 @@
-// Each verb of a backend against loops in double precision written here, over awkward shapes. Bounds: one rounding to the type of
-// the output, and one float32 rounding for each term of the sums, relative to the sum of the terms' magnitudes. In float16 and bfloat16 a
-// product may be rounded to the type before its activation or its bias: one more rounding of a partial sum, by 2⁻¹¹ or 2⁻⁸ of the terms'
-// magnitudes at most, stretched as the activation does. In float32 there is none.
+// Each verb of a backend against loops in double precision written here, over awkward shapes. Bounds: one
+// rounding to the type of the output, and one float32 rounding for each term of the sums, relative to the sum
+// of the terms' magnitudes. In float16 and bfloat16 a product may be rounded to the type before its
+// activation or its bias: one more rounding of a partial sum, by 2⁻¹¹ or 2⁻⁸ of the terms' magnitudes at
+// most, stretched as the activation does. In float32 there is none.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -21,10 +22,12 @@ class BackendTest : public OnBackend {
   Random random{7};
 
   // |found − expected| ≤ rounding(expected) + terms·2⁻²⁴·magnitude + more, and all is written.
-  void expect_near(const Matrix& found, const Matrix& expected, const Matrix& magnitude, double terms, const std::string& what, const Matrix& more = {}, bool sums = false) {
+  void expect_near(const Matrix& found, const Matrix& expected, const Matrix& magnitude, double terms,
+                   const std::string& what, const Matrix& more = {}, bool sums = false) {
     ASSERT_EQ(found.values.size(), expected.values.size());
     for (std::size_t i = 0; i < found.values.size(); ++i) {
-      const double bound = rounding(sums ? DType::kFloat32 : lab.type(), expected.values[i]) + terms * 0x1p-24 * magnitude.values[i] + (more.values.empty() ? 0 : more.values[i]);
+      const double bound = rounding(sums ? DType::kFloat32 : lab.type(), expected.values[i]) +
+                           terms * 0x1p-24 * magnitude.values[i] + (more.values.empty() ? 0 : more.values[i]);
       ASSERT_LE(std::fabs(found.values[i] - expected.values[i]), bound)
           << what << ": row " << static_cast<std::int64_t>(i) / found.columns << ", column " << static_cast<std::int64_t>(i) % found.columns
           << ": found " << found.values[i] << ", expected " << expected.values[i];
@@ -150,7 +153,8 @@ TEST_P(BackendTest, Embed) {
       Ints ids, places;
       for (int i = 0; i < rows; ++i) ids.push_back(whole(random, 0, 10)), places.push_back(whole(random, 0, 19));
       const Tensor out = lab.room(rows, width, lab.type(), gap);
-      lab->embed(lab.queue(), embedding, PackedRows{.count = rows, .ids = lab.put(ids), .positions = lab.put(places)}, out);
+      lab->embed(lab.queue(), embedding,
+                 PackedRows{.count = rows, .ids = lab.put(ids), .positions = lab.put(places)}, out);
       Matrix expected(rows, width), magnitude(rows, width);
       for (std::int64_t r = 0; r < rows; ++r) {
         for (std::int64_t c = 0; c < width; ++c) {
@@ -187,7 +191,7 @@ TEST_P(BackendTest, EmbedStep) {
   }
 }
 
-// Of the stream alone, and with something added to it, in the type of rows or as sums.
+// The stream is normalized alone, and with something added to it, which is in the type of rows or float32.
 TEST_P(BackendTest, AddNorm) {
   int turn = 0;
   for (const std::int64_t width : {1, 2, 3, 17, 64, 511, 512, 1024}) {
@@ -207,8 +211,10 @@ TEST_P(BackendTest, AddNorm) {
         const Tensor stream = lab.put(x, lab.type(), gap);
         lab->add_norm(lab.queue(), stream, adds ? lab.put(r, sums, gap + 2) : Tensor{}, norm);
         Matrix magnitude;
-        const Matrix expected = normalized(x, adds ? r : Matrix{}, gain, bias, static_cast<double>(norm.epsilon), magnitude);
-        expect_near(lab.get(stream), expected, magnitude, static_cast<double>(width) + 8, fmt::format("{} rows of {}, added {}", rows, width, adds ? name_of(sums) : "nothing"));
+        const Matrix expected =
+            normalized(x, adds ? r : Matrix{}, gain, bias, static_cast<double>(norm.epsilon), magnitude);
+        expect_near(lab.get(stream), expected, magnitude, static_cast<double>(width) + 8,
+                    fmt::format("{} rows of {}, added {}", rows, width, adds ? name_of(sums) : "nothing"));
         lab.clear();
         if (HasFatalFailure()) return;
       }
@@ -230,7 +236,9 @@ TEST_P(BackendTest, WhatRoundingTakesOffIsKept) {
         Matrix negative = lab.get(wide.rounded), remainder = exact, magnitude;
         for (std::size_t i = 0; i < exact.values.size(); ++i) remainder.values[i] -= negative.values[i], negative.values[i] *= -1;
         lab->add_norm(lab.queue(), wide, lab.put(negative, lab.type(), gap), plain);
-        const Matrix found = lab.get(wide.rounded), expected = normalized(remainder, {}, constant(Matrix(1, width), 1), Matrix(1, width), 1e-20, magnitude);
+        const Matrix found = lab.get(wide.rounded),
+                     expected = normalized(remainder, {}, constant(Matrix(1, width), 1), Matrix(1, width),
+                                           1e-20, magnitude);
         for (std::size_t i = 0; i < found.values.size(); ++i) {
           ASSERT_NEAR(found.values[i], expected.values[i], kNear + 4 * unit_roundoff(lab.type()) * std::fabs(expected.values[i])) << what << ", " << rows << " rows of " << width << ", element " << i;
         }
@@ -260,7 +268,10 @@ TEST_P(BackendTest, WhatRoundingTakesOffIsKept) {
         const WideRows x = embedded();
         lab->add_norm(lab.queue(), x, adds ? lab.put(added, lab.type(), gap) : Tensor{}, norm);
         Matrix magnitude;
-        expect_rest(x, normalized(exact, adds ? added : Matrix{}, gain, shift, static_cast<double>(norm.epsilon), magnitude), "normalized");
+        expect_rest(x,
+                    normalized(exact, adds ? added : Matrix{}, gain, shift, static_cast<double>(norm.epsilon),
+                               magnitude),
+                    "normalized");
         if (HasFatalFailure()) return;
       }
       lab.clear();
@@ -304,11 +315,14 @@ TEST_P(BackendTest, Linear) {
               for (std::int64_t k = 0; k < in; ++k) sum += x(i, k) * w(j, k), size += std::fabs(x(i, k) * w(j, k));
               expected(i, j) = activated(sum, activation);
               magnitude(i, j) = size + std::fabs(sum);
-              if (lab.type() != DType::kFloat32 && activation != Activation::kNone) rounded_before(i, j) = kSteepest * rounding(lab.type(), magnitude(i, j));
+              if (lab.type() != DType::kFloat32 && activation != Activation::kNone)
+                rounded_before(i, j) = kSteepest * rounding(lab.type(), magnitude(i, j));
             }
           }
           expect_near(lab.get(out), expected, magnitude, in + 16,
-                      fmt::format("[{}, {}]·[{}, {}]ᵀ, activation {}, bias {}, sums {}, gap {}", rows, in, out_width, in, static_cast<int>(activation), bias, sums, gap), rounded_before, sums);
+                      fmt::format("[{}, {}]·[{}, {}]ᵀ, activation {}, bias {}, sums {}, gap {}", rows, in,
+                                  out_width, in, static_cast<int>(activation), bias, sums, gap),
+                      rounded_before, sums);
           lab.clear();
           if (HasFatalFailure()) return;
         }
@@ -317,8 +331,9 @@ TEST_P(BackendTest, Linear) {
   }
 }
 
-// As a network calls it: a product whose sums go into the norm behind it. Factors are few sixteenths, so that products are exact in
-// float32, in which they go into the norm, and in float16 beyond 8 are not. In 16-bit types all but some have a rest: nothing is in it.
+// As a network calls it: a product whose sums go into the norm behind it. Factors are few sixteenths, so that
+// products are exact in float32, in which they go into the norm, and in float16 beyond 8 are not. In 16-bit
+// types all but some have a rest: nothing is in it.
 TEST_P(BackendTest, LinearNorm) {
   const auto sixteenths = [&](std::int64_t rows, std::int64_t columns) {
     Matrix matrix(rows, columns);
@@ -352,7 +367,8 @@ TEST_P(BackendTest, LinearNorm) {
         }
       }
       const Matrix expected = normalized(product, r, gain, shift, static_cast<double>(norm.epsilon), magnitude);
-      expect_near(lab.get(stream.rounded), expected, magnitude, static_cast<double>(width) + 8, fmt::format("{} rows, {} → {}", rows, in, width));
+      expect_near(lab.get(stream.rounded), expected, magnitude, static_cast<double>(width) + 8,
+                  fmt::format("{} rows, {} → {}", rows, in, width));
       lab.clear();
       if (HasFatalFailure()) return;
     }

@@ -74,7 +74,8 @@ class SpecialKernels(Case):
         families_test.convert.convert(checkpoint, model)
         with open(os.path.join(folder, 'source.ids'), 'rb') as file:
             text = b''.join(file.readlines()[:40])
-        where = ['--device', DEVICE, '--gpu-memory', '8GiB', '--precision', 'fp16', '-b', 4, '--max-length', 60, '--input-format', 'ids', '--output-format', 'ids']
+        where = ['--device', DEVICE, '--gpu-memory', '8GiB', '--precision', 'fp16', '-b', 4, '--max-length', 60]
+        where += ['--input-format', 'ids', '--output-format', 'ids']
         many, _ = self.report(*where, input=text, lines=40, device=None, model=model)
         alone, report = self.report(*where, '--line-buffered', input=text, lines=40, device=None, model=model)
         self.assertEqual(report['paths']['solo'], 'no: a norm on the embeddings')

@@ -33,24 +33,44 @@ class UnrecordedBackend : public Backend {
   WorkSeconds work_seconds() override { return backend_->work_seconds(); }
   DType compute_type() const override { return backend_->compute_type(); }
   std::size_t cache_budget() const override { return backend_->cache_budget(); }
-  void prepare(const Program& program, std::int64_t most_rows) override { backend_->prepare(program, most_rows); }
-  void run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) override { backend_->run(queue, program, rooms, pass); }
-  void run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) override { backend_->run(queue, program, rooms, pass); }
-  void decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass, const Projection& projection, const SearchRules& rules) override {
+  void prepare(const Program& program, std::int64_t most_rows) override {
+    backend_->prepare(program, most_rows);
+  }
+  void run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) override {
+    backend_->run(queue, program, rooms, pass);
+  }
+  void run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) override {
+    backend_->run(queue, program, rooms, pass);
+  }
+  void decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
+              const Projection& projection, const SearchRules& rules) override {
     backend_->decode(queue, program, rooms, pass, projection, rules);
   }
-  void embed(Queue& queue, const Embedding& embedding, const PackedRows& rows, WideRows out) override { backend_->embed(queue, embedding, rows, out); }
-  void embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) override { backend_->embed(queue, embedding, step, out); }
-  void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor out) override { backend_->linear(queue, x, layer, activation, out); }
-  void add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& after) override { backend_->add_norm(queue, stream, y, after); }
-  void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads, Tensor out) override { backend_->attend_self(queue, qkv, rows, heads, out); }
-  void attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads, Tensor out) override {
+  void embed(Queue& queue, const Embedding& embedding, const PackedRows& rows, WideRows out) override {
+    backend_->embed(queue, embedding, rows, out);
+  }
+  void embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) override {
+    backend_->embed(queue, embedding, step, out);
+  }
+  void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor out) override {
+    backend_->linear(queue, x, layer, activation, out);
+  }
+  void add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& after) override {
+    backend_->add_norm(queue, stream, y, after);
+  }
+  void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads, Tensor out) override {
+    backend_->attend_self(queue, qkv, rows, heads, out);
+  }
+  void attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads,
+                   Tensor out) override {
     backend_->attend_self(queue, qkv, step, layer, heads, out);
   }
-  void attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads, Tensor out) override {
+  void attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads,
+                     Tensor out) override {
     backend_->attend_source(queue, query, step, layer, heads, out);
   }
-  void store_source(Queue& queue, Tensor keys_values, const std::int32_t* slots, const std::int32_t* positions, std::span<const PagedCache> layers) override {
+  void store_source(Queue& queue, Tensor keys_values, const std::int32_t* slots,
+                    const std::int32_t* positions, std::span<const PagedCache> layers) override {
     backend_->store_source(queue, keys_values, slots, positions, layers);
   }
   void start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState& state) override {

@@ -92,7 +92,8 @@ void SameRowTest::check_shape(std::int64_t in, std::int64_t out_width, std::int6
       const auto view = [&](const Buffer& buffer, std::int64_t columns) { return Tensor{buffer.data(), type, rows, columns, columns}; };
       const Tensor out = view(result, out_width);
       lab->clear(lab.queue(), result.data(), static_cast<std::size_t>(rows * out_width) * size_of(type));
-      lab->linear(lab.queue(), view(x, in), layer, epilogue == Epilogue::kBiasRelu ? Activation::kRelu : Activation::kNone, out);
+      lab->linear(lab.queue(), view(x, in), layer,
+                  epilogue == Epilogue::kBiasRelu ? Activation::kRelu : Activation::kNone, out);
       if (expected.empty()) expected = lab.array<std::byte>(out.data, std::min(kPeriod, rows) * out_width * static_cast<std::int64_t>(size_of(type)));
       if (const std::int64_t row = different(out, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
     }

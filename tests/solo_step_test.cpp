@@ -110,7 +110,8 @@ class Network {
   // The program, over rooms that may be without rests.
   void write() {
     const std::int64_t width = shape_.width();
-    const Room x = room(RoomKind::kStream, width), sums = room(RoomKind::kSums, width), context = room(RoomKind::kRows, width), inner = room(RoomKind::kRows, shape_.ffn),
+    const Room x = room(RoomKind::kStream, width), sums = room(RoomKind::kSums, width),
+               context = room(RoomKind::kRows, width), inner = room(RoomKind::kRows, shape_.ffn),
                qkv = room(RoomKind::kRows, 3 * width), query = room(RoomKind::kRows, width);
     const int heads = static_cast<int>(shape_.heads);
     program_.add(Embed{table_, x});
@@ -139,7 +140,9 @@ class Network {
     rows_.push_back(rows);
     return program_.room(kind, columns);
   }
-  void step(Search& search, const StepRows& rows) { search.step(program_, rooms_, caches_, rows, projection_); }
+  void step(Search& search, const StepRows& rows) {
+    search.step(program_, rooms_, caches_, rows, projection_);
+  }
 
   Lab lab_;
   Shape shape_;

@@ -84,7 +84,8 @@ using Hypotheses = std::vector<std::vector<Hypothesis>>;
 class HiddenRows final : public UnrecordedBackend {
  public:
   using UnrecordedBackend::UnrecordedBackend;
-  void decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass, const Projection& projection, const SearchRules& rules) override {
+  void decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
+              const Projection& projection, const SearchRules& rules) override {
     run(queue, program, rooms, pass);
     hidden = rooms.rows(program.out(), pass.rows.rows());
     search_step(queue, hidden, projection, rules, pass.rows, pass.state);
@@ -249,7 +250,9 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
         std::memcpy(values.data(), bytes.data(), bytes.size());
         // At the first step all beams are the start token's; the others' candidates are worthless, and their order may differ.
         if (first) expected.push_back(values);
-        for (std::size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(values[i], expected[n][i], 1e-4) << "slot " << slots[place] << " of " << slots.size() << ", step " << n;
+        for (std::size_t i = 0; i < values.size(); ++i)
+          ASSERT_NEAR(values[i], expected[n][i], 1e-4)
+              << "slot " << slots[place] << " of " << slots.size() << ", step " << n;
       }
     }
   }

@@ -85,7 +85,8 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
   });
 }
 
-void CpuBackend::attend_source(Queue&, Tensor query, const Step& step, std::size_t layer, int heads, Tensor out) {
+void CpuBackend::attend_source(Queue&, Tensor query, const Step& step, std::size_t layer, int heads,
+                               Tensor out) {
   const auto& [state, rows, caches] = step;
   const PagedCache& cache = caches.source[layer];
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
@@ -102,8 +103,8 @@ void CpuBackend::attend_source(Queue&, Tensor query, const Step& step, std::size
   });
 }
 
-void CpuBackend::store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
-                              std::span<const PagedCache> layers) {
+void CpuBackend::store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                              const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
   for (std::int64_t token = 0; token < keys_values.rows; ++token) {
     const float* row = keys_values.as<float>() + token * keys_values.stride;

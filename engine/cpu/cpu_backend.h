@@ -53,8 +53,8 @@ class CpuBackend final : public Backend {
   void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads, Tensor out) override;
   void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads, Tensor out) override;
-  void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions,
-                    std::span<const PagedCache> layers) override;
+  void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                    const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
                    const SearchState&) override;
   std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;

@@ -30,7 +30,9 @@ void embed_one(const Embedding& embedding, std::int32_t id, std::int32_t positio
 
 void CpuBackend::embed(Queue&, const Embedding& embedding, const PackedRows& rows, WideRows stream) {
   const Tensor out = stream.rounded;
-  each_row(pool_, out.rows, [&](std::int64_t row) { embed_one(embedding, rows.ids[row], rows.positions[row], out.as<float>() + row * out.stride); });
+  each_row(pool_, out.rows, [&](std::int64_t row) {
+    embed_one(embedding, rows.ids[row], rows.positions[row], out.as<float>() + row * out.stride);
+  });
 }
 
 void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, WideRows stream) {
@@ -84,9 +86,12 @@ void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activa
     const float* input = x.as<float>() + row * x.stride;
     const float* weight = layer.weight.as<float>() + column * layer.weight.stride;
     float* y = out.as<float>() + row * out.stride + column;
-    if (m <= kFewRows) product_few_rows(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
-    else blas_.product(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
-    for (std::int64_t i = 0; i < m; ++i) finish_row(y + i * out.stride, bias ? bias + column : nullptr, activation, n);
+    if (m <= kFewRows)
+      product_few_rows(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
+    else
+      blas_.product(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
+    for (std::int64_t i = 0; i < m; ++i)
+      finish_row(y + i * out.stride, bias ? bias + column : nullptr, activation, n);
   });
 }
 

@@ -244,14 +244,16 @@ void CudaBackend::embed(Queue& queue, const Embedding& embedding, const PackedRo
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) {
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), step.state, step.rows, general(queue));
+    xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), step.state, step.rows,
+                               general(queue));
   });
 }
 
 void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    attend_packed<T>(attend_args<T>(qkv, heads, out), rows.offsets, std::ssize(rows.offsets_host) - 1, out.rows, general(queue));
+    attend_packed<T>(attend_args<T>(qkv, heads, out), rows.offsets, std::ssize(rows.offsets_host) - 1,
+                     out.rows, general(queue));
   });
 }
 
@@ -281,33 +283,43 @@ KeyLists CudaBackend::next_attention(StepKeys& keys) {
 
 void CudaBackend::list_keys_of(Queue& queue, const Step& step) {
   const auto& [state, rows, caches] = step;
-  if (caches.own.empty() || caches.source.empty()) fail("CUDA: a step has {} layers of own keys and {} of a source's, expected at least one of each", caches.own.size(), caches.source.size());
+  if (caches.own.empty() || caches.source.empty())
+    fail("CUDA: a step has {} layers of own keys and {} of a source's, expected at least one of each",
+         caches.own.size(), caches.source.size());
   const PagedCache &own = caches.own.front(), &source = caches.source.front();
   const std::int64_t parts = key_list_parts(std::max(state.slots, rows.groups), state.beams);  // empty groups have a part too
   make_room(self_keys_, parts, key_list_stride(state.longest, state.beams));
   make_room(cross_keys_, parts, key_list_stride(source.pages_per_slot * source.page_tokens, 1));
-  list_keys(cuda::view_of(own), cuda::view_of(source), caches.source_lengths, state, rows, self_keys_.lists, cross_keys_.lists, general(queue));
+  list_keys(cuda::view_of(own), cuda::view_of(source), caches.source_lengths, state, rows, self_keys_.lists,
+            cross_keys_.lists, general(queue));
 }
 
-void CudaBackend::attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads, Tensor out) {
+void CudaBackend::attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads,
+                              Tensor out) {
   need_keys(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    note_attention(xlate::cuda::attend_self<T>(attend_args<T>(qkv, heads, out), cuda::view_of(step.caches.own[layer]), step.state, step.rows,
-                                               next_attention(self_keys_), general(queue)), heads, out);
+    note_attention(
+        xlate::cuda::attend_self<T>(attend_args<T>(qkv, heads, out), cuda::view_of(step.caches.own[layer]),
+                                    step.state, step.rows, next_attention(self_keys_), general(queue)),
+        heads, out);
   });
 }
 
-void CudaBackend::attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads, Tensor out) {
+void CudaBackend::attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads,
+                                Tensor out) {
   need_keys(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out), cuda::view_of(step.caches.source[layer]), step.caches.source_lengths, step.rows,
-                                                next_attention(cross_keys_), general(queue)), heads, out);
+    note_attention(xlate::cuda::attend_cross<T>(
+                       attend_args<T>(query, heads, out), cuda::view_of(step.caches.source[layer]),
+                       step.caches.source_lengths, step.rows, next_attention(cross_keys_), general(queue)),
+                   heads, out);
   });
 }
 
-void CudaBackend::store_source(Queue& queue, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) {
+void CudaBackend::store_source(Queue& queue, Tensor keys_values, const std::int32_t* token_slots,
+                               const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
   with_type(keys_values.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -389,7 +401,12 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
   for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, hidden.rows - first);
     const Tensor logits{logits_.data(), DType::kFloat32, rows, weight.rows, weight.rows};
-    gemm_->run({.x = hidden.row_range(first, rows), .weight = weight, .bias = nullptr, .out = logits, .epilogue = Gemm::Epilogue::kNone}, general(queue));
+    gemm_->run({.x = hidden.row_range(first, rows),
+                .weight = weight,
+                .bias = nullptr,
+                .out = logits,
+                .epilogue = Gemm::Epilogue::kNone},
+               general(queue));
     select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, rules, first, rows, best, general(queue));
   }
 }

@@ -54,7 +54,8 @@ class CudaBackend final : public Backend {
   void prepare(const Program&, std::int64_t most_rows) override;
   void run(Queue&, const Program&, const Rooms&, const PackedRows&) override;
   void run(Queue&, const Program&, const Rooms&, const Step&) override;
-  void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&, const SearchRules&) override;
+  void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&,
+              const SearchRules&) override;
   void embed(Queue&, const Embedding&, const PackedRows&, WideRows out) override;
   void embed(Queue&, const Embedding&, const Step&, WideRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
@@ -62,7 +63,8 @@ class CudaBackend final : public Backend {
   void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads, Tensor out) override;
   void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads, Tensor out) override;
-  void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots, const std::int32_t* positions, std::span<const PagedCache> layers) override;
+  void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                    const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState&) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) override;
   std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;
@@ -79,8 +81,11 @@ class CudaBackend final : public Backend {
   /// stream = after(stream + y + bias); bias is y's, of the compute type, and may be empty.
   void add_norm(Queue&, WideRows stream, Tensor y, const Tensor& bias, const Norm& after);
   void prepare_library();
-  /// A product that a program has, for up to `most_rows` rows, with `memory` as all of its operands, of `rows` rows.
-  Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined, Activation, void* memory, std::int64_t rows, std::int64_t most_rows) const;
+  /// A product that a program has, for up to `most_rows` rows, with `memory` as all of its operands, of
+  /// `rows` rows.
+  Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined,
+                                         Activation, void* memory, std::int64_t rows,
+                                         std::int64_t most_rows) const;
   cudaStream_t general(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
   bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&, std::int64_t most_rows);
@@ -112,14 +117,15 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Preparation> preparation_;
   std::unique_ptr<SoloLauncher> solo_;  // where sentences are decoded one at a time
-  std::shared_ptr<SoloStep>* wanted_ = nullptr;  // where decode is to leave the step that it compiles; null where none is to be compiled
+  std::shared_ptr<SoloStep>* wanted_ =
+      nullptr;  // where decode is to leave the step that it compiles; null where none is to be compiled
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;
   Paths paths_;
   Buffer converted_;                                    // floats on their way into another type
   StepKeys self_keys_, cross_keys_;
-  const Step* listed_ = nullptr;                        // the step whose program runs: the lists are of its keys
+  const Step* listed_ = nullptr;  // the step whose program runs: the lists are of its keys
   Buffer started_, collected_;                          // lists of slots
   Buffer never_chosen_;
   std::vector<std::int32_t> never_chosen_host_;

@@ -1,4 +1,5 @@
-// How the CUDA backend runs programs: neighbours that have a kernel together are done at once, and a lone sentence's step is one launch.
+// How the CUDA backend runs programs: neighbours that have a kernel together are done at once, and a lone
+// sentence's step is one launch.
 #include <algorithm>
 #include <utility>
 #include <variant>
@@ -15,12 +16,16 @@ struct Joined {
   const AddNorm* norm = nullptr;
 };
 
-// The product that stands at i, if it can be done with the norm behind it. That one alone reads the sums (RoomKind::kSums).
+// The product that stands at i, if it can be done with the norm behind it. That one alone reads the sums
+// (RoomKind::kSums).
 Joined joined_at(const Program& program, std::size_t i) {
   const std::vector<Operation>& operations = program.operations();
   const auto* product = std::get_if<ApplyLinear>(&operations[i]);
-  const auto* norm = product && i + 1 < operations.size() ? std::get_if<AddNorm>(&operations[i + 1]) : nullptr;
-  if (!norm || norm->y != product->out || norm->y == norm->stream || product->x == norm->stream || product->activation != Activation::kNone || program.rooms()[product->out.index].kind != RoomKind::kSums) return {};
+  const auto* norm =
+      product && i + 1 < operations.size() ? std::get_if<AddNorm>(&operations[i + 1]) : nullptr;
+  if (!norm || norm->y != product->out || norm->y == norm->stream || product->x == norm->stream ||
+      product->activation != Activation::kNone || program.rooms()[product->out.index].kind != RoomKind::kSums)
+    return {};
   return {product, norm};
 }
 
@@ -31,7 +36,8 @@ void CudaBackend::run_operations(Queue& queue, const Program& program, const Roo
   const CallVerb<Pass> call{*this, queue, rooms, pass};
   for (std::size_t i = 0; i < program.operations().size(); ++i) {
     if (const auto [product, norm] = joined_at(program, i); norm) {
-      linear_norm(queue, rooms.rows(product->x, call.count), product->layer, rooms.rows(product->out, call.count), rooms.stream(norm->stream, call.count), norm->after);
+      linear_norm(queue, rooms.rows(product->x, call.count), product->layer,
+                  rooms.rows(product->out, call.count), rooms.stream(norm->stream, call.count), norm->after);
       ++i;
     } else {
       std::visit(call, program.operations()[i]);
@@ -39,7 +45,9 @@ void CudaBackend::run_operations(Queue& queue, const Program& program, const Roo
   }
 }
 
-void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) { run_operations(queue, program, rooms, pass); }
+void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) {
+  run_operations(queue, program, rooms, pass);
+}
 
 void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) {
   list_keys_of(queue, pass);
@@ -51,10 +59,12 @@ void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms, 
   run_operations(queue, program, rooms, pass);
 }
 
-void CudaBackend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass, const Projection& projection, const SearchRules& rules) {
+void CudaBackend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
+                         const Projection& projection, const SearchRules& rules) {
   if (solo_ && wanted_) {
     auto& stream = static_cast<Stream&>(queue);
-    if (auto step = solo_->compiler().compile(stream, program, rooms, pass, projection, view_of(queue, rules), candidates_of(rules))) {
+    if (auto step = solo_->compiler().compile(stream, program, rooms, pass, projection, view_of(queue, rules),
+                                              candidates_of(rules))) {
       *wanted_ = step;
       solo_->put(std::move(step), 1, stream);
       return paths_.fast(Paths::Of::kSolo);
@@ -74,11 +84,15 @@ void CudaBackend::prepare_library() {
   constexpr std::int64_t kSmall = 64;
   Buffer memory = allocate(kSmall * kSmall * size_of(type_));
   const Tensor any{memory.data(), type_, kSmall, kSmall, kSmall};
-  preparation_ = std::make_unique<Preparation>(*gemm_, options_.device, Preparation::Expected{{.x = any, .weight = any, .bias = nullptr, .out = any}, {kSmall}}, std::move(memory));
+  preparation_ = std::make_unique<Preparation>(
+      *gemm_, options_.device,
+      Preparation::Expected{{.x = any, .weight = any, .bias = nullptr, .out = any}, {kSmall}},
+      std::move(memory));
 }
 
-// The products get memory of their own, one for all operands: a model may be gone before they are ready. Nothing fails for want of it: it is only taken
-// where it is a small part of what search and the products still ask for. Layers are alike: a product of a shape is prepared once.
+// The products get memory of their own, one for all operands: a model may be gone before they are ready.
+// Nothing fails for want of it: it is only taken where it is a small part of what search and the products
+// still ask for. Layers are alike: a product of a shape is prepared once.
 void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   constexpr std::int64_t kRows = 128;
   if (solo_ && most_rows <= kSoloRows) return;
@@ -92,16 +106,21 @@ void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   for (std::size_t i = 0; i < program.operations().size(); ++i) {
     const auto* product = std::get_if<ApplyLinear>(&program.operations()[i]);
     if (!product) continue;
-    const Shape shape{product->layer.weight.columns, product->layer.weight.rows, static_cast<bool>(product->layer.bias), joined_at(program, i).norm != nullptr, product->activation};
+    const Shape shape{product->layer.weight.columns, product->layer.weight.rows,
+                      static_cast<bool>(product->layer.bias), joined_at(program, i).norm != nullptr,
+                      product->activation};
     if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
   }
   std::int64_t most = 0;
-  for (const Shape& shape : shapes) most = std::max({most, shape.out * shape.in, 2 * kRows * shape.out, kRows * shape.in});
+  for (const Shape& shape : shapes)
+    most = std::max({most, shape.out * shape.in, 2 * kRows * shape.out, kRows * shape.in});
   const std::int64_t bytes = most * static_cast<std::int64_t>(size_of(type_));
   if (bytes > (ledger_->limit - ledger_->used) / 8) return;
   Buffer memory = allocate(static_cast<std::size_t>(bytes));
   std::vector<Preparation::Expected> expected;
-  for (const auto& [in, out, bias, joined, activation] : shapes) expected.push_back(expected_product(in, out, bias, joined, activation, memory.data(), std::min(kRows, most_rows), most_rows));
+  for (const auto& [in, out, bias, joined, activation] : shapes)
+    expected.push_back(expected_product(in, out, bias, joined, activation, memory.data(),
+                                        std::min(kRows, most_rows), most_rows));
   preparation_->add(std::move(expected), std::move(memory));
 }
 

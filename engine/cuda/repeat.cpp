@@ -24,7 +24,8 @@ std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
 // The first steps of a bucket run as they are; the very first chooses algorithms and makes room.
 std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) {
   auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
-  const std::int64_t times = recorded && recorded->solo ? std::min<std::int64_t>(most, SoloLauncher::most_times()) : 1;
+  const std::int64_t times =
+      recorded && recorded->solo ? std::min<std::int64_t>(most, SoloLauncher::most_times()) : 1;
   if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + times) check(cudaErrorLaunchFailure);
   const cudaStream_t stream = general(queue);
   if (recorded && recorded->solo) {

@@ -12,8 +12,9 @@ template <class T, class X, int kPieces>
 __global__ void norm_piece_kernel(NormArgs<T, X> args) {
   const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   if (row >= args.rows) return;
-  norm_pieces<T, X, kPieces>(args.x ? args.x + row * args.x_stride : nullptr, args.x_bias, row_of(args.residual, row), args.gain, args.bias,
-                             row_of(args.out, row), static_cast<int>(args.width), args.epsilon);
+  norm_pieces<T, X, kPieces>(args.x ? args.x + row * args.x_stride : nullptr, args.x_bias,
+                             row_of(args.residual, row), args.gain, args.bias, row_of(args.out, row),
+                             static_cast<int>(args.width), args.epsilon);
 }
 
 // Rows of any width and alignment.

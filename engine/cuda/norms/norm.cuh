@@ -55,8 +55,8 @@ __device__ __forceinline__ void norm_values(const float (&values)[kRows][kPieces
   }
 }
 
-// out = norm of x + bias + added, each of which may be null, but not all; it stays in registers: up to kPieces pieces a lane. X is T or float. All is
-// aligned to 16 bytes, rests to 8.
+// out = norm of x + bias + added, each of which may be null, but not all; it stays in registers: up to
+// kPieces pieces a lane. X is T or float. All is aligned to 16 bytes, rests to 8.
 template <class T, class X, int kPieces>
 __device__ __forceinline__ void norm_pieces(const X* x, const T* bias, const WideRow<const T>& added, const float* gain, const float* shift, const WideRow<T>& out, int width, float epsilon) {
   float values[1][kPieces][Piece<T>::kSize];

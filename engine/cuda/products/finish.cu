@@ -30,6 +30,7 @@ template void finish_rows<float, float>(const FinishArgs<float, float>&, cudaStr
 template void finish_rows<float, __half>(const FinishArgs<float, __half>&, cudaStream_t);
 template void finish_rows<float, __nv_bfloat16>(const FinishArgs<float, __nv_bfloat16>&, cudaStream_t);
 template void finish_rows<__half, __half>(const FinishArgs<__half, __half>&, cudaStream_t);
-template void finish_rows<__nv_bfloat16, __nv_bfloat16>(const FinishArgs<__nv_bfloat16, __nv_bfloat16>&, cudaStream_t);
+template void finish_rows<__nv_bfloat16, __nv_bfloat16>(const FinishArgs<__nv_bfloat16, __nv_bfloat16>&,
+                                                        cudaStream_t);
 
 }  // namespace xlate::cuda

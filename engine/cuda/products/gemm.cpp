@@ -103,8 +103,14 @@ std::vector<std::int64_t> Gemm::planned_rows(DType type, std::int64_t most) {
 }
 
 Gemm::Key Gemm::key_of(const Product& product, std::int64_t rows) {
-  return {static_cast<int>(product.x.dtype), static_cast<int>(product.out.dtype), static_cast<int>(product.epilogue),
-          rows, product.weight.rows, product.x.columns, product.x.stride, product.out.stride};
+  return {static_cast<int>(product.x.dtype),
+          static_cast<int>(product.out.dtype),
+          static_cast<int>(product.epilogue),
+          rows,
+          product.weight.rows,
+          product.x.columns,
+          product.x.stride,
+          product.out.stride};
 }
 
 Gemm::Plan& Gemm::plan_of(const Product& product, std::int64_t rows) {
@@ -150,7 +156,8 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
   plan.rows = rows;
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.weight, in, u(product.weight.columns), u(product.weight.rows), product.weight.stride));
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.x, in, u(product.x.columns), u(plan.rows), product.x.stride));
-  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.out, out, u(product.weight.rows), u(plan.rows), product.out.stride));
+  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.out, out, u(product.weight.rows), u(plan.rows),
+                                              product.out.stride));
 
   cublasLtMatmulPreference_t preference = nullptr;
   check_blas(api_->cublasLtMatmulPreferenceCreate(&preference));
@@ -160,7 +167,8 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
   api_->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_one_piece, sizeof(in_one_piece));
   cublasLtMatmulHeuristicResult_t found[8];
   int count = 0;
-  const cublasStatus_t status = api_->cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.out, plan.out, preference, 8, found, &count);
+  const cublasStatus_t status = api_->cublasLtMatmulAlgoGetHeuristic(
+      handle_, plan.operation, plan.weight, plan.x, plan.out, plan.out, preference, 8, found, &count);
   api_->cublasLtMatmulPreferenceDestroy(preference);
   check_blas(status);
   for (int i = 0; i < count; ++i) {
@@ -195,8 +203,9 @@ cublasStatus_t Gemm::launch(Plan& plan, const Product& product, cudaStream_t str
     check_blas(api_->cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product.bias, sizeof(product.bias)));
   }
   const float one = 1, zero = 0;
-  return api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data, plan.x, &zero, product.out.data, plan.out,
-                              product.out.data, plan.out, &plan.algorithm, nullptr, kWorkspace, stream);
+  return api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data,
+                              plan.x, &zero, product.out.data, plan.out, product.out.data, plan.out,
+                              &plan.algorithm, nullptr, kWorkspace, stream);
 }
 
 }  // namespace xlate::cuda

@@ -10,7 +10,9 @@
 namespace xlate::cuda {
 namespace {
 
-bool library_activates(Activation activation, bool bias) { return activation == Activation::kNone || (activation == Activation::kRelu && bias); }
+bool library_activates(Activation activation, bool bias) {
+  return activation == Activation::kNone || (activation == Activation::kRelu && bias);
+}
 
 Gemm::Epilogue epilogue_of(Activation activation, bool bias) {
   if (!bias) return Gemm::Epilogue::kNone;
@@ -25,12 +27,21 @@ bool in_pieces(const WideRows& wide) {
 
 }  // namespace
 
-// Where the kernel for both is not the faster way, a joined product goes through the library without its bias (linear_then_norm).
-Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined, Activation activation, void* memory, std::int64_t rows, std::int64_t most_rows) const {
-  const auto any = [&](std::int64_t any_rows, std::int64_t columns, DType type) { return Tensor{memory, type, any_rows, columns, columns}; };
+// Where the kernel for both is not the faster way, a joined product goes through the library without its bias
+// (linear_then_norm).
+Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined,
+                                                    Activation activation, void* memory, std::int64_t rows,
+                                                    std::int64_t most_rows) const {
+  const auto any = [&](std::int64_t any_rows, std::int64_t columns, DType type) {
+    return Tensor{memory, type, any_rows, columns, columns};
+  };
   const bool plain = joined && size_of(type_) == 2;
-  Preparation::Expected entry{{.x = any(rows, in, type_), .weight = any(out, in, type_), .bias = bias && !plain ? memory : nullptr, .out = any(rows, out, plain ? DType::kFloat32 : type_),
-                               .epilogue = plain ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)}, {}};
+  Preparation::Expected entry{{.x = any(rows, in, type_),
+                               .weight = any(out, in, type_),
+                               .bias = bias && !plain ? memory : nullptr,
+                               .out = any(rows, out, plain ? DType::kFloat32 : type_),
+                               .epilogue = plain ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)},
+                              {}};
   const std::vector<std::int64_t> planned = Gemm::planned_rows(type_, most_rows);
   for (std::size_t i = 0; i < planned.size(); ++i) {
     const std::int64_t fewest = i + 1 < planned.size() ? planned[i + 1] + 1 : 1;
@@ -43,9 +54,15 @@ Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_
 void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor out) {
   if (x.rows == 0) return;
   const bool sums = out.dtype != x.dtype, bias = static_cast<bool>(layer.bias);
-  if (sums && activation != Activation::kNone) fail("CUDA: a product that stays in float32 has an activation, expected none");
+  if (sums && activation != Activation::kNone)
+    fail("CUDA: a product that stays in float32 has an activation, expected none");
   const bool own_activation = !library_activates(activation, bias);
-  gemm_->run({.x = x, .weight = layer.weight, .bias = sums ? nullptr : layer.bias.data, .out = out, .epilogue = sums ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)}, general(queue));
+  gemm_->run({.x = x,
+              .weight = layer.weight,
+              .bias = sums ? nullptr : layer.bias.data,
+              .out = out,
+              .epilogue = sums ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)},
+             general(queue));
   if (!own_activation && !(sums && bias)) return;
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -59,12 +76,16 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
                            .activation = activation},
                           general(queue));
     };
-    if (sums) finish(float{});
-    else finish(tag);
+    if (sums)
+      finish(float{});
+    else
+      finish(tag);
   });
 }
 
-void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& after) { add_norm(queue, stream, y, {}, after); }
+void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& after) {
+  add_norm(queue, stream, y, {}, after);
+}
 
 void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Tensor& bias, const Norm& after) {
   with_type(stream.rounded.dtype, [&](auto tag) {
@@ -83,23 +104,29 @@ void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Tensor
                         .epsilon = after.epsilon},
                        general(queue));
     };
-    if (y && y.dtype != stream.rounded.dtype) run(float{});
-    else run(tag);
+    if (y && y.dtype != stream.rounded.dtype)
+      run(float{});
+    else
+      run(tag);
   });
 }
 
 // The product without its bias, which the library would want in float32, too.
-void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums, WideRows stream, const Norm& after) {
+void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums, WideRows stream,
+                                   const Norm& after) {
   if (x.dtype == DType::kFloat32) {
     linear(queue, x, layer, Activation::kNone, sums);
     return add_norm(queue, stream, sums, after);
   }
   if (x.rows == 0) return;
-  gemm_->run({.x = x, .weight = layer.weight, .bias = nullptr, .out = sums, .epilogue = Gemm::Epilogue::kNone}, general(queue));
+  gemm_->run(
+      {.x = x, .weight = layer.weight, .bias = nullptr, .out = sums, .epilogue = Gemm::Epilogue::kNone},
+      general(queue));
   add_norm(queue, stream, sums, layer.bias, after);
 }
 
-void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums, WideRows stream, const Norm& after) {
+void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums, WideRows stream,
+                              const Norm& after) {
   const std::int64_t width = layer.weight.rows;
   if (!linear_norm_serves(capability_, x.columns, width) || size_of(type_) != 2) {
     paths_.slow(Paths::Of::kNorm, [&] {
@@ -107,7 +134,9 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
       return !reason.empty() ? reason : fmt::format("products of {} to {} columns", x.columns, width);
     });
   }
-  if (solo_ || !in_pieces(stream) || !aligned(after.gain.data) || !aligned(after.bias.data) || !has_tensor_map(x) || !has_tensor_map(layer.weight) || !linear_norm_fits(capability_, x.rows, x.columns, width)) {
+  if (solo_ || !in_pieces(stream) || !aligned(after.gain.data) || !aligned(after.bias.data) ||
+      !has_tensor_map(x) || !has_tensor_map(layer.weight) ||
+      !linear_norm_fits(capability_, x.rows, x.columns, width)) {
     return linear_then_norm(queue, x, layer, sums, stream, after);
   }
   paths_.fast(Paths::Of::kNorm);

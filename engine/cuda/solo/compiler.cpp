@@ -13,9 +13,9 @@ namespace {
 
 constexpr std::int64_t kBoxColumns = 64;
 constexpr std::int64_t kNormWidth = 1024;
-constexpr int kMostHeldKeys = 80;      // of a head of 64, in shared memory
-constexpr int kKeyGap = 64;            // bytes behind a key and its value: rows read together meet no bank twice
-constexpr int kBooksBytes = 1024;      // at most, of up to 8 hypotheses and 16 candidates (search/advance.cuh)
+constexpr int kMostHeldKeys = 80;  // of a head of 64, in shared memory
+constexpr int kKeyGap = 64;        // bytes behind a key and its value: rows read together meet no bank twice
+constexpr int kBooksBytes = 1024;  // at most, of up to 8 hypotheses and 16 candidates (search/advance.cuh)
 
 /// A step that the kernel does not have, and why.
 struct Unfit {
@@ -28,7 +28,10 @@ void require(bool fits, fmt::format_string<Args...> why, Args&&... args) {
 
 int narrow(std::int64_t n) { return static_cast<int>(n); }
 
-bool packable(const Tensor& weight) { return size_of(weight.dtype) == 2 && weight.columns % kBoxColumns == 0 && weight.stride % 8 == 0 && aligned(weight.data); }
+bool packable(const Tensor& weight) {
+  return size_of(weight.dtype) == 2 && weight.columns % kBoxColumns == 0 && weight.stride % 8 == 0 &&
+         aligned(weight.data);
+}
 
 SoloOp empty_op(SoloKind kind) {
   SoloOp op{};
@@ -39,17 +42,21 @@ SoloOp empty_op(SoloKind kind) {
 
 }  // namespace
 
-std::shared_ptr<SoloStep> SoloCompiler::compile(Stream& queue, const Program& program, const Rooms& rooms, const Step& step, const Projection& projection, const RulesView& rules, int candidates) try {
+std::shared_ptr<SoloStep> SoloCompiler::compile(Stream& queue, const Program& program, const Rooms& rooms,
+                                                const Step& step, const Projection& projection,
+                                                const RulesView& rules, int candidates) try {
   if (no_room_) return nullptr;
   rooms_ = &rooms, step_ = &step;
   program_ = {};
   ops_.clear(), weights_.clear(), places_.clear(), read_since_.clear();
   row_bytes_ = 0;
   begin(step, program.rooms()[program.out().index].columns);
-  for (const Operation& operation : program.operations()) std::visit([&](const auto& op) { add(op); }, operation);
+  for (const Operation& operation : program.operations())
+    std::visit([&](const auto& op) { add(op); }, operation);
   finish(program, projection, rules, candidates);
   SoloProgram whole = program_;
-  require(lay_out(whole, narrow(whole.cross.pages_per_slot * whole.cross.page_tokens)), "shared memory is too small");
+  require(lay_out(whole, narrow(whole.cross.pages_per_slot * whole.cross.page_tokens)),
+          "shared memory is too small");
   auto compiled = completed(queue, whole, projection.linear.weight);
   no_room_ = !compiled;
   require(!no_room_, "no memory for its weights once more");
@@ -61,7 +68,8 @@ std::shared_ptr<SoloStep> SoloCompiler::compile(Stream& queue, const Program& pr
 
 void SoloCompiler::begin(const Step& step, std::int64_t width) {
   const auto& [state, rows, caches] = step;
-  require(rows.groups == 1 && rows.beams <= kSoloRows && state.beams == rows.beams && width <= kNormWidth, "{} sentences of {} beams, width {}", rows.groups, rows.beams, width);
+  require(rows.groups == 1 && rows.beams <= kSoloRows && state.beams == rows.beams && width <= kNormWidth,
+          "{} sentences of {} beams, width {}", rows.groups, rows.beams, width);
   require(!caches.source.empty() && !caches.own.empty(), "no keys of a source");
   program_.beams = narrow(rows.beams), program_.width = narrow(width);
   program_.state = state, program_.slots = rows.slots;
@@ -82,13 +90,15 @@ SoloCompiler::Place SoloCompiler::place(Room room) {
   return places_[room.index] = {rounded, take(rows.rest), columns};
 }
 
-// A block may still be at an operation when another one sends it what the next one gives: that must not go where it reads or writes.
+// A block may still be at an operation when another one sends it what the next one gives: that must not go
+// where it reads or writes.
 void SoloCompiler::append(SoloOp op, const SoloRows& out) {
   if (op.kind == SoloKind::kNorm) {
     read_since_.insert(read_since_.end(), {op.x, op.added, out});
   } else {
     const auto same = [&](const SoloRows& rows) { return rows.pitch != 0 && rows.at == out.at; };
-    require(!same(op.x) && std::none_of(read_since_.begin(), read_since_.end(), same), "rows that are written while they are read");
+    require(!same(op.x) && std::none_of(read_since_.begin(), read_since_.end(), same),
+            "rows that are written while they are read");
     read_since_ = {op.x};
   }
   op.out = out;
@@ -99,7 +109,9 @@ void SoloCompiler::add(const Embed& op) {
   const auto& [table, positions, scale] = op.embedding;
   require(table.columns == program_.width, "embeddings of {} columns", table.columns);
   require(ops_.empty() && !program_.table, "an embedding behind other operations");
-  require(aligned(table.data) && table.stride % 8 == 0 && aligned(positions.data) && positions.stride % 4 == 0, "rows of embeddings that are not aligned");
+  require(
+      aligned(table.data) && table.stride % 8 == 0 && aligned(positions.data) && positions.stride % 4 == 0,
+      "rows of embeddings that are not aligned");
   const Place out = place(op.out);
   program_.embedded = out.rows, program_.embedded_rest = out.rest;
   program_.table = table.data, program_.table_stride = table.stride;
@@ -110,9 +122,12 @@ void SoloCompiler::add(const Embed& op) {
 void SoloCompiler::add(const ApplyLinear& apply) {
   const Place x = place(apply.x), out = place(apply.out);
   const Tensor& weight = apply.layer.weight;
-  require(packable(weight) && weight.columns == x.columns && weight.rows == out.columns, "a product of {} to {} columns", x.columns, out.columns);
+  require(packable(weight) && weight.columns == x.columns && weight.rows == out.columns,
+          "a product of {} to {} columns", x.columns, out.columns);
   const bool sums = rooms_->rows(apply.out, program_.beams).dtype == DType::kFloat32;
-  require(rooms_->rows(apply.x, program_.beams).dtype == weight.dtype && !(sums && apply.activation != Activation::kNone), "a product of sums, or with an activation into sums");
+  require(rooms_->rows(apply.x, program_.beams).dtype == weight.dtype &&
+              !(sums && apply.activation != Activation::kNone),
+          "a product of sums, or with an activation into sums");
   SoloOp op = empty_op(SoloKind::kLinear);
   op.activation = apply.activation;
   op.x = x.rows;
@@ -123,7 +138,10 @@ void SoloCompiler::add(const ApplyLinear& apply) {
   op.tiles_each = (op.tiles + kSoloCluster - 1) / kSoloCluster;
   op.pass_tiles = std::min(op.tiles_each, kSoloWarps);
   op.boxes = narrow(x.columns / kBoxColumns);
-  op.stage_boxes = op.boxes % kSoloStageBoxes == 0 && op.pass_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes ? kSoloStageBoxes : 1;
+  op.stage_boxes = op.boxes % kSoloStageBoxes == 0 &&
+                           op.pass_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes
+                       ? kSoloStageBoxes
+                       : 1;
   op.stages = op.boxes / op.stage_boxes;
   op.passes = (op.tiles_each + op.pass_tiles - 1) / op.pass_tiles;
   append(op, out.rows);
@@ -134,12 +152,15 @@ void SoloCompiler::add(const AddNorm& norm) {
   require(norm.y != norm.stream, "a norm on the embeddings");
   require(rooms_->rows(norm.y, program_.beams).dtype == DType::kFloat32, "a norm of no product's sums");
   const Place stream = place(norm.stream), sums = place(norm.y);
-  require(stream.columns == program_.width && sums.columns == program_.width && aligned(norm.after.gain.data) && aligned(norm.after.bias.data), "a norm of {} columns", stream.columns);
+  require(stream.columns == program_.width && sums.columns == program_.width &&
+              aligned(norm.after.gain.data) && aligned(norm.after.bias.data),
+          "a norm of {} columns", stream.columns);
   SoloOp op = empty_op(SoloKind::kNorm);
   op.x = sums.rows;
   op.added = stream.rows, op.added_rest = stream.rest, op.out_rest = stream.rest;
   op.in = op.width = program_.width;
-  op.gain = norm.after.gain.as<float>(), op.shift = norm.after.bias.as<float>(), op.epsilon = norm.after.epsilon;
+  op.gain = norm.after.gain.as<float>(), op.shift = norm.after.bias.as<float>(),
+  op.epsilon = norm.after.epsilon;
   append(op, stream.rows);
   weights_.push_back({});
 }
@@ -156,15 +177,20 @@ void SoloCompiler::add(const AttendSource& op) {
   attend(SoloKind::kCross, op.queries, cache, program_.cross, op.heads, op.out);
 }
 
-void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheView& view, int heads, Room out) {
+void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheView& view, int heads,
+                          Room out) {
   const Place rows = place(x), to = place(out);
   const std::int64_t width = to.columns, head = width / heads;
-  require(width == program_.width && rows.columns == (kind == SoloKind::kSelf ? 3 : 1) * width && heads <= kSoloCluster && width % heads == 0 &&
-              (head == 32 || head == 64 || head == 128) && (program_.heads == 0 || program_.heads == heads),
+  require(width == program_.width && rows.columns == (kind == SoloKind::kSelf ? 3 : 1) * width &&
+              heads <= kSoloCluster && width % heads == 0 && (head == 32 || head == 64 || head == 128) &&
+              (program_.heads == 0 || program_.heads == heads),
           "{} heads of width {}", heads, head);
-  require(aligned(cache.pages.data) && size_of(cache.pages.dtype) == 2 && cache.pages.columns == 2 * width && cache.pages.stride == 2 * width && cache.pages.rows <= INT32_MAX,
+  require(aligned(cache.pages.data) && size_of(cache.pages.dtype) == 2 && cache.pages.columns == 2 * width &&
+              cache.pages.stride == 2 * width && cache.pages.rows <= INT32_MAX,
           "a cache of {} rows of {} columns", cache.pages.rows, cache.pages.columns);
-  require(!view.table || (view.table == cache.table && view.pages_per_slot == cache.pages_per_slot && view.page_tokens == cache.page_tokens), "layers with tables of their own");
+  require(!view.table || (view.table == cache.table && view.pages_per_slot == cache.pages_per_slot &&
+                          view.page_tokens == cache.page_tokens),
+          "layers with tables of their own");
   view = {.pages = nullptr,
           .table = cache.table,
           .pages_per_slot = cache.pages_per_slot,
@@ -179,22 +205,27 @@ void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheV
   weights_.push_back({});
 }
 
-void SoloCompiler::finish(const Program& program, const Projection& projection, const RulesView& rules, int candidates) {
+void SoloCompiler::finish(const Program& program, const Projection& projection, const RulesView& rules,
+                          int candidates) {
   const Tensor& weight = projection.linear.weight;
-  require(program_.table && program_.heads > 0 && places_.contains(program.out().index), "a step without embedding or attention");
-  require(packable(weight) && weight.columns == program_.width && vocabulary_kernel_fits(90, program_.width, weight.rows, candidates) && rules.beams == program_.beams,
+  require(program_.table && program_.heads > 0 && places_.contains(program.out().index),
+          "a step without embedding or attention");
+  require(packable(weight) && weight.columns == program_.width &&
+              vocabulary_kernel_fits(90, program_.width, weight.rows, candidates) &&
+              rules.beams == program_.beams,
           "a vocabulary of {}, {} candidates", weight.rows, candidates);
   program_.hidden = place(program.out()).rows;
   program_.count = narrow(static_cast<std::int64_t>(ops_.size()));
   program_.vocabulary_bias = projection.linear.bias ? projection.linear.bias.as<float>() : nullptr;
-  program_.vocabulary = narrow(weight.rows), program_.tiles = narrow((weight.rows + kSoloTileIds - 1) / kSoloTileIds);
+  program_.vocabulary = narrow(weight.rows),
+  program_.tiles = narrow((weight.rows + kSoloTileIds - 1) / kSoloTileIds);
   program_.candidates = candidates;
   program_.rules = rules;
   link();
 }
 
-// What may be fetched when an operation is done: the next norm's gain, around to the next step's first; the next layer's keys, of
-// self-attention not around, as the next step's lie elsewhere.
+// What may be fetched when an operation is done: the next norm's gain, around to the next step's first; the
+// next layer's keys, of self-attention not around, as the next step's lie elsewhere.
 void SoloCompiler::link() {
   const auto next_of = [&](SoloKind kind, std::size_t from) {
     for (std::size_t i = from; i < ops_.size(); ++i) {
@@ -202,15 +233,21 @@ void SoloCompiler::link() {
     }
     return -1;
   };
-  program_.first_norm = next_of(SoloKind::kNorm, 0), program_.first_self = next_of(SoloKind::kSelf, 0), program_.first_cross = next_of(SoloKind::kCross, 0);
-  const auto is_attention = [](const SoloOp& op) { return op.kind == SoloKind::kSelf || op.kind == SoloKind::kCross; };
-  const auto at = [](const SoloRows& rows, const SoloRows& others) { return rows.pitch != 0 && rows.at == others.at; };
+  program_.first_norm = next_of(SoloKind::kNorm, 0), program_.first_self = next_of(SoloKind::kSelf, 0),
+  program_.first_cross = next_of(SoloKind::kCross, 0);
+  const auto is_attention = [](const SoloOp& op) {
+    return op.kind == SoloKind::kSelf || op.kind == SoloKind::kCross;
+  };
+  const auto at = [](const SoloRows& rows, const SoloRows& others) {
+    return rows.pitch != 0 && rows.at == others.at;
+  };
   for (std::size_t i = 0; i < ops_.size(); ++i) {
     SoloOp& op = ops_[i];
     if (op.kind == SoloKind::kLinear) {
-      op.for_heads = !at(program_.hidden, op.out) && std::none_of(ops_.begin(), ops_.end(), [&](const SoloOp& other) {
-        return (!is_attention(other) && at(other.x, op.out)) || at(other.added, op.out);
-      });
+      op.for_heads =
+          !at(program_.hidden, op.out) && std::none_of(ops_.begin(), ops_.end(), [&](const SoloOp& other) {
+            return (!is_attention(other) && at(other.x, op.out)) || at(other.added, op.out);
+          });
       continue;
     }
     op.next = next_of(op.kind, i + 1);
@@ -223,7 +260,8 @@ void SoloCompiler::link() {
 bool SoloCompiler::lay_out(SoloProgram& program, int longest_source) {
   const SoloProgram fresh = program;
   const std::vector<SoloOp> ops = ops_;
-  const int most = program.width / program.heads <= 64 ? kMostHeldKeys : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
+  const int most =
+      program.width / program.heads <= 64 ? kMostHeldKeys : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
   for (int held = most; held > 0; held -= kTileKeys) {
     if (lay_out(program, longest_source, held)) return true;
     program = fresh, ops_ = ops;
@@ -234,9 +272,11 @@ bool SoloCompiler::lay_out(SoloProgram& program, int longest_source) {
 // What has a fixed size lies behind the ring; the ring gets what is left.
 bool SoloCompiler::lay_out(SoloProgram& program, int longest_source, int held_keys) {
   SoloLayout& layout = program.layout;
-  const int beams = program.beams, head = program.width / program.heads, entries = narrow(program.state.longest) * beams + kTileKeys;  // a whole tile at the end
+  const int beams = program.beams, head = program.width / program.heads,
+            entries = narrow(program.state.longest) * beams + kTileKeys;  // a whole tile at the end
   // Candidates and the sentence's books lie where self-attention's keys are.
-  const int best_bytes = beams * program.candidates * (program.candidates + 2) * narrow(sizeof(TokenValue)) + kBooksBytes;
+  const int best_bytes =
+      beams * program.candidates * (program.candidates + 2) * narrow(sizeof(TokenValue)) + kBooksBytes;
   int end = 0;
   const auto room = [&](int bytes) { return std::exchange(end, end + (bytes + 15) / 16 * 16); };
   layout.key_pitch = 2 * head * 2 + kKeyGap;
@@ -255,7 +295,9 @@ bool SoloCompiler::lay_out(SoloProgram& program, int longest_source, int held_ke
   layout.stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
   const int ring = layout.stages * kSoloStageBytes;
   layout.bytes = ring + end;
-  for (int* at : {&layout.ops, &layout.norm, &layout.self_keys, &layout.cross_keys, &layout.list_rows, &layout.list_viewers, &layout.source_rows}) *at += ring;
+  for (int* at : {&layout.ops, &layout.norm, &layout.self_keys, &layout.cross_keys, &layout.list_rows,
+                  &layout.list_viewers, &layout.source_rows})
+    *at += ring;
   for (SoloRows* at : {&program.embedded, &program.embedded_rest, &program.hidden}) at->at += ring + rows;
   for (SoloOp& op : ops_) {
     op.biases += ring;
@@ -277,7 +319,11 @@ bool SoloCompiler::lay_out(SoloProgram& program, int longest_source, int held_ke
 }
 
 Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int share_rows, int pass_rows) {
-  const SoloPacking packing{.rows = narrow(weight.rows), .columns = narrow(weight.columns), .stride = weight.stride, .share_rows = share_rows, .pass_rows = pass_rows};
+  const SoloPacking packing{.rows = narrow(weight.rows),
+                            .columns = narrow(weight.columns),
+                            .stride = weight.stride,
+                            .share_rows = share_rows,
+                            .pass_rows = pass_rows};
   Buffer packed = backend_.allocate(packing.bytes());
   pack_solo_weight(packing, weight.data, packed.data(), queue.get());
   check(cudaGetLastError());
@@ -290,18 +336,21 @@ std::shared_ptr<SoloStep> SoloCompiler::completed(Stream& queue, SoloProgram pro
   for (std::size_t i = 0; i < ops_.size(); ++i) {
     SoloOp& op = ops_[i];
     if (op.kind != SoloKind::kLinear) continue;
-    step->weights.push_back(pack(queue, weights_[i], op.tiles_each * kSoloTileOutputs, op.pass_tiles * kSoloTileOutputs));
+    step->weights.push_back(
+        pack(queue, weights_[i], op.tiles_each * kSoloTileOutputs, op.pass_tiles * kSoloTileOutputs));
     op.weight = step->weights.back().data();
   }
   step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds));
   program.vocabulary_weight = step->weights.back().data();
-  const auto rows = static_cast<std::size_t>(program.beams), parts = static_cast<std::size_t>((clusters_ - 1) * kSoloCluster * program.candidates);
+  const auto rows = static_cast<std::size_t>(program.beams),
+             parts = static_cast<std::size_t>((clusters_ - 1) * kSoloCluster * program.candidates);
   step->ops = backend_.allocate(ops_.size() * sizeof(SoloOp));
   backend_.upload(queue, std::as_bytes(std::span(ops_)), step->ops.data());
   step->hidden_rows = backend_.allocate(rows * static_cast<std::size_t>(program.width) * 2);
   step->sums = backend_.allocate(rows * static_cast<std::size_t>(program.tiles) * sizeof(float2));
   step->lists = backend_.allocate(rows * parts * sizeof(TokenValue));
-  program.ops = step->ops.as<SoloOp>(), program.hidden_rows = step->hidden_rows.data(), program.sums = step->sums.as<float2>(), program.lists = step->lists.as<TokenValue>();
+  program.ops = step->ops.as<SoloOp>(), program.hidden_rows = step->hidden_rows.data(),
+  program.sums = step->sums.as<float2>(), program.lists = step->lists.as<TokenValue>();
   step->program = program;
   return step;
 } catch (const Error&) {

@@ -26,7 +26,8 @@ std::unique_ptr<SoloLauncher> SoloLauncher::open(Backend& backend, int device) {
   check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   const DType type = backend.compute_type();
   if (major != 9 || minor != 0 || size_of(type) != 2) return nullptr;
-  const int bytes = shared - kReservedBytes, clusters = with_type(type, [&](auto tag) { return prepare_solo_step<decltype(tag)>(bytes); });
+  const int bytes = shared - kReservedBytes,
+            clusters = with_type(type, [&](auto tag) { return prepare_solo_step<decltype(tag)>(bytes); });
   if (clusters == 0) {
     cudaGetLastError();
     return nullptr;
@@ -55,7 +56,8 @@ void SoloLauncher::flush() {
   if (!pending_) return;
   const std::shared_ptr<SoloStep> step = std::exchange(pending_, nullptr);
   SoloProgram program = step->program;
-  step->program.copy_from = nullptr, step->program.copy_to = nullptr, step->program.copy_words = 0;  // of this launch alone
+  step->program.copy_from = nullptr, step->program.copy_to = nullptr,
+  step->program.copy_words = 0;  // of this launch alone
   program.signals = signals_.as<SoloSignals>();
   program.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
   program.times = times_;

@@ -1,5 +1,5 @@
-// Launches the lone sentence's kernel. A step that was asked for waits until something else is asked for: if that is the step's outcome, the kernel
-// itself copies it to the host.
+// Launches the lone sentence's kernel. A step that was asked for waits until something else is asked for: if
+// that is the step's outcome, the kernel itself copies it to the host.
 #pragma once
 
 #include <memory>
@@ -21,11 +21,15 @@ class SoloLauncher {
   bool read(const void* device, void* host, std::size_t bytes, const Stream&);
   /// Something else comes next: launches the step at hand, if there is one.
   void flush();
-  /// Of a queue that ends: nobody has asked for the step's outcome, and what it reads may be gone.
+  /// A queue ends. Its step at hand is dropped: nobody has asked for the outcome, and what it reads may be
+  /// gone.
   void forget(const Stream&);
 
  private:
-  SoloLauncher(Backend& backend, int clusters, int shared_bytes) : compiler_(backend, clusters, shared_bytes), type_(backend.compute_type()), signals_(backend.allocate(sizeof(SoloSignals))) {}
+  SoloLauncher(Backend& backend, int clusters, int shared_bytes)
+      : compiler_(backend, clusters, shared_bytes),
+        type_(backend.compute_type()),
+        signals_(backend.allocate(sizeof(SoloSignals))) {}
 
   SoloCompiler compiler_;
   DType type_;

@@ -1,6 +1,7 @@
-// The decoding steps of a sentence that is decoded alone as one kernel (step.cu): up to 8 hypotheses, as far as shared memory holds their
-// rows (SoloCompiler::lay_out), all layers, the vocabulary and the search. Weights are there a second time, packed. The same bits as the kernels
-// for many sentences: each of them sums in one order, and this one in the same.
+// The decoding steps of a sentence that is decoded alone as one kernel (step.cu): up to 8 hypotheses, as far
+// as shared memory holds their rows (SoloCompiler::lay_out), all layers, the vocabulary and the search.
+// Weights are there a second time, packed. The same bits as the kernels for many sentences: each of them sums
+// in one order, and this one in the same.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,0 +1,81 @@
+// Programs as a whole: what a backend refuses, and that a pass over few rows reads and writes the same memory
+// as one over many.
+#include "engine/program.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/rooms.h"
+#include "tests/support.h"
+
+namespace xlate::test {
+namespace {
+
+class ProgramTest : public OnBackend {
+ protected:
+  Lab lab{GetParam()};
+};
+INSTANTIATE_TEST_SUITE_P(, ProgramTest, testing::ValuesIn(backends()), backend_name);
+
+TEST_P(ProgramTest, RoomsLieInTheirBytesAndStayThere) {
+  Program program;
+  const Room stream = program.room(RoomKind::kStream, 33), rows = program.room(RoomKind::kRows, 5),
+             sums = program.room(RoomKind::kSums, 7);
+  const Rooms rooms(*lab, program, 9);
+  EXPECT_EQ(rooms.rows(rows, 9).dtype, lab.type());
+  EXPECT_EQ(rooms.rows(sums, 9).dtype, DType::kFloat32);
+  EXPECT_EQ(static_cast<bool>(rooms.stream(stream, 9).rest), lab.type() != DType::kFloat32);
+  EXPECT_FALSE(rooms.stream(rows, 9).rest);
+  const char* first = static_cast<const char*>(rooms.rows(stream, 9).data);
+  const auto bytes = static_cast<std::ptrdiff_t>(Rooms::bytes(program, lab.type(), 9));
+  for (const Room room : {stream, rows, sums}) {
+    const Tensor all = rooms.rows(room, 9), few = rooms.rows(room, 2);
+    const char* begin = static_cast<const char*>(all.data);
+    EXPECT_GE(begin, first);
+    EXPECT_LE(begin + 9 * all.stride * static_cast<std::int64_t>(size_of(all.dtype)), first + bytes);
+    EXPECT_EQ(few.data, all.data);
+    EXPECT_EQ(few.stride, all.stride);
+    EXPECT_EQ(few.rows, 2);
+  }
+}
+
+// Packed rows have no source: only a step does.
+TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
+  Program program;
+  const Room query = program.room(RoomKind::kRows, 4), out = program.room(RoomKind::kRows, 4);
+  program.add(AttendSource{query, 0, 1, out});
+  program.set_out(out);
+  const Rooms rooms(*lab, program, 1);
+  expect_error([&] { lab->run(lab.queue(), program, rooms, PackedRows{.count = 1}); },
+               {"packed rows", "only a step"});
+}
+
+// Neighbours are only joined where the result is the same: here there is an activation between them.
+TEST_P(ProgramTest, AnActivationBeforeANormIsNotLost) {
+  if (lab.type() != DType::kFloat32)
+    GTEST_SKIP() << "16-bit products with an activation do not stay in float32";
+  Program program;
+  const Room x = program.room(RoomKind::kRows, 2), sums = program.room(RoomKind::kSums, 2),
+             stream = program.room(RoomKind::kStream, 2);
+  Matrix input(1, 2), identity(2, 2), gain(1, 2), zero(1, 2);
+  input(0, 0) = -6, input(0, 1) = 2;
+  identity(0, 0) = identity(1, 1) = gain(0, 0) = gain(0, 1) = 1;
+  const Linear layer{lab.put_weight(identity), {}};
+  const Norm norm{lab.put(gain, DType::kFloat32), lab.put(zero, DType::kFloat32), 0.0f};
+  program.add(ApplyLinear{x, layer, Activation::kRelu, sums});
+  program.add(AddNorm{stream, sums, norm});
+  program.set_out(stream);
+  Matrix before(1, 2);
+  before(0, 0) = 4;
+  const Tensor rows = lab.put(before, DType::kFloat32);
+  lab->run(lab.queue(), program,
+           Rooms({lab.put(input, DType::kFloat32), lab.room(1, 2, DType::kFloat32), rows}),
+           PackedRows{.count = 1});
+  // (4, 0) + (0, 2) has mean 3 and deviation 1; without the activation it would be (−2, 2), which norms to
+  // (−1, 1).
+  const Matrix found = lab.get(rows);
+  EXPECT_NEAR(found(0, 0), 1, 1e-5);
+  EXPECT_NEAR(found(0, 1), -1, 1e-5);
+}
+
+}  // namespace
+}  // namespace xlate::test
