@@ -32,31 +32,39 @@ Use use_of_descriptor(int file, const std::string& name, const std::string& role
 // Of a file that is not there yet.
 std::filesystem::path whole_path(const std::string& name) {
   std::error_code error;  // where there is one, opening the file will tell
-  const auto path = std::filesystem::weakly_canonical(std::filesystem::absolute(name, error), error);
+  const auto path =
+      std::filesystem::weakly_canonical(std::filesystem::absolute(name, error), error);
   return error ? std::filesystem::path(name) : path;
 }
 
 bool same_file(const Use& a, const Use& b) {
-  if (a.exists && b.exists) return S_ISREG(a.status.st_mode) && a.status.st_dev == b.status.st_dev && a.status.st_ino == b.status.st_ino;
+  if (a.exists && b.exists)
+    return S_ISREG(a.status.st_mode) && a.status.st_dev == b.status.st_dev &&
+           a.status.st_ino == b.status.st_ino;
   if (a.exists || b.exists || a.name.empty() || b.name.empty()) return false;
   return whole_path(a.name) == whole_path(b.name);
 }
 
 void refuse_clash(const char* option, const Use& written, const Use& other) {
-  if (same_file(written, other)) throw UsageError(fmt::format("{}: {} is also {}", option, written.name, other.role));
+  if (same_file(written, other))
+    throw UsageError(fmt::format("{}: {} is also {}", option, written.name, other.role));
 }
 
 }  // namespace
 
 void check_clashes(const Options& options) {
   const bool to_stdout = OutputFile::is_stdout(options.output);
-  const Use model = use_of_path(options.model, "the model"), report = use_of_path(options.report == "-" ? "" : options.report, "the report");
-  const Use output = to_stdout ? use_of_descriptor(STDOUT_FILENO, "stdout", "the output") : use_of_path(options.output, "the output");
-  const Use partial = use_of_path(to_stdout ? "" : OutputFile::partial_path(options.output), "the output until it is complete");
+  const Use model = use_of_path(options.model, "the model"),
+            report = use_of_path(options.report == "-" ? "" : options.report, "the report");
+  const Use output = to_stdout ? use_of_descriptor(STDOUT_FILENO, "stdout", "the output")
+                               : use_of_path(options.output, "the output");
+  const Use partial = use_of_path(to_stdout ? "" : OutputFile::partial_path(options.output),
+                                  "the output until it is complete");
   for (const Use& other : {model, output, partial}) refuse_clash("--report", report, other);
   for (const Use& written : {output, partial}) refuse_clash("--output", written, model);
   for (const std::string& path : options.input) {
-    const Use input = path == "-" ? use_of_descriptor(STDIN_FILENO, "stdin", "the input stdin") : use_of_path(path, "an input");
+    const Use input = path == "-" ? use_of_descriptor(STDIN_FILENO, "stdin", "the input stdin")
+                                  : use_of_path(path, "an input");
     refuse_clash("--report", report, input);
     refuse_clash("--output", partial, input);
     if (to_stdout) refuse_clash("--output", output, input);  // it would read what it writes

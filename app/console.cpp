@@ -10,8 +10,10 @@
 namespace xlate {
 
 Console::Console(bool quiet, Progress progress)
-    : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1),
-      progress_(!quiet && (progress == Progress::kAlways || (progress == Progress::kAuto && terminal_))) {}
+    : quiet_(quiet),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      progress_(!quiet &&
+                (progress == Progress::kAlways || (progress == Progress::kAuto && terminal_))) {}
 
 Console::~Console() { stop_progress(); }
 
@@ -47,8 +49,10 @@ void Console::stop_progress() {
 
 void Console::show(const std::string& text) {
   std::lock_guard lock(mutex_);
-  if (terminal_) std::fputs(("\r" + text + "\x1b[K").c_str(), stderr);
-  else std::fputs(("xlate: " + text + "\n").c_str(), stderr);
+  if (terminal_)
+    std::fputs(("\r" + text + "\x1b[K").c_str(), stderr);
+  else
+    std::fputs(("xlate: " + text + "\n").c_str(), stderr);
   line_shown_ = terminal_;
 }
 

@@ -1,4 +1,5 @@
-// All that goes to stderr while a run lasts: notes, a line at a time, and a progress line that they do not tear apart.
+// All that goes to stderr while a run lasts: notes, a line at a time, and a progress line that they
+// do not tear apart.
 #pragma once
 
 #include <atomic>
@@ -21,8 +22,9 @@ class Console {
 
   /// One line, after "xlate: ".
   void note(const std::string& text);
-  /// Shows what `describe` returns: rewritten twice a second on a terminal, a line every ten seconds elsewhere, and once at the end.
-  /// `describe` is called on another thread until stop_progress() returns.
+  /// Shows what `describe` returns: rewritten twice a second on a terminal, a line every ten
+  /// seconds elsewhere, and once at the end. `describe` is called on another thread until
+  /// stop_progress() returns.
   void start_progress(std::function<std::string()> describe);
   void stop_progress();
 

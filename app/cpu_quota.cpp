@@ -33,12 +33,16 @@ std::optional<std::string> line_of(const std::string& path) {
 std::optional<std::int64_t> number_in(const std::string& text) {
   std::int64_t number = 0;
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && rest == text.data() + text.size() ? std::optional(number) : std::nullopt;
+  return error == std::errc() && rest == text.data() + text.size() ? std::optional(number)
+                                                                   : std::nullopt;
 }
 
-bool has_word(const std::string& list, const std::string& word) { return ("," + list + ",").find("," + word + ",") != std::string::npos; }
+bool has_word(const std::string& list, const std::string& word) {
+  return ("," + list + ",").find("," + word + ",") != std::string::npos;
+}
 
-// Lines of /proc/self/cgroup: number, controllers, path. The second version has the number 0 and no controllers.
+// Lines of /proc/self/cgroup: number, controllers, path. The second version has the number 0 and no
+// controllers.
 std::vector<Group> groups_of(const std::string& root) {
   std::vector<Group> groups;
   std::ifstream file(root + "/proc/self/cgroup");
@@ -48,7 +52,8 @@ std::vector<Group> groups_of(const std::string& root) {
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
     const bool of_second = line.starts_with("0::");
-    if (of_second || has_word(controllers, "cpu")) groups.push_back({of_second, line.substr(second + 1)});
+    if (of_second || has_word(controllers, "cpu"))
+      groups.push_back({of_second, line.substr(second + 1)});
   }
   return groups;
 }
@@ -58,14 +63,16 @@ std::string unescaped(const std::string& text) {
   std::string plain;
   for (std::size_t i = 0; i < text.size(); ++i) {
     int code = 0;
-    const bool escaped = text[i] == '\\' && i + 3 < text.size() && std::from_chars(&text[i + 1], &text[i + 4], code, 8).ptr == &text[i + 4];
+    const bool escaped = text[i] == '\\' && i + 3 < text.size() &&
+                         std::from_chars(&text[i + 1], &text[i + 4], code, 8).ptr == &text[i + 4];
     plain += escaped ? static_cast<char>(code) : text[i];
     if (escaped) i += 3;
   }
   return plain;
 }
 
-// Lines of /proc/self/mountinfo: number, parent, device, root, point, options, any number of fields, "-", type, source, options of the type.
+// Lines of /proc/self/mountinfo: number, parent, device, root, point, options, any number of
+// fields, "-", type, source, options of the type.
 std::vector<Mount> mounts_of(const std::string& root) {
   std::vector<Mount> mounts;
   std::ifstream file(root + "/proc/self/mountinfo");
@@ -77,13 +84,14 @@ std::vector<Mount> mounts_of(const std::string& root) {
     }
     if (!(fields >> type >> skipped >> options)) continue;
     const bool second = type == "cgroup2";
-    if (second || (type == "cgroup" && has_word(options, "cpu"))) mounts.push_back({second, unescaped(from), unescaped(point)});
+    if (second || (type == "cgroup" && has_word(options, "cpu")))
+      mounts.push_back({second, unescaped(from), unescaped(point)});
   }
   return mounts;
 }
 
-// What leads from the mount's root down to the group; none where the group does not lie below it, or lies outside the process's namespace,
-// where ".." stands for names that cannot be seen.
+// What leads from the mount's root down to the group; none where the group does not lie below it,
+// or lies outside the process's namespace, where ".." stands for names that cannot be seen.
 std::optional<std::string> way_down(const Mount& mount, const Group& group) {
   const std::string from = mount.root == "/" ? "" : mount.root;
   if (group.path == from || group.path == mount.root) return "";
@@ -110,7 +118,8 @@ std::optional<std::int64_t> quota_of(const std::string& folder, bool second) {
 }
 
 // The least of a group and all above it, in every place where they are mounted.
-std::optional<std::int64_t> quota_along(const std::string& root, const std::vector<Mount>& mounts, const Group& group) {
+std::optional<std::int64_t> quota_along(const std::string& root, const std::vector<Mount>& mounts,
+                                        const Group& group) {
   std::optional<std::int64_t> least;
   const auto read = [&](const Mount& mount, const std::string& way) {
     const auto quota = quota_of(root + mount.point + way, mount.second);
@@ -127,8 +136,8 @@ std::optional<std::int64_t> quota_along(const std::string& root, const std::vect
     for (std::string way = *whole_way; !way.empty(); way.resize(way.rfind('/'))) read(mount, way);
     read(mount, "");
   }
-  // Where the group has no name here, the one that is mounted is the best known: in a container that is the
-  // container's own.
+  // Where the group has no name here, the one that is mounted is the best known: in a container
+  // that is the container's own.
   if (!found && unrelated) read(*unrelated, "");
   return least;
 }

@@ -30,17 +30,22 @@ std::vector<std::int32_t> imposed_lengths() {
   if (!file) fail("XLATE_TEST_LENGTHS: cannot read {}", path);
   std::vector<std::int32_t> lengths;
   for (std::int32_t length = 0; file >> length;) {
-    if (length < 1) fail("XLATE_TEST_LENGTHS: {}: line {} holds {}, expected a number above 0", path, lengths.size() + 1, length);
+    if (length < 1)
+      fail("XLATE_TEST_LENGTHS: {}: line {} holds {}, expected a number above 0", path,
+           lengths.size() + 1, length);
     lengths.push_back(length);
   }
-  if (!file.eof() || lengths.empty()) fail("XLATE_TEST_LENGTHS: {}: line {} is not a number", path, lengths.size() + 1);
+  if (!file.eof() || lengths.empty())
+    fail("XLATE_TEST_LENGTHS: {}: line {} is not a number", path, lengths.size() + 1);
   return lengths;
 }
 
 SearchRules ending_at_limits(SearchRules rules) {
   rules.forced_end = rules.end;
   if (rules.end < 0) return rules;  // nothing but the limit ends a sentence anyway
-  if (std::find(rules.never_chosen.begin(), rules.never_chosen.end(), rules.end) == rules.never_chosen.end()) rules.never_chosen.push_back(rules.end);
+  if (std::find(rules.never_chosen.begin(), rules.never_chosen.end(), rules.end) ==
+      rules.never_chosen.end())
+    rules.never_chosen.push_back(rules.end);
   return rules;
 }
 

@@ -1,4 +1,5 @@
-// A test's hook: every sentence is decoded to a length that is given, whatever its model would say, so that models of any weights can be timed.
+// A test's hook: every sentence is decoded to a length that is given, whatever its model would say,
+// so that models of any weights can be timed.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ namespace xlate {
 /// The source's sentences with limits from a list, in turns: line i gets lengths[i mod n].
 class ImposedLengths final : public SentenceSource {
  public:
-  ImposedLengths(SentenceSource& source, std::vector<std::int32_t> lengths) : source_(source), lengths_(std::move(lengths)) {}
+  ImposedLengths(SentenceSource& source, std::vector<std::int32_t> lengths)
+      : source_(source), lengths_(std::move(lengths)) {}
   const Sentence* next(bool wait) override;
   Sentence take() override;
 
@@ -24,7 +26,8 @@ class ImposedLengths final : public SentenceSource {
   bool has_present_ = false;
 };
 
-/// The numbers of the file that XLATE_TEST_LENGTHS names, one a line; empty without it. Throws Error where a line is not a number above 0.
+/// The numbers of the file that XLATE_TEST_LENGTHS names, one a line; empty without it. Throws
+/// Error where a line is not a number above 0.
 std::vector<std::int32_t> imposed_lengths();
 
 /// The rules under which a sentence ends at its limit and nowhere else.

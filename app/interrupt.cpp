@@ -36,7 +36,9 @@ void handle(int signal) {
 // `ulimit -t` sets both limits: at the hard one there is no signal that could be answered.
 void leave_time_to_end() {
   rlimit limit{};
-  if (getrlimit(RLIMIT_CPU, &limit) != 0 || limit.rlim_max == RLIM_INFINITY || limit.rlim_cur < limit.rlim_max) return;
+  if (getrlimit(RLIMIT_CPU, &limit) != 0 || limit.rlim_max == RLIM_INFINITY ||
+      limit.rlim_cur < limit.rlim_max)
+    return;
   const rlim_t seconds = std::clamp<rlim_t>(limit.rlim_max / 20, 1, 30);  // of all threads together
   if (limit.rlim_max <= seconds) return;
   limit.rlim_cur = limit.rlim_max - seconds;
@@ -48,7 +50,8 @@ void leave_time_to_end() {
 void watch_signals() {
   if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) wake[0] = wake[1] = -1;
   for (const int number : {SIGINT, SIGTERM, SIGXCPU}) {
-    struct sigaction action {}, before {};
+    struct sigaction action {
+    }, before{};
     // What is ignored stays so: a shell's jobs in the background are not for Ctrl-C.
     if (sigaction(number, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
     action.sa_handler = handle;

@@ -28,8 +28,9 @@ constexpr std::string_view kGzip = "\x1f\x8b";
 
 bool is_packed(const std::string& path) { return path.size() > 3 && path.ends_with(".gz"); }
 
-// Unpacks one gzip file, of one member or several. Zeros behind a member are padding, as for gzip; anything else there may be a member
-// whose beginning is damaged, and passing over it, as gzip does with a warning, could lose lines.
+// Unpacks one gzip file, of one member or several. Zeros behind a member are padding, as for gzip;
+// anything else there may be a member whose beginning is damaged, and passing over it, as gzip does
+// with a warning, could lose lines.
 class Inflater {
  public:
   Inflater() {
@@ -39,7 +40,8 @@ class Inflater {
   Inflater(const Inflater&) = delete;
   Inflater& operator=(const Inflater&) = delete;
 
-  /// Appends what the bytes unpack to. Throws Error where they are damaged, with all that comes before the damage appended.
+  /// Appends what the bytes unpack to. Throws Error where they are damaged, with all that comes
+  /// before the damage appended.
   void unpack(const std::string& name, char* data, std::size_t bytes, std::string& out) {
     stream_.next_in = reinterpret_cast<Bytef*>(data);
     stream_.avail_in = static_cast<uInt>(bytes);
@@ -57,7 +59,8 @@ class Inflater {
     for (; stream_.avail_in > 0 && *stream_.next_in == 0; ++stream_.next_in, --stream_.avail_in) {
     }
     if (stream_.avail_in == 0) return false;
-    if (*stream_.next_in != static_cast<Bytef>(kGzip[0])) fail("{}: damaged gzip data: what follows a member is neither another nor zeros", name);
+    if (*stream_.next_in != static_cast<Bytef>(kGzip[0]))
+      fail("{}: damaged gzip data: what follows a member is neither another nor zeros", name);
     if (inflateReset(&stream_) != Z_OK) fail("{}: zlib cannot go on", name);
     ended_ = false;
     return true;
@@ -85,11 +88,16 @@ class Inflater {
 class LineReader::Stream {
  public:
   /// Does not wait for a pipe's other end: its writer may come when the inputs before it are read.
-  explicit Stream(const std::string& path) : name_(path == "-" ? "stdin" : path), file_(path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    if (file_ < 0 && errno == EINTR && stop_flag()) return;  // waited for a pipe's other end: nothing will be read
+  explicit Stream(const std::string& path)
+      : name_(path == "-" ? "stdin" : path),
+        file_(path == "-" ? STDIN_FILENO
+                          : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+    if (file_ < 0 && errno == EINTR && stop_flag())
+      return;  // waited for a pipe's other end: nothing will be read
     if (file_ < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};
-    if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", name_);
+    if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode))
+      fail("{}: is a folder, expected a file", name_);
     if (S_ISREG(status.st_mode)) bytes_ = status.st_size;
     if (is_packed(path)) expect_gzip();
   }
@@ -101,11 +109,14 @@ class LineReader::Stream {
 
   std::int64_t bytes() const { return bytes_; }
 
-  /// Appends what can be read to `out`. Bytes read, 0 at the end or when the run is to stop, −1 after `timeout` without any.
+  /// Appends what can be read to `out`. Bytes read, 0 at the end or when the run is to stop, −1
+  /// after `timeout` without any.
   std::int64_t read(std::string& out, std::chrono::milliseconds timeout, int wake) {
     if (file_ < 0) return 0;
     if (failure_) std::rethrow_exception(failure_);
-    pollfd ready[] = {{file_, POLLIN, 0}, {wake, POLLIN, 0}, {signal_fd(), POLLIN, 0}};  // poll passes over a negative one
+    pollfd ready[] = {{file_, POLLIN, 0},
+                      {wake, POLLIN, 0},
+                      {signal_fd(), POLLIN, 0}};  // poll passes over a negative one
     const int events = poll(ready, 3, static_cast<int>(timeout.count()));
     if (stop_flag() || ready[1].revents != 0) return 0;
     if (events == 0) return -1;
@@ -122,9 +133,12 @@ class LineReader::Stream {
       return -1;
     }
     held_ = 0;
-    if (!inflater_) out.append(block_.data(), count);
-    else if (count > 0) unpack(count, out);
-    else if (!inflater_->ended() && started_) fail("{}: damaged gzip data: it ends too early", name_);
+    if (!inflater_)
+      out.append(block_.data(), count);
+    else if (count > 0)
+      unpack(count, out);
+    else if (!inflater_->ended() && started_)
+      fail("{}: damaged gzip data: it ends too early", name_);
     started_ |= count > 0;
     return static_cast<std::int64_t>(count);
   }
@@ -134,8 +148,8 @@ class LineReader::Stream {
     inflater_ = std::make_unique<Inflater>();
     known_ = true;
   }
-  // Whether the first bytes, at the beginning of the block, are those of gzip data, which are not those of any text. False where more are
-  // needed to know.
+  // Whether the first bytes, at the beginning of the block, are those of gzip data, which are not
+  // those of any text. False where more are needed to know.
   bool recognise(std::size_t count, bool at_end) {
     if (count == 1 && block_[0] == kGzip[0] && !at_end) return false;
     if (std::string_view(block_).substr(0, std::min(count, kGzip.size())) == kGzip) expect_gzip();
@@ -164,7 +178,8 @@ class LineReader::Stream {
 
 namespace {
 
-// All inputs are open at once, so that a missing one is told before any work: more than the system allows a program that does not ask.
+// All inputs are open at once, so that a missing one is told before any work: more than the system
+// allows a program that does not ask.
 void allow_open_files(std::size_t count) {
   constexpr std::size_t kOthers = 64;
   rlimit limit{};
@@ -175,7 +190,8 @@ void allow_open_files(std::size_t count) {
 
 }  // namespace
 
-LineReader::LineReader(const std::vector<std::string>& paths) : wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+LineReader::LineReader(const std::vector<std::string>& paths)
+    : wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   allow_open_files(paths.size());
   for (const std::string& path : paths) {
     streams_.push_back(std::make_unique<Stream>(path));
@@ -212,8 +228,10 @@ LineReader::Got LineReader::next(Line& line, std::chrono::milliseconds timeout) 
     const std::size_t newline = buffer_.find('\n', taken_);
     const std::size_t end = newline == std::string::npos ? buffer_.size() : newline;
     if (end > taken_ || newline != std::string::npos) {
-      // Two bytes more than a line may have, so that the CR of one of just that length is seen; and the three of a BOM.
-      const std::size_t room = kMaxLineBytes + 5 - std::min(kMaxLineBytes + 5, partial_.text.size());
+      // Two bytes more than a line may have, so that the CR of one of just that length is seen; and
+      // the three of a BOM.
+      const std::size_t room =
+          kMaxLineBytes + 5 - std::min(kMaxLineBytes + 5, partial_.text.size());
       partial_.text.append(buffer_, taken_, std::min(room, end - taken_));
       partial_.shortened |= end - taken_ > room;
       has_partial_ = true;
@@ -225,10 +243,14 @@ LineReader::Got LineReader::next(Line& line, std::chrono::milliseconds timeout) 
       return Got::kLine;
     }
     auto left = timeout;
-    if (timeout.count() >= 0) left = std::max(std::chrono::milliseconds(0), std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()));
+    if (timeout.count() >= 0)
+      left = std::max(std::chrono::milliseconds(0),
+                      std::chrono::duration_cast<std::chrono::milliseconds>(
+                          deadline - std::chrono::steady_clock::now()));
     bool timed_out = false;
     if (fill(left, timed_out)) {
-      if (timed_out && timeout.count() >= 0 && std::chrono::steady_clock::now() >= deadline) return Got::kTimeout;
+      if (timed_out && timeout.count() >= 0 && std::chrono::steady_clock::now() >= deadline)
+        return Got::kTimeout;
       continue;
     }
     if (stopped()) break;

@@ -1,4 +1,5 @@
-// Lines of the inputs, one after another: split at byte 0x0A alone, bounded in length, unpacked where the name ends in .gz or they begin as gzip data does.
+// Lines of the inputs, one after another: split at byte 0x0A alone, bounded in length, unpacked
+// where the name ends in .gz or they begin as gzip data does.
 #pragma once
 
 #include <atomic>
@@ -11,8 +12,8 @@
 namespace xlate {
 
 struct Line {
-  std::string text;       // without its newline, one trailing CR, and a BOM at the start of a file
-  bool shortened = false; // above kMaxLineBytes: the rest was dropped
+  std::string text;        // without its newline, one trailing CR, and a BOM at the start of a file
+  bool shortened = false;  // above kMaxLineBytes: the rest was dropped
 };
 
 class LineReader {
@@ -20,12 +21,13 @@ class LineReader {
   static constexpr std::size_t kMaxLineBytes = std::size_t{1} << 20;
   enum class Got { kLine, kTimeout, kEnd };
 
-  /// "-" is stdin. Throws Error where a file cannot be opened: all are opened here, before any work.
+  /// "-" is stdin. Throws Error where a file cannot be opened: all are opened here, before any
+  /// work.
   explicit LineReader(const std::vector<std::string>& paths);
   ~LineReader();
 
-  /// The next line; kTimeout where none came for so long, kEnd also after stop() or a signal. Negative: no timeout.
-  /// Throws Error where reading fails.
+  /// The next line; kTimeout where none came for so long, kEnd also after stop() or a signal.
+  /// Negative: no timeout. Throws Error where reading fails.
   Got next(Line& line, std::chrono::milliseconds timeout);
 
   /// Ends reading, from any thread: a next() that waits returns kEnd.
@@ -41,15 +43,15 @@ class LineReader {
   bool fill(std::chrono::milliseconds timeout, bool& timed_out);
   void finish_line(Line& line);
 
-  int wake_ = -1;                     // an eventfd, polled beside the inputs
+  int wake_ = -1;  // an eventfd, polled beside the inputs
   std::atomic<bool> stopped_{false};
   std::vector<std::unique_ptr<Stream>> streams_;
   std::size_t current_ = 0;
-  std::string buffer_;        // unpacked bytes not yet taken
+  std::string buffer_;  // unpacked bytes not yet taken
   std::size_t taken_ = 0;
-  bool at_start_ = true;      // of a file
+  bool at_start_ = true;  // of a file
   Line partial_;
-  bool has_partial_ = false;  // bytes of a line were seen
+  bool has_partial_ = false;                 // bytes of a line were seen
   std::atomic<std::int64_t> bytes_read_{0};  // read by the progress line
   std::int64_t bytes_total_ = 0;
 };

@@ -1,4 +1,5 @@
-// xlate: one line in, one line out. The only catcher of errors, and what they become: a line on stderr and an exit code.
+// xlate: one line in, one line out. The only catcher of errors, and what they become: a line on
+// stderr and an exit code.
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -23,8 +24,8 @@ using namespace xlate;
 
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kSignalled = 128, kPipeClosed = 141 };
 
-// A standard stream that is closed would lend its number to a file opened later, which would then be taken for the stream: it gets one
-// that refuses to be used.
+// A standard stream that is closed would lend its number to a file opened later, which would then
+// be taken for the stream: it gets one that refuses to be used.
 void hold_standard_streams() {
   for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(file, F_GETFD) < 0) open("/dev/null", file == STDIN_FILENO ? O_WRONLY : O_RDONLY);
@@ -38,7 +39,8 @@ int fail_with(RunRecord& record, const char* message, int code) {
   return code;
 }
 
-// What no stage could catch, as memory that runs out in the midst of another error, is one line as well.
+// What no stage could catch, as memory that runs out in the midst of another error, is one line as
+// well.
 [[noreturn]] void end_at_once() {
   const char* message = "ended by an error that it could not handle";
   try {

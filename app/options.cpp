@@ -21,11 +21,19 @@ constexpr std::int64_t kLargest = std::int64_t{1} << 30;
 template <class T>
 using Names = std::vector<std::pair<std::string, T>>;
 
-const Names<Format> kFormats{{"text", Format::kText}, {"pieces", Format::kPieces}, {"ids", Format::kIds}};
-const Names<LongLines> kLongLines{{"truncate", LongLines::kTruncate}, {"skip", LongLines::kSkip}, {"error", LongLines::kError}};
-const Names<EarlyStopping> kEarlyStopping{{"true", EarlyStopping::kTrue}, {"false", EarlyStopping::kFalse}, {"never", EarlyStopping::kNever}};
-const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32}, {"fp16", Precision::kFloat16}, {"bf16", Precision::kBFloat16}, {"auto", Precision::kAuto}};
-const Names<Progress> kProgress{{"auto", Progress::kAuto}, {"always", Progress::kAlways}, {"never", Progress::kNever}};
+const Names<Format> kFormats{
+    {"text", Format::kText}, {"pieces", Format::kPieces}, {"ids", Format::kIds}};
+const Names<LongLines> kLongLines{
+    {"truncate", LongLines::kTruncate}, {"skip", LongLines::kSkip}, {"error", LongLines::kError}};
+const Names<EarlyStopping> kEarlyStopping{{"true", EarlyStopping::kTrue},
+                                          {"false", EarlyStopping::kFalse},
+                                          {"never", EarlyStopping::kNever}};
+const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32},
+                                   {"fp16", Precision::kFloat16},
+                                   {"bf16", Precision::kBFloat16},
+                                   {"auto", Precision::kAuto}};
+const Names<Progress> kProgress{
+    {"auto", Progress::kAuto}, {"always", Progress::kAlways}, {"never", Progress::kNever}};
 
 template <class T>
 struct ValueOfField {
@@ -58,13 +66,16 @@ template <class Number>
 std::optional<Number> read_number(const std::string& text) {
   Number number{};
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && rest == text.data() + text.size() ? std::optional(number) : std::nullopt;
+  return error == std::errc() && rest == text.data() + text.size() ? std::optional(number)
+                                                                   : std::nullopt;
 }
 
 int available_threads() {
   cpu_set_t set;
-  const int processors = sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
-  const char* root = std::getenv("XLATE_TEST_SYSTEM_ROOT");  // a test's hook: a folder that stands in for /
+  const int processors =
+      sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+  const char* root =
+      std::getenv("XLATE_TEST_SYSTEM_ROOT");  // a test's hook: a folder that stands in for /
   return std::min(processors, cpu_quota(root ? root : "").value_or(processors));
 }
 
@@ -75,14 +86,18 @@ void read_memory(const std::string& text, Options& options) {
   const auto number = read_number<double>(text.substr(0, digits));
   const std::string unit = digits == std::string::npos ? "" : text.substr(digits);
   const Names<double> units{{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
-  const auto found = std::find_if(units.begin(), units.end(), [&](const auto& candidate) { return candidate.first == unit; });
+  const auto found = std::find_if(units.begin(), units.end(),
+                                  [&](const auto& candidate) { return candidate.first == unit; });
   if (number && *number > 0 && unit.empty() && *number <= 1) {
     options.gpu_memory_share = *number;
     options.gpu_memory_bytes = 0;
-  } else if (number && *number > 0 && found != units.end() && *number * found->second >= 1 && *number * found->second < 0x1p62) {
+  } else if (number && *number > 0 && found != units.end() && *number * found->second >= 1 &&
+             *number * found->second < 0x1p62) {
     options.gpu_memory_bytes = static_cast<std::int64_t>(*number * found->second);
   } else {
-    throw CLI::ValidationError("--gpu-memory", "'" + text + "', expected a share above 0 and up to 1, or a size in KiB, MiB, GiB or TiB");
+    throw CLI::ValidationError(
+        "--gpu-memory",
+        "'" + text + "', expected a share above 0 and up to 1, or a size in KiB, MiB, GiB or TiB");
   }
 }
 
@@ -91,35 +106,48 @@ class Group {
  public:
   Group(CLI::App& app, std::string name) : app_(app), name_(std::move(name)) {}
 
-  CLI::Option* add(CLI::Option* option, const std::string& type) { return option->group(name_)->type_name(type); }
+  CLI::Option* add(CLI::Option* option, const std::string& type) {
+    return option->group(name_)->type_name(type);
+  }
 
-  void flag(const std::string& names, bool& value, const std::string& help) { app_.add_flag(names, value, help)->group(name_); }
+  void flag(const std::string& names, bool& value, const std::string& help) {
+    app_.add_flag(names, value, help)->group(name_);
+  }
 
   // An empty name is mostly a variable of a script that was not set.
   template <class T>
-  CLI::Option* file(const std::string& names, T& value, const std::string& type, const std::string& help) {
-    const auto check = [](const std::string& text) { return text.empty() ? "'', expected the name of a file" : std::string(); };
+  CLI::Option* file(const std::string& names, T& value, const std::string& type,
+                    const std::string& help) {
+    const auto check = [](const std::string& text) {
+      return text.empty() ? "'', expected the name of a file" : std::string();
+    };
     return add(app_.add_option(names, value, help), type)->check(check);
   }
 
   template <class T>
-  void choice(const std::string& names, T& value, const Names<ValueOf<T>>& choices, const std::string& help) {
+  void choice(const std::string& names, T& value, const Names<ValueOf<T>>& choices,
+              const std::string& help) {
     const auto parse = [&value, &choices, names](const std::string& text) {
-      const auto found = std::find_if(choices.begin(), choices.end(), [&](const auto& choice) { return choice.first == text; });
-      if (found == choices.end()) throw CLI::ValidationError(names, "'" + text + "', expected " + join(choices, ", "));
+      const auto found = std::find_if(choices.begin(), choices.end(),
+                                      [&](const auto& choice) { return choice.first == text; });
+      if (found == choices.end())
+        throw CLI::ValidationError(names, "'" + text + "', expected " + join(choices, ", "));
       value = found->second;
     };
     add(app_.add_option_function<std::string>(names, parse, help), join(choices, "|"));
   }
 
   template <class T>
-  void number(const std::string& names, T& value, const std::string& type, double least, double most, const std::string& help) {
+  void number(const std::string& names, T& value, const std::string& type, double least,
+              double most, const std::string& help) {
     using Number = ValueOf<T>;
     const auto parse = [&value, names, least, most](const std::string& text) {
       const auto number = read_number<Number>(text);
-      if (!number || !(static_cast<double>(*number) >= least && static_cast<double>(*number) <= most)) {
+      if (!number ||
+          !(static_cast<double>(*number) >= least && static_cast<double>(*number) <= most)) {
         const char* kind = std::is_integral_v<Number> ? "whole number" : "number";
-        throw CLI::ValidationError(names, fmt::format("'{}', expected a {} from {:.15g} to {:.15g}", text, kind, least, most));
+        throw CLI::ValidationError(names, fmt::format("'{}', expected a {} from {:.15g} to {:.15g}",
+                                                      text, kind, least, most));
       }
       value = *number;
     };
@@ -133,57 +161,98 @@ class Group {
 
 void add_options(CLI::App& app, Options& options) {
   Group files(app, "Files");
-  files.file("-m,--model", options.model, "FILE", "Model file, made by scripts/convert.py (required)")->required();
-  files.file("-i,--input", options.input, "FILE...", "Inputs, read one after another; - is stdin, gzip data is unpacked [stdin]")->allow_extra_args(true);
-  files.file("-o,--output", options.output, "FILE", "Output; written to FILE.partial and renamed at the end; - is stdout, .gz is packed [stdout]");
-  files.choice("--input-format", options.input_format, kFormats, "What input lines hold; ids with the end token [text]");
-  files.choice("--output-format", options.output_format, kFormats, "What output lines hold; ids without the end token [text]");
-  files.choice("--long-lines", options.long_lines, kLongLines, "What becomes of lines above --max-source-length [truncate]");
-  files.number("--max-source-length", options.max_source_length, "N", 1, kLargest, "Source tokens of a line, end token included [the model's, else 512]");
+  files
+      .file("-m,--model", options.model, "FILE",
+            "Model file, made by scripts/convert.py (required)")
+      ->required();
+  files
+      .file("-i,--input", options.input, "FILE...",
+            "Inputs, read one after another; - is stdin, gzip data is unpacked [stdin]")
+      ->allow_extra_args(true);
+  files.file("-o,--output", options.output, "FILE",
+             "Output; written to FILE.partial and renamed at the end; - is stdout, .gz is packed "
+             "[stdout]");
+  files.choice("--input-format", options.input_format, kFormats,
+               "What input lines hold; ids with the end token [text]");
+  files.choice("--output-format", options.output_format, kFormats,
+               "What output lines hold; ids without the end token [text]");
+  files.choice("--long-lines", options.long_lines, kLongLines,
+               "What becomes of lines above --max-source-length [truncate]");
+  files.number("--max-source-length", options.max_source_length, "N", 1, kLargest,
+               "Source tokens of a line, end token included [the model's, else 512]");
 
   Group search(app, "Search");
-  search.number("-b,--beam-size", options.beam_size, "N", 1, kMaxBeams, "Hypotheses kept; 1 is greedy [the model's, else 4]");
-  search.number("--length-penalty", options.length_penalty, "A", -100, 100, "Final score = sum of log-probabilities / length^A [the model's, else 1]");
-  search.choice("--early-stopping", options.early_stopping, kEarlyStopping, "When a sentence is done [the model's, else false]");
-  search.number("--max-length", options.max_length, "N", 1, kLargest, "Generated tokens at most, end token included [the model's, else 512]");
-  search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6, "At most F x source tokens + 10 generated tokens, per sentence [3]");
+  search.number("-b,--beam-size", options.beam_size, "N", 1, kMaxBeams,
+                "Hypotheses kept; 1 is greedy [the model's, else 4]");
+  search.number("--length-penalty", options.length_penalty, "A", -100, 100,
+                "Final score = sum of log-probabilities / length^A [the model's, else 1]");
+  search.choice("--early-stopping", options.early_stopping, kEarlyStopping,
+                "When a sentence is done [the model's, else false]");
+  search.number("--max-length", options.max_length, "N", 1, kLargest,
+                "Generated tokens at most, end token included [the model's, else 512]");
+  search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6,
+                "At most F x source tokens + 10 generated tokens, per sentence [3]");
 
   Group output(app, "Output");
   output.flag("--scores", options.scores, "Each line as: score ||| text");
-  output.number("--n-best", options.n_best, "N", 1, kMaxBeams, "The N best of each line as rows: line ||| text ||| F0= sum ||| score");
+  output.number("--n-best", options.n_best, "N", 1, kMaxBeams,
+                "The N best of each line as rows: line ||| text ||| F0= sum ||| score");
   output.file("--report", options.report, "FILE", "JSON report of the run; - is stderr");
-  output.choice("--progress", options.progress, kProgress, "Progress on stderr [auto: if it is a terminal]");
+  output.choice("--progress", options.progress, kProgress,
+                "Progress on stderr [auto: if it is a terminal]");
   output.flag("-q,--quiet", options.quiet, "Nothing on stderr but errors");
 
   Group machine(app, "Machine");
   const auto check_device = [](const std::string& text) {
-    const bool numbered = text.starts_with("cuda:") && read_number<int>(text.substr(5)).value_or(-1) >= 0;
+    const bool numbered =
+        text.starts_with("cuda:") && read_number<int>(text.substr(5)).value_or(-1) >= 0;
     if (text == "auto" || text == "cpu" || text == "cuda" || numbered) return std::string();
     return "'" + text + "', expected cpu, cuda, cuda:N or auto";
   };
-  machine.add(app.add_option("--device", options.device, "Where to run; auto takes a GPU if there is one, else the CPU [auto]"), "cpu|cuda|cuda:N|auto")
+  machine
+      .add(app.add_option("--device", options.device,
+                          "Where to run; auto takes a GPU if there is one, else the CPU [auto]"),
+           "cpu|cuda|cuda:N|auto")
       ->check(check_device);
-  machine.choice("--precision", options.precision, kPrecisions, "Of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
+  machine.choice("--precision", options.precision, kPrecisions,
+                 "Of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
   const auto parse_batch = [&options](const std::string& text) {
     const auto number = text == "auto" ? 0 : read_number<std::int64_t>(text).value_or(-1);
     if (number < (text == "auto" ? 0 : 1) || number > kLargest) {
-      throw CLI::ValidationError("--batch-tokens", fmt::format("'{}', expected auto or a whole number from 1 to {}", text, kLargest));
+      throw CLI::ValidationError(
+          "--batch-tokens",
+          fmt::format("'{}', expected auto or a whole number from 1 to {}", text, kLargest));
     }
     options.batch_tokens = number;
   };
-  machine.add(app.add_option_function<std::string>("--batch-tokens", parse_batch, "Source tokens in flight [auto]"), "N|auto");
+  machine.add(app.add_option_function<std::string>("--batch-tokens", parse_batch,
+                                                   "Source tokens in flight [auto]"),
+              "N|auto");
   const auto parse_memory = [&options](const std::string& text) { read_memory(text, options); };
-  machine.add(app.add_option_function<std::string>("--gpu-memory", parse_memory, "GPU memory taken at most: a share of what is free, or a size [0.9]"), "0.9|8GiB");
-  machine.number("--window", options.window, "LINES", 1, kLargest, "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the CPU; 1 with --line-buffered]");
-  machine.number("--threads", options.threads, "N", 1, 4096, fmt::format("CPU threads of all work [those it may run on, within its quota: {}]", options.threads));
-  machine.flag("--line-buffered", options.line_buffered, "Answer and flush each line before the next is awaited");
+  machine.add(app.add_option_function<std::string>(
+                  "--gpu-memory", parse_memory,
+                  "GPU memory taken at most: a share of what is free, or a size [0.9]"),
+              "0.9|8GiB");
+  machine.number("--window", options.window, "LINES", 1, kLargest,
+                 "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the "
+                 "CPU; 1 with --line-buffered]");
+  machine.number("--threads", options.threads, "N", 1, 4096,
+                 fmt::format("CPU threads of all work [those it may run on, within its quota: {}]",
+                             options.threads));
+  machine.flag("--line-buffered", options.line_buffered,
+               "Answer and flush each line before the next is awaited");
 }
 
-// A table of positions that the model stores has no more rows than it has; 0: positions are computed, as many as are needed.
-std::int64_t within(std::int64_t length, std::int64_t positions) { return positions > 0 ? std::min(length, positions) : length; }
+// A table of positions that the model stores has no more rows than it has; 0: positions are
+// computed, as many as are needed.
+std::int64_t within(std::int64_t length, std::int64_t positions) {
+  return positions > 0 ? std::min(length, positions) : length;
+}
 
 void check_positions(const char* option, std::int64_t length, std::int64_t positions) {
-  if (positions > 0 && length > positions) throw UsageError(fmt::format("{}: {}, expected at most {}: the model stores so many positions", option, length, positions));
+  if (positions > 0 && length > positions)
+    throw UsageError(fmt::format("{}: {}, expected at most {}: the model stores so many positions",
+                                 option, length, positions));
 }
 
 }  // namespace
@@ -242,21 +311,28 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
 void resolve(Options& options, const ModelDescription& model) {
   const GenerationDefaults& defaults = model.generation;
   if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
-  if (!options.length_penalty) options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
-  if (!options.early_stopping) options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
-  const std::int64_t source_positions = model.network.encoder.embedding.rows, target_positions = model.network.decoder.embedding.rows;
-  if (!options.max_length) options.max_length = within(defaults.max_length.value_or(kDefaultMaxLength), target_positions);
-  if (!options.max_source_length) options.max_source_length = within(defaults.max_source_length, source_positions);
+  if (!options.length_penalty)
+    options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
+  if (!options.early_stopping)
+    options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
+  const std::int64_t source_positions = model.network.encoder.embedding.rows,
+                     target_positions = model.network.decoder.embedding.rows;
+  if (!options.max_length)
+    options.max_length = within(defaults.max_length.value_or(kDefaultMaxLength), target_positions);
+  if (!options.max_source_length)
+    options.max_source_length = within(defaults.max_source_length, source_positions);
   check_positions("--max-length", *options.max_length, target_positions);
   check_positions("--max-source-length", *options.max_source_length, source_positions);
   if (options.n_best > *options.beam_size) {
-    throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best, *options.beam_size));
+    throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
+                                 *options.beam_size));
   }
 }
 
 void resolve_device(Options& options, const Policy& policy, bool gpu) {
   if (options.device == "auto" || options.device == "cuda") options.device = gpu ? "cuda:0" : "cpu";
-  if (options.precision == Precision::kAuto) options.precision = gpu ? Precision::kFloat16 : Precision::kFloat32;
+  if (options.precision == Precision::kAuto)
+    options.precision = gpu ? Precision::kFloat16 : Precision::kFloat32;
   if (options.batch_tokens == 0) {
     options.batch_tokens_given = false;
     options.batch_tokens = policy.batch_tokens(*options.beam_size);

@@ -1,4 +1,5 @@
-// The command line, as one struct: an option is its field's name. Defaults stand here or, where the model has a say, in resolve().
+// The command line, as one struct: an option is its field's name. Defaults stand here or, where the
+// model has a say, in resolve().
 #pragma once
 
 #include <cstdint>
@@ -41,10 +42,11 @@ struct Options {
   bool scores = false;
   int n_best = 0;                 // 0: off
   std::int64_t batch_tokens = 0;  // 0: auto
-  bool batch_tokens_given = true;  // after resolve_device(): otherwise it is bounded by the memory too
-  std::int64_t window = 0;        // 0: 100000 on a GPU, 2000 on the CPU
-  double gpu_memory_share = 0.9;       // of what is free, unless
-  std::int64_t gpu_memory_bytes = 0;   // a size is given
+  bool batch_tokens_given =
+      true;                 // after resolve_device(): otherwise it is bounded by the memory too
+  std::int64_t window = 0;  // 0: 100000 on a GPU, 2000 on the CPU
+  double gpu_memory_share = 0.9;      // of what is free, unless
+  std::int64_t gpu_memory_bytes = 0;  // a size is given
   bool gpu_memory_given = false;
   int threads = 1;
   bool line_buffered = false;
@@ -53,7 +55,8 @@ struct Options {
   bool quiet = false;
 };
 
-/// What the command line asks for. Empty where it asked for help or the version, which then stand in `text`.
+/// What the command line asks for. Empty where it asked for help or the version, which then stand
+/// in `text`.
 struct CommandLine {
   std::optional<Options> options;
   std::string text;

@@ -4,8 +4,12 @@
 
 namespace xlate {
 
-OrderedOutput::OrderedOutput(OutputFile& file, RunRecord& record, std::function<void(std::exception_ptr)> failed)
-    : file_(file), record_(record), failed_(std::move(failed)), thread_(start_thread("writing the output", [this] { work(); })) {}
+OrderedOutput::OrderedOutput(OutputFile& file, RunRecord& record,
+                             std::function<void(std::exception_ptr)> failed)
+    : file_(file),
+      record_(record),
+      failed_(std::move(failed)),
+      thread_(start_thread("writing the output", [this] { work(); })) {}
 
 OrderedOutput::~OrderedOutput() { finish(); }
 

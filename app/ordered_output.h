@@ -1,4 +1,5 @@
-// Puts finished lines back in order and writes each run of complete ones at once, on a thread of its own.
+// Puts finished lines back in order and writes each run of complete ones at once, on a thread of
+// its own.
 #pragma once
 
 #include <condition_variable>
@@ -17,8 +18,8 @@ namespace xlate {
 
 class OrderedOutput {
  public:
-  /// `failed` is called, on the writing thread, when a write fails; everything given afterwards is dropped. Throws Error where there is no
-  /// thread to be had.
+  /// `failed` is called, on the writing thread, when a write fails; everything given afterwards is
+  /// dropped. Throws Error where there is no thread to be had.
   OrderedOutput(OutputFile&, RunRecord&, std::function<void(std::exception_ptr)> failed);
   ~OrderedOutput();
 

@@ -20,7 +20,9 @@ namespace xlate {
 class OutputFile::Deflater {
  public:
   Deflater() {
-    if (deflateInit2(&stream_, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) fail("zlib: out of memory");
+    if (deflateInit2(&stream_, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) !=
+        Z_OK)
+      fail("zlib: out of memory");
   }
   ~Deflater() { deflateEnd(&stream_); }
   Deflater(const Deflater&) = delete;
@@ -50,12 +52,14 @@ std::string end_of_links(const std::string& path) {
   constexpr int kMostLinks = 40;  // the system's own bound
   std::filesystem::path end = path;
   std::error_code error;
-  for (int i = 0; i < kMostLinks && std::filesystem::is_symlink(end, error); ++i) end = end.parent_path() / std::filesystem::read_symlink(end, error);
+  for (int i = 0; i < kMostLinks && std::filesystem::is_symlink(end, error); ++i)
+    end = end.parent_path() / std::filesystem::read_symlink(end, error);
   return end;
 }
 
-// What a path leads to: a link stays a link, and what it points to is replaced. Empty where that cannot be replaced: a device or a pipe has
-// no name to be given later, nor has what a link like /dev/stdout may point to.
+// What a path leads to: a link stays a link, and what it points to is replaced. Empty where that
+// cannot be replaced: a device or a pipe has no name to be given later, nor has what a link like
+// /dev/stdout may point to.
 std::string replaced_path(const std::string& path) {
   struct stat status {};
   if (lstat(path.c_str(), &status) != 0) return path;
@@ -80,14 +84,16 @@ OutputFile::OutputFile(const std::string& path) : name_(is_stdout(path) ? "stdou
     file_ = STDOUT_FILENO;
     const int flags = fcntl(file_, F_GETFL);
     if (flags < 0) fail("stdout: cannot be written: {}", std::strerror(errno));
-    if ((flags & O_ACCMODE) == O_RDONLY) fail("stdout: cannot be written: it is closed, or open for reading only");
+    if ((flags & O_ACCMODE) == O_RDONLY)
+      fail("stdout: cannot be written: it is closed, or open for reading only");
     return;
   }
   struct stat status {};
   const bool exists = stat(path.c_str(), &status) == 0;
   if (exists && S_ISDIR(status.st_mode)) fail("{}: is a folder, expected a file", path);
   if (const std::string replaced = replaced_path(path); !replaced.empty()) {
-    if (exists && access(replaced.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
+    if (exists && access(replaced.c_str(), W_OK) != 0)
+      fail("{}: cannot be written: {}", path, std::strerror(errno));
     partial_ = std::make_unique<PartialFile>(replaced, partial_path(path));
     file_ = partial_->take_file();
   } else {
@@ -118,12 +124,17 @@ void OutputFile::write_bytes(const char* data, std::size_t bytes) {
 }
 
 void OutputFile::write(std::string_view text) {
-  if (!deflater_) write_bytes(text.data(), text.size());
-  else deflater_->pack(text, Z_NO_FLUSH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+  if (!deflater_)
+    write_bytes(text.data(), text.size());
+  else
+    deflater_->pack(text, Z_NO_FLUSH,
+                    [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
 }
 
 void OutputFile::flush() {
-  if (deflater_) deflater_->pack({}, Z_SYNC_FLUSH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+  if (deflater_)
+    deflater_->pack({}, Z_SYNC_FLUSH,
+                    [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
 }
 
 void OutputFile::close_file() {
@@ -133,7 +144,9 @@ void OutputFile::close_file() {
 }
 
 void OutputFile::finish() {
-  if (deflater_) deflater_->pack({}, Z_FINISH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+  if (deflater_)
+    deflater_->pack({}, Z_FINISH,
+                    [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
   close_file();
   if (partial_) partial_->rename_to_path();
   partial_.reset();  // only now may another run write it
@@ -142,7 +155,9 @@ void OutputFile::finish() {
 void OutputFile::abandon() noexcept {
   if (file_ < 0) return;
   try {
-    if (deflater_) deflater_->pack({}, Z_FINISH, [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+    if (deflater_)
+      deflater_->pack({}, Z_FINISH,
+                      [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
   } catch (const Error&) {
     // The run has failed already, and says why.
   }

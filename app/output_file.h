@@ -1,4 +1,5 @@
-// Where the output goes: stdout, or a file that gets its name once it is complete; packed where the name ends in .gz.
+// Where the output goes: stdout, or a file that gets its name once it is complete; packed where the
+// name ends in .gz.
 #pragma once
 
 #include <memory>
@@ -18,7 +19,8 @@ class ClosedPipe : public Error {
 
 class OutputFile {
  public:
-  /// Empty path or "-": stdout. Throws Error where it cannot be written to, or another run writes it: noticed before any work.
+  /// Empty path or "-": stdout. Throws Error where it cannot be written to, or another run writes
+  /// it: noticed before any work.
   explicit OutputFile(const std::string& path);
   ~OutputFile();
 
@@ -28,7 +30,8 @@ class OutputFile {
   void flush();
   /// Closes, checks that, and gives the file its name. Nothing may be written afterwards.
   void finish();
-  /// Closes what was written without giving it its name: FILE.partial stays. Does nothing after finish().
+  /// Closes what was written without giving it its name: FILE.partial stays. Does nothing after
+  /// finish().
   void abandon() noexcept;
 
   static bool is_stdout(const std::string& path) { return path.empty() || path == "-"; }
@@ -40,7 +43,7 @@ class OutputFile {
   void write_bytes(const char* data, std::size_t bytes);
   void close_file();
 
-  std::string name_;  // for messages
+  std::string name_;                      // for messages
   std::unique_ptr<PartialFile> partial_;  // none where it is written in place
   int file_ = -1;
   std::unique_ptr<Deflater> deflater_;

@@ -23,26 +23,36 @@ constexpr int kAttempts = 1000;              // against other runs that begin at
 
 enum class Lock { kOurs, kOthers, kNone };
 
-// Held until the last descriptor of the opened file is closed, so by no run that has ended, however it did.
+// Held until the last descriptor of the opened file is closed, so by no run that has ended, however
+// it did.
 Lock lock(int file) {
-  const bool pretend = std::getenv("XLATE_TEST_NO_LOCKS") != nullptr;  // a test's hook: file systems without locks are rare
+  const bool pretend = std::getenv("XLATE_TEST_NO_LOCKS") !=
+                       nullptr;  // a test's hook: file systems without locks are rare
   if (!pretend && flock(file, LOCK_EX | LOCK_NB) == 0) return Lock::kOurs;
   return !pretend && errno == EWOULDBLOCK ? Lock::kOthers : Lock::kNone;
 }
 
 bool is_at(int file, const std::string& name) {
-  struct stat opened {}, named {};
-  return fstat(file, &opened) == 0 && lstat(name.c_str(), &named) == 0 && opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+  struct stat opened {
+  }, named{};
+  return fstat(file, &opened) == 0 && lstat(name.c_str(), &named) == 0 &&
+         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
 }
 
-[[noreturn]] void fail_to_write(const std::string& name) { fail("{}: cannot be written: {}", name, std::strerror(errno)); }
+[[noreturn]] void fail_to_write(const std::string& name) {
+  fail("{}: cannot be written: {}", name, std::strerror(errno));
+}
 
-[[noreturn]] void refuse(const std::string& name) { fail("{}: another run is writing it: wait for its end, or name another output", name); }
+[[noreturn]] void refuse(const std::string& name) {
+  fail("{}: another run is writing it: wait for its end, or name another output", name);
+}
 
 }  // namespace
 
-PartialFile::PartialFile(const std::string& path, const std::string& partial) : path_(path), name_(partial) {
-  // A new file gets what the umask leaves, at once; one that replaces another is closed to all until it has that one's rights.
+PartialFile::PartialFile(const std::string& path, const std::string& partial)
+    : path_(path), name_(partial) {
+  // A new file gets what the umask leaves, at once; one that replaces another is closed to all
+  // until it has that one's rights.
   struct stat replaced {};
   const bool replaces = stat(path.c_str(), &replaced) == 0;
   if (replaces) refuse_unfinished();
@@ -85,8 +95,10 @@ bool PartialFile::make(int mode) {
   // Between opening and locking, another run can have given the file its name, or removed it.
   const bool there = is_at(file_, name_);
   if (is_new && there) return true;
-  // Only who holds its lock removes one. Not emptied and used again: somebody could have it open who may not read what comes now.
-  if (there && unlink(name_.c_str()) != 0) fail("{}: cannot be replaced: {}", name_, std::strerror(errno));
+  // Only who holds its lock removes one. Not emptied and used again: somebody could have it open
+  // who may not read what comes now.
+  if (there && unlink(name_.c_str()) != 0)
+    fail("{}: cannot be replaced: {}", name_, std::strerror(errno));
   close_file();
   return false;
 }
@@ -107,7 +119,8 @@ bool PartialFile::open_old() {
   if (file_ < 0 && errno == ENOENT) return false;
   if (file_ < 0) fail_to_write(name_);
   struct stat status {};
-  if (fstat(file_, &status) != 0 || !S_ISREG(status.st_mode)) fail("{}: cannot be replaced: it is not a regular file", name_);
+  if (fstat(file_, &status) != 0 || !S_ISREG(status.st_mode))
+    fail("{}: cannot be replaced: it is not a regular file", name_);
   return true;
 }
 
@@ -122,23 +135,29 @@ void PartialFile::make_without_lock(int mode) {
 
 void PartialFile::copy_access(const struct stat& replaced) const {
   // Where the owner cannot be kept, the group may be.
-  if (fchown(file_, replaced.st_uid, replaced.st_gid) != 0 && fchown(file_, static_cast<uid_t>(-1), replaced.st_gid) != 0) {
+  if (fchown(file_, replaced.st_uid, replaced.st_gid) != 0 &&
+      fchown(file_, static_cast<uid_t>(-1), replaced.st_gid) != 0) {
   }
   struct stat own {};
   const bool same_group = fstat(file_, &own) == 0 && own.st_gid == replaced.st_gid;
   std::string list(kLongestList, '\0');
   const ssize_t bytes = getxattr(path_.c_str(), kAccessList, list.data(), list.size());
-  const bool listed = bytes > 0 && same_group && fsetxattr(file_, kAccessList, list.data(), static_cast<std::size_t>(bytes), 0) == 0;
+  const bool listed =
+      bytes > 0 && same_group &&
+      fsetxattr(file_, kAccessList, list.data(), static_cast<std::size_t>(bytes), 0) == 0;
   if (!listed) fremovexattr(file_, kAccessList);  // what the folder's gave it
   mode_t mode = replaced.st_mode & 0777;
-  // With a list, the group's part of the mode is the most that anybody in it may do. Another group, or one without its list, gets what all get.
+  // With a list, the group's part of the mode is the most that anybody in it may do. Another group,
+  // or one without its list, gets what all get.
   if (!same_group || (bytes > 0 && !listed)) mode = (mode & 0707) | (mode & 0070 & (mode << 3));
   fchmod(file_, mode);  // where it fails, the file stays closed to all
 }
 
 void PartialFile::rename_to_path() {
-  if (!is_at(lock_, name_)) fail("{}: another file has taken its place: {} is not written", name_, path_);
-  if (std::rename(name_.c_str(), path_.c_str()) != 0) fail("{}: cannot be renamed to {}: {}", name_, path_, std::strerror(errno));
+  if (!is_at(lock_, name_))
+    fail("{}: another file has taken its place: {} is not written", name_, path_);
+  if (std::rename(name_.c_str(), path_.c_str()) != 0)
+    fail("{}: cannot be renamed to {}: {}", name_, path_, std::strerror(errno));
 }
 
 }  // namespace xlate

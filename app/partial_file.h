@@ -1,4 +1,5 @@
-// The file in which an output is written until it is complete: of one run at a time, and open to nobody who may not read what it becomes.
+// The file in which an output is written until it is complete: of one run at a time, and open to
+// nobody who may not read what it becomes.
 #pragma once
 
 #include <sys/stat.h>
@@ -9,17 +10,20 @@ namespace xlate {
 
 class PartialFile {
  public:
-  /// Makes `partial`, which is to become `path`, anew: what an earlier run left there goes. Where `path` exists, with its mode, access list,
-  /// owner and group, as far as the system lets. Throws Error where it cannot be made, or where another run writes it. Where files cannot be
-  /// locked it gets a name of its own, "PARTIAL.N".
+  /// Makes `partial`, which is to become `path`, anew: what an earlier run left there goes. Where
+  /// `path` exists, with its mode, access list, owner and group, as far as the system lets. Throws
+  /// Error where it cannot be made, or where another run writes it. Where files cannot be locked it
+  /// gets a name of its own, "PARTIAL.N".
   PartialFile(const std::string& path, const std::string& partial);
   ~PartialFile();
   PartialFile(const PartialFile&) = delete;
   PartialFile& operator=(const PartialFile&) = delete;
 
-  /// For writing; whoever writes closes it. The lock is held by another descriptor as long as this object.
+  /// For writing; whoever writes closes it. The lock is held by another descriptor as long as this
+  /// object.
   int take_file();
-  /// Gives the file the name that it was made for. Throws Error where another file has taken its place, or where that fails.
+  /// Gives the file the name that it was made for. Throws Error where another file has taken its
+  /// place, or where that fails.
   void rename_to_path();
 
   const std::string& name() const { return name_; }

@@ -23,14 +23,22 @@ namespace {
 using json = nlohmann::ordered_json;
 
 double seconds_between(Clock::time_point from, Clock::time_point to) {
-  return to <= from || from == Clock::time_point{} ? 0.0 : std::chrono::duration<double>(to - from).count();
+  return to <= from || from == Clock::time_point{}
+             ? 0.0
+             : std::chrono::duration<double>(to - from).count();
 }
 
-double rate(std::int64_t count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0.0; }
+double rate(std::int64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
+}
 
-double share(std::int64_t part, std::int64_t whole) { return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0; }
+double share(std::int64_t part, std::int64_t whole) {
+  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+}
 
-double nanoseconds(const std::atomic<std::int64_t>& value) { return static_cast<double>(value.load()) * 1e-9; }
+double nanoseconds(const std::atomic<std::int64_t>& value) {
+  return static_cast<double>(value.load()) * 1e-9;
+}
 
 json model_of(const RunRecord& run) {
   if (!run.model) return nullptr;
@@ -46,12 +54,13 @@ json device_of(const RunRecord& run) {
   const DeviceInfo& device = *run.device;
   const bool gpu = device.kind == "cuda";
   const auto of_gpu = [&](const std::string& text) { return gpu ? json(text) : json(nullptr); };
-  return {{"name", device.name},
-          {"compute_capability", of_gpu(device.compute_capability)},
-          {"driver", of_gpu(device.driver)},
-          {"cuda", of_gpu(device.cuda)},
-          {"cpu", fmt::format("{}, {}, {}", device.processor, device.instruction_set, device.library)},
-          {"threads", device.threads}};
+  return {
+      {"name", device.name},
+      {"compute_capability", of_gpu(device.compute_capability)},
+      {"driver", of_gpu(device.driver)},
+      {"cuda", of_gpu(device.cuda)},
+      {"cpu", fmt::format("{}, {}, {}", device.processor, device.instruction_set, device.library)},
+      {"threads", device.threads}};
 }
 
 template <class T>
@@ -73,10 +82,12 @@ json options_of(const RunRecord& run) {
           {"input_format", name_of(options.input_format)},
           {"output_format", name_of(options.output_format)},
           {"precision", name_of(options.precision)},
-          {"gpu_memory", options.gpu_memory_bytes > 0 ? json(options.gpu_memory_bytes) : json(options.gpu_memory_share)},
+          {"gpu_memory", options.gpu_memory_bytes > 0 ? json(options.gpu_memory_bytes)
+                                                      : json(options.gpu_memory_share)},
           {"beam_size", or_null(options.beam_size)},
           {"length_penalty", or_null(options.length_penalty)},
-          {"early_stopping", options.early_stopping ? json(name_of(*options.early_stopping)) : json(nullptr)},
+          {"early_stopping",
+           options.early_stopping ? json(name_of(*options.early_stopping)) : json(nullptr)},
           {"max_length", or_null(options.max_length)},
           {"max_length_factor", options.max_length_factor},
           {"max_source_length", or_null(options.max_source_length)},
@@ -119,7 +130,8 @@ json buckets_of(const RunnerStatistics& statistics) {
     const auto& bucket = statistics.buckets[i];
     if (bucket.lines == 0) continue;
     const auto first = static_cast<std::int64_t>(i) * RunnerStatistics::kBucketTokens + 1;
-    buckets.push_back({{"source_length", fmt::format("{}-{}", first, first + RunnerStatistics::kBucketTokens - 1)},
+    buckets.push_back({{"source_length",
+                        fmt::format("{}-{}", first, first + RunnerStatistics::kBucketTokens - 1)},
                        {"lines", bucket.lines},
                        {"source_tokens", bucket.source_tokens},
                        {"target_tokens", bucket.target_tokens},
@@ -162,23 +174,29 @@ Clock::time_point process_start() {
   std::string field;
   for (int i = 3; i <= 22 && fields >> field; ++i) {  // field 22 is the start, in ticks since boot
   }
-  const double started = std::strtod(field.c_str(), nullptr) / static_cast<double>(sysconf(_SC_CLK_TCK));
-  const double age = static_cast<double>(since_boot.tv_sec) + static_cast<double>(since_boot.tv_nsec) * 1e-9 - started;
-  return age >= 0 ? now - std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(age)) : now;
+  const double started =
+      std::strtod(field.c_str(), nullptr) / static_cast<double>(sysconf(_SC_CLK_TCK));
+  const double age = static_cast<double>(since_boot.tv_sec) +
+                     static_cast<double>(since_boot.tv_nsec) * 1e-9 - started;
+  return age >= 0
+             ? now - std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(age))
+             : now;
 }
 
 std::string report_text(const RunRecord& run) {
   const RunnerStatistics& statistics = run.statistics;
   const Counters& counters = run.counters;
   const double process = seconds_between(run.process_start, Clock::now());
-  const double translate = seconds_between(std::max(run.model_ready, run.first_line_read), run.last_output);
+  const double translate =
+      seconds_between(std::max(run.model_ready, run.first_line_read), run.last_output);
   json report;
   report["version"] = kVersion;
   report["status"] = run.status;
   if (run.status != "ok") report["error"] = run.error;
   report["model"] = model_of(run);
   report["device"] = device_of(run);
-  report["precision"] = run.options && run.device ? json(name_of(run.options->precision)) : json(nullptr);
+  report["precision"] =
+      run.options && run.device ? json(name_of(run.options->precision)) : json(nullptr);
   report["paths"] = run.device && run.device->kind == "cuda" ? json(run.paths) : json(nullptr);
   report["options"] = options_of(run);
   report["policy"] = policy_of(run);
@@ -213,14 +231,23 @@ std::string report_text(const RunRecord& run) {
                      {"source_words_per_second", rate(counters.source_words, process)},
                      {"sentences_per_second", rate(counters.lines_out, process)}};
   // Source sentences are packed: there is no padding to count.
-  report["shares"] = {{"padding", 0.0},
-                      {"rows_idle", statistics.rows > 0 ? 1.0 - share(statistics.rows_useful, statistics.rows) : 0.0},
-                      {"device_busy", busy_or_null(statistics.seconds.busy >= 0 && statistics.seconds.span > 0 ? statistics.seconds.busy / statistics.seconds.span : -1)}};
+  report["shares"] = {
+      {"padding", 0.0},
+      {"rows_idle",
+       statistics.rows > 0 ? 1.0 - share(statistics.rows_useful, statistics.rows) : 0.0},
+      {"device_busy", busy_or_null(statistics.seconds.busy >= 0 && statistics.seconds.span > 0
+                                       ? statistics.seconds.busy / statistics.seconds.span
+                                       : -1)}};
   report["batches"] = statistics.batches;
   report["buckets"] = buckets_of(statistics);
-  report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)}, {"device_context_bytes", bytes_or_null(run.memory.context_bytes)}, {"host_peak_bytes", peak_resident_bytes()}};
-  if (run.options && run.options->line_buffered) report["latency_ms"] = {
-      {"p50", run.latency.percentile(0.5)}, {"p90", run.latency.percentile(0.9)}, {"p99", run.latency.percentile(0.99)}, {"max", run.latency.max()}};
+  report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)},
+                      {"device_context_bytes", bytes_or_null(run.memory.context_bytes)},
+                      {"host_peak_bytes", peak_resident_bytes()}};
+  if (run.options && run.options->line_buffered)
+    report["latency_ms"] = {{"p50", run.latency.percentile(0.5)},
+                            {"p90", run.latency.percentile(0.9)},
+                            {"p99", run.latency.percentile(0.99)},
+                            {"max", run.latency.max()}};
   return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
@@ -229,7 +256,8 @@ void check_report_path(const std::string& path) {
   struct stat status {};
   if (stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) {
     // Opened and closed, it would be at its end for whoever reads it.
-    if (access(path.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
+    if (access(path.c_str(), W_OK) != 0)
+      fail("{}: cannot be written: {}", path, std::strerror(errno));
     return;
   }
   std::FILE* file = std::fopen(path.c_str(), "a");
@@ -241,10 +269,12 @@ void write_report(const std::string& path, const RunRecord& run) {
   const std::string text = report_text(run);
   std::FILE* file = path == "-" ? stderr : std::fopen(path.c_str(), "w");
   if (!file) fail("{}: cannot be written: {}", path, std::strerror(errno));
-  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0;
+  const bool written =
+      std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0;
   const int error = errno;
   const bool closed = file == stderr || std::fclose(file) == 0;
-  if (!written || !closed) fail("{}: cannot be written: {}", path, write_error(written ? errno : error));
+  if (!written || !closed)
+    fail("{}: cannot be written: {}", path, write_error(written ? errno : error));
 }
 
 }  // namespace xlate

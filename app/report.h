@@ -20,8 +20,10 @@ using Clock = std::chrono::steady_clock;
 
 /// Counted by the stages of the pipeline, on their threads.
 struct Counters {
-  std::atomic<std::int64_t> lines_in{0}, lines_out{0}, empty{0}, truncated{0}, skipped{0}, invalid_utf8{0}, source_words{0}, target_tokens{0};
-  std::atomic<std::int64_t> tokenize_nanoseconds{0}, detokenize_nanoseconds{0}, waiting_nanoseconds{0};
+  std::atomic<std::int64_t> lines_in{0}, lines_out{0}, empty{0}, truncated{0}, skipped{0},
+      invalid_utf8{0}, source_words{0}, target_tokens{0};
+  std::atomic<std::int64_t> tokenize_nanoseconds{0}, detokenize_nanoseconds{0},
+      waiting_nanoseconds{0};
 };
 
 /// What the report says of the model.
@@ -35,7 +37,8 @@ struct ModelFacts {
 class Latency {
  public:
   void add(double milliseconds);
-  /// Nearest rank: the upper end of the class that holds the value which at least this share of all does not exceed. 0 if there is none.
+  /// Nearest rank: the upper end of the class that holds the value which at least this share of all
+  /// does not exceed. 0 if there is none.
   double percentile(double share) const;
   double max() const { return max_; }
 
@@ -55,11 +58,11 @@ struct RunRecord {
   std::map<std::string, std::string> paths;  // Backend::paths()
   Counters counters;
   RunnerStatistics statistics;
-  Latency latency;                   // with --line-buffered, of each line
-  Clock::time_point process_start;   // of the process
+  Latency latency;                  // with --line-buffered, of each line
+  Clock::time_point process_start;  // of the process
   double load_seconds = 0;
   Clock::time_point model_ready{}, first_line_read{}, first_output{}, last_output{};
-  bool complete = false;             // the output has its name: a signal comes too late
+  bool complete = false;  // the output has its name: a signal comes too late
   std::string status = "ok", error;
 };
 

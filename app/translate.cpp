@@ -23,8 +23,9 @@
 namespace xlate {
 namespace {
 
-// Between the decoder and the threads that make text: pieces of so many lines, and so many pieces. Short sentences end by the thousand with each step:
-// as many wait as end in the steps of a window's short end.
+// Between the decoder and the threads that make text: pieces of so many lines, and so many pieces.
+// Short sentences end by the thousand with each step: as many wait as end in the steps of a
+// window's short end.
 constexpr std::size_t kPiece = 32, kPiecesWaiting = 1024;
 constexpr int kMostTextThreads = 12;
 
@@ -51,7 +52,8 @@ class FirstError {
 
 void check_cpu_precision(const Options& options) {
   if (options.precision == Precision::kFloat16 || options.precision == Precision::kBFloat16) {
-    throw UsageError(fmt::format("--precision: {}, expected fp32 or auto on the CPU", name_of(options.precision)));
+    throw UsageError(fmt::format("--precision: {}, expected fp32 or auto on the CPU",
+                                 name_of(options.precision)));
   }
 }
 
@@ -61,16 +63,18 @@ std::int64_t fail_at_step() {
   return step ? std::atoll(step) : 0;
 }
 
-// The machine that --device names; auto takes the first GPU, and goes on with the CPU where there is none that can be used.
+// The machine that --device names; auto takes the first GPU, and goes on with the CPU where there
+// is none that can be used.
 std::unique_ptr<Backend> open_backend(const Options& options, Console& console) {
-  BackendOptions wanted{.cuda = options.device != "cpu",
-                        .device = options.device.starts_with("cuda:") ? std::stoi(options.device.substr(5)) : 0,
-                        .precision = options.precision == Precision::kAuto ? Precision::kFloat16 : options.precision,
-                        .threads = options.threads,
-                        .memory_share = options.gpu_memory_share,
-                        .memory_bytes = options.gpu_memory_bytes,
-                        .one_at_a_time = options.line_buffered,
-                        .fail_at_step = fail_at_step()};
+  BackendOptions wanted{
+      .cuda = options.device != "cpu",
+      .device = options.device.starts_with("cuda:") ? std::stoi(options.device.substr(5)) : 0,
+      .precision = options.precision == Precision::kAuto ? Precision::kFloat16 : options.precision,
+      .threads = options.threads,
+      .memory_share = options.gpu_memory_share,
+      .memory_bytes = options.gpu_memory_bytes,
+      .one_at_a_time = options.line_buffered,
+      .fail_at_step = fail_at_step()};
   if (options.device != "auto") {
     if (!wanted.cuda) check_cpu_precision(options);
     try {
@@ -91,23 +95,38 @@ std::unique_ptr<Backend> open_backend(const Options& options, Console& console) 
 
 // A model whose tokenizer xlate does not have takes and gives ids and pieces only.
 void check_formats(const Options& options, const Tokenizer& tokenizer) {
-  for (const auto& [option, format] : {std::pair{"--input-format", options.input_format}, {"--output-format", options.output_format}}) {
-    if (format == Format::kText && !tokenizer.has_text()) throw UsageError(fmt::format("{}: text, expected ids or pieces: {} holds no tokenizer for text", option, options.model));
+  for (const auto& [option, format] : {std::pair{"--input-format", options.input_format},
+                                       {"--output-format", options.output_format}}) {
+    if (format == Format::kText && !tokenizer.has_text())
+      throw UsageError(
+          fmt::format("{}: text, expected ids or pieces: {} holds no tokenizer for text", option,
+                      options.model));
   }
 }
 
 ModelFacts facts_of(const ModelFile& file) {
-  return {.path = file.name(), .architecture = file.description().architecture, .hash = file.hash(), .parameters = file.parameters(), .bytes = file.bytes()};
+  return {.path = file.name(),
+          .architecture = file.description().architecture,
+          .hash = file.hash(),
+          .parameters = file.parameters(),
+          .bytes = file.bytes()};
 }
 
 // Makes text of decoded lines on threads of its own, and hands it to the output.
 class TextStage {
  public:
-  TextStage(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output, Counters& counters, FirstError& error)
-      : options_(options), tokenizer_(tokenizer), output_(output), counters_(counters), error_(error), queue_(kPiecesWaiting) {
+  TextStage(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output,
+            Counters& counters, FirstError& error)
+      : options_(options),
+        tokenizer_(tokenizer),
+        output_(output),
+        counters_(counters),
+        error_(error),
+        queue_(kPiecesWaiting) {
     // On the average far fewer are busy, but short sentences come many times as fast as others.
     try {
-      for (int i = 0; i < std::clamp(options.threads / 2, 1, kMostTextThreads); ++i) threads_.push_back(start_thread("making text", [this] { work(); }));
+      for (int i = 0; i < std::clamp(options.threads / 2, 1, kMostTextThreads); ++i)
+        threads_.push_back(start_thread("making text", [this] { work(); }));
     } catch (...) {
       finish();
       throw;
@@ -117,7 +136,9 @@ class TextStage {
 
   void put(std::vector<Decoded> decoded) {
     for (std::size_t first = 0; first < decoded.size(); first += kPiece) {
-      const auto begin = decoded.begin() + static_cast<std::ptrdiff_t>(first), end = decoded.begin() + static_cast<std::ptrdiff_t>(std::min(decoded.size(), first + kPiece));
+      const auto begin = decoded.begin() + static_cast<std::ptrdiff_t>(first),
+                 end = decoded.begin() +
+                       static_cast<std::ptrdiff_t>(std::min(decoded.size(), first + kPiece));
       queue_.push({std::make_move_iterator(begin), std::make_move_iterator(end)});
     }
   }
@@ -156,33 +177,44 @@ class TextStage {
   std::vector<std::jthread> threads_;
 };
 
-std::string progress_text(OrderedOutput& output, const LineReader& reader, const Counters& counters, Clock::time_point start) {
+std::string progress_text(OrderedOutput& output, const LineReader& reader, const Counters& counters,
+                          Clock::time_point start) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const auto lines = output.written().lines;
   std::string text = fmt::format("{} lines", lines);
-  if (const auto total = reader.bytes_total(), read = counters.lines_in.load(); total > 0 && read > 0) {
-    const double share = static_cast<double>(lines) / static_cast<double>(read) * static_cast<double>(reader.bytes_read()) / static_cast<double>(total);
+  if (const auto total = reader.bytes_total(), read = counters.lines_in.load();
+      total > 0 && read > 0) {
+    const double share = static_cast<double>(lines) / static_cast<double>(read) *
+                         static_cast<double>(reader.bytes_read()) / static_cast<double>(total);
     text += fmt::format(", {:.0f} %", 100 * share);
     if (share > 0) text += fmt::format(", {:.0f} s left", seconds / share - seconds);
   }
-  return text + fmt::format(", {:.0f} tokens/s", seconds > 0 ? static_cast<double>(counters.target_tokens) / seconds : 0.0);
+  return text +
+         fmt::format(", {:.0f} tokens/s",
+                     seconds > 0 ? static_cast<double>(counters.target_tokens) / seconds : 0.0);
 }
 
 [[noreturn]] void fail_for_room(const Options& options, const char* cause) {
-  fail("no room for --max-length {}, --max-length-factor {}, --max-source-length {}, --beam-size {} and --batch-tokens {}: {}", *options.max_length,
-       options.max_length_factor, *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
+  fail(
+      "no room for --max-length {}, --max-length-factor {}, --max-source-length {}, --beam-size {} "
+      "and --batch-tokens {}: {}",
+      *options.max_length, options.max_length_factor, *options.max_source_length,
+      *options.beam_size, options.batch_tokens, cause);
 }
 
-std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescription& description, Backend& backend,
-                                    SequenceModel& model, bool imposed) {
+std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescription& description,
+                                    Backend& backend, SequenceModel& model, bool imposed) {
   const Options& options = *record.options;
   const SearchRules rules = rules_of(options, description);
-  const RunnerOptions wanted{.rules = imposed ? ending_at_limits(rules) : rules,
-                             .policy = *record.policy,
-                             .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,  // then there is one slot, and little to upload
-                             .longest_source = *options.max_source_length,
-                             .max_length = *options.max_length,
-                             .max_length_factor = options.max_length_factor};
+  const RunnerOptions wanted{
+      .rules = imposed ? ending_at_limits(rules) : rules,
+      .policy = *record.policy,
+      .batch_tokens = options.line_buffered
+                          ? 1
+                          : options.batch_tokens,  // then there is one slot, and little to upload
+      .longest_source = *options.max_source_length,
+      .max_length = *options.max_length,
+      .max_length_factor = options.max_length_factor};
   try {
     return std::make_unique<Runner>(backend, model, wanted);
   } catch (const Error& error) {
@@ -191,14 +223,16 @@ std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescript
 }
 
 // Loads the model while the first lines are read and tokenized, and decodes until the input ends.
-void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSource& source, TextStage& text) {
+void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSource& source,
+            TextStage& text) {
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
   const auto model = load_model(file, backend);
   if (!options.batch_tokens_given) {
     const CacheShape shape = model->cache_shape();
-    options.batch_tokens = std::min(
-        options.batch_tokens, Caches::affordable_tokens(backend, *record.policy, shape, *options.beam_size));
+    options.batch_tokens =
+        std::min(options.batch_tokens,
+                 Caches::affordable_tokens(backend, *record.policy, shape, *options.beam_size));
   }
   std::unique_ptr<Runner> runner;
   const auto keep_figures = [&] {
@@ -213,7 +247,9 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
     ImposedLengths imposed(source, lengths);
-    runner->run(lengths.empty() ? static_cast<SentenceSource&>(source) : imposed, [&](std::vector<Decoded> decoded) { text.put(std::move(decoded)); }, stop_flag());
+    runner->run(
+        lengths.empty() ? static_cast<SentenceSource&>(source) : imposed,
+        [&](std::vector<Decoded> decoded) { text.put(std::move(decoded)); }, stop_flag());
   } catch (const std::bad_alloc&) {
     keep_figures();
     fail_for_room(options, ("out of memory" + memory_limits()).c_str());
@@ -234,11 +270,15 @@ void translate(RunRecord& record, Console& console) {
   record.model = facts_of(file);
   resolve(options, file.description());
   if (file.description().generation.do_sample) {
-    console.note(fmt::format("{}: its checkpoint draws tokens at random by default (do_sample: true); this run does not, it searches with --beam-size {}", options.model, *options.beam_size));
+    console.note(
+        fmt::format("{}: its checkpoint draws tokens at random by default (do_sample: true); this "
+                    "run does not, it searches with --beam-size {}",
+                    options.model, *options.beam_size));
   }
   LineReader reader(options.input);
   OutputFile output_file(options.output);
-  if (options.device == "cpu" && options.gpu_memory_given) throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
+  if (options.device == "cpu" && options.gpu_memory_given)
+    throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
   std::packaged_task<Tokenizer()> loading([&] { return load_tokenizer(file); });
   auto tokenizer_to_come = loading.get_future();
   std::jthread beside;
@@ -257,7 +297,8 @@ void translate(RunRecord& record, Console& console) {
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
   FirstError error(reader);
-  OrderedOutput output(output_file, record, [&](std::exception_ptr failure) { error.set(failure); });
+  OrderedOutput output(output_file, record,
+                       [&](std::exception_ptr failure) { error.set(failure); });
   WindowSource source(options, reader, tokenizer, output, record, console);
   TextStage text(options, tokenizer, output, record.counters, error);
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });

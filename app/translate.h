@@ -6,8 +6,8 @@
 
 namespace xlate {
 
-/// Runs what `record.options` say, and counts in `record`. Throws Error, or ClosedPipe, after the complete prefix of the output has been
-/// written; returns early, with the same, after a signal.
+/// Runs what `record.options` say, and counts in `record`. Throws Error, or ClosedPipe, after the
+/// complete prefix of the output has been written; returns early, with the same, after a signal.
 void translate(RunRecord& record, Console&);
 
 }  // namespace xlate

@@ -13,10 +13,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::int64_t kFirstWindow = 2000;                      // lines; each window after it is twice as large, up to --window
-constexpr std::size_t kWindowBytes = std::size_t{64} << 20;      // closes a window early
-constexpr milliseconds kIdle{200};                               // so does input that does not come
-constexpr std::int64_t kWindowsInFlight = 3;                     // lines of so many windows are read and not yet written: one decoded, one tokenized, one read
+constexpr std::int64_t kFirstWindow =
+    2000;  // lines; each window after it is twice as large, up to --window
+constexpr std::size_t kWindowBytes = std::size_t{64} << 20;  // closes a window early
+constexpr milliseconds kIdle{200};                           // so does input that does not come
+constexpr std::int64_t kWindowsInFlight = 3;  // lines of so many windows are read and not yet
+                                              // written: one decoded, one tokenized, one read
 constexpr int kLongLinesNoted = 10;
 constexpr std::size_t kLinesPerTask = 64;
 
@@ -33,10 +35,16 @@ std::int64_t words_in(std::string_view text) {
 
 }  // namespace
 
-WindowSource::WindowSource(const Options& options, LineReader& reader, const Tokenizer& tokenizer, OrderedOutput& output, RunRecord& record,
-                           Console& console)
-    : options_(options), reader_(reader), tokenizer_(tokenizer), output_(output), record_(record), console_(console),
-      windows_(1), sentences_(1) {
+WindowSource::WindowSource(const Options& options, LineReader& reader, const Tokenizer& tokenizer,
+                           OrderedOutput& output, RunRecord& record, Console& console)
+    : options_(options),
+      reader_(reader),
+      tokenizer_(tokenizer),
+      output_(output),
+      record_(record),
+      console_(console),
+      windows_(1),
+      sentences_(1) {
   reading_ = start_thread("reading the input", [this] { read_windows(); });
   try {
     tokenizing_ = start_thread("tokenizing", [this] { tokenize_windows(); });
@@ -84,16 +92,19 @@ Sentence WindowSource::take() {
 
 void WindowSource::read_windows() {
   try {
-    std::deque<std::int64_t> ends;  // of the windows in flight, the end of the last one written before them
+    std::deque<std::int64_t>
+        ends;  // of the windows in flight, the end of the last one written before them
     ends.push_back(0);
     const std::int64_t most = options_.line_buffered ? 1 : kWindowsInFlight * options_.window;
-    std::int64_t size = options_.line_buffered ? 1 : std::min(kFirstWindow, options_.window), line = 0;
+    std::int64_t size = options_.line_buffered ? 1 : std::min(kFirstWindow, options_.window),
+                 line = 0;
     for (bool more = true, going = true; more;) {
       while (going && line + size - ends.front() > most) {
         ends.pop_front();
         going = output_.wait_written(ends.front());
       }
-      if (!going || !windows_.wait_for_room()) break;  // the last one's text shrinks as it is tokenized: no third one beside them
+      if (!going || !windows_.wait_for_room())
+        break;  // the last one's text shrinks as it is tokenized: no third one beside them
       Window window{.first_line = line, .lines = {}};
       more = read_window(window, size);
       window.last = !more;
@@ -120,7 +131,8 @@ bool WindowSource::read_window(Window& window, std::int64_t size) {
     Line line;
     LineReader::Got got = LineReader::Got::kEnd;
     try {
-      got = read_line(line, window.first_line + static_cast<std::int64_t>(window.lines.size()), window.lines.empty() ? milliseconds(-1) : kIdle);
+      got = read_line(line, window.first_line + static_cast<std::int64_t>(window.lines.size()),
+                      window.lines.empty() ? milliseconds(-1) : kIdle);
     } catch (...) {
       end_with(std::current_exception());
     }
@@ -140,7 +152,8 @@ LineReader::Got WindowSource::read_line(Line& line, std::int64_t number, millise
   if (number == 0) {
     if (got == LineReader::Got::kLine) record_.first_line_read = end;
   } else if (const auto written = output_.written(); written.lines == number) {
-    record_.counters.waiting_nanoseconds += std::max<std::int64_t>(0, std::chrono::nanoseconds(end - std::max(start, written.last)).count());
+    record_.counters.waiting_nanoseconds += std::max<std::int64_t>(
+        0, std::chrono::nanoseconds(end - std::max(start, written.last)).count());
   }
   if (got == LineReader::Got::kLine) ++record_.counters.lines_in;
   return got;
@@ -151,8 +164,9 @@ void WindowSource::tokenize_windows() {
     while (auto window = windows_.pop()) {
       if (stop_flag()) break;
       auto sentences = sort_out(window->first_line, tokenize(*window));
-      // In turns, so that where two windows meet sentences are as long: many of another length would begin and end all at once. A window that the
-      // input's end cuts short has its short sentences last, so that few rows are left alone.
+      // In turns, so that where two windows meet sentences are as long: many of another length
+      // would begin and end all at once. A window that the input's end cuts short has its short
+      // sentences last, so that few rows are left alone.
       if (shortest_first_ && !window->last) std::reverse(sentences.begin(), sentences.end());
       shortest_first_ = !shortest_first_;
       if (!sentences.empty() && !sentences_.push(std::move(sentences))) break;
@@ -175,8 +189,10 @@ std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
   const auto work = [&] {
     const Clock::time_point start = Clock::now();
     try {
-      for (std::size_t first = next.fetch_add(kLinesPerTask); first < tokenized.size(); first = next.fetch_add(kLinesPerTask)) {
-        for (std::size_t i = first; i < std::min(tokenized.size(), first + kLinesPerTask); ++i) tokenized[i] = tokenize_line(window.lines[i]);
+      for (std::size_t first = next.fetch_add(kLinesPerTask); first < tokenized.size();
+           first = next.fetch_add(kLinesPerTask)) {
+        for (std::size_t i = first; i < std::min(tokenized.size(), first + kLinesPerTask); ++i)
+          tokenized[i] = tokenize_line(window.lines[i]);
       }
     } catch (...) {
       std::lock_guard lock(failure_mutex);
@@ -186,9 +202,12 @@ std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
   };
   const std::size_t tasks = (tokenized.size() + kLinesPerTask - 1) / kLinesPerTask;
   std::vector<std::jthread> threads;
-  // The other half are the text's and the decoder's, which waits for the device spinning: it must not wait for a processor, too.
+  // The other half are the text's and the decoder's, which waits for the device spinning: it must
+  // not wait for a processor, too.
   try {
-    for (std::size_t i = 1; i < std::min(tasks, static_cast<std::size_t>((options_.threads + 1) / 2)); ++i) threads.push_back(start_thread("tokenizing", work));
+    for (std::size_t i = 1;
+         i < std::min(tasks, static_cast<std::size_t>((options_.threads + 1) / 2)); ++i)
+      threads.push_back(start_thread("tokenizing", work));
   } catch (const Error&) {
     // Those that are there do it all.
   }
@@ -204,9 +223,15 @@ WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
   Tokenized result{.ids = {}, .tokens = 0, .shortened = line.shortened, .error = {}};
   try {
     switch (options_.input_format) {
-      case Format::kText: result.ids = tokenizer_.encode(line.text); break;
-      case Format::kPieces: result.ids = tokenizer_.encode_pieces(line.text); break;
-      case Format::kIds: result.ids = tokenizer_.read_ids(line.text); break;
+      case Format::kText:
+        result.ids = tokenizer_.encode(line.text);
+        break;
+      case Format::kPieces:
+        result.ids = tokenizer_.encode_pieces(line.text);
+        break;
+      case Format::kIds:
+        result.ids = tokenizer_.read_ids(line.text);
+        break;
     }
   } catch (const std::bad_alloc&) {
     throw;
@@ -215,7 +240,8 @@ WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
   }
   line.text = {};
   result.tokens = result.ids.size();
-  if (const auto longest = static_cast<std::size_t>(*options_.max_source_length); result.tokens > longest) {
+  if (const auto longest = static_cast<std::size_t>(*options_.max_source_length);
+      result.tokens > longest) {
     result.ids[longest - 1] = result.ids.back();
     result.ids.resize(longest);
     result.ids.shrink_to_fit();  // a line of a megabyte has as many bytes of ids
@@ -223,8 +249,10 @@ WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
   return result;
 }
 
-// Answers the lines that the model is not asked about, deals with those that are too long, and sorts the rest by length, the longest last.
-std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line, std::vector<Tokenized> tokenized) {
+// Answers the lines that the model is not asked about, deals with those that are too long, and
+// sorts the rest by length, the longest last.
+std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line,
+                                             std::vector<Tokenized> tokenized) {
   std::vector<Sentence> sentences;
   const auto longest = static_cast<std::size_t>(*options_.max_source_length);
   std::int64_t line = first_line;
@@ -235,8 +263,11 @@ std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line, std::vecto
       break;
     }
     if (entry.tokens > longest || entry.shortened) {
-      const std::string what = entry.shortened ? fmt::format("line {}: more than {} bytes", number, LineReader::kMaxLineBytes)
-                                               : fmt::format("line {}: {} source tokens, expected at most {}", number, entry.tokens, longest);
+      const std::string what =
+          entry.shortened
+              ? fmt::format("line {}: more than {} bytes", number, LineReader::kMaxLineBytes)
+              : fmt::format("line {}: {} source tokens, expected at most {}", number, entry.tokens,
+                            longest);
       if (options_.long_lines == LongLines::kError) {
         refuse(what);
         break;
@@ -273,7 +304,8 @@ void WindowSource::refuse(const std::string& why) {
 
 void WindowSource::note_long_line(const std::string& text) {
   if (long_lines_noted_ > kLongLinesNoted) return;
-  console_.note(long_lines_noted_ < kLongLinesNoted ? text : "further long lines are counted, not named");
+  console_.note(long_lines_noted_ < kLongLinesNoted ? text
+                                                    : "further long lines are counted, not named");
   ++long_lines_noted_;
 }
 

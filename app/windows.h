@@ -1,5 +1,6 @@
-// Lines to sentences: one thread reads the input in windows, another tokenizes them and sorts each by length, and the decoder takes
-// sentences from the foremost window. At most a few windows are on their way, up to their last line's output.
+// Lines to sentences: one thread reads the input in windows, another tokenizes them and sorts each
+// by length, and the decoder takes sentences from the foremost window. At most a few windows are on
+// their way, up to their last line's output.
 #pragma once
 
 #include <deque>
@@ -32,7 +33,8 @@ class WindowSource final : public SentenceSource {
 
   /// Ends reading and waits for the threads.
   void stop();
-  /// What ended the input early, if anything did: to be thrown once all that came before it is written.
+  /// What ended the input early, if anything did: to be thrown once all that came before it is
+  /// written.
   std::exception_ptr input_error();
 
  private:
@@ -70,7 +72,7 @@ class WindowSource final : public SentenceSource {
   std::vector<Sentence> current_;  // taken from the back
   bool shortest_first_ = false;    // of the window that comes next
   int long_lines_noted_ = 0;
-  bool refused_ = false;           // a line ended the input; of the tokenizing thread
+  bool refused_ = false;  // a line ended the input; of the tokenizing thread
   std::mutex error_mutex_;
   std::exception_ptr error_;
   std::jthread reading_, tokenizing_;

@@ -1,5 +1,6 @@
-# `cmake --install build --prefix DIR`: bin/xlate, and in lib/ the libraries that a plain Debian or Ubuntu does not have. The C++ library
-# comes from the system: SentencePiece's shared library needs it in any case, and a newer system's serves an older build.
+# `cmake --install build --prefix DIR`: bin/xlate, and in lib/ the libraries that a plain Debian or
+# Ubuntu does not have. The C++ library comes from the system: SentencePiece's shared library needs
+# it in any case, and a newer system's serves an older build.
 install(TARGETS xlate RUNTIME DESTINATION bin)
 install(CODE "set(xlate_program \"$<TARGET_FILE:xlate>\")")
 install(CODE [[

@@ -12,7 +12,8 @@ class Arena {
 
   /// Bytes that a [rows, columns] tensor takes here.
   static std::size_t bytes_of(std::int64_t rows, std::int64_t columns, std::size_t element) {
-    const std::size_t bytes = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns) * element;
+    const std::size_t bytes =
+        static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns) * element;
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
   Tensor tensor(DType type, std::int64_t rows, std::int64_t columns) {

@@ -12,7 +12,8 @@
 
 namespace xlate {
 
-void Backend::run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) {
+void Backend::run(Queue& queue, const Program& program, const Rooms& rooms,
+                  const PackedRows& pass) {
   for (const Operation& operation : program.operations())
     std::visit(CallVerb<PackedRows>{*this, queue, rooms, pass}, operation);
 }
@@ -25,7 +26,8 @@ void Backend::run(Queue& queue, const Program& program, const Rooms& rooms, cons
 void Backend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
                      const Projection& projection, const SearchRules& rules) {
   run(queue, program, rooms, pass);
-  search_step(queue, rooms.rows(program.out(), pass.rows.rows()), projection, rules, pass.rows, pass.state);
+  search_step(queue, rooms.rows(program.out(), pass.rows.rows()), projection, rules, pass.rows,
+              pass.state);
 }
 
 std::string processor_name() {

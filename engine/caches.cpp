@@ -17,7 +17,8 @@ double bytes_of(const Backend& backend, const CacheShape& shape, std::int64_t to
 
 }  // namespace
 
-Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape, const Capacity& capacity)
+Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape,
+               const Capacity& capacity)
     : backend_(backend), policy_(policy), shape_(shape) {
   const std::int64_t slots = capacity.slots;
   source_lengths_host_.assign(static_cast<std::size_t>(slots), 0);
@@ -34,22 +35,25 @@ Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape, 
   tokens_read_ = policy.first_tokens, steps_taken_ = policy.expected_factor * policy.first_tokens;
 }
 
-// Own keys get what the sentences in flight are expected to need, or what the budget leaves; one sentence
-// alone always fits.
+// Own keys get what the sentences in flight are expected to need, or what the budget leaves; one
+// sentence alone always fits.
 Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
   const double slots = static_cast<double>(capacity.slots), unused = policy_.unused_tokens();
   const auto pages = [&](double tokens) {
     return static_cast<std::int64_t>(std::ceil(tokens / static_cast<double>(policy_.page_tokens)));
   };
-  const double source_tokens = static_cast<double>(std::max(capacity.source_tokens, capacity.longest_source));
+  const double source_tokens =
+      static_cast<double>(std::max(capacity.source_tokens, capacity.longest_source));
   const double sentences =
       std::min(slots, std::ceil(source_tokens / static_cast<double>(policy_.expected_source)));
-  const std::int64_t source_pages = shape_.source_keys ? pages(source_tokens + sentences * unused) : 0;
+  const std::int64_t source_pages =
+      shape_.source_keys ? pages(source_tokens + sentences * unused) : 0;
   const double extra = static_cast<double>(capacity.slots * capacity.target_extra);
   const double most = std::min(capacity.target_factor * source_tokens + extra,
                                static_cast<double>(capacity.slots * capacity.longest_target));
-  const double expected = std::min(most, policy_.expected_factor * source_tokens +
-                                             sentences * static_cast<double>(policy_.expected_extra));
+  const double expected =
+      std::min(most, policy_.expected_factor * source_tokens +
+                         sentences * static_cast<double>(policy_.expected_extra));
   const double wanted = policy_.in_use * (expected + sentences * unused);
   const double page_bytes = bytes_of(backend_, shape_, policy_.page_tokens);
   const double left =
@@ -63,12 +67,13 @@ Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
 std::vector<PagedCache> Caches::make(Keys& keys, std::int64_t slots, std::int64_t longest,
                                      std::int64_t lines) {
   const DType type = backend_.compute_type();
-  const std::int64_t rows = keys.pool.total() * policy_.page_tokens * lines, columns = 2 * shape_.width;
+  const std::int64_t rows = keys.pool.total() * policy_.page_tokens * lines,
+                     columns = 2 * shape_.width;
   const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));
   keys.pages_per_slot = keys.pool.pages_for(longest);
   keys.memory = backend_.allocate(layer_bytes * static_cast<std::size_t>(shape_.layers));
-  keys.table =
-      backend_.allocate(static_cast<std::size_t>(slots * keys.pages_per_slot) * sizeof(std::int32_t));
+  keys.table = backend_.allocate(static_cast<std::size_t>(slots * keys.pages_per_slot) *
+                                 sizeof(std::int32_t));
   std::vector<PagedCache> layers;
   for (std::int64_t layer = 0; layer < shape_.layers; ++layer) {
     char* data = keys.memory.as<char>() + static_cast<std::size_t>(layer) * layer_bytes;
@@ -81,15 +86,16 @@ std::vector<PagedCache> Caches::make(Keys& keys, std::int64_t slots, std::int64_
   return layers;
 }
 
-// This is roughly, and from above, what a run asks for: a token's keys and values on both sides, its share of
-// pages that are not full, and its rows on the way.
-std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& policy, const CacheShape& shape,
-                                       std::int64_t beams) {
+// This is roughly, and from above, what a run asks for: a token's keys and values on both sides,
+// its share of pages that are not full, and its rows on the way.
+std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& policy,
+                                       const CacheShape& shape, std::int64_t beams) {
   const double expected_source = static_cast<double>(policy.expected_source);
   const double share = policy.unused_tokens() / expected_source;
   const double extra = static_cast<double>(policy.expected_extra) / expected_source;
   const double source = shape.source_keys ? 1 + share : 0;
-  const double own = policy.in_use * (policy.expected_factor + extra + share) * static_cast<double>(beams);
+  const double own =
+      policy.in_use * (policy.expected_factor + extra + share) * static_cast<double>(beams);
   const double bytes = bytes_of(backend, shape, 1) * (source + own) + shape.working_bytes;
   return std::max<std::int64_t>(
       1, static_cast<std::int64_t>(static_cast<double>(backend.cache_budget()) / bytes));
@@ -103,12 +109,13 @@ std::int64_t Caches::expected_tokens(const Source& source) const {
 }
 
 bool Caches::has_room(const Source& source) const {
-  return source_.pool.pages_for(source_tokens(source)) <= source_.pool.free() && own_.pool.free() > 0 &&
-         forecast_.most_with(expected_pages(source)) <= own_.pool.total();
+  return source_.pool.pages_for(source_tokens(source)) <= source_.pool.free() &&
+         own_.pool.free() > 0 && forecast_.most_with(expected_pages(source)) <= own_.pool.total();
 }
 
 void Caches::reserve(std::int64_t slot, const Source& source) {
-  source_lengths_host_[static_cast<std::size_t>(slot)] = static_cast<std::int32_t>(source.ids.size());
+  source_lengths_host_[static_cast<std::size_t>(slot)] =
+      static_cast<std::int32_t>(source.ids.size());
   lengths_changed_ = shape_.source_keys;
   take(source_, slot, source_tokens(source));
   take(own_, slot, 1);
@@ -151,7 +158,8 @@ void Caches::take(Keys& keys, std::int64_t slot, std::int64_t tokens) {
   const auto pages = keys.pool.pages_of(slot);
   const std::int64_t first = slot * keys.pages_per_slot;
   for (std::int64_t i = before; i < std::ssize(pages); ++i) {
-    keys.changes.push_back({static_cast<std::int32_t>(first + i), pages[static_cast<std::size_t>(i)]});
+    keys.changes.push_back(
+        {static_cast<std::int32_t>(first + i), pages[static_cast<std::size_t>(i)]});
   }
 }
 

@@ -1,6 +1,6 @@
-// Caches: the pages of a run's keys and values, who has which, what the device is told of it, and how many
-// will be needed. Letters: S slots, K beams. "Source keys" are those of a source's tokens, "own keys" those
-// of the target tokens of each beam.
+// Caches: the pages of a run's keys and values, who has which, what the device is told of it, and
+// how many will be needed. Letters: S slots, K beams. "Source keys" are those of a source's tokens,
+// "own keys" those of the target tokens of each beam.
 #pragma once
 
 #include <cstdint>
@@ -15,39 +15,41 @@
 
 namespace xlate {
 
-/// A slot's sentence gets pages for its source at once and pages for its target as it grows. Whether another
-/// sentence may begin is decided by a forecast of the pages in use at each step to come; how long targets
-/// become is learned from those that are done.
+/// A slot's sentence gets pages for its source at once and pages for its target as it grows.
+/// Whether another sentence may begin is decided by a forecast of the pages in use at each step to
+/// come; how long targets become is learned from those that are done.
 class Caches {
  public:
-  /// Makes room for what the sentences in flight are expected to need, or for what the device's budget
-  /// leaves, but always for one sentence of the longest kind. What else a model needs is to be allocated
-  /// before. Throws Error where the device has too little.
+  /// Makes room for what the sentences in flight are expected to need, or for what the device's
+  /// budget leaves, but always for one sentence of the longest kind. What else a model needs is to
+  /// be allocated before. Throws Error where the device has too little.
   Caches(Backend&, const Policy&, const CacheShape&, const Capacity&);
 
   /// Source tokens of sentences in flight for which the device has memory; at least 1.
-  static std::int64_t affordable_tokens(const Backend&, const Policy&, const CacheShape&, std::int64_t beams);
+  static std::int64_t affordable_tokens(const Backend&, const Policy&, const CacheShape&,
+                                        std::int64_t beams);
 
   /// The addresses stay as they are as long as the object lives.
   const CacheViews& views() const { return views_; }
 
-  /// Whether there is room for this sentence beside those admitted, as far as can be told beforehand. One
-  /// sentence alone always fits.
+  /// Whether there is room for this sentence beside those admitted, as far as can be told
+  /// beforehand. One sentence alone always fits.
   bool has_room(const Source&) const;
   /// Reserves a free slot's pages for a sentence that has room, until it is released.
   void reserve(std::int64_t slot, const Source&);
-  /// Makes room for at least so many target tokens of a slot's sentence, within its limit. Returns for how
-  /// many there is room now; 0 where the pages have run dry.
+  /// Makes room for at least so many target tokens of a slot's sentence, within its limit. Returns
+  /// for how many there is room now; 0 where the pages have run dry.
   std::int64_t extend(std::int64_t slot, std::int64_t tokens);
   /// Takes a slot's pages back; `done`: its sentence has been decoded, not only put off.
   void release(std::int64_t slot, bool done);
   /// So many steps have been asked for: sentences admitted have come nearer to their ends.
   void pass(std::int64_t steps) { forecast_.pass(steps); }
-  /// Lets the device know what was reserved, extended and released: before the install() or step that needs
-  /// it. A slot that was released is not reserved again before.
+  /// Lets the device know what was reserved, extended and released: before the install() or step
+  /// that needs it. A slot that was released is not reserved again before.
   void publish(Queue&);
 
-  /// Target tokens that a sentence is expected to need, by what was learned so far; at most its limit.
+  /// Target tokens that a sentence is expected to need, by what was learned so far; at most its
+  /// limit.
   std::int64_t expected_tokens(const Source&) const;
   /// Pages that no sentence has, of the source's keys and of own keys.
   std::int64_t free_source_pages() const { return source_.pool.free(); }
@@ -65,8 +67,8 @@ class Caches {
   };
 
   PageCounts page_counts(const Capacity&) const;
-  /// Allocates the pages of a pool, on so many lines, and a table for sentences of at most `longest` tokens.
-  /// Returns each layer's view.
+  /// Allocates the pages of a pool, on so many lines, and a table for sentences of at most
+  /// `longest` tokens. Returns each layer's view.
   std::vector<PagedCache> make(Keys&, std::int64_t slots, std::int64_t longest, std::int64_t lines);
   /// Takes pages for so many tokens of a slot in all.
   static void take(Keys&, std::int64_t slot, std::int64_t tokens);

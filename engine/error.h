@@ -1,4 +1,5 @@
-// The one exception type for what a user can cause or a device can refuse. Stands below every other header.
+// The one exception type for what a user can cause or a device can refuse. Stands below every other
+// header.
 #pragma once
 
 #include <fmt/format.h>
@@ -9,7 +10,8 @@
 
 namespace xlate {
 
-/// Its message is shown to the user as it is, after "xlate: ": it names the thing and both values, expected and found.
+/// Its message is shown to the user as it is, after "xlate: ": it names the thing and both values,
+/// expected and found.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -22,11 +22,13 @@ struct MemoryLimit {
 
 std::optional<std::int64_t> limit_of(__rlimit_resource resource) {
   rlimit limit{};
-  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur >= static_cast<rlim_t>(INT64_MAX)) return std::nullopt;  // no limit is the largest number
+  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur >= static_cast<rlim_t>(INT64_MAX))
+    return std::nullopt;  // no limit is the largest number
   return static_cast<std::int64_t>(limit.rlim_cur);
 }
 
-// The first number of a file of /proc that holds several; stdio and no strings, as it is read where memory has run out.
+// The first number of a file of /proc that holds several; stdio and no strings, as it is read where
+// memory has run out.
 std::int64_t number_in(const char* path, int place) {
   std::FILE* file = std::fopen(path, "re");
   if (!file) return 0;
@@ -43,8 +45,10 @@ std::vector<MemoryLimit> limits_set() {
   constexpr int kMapped = 0, kData = 5;
   const std::int64_t page = sysconf(_SC_PAGESIZE);
   std::vector<MemoryLimit> limits;
-  if (const auto allowed = limit_of(RLIMIT_AS)) limits.push_back({"-v", *allowed, number_in("/proc/self/statm", kMapped) * page});
-  if (const auto allowed = limit_of(RLIMIT_DATA)) limits.push_back({"-d", *allowed, number_in("/proc/self/statm", kData) * page});
+  if (const auto allowed = limit_of(RLIMIT_AS))
+    limits.push_back({"-v", *allowed, number_in("/proc/self/statm", kMapped) * page});
+  if (const auto allowed = limit_of(RLIMIT_DATA))
+    limits.push_back({"-d", *allowed, number_in("/proc/self/statm", kData) * page});
   return limits;
 }
 
@@ -53,7 +57,8 @@ std::string in_brackets(const std::string& text) { return text.empty() ? "" : " 
 std::string text_of(const std::vector<MemoryLimit>& limits) {
   std::string text;
   for (const MemoryLimit& limit : limits) {
-    text += fmt::format("{}ulimit {}: {} kB, {} kB in use", text.empty() ? "" : "; ", limit.option, limit.allowed / 1024, limit.used / 1024);
+    text += fmt::format("{}ulimit {}: {} kB, {} kB in use", text.empty() ? "" : "; ", limit.option,
+                        limit.allowed / 1024, limit.used / 1024);
   }
   return text;
 }
@@ -71,11 +76,13 @@ std::optional<std::int64_t> memory_left() {
 
 bool memory_is_limited() {
   constexpr std::int64_t kNoMoreThanThereIs = 2;
-  return !limits_set().empty() || number_in("/proc/sys/vm/overcommit_memory", 0) == kNoMoreThanThereIs;
+  return !limits_set().empty() ||
+         number_in("/proc/sys/vm/overcommit_memory", 0) == kNoMoreThanThereIs;
 }
 
 void share_heap_where_memory_is_short(int threads) {
-  // A heap of its own and a buffer for products take less than a quarter of a GiB, and there are a few threads besides those asked for.
+  // A heap of its own and a buffer for products take less than a quarter of a GiB, and there are a
+  // few threads besides those asked for.
   constexpr std::int64_t kThread = std::int64_t{1} << 28, kOthers = std::int64_t{1} << 30;
   if (memory_left().value_or(INT64_MAX) < kOthers + threads * kThread) mallopt(M_ARENA_MAX, 1);
 }
@@ -84,12 +91,14 @@ std::string memory_limits() { return in_brackets(text_of(limits_set())); }
 
 std::string write_error(int error) {
   const auto bytes = error == EFBIG ? limit_of(RLIMIT_FSIZE) : std::nullopt;
-  return std::strerror(error) + (bytes ? fmt::format(" (ulimit -f: {} bytes)", *bytes) : std::string());
+  return std::strerror(error) +
+         (bytes ? fmt::format(" (ulimit -f: {} bytes)", *bytes) : std::string());
 }
 
 std::string thread_limits() {
   std::string text = text_of(limits_set());
-  if (const auto threads = limit_of(RLIMIT_NPROC)) text += fmt::format("{}ulimit -u: {}", text.empty() ? "" : "; ", *threads);
+  if (const auto threads = limit_of(RLIMIT_NPROC))
+    text += fmt::format("{}ulimit -u: {}", text.empty() ? "" : "; ", *threads);
   return in_brackets(text);
 }
 

@@ -1,5 +1,5 @@
-// A network with its weights, as plain data: what models/programs.cpp makes programs of. Names no family; a
-// tensor that is empty is absent.
+// A network with its weights, as plain data: what models/programs.cpp makes programs of. Names no
+// family; a tensor that is empty is absent.
 #pragma once
 
 #include <cstdint>
@@ -42,19 +42,20 @@ struct DecoderLayer {
 
 /// What all layers of a stack have in common, and where its rows begin.
 struct Stack {
-  std::int64_t width = 0;        // D
-  std::int64_t inner = 0;        // F
+  std::int64_t width = 0;  // D
+  std::int64_t inner = 0;  // F
   int heads = 0;
   Activation activation = Activation::kNone;
   Embedding embedding;
-  Norm embedding_norm;           // of a token and its position, or absent
+  Norm embedding_norm;  // of a token and its position, or absent
 };
 
 struct Network {
   Stack encoder, decoder;
   std::vector<EncoderLayer> encoder_layers;
   std::vector<DecoderLayer> decoder_layers;
-  Linear source_keys_values;  // of all decoder layers: [layers·2·D, D], a layer's keys, then its values
+  Linear source_keys_values;  // of all decoder layers: [layers·2·D, D], a layer's keys, then its
+                              // values
   Projection projection;
 };
 

@@ -26,7 +26,8 @@ struct CallVerb {
     backend.embed(queue, op.embedding, pass, rooms.stream(op.out, count));
   }
   void operator()(const ApplyLinear& op) const {
-    backend.linear(queue, rooms.rows(op.x, count), op.layer, op.activation, rooms.rows(op.out, count));
+    backend.linear(queue, rooms.rows(op.x, count), op.layer, op.activation,
+                   rooms.rows(op.out, count));
   }
   void operator()(const AddNorm& op) const {
     backend.add_norm(queue, rooms.stream(op.stream, count),

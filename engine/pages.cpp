@@ -26,10 +26,13 @@ void PagePool::give_back(std::int64_t slot) {
 }
 
 PageForecast::PageForecast(std::int64_t page_tokens, std::int64_t slots, std::int64_t longest)
-    : page_tokens_(page_tokens), pages_(static_cast<std::size_t>((longest / page_tokens + 2) * page_tokens)), lives_(static_cast<std::size_t>(slots)) {}
+    : page_tokens_(page_tokens),
+      pages_(static_cast<std::size_t>((longest / page_tokens + 2) * page_tokens)),
+      lives_(static_cast<std::size_t>(slots)) {}
 
 void PageForecast::pass(std::int64_t steps) {
-  for (std::int64_t i = 0; i < std::min(steps, std::ssize(pages_)); ++i) pages_[place_of(now_ + i)] = 0;
+  for (std::int64_t i = 0; i < std::min(steps, std::ssize(pages_)); ++i)
+    pages_[place_of(now_ + i)] = 0;
   now_ += steps;
 }
 
@@ -57,7 +60,8 @@ std::int64_t PageForecast::forget(std::int64_t slot) {
 }
 
 void PageForecast::add(const Life& life, std::int64_t from, std::int64_t sign) {
-  for (std::int64_t step = std::max(from, now_); step < life.end; ++step) pages_[place_of(step)] += sign * ((step - life.first) / page_tokens_ + 1);
+  for (std::int64_t step = std::max(from, now_); step < life.end; ++step)
+    pages_[place_of(step)] += sign * ((step - life.first) / page_tokens_ + 1);
 }
 
 }  // namespace xlate

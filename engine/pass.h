@@ -1,5 +1,5 @@
-// What a program is run over: the packed rows of whole sentences, or the rows of one decoding step with the
-// caches that hold the tokens before. Letters are those of engine/backend.h.
+// What a program is run over: the packed rows of whole sentences, or the rows of one decoding step
+// with the caches that hold the tokens before. Letters are those of engine/backend.h.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@
 
 namespace xlate {
 
-/// Whole sentences one behind the other, without padding: sentence b is rows [offsets[b], offsets[b + 1]).
+/// Whole sentences one behind the other, without padding: sentence b is rows [offsets[b], offsets[b
+/// + 1]).
 struct PackedRows {
   std::int64_t count = 0;                        // N
   const std::int32_t* ids = nullptr;             // [N], device
@@ -20,7 +21,8 @@ struct PackedRows {
   const std::int32_t* offsets = nullptr;         // [B + 1], device
 };
 
-/// One layer's keys and values, in pages of `page_tokens` tokens; page p of slot s is table[s·pages_per_slot
+/// One layer's keys and values, in pages of `page_tokens` tokens; page p of slot s is
+/// table[s·pages_per_slot
 /// + p]. A page is [page_tokens, lines, 2, D]: for each token and line its key, then its value.
 /// Self-attention has a line per beam, cross-attention one for all of them.
 struct PagedCache {
@@ -31,7 +33,8 @@ struct PagedCache {
   std::int64_t lines = 1;
 };
 
-/// Where a run's caches lie: one for each layer, in the layers' order. The layers of a kind share one table.
+/// Where a run's caches lie: one for each layer, in the layers' order. The layers of a kind share
+/// one table.
 struct CacheViews {
   std::vector<PagedCache> source;  // one line; empty where the model keeps no source keys
   std::vector<PagedCache> own;     // a line for each beam

@@ -1,7 +1,7 @@
-// Program: one pass of a network over rows, as a list of operations. It is written once, when a run begins,
-// and run thousands of times; a backend that is handed the whole list can prepare its products, do neighbours
-// at once, or compile all of it into one kernel. It stays a plain list: no branch, no loop, no inference of
-// shapes.
+// Program: one pass of a network over rows, as a list of operations. It is written once, when a run
+// begins, and run thousands of times; a backend that is handed the whole list can prepare its
+// products, do neighbours at once, or compile all of it into one kernel. It stays a plain list: no
+// branch, no loop, no inference of shapes.
 #pragma once
 
 #include <cstddef>
@@ -17,10 +17,10 @@ namespace xlate {
 /// What the rows of a room are kept as.
 enum class RoomKind : std::uint8_t {
   kRows,    // the type that the backend computes in
-  kStream,  // the residual stream: the same, and in 16-bit types what rounding takes off each value besides
-            // (WideRows)
-  kSums,  // float32: a product on its way into the add_norm behind it, which alone reads it: a backend may do
-          // both at once and never write it
+  kStream,  // the residual stream: the same, and in 16-bit types what rounding takes off each value
+            // besides (WideRows)
+  kSums,    // float32: a product on its way into the add_norm behind it, which alone reads it: a
+            // backend may do both at once and never write it
 };
 
 /// Rows of some width that operations read and write. Their memory is in a Rooms (engine/rooms.h).
@@ -45,8 +45,8 @@ struct AddNorm {
   Room y;  // what is added to the stream first, unless it is the stream itself
   Norm after;
 };
-/// Self-attention inside each packed sentence, or of a step over the tokens before, whose keys are in the
-/// cache of `layer`.
+/// Self-attention inside each packed sentence, or of a step over the tokens before, whose keys are
+/// in the cache of `layer`.
 struct AttendSelf {
   Room queries_keys_values;
   std::size_t layer;

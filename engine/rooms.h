@@ -14,13 +14,14 @@ namespace xlate {
 class Rooms {
  public:
   Rooms() = default;
-  /// Allocates room for passes of at most `most_rows` rows. Throws Error where the backend has too little
-  /// memory.
+  /// Allocates room for passes of at most `most_rows` rows. Throws Error where the backend has too
+  /// little memory.
   Rooms(Backend& backend, const Program& program, std::int64_t most_rows)
       : arena_(backend, bytes(program, backend.compute_type(), most_rows)) {
     const DType type = backend.compute_type();
     for (const auto& [kind, columns] : program.rooms()) {
-      WideRows rows(arena_.tensor(kind == RoomKind::kSums ? DType::kFloat32 : type, most_rows, columns));
+      WideRows rows(
+          arena_.tensor(kind == RoomKind::kSums ? DType::kFloat32 : type, most_rows, columns));
       if (keeps_rest(kind, type)) rows.rest = arena_.tensor(DType::kInt8, most_rows, columns);
       rows_.push_back(rows);
     }
@@ -32,7 +33,8 @@ class Rooms {
   static std::size_t bytes(const Program& program, DType type, std::int64_t most_rows) {
     std::size_t sum = 0;
     for (const auto& [kind, columns] : program.rooms()) {
-      sum += Arena::bytes_of(most_rows, columns, kind == RoomKind::kSums ? sizeof(float) : size_of(type));
+      sum += Arena::bytes_of(most_rows, columns,
+                             kind == RoomKind::kSums ? sizeof(float) : size_of(type));
       if (keeps_rest(kind, type)) sum += Arena::bytes_of(most_rows, columns, 1);
     }
     return sum;
@@ -44,7 +46,9 @@ class Rooms {
     return {rows.rounded.row_range(0, count), rows.rest ? rows.rest.row_range(0, count) : Tensor{}};
   }
   /// The same, as products read them.
-  Tensor rows(Room room, std::int64_t count) const { return rows_[room.index].rounded.row_range(0, count); }
+  Tensor rows(Room room, std::int64_t count) const {
+    return rows_[room.index].rounded.row_range(0, count);
+  }
 
  private:
   // What 16-bit types lose in the residual stream costs the most lines (docs/benchmarks.md).

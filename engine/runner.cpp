@@ -15,15 +15,22 @@ constexpr std::int64_t kLimitExtra = 10;
 }  // namespace
 
 Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& options)
-    : backend_(backend), model_(model), options_(options), queue_(backend.make_queue()), encoder_queue_(backend.make_queue()) {
+    : backend_(backend),
+      model_(model),
+      options_(options),
+      queue_(backend.make_queue()),
+      encoder_queue_(backend.make_queue()) {
   const Policy& policy = options.policy;
   const std::int64_t longest = limit_of(options.longest_source), beams = options.rules.beams;
-  const std::int64_t for_state = static_cast<std::int64_t>(backend.cache_budget()) / policy.state_share;
+  const std::int64_t for_state =
+      static_cast<std::int64_t>(backend.cache_budget()) / policy.state_share;
   const std::int64_t affordable = for_state / Search::bytes_per_slot(beams, longest);
   const std::int64_t wanted = options.batch_tokens / policy.tokens_per_slot;
-  const std::int64_t slots = std::max<std::int64_t>(1, std::min({wanted, affordable, policy.most_rows / beams}));
+  const std::int64_t slots =
+      std::max<std::int64_t>(1, std::min({wanted, affordable, policy.most_rows / beams}));
   const std::int64_t batches = options.refill ? policy.refill_share : 1;
-  encoder_tokens_ = std::clamp<std::int64_t>(options.batch_tokens / batches, 1, policy.encoder_tokens);
+  encoder_tokens_ =
+      std::clamp<std::int64_t>(options.batch_tokens / batches, 1, policy.encoder_tokens);
   const Capacity capacity{.slots = slots,
                           .beams = beams,
                           .encoder_tokens = std::max(encoder_tokens_, options.longest_source),
@@ -44,12 +51,15 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
 Runner::~Runner() = default;
 
 std::int64_t Runner::limit_of(std::int64_t source_tokens) const {
-  const double scaled = std::floor(options_.max_length_factor * static_cast<double>(source_tokens)) + static_cast<double>(kLimitExtra);
+  const double scaled =
+      std::floor(options_.max_length_factor * static_cast<double>(source_tokens)) +
+      static_cast<double>(kLimitExtra);
   return static_cast<std::int64_t>(std::min(static_cast<double>(options_.max_length), scaled));
 }
 
 std::int32_t Runner::limit_of(const Sentence& sentence) const {
-  const auto limit = static_cast<std::int32_t>(limit_of(static_cast<std::int64_t>(sentence.ids.size())));
+  const auto limit =
+      static_cast<std::int32_t>(limit_of(static_cast<std::int64_t>(sentence.ids.size())));
   return sentence.limit > 0 ? std::min(limit, sentence.limit) : limit;
 }
 
@@ -60,7 +70,9 @@ void Runner::run(SentenceSource& source, const Done& done, const std::atomic<boo
     const std::int64_t steps = steps_at_once();
     make_room(steps);
     step(steps);
-    while (static_cast<int>(flights_.size()) > backend_.steps_ahead() || (!flights_.empty() && flights_.front().done->ready())) settle(done);
+    while (static_cast<int>(flights_.size()) > backend_.steps_ahead() ||
+           (!flights_.empty() && flights_.front().done->ready()))
+      settle(done);
   }
 }
 
@@ -70,19 +82,22 @@ RunnerStatistics Runner::statistics() const {
   return statistics;
 }
 
-// Fills free slots from the batch that was encoded ahead, and encodes the next one, which then runs beside the steps to come.
+// Fills free slots from the batch that was encoded ahead, and encodes the next one, which then runs
+// beside the steps to come.
 void Runner::admit(SentenceSource& source) {
   while (!ahead_.used_up() || encode_ahead(source)) {
     if (!install()) return;
   }
 }
 
-// Encodes the next sentences. Waits for the source only where nothing else is to be done. False where there are none.
+// Encodes the next sentences. Waits for the source only where nothing else is to be done. False
+// where there are none.
 bool Runner::encode_ahead(SentenceSource& source) {
   ahead_ = {};
   std::int64_t tokens = 0;
   while (true) {
-    const Sentence* next = again_.empty() ? source.next(active_.empty() && ahead_.sentences.empty()) : &again_.back();
+    const Sentence* next =
+        again_.empty() ? source.next(active_.empty() && ahead_.sentences.empty()) : &again_.back();
     if (!next) break;
     const auto length = static_cast<std::int64_t>(next->ids.size());
     if (!ahead_.sentences.empty() && tokens + length > encoder_tokens_) break;
@@ -96,8 +111,10 @@ bool Runner::encode_ahead(SentenceSource& source) {
   }
   if (ahead_.sentences.empty()) return false;
   std::vector<Source> sources;
-  for (const Sentence& sentence : ahead_.sentences) sources.push_back({sentence.ids, limit_of(sentence)});
-  backend_.order(*queue_, *encoder_queue_);  // the last batch is being installed from where this one goes
+  for (const Sentence& sentence : ahead_.sentences)
+    sources.push_back({sentence.ids, limit_of(sentence)});
+  backend_.order(*queue_,
+                 *encoder_queue_);  // the last batch is being installed from where this one goes
   backend_.begin_work(*encoder_queue_, Work::kEncode);
   ahead_.encoded = model_.encode(*encoder_queue_, sources);
   backend_.end_work(*encoder_queue_, Work::kEncode);
@@ -105,7 +122,8 @@ bool Runner::encode_ahead(SentenceSource& source) {
   return true;
 }
 
-// Gives slots to as many sentences of the batch as there are slots, budget and cache for. False if some are left.
+// Gives slots to as many sentences of the batch as there are slots, budget and cache for. False if
+// some are left.
 bool Runner::install() {
   const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
   const std::int64_t share = options_.batch_tokens / options_.policy.refill_share;
@@ -129,7 +147,8 @@ bool Runner::install() {
     limits.push_back(need.limit);
     free_.pop_back();
     caches_->reserve(slots.back(), need);
-    slots_[static_cast<std::size_t>(slots.back())] = {.free = false, .sentence = std::move(sentence), .first_step = now_, .limit = need.limit};
+    slots_[static_cast<std::size_t>(slots.back())] = {
+        .free = false, .sentence = std::move(sentence), .first_step = now_, .limit = need.limit};
   }
   if (slots.empty()) return false;
   backend_.order(*encoder_queue_, *queue_);
@@ -147,7 +166,8 @@ bool Runner::install() {
 std::int64_t Runner::steps_at_once() const {
   if (slots_.size() > 1) return 1;
   const Slot& only = slots_.front();
-  return std::clamp<std::int64_t>(only.limit - (now_ - only.first_step), 1, options_.policy.steps_at_once);
+  return std::clamp<std::int64_t>(only.limit - (now_ - only.first_step), 1,
+                                  options_.policy.steps_at_once);
 }
 
 void Runner::make_room(std::int64_t steps) {
@@ -156,8 +176,11 @@ void Runner::make_room(std::int64_t steps) {
     Slot& slot = slots_[static_cast<std::size_t>(index)];
     const std::int64_t tokens = std::min<std::int64_t>(now_ - slot.first_step + steps, slot.limit);
     while (!slot.free && slot.room < tokens && (slot.room = caches_->extend(index, tokens)) == 0) {
-      const auto first_step = [&](std::int32_t other) { return slots_[static_cast<std::size_t>(other)].first_step; };
-      begin_again(*std::max_element(active_.begin(), active_.end(), [&](auto a, auto b) { return first_step(a) < first_step(b); }));
+      const auto first_step = [&](std::int32_t other) {
+        return slots_[static_cast<std::size_t>(other)].first_step;
+      };
+      begin_again(*std::max_element(active_.begin(), active_.end(),
+                                    [&](auto a, auto b) { return first_step(a) < first_step(b); }));
     }
   }
   caches_->publish(*queue_);
@@ -182,7 +205,9 @@ void Runner::leave(std::int32_t index, bool done) {
 }
 
 void Runner::step(std::int64_t most) {
-  const std::int64_t groups = std::min(backend_.bucket_of(static_cast<std::int64_t>(active_.size())), static_cast<std::int64_t>(slots_.size()));
+  const std::int64_t groups =
+      std::min(backend_.bucket_of(static_cast<std::int64_t>(active_.size())),
+               static_cast<std::int64_t>(slots_.size()));
   if (active_changed_) {
     std::vector<std::int32_t> listed = active_;
     listed.resize(slots_.size(), -1);  // empty groups
@@ -194,7 +219,8 @@ void Runner::step(std::int64_t most) {
   const std::int64_t began = now_;
   now_ += backend_.repeat(*queue_, groups, most, [&] { model_.step(rows, *search_); });
   caches_->pass(now_ - began);
-  flights_.push_back({began, search_->read_done()});  // right behind the step, which a backend may then do in one
+  flights_.push_back(
+      {began, search_->read_done()});  // right behind the step, which a backend may then do in one
   backend_.end_work(*queue_, Work::kDecode);
   if (now_ - began > 1) return;  // as many as are needed: finish() counts them
   ++statistics_.steps;
@@ -210,7 +236,8 @@ void Runner::settle(const Done& done) {
   std::vector<std::int32_t> leaving;
   for (const std::int32_t slot : active_) {
     // A slot filled again since then shows its last sentence's flag.
-    if (slots_[static_cast<std::size_t>(slot)].first_step <= flight.step && flags[slot]) leaving.push_back(slot);
+    if (slots_[static_cast<std::size_t>(slot)].first_step <= flight.step && flags[slot])
+      leaving.push_back(slot);
   }
   if (leaving.empty()) return;
   std::vector<SearchResult> results = search_->collect(leaving);
@@ -223,16 +250,20 @@ void Runner::settle(const Done& done) {
       if (!error) error = std::current_exception();
     }
   }
-  std::erase_if(active_, [&](std::int32_t slot) { return slots_[static_cast<std::size_t>(slot)].free; });
+  std::erase_if(active_,
+                [&](std::int32_t slot) { return slots_[static_cast<std::size_t>(slot)].free; });
   done(std::move(decoded));
   if (error) std::rethrow_exception(error);
 }
 
 Decoded Runner::finish(std::int64_t slot, SearchResult result) {
   Slot& entry = slots_[static_cast<std::size_t>(slot)];
-  if (result.count() == 0) fail("line {}: the model gave no continuation a finite probability", entry.sentence.line + 1);
-  const std::int64_t source_tokens = entry.source_tokens(), length = result.best_length(), steps = result.steps();
-  const bool ended = result.best_ended(), hit_limit = length == entry.limit && (!ended || options_.rules.forced_end >= 0);
+  if (result.count() == 0)
+    fail("line {}: the model gave no continuation a finite probability", entry.sentence.line + 1);
+  const std::int64_t source_tokens = entry.source_tokens(), length = result.best_length(),
+                     steps = result.steps();
+  const bool ended = result.best_ended(),
+             hit_limit = length == entry.limit && (!ended || options_.rules.forced_end >= 0);
   statistics_.source_tokens += source_tokens;
   statistics_.target_tokens += length;
   statistics_.target_tokens_without_end += length - ended;
@@ -249,11 +280,13 @@ Decoded Runner::finish(std::int64_t slot, SearchResult result) {
     statistics_.rows += (steps - entry.counted) * options_.rules.beams;
   }
   leave(static_cast<std::int32_t>(slot), true);
-  return {.sentence = std::move(entry.sentence), .result = std::move(result), .hit_limit = hit_limit};
+  return {
+      .sentence = std::move(entry.sentence), .result = std::move(result), .hit_limit = hit_limit};
 }
 
 RunnerStatistics::Bucket& Runner::bucket_of(std::int64_t source_tokens) {
-  const auto index = static_cast<std::size_t>((source_tokens - 1) / RunnerStatistics::kBucketTokens);
+  const auto index =
+      static_cast<std::size_t>((source_tokens - 1) / RunnerStatistics::kBucketTokens);
   if (statistics_.buckets.size() <= index) statistics_.buckets.resize(index + 1);
   return statistics_.buckets[index];
 }

@@ -1,4 +1,5 @@
-// Runner: keeps slots filled from a source of sentences, steps the model and search, and hands over what is finished.
+// Runner: keeps slots filled from a source of sentences, steps the model and search, and hands over
+// what is finished.
 #pragma once
 
 #include <array>
@@ -22,7 +23,8 @@ namespace xlate {
 struct Sentence {
   std::int64_t line = 0;          // its number, from 0
   std::vector<std::int32_t> ids;  // source ids, end token included; at least one
-  std::int32_t limit = 0;         // of its own on generated tokens, where that is less than its length gives; 0: none
+  std::int32_t limit =
+      0;  // of its own on generated tokens, where that is less than its length gives; 0: none
 };
 
 /// A line decoded. Whoever makes text of it frees its memory, too.
@@ -36,7 +38,8 @@ struct Decoded {
 class SentenceSource {
  public:
   virtual ~SentenceSource() = default;
-  /// The next sentence, which stays the next one until it is taken; null at the end, or, where `wait` is false, if there is none yet.
+  /// The next sentence, which stays the next one until it is taken; null at the end, or, where
+  /// `wait` is false, if there is none yet.
   virtual const Sentence* next(bool wait) = 0;
   virtual Sentence take() = 0;
 };
@@ -46,9 +49,10 @@ struct RunnerOptions {
   Policy policy;
   std::int64_t batch_tokens = 0;    // source tokens in flight
   std::int64_t longest_source = 0;  // no sentence is longer
-  std::int64_t max_length = 512;    // limit of a sentence of S tokens: min(max_length, ⌊factor·S⌋ + 10)
+  std::int64_t max_length =
+      512;  // limit of a sentence of S tokens: min(max_length, ⌊factor·S⌋ + 10)
   double max_length_factor = 3;
-  bool refill = true;               // false: plain batches, each decoded to its end; for tests
+  bool refill = true;  // false: plain batches, each decoded to its end; for tests
 };
 
 /// What a run did. Times are wall-clock seconds.
@@ -57,15 +61,15 @@ struct RunnerStatistics {
   struct Bucket {
     std::int64_t lines = 0, source_tokens = 0, target_tokens = 0, row_steps = 0;
   };
-  std::int64_t source_tokens = 0;               // encoded
-  std::int64_t target_tokens = 0;               // of best hypotheses, end tokens included
+  std::int64_t source_tokens = 0;  // encoded
+  std::int64_t target_tokens = 0;  // of best hypotheses, end tokens included
   std::int64_t target_tokens_without_end = 0;
   std::int64_t hit_limit = 0;
-  std::int64_t batches = 0;                     // encoder batches
-  std::int64_t begun_again = 0;                 // sentences that left for want of cache and were decoded anew
+  std::int64_t batches = 0;      // encoder batches
+  std::int64_t begun_again = 0;  // sentences that left for want of cache and were decoded anew
   std::int64_t steps = 0, rows = 0, rows_useful = 0;
   WorkSeconds seconds;
-  std::vector<Bucket> buckets;                  // by source length: 1–8, 9–16, …
+  std::vector<Bucket> buckets;  // by source length: 1–8, 9–16, …
 };
 
 class Runner {
@@ -73,9 +77,11 @@ class Runner {
   Runner(Backend&, SequenceModel&, const RunnerOptions&);
   ~Runner();
 
-  /// Called with sentences that were found decoded at the same time: handed over one by one they would keep a device waiting.
+  /// Called with sentences that were found decoded at the same time: handed over one by one they
+  /// would keep a device waiting.
   using Done = std::function<void(std::vector<Decoded>)>;
-  /// Decodes until the source ends or `stop` is set; each sentence decoded goes to `done`, in the order in which they finish.
+  /// Decodes until the source ends or `stop` is set; each sentence decoded goes to `done`, in the
+  /// order in which they finish.
   void run(SentenceSource&, const Done& done, const std::atomic<bool>& stop);
   /// Waits for the device.
   RunnerStatistics statistics() const;
@@ -90,7 +96,7 @@ class Runner {
     std::int64_t first_step = 0;
     std::int32_t limit = 0;
     std::int64_t counted = 0;  // of its steps, in the statistics: where there is one slot
-    std::int64_t room = 0;  // target tokens for which its caches have room
+    std::int64_t room = 0;     // target tokens for which its caches have room
     std::int64_t source_tokens() const { return static_cast<std::int64_t>(sentence.ids.size()); }
   };
   struct Flight {  // a step whose outcome has not been looked at
@@ -109,9 +115,11 @@ class Runner {
   void admit(SentenceSource&);
   bool encode_ahead(SentenceSource&);
   bool install();
-  /// How many steps may run before their outcome is looked at: more than one where there is one slot.
+  /// How many steps may run before their outcome is looked at: more than one where there is one
+  /// slot.
   std::int64_t steps_at_once() const;
-  /// Room in the caches for the steps to come; sentences admitted last begin again later where there is too little.
+  /// Room in the caches for the steps to come; sentences admitted last begin again later where
+  /// there is too little.
   void make_room(std::int64_t steps);
   void begin_again(std::int32_t slot);
   void leave(std::int32_t slot, bool done);
@@ -126,18 +134,20 @@ class Runner {
   std::unique_ptr<Queue> queue_, encoder_queue_;
   std::unique_ptr<Caches> caches_;
   std::unique_ptr<Search> search_;
-  Buffer active_device_;                // [S] slots of the step's row groups
-  std::vector<std::int32_t> active_;    // the same on the host
+  Buffer active_device_;              // [S] slots of the step's row groups
+  std::vector<std::int32_t> active_;  // the same on the host
   bool active_changed_ = false;
   std::vector<Slot> slots_;
-  std::vector<std::int32_t> free_;      // slots
+  std::vector<std::int32_t> free_;  // slots
   Encoding ahead_;
-  std::vector<Sentence> again_;         // to be begun again
+  std::vector<Sentence> again_;  // to be begun again
   std::deque<Flight> flights_;
-  std::int64_t now_ = 0;                // steps asked for so far; where a sentence is done early, some were not run
-  std::int64_t encoder_tokens_ = 0;     // of an encoder batch of several sentences, at most
+  std::int64_t now_ =
+      0;  // steps asked for so far; where a sentence is done early, some were not run
+  std::int64_t encoder_tokens_ = 0;  // of an encoder batch of several sentences, at most
   std::int64_t tokens_in_flight_ = 0;
-  std::int64_t awaited_ = 0;             // source tokens of sentences that are to leave before others get slots: caches were full
+  std::int64_t awaited_ =
+      0;  // source tokens of sentences that are to leave before others get slots: caches were full
   RunnerStatistics statistics_;
 };
 

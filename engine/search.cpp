@@ -14,7 +14,8 @@ std::span<const std::byte> bytes_of(const T* data, std::int64_t count) {
 }
 
 // Follows the back-pointers from a finished hypothesis' last node; history [length − 1, K].
-Hypothesis trace(const Finished& finished, const Node* history, std::int64_t beams, std::int32_t end) {
+Hypothesis trace(const Finished& finished, const Node* history, std::int64_t beams,
+                 std::int32_t end) {
   Hypothesis result{.ids = std::vector<std::int32_t>(static_cast<std::size_t>(finished.length)),
                     .score = finished.score,
                     .sum = finished.sum,
@@ -38,9 +39,11 @@ T* Search::carve(std::int64_t count) {
   return buffers_.back().as<T>();
 }
 
-Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::int64_t slots, std::int64_t longest)
+Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::int64_t slots,
+               std::int64_t longest)
     : backend_(backend), queue_(queue), reading_(backend.make_queue()), rules_(rules) {
-  if (rules.beams < 1 || rules.beams > kMaxBeams) fail("beam size is {}, expected 1 to {}", rules.beams, kMaxBeams);
+  if (rules.beams < 1 || rules.beams > kMaxBeams)
+    fail("beam size is {}, expected 1 to {}", rules.beams, kMaxBeams);
   const std::int64_t beams = rules.beams;
   state_ = {.token = carve<std::int32_t>(slots * beams),
             .score = carve<float>(slots * beams),
@@ -57,7 +60,8 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
 }
 
 std::int64_t Search::bytes_per_slot(std::int64_t beams, std::int64_t longest) {
-  constexpr auto kNode = static_cast<std::int64_t>(sizeof(Node) + sizeof(std::uint8_t)), kBeam = static_cast<std::int64_t>(sizeof(Finished) + 8);
+  constexpr auto kNode = static_cast<std::int64_t>(sizeof(Node) + sizeof(std::uint8_t)),
+                 kBeam = static_cast<std::int64_t>(sizeof(Finished) + 8);
   return beams * (longest * kNode + kBeam) + 16;
 }
 
@@ -65,8 +69,8 @@ void Search::start(std::span<const std::int32_t> slots, std::span<const std::int
   backend_.start_slots(queue_, rules_, slots, limits, state_);
 }
 
-void Search::step(const Program& program, const Rooms& rooms, const CacheViews& caches, const StepRows& rows,
-                  const Projection& projection) {
+void Search::step(const Program& program, const Rooms& rooms, const CacheViews& caches,
+                  const StepRows& rows, const Projection& projection) {
   backend_.decode(queue_, program, rooms, {state_, rows, caches}, projection, rules_);
 }
 
@@ -74,23 +78,31 @@ void Search::step(Tensor hidden, const StepRows& rows, const Projection& project
   backend_.search_step(queue_, hidden, projection, rules_, rows, state_);
 }
 
-std::unique_ptr<Ticket> Search::read_done() { return backend_.read_later(queue_, bytes_of(state_.done, state_.slots)); }
+std::unique_ptr<Ticket> Search::read_done() {
+  return backend_.read_later(queue_, bytes_of(state_.done, state_.slots));
+}
 
-// Of each record only what its length fills: a batch of them stays until the last of its lines has been made text.
+// Of each record only what its length fills: a batch of them stays until the last of its lines has
+// been made text.
 std::vector<SearchResult> Search::collect(std::span<const std::int32_t> slots) {
   const auto ticket = backend_.collect(*reading_, slots, state_);
   const std::byte* records = ticket->wait().data();
   const std::int64_t stride = SearchRecord::bytes(state_.beams, state_.longest);
-  const auto filled = [&](std::int64_t i) { return SearchRecord::bytes(state_.beams, reinterpret_cast<const SearchRecord*>(records + i * stride)->length); };
+  const auto filled = [&](std::int64_t i) {
+    return SearchRecord::bytes(state_.beams,
+                               reinterpret_cast<const SearchRecord*>(records + i * stride)->length);
+  };
   std::int64_t bytes = 0;
   for (std::int64_t i = 0; i < std::ssize(slots); ++i) bytes += filled(i);
-  const std::shared_ptr<std::byte[]> memory = std::make_shared_for_overwrite<std::byte[]>(static_cast<std::size_t>(bytes));
+  const std::shared_ptr<std::byte[]> memory =
+      std::make_shared_for_overwrite<std::byte[]>(static_cast<std::size_t>(bytes));
   std::vector<SearchResult> results;
   results.reserve(slots.size());
   std::byte* to = memory.get();
   for (std::int64_t i = 0; i < std::ssize(slots); to += filled(i), ++i) {
     std::memcpy(to, records + i * stride, static_cast<std::size_t>(filled(i)));
-    results.emplace_back(memory, reinterpret_cast<const SearchRecord*>(to), state_.beams, rules_.end);
+    results.emplace_back(memory, reinterpret_cast<const SearchRecord*>(to), state_.beams,
+                         rules_.end);
   }
   return results;
 }
@@ -98,7 +110,8 @@ std::vector<SearchResult> Search::collect(std::span<const std::int32_t> slots) {
 std::vector<Hypothesis> SearchResult::hypotheses(std::int32_t most) const {
   const auto* history = reinterpret_cast<const Node*>(finished() + beams_);
   std::vector<Hypothesis> hypotheses;
-  for (std::int32_t k = 0; k < std::min(most, count()); ++k) hypotheses.push_back(trace(finished()[k], history, beams_, end_));
+  for (std::int32_t k = 0; k < std::min(most, count()); ++k)
+    hypotheses.push_back(trace(finished()[k], history, beams_, end_));
   return hypotheses;
 }
 

@@ -1,5 +1,6 @@
-// Search: owns the state of the sentences in flight on a backend, advances it, and copies what finished sentences found to the host.
-// What the settings mean, to the token, is said in docs/search.md.
+// Search: owns the state of the sentences in flight on a backend, advances it, and copies what
+// finished sentences found to the host. What the settings mean, to the token, is said in
+// docs/search.md.
 #pragma once
 
 #include <cstddef>
@@ -22,12 +23,14 @@ struct Hypothesis {
   bool ended = false;             // by the end token; otherwise cut at the limit
 };
 
-/// What search left of a sentence that is done, copied from the device. Its tree is followed back only when hypotheses are asked for, by any
-/// thread: where many sentences end with one step, the device would wait for it.
+/// What search left of a sentence that is done, copied from the device. Its tree is followed back
+/// only when hypotheses are asked for, by any thread: where many sentences end with one step, the
+/// device would wait for it.
 class SearchResult {
  public:
   /// The record lies in `memory`.
-  SearchResult(std::shared_ptr<const std::byte[]> memory, const SearchRecord* record, std::int64_t beams, std::int32_t end)
+  SearchResult(std::shared_ptr<const std::byte[]> memory, const SearchRecord* record,
+               std::int64_t beams, std::int32_t end)
       : memory_(std::move(memory)), record_(record), beams_(beams), end_(end) {}
 
   /// Taken until the sentence was done.
@@ -51,7 +54,8 @@ class SearchResult {
 
 class Search {
  public:
-  /// Room for `slots` sentences of at most `longest` tokens. Throws Error for more than kMaxBeams beams.
+  /// Room for `slots` sentences of at most `longest` tokens. Throws Error for more than kMaxBeams
+  /// beams.
   Search(Backend&, Queue&, const SearchRules&, std::int64_t slots, std::int64_t longest);
 
   /// Device memory that each slot takes.

@@ -1,5 +1,5 @@
-// What search knows of the sentences in flight, as arrays in the backend's memory, and the rules it follows. Plain data:
-// a step of search reads and writes it on the device, without the host.
+// What search knows of the sentences in flight, as arrays in the backend's memory, and the rules it
+// follows. Plain data: a step of search reads and writes it on the device, without the host.
 #pragma once
 
 #include <cstdint>
@@ -39,31 +39,36 @@ struct Finished {
 
 /// Device arrays, S slots of K beams and at most T tokens. All are slot-major.
 struct SearchState {
-  std::int32_t* token = nullptr;           // [S, K] last token of each live hypothesis
-  float* score = nullptr;                  // [S, K] its sum of log-probabilities
-  std::int32_t* length = nullptr;          // [S] tokens generated: the position at which the last token enters the network
-  std::int32_t* limit = nullptr;           // [S] tokens at most, end token included
-  std::int32_t* done = nullptr;            // [S] 1: finished lists are final
-  Node* history = nullptr;                 // [S, T, K] the search tree; row t holds the (t+1)th token of each live hypothesis
-  std::uint8_t* ancestor = nullptr;        // [S, T, K] line that holds key and value of position t of live hypothesis k
+  std::int32_t* token = nullptr;  // [S, K] last token of each live hypothesis
+  float* score = nullptr;         // [S, K] its sum of log-probabilities
+  std::int32_t* length =
+      nullptr;  // [S] tokens generated: the position at which the last token enters the network
+  std::int32_t* limit = nullptr;  // [S] tokens at most, end token included
+  std::int32_t* done = nullptr;   // [S] 1: finished lists are final
+  Node* history =
+      nullptr;  // [S, T, K] the search tree; row t holds the (t+1)th token of each live hypothesis
+  std::uint8_t* ancestor =
+      nullptr;  // [S, T, K] line that holds key and value of position t of live hypothesis k
   Finished* finished = nullptr;            // [S, K] best first
   std::int32_t* finished_count = nullptr;  // [S]
   std::int64_t slots = 0, beams = 0, longest = 0;
 };
 
-/// What Backend::collect copies of a slot: this head, `finished` [K], then the first length − 1 rows of its history, [length − 1, K].
+/// What Backend::collect copies of a slot: this head, `finished` [K], then the first length − 1
+/// rows of its history, [length − 1, K].
 struct SearchRecord {
   std::int32_t finished_count;
   std::int32_t length;
   static std::int64_t bytes(std::int64_t beams, std::int64_t longest) {
-    const auto exact = static_cast<std::int64_t>(sizeof(SearchRecord) + static_cast<std::size_t>(beams) * sizeof(Finished) +
-                                                 static_cast<std::size_t>((longest - 1) * beams) * sizeof(Node));
+    const auto exact = static_cast<std::int64_t>(
+        sizeof(SearchRecord) + static_cast<std::size_t>(beams) * sizeof(Finished) +
+        static_cast<std::size_t>((longest - 1) * beams) * sizeof(Node));
     return (exact + 15) / 16 * 16;
   }
 };
 
-/// The rows of one step: group g of K rows is slot slots[g], none where that is negative; a group whose slot is done is
-/// computed in vain or not at all, and leaves its slot as it is.
+/// The rows of one step: group g of K rows is slot slots[g], none where that is negative; a group
+/// whose slot is done is computed in vain or not at all, and leaves its slot as it is.
 struct StepRows {
   const std::int32_t* slots = nullptr;  // [G], device
   std::int64_t groups = 0;              // G

@@ -1,4 +1,5 @@
-// DType and Tensor: a typed view of a matrix in some backend's memory. A view never frees; Buffer (backend.h) owns.
+// DType and Tensor: a typed view of a matrix in some backend's memory. A view never frees; Buffer
+// (backend.h) owns.
 #pragma once
 
 #include <cassert>
@@ -12,20 +13,27 @@ enum class DType : std::uint8_t { kFloat32, kFloat16, kBFloat16, kInt8 };
 /// Bytes of one element.
 constexpr std::size_t size_of(DType type) {
   switch (type) {
-    case DType::kFloat32: return 4;
+    case DType::kFloat32:
+      return 4;
     case DType::kFloat16:
-    case DType::kBFloat16: return 2;
-    case DType::kInt8: return 1;
+    case DType::kBFloat16:
+      return 2;
+    case DType::kInt8:
+      return 1;
   }
   return 0;
 }
 
 constexpr const char* name_of(DType type) {
   switch (type) {
-    case DType::kFloat32: return "float32";
-    case DType::kFloat16: return "float16";
-    case DType::kBFloat16: return "bfloat16";
-    case DType::kInt8: return "int8";
+    case DType::kFloat32:
+      return "float32";
+    case DType::kFloat16:
+      return "float16";
+    case DType::kBFloat16:
+      return "bfloat16";
+    case DType::kInt8:
+      return "int8";
   }
   return "?";
 }
@@ -47,7 +55,8 @@ struct Tensor {
   /// Rows [first, first + count).
   Tensor row_range(std::int64_t first, std::int64_t count) const {
     assert(first >= 0 && first + count <= rows);
-    return {static_cast<char*>(data) + first * stride * size_of(dtype), dtype, count, columns, stride};
+    return {static_cast<char*>(data) + first * stride * size_of(dtype), dtype, count, columns,
+            stride};
   }
   /// Columns [first, first + count), with this tensor's row stride.
   Tensor column_range(std::int64_t first, std::int64_t count) const {
@@ -56,8 +65,9 @@ struct Tensor {
   }
 };
 
-/// Rows of the residual stream, [N, D]: rounded to the type that is computed in, as products read them, and in `rest`, int8 [N, D], what that took
-/// off them, in a form of the backend's own. Without a rest they are as they are rounded.
+/// Rows of the residual stream, [N, D]: rounded to the type that is computed in, as products read
+/// them, and in `rest`, int8 [N, D], what that took off them, in a form of the backend's own.
+/// Without a rest they are as they are rounded.
 struct WideRows {
   Tensor rounded, rest;
   WideRows() = default;

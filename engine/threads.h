@@ -1,4 +1,5 @@
-// The one place where threads are started: where the system refuses one, the error says which, why, and what to do.
+// The one place where threads are started: where the system refuses one, the error says which, why,
+// and what to do.
 #pragma once
 
 #include <system_error>
@@ -10,13 +11,17 @@
 
 namespace xlate {
 
-/// Runs `work` on a thread of its own. `task` goes into the message: "writing the output". Throws Error where no thread is to be had.
+/// Runs `work` on a thread of its own. `task` goes into the message: "writing the output". Throws
+/// Error where no thread is to be had.
 template <class Work>
 std::jthread start_thread(const char* task, Work&& work) {
   try {
     return std::jthread(std::forward<Work>(work));
   } catch (const std::system_error& error) {
-    fail("no thread for {}: {}{}; fewer --threads or larger limits on memory and processes make room", task, error.code().message(), thread_limits());
+    fail(
+        "no thread for {}: {}{}; fewer --threads or larger limits on memory and processes make "
+        "room",
+        task, error.code().message(), thread_limits());
   }
 }
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # numpy 2.4.6 and ml_dtypes 0.6.0: float64 to float16, bfloat16 and float8.
 # Guess: astype rounds a number once, to the nearest; the types differ only in their grid.
-# Seen: numpy's own float16 does. ml_dtypes' bfloat16 and float8 go by way of float32 and round twice: a number just above the middle of two
-#   neighbours becomes the middle in float32, then goes down to the even one. int64 and int32 to bfloat16 have it too.
-#   (torch 2.11.0: double to bfloat16 and to half both round twice, so numpy and torch give other halves for the same doubles.)
-# Matters: checkpoints whose weights were computed in float64 (averaged, merged, folded scales) differ in last bits by the way
-#   they were cut to 16 or 8 bits; a byte-for-byte reference must name it.
+# Seen: numpy's own float16 does. ml_dtypes' bfloat16 and float8 go by way of float32 and round
+#   twice: a number just above the middle of two neighbours becomes the middle in float32, then goes
+#   down to the even one. int64 and int32 to bfloat16 have it too. (torch 2.11.0: double to bfloat16
+#   and to half both round twice, so numpy and torch give other halves for the same doubles.)
+# Matters: checkpoints whose weights were computed in float64 (averaged, merged, folded scales)
+#   differ in last bits by the way they were cut to 16 or 8 bits; a byte-for-byte reference must
+#   name it.
 set -euo pipefail
 t=$(mktemp -d); trap 'rm -rf "$t"' EXIT
 python3 -m venv "$t/v"

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # sacrebleu 2.6.0, BLEU with its tokenizer 13a: translations with HTML entities left in them.
-# Guess: "&lt;b&gt;" for "<b>" costs BLEU, "&amp;lt;" for "<" (escaped twice) more so, and a literal "<skipped>" is a wrong word.
-# Seen: all three score 100: &quot; &amp; &lt; &gt; are undone before counting, one after the other, so twice-escaped text as well, and
-#   "<skipped>" is deleted. &#39; and &apos; are not undone and cost. chrF and TER take nothing of it away and see each.
-# Matters: a decoder that forgets to unescape, or escapes twice, cannot be found by BLEU; compare bytes or chrF for markup.
+# Guess: "&lt;b&gt;" for "<b>" costs BLEU, "&amp;lt;" for "<" (escaped twice) more so, and a literal
+#   "<skipped>" is a wrong word.
+# Seen: all three score 100: &quot; &amp; &lt; &gt; are undone before counting, one after the other,
+#   so twice-escaped text as well, and "<skipped>" is deleted. &#39; and &apos; are not undone and
+#   cost. chrF and TER take nothing of it away and see each.
+# Matters: a decoder that forgets to unescape, or escapes twice, cannot be found by BLEU; compare
+#   bytes or chrF for markup.
 set -euo pipefail
 t=$(mktemp -d); trap 'rm -rf "$t"' EXIT
 python3 -m venv "$t/v"

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # sentencepiece 0.2.1 and 0.2.3: what a user-defined symbol is worth in a unigram model.
-# Guess: in both the same small constant, so that the symbol beats the pieces of its own text and nothing else is decided by it.
-# Seen: up to 0.2.1 it is worth -0.1 however long it is; from 0.2.2 on 0.1 * (bytes - 1), so 0 for a one-byte symbol and more for a longer
-#   one. Found by letting symbol + "z" compete with a piece of the same text whose score is moved until the choice turns.
-# Matters: sums round otherwise, so lines with symbols such as 77 in 777 are cut elsewhere by an otherwise equal model; and two symbols that
-#   overlap are weighed by their lengths only from 0.2.2 on. A tokenizer written after the older source differs from today's wheels.
+# Guess: in both the same small constant, so that the symbol beats the pieces of its own text and
+#   nothing else is decided by it.
+# Seen: up to 0.2.1 it is worth -0.1 however long it is; from 0.2.2 on 0.1 * (bytes - 1), so 0 for a
+#   one-byte symbol and more for a longer one. Found by letting symbol + "z" compete with a piece of
+#   the same text whose score is moved until the choice turns.
+# Matters: sums round otherwise, so lines with symbols such as 77 in 777 are cut elsewhere by an
+#   otherwise equal model; and two symbols that overlap are weighed by their lengths only from 0.2.2
+#   on. A tokenizer written after the older source differs from today's wheels.
 set -euo pipefail
 t=$(mktemp -d); trap 'rm -rf "$t"' EXIT
 cat > "$t/a.py" <<'P'
@@ -15,14 +18,18 @@ def field(number, data):
 
 def model(pieces):  # text, score, type: a unigram model whose text stays as it is
     entries = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3), *pieces]
-    data = b"".join(field(1, field(1, p.encode()) + b"\x15" + struct.pack("<f", s) + bytes([0x18, t])) for p, s, t in entries)
-    return sentencepiece.SentencePieceProcessor(model_proto=data + field(3, field(1, b"identity") + b"\x18\x00"))
+    data = b"".join(
+        field(1, field(1, p.encode()) + b"\x15" + struct.pack("<f", s) + bytes([0x18, t]))
+        for p, s, t in entries)
+    return sentencepiece.SentencePieceProcessor(
+        model_proto=data + field(3, field(1, b"identity") + b"\x18\x00"))
 
 def worth(symbol):
     low, high = -1.0, 2.5
     for _ in range(40):
         middle = (low + high) / 2
-        chosen = model([(symbol, 0, 4), ("z", -3, 1), (symbol + "z", middle - 3, 1), ("worst", -20, 1)]).encode(symbol + "z", out_type=str)
+        pieces = [(symbol, 0, 4), ("z", -3, 1), (symbol + "z", middle - 3, 1), ("worst", -20, 1)]
+        chosen = model(pieces).encode(symbol + "z", out_type=str)
         low, high = (middle, high) if chosen == [symbol, "z"] else (low, middle)
     return round(low, 4)
 

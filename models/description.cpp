@@ -11,8 +11,9 @@ using nlohmann::json;
 
 constexpr std::int64_t kMaxSize = Section::kMaxSize;
 
-constexpr Choices<EarlyStopping, 3> kEarlyStopping{{
-    {"true", EarlyStopping::kTrue}, {"false", EarlyStopping::kFalse}, {"never", EarlyStopping::kNever}}};
+constexpr Choices<EarlyStopping, 3> kEarlyStopping{{{"true", EarlyStopping::kTrue},
+                                                    {"false", EarlyStopping::kFalse},
+                                                    {"never", EarlyStopping::kNever}}};
 
 std::vector<AddedToken> read_added(const Section& tokens, std::int64_t last) {
   std::vector<AddedToken> added;
@@ -30,7 +31,8 @@ std::vector<AddedToken> read_added(const Section& tokens, std::int64_t last) {
   return added;
 }
 
-SpecialTokens read_tokens(const Section& section, std::int64_t last_source, std::int64_t last_target) {
+SpecialTokens read_tokens(const Section& section, std::int64_t last_source,
+                          std::int64_t last_target) {
   return {.start = section.id("start", last_target),
           .end = section.id("end", last_source),
           .unknown = section.id("unknown", last_source),
@@ -42,19 +44,26 @@ SpecialTokens read_tokens(const Section& section, std::int64_t last_source, std:
 // Where "ends" is absent, a hypothesis ends as a source does.
 std::int32_t read_end(const Section& section, std::int32_t end_of_source, std::int64_t last) {
   if (!section.has("ends")) {
-    if (end_of_source > last) section.wrong("ends", "an array, as the source's end is no target id", nullptr);
+    if (end_of_source > last)
+      section.wrong("ends", "an array, as the source's end is no target id", nullptr);
     return end_of_source;
   }
   const json& ends = section.at("ends");
-  if (!ends.is_array() || ends.size() > 1) section.wrong("ends", "an array of at most one id", ends);
-  return ends.empty() ? -1 : static_cast<std::int32_t>(section.integer(ends.front(), "ends", 0, last));
+  if (!ends.is_array() || ends.size() > 1)
+    section.wrong("ends", "an array of at most one id", ends);
+  return ends.empty() ? -1
+                      : static_cast<std::int32_t>(section.integer(ends.front(), "ends", 0, last));
 }
 
-GenerationDefaults read_generation(const Section& section, std::int32_t end_of_source, std::int64_t last) {
+GenerationDefaults read_generation(const Section& section, std::int32_t end_of_source,
+                                   std::int64_t last) {
   GenerationDefaults generation;
-  if (section.has("beam_size")) generation.beam_size = static_cast<int>(section.integer("beam_size", 1, kMaxBeams));
-  if (section.has("length_penalty")) generation.length_penalty = static_cast<float>(section.number("length_penalty", -100, 100));
-  if (section.has("early_stopping")) generation.early_stopping = section.choice("early_stopping", kEarlyStopping);
+  if (section.has("beam_size"))
+    generation.beam_size = static_cast<int>(section.integer("beam_size", 1, kMaxBeams));
+  if (section.has("length_penalty"))
+    generation.length_penalty = static_cast<float>(section.number("length_penalty", -100, 100));
+  if (section.has("early_stopping"))
+    generation.early_stopping = section.choice("early_stopping", kEarlyStopping);
   if (section.has("max_length")) generation.max_length = section.integer("max_length", 1, kMaxSize);
   if (section.has("forced_first")) generation.forced_first = section.id("forced_first", last);
   if (section.has("forced_end")) generation.forced_end = section.id("forced_end", last);
@@ -63,7 +72,9 @@ GenerationDefaults read_generation(const Section& section, std::int32_t end_of_s
   generation.do_sample = section.flag("do_sample");
   const json& never = section.at("never_chosen");
   if (!never.is_array()) section.wrong("never_chosen", "an array of ids", never);
-  for (const json& id : never) generation.never_chosen.push_back(static_cast<std::int32_t>(section.integer(id, "never_chosen", 0, last)));
+  for (const json& id : never)
+    generation.never_chosen.push_back(
+        static_cast<std::int32_t>(section.integer(id, "never_chosen", 0, last)));
   return generation;
 }
 
@@ -72,18 +83,22 @@ GenerationDefaults read_generation(const Section& section, std::int32_t end_of_s
 ModelDescription describe(const json& header, std::uint32_t version, const std::string& file) {
   if (!header.is_object()) fail("{}: header is not a JSON object", file);
   ModelDescription model;
-  if (const auto found = header.find("architecture"); version == 1 && (found == header.end() || *found != model.architecture)) {
-    fail("{}: 'architecture' is {}, expected \"{}\"", file, found == header.end() ? "missing" : brief(*found), model.architecture);
+  if (const auto found = header.find("architecture");
+      version == 1 && (found == header.end() || *found != model.architecture)) {
+    fail("{}: 'architecture' is {}, expected \"{}\"", file,
+         found == header.end() ? "missing" : brief(*found), model.architecture);
   }
   model.network = describe_network(header, version, file);
-  const std::int64_t last_source = model.network.encoder.embedding.vocabulary - 1, last_target = model.network.decoder.embedding.vocabulary - 1;
+  const std::int64_t last_source = model.network.encoder.embedding.vocabulary - 1,
+                     last_target = model.network.decoder.embedding.vocabulary - 1;
   const Section generation(header, "generation", file);
   model.tokens = read_tokens(Section(header, "tokens", file), last_source, last_target);
   model.generation = read_generation(generation, model.tokens.end, last_target);
   const Section limits = version == 1 ? Section(header, "config", file) : generation;
   model.generation.max_source_length = limits.integer("max_source_length", 2, kMaxSize);
   // What version 1 came to say of stored positions.
-  for (const auto& [key, stack] : {std::pair{"encoder_positions", &model.network.encoder}, {"decoder_positions", &model.network.decoder}}) {
+  for (const auto& [key, stack] : {std::pair{"encoder_positions", &model.network.encoder},
+                                   {"decoder_positions", &model.network.decoder}}) {
     if (version == 1 && limits.has(key)) {
       stack->embedding.positions = Positions::kLearned;
       stack->embedding.rows = limits.integer(key, 1, kMaxSize);

@@ -18,7 +18,7 @@ struct SpecialTokens {
   std::int32_t start = 0;  // the decoder's first input
   std::int32_t end = 0;    // of a source
   std::int32_t unknown = 0;
-  std::int32_t pad = -1;   // of a target; −1: none
+  std::int32_t pad = -1;  // of a target; −1: none
   std::vector<AddedToken> added;
   bool clean_up_spaces = false;  // of the output, as Tokenizer does it
 };
@@ -46,6 +46,7 @@ struct ModelDescription {
 
 /// Reads and checks the header of a file of that format version. `file` names the file in errors.
 /// Throws Error naming the key, what was expected and what was found.
-ModelDescription describe(const nlohmann::json& header, std::uint32_t version, const std::string& file);
+ModelDescription describe(const nlohmann::json& header, std::uint32_t version,
+                          const std::string& file);
 
 }  // namespace xlate

@@ -33,17 +33,21 @@ T number_at(std::span<const std::byte> bytes, std::size_t offset) {
 }
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
-  return shape.size() == 1 ? fmt::format("[{}]", shape[0]) : fmt::format("[{}, {}]", shape[0], shape[1]);
+  return shape.size() == 1 ? fmt::format("[{}]", shape[0])
+                           : fmt::format("[{}, {}]", shape[0], shape[1]);
 }
 
 std::string name_of(const json& entry, const std::string& file, const char* list) {
-  if (!entry.is_object() || !entry.contains("name") || !entry["name"].is_string()) fail("{}: an entry of '{}' has no name", file, list);
+  if (!entry.is_object() || !entry.contains("name") || !entry["name"].is_string())
+    fail("{}: an entry of '{}' has no name", file, list);
   return entry["name"].get<std::string>();
 }
 
-std::uint64_t offset_of(const json& entry, const char* key, const std::string& file, const std::string& name) {
+std::uint64_t offset_of(const json& entry, const char* key, const std::string& file,
+                        const std::string& name) {
   const auto found = entry.find(key);
-  if (found == entry.end() || !found->is_number_unsigned()) fail("{}: '{}' has no whole number '{}'", file, name, key);
+  if (found == entry.end() || !found->is_number_unsigned())
+    fail("{}: '{}' has no whole number '{}'", file, name, key);
   return found->get<std::uint64_t>();
 }
 
@@ -58,27 +62,40 @@ DType dtype_of(const json& entry, const std::string& file, const std::string& na
 
 // A tensor of version 1, whose norms had one place only: norm is norm_after.
 std::string renamed(std::string name) {
-  if (const std::size_t at = name.find(".norm."); at != std::string::npos) name.insert(at + 5, "_after");
+  if (const std::size_t at = name.find(".norm."); at != std::string::npos)
+    name.insert(at + 5, "_after");
   return name;
 }
 
 // What the bytes before the header say, checked: the header's bytes are returned.
-std::span<const std::byte> check_prefix(const std::string& name, std::span<const std::byte> bytes, bool verify_hash) {
-  if (bytes.size() < kMagic.size() || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
-    fail("{}: not a model file: it does not begin with {} (scripts/convert.py makes one from a checkpoint)", name, kMagic);
+std::span<const std::byte> check_prefix(const std::string& name, std::span<const std::byte> bytes,
+                                        bool verify_hash) {
+  if (bytes.size() < kMagic.size() ||
+      std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
+    fail(
+        "{}: not a model file: it does not begin with {} (scripts/convert.py makes one from a "
+        "checkpoint)",
+        name, kMagic);
   }
-  if (bytes.size() < kHeaderAt) fail("{}: cut short: {} bytes, expected at least {}", name, bytes.size(), kHeaderAt);
-  if (const auto version = number_at<std::uint32_t>(bytes, 16); version < kOldestVersion || version > kVersion) {
+  if (bytes.size() < kHeaderAt)
+    fail("{}: cut short: {} bytes, expected at least {}", name, bytes.size(), kHeaderAt);
+  if (const auto version = number_at<std::uint32_t>(bytes, 16);
+      version < kOldestVersion || version > kVersion) {
     fail("{}: format version is {}, expected {} to {}", name, version, kOldestVersion, kVersion);
   }
-  const auto header = number_at<std::uint64_t>(bytes, 24), size = number_at<std::uint64_t>(bytes, 32);
-  if (size != bytes.size()) fail("{}: {}: {} bytes, expected {}", name, size > bytes.size() ? "cut short" : "too long", bytes.size(), size);
+  const auto header = number_at<std::uint64_t>(bytes, 24),
+             size = number_at<std::uint64_t>(bytes, 32);
+  if (size != bytes.size())
+    fail("{}: {}: {} bytes, expected {}", name, size > bytes.size() ? "cut short" : "too long",
+         bytes.size(), size);
   if (verify_hash) {
     const std::uint64_t stored = number_at<std::uint64_t>(bytes, 8);
     const std::uint64_t found = XXH64(bytes.data() + kHashedFrom, bytes.size() - kHashedFrom, 0);
-    if (found != stored) fail("{}: damaged: the hash of its bytes is {:016x}, expected {:016x}", name, found, stored);
+    if (found != stored)
+      fail("{}: damaged: the hash of its bytes is {:016x}, expected {:016x}", name, found, stored);
   }
-  if (header > bytes.size() - kHeaderAt) fail("{}: header of {} bytes, expected at most {}", name, header, bytes.size() - kHeaderAt);
+  if (header > bytes.size() - kHeaderAt)
+    fail("{}: header of {} bytes, expected at most {}", name, header, bytes.size() - kHeaderAt);
   return bytes.subspan(kHeaderAt, header);
 }
 
@@ -86,7 +103,9 @@ std::span<const std::byte> check_prefix(const std::string& name, std::span<const
 
 struct ModelFile::Mapping {
   explicit Mapping(const std::string& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // not waiting for the other end of a pipe
+    const int file =
+        ::open(path.c_str(),
+               O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // not waiting for the other end of a pipe
     if (file < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};
     const bool regular = fstat(file, &status) == 0 && S_ISREG(status.st_mode);
@@ -117,10 +136,12 @@ ModelFile ModelFile::open(const std::string& path) {
   return file;
 }
 
-ModelFile::ModelFile(std::string name, std::span<const std::byte> bytes, bool verify_hash) : name_(std::move(name)), bytes_(bytes) {
+ModelFile::ModelFile(std::string name, std::span<const std::byte> bytes, bool verify_hash)
+    : name_(std::move(name)), bytes_(bytes) {
   const auto header_bytes = check_prefix(name_, bytes, verify_hash);
   hash_ = number_at<std::uint64_t>(bytes, 8);
-  const std::size_t data_at = (kHeaderAt + header_bytes.size() + kAlignment - 1) / kAlignment * kAlignment;
+  const std::size_t data_at =
+      (kHeaderAt + header_bytes.size() + kAlignment - 1) / kAlignment * kAlignment;
   if (data_at < bytes.size()) data_ = bytes.subspan(data_at);
   const auto* text = reinterpret_cast<const char*>(header_bytes.data());
   const json header = json::parse(text, text + header_bytes.size(), nullptr, false);
@@ -132,12 +153,14 @@ ModelFile::ModelFile(std::string name, std::span<const std::byte> bytes, bool ve
 
 void ModelFile::read_entries(const json& header) {
   for (const char* list : {"tensors", "files"}) {
-    if (!header.contains(list) || !header[list].is_array()) fail("{}: header has no array '{}'", name_, list);
+    if (!header.contains(list) || !header[list].is_array())
+      fail("{}: header has no array '{}'", name_, list);
   }
   for (const json& entry : header["tensors"]) read_tensor(entry);
   for (const json& entry : header["files"]) {
     const std::string name = name_of(entry, name_, "files");
-    if (!files_.emplace(name, range_of(entry, "file", name)).second) fail("{}: file '{}' is listed twice", name_, name);
+    if (!files_.emplace(name, range_of(entry, "file", name)).second)
+      fail("{}: file '{}' is listed twice", name_, name);
   }
   std::set<const std::byte*> seen;  // tied tensors share their bytes
   for (const auto& [name, entry] : tensors_) {
@@ -147,8 +170,10 @@ void ModelFile::read_entries(const json& header) {
 }
 
 void ModelFile::read_tensor(const json& entry) {
-  const std::string name = version_ == 1 ? renamed(name_of(entry, name_, "tensors")) : name_of(entry, name_, "tensors");
-  Entry tensor{.dtype = dtype_of(entry, name_, name), .shape = {}, .data = range_of(entry, "tensor", name)};
+  const std::string name =
+      version_ == 1 ? renamed(name_of(entry, name_, "tensors")) : name_of(entry, name_, "tensors");
+  Entry tensor{
+      .dtype = dtype_of(entry, name_, name), .shape = {}, .data = range_of(entry, "tensor", name)};
   const auto shape = entry.find("shape");
   if (shape == entry.end() || !shape->is_array() || shape->empty() || shape->size() > 2) {
     fail("{}: tensor '{}' has no shape of one or two numbers", name_, name);
@@ -159,46 +184,63 @@ void ModelFile::read_tensor(const json& entry) {
     }
     tensor.shape.push_back(size.get<std::int64_t>());
   }
-  if (!tensors_.emplace(name, std::move(tensor)).second) fail("{}: tensor '{}' is listed twice", name_, name);
+  if (!tensors_.emplace(name, std::move(tensor)).second)
+    fail("{}: tensor '{}' is listed twice", name_, name);
 }
 
-std::span<const std::byte> ModelFile::range_of(const json& entry, const char* kind, const std::string& entry_name) const {
-  const std::uint64_t offset = offset_of(entry, "offset", name_, entry_name), count = offset_of(entry, "bytes", name_, entry_name);
-  if (offset % kAlignment != 0) fail("{}: {} '{}' is at offset {}, expected a multiple of {}", name_, kind, entry_name, offset, kAlignment);
+std::span<const std::byte> ModelFile::range_of(const json& entry, const char* kind,
+                                               const std::string& entry_name) const {
+  const std::uint64_t offset = offset_of(entry, "offset", name_, entry_name),
+                      count = offset_of(entry, "bytes", name_, entry_name);
+  if (offset % kAlignment != 0)
+    fail("{}: {} '{}' is at offset {}, expected a multiple of {}", name_, kind, entry_name, offset,
+         kAlignment);
   if (offset > data_.size() || count > data_.size() - offset) {
-    fail("{}: {} '{}' ends at byte {} + {} of the data, expected at most {}", name_, kind, entry_name, offset, count, data_.size());
+    fail("{}: {} '{}' ends at byte {} + {} of the data, expected at most {}", name_, kind,
+         entry_name, offset, count, data_.size());
   }
   return data_.subspan(offset, count);
 }
 
-const ModelFile::Entry& ModelFile::tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
+const ModelFile::Entry& ModelFile::tensor(const std::string& name,
+                                          const std::vector<std::int64_t>& shape) const {
   const auto found = tensors_.find(name);
-  if (found == tensors_.end()) fail("{}: tensor '{}' is missing, expected with shape {}", name_, name, shape_text(shape));
+  if (found == tensors_.end())
+    fail("{}: tensor '{}' is missing, expected with shape {}", name_, name, shape_text(shape));
   if (found->second.shape != shape) {
-    fail("{}: tensor '{}' has shape {}, expected {}", name_, name, shape_text(found->second.shape), shape_text(shape));
+    fail("{}: tensor '{}' has shape {}, expected {}", name_, name, shape_text(found->second.shape),
+         shape_text(shape));
   }
   const Entry& entry = found->second;
-  // The expected shape comes from sizes that models/network_description.cpp bounds: the product does not wrap.
-  const std::size_t bytes = static_cast<std::size_t>(shape[0]) * static_cast<std::size_t>(shape.size() == 2 ? shape[1] : 1) * size_of(entry.dtype);
+  // The expected shape comes from sizes that models/network_description.cpp bounds: the product
+  // does not wrap.
+  const std::size_t bytes = static_cast<std::size_t>(shape[0]) *
+                            static_cast<std::size_t>(shape.size() == 2 ? shape[1] : 1) *
+                            size_of(entry.dtype);
   if (entry.data.size() != bytes) {
-    fail("{}: tensor '{}' has {} bytes, expected {} of shape {} in {}", name_, name, entry.data.size(), bytes, shape_text(shape), xlate::name_of(entry.dtype));
+    fail("{}: tensor '{}' has {} bytes, expected {} of shape {} in {}", name_, name,
+         entry.data.size(), bytes, shape_text(shape), xlate::name_of(entry.dtype));
   }
   return entry;
 }
 
-StoredTensor ModelFile::matrix(const std::string& name, std::int64_t rows, std::int64_t columns) const {
+StoredTensor ModelFile::matrix(const std::string& name, std::int64_t rows,
+                               std::int64_t columns) const {
   const Entry& entry = tensor(name, {rows, columns});
   StoredTensor stored{entry.dtype, rows, columns, entry.data.data(), nullptr};
   if (entry.dtype != DType::kInt8) return stored;
   const Entry& scale = tensor(name + ".scale", {rows});
-  if (scale.dtype != DType::kFloat32) fail("{}: tensor '{}.scale' has dtype {}, expected float32", name_, name, xlate::name_of(scale.dtype));
+  if (scale.dtype != DType::kFloat32)
+    fail("{}: tensor '{}.scale' has dtype {}, expected float32", name_, name,
+         xlate::name_of(scale.dtype));
   stored.scale = reinterpret_cast<const float*>(scale.data.data());
   return stored;
 }
 
 StoredTensor ModelFile::vector(const std::string& name, std::int64_t size) const {
   const Entry& entry = tensor(name, {size});
-  if (entry.dtype == DType::kInt8) fail("{}: tensor '{}' has dtype int8, expected a float type for a vector", name_, name);
+  if (entry.dtype == DType::kInt8)
+    fail("{}: tensor '{}' has dtype int8, expected a float type for a vector", name_, name);
   return {entry.dtype, 1, size, entry.data.data(), nullptr};
 }
 

@@ -1,4 +1,5 @@
-// model.bin (docs/model-format.md): the mapped file, its description, and its tensors and files by name.
+// model.bin (docs/model-format.md): the mapped file, its description, and its tensors and files by
+// name.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +24,11 @@ struct StoredTensor {
 
 class ModelFile {
  public:
-  /// Maps the file, verifies its hash and reads its header. Throws Error naming the file, the thing and both values.
+  /// Maps the file, verifies its hash and reads its header. Throws Error naming the file, the thing
+  /// and both values.
   static ModelFile open(const std::string& path);
-  /// The same for bytes in memory, aligned to 64, which must outlive the object. `verify_hash` false is for tests of what comes after.
+  /// The same for bytes in memory, aligned to 64, which must outlive the object. `verify_hash`
+  /// false is for tests of what comes after.
   ModelFile(std::string name, std::span<const std::byte> bytes, bool verify_hash = true);
 
   const std::string& name() const { return name_; }
@@ -53,7 +56,8 @@ class ModelFile {
   const Entry& tensor(const std::string& name, const std::vector<std::int64_t>& shape) const;
   void read_entries(const nlohmann::json& header);
   void read_tensor(const nlohmann::json& entry);
-  std::span<const std::byte> range_of(const nlohmann::json& entry, const char* kind, const std::string& entry_name) const;
+  std::span<const std::byte> range_of(const nlohmann::json& entry, const char* kind,
+                                      const std::string& entry_name) const;
 
   std::string name_;
   std::shared_ptr<const Mapping> mapping_;

@@ -1,4 +1,5 @@
-// A model file's network in a backend's memory: one visitor that says every tensor's name and shape.
+// A model file's network in a backend's memory: one visitor that says every tensor's name and
+// shape.
 #pragma once
 
 #include <vector>

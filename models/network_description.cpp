@@ -14,11 +14,14 @@ constexpr std::int64_t kMaxSize = Section::kMaxSize;
 constexpr std::int64_t kMaxLayers = 4096;
 constexpr double kMaxScale = 1e6;
 
-constexpr Choices<Activation, 4> kActivations{{
-    {"relu", Activation::kRelu}, {"swish", Activation::kSwish}, {"gelu", Activation::kGelu}, {"gelu_tanh", Activation::kGeluTanh}}};
+constexpr Choices<Activation, 4> kActivations{{{"relu", Activation::kRelu},
+                                               {"swish", Activation::kSwish},
+                                               {"gelu", Activation::kGelu},
+                                               {"gelu_tanh", Activation::kGeluTanh}}};
 constexpr Choices<NormKind, 2> kNormKinds{{{"layer", NormKind::kLayer}, {"rms", NormKind::kRms}}};
-constexpr Choices<Positions, 3> kPositions{{
-    {"none", Positions::kNone}, {"learned", Positions::kLearned}, {"sinusoidal", Positions::kSinusoidal}}};
+constexpr Choices<Positions, 3> kPositions{{{"none", Positions::kNone},
+                                            {"learned", Positions::kLearned},
+                                            {"sinusoidal", Positions::kSinusoidal}}};
 
 EmbeddingDescription read_embedding(const Section& section) {
   EmbeddingDescription embedding;
@@ -26,7 +29,8 @@ EmbeddingDescription read_embedding(const Section& section) {
   embedding.scale = static_cast<float>(section.number("scale", -kMaxScale, kMaxScale));
   embedding.positions = section.choice("positions", kPositions);
   embedding.norm = section.flag("norm");
-  if (embedding.positions == Positions::kLearned) embedding.rows = section.integer("rows", 1, kMaxSize);
+  if (embedding.positions == Positions::kLearned)
+    embedding.rows = section.integer("rows", 1, kMaxSize);
   if (embedding.positions == Positions::kSinusoidal) {
     embedding.offset = section.integer("offset", 0, kMaxSize);
     embedding.rate = section.number("rate", 0.5, static_cast<double>(kMaxSize));
@@ -35,12 +39,18 @@ EmbeddingDescription read_embedding(const Section& section) {
 }
 
 NormDescription read_norm(const Section& section) {
-  NormDescription norm{.kind = section.choice("kind", kNormKinds), .epsilon = static_cast<float>(section.number("epsilon", 0, 1)), .final = section.flag("final")};
+  NormDescription norm{.kind = section.choice("kind", kNormKinds),
+                       .epsilon = static_cast<float>(section.number("epsilon", 0, 1)),
+                       .final = section.flag("final")};
   const json& places = section.at("places");
   if (!places.is_array()) section.wrong("places", "an array of before, inside and after", places);
   for (const json& place : places) {
-    bool* named = place == "before" ? &norm.before : place == "inside" ? &norm.inside : place == "after" ? &norm.after : nullptr;
-    if (!named || *named) section.wrong("places", "before, inside and after, each at most once", place);
+    bool* named = place == "before"   ? &norm.before
+                  : place == "inside" ? &norm.inside
+                  : place == "after"  ? &norm.after
+                                      : nullptr;
+    if (!named || *named)
+      section.wrong("places", "before, inside and after, each at most once", place);
     *named = true;
   }
   return norm;
@@ -52,16 +62,22 @@ AttentionDescription read_attention(const Section& section, std::int64_t layers)
   attention.kv_heads = section.integer("kv_heads", 1, attention.heads);
   attention.head = section.integer("head", 1, kMaxSize);
   attention.scale = static_cast<float>(section.number("scale", 0, kMaxScale));
-  if (attention.heads % attention.kv_heads != 0) section.wrong("kv_heads", fmt::format("a divisor of {} heads", attention.heads), section.at("kv_heads"));
-  if (section.has("softcap")) attention.softcap = static_cast<float>(section.number("softcap", 0, kMaxScale));
+  if (attention.heads % attention.kv_heads != 0)
+    section.wrong("kv_heads", fmt::format("a divisor of {} heads", attention.heads),
+                  section.at("kv_heads"));
+  if (section.has("softcap"))
+    attention.softcap = static_cast<float>(section.number("softcap", 0, kMaxScale));
   attention.query_key_norm = section.flag("query_key_norm");
   attention.distance_bias = section.flag("distance_bias");
   attention.slope = section.flag("slope");
-  if (section.has("rotary_dims")) attention.rotary_dims = section.integer("rotary_dims", 0, attention.head);
+  if (section.has("rotary_dims"))
+    attention.rotary_dims = section.integer("rotary_dims", 0, attention.head);
   if (!section.has("windows")) return attention;
   const json& windows = section.at("windows");
-  if (!windows.is_array() || static_cast<std::int64_t>(windows.size()) != layers) section.wrong("windows", fmt::format("an array of {} numbers, one a layer", layers), windows);
-  for (const json& window : windows) attention.windows.push_back(section.integer(window, "windows", 0, kMaxSize));
+  if (!windows.is_array() || static_cast<std::int64_t>(windows.size()) != layers)
+    section.wrong("windows", fmt::format("an array of {} numbers, one a layer", layers), windows);
+  for (const json& window : windows)
+    attention.windows.push_back(section.integer(window, "windows", 0, kMaxSize));
   return attention;
 }
 
@@ -72,7 +88,8 @@ StackDescription read_stack(const Section& section) {
   if (stack.width % 2 != 0) section.wrong("width", "an even number", section.at("width"));
   stack.causal = section.flag("causal");
   stack.parallel = section.flag("parallel");
-  stack.residual_scale = static_cast<float>(section.number("residual_scale", -kMaxScale, kMaxScale));
+  stack.residual_scale =
+      static_cast<float>(section.number("residual_scale", -kMaxScale, kMaxScale));
   stack.embedding = read_embedding(section.inside("embedding"));
   stack.norm = read_norm(section.inside("norm"));
   stack.attention = read_attention(section.inside("attention"), stack.layers);
@@ -84,27 +101,35 @@ StackDescription read_stack(const Section& section) {
 }
 
 // Version 1 knew one network only: post-norm, sinusoids, heads that share the width out.
-StackDescription stack_of_version_1(const Section& config, const std::string& name, const char* vocabulary) {
+StackDescription stack_of_version_1(const Section& config, const std::string& name,
+                                    const char* vocabulary) {
   const auto key = [&](const char* what) { return name + "_" + what; };
   StackDescription stack;
   stack.layers = config.integer(key("layers").c_str(), 1, kMaxLayers);
   stack.width = config.integer("d_model", 2, kMaxSize);
   const std::int64_t heads = config.integer(key("heads").c_str(), 1, stack.width);
   if (stack.width % heads != 0) {
-    fail("{}: 'config.d_model' is {}, expected a multiple of 'config.{}', {}", config.file(), stack.width, key("heads"), heads);
+    fail("{}: 'config.d_model' is {}, expected a multiple of 'config.{}', {}", config.file(),
+         stack.width, key("heads"), heads);
   }
-  if (stack.width % 2 != 0) fail("{}: 'config.d_model' is {}, expected an even number", config.file(), stack.width);
+  if (stack.width % 2 != 0)
+    fail("{}: 'config.d_model' is {}, expected an even number", config.file(), stack.width);
   stack.causal = name == "decoder";
   config.expect("norm", "post");
   config.expect("positions", "sinusoidal");
-  stack.embedding = {.vocabulary = config.integer(vocabulary, 1, kMaxSize),
-                     .scale = static_cast<float>(config.number("embedding_scale", -kMaxScale, kMaxScale)),
-                     .positions = Positions::kSinusoidal,
-                     .rate = static_cast<double>(stack.width) / 2};
+  stack.embedding = {
+      .vocabulary = config.integer(vocabulary, 1, kMaxSize),
+      .scale = static_cast<float>(config.number("embedding_scale", -kMaxScale, kMaxScale)),
+      .positions = Positions::kSinusoidal,
+      .rate = static_cast<double>(stack.width) / 2};
   stack.norm = {.epsilon = static_cast<float>(config.number("norm_epsilon", 0, 1)), .after = true};
   const std::int64_t head = stack.width / heads;
-  stack.attention = {.heads = heads, .kv_heads = heads, .head = head, .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head)))};
-  stack.feed_forward = {.width = config.integer(key("ffn").c_str(), 1, kMaxSize), .activation = config.choice("activation", kActivations)};
+  stack.attention = {.heads = heads,
+                     .kv_heads = heads,
+                     .head = head,
+                     .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head)))};
+  stack.feed_forward = {.width = config.integer(key("ffn").c_str(), 1, kMaxSize),
+                        .activation = config.choice("activation", kActivations)};
   return stack;
 }
 
@@ -119,20 +144,25 @@ class Computable {
     require(stack.causal == decoder, name, "causal", decoder ? "true" : "false");
     require(!stack.parallel, name, "parallel", "false");
     require(stack.residual_scale == 1, name, "residual_scale", "1");
-    require(stack.embedding.positions != Positions::kNone, name, "embedding.positions", "learned or sinusoidal");
+    require(stack.embedding.positions != Positions::kNone, name, "embedding.positions",
+            "learned or sinusoidal");
     require(norm.kind == NormKind::kLayer, name, "norm.kind", "layer");
     require(norm.after && !norm.before && !norm.inside, name, "norm.places", "after alone");
     require(!norm.final, name, "norm.final", "false");
     require(attention.kv_heads == attention.heads, name, "attention.kv_heads", "as many as heads");
-    require(attention.heads * attention.head == stack.width, name, "attention.head", "the width over heads");
+    require(attention.heads * attention.head == stack.width, name, "attention.head",
+            "the width over heads");
     const double usual = 1 / std::sqrt(static_cast<double>(attention.head));
-    require(std::abs(attention.scale - usual) <= 1e-6 * usual, name, "attention.scale", "1 over the root of the head's width");
+    require(std::abs(attention.scale - usual) <= 1e-6 * usual, name, "attention.scale",
+            "1 over the root of the head's width");
     require(attention.softcap == 0, name, "attention.softcap", "none");
     require(!attention.query_key_norm, name, "attention.query_key_norm", "false");
     require(!attention.distance_bias, name, "attention.distance_bias", "false");
     require(!attention.slope, name, "attention.slope", "false");
     require(attention.rotary_dims == 0, name, "attention.rotary_dims", "0");
-    require(std::all_of(attention.windows.begin(), attention.windows.end(), [](std::int64_t window) { return window == 0; }), name, "attention.windows", "0 in all layers");
+    require(std::all_of(attention.windows.begin(), attention.windows.end(),
+                        [](std::int64_t window) { return window == 0; }),
+            name, "attention.windows", "0 in all layers");
     require(!stack.feed_forward.gated, name, "feed_forward.gated", "false");
   }
   void check(const NetworkDescription& network) const {
@@ -144,15 +174,18 @@ class Computable {
   }
 
  private:
-  void require(bool computable, const std::string& part, const char* key, const char* expected) const {
-    if (!computable) fail("{}: 'network.{}.{}': xlate computes no other yet than: {}", file_, part, key, expected);
+  void require(bool computable, const std::string& part, const char* key,
+               const char* expected) const {
+    if (!computable)
+      fail("{}: 'network.{}.{}': xlate computes no other yet than: {}", file_, part, key, expected);
   }
   const std::string& file_;
 };
 
 }  // namespace
 
-NetworkDescription describe_network(const json& header, std::uint32_t version, const std::string& file) {
+NetworkDescription describe_network(const json& header, std::uint32_t version,
+                                    const std::string& file) {
   NetworkDescription network;
   if (version == 1) {
     const Section config(header, "config", file);
@@ -165,7 +198,8 @@ NetworkDescription describe_network(const json& header, std::uint32_t version, c
   network.decoder = read_stack(section.inside("decoder"));
   const Section output = section.inside("output");
   network.output_scale = static_cast<float>(output.number("scale", -kMaxScale, kMaxScale));
-  if (output.has("softcap")) network.output_softcap = static_cast<float>(output.number("softcap", 0, kMaxScale));
+  if (output.has("softcap"))
+    network.output_softcap = static_cast<float>(output.number("softcap", 0, kMaxScale));
   Computable(file).check(network);
   return network;
 }

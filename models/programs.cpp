@@ -56,7 +56,8 @@ Program reading_program(const Network& network) {
     encoder.attend_self(network.encoder_layers[i].self, i);
     encoder.feed_forward(network.encoder_layers[i].feed_forward);
   }
-  const Room keys_values = encoder.program.room(RoomKind::kRows, network.source_keys_values.weight.rows);
+  const Room keys_values =
+      encoder.program.room(RoomKind::kRows, network.source_keys_values.weight.rows);
   encoder.linear(encoder.x, network.source_keys_values, keys_values);
   encoder.program.set_out(keys_values);
   return std::move(encoder.program);

@@ -10,9 +10,12 @@ std::string brief(const json& value) {
   return text.size() > 60 ? text.substr(0, 60) + "…" : text;
 }
 
-Section::Section(const json& parent, const std::string& key, std::string path, const std::string& file) : path_(std::move(path)), file_(file) {
+Section::Section(const json& parent, const std::string& key, std::string path,
+                 const std::string& file)
+    : path_(std::move(path)), file_(file) {
   const auto found = parent.find(key);
-  if (found == parent.end() || !found->is_object()) fail("{}: header has no object '{}'", file, path_);
+  if (found == parent.end() || !found->is_object())
+    fail("{}: header has no object '{}'", file, path_);
   object_ = &*found;
 }
 
@@ -22,8 +25,10 @@ const json& Section::at(const char* key) const {
   return *found;
 }
 
-std::int64_t Section::integer(const json& value, const char* key, std::int64_t least, std::int64_t most) const {
-  if (!value.is_number_integer() || value.get<std::int64_t>() < least || value.get<std::int64_t>() > most) {
+std::int64_t Section::integer(const json& value, const char* key, std::int64_t least,
+                              std::int64_t most) const {
+  if (!value.is_number_integer() || value.get<std::int64_t>() < least ||
+      value.get<std::int64_t>() > most) {
     wrong(key, fmt::format("a whole number from {} to {}", least, most), value);
   }
   return value.get<std::int64_t>();

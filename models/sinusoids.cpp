@@ -20,11 +20,13 @@ Sinusoids::Sinusoids(Backend& backend, const EmbeddingDescription& wanted, std::
       rate_(wanted.rate),
       offset_(wanted.offset) {}
 
-// Sine in the first half, cosine in the second, angle p / 10000^(j/rate); in double, kept in float32
-// (docs/search.md). Only as many as a sentence has needed so far: the longest one allowed seldom comes.
+// Sine in the first half, cosine in the second, angle p / 10000^(j/rate); in double, kept in
+// float32 (docs/search.md). Only as many as a sentence has needed so far: the longest one allowed
+// seldom comes.
 void Sinusoids::fill(Backend& backend, Queue& queue, std::int64_t count) {
   if (count <= filled_) return;
-  count = std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, rows_.rows);
+  count =
+      std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, rows_.rows);
   const std::int64_t width = rows_.columns, half = width / 2;
   std::vector<double> divisors(static_cast<std::size_t>(half));
   for (std::int64_t j = 0; j < half; ++j)

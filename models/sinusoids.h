@@ -9,8 +9,8 @@ namespace xlate {
 class Sinusoids {
  public:
   Sinusoids() = default;
-  /// Room for positions 0 … longest − 1 of rows `width` wide. Throws Error where the backend has not so much
-  /// memory.
+  /// Room for positions 0 … longest − 1 of rows `width` wide. Throws Error where the backend has
+  /// not so much memory.
   Sinusoids(Backend&, const EmbeddingDescription&, std::int64_t longest, std::int64_t width);
 
   /// [longest, width], float32, of which the rows that were filled mean something.

@@ -17,8 +17,8 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 
 }  // namespace
 
-/// Packed sentences that have been read. Their cross-attention keys and values stay in the program's room
-/// until they are installed.
+/// Packed sentences that have been read. Their cross-attention keys and values stay in the
+/// program's room until they are installed.
 struct Transformer::Batch final : Encoded {
   std::vector<std::int32_t> offsets;        // [B + 1]
   std::vector<std::int32_t> limits;         // [B]
@@ -42,8 +42,8 @@ void Transformer::make_sinusoids() {
   if (!source && !target) return;
   const std::int64_t longest =
       std::max(source ? capacity_.longest_source : 0, target ? capacity_.longest_target : 0);
-  sinusoids_ = Sinusoids(backend_, (source ? described_.encoder : described_.decoder).embedding, longest,
-                         network_.decoder.width);
+  sinusoids_ = Sinusoids(backend_, (source ? described_.encoder : described_.decoder).embedding,
+                         longest, network_.decoder.width);
   if (source) network_.encoder.embedding.positions = sinusoids_.rows();
   if (target) network_.decoder.embedding.positions = sinusoids_.rows();
 }
@@ -56,7 +56,8 @@ std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences
 CacheShape Transformer::cache_shape() const {
   constexpr std::int64_t kRows = 1024;
   const DType type = backend_.compute_type();
-  const std::size_t bytes = index_bytes(kRows, kRows) + Rooms::bytes(reading_program(network_), type, kRows) +
+  const std::size_t bytes = index_bytes(kRows, kRows) +
+                            Rooms::bytes(reading_program(network_), type, kRows) +
                             Rooms::bytes(step_program(network_), type, kRows);
   return {.layers = described_.decoder.layers,
           .width = network_.decoder.width,
@@ -89,7 +90,8 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   batch->offsets.push_back(0);
   for (const Source& source : sources) {
     ids.insert(ids.end(), source.ids.begin(), source.ids.end());
-    for (std::size_t i = 0; i < source.ids.size(); ++i) positions.push_back(static_cast<std::int32_t>(i));
+    for (std::size_t i = 0; i < source.ids.size(); ++i)
+      positions.push_back(static_cast<std::int32_t>(i));
     batch->offsets.push_back(static_cast<std::int32_t>(ids.size()));
     batch->limits.push_back(source.limit);
   }
@@ -99,7 +101,8 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
   indices_.clear();
   auto* ids_device = indices_.array<std::int32_t>(tokens);
   auto* positions_device = indices_.array<std::int32_t>(tokens);
-  auto* offsets_device = indices_.array<std::int32_t>(static_cast<std::int64_t>(batch->offsets.size()));
+  auto* offsets_device =
+      indices_.array<std::int32_t>(static_cast<std::int64_t>(batch->offsets.size()));
   batch->token_slots = indices_.array<std::int32_t>(tokens);
   batch->positions = positions_device;
   backend_.upload(queue, bytes_of(ids), ids_device);
@@ -129,10 +132,10 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
   const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)],
                      tokens = static_cast<std::int64_t>(token_slots.size());
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
-  const Tensor keys_values =
-      reading_rooms_.rows(reading_program_.out(), first_token + tokens).row_range(first_token, tokens);
-  backend_.store_source(queue, keys_values, batch.token_slots + first_token, batch.positions + first_token,
-                        caches_.source);
+  const Tensor keys_values = reading_rooms_.rows(reading_program_.out(), first_token + tokens)
+                                 .row_range(first_token, tokens);
+  backend_.store_source(queue, keys_values, batch.token_slots + first_token,
+                        batch.positions + first_token, caches_.source);
 }
 
 void Transformer::step(const StepRows& rows, Search& search) {

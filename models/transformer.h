@@ -1,5 +1,5 @@
-// The encoder-decoder Transformer that a file describes, as a SequenceModel: its weights, its programs and
-// their rooms.
+// The encoder-decoder Transformer that a file describes, as a SequenceModel: its weights, its
+// programs and their rooms.
 #pragma once
 
 #include <memory>
@@ -24,7 +24,8 @@ class Transformer final : public SequenceModel {
   void make_room(const Capacity&) override;
   void begin(const CacheViews&) override;
   std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
-  void install(Queue&, const Encoded&, std::int64_t first, std::span<const std::int32_t> slots) override;
+  void install(Queue&, const Encoded&, std::int64_t first,
+               std::span<const std::int32_t> slots) override;
   void step(const StepRows&, Search&) override;
 
  private:

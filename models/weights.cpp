@@ -7,7 +7,8 @@
 namespace xlate {
 namespace {
 
-// IEEE half to single without a branch: the exponent is corrected by a multiplication, which also makes subnormals right.
+// IEEE half to single without a branch: the exponent is corrected by a multiplication, which also
+// makes subnormals right.
 float from_half(std::uint16_t half) {
   const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7fff) << 13;
   std::uint32_t bits = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
@@ -19,7 +20,9 @@ float from_half(std::uint16_t half) {
 
 void expand(const StoredTensor& stored, std::int64_t first, std::int64_t count, float* out) {
   switch (stored.dtype) {
-    case DType::kFloat32: std::memcpy(out, stored.data + first * 4, static_cast<std::size_t>(count) * 4); return;
+    case DType::kFloat32:
+      std::memcpy(out, stored.data + first * 4, static_cast<std::size_t>(count) * 4);
+      return;
     case DType::kFloat16: {
       const auto* in = reinterpret_cast<const std::uint16_t*>(stored.data) + first;
       for (std::int64_t i = 0; i < count; ++i) out[i] = from_half(in[i]);
@@ -27,32 +30,40 @@ void expand(const StoredTensor& stored, std::int64_t first, std::int64_t count, 
     }
     case DType::kBFloat16: {
       const auto* in = reinterpret_cast<const std::uint16_t*>(stored.data) + first;
-      for (std::int64_t i = 0; i < count; ++i) out[i] = std::bit_cast<float>(static_cast<std::uint32_t>(in[i]) << 16);
+      for (std::int64_t i = 0; i < count; ++i)
+        out[i] = std::bit_cast<float>(static_cast<std::uint32_t>(in[i]) << 16);
       return;
     }
     case DType::kInt8: {
       const auto* in = reinterpret_cast<const std::int8_t*>(stored.data) + first;
       for (std::int64_t i = 0; i < count;) {
-        const std::int64_t row = (first + i) / stored.columns, end = std::min(count, (row + 1) * stored.columns - first);
-        for (const float scale = stored.scale[row]; i < end; ++i) out[i] = static_cast<float>(in[i]) * scale;
+        const std::int64_t row = (first + i) / stored.columns,
+                           end = std::min(count, (row + 1) * stored.columns - first);
+        for (const float scale = stored.scale[row]; i < end; ++i)
+          out[i] = static_cast<float>(in[i]) * scale;
       }
       return;
     }
   }
 }
 
-Weights::Weights(const ModelFile& file, Backend& backend, Queue& queue) : file_(file), backend_(backend), queue_(queue) {}
+Weights::Weights(const ModelFile& file, Backend& backend, Queue& queue)
+    : file_(file), backend_(backend), queue_(queue) {}
 
 Linear Weights::linear(const std::string& name, std::int64_t out, std::int64_t in) {
-  return {.weight = matrix(name + ".weight", out, in), .bias = vector(name + ".bias", out, backend_.compute_type())};
+  return {.weight = matrix(name + ".weight", out, in),
+          .bias = vector(name + ".bias", out, backend_.compute_type())};
 }
 
 Linear Weights::projection(const std::string& name, std::int64_t out, std::int64_t in) {
-  return {.weight = matrix(name + ".weight", out, in), .bias = vector(name + ".bias", out, DType::kFloat32)};
+  return {.weight = matrix(name + ".weight", out, in),
+          .bias = vector(name + ".bias", out, DType::kFloat32)};
 }
 
 Norm Weights::norm(const std::string& name, std::int64_t width, float epsilon) {
-  return {.gain = vector(name + ".weight", width, DType::kFloat32), .bias = vector(name + ".bias", width, DType::kFloat32), .epsilon = epsilon};
+  return {.gain = vector(name + ".weight", width, DType::kFloat32),
+          .bias = vector(name + ".bias", width, DType::kFloat32),
+          .epsilon = epsilon};
 }
 
 Tensor Weights::matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
@@ -63,14 +74,18 @@ Tensor Weights::positions(const std::string& name, std::int64_t rows, std::int64
   return load(file_.matrix(name, rows, columns), DType::kFloat32);
 }
 
-Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) { return load(file_.vector(name, size), type); }
+Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) {
+  return load(file_.vector(name, size), type);
+}
 
 Tensor Weights::load(const StoredTensor& stored, DType type) {
   const Key key{stored.data, stored.dtype, stored.rows, stored.columns, stored.scale, type};
   if (const auto found = loaded_.find(key); found != loaded_.end()) return found->second;
-  const std::int64_t elements = stored.rows * stored.columns, multiple = stored.rows > 1 ? backend_.row_multiple() : 1;
+  const std::int64_t elements = stored.rows * stored.columns,
+                     multiple = stored.rows > 1 ? backend_.row_multiple() : 1;
   const std::int64_t rows = (stored.rows + multiple - 1) / multiple * multiple;
-  const std::size_t bytes = static_cast<std::size_t>(rows * stored.columns) * size_of(type), filled = static_cast<std::size_t>(elements) * size_of(type);
+  const std::size_t bytes = static_cast<std::size_t>(rows * stored.columns) * size_of(type),
+                    filled = static_cast<std::size_t>(elements) * size_of(type);
   buffers_.push_back(backend_.allocate(bytes));
   bytes_ += static_cast<std::int64_t>(bytes);
   char* data = buffers_.back().as<char>();
@@ -84,13 +99,15 @@ Tensor Weights::load(const StoredTensor& stored, DType type) {
 }
 
 // In pieces that stay in the cache between their expansion and their copy.
-void Weights::upload_expanded(const StoredTensor& stored, DType type, std::int64_t elements, char* device) {
+void Weights::upload_expanded(const StoredTensor& stored, DType type, std::int64_t elements,
+                              char* device) {
   constexpr std::int64_t kPiece = 64 * 1024;
   std::vector<float> piece(static_cast<std::size_t>(std::min(kPiece, elements)));
   for (std::int64_t first = 0; first < elements; first += kPiece) {
     const std::int64_t count = std::min(kPiece, elements - first);
     expand(stored, first, count, piece.data());
-    backend_.upload_as(queue_, std::span(piece).first(static_cast<std::size_t>(count)), type, device + static_cast<std::size_t>(first) * size_of(type));
+    backend_.upload_as(queue_, std::span(piece).first(static_cast<std::size_t>(count)), type,
+                       device + static_cast<std::size_t>(first) * size_of(type));
   }
 }
 

@@ -16,7 +16,8 @@ class Weights {
  public:
   Weights(const ModelFile&, Backend&, Queue&);
 
-  /// NAME.weight [out, in] and NAME.bias [out] in the backend's type. Throws Error as ModelFile does.
+  /// NAME.weight [out, in] and NAME.bias [out] in the backend's type. Throws Error as ModelFile
+  /// does.
   Linear linear(const std::string& name, std::int64_t out, std::int64_t in);
   /// The same with the bias in float32.
   Linear projection(const std::string& name, std::int64_t out, std::int64_t in);

@@ -1,7 +1,10 @@
-"""Reads what a Hugging Face checkpoint directory holds: JSON settings, safetensors or PyTorch weights, whole or in shards.
+"""Reads what a Hugging Face checkpoint directory holds: JSON settings, safetensors or PyTorch
+weights, whole or in shards.
 
-Nothing in the files is trusted: whatever their bytes are, the outcome is a value that fits its description or an InputError.
+Nothing in the files is trusted: whatever their bytes are, the outcome is a value that fits its
+description or an InputError.
 """
+
 from __future__ import annotations
 
 import json
@@ -13,7 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 1 << 18  # bytes of a tensor in hand at a time: with what it becomes it fits a core's cache (1 << 20 took twice as long)
+# bytes of a tensor in hand at a time: with what it becomes it fits a core's cache (1 << 20 took
+# twice as long)
+BLOCK = 1 << 18
 ITEM_SIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SAFETENSORS_HEADER_LIMIT = 100_000_000  # the format's own
@@ -35,7 +40,10 @@ def show(value):
 def refuse(path, what, expected, found):
     """found: text, or a value that is no string."""
     found = found if isinstance(found, str) else show(found)
-    raise InputError(f"{path}: {what}: expected {expected}, found {found if len(found) <= 120 else found[:117] + '...'}")
+    raise InputError(
+        f"{path}: {what}: expected {expected}, found "
+        f"{found if len(found) <= 120 else found[:117] + '...'}"
+    )
 
 
 def refuse_pointer(path, start):
@@ -64,7 +72,10 @@ def parse_json_object(path, data):
 
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8, bad JSON, endless numbers
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: bad UTF-8, bad JSON, endless numbers
         refuse(path, "JSON", "an object", f"what cannot be read ({error})")
     if not isinstance(value, dict):
         refuse(path, "JSON", "an object", show(value))
@@ -84,7 +95,8 @@ def read_varint(data, at):
 
 
 def read_sentencepiece(path):
-    """The bytes of a SentencePiece model; a cut one is found by walking over its fields (a protocol buffer's)."""
+    """The bytes of a SentencePiece model; a cut one is found by walking over its fields (a protocol
+    buffer's)."""
     data, at, has_pieces = read_bytes(path), 0, False
     try:
         while at < len(data):
@@ -98,7 +110,12 @@ def read_sentencepiece(path):
     except LookupError:  # a number that has no end, or a kind of field that does not exist
         has_pieces = False
     if at != len(data) or not has_pieces:
-        refuse(path, "file", "a SentencePiece model", f"{len(data)} bytes that are none, or not a whole one")
+        refuse(
+            path,
+            "file",
+            "a SentencePiece model",
+            f"{len(data)} bytes that are none, or not a whole one",
+        )
     return data
 
 
@@ -131,7 +148,12 @@ class Settings:
         return value
 
     def integer(self, key, low, high, default=REQUIRED):
-        return self.take(key, default, f"an integer from {low} to {high}", lambda v: is_integer(v) and low <= v <= high)
+        return self.take(
+            key,
+            default,
+            f"an integer from {low} to {high}",
+            lambda v: is_integer(v) and low <= v <= high,
+        )
 
     def boolean(self, key, default=REQUIRED):
         return self.take(key, default, "true or false", lambda v: isinstance(v, bool))
@@ -158,7 +180,9 @@ class Tensor:
 
     def blocks(self):
         """The data as unsigned words, whole rows at a time."""
-        words = np.frombuffer(self.data, "<u4" if self.dtype == "float32" else "<u2").reshape(self.shape)
+        words = np.frombuffer(self.data, "<u4" if self.dtype == "float32" else "<u2").reshape(
+            self.shape
+        )
         rows = max(1, BLOCK // (ITEM_SIZE[self.dtype] * math.prod(self.shape[1:])))
         for first in range(0, self.shape[0], rows):
             yield words[first : first + rows]
@@ -169,21 +193,34 @@ class Tensor:
         if first == 0:
             return self
         skipped = first * math.prod(self.shape[1:]) * ITEM_SIZE[self.dtype]
-        return Tensor(self.path, self.name, self.dtype, (self.shape[0] - first, *self.shape[1:]), self.data[skipped:], self.mapping, self.offset + skipped)
+        return Tensor(
+            self.path,
+            self.name,
+            self.dtype,
+            (self.shape[0] - first, *self.shape[1:]),
+            self.data[skipped:],
+            self.mapping,
+            self.offset + skipped,
+        )
 
     def release(self):
-        """Gives back the pages that were read: they count as this process's memory until then; the file cache keeps them."""
+        """Gives back the pages that were read: they count as this process's memory until then; the
+        file cache keeps them."""
         if hasattr(self.mapping, "madvise"):
             first = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
             self.mapping.madvise(mmap.MADV_DONTNEED, first, self.offset + len(self.data) - first)
 
     def equals(self, other):
-        return self is other or (self.shape == other.shape and self.dtype == other.dtype and
-                                 all(np.array_equal(a, b) for a, b in zip(self.blocks(), other.blocks())))
+        return self is other or (
+            self.shape == other.shape
+            and self.dtype == other.dtype
+            and all(np.array_equal(a, b) for a, b in zip(self.blocks(), other.blocks()))
+        )
 
 
 def safetensors_entry(path, name, entry, size):
-    """The dtype, shape and place of one entry of a safetensors header; size: of the data that follows it."""
+    """The dtype, shape and place of one entry of a safetensors header; size: of the data that
+    follows it."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         refuse(path, name, "dtype, shape and data_offsets", show(entry))
     dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -191,7 +228,12 @@ def safetensors_entry(path, name, entry, size):
         refuse(path, name, "dtype F32, F16 or BF16", show(dtype))
     if not isinstance(shape, list) or not all(is_integer(n) and n >= 0 for n in shape):
         refuse(path, name, "a shape", show(shape))
-    if not (isinstance(place, list) and len(place) == 2 and all(map(is_integer, place)) and 0 <= place[0] <= place[1] <= size):
+    if not (
+        isinstance(place, list)
+        and len(place) == 2
+        and all(map(is_integer, place))
+        and 0 <= place[0] <= place[1] <= size
+    ):
         refuse(path, name, f"data_offsets within the {size} bytes of data", show(place))
     dtype = SAFETENSORS_DTYPES[dtype]
     needed = math.prod(shape) * ITEM_SIZE[dtype]
@@ -201,7 +243,8 @@ def safetensors_entry(path, name, entry, size):
 
 
 def read_safetensors(path):
-    """Tensors by name (https://huggingface.co/docs/safetensors: length of the header, header, data)."""
+    """Tensors by name (https://huggingface.co/docs/safetensors: length of the header, header,
+    data)."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -217,7 +260,15 @@ def read_safetensors(path):
     tensors, places = {}, []
     for name, entry in header.items():
         dtype, shape, (begin, end) = safetensors_entry(path, name, entry, size - start)
-        tensors[name] = Tensor(path, name, dtype, shape, memoryview(mapping)[start + begin : start + end], mapping, start + begin)
+        tensors[name] = Tensor(
+            path,
+            name,
+            dtype,
+            shape,
+            memoryview(mapping)[start + begin : start + end],
+            mapping,
+            start + begin,
+        )
         places.append((begin, end, name))
     previous = 0
     for begin, end, name in sorted(places):  # the format allows neither gaps nor overlaps
@@ -234,7 +285,12 @@ def read_torch(path):
     try:
         import torch
     except ImportError:
-        refuse(path, "file", "PyTorch to read it with, or model.safetensors beside it", "neither (try: pip install torch)")
+        refuse(
+            path,
+            "file",
+            "PyTorch to read it with, or model.safetensors beside it",
+            "neither (try: pip install torch)",
+        )
     dtypes = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -246,10 +302,21 @@ def read_torch(path):
     for name, value in stored.items():
         dtype = dtypes.get(getattr(value, "dtype", None))
         if not isinstance(name, str) or dtype is None or value.layout != torch.strided:
-            refuse(path, str(name), "a tensor of float32, float16 or bfloat16",
-                   str(getattr(value, "dtype", f"a {type(value).__name__}")))
-        words = value.detach().contiguous().view(torch.int32 if dtype == "float32" else torch.int16).numpy()
-        tensors[name] = Tensor(path, name, dtype, tuple(value.shape), words.reshape(-1).view(np.uint8).data)
+            refuse(
+                path,
+                str(name),
+                "a tensor of float32, float16 or bfloat16",
+                str(getattr(value, "dtype", f"a {type(value).__name__}")),
+            )
+        words = (
+            value.detach()
+            .contiguous()
+            .view(torch.int32 if dtype == "float32" else torch.int16)
+            .numpy()
+        )
+        tensors[name] = Tensor(
+            path, name, dtype, tuple(value.shape), words.reshape(-1).view(np.uint8).data
+        )
     return tensors
 
 
@@ -262,7 +329,12 @@ def read_shards(index, read):
             refuse(index, "weight_map", "names of files beside it", shard)
         for name, tensor in read(os.path.join(os.path.dirname(index), shard)).items():
             if files.get(name) != shard:
-                refuse(tensor.path, name, f"tensors that {os.path.basename(index)} says are there", "another")
+                refuse(
+                    tensor.path,
+                    name,
+                    f"tensors that {os.path.basename(index)} says are there",
+                    "another",
+                )
             tensors[name] = tensor
     for name in sorted(files.keys() - tensors.keys()):
         refuse(index, name, f"a tensor in {files[name]}", "none")
@@ -300,7 +372,8 @@ class Checkpoint:
         return tensor
 
     def take_first(self, names, columns):
-        """The first [any, columns] matrix that is stored of those named; the second name is the usual one."""
+        """The first [any, columns] matrix that is stored of those named; the second name is the
+        usual one."""
         name = next((name for name in names if name in self.tensors), None)
         if name is None:
             refuse(self.path, names[:2][-1], f"a tensor of shape [vocabulary, {columns}]", "none")
@@ -311,4 +384,9 @@ class Checkpoint:
 
     def check_all_taken(self):
         for name in sorted(self.tensors.keys() - self.taken):
-            refuse(self.tensors[name].path, name, "no such tensor in a model of this config.json", list(self.tensors[name].shape))
+            refuse(
+                self.tensors[name].path,
+                name,
+                "no such tensor in a model of this config.json",
+                list(self.tensors[name].shape),
+            )

@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Writes model.bin from a Hugging Face directory: MarianMT (opus-mt-* and its like), and BART for ids in and ids out.
+"""Writes model.bin from a Hugging Face directory: MarianMT (opus-mt-* and its like), and BART for
+ids in and ids out.
 
 Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8] [--license TEXT]
 
-families.py says what the network is and what its tensors are called in model.bin (docs/model-format.md); this file reads the settings of
-search and puts all together. checkpoint_reader.py reads the directory, tokenizer_reader.py its tokenizer, model_writer.py writes the file.
-What xlate would translate otherwise than Hugging Face's `generate` does is refused in one line that says what to change.
+families.py says what the network is and what its tensors are called in model.bin
+(docs/model-format.md); this file reads the settings of search and puts all together.
+checkpoint_reader.py reads the directory, tokenizer_reader.py its tokenizer, model_writer.py writes
+the file. What xlate would translate otherwise than Hugging Face's `generate` does is refused in one
+line that says what to change.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,10 +22,22 @@ import sys
 try:
     import numpy  # noqa: F401 (looked for here so that its absence is one line)
 except ImportError:
-    sys.exit("convert.py: numpy: expected the Python package, found none (try: apt install python3-numpy, or pip install numpy)")
+    sys.exit(
+        "convert.py: numpy: expected the Python package, found none (try: apt install "
+        "python3-numpy, or pip install numpy)"
+    )
 
 import families
-from checkpoint_reader import ITEM_SIZE, Checkpoint, InputError, Settings, Tensor, is_integer, refuse, show
+from checkpoint_reader import (
+    ITEM_SIZE,
+    Checkpoint,
+    InputError,
+    Settings,
+    Tensor,
+    is_integer,
+    refuse,
+    show,
+)
 from families import LARGEST
 from model_writer import Writer, lay_out, list_entries
 from tokenizer_reader import Tokenizer
@@ -29,24 +45,50 @@ from tokenizer_reader import Tokenizer
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
 # Generation settings that model.bin has no place for, each with the value at which it does nothing.
 NEUTRAL_GENERATION = {
-    "num_beam_groups": 1, "diversity_penalty": 0, "num_return_sequences": 1, "repetition_penalty": 1,
-    "encoder_repetition_penalty": 1, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0,
-    "min_new_tokens": 0, "begin_suppress_tokens": [], "forced_decoder_ids": [], "sequence_bias": {}, "force_words_ids": [],
-    "constraints": [], "exponential_decay_length_penalty": None, "guidance_scale": 1, "penalty_alpha": 0, "dola_layers": None,
-    "stop_strings": [], "max_time": None, "watermarking_config": None, "token_healing": False}
+    "num_beam_groups": 1,
+    "diversity_penalty": 0,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1,
+    "encoder_repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "begin_suppress_tokens": [],
+    "forced_decoder_ids": [],
+    "sequence_bias": {},
+    "force_words_ids": [],
+    "constraints": [],
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": 1,
+    "penalty_alpha": 0,
+    "dola_layers": None,
+    "stop_strings": [],
+    "max_time": None,
+    "watermarking_config": None,
+    "token_healing": False,
+}
 HINT = "(remove the key to convert without it)"
 
+
 def list_tensors(checkpoint, family, network, settings, longest):
-    """(name, parts) of every tensor of model.bin, in the order of the file; completes network. longest: rows of a position table."""
+    """(name, parts) of every tensor of model.bin, in the order of the file; completes network.
+    longest: rows of a position table."""
     encoder, decoder, projection = families.list_embeddings(checkpoint, network, settings)
     if "final_logits_bias" in checkpoint.tensors:
         bias = checkpoint.take("final_logits_bias", (1, decoder.shape[0]))
         bias.shape = bias.shape[1:]
     else:
         zeros = memoryview(bytes(decoder.shape[0] * ITEM_SIZE[projection.dtype]))
-        bias = Tensor(checkpoint.path, "final_logits_bias", projection.dtype, decoder.shape[:1], zeros)
-    tensors = [("encoder.embedding.weight", [encoder]), ("decoder.embedding.weight", [decoder]),
-               ("decoder.projection.weight", [projection]), ("decoder.projection.bias", [bias])]
+        bias = Tensor(
+            checkpoint.path, "final_logits_bias", projection.dtype, decoder.shape[:1], zeros
+        )
+    tensors = [
+        ("encoder.embedding.weight", [encoder]),
+        ("decoder.embedding.weight", [decoder]),
+        ("decoder.projection.weight", [projection]),
+        ("decoder.projection.bias", [bias]),
+    ]
     tensors += families.list_positions(checkpoint, family, network, longest)
     tensors += families.list_norms(checkpoint, family, network)
     tensors += families.list_layers(checkpoint, family, network)
@@ -61,15 +103,29 @@ def read_start(settings, generation, rows):
         if start is not None:
             return start
     there = settings.get("decoder_start_token_id")
-    hint = "" if generation is settings or there is None else (
-        f" ({os.path.basename(settings.path)}'s, {show(there)}, does not count where {os.path.basename(generation.path)} is there)")
-    refuse(generation.path, "decoder_start_token_id", f"an id, here or as bos_token_id{hint}", "nothing")
+    hint = (
+        ""
+        if generation is settings or there is None
+        else (
+            f" ({os.path.basename(settings.path)}'s, {show(there)}, does not count where "
+            f"{os.path.basename(generation.path)} is there)"
+        )
+    )
+    refuse(
+        generation.path,
+        "decoder_start_token_id",
+        f"an id, here or as bos_token_id{hint}",
+        "nothing",
+    )
 
 
 def read_tokens(settings, generation, tokenizer, source, target):
     """source, target: sizes of the vocabularies."""
-    tokens = {"start": read_start(settings, generation, target), "end": tokenizer.id_of("eos_token", "</s>", source),
-              "unknown": tokenizer.id_of("unk_token", "<unk>", source)}
+    tokens = {
+        "start": read_start(settings, generation, target),
+        "end": tokenizer.id_of("eos_token", "</s>", source),
+        "unknown": tokenizer.id_of("unk_token", "<unk>", source),
+    }
     pad = generation.token("pad_token_id", target, None)
     pad = tokenizer.target_pad(target) if pad is None else pad
     if pad is not None:
@@ -83,11 +139,21 @@ def read_tokens(settings, generation, tokenizer, source, target):
 
 
 def read_ends(generation, rows):
-    """The ids that end a hypothesis. None at all where the file that speaks of generation names none: then the limit does."""
+    """The ids that end a hypothesis. None at all where the file that speaks of generation names
+    none: then the limit does."""
     ends = generation.take("eos_token_id", [], "an id", lambda v: True)
-    ends = [end for i, end in enumerate(ends) if end not in ends[:i]] if isinstance(ends, list) else [ends]
+    ends = (
+        [end for i, end in enumerate(ends) if end not in ends[:i]]
+        if isinstance(ends, list)
+        else [ends]
+    )
     if len(ends) > 1 or not all(is_integer(end) and 0 <= end < rows for end in ends):
-        refuse(generation.path, "eos_token_id", f"one id below {rows}", show(generation.get("eos_token_id")))
+        refuse(
+            generation.path,
+            "eos_token_id",
+            f"one id below {rows}",
+            show(generation.get("eos_token_id")),
+        )
     return ends
 
 
@@ -97,12 +163,15 @@ def read_never_chosen(generation, rows, pad, ends):
         if not isinstance(word, list) or len(word) != 1:
             refuse(generation.path, "bad_words_ids", f"entries of one id each {HINT}", show(word))
     words = [word[0] for word in words]
-    suppressed = generation.take("suppress_tokens", [], "a list of ids", lambda v: isinstance(v, list))
+    suppressed = generation.take(
+        "suppress_tokens", [], "a list of ids", lambda v: isinstance(v, list)
+    )
     for key, ids in (("bad_words_ids", words), ("suppress_tokens", suppressed)):
         for value in ids:
             if not is_integer(value) or not 0 <= value < rows:
                 refuse(generation.path, key, f"ids below {rows}", show(value))
-    # generate() drops the end token from bad_words_ids, though not from suppress_tokens. A pad that is an end, too, may be chosen.
+    # generate() drops the end token from bad_words_ids, though not from suppress_tokens. A pad that
+    # is an end, too, may be chosen.
     return sorted(set(suppressed) | set(words + ([] if pad is None else [pad])) - set(ends))
 
 
@@ -110,61 +179,104 @@ def read_generation(generation, rows, tokens):
     """The defaults of the search, as far as the checkpoint has any."""
     for key, neutral in NEUTRAL_GENERATION.items():
         value = generation.get(key)
-        if value is not None and (value != neutral or isinstance(value, bool) != isinstance(neutral, bool)):
+        if value is not None and (
+            value != neutral or isinstance(value, bool) != isinstance(neutral, bool)
+        ):
             refuse(generation.path, key, f"{json.dumps(neutral)} {HINT}", show(value))
-    penalty = generation.take("length_penalty", None, "a number", lambda v: isinstance(v, (int, float)) and
-                              not isinstance(v, bool) and abs(v) <= 100)
-    stopping = generation.take("early_stopping", None, 'true, false or "never"', lambda v: isinstance(v, bool) or v == "never")
+    penalty = generation.take(
+        "length_penalty",
+        None,
+        "a number",
+        lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= 100,
+    )
+    stopping = generation.take(
+        "early_stopping",
+        None,
+        'true, false or "never"',
+        lambda v: isinstance(v, bool) or v == "never",
+    )
     longest = generation.integer("max_length", 2, LARGEST, None)
     ends = read_ends(generation, rows)
-    values = {"beam_size": generation.integer("num_beams", 1, 256, None),
-              "length_penalty": None if penalty is None else float(penalty),
-              "early_stopping": json.dumps(stopping) if isinstance(stopping, bool) else stopping,
-              # max_length counts the start token, max_new_tokens, which wins, does not
-              "max_length": generation.integer("max_new_tokens", 1, LARGEST, None if longest is None else longest - 1),
-              "forced_first": generation.token("forced_bos_token_id", rows, None),
-              "forced_end": generation.token("forced_eos_token_id", rows, None),
-              "ends": None if ends == [tokens["end"]] else ends,
-              "never_chosen": read_never_chosen(generation, rows, generation.token("pad_token_id", rows, None), ends),
-              "renormalize": generation.boolean("renormalize_logits", None),
-              "do_sample": generation.boolean("do_sample", False) or None}
+    values = {
+        "beam_size": generation.integer("num_beams", 1, 256, None),
+        "length_penalty": None if penalty is None else float(penalty),
+        "early_stopping": json.dumps(stopping) if isinstance(stopping, bool) else stopping,
+        # max_length counts the start token, max_new_tokens, which wins, does not
+        "max_length": generation.integer(
+            "max_new_tokens", 1, LARGEST, None if longest is None else longest - 1
+        ),
+        "forced_first": generation.token("forced_bos_token_id", rows, None),
+        "forced_end": generation.token("forced_eos_token_id", rows, None),
+        "ends": None if ends == [tokens["end"]] else ends,
+        "never_chosen": read_never_chosen(
+            generation, rows, generation.token("pad_token_id", rows, None), ends
+        ),
+        "renormalize": generation.boolean("renormalize_logits", None),
+        "do_sample": generation.boolean("do_sample", False) or None,
+    }
     return {key: value for key, value in values.items() if value is not None}
 
 
 def describe(directory, wanted, license_text):
     """Reads and checks all of the directory: what Writer.write_model() needs."""
     if not os.path.isdir(directory):
-        refuse(directory, "checkpoint", "a directory", "a file" if os.path.exists(directory) else "nothing")
+        refuse(
+            directory,
+            "checkpoint",
+            "a directory",
+            "a file" if os.path.exists(directory) else "nothing",
+        )
     path = lambda name: os.path.join(directory, name)
     optional = lambda name: Settings(path(name)) if os.path.exists(path(name)) else None
     settings = Settings(path("config.json"))
-    generation = optional("generation_config.json") or settings  # where it is there, config.json says nothing of generation
+    generation = (
+        optional("generation_config.json") or settings
+    )  # where it is there, config.json says nothing of generation
     family, network = families.family_of(settings), families.describe_network(settings)
     longest = settings.integer("max_position_embeddings", 2, LARGEST, 1024)
     tensors = list_tensors(Checkpoint(directory), family, network, settings, longest)
-    tokenizer = Tokenizer(directory, settings.boolean("share_encoder_decoder_embeddings", True), family.tokenizer)
+    tokenizer = Tokenizer(
+        directory, settings.boolean("share_encoder_decoder_embeddings", True), family.tokenizer
+    )
     source, target = (network[stack]["embedding"]["vocabulary"] for stack in ("encoder", "decoder"))
     tokens = read_tokens(settings, generation, tokenizer, source, target)
     files = tokenizer.list_files(source, target)
     entries = list_entries(tensors, wanted)
     data_bytes = lay_out(entries, files)
-    provenance = {"converter": "scripts/convert.py", "source": os.path.basename(os.path.abspath(directory)), "family": settings.get("model_type")}
+    provenance = {
+        "converter": "scripts/convert.py",
+        "source": os.path.basename(os.path.abspath(directory)),
+        "family": settings.get("model_type"),
+    }
     if license_text:
         provenance["license"] = license_text
-    header = {"network": network, "tokens": tokens,
-              "generation": {"max_source_length": longest, **read_generation(generation, target, tokens)},
-              "tensors": [entry.header() for entry in entries], "files": [file.header() for file in files],
-              "provenance": {key: os.fsencode(text).decode("utf-8", "replace") for key, text in provenance.items()}}
+    header = {
+        "network": network,
+        "tokens": tokens,
+        "generation": {"max_source_length": longest, **read_generation(generation, target, tokens)},
+        "tensors": [entry.header() for entry in entries],
+        "files": [file.header() for file in files],
+        "provenance": {
+            key: os.fsencode(text).decode("utf-8", "replace") for key, text in provenance.items()
+        },
+    }
     return header, entries, files, data_bytes
 
 
 def convert(directory, output, wanted=None, license_text=None):
-    """Writes output from directory; wanted: a dtype of the format, None for the checkpoint's own."""
+    """Writes output from directory; wanted: a dtype of the format, None for the checkpoint's
+    own."""
     if os.path.exists(output):
         if not os.path.isfile(output):
-            refuse(output, "output", "a file", "a directory" if os.path.isdir(output) else "a device or pipe")
-        if os.path.isdir(directory) and any(os.path.samefile(output, entry) for entry in os.scandir(directory)
-                                            if entry.is_file()):
+            refuse(
+                output,
+                "output",
+                "a file",
+                "a directory" if os.path.isdir(output) else "a device or pipe",
+            )
+        if os.path.isdir(directory) and any(
+            os.path.samefile(output, entry) for entry in os.scandir(directory) if entry.is_file()
+        ):
             refuse(output, "output", "another file than the checkpoint's", "one of them")
     description = describe(directory, wanted, license_text)
     partial = output + ".partial"
@@ -184,11 +296,16 @@ def printable(text):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="convert.py", allow_abbrev=False,
-                                     description="Writes model.bin from a Hugging Face directory.")
+    parser = argparse.ArgumentParser(
+        prog="convert.py",
+        allow_abbrev=False,
+        description="Writes model.bin from a Hugging Face directory.",
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR")
     parser.add_argument("-o", "--output", metavar="model.bin", required=True)
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: the checkpoint's own)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights (default: the checkpoint's own)"
+    )
     parser.add_argument("--license", metavar="TEXT", help="kept in the file for people to read")
     options = parser.parse_args(arguments)
     try:

@@ -1,7 +1,10 @@
-"""What a checkpoint of each family is: the description of its network (docs/model-format.md) and the names of its tensors.
+"""What a checkpoint of each family is: the description of its network (docs/model-format.md) and
+the names of its tensors.
 
-A family is an entry of FAMILIES and a function that reads its config.json; nothing behind the converter knows of families.
+A family is an entry of FAMILIES and a function that reads its config.json; nothing behind the
+converter knows of families.
 """
+
 from __future__ import annotations
 
 import json
@@ -11,110 +14,212 @@ from dataclasses import dataclass, field
 
 from checkpoint_reader import REQUIRED, refuse
 
-ACTIVATIONS = {"relu": "relu", "swish": "swish", "silu": "swish", "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh",
-               "gelu_fast": "gelu_tanh", "gelu_accurate": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS = {
+    "relu": "relu",
+    "swish": "swish",
+    "silu": "swish",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
 LARGEST = 1 << 24  # of any one number that a reader of model.bin takes (models/description.cpp)
 
-# Of a layer: our name, the checkpoint's (several are stacked by rows), the weight's shape in letters; a bias has the first.
-SELF = (("self.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "DD"),
-        ("self.out", ("self_attn.out_proj",), "DD"),
-        ("self.norm_{place}", ("self_attn_layer_norm",), "D"))
-CROSS = (("cross.query", ("encoder_attn.q_proj",), "DD"),
-         ("cross.out", ("encoder_attn.out_proj",), "DD"),
-         ("cross.norm_{place}", ("encoder_attn_layer_norm",), "D"))
-FEED_FORWARD = (("feed_forward.up", ("fc1",), "FD"),
-                ("feed_forward.down", ("fc2",), "DF"),
-                ("feed_forward.norm_{place}", ("final_layer_norm",), "D"))
+# Of a layer: our name, the checkpoint's (several are stacked by rows), the weight's shape in
+# letters; a bias has the first.
+SELF = (
+    ("self.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "DD"),
+    ("self.out", ("self_attn.out_proj",), "DD"),
+    ("self.norm_{place}", ("self_attn_layer_norm",), "D"),
+)
+CROSS = (
+    ("cross.query", ("encoder_attn.q_proj",), "DD"),
+    ("cross.out", ("encoder_attn.out_proj",), "DD"),
+    ("cross.norm_{place}", ("encoder_attn_layer_norm",), "D"),
+)
+FEED_FORWARD = (
+    ("feed_forward.up", ("fc1",), "FD"),
+    ("feed_forward.down", ("fc2",), "DF"),
+    ("feed_forward.norm_{place}", ("final_layer_norm",), "D"),
+)
 LAYERS = {"encoder": SELF + FEED_FORWARD, "decoder": SELF + CROSS + FEED_FORWARD}
 
 
 @dataclass(frozen=True)
 class Family:
     """What the checkpoints of a family have in common."""
-    place: str                # of the norm: after or before a sublayer
-    positions: str            # learned, or sinusoidal where the checkpoint stores no table
-    first_position: int = 0   # row of a stored table that belongs to the first token: the rows before it are left out
+
+    place: str  # of the norm: after or before a sublayer
+    positions: str  # learned, or sinusoidal where the checkpoint stores no table
+    first_position: int = (
+        0  # row of a stored table that belongs to the first token: the rows before it are left out
+    )
     embedding_norm: bool = False
     final_norm: bool = False
     tokenizer: str = "sentencepiece"  # or none: then the model takes and gives ids and pieces only
-    fixed: dict = field(default_factory=dict)  # switches of older configurations, each with the only value that this description expresses
+    fixed: dict = field(
+        default_factory=dict
+    )  # switches of older configurations, each with the only value that this description expresses
 
 
 FAMILIES = {
-    "marian": Family("after", "sinusoidal", fixed={"normalize_before": False, "add_final_layer_norm": False, "normalize_embedding": False,
-                                                   "static_position_embeddings": True}),
-    "bart": Family("after", "learned", first_position=2, embedding_norm=True, tokenizer="none",
-                   fixed={"normalize_before": False, "add_final_layer_norm": False, "normalize_embedding": True,
-                          "static_position_embeddings": False}),
+    "marian": Family(
+        "after",
+        "sinusoidal",
+        fixed={
+            "normalize_before": False,
+            "add_final_layer_norm": False,
+            "normalize_embedding": False,
+            "static_position_embeddings": True,
+        },
+    ),
+    "bart": Family(
+        "after",
+        "learned",
+        first_position=2,
+        embedding_norm=True,
+        tokenizer="none",
+        fixed={
+            "normalize_before": False,
+            "add_final_layer_norm": False,
+            "normalize_embedding": True,
+            "static_position_embeddings": False,
+        },
+    ),
 }
 
 
 def family_of(settings):
-    name = settings.take("model_type", REQUIRED, f"one of {', '.join(FAMILIES)}", lambda v: isinstance(v, str) and v in FAMILIES)
+    name = settings.take(
+        "model_type",
+        REQUIRED,
+        f"one of {', '.join(FAMILIES)}",
+        lambda v: isinstance(v, str) and v in FAMILIES,
+    )
     for key, value in FAMILIES[name].fixed.items():
         settings.take(key, value, f"{json.dumps(value)} (xlate has no other)", lambda v: v is value)
     return FAMILIES[name]
 
 
 def describe_stack(settings, family, stack):
-    """One stack of the network, but for its vocabulary and stored positions, which only the tensors tell."""
+    """One stack of the network, but for its vocabulary and stored positions, which only the tensors
+    tell."""
     width = settings.integer("d_model", 2, 1 << 20)
     if width % 2:
         refuse(settings.path, "d_model", "an even number", width)
     heads = settings.integer(f"{stack}_attention_heads", 1, 1 << 20)
     if width % heads:
         refuse(settings.path, f"{stack}_attention_heads", f"a divisor of d_model {width}", heads)
-    activation = settings.take("activation_function", REQUIRED, f"one of {', '.join(ACTIVATIONS)}",
-                               lambda v: isinstance(v, str) and v in ACTIVATIONS)
+    activation = settings.take(
+        "activation_function",
+        REQUIRED,
+        f"one of {', '.join(ACTIVATIONS)}",
+        lambda v: isinstance(v, str) and v in ACTIVATIONS,
+    )
     scaled = settings.boolean("scale_embedding", False)
-    embedding = {"scale": math.sqrt(width) if scaled else 1.0, "positions": family.positions, "norm": family.embedding_norm}
+    embedding = {
+        "scale": math.sqrt(width) if scaled else 1.0,
+        "positions": family.positions,
+        "norm": family.embedding_norm,
+    }
     if family.positions == "sinusoidal":
         embedding.update(offset=0, rate=width / 2)
-    return {"layers": settings.integer(f"{stack}_layers", 1, 1 << 20), "width": width, "causal": stack == "decoder", "parallel": False,
-            "residual_scale": 1.0, "embedding": embedding,
-            "norm": {"kind": "layer", "epsilon": 1e-5, "places": [family.place], "final": family.final_norm},
-            "attention": {"heads": heads, "kv_heads": heads, "head": width // heads, "scale": (width // heads) ** -0.5},
-            "feed_forward": {"width": settings.integer(f"{stack}_ffn_dim", 1, 1 << 20), "activation": ACTIVATIONS[activation], "gated": False}}
+    return {
+        "layers": settings.integer(f"{stack}_layers", 1, 1 << 20),
+        "width": width,
+        "causal": stack == "decoder",
+        "parallel": False,
+        "residual_scale": 1.0,
+        "embedding": embedding,
+        "norm": {
+            "kind": "layer",
+            "epsilon": 1e-5,
+            "places": [family.place],
+            "final": family.final_norm,
+        },
+        "attention": {
+            "heads": heads,
+            "kv_heads": heads,
+            "head": width // heads,
+            "scale": (width // heads) ** -0.5,
+        },
+        "feed_forward": {
+            "width": settings.integer(f"{stack}_ffn_dim", 1, 1 << 20),
+            "activation": ACTIVATIONS[activation],
+            "gated": False,
+        },
+    }
 
 
 def describe_network(settings):
     family = family_of(settings)
-    return {**{stack: describe_stack(settings, family, stack) for stack in LAYERS}, "output": {"scale": 1.0}}
+    return {
+        **{stack: describe_stack(settings, family, stack) for stack in LAYERS},
+        "output": {"scale": 1.0},
+    }
 
 
 def list_embeddings(checkpoint, network, settings):
     """The encoder's, the decoder's and the projection's matrix: one Tensor where they are the same.
 
-    Presence decides, as in transformers 5: a matrix that the file has under its own name is used, whatever config.json says of tying;
-    one that it does not have is the one that it is tied to. Where tie_word_embeddings is false, encoder and decoder still share one
-    matrix, as in transformers 4, which wrote such files (5 fills what is missing with random numbers).
+    Presence decides, as in transformers 5: a matrix that the file has under its own name is used,
+    whatever config.json says of tying; one that it does not have is the one that it is tied to.
+    Where tie_word_embeddings is false, encoder and decoder still share one matrix, as in
+    transformers 4, which wrote such files (5 fills what is missing with random numbers).
     """
     width = network["encoder"]["width"]
     shared = settings.boolean("share_encoder_decoder_embeddings", True)
     tied = settings.boolean("tie_word_embeddings", True)
-    encoder, decoder, projection = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"
+    encoder, decoder, projection = (
+        "model.encoder.embed_tokens.weight",
+        "model.decoder.embed_tokens.weight",
+        "lm_head.weight",
+    )
     if shared:
         together = ["model.shared.weight"] + ([projection, decoder, encoder] if tied else [])
-        names = [[encoder] + together, [decoder] + together, [projection] + (together if tied else [])]
+        names = [
+            [encoder] + together,
+            [decoder] + together,
+            [projection] + (together if tied else []),
+        ]
     else:
         names = [[encoder], [decoder] + [projection] * tied, [projection] + [decoder] * tied]
     matrices = [checkpoint.take_first(choices, width) for choices in names]
-    checkpoint.ignore("model.shared.weight")  # which nobody uses where all three have their own, or share none
+    checkpoint.ignore(
+        "model.shared.weight"
+    )  # which nobody uses where all three have their own, or share none
     if shared and not tied and not {encoder, decoder} <= checkpoint.tensors.keys():
-        print(f"convert.py: note: {checkpoint.path}: tie_word_embeddings is false: an embedding that is not there is model.shared.weight, as in "
-              "transformers 4 (5 fills it with random numbers)", file=sys.stderr)
+        print(
+            f"convert.py: note: {checkpoint.path}: tie_word_embeddings is false: an embedding "
+            f"that is not there is model.shared.weight, as in "
+            "transformers 4 (5 fills it with random numbers)",
+            file=sys.stderr,
+        )
     for matrix, key in zip(matrices, ("vocab_size", "decoder_vocab_size")):
         if settings.integer(key, 1, 1 << 30, matrix.shape[0]) != matrix.shape[0]:
-            refuse(matrix.path, matrix.name, f"{settings.get(key)} rows ({key} of config.json)", matrix.shape[0])
+            refuse(
+                matrix.path,
+                matrix.name,
+                f"{settings.get(key)} rows ({key} of config.json)",
+                matrix.shape[0],
+            )
     if matrices[2].shape[0] != matrices[1].shape[0]:
-        refuse(matrices[2].path, matrices[2].name, f"{matrices[1].shape[0]} rows as {matrices[1].name}", matrices[2].shape[0])
+        refuse(
+            matrices[2].path,
+            matrices[2].name,
+            f"{matrices[1].shape[0]} rows as {matrices[1].name}",
+            matrices[2].shape[0],
+        )
     for stack, matrix in zip(LAYERS, matrices):
         network[stack]["embedding"]["vocabulary"] = matrix.shape[0]
     return [next(first for first in matrices if matrix.equals(first)) for matrix in matrices]
 
 
 def list_positions(checkpoint, family, network, rows):
-    """(name, parts) of the position tables that the checkpoint stores: transformers uses them in place of computed ones."""
+    """(name, parts) of the position tables that the checkpoint stores: transformers uses them in
+    place of computed ones."""
     for stack in LAYERS:
         name, embedding = f"model.{stack}.embed_positions.weight", network[stack]["embedding"]
         if family.positions != "learned" and name not in checkpoint.tensors:
@@ -133,20 +238,38 @@ def list_layers(checkpoint, family, network):
         sizes = {"D": described["width"], "F": described["feed_forward"]["width"]}
         for n in range(described["layers"]):
             for ours, theirs, letters in layer:
-                for kind, shape in (("weight", [sizes[c] for c in letters]), ("bias", [sizes[letters[0]]])):
-                    yield (f"{stack}.{n}.{ours.format(place=family.place)}.{kind}",
-                           [checkpoint.take(f"model.{stack}.layers.{n}.{part}.{kind}", shape) for part in theirs])
+                for kind, shape in (
+                    ("weight", [sizes[c] for c in letters]),
+                    ("bias", [sizes[letters[0]]]),
+                ):
+                    yield (
+                        f"{stack}.{n}.{ours.format(place=family.place)}.{kind}",
+                        [
+                            checkpoint.take(f"model.{stack}.layers.{n}.{part}.{kind}", shape)
+                            for part in theirs
+                        ],
+                    )
     width = network["decoder"]["width"]
     for kind, shape in (("weight", [width, width]), ("bias", [width])):
-        yield (f"decoder.cross.keys_values.{kind}",
-               [checkpoint.take(f"model.decoder.layers.{n}.encoder_attn.{part}.{kind}", shape)
-                for n in range(network["decoder"]["layers"]) for part in ("k_proj", "v_proj")])
+        yield (
+            f"decoder.cross.keys_values.{kind}",
+            [
+                checkpoint.take(f"model.decoder.layers.{n}.encoder_attn.{part}.{kind}", shape)
+                for n in range(network["decoder"]["layers"])
+                for part in ("k_proj", "v_proj")
+            ],
+        )
 
 
 def list_norms(checkpoint, family, network):
     """(name, parts) of the norms that stand in no layer."""
-    wanted = [("embedding.norm", "layernorm_embedding")] * family.embedding_norm + [("norm", "layer_norm")] * family.final_norm
+    wanted = [("embedding.norm", "layernorm_embedding")] * family.embedding_norm + [
+        ("norm", "layer_norm")
+    ] * family.final_norm
     for stack in LAYERS:
         for ours, theirs in wanted:
             for kind in ("weight", "bias"):
-                yield f"{stack}.{ours}.{kind}", [checkpoint.take(f"model.{stack}.{theirs}.{kind}", [network[stack]["width"]])]
+                yield (
+                    f"{stack}.{ours}.{kind}",
+                    [checkpoint.take(f"model.{stack}.{theirs}.{kind}", [network[stack]["width"]])],
+                )

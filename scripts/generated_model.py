@@ -1,4 +1,6 @@
-"""Writes a model.bin of any shape with random weights, for what is timed and not read: scripts/sweep."""
+"""Writes a model.bin of any shape with random weights, for what is timed and not read:
+scripts/sweep."""
+
 import os
 
 import numpy as np
@@ -7,13 +9,21 @@ from checkpoint_reader import Settings
 from families import LAYERS, describe_network
 from model_writer import Stored, Writer, lay_out, list_entries
 
-SENTENCEPIECE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "data", "opus-shape", "shared", "source.spm")
+SENTENCEPIECE = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+    "tests",
+    "data",
+    "opus-shape",
+    "shared",
+    "source.spm",
+)
 NO_PIECE = b"\xff\xff\xff\xff"
-BLOCK = 1 << 22   # numbers at once
+BLOCK = 1 << 22  # numbers at once
 
 
 class Random:
     """A tensor that is made as it is written."""
+
     dtype, path = "float16", "generated"
 
     def __init__(self, name, shape, spread, mean=0.0):
@@ -23,14 +33,29 @@ class Random:
         random, left = np.random.default_rng(sum(self.name.encode())), int(np.prod(self.shape))
         while left:
             count = min(left, BLOCK)
-            yield (random.standard_normal(count, np.float32) * np.float32(self.spread) + np.float32(self.mean)).astype("<f2").view("<u2")
+            yield (
+                (
+                    random.standard_normal(count, np.float32) * np.float32(self.spread)
+                    + np.float32(self.mean)
+                )
+                .astype("<f2")
+                .view("<u2")
+            )
             left -= count
 
 
 def tensors_of(d, layers, ffn, vocabulary):
-    """(name, parts) in the order of the file. Products keep the size of what they are given; the logits spread by about 2."""
+    """(name, parts) in the order of the file. Products keep the size of what they are given; the
+    logits spread by about 2."""
     embedding = Random("embedding", (vocabulary, d), 2 * d**-0.5)
-    yield from ((name, [embedding]) for name in ("encoder.embedding.weight", "decoder.embedding.weight", "decoder.projection.weight"))
+    yield from (
+        (name, [embedding])
+        for name in (
+            "encoder.embedding.weight",
+            "decoder.embedding.weight",
+            "decoder.projection.weight",
+        )
+    )
     yield "decoder.projection.bias", [Random("bias", (vocabulary,), 0.1)]
     sizes = {"D": d, "F": ffn}
     for stack, layer in LAYERS.items():
@@ -38,7 +63,14 @@ def tensors_of(d, layers, ffn, vocabulary):
             for ours, theirs, letters in layer:
                 rows, is_norm = sizes[letters[0]] * len(theirs), len(letters) == 1
                 name = "%s.%d.%s" % (stack, n, ours.format(place="after"))
-                yield name + ".weight", [Random(name, (rows,), 0.05, 1.0) if is_norm else Random(name, (rows, sizes[letters[1]]), sizes[letters[1]] ** -0.5)]
+                yield (
+                    name + ".weight",
+                    [
+                        Random(name, (rows,), 0.05, 1.0)
+                        if is_norm
+                        else Random(name, (rows, sizes[letters[1]]), sizes[letters[1]] ** -0.5)
+                    ],
+                )
                 yield name + ".bias", [Random(name + ".bias", (rows,), 0.05)]
     yield "decoder.cross.keys_values.weight", [Random("keys_values", (2 * layers * d, d), d**-0.5)]
     yield "decoder.cross.keys_values.bias", [Random("keys_values.bias", (2 * layers * d,), 0.05)]
@@ -49,17 +81,44 @@ def write_model(path, d=512, heads=8, layers=6, ffn=2048, vocabulary=32000, long
     entries = list_entries(list(tensors_of(d, layers, ffn, vocabulary)), None)
     with open(SENTENCEPIECE, "rb") as file:
         pieces = file.read()
-    files = [Stored("source.spm", pieces), Stored("target.spm", pieces), *(Stored(name, NO_PIECE * vocabulary) for name in ("source.pieces", "target.pieces"))]
+    files = [
+        Stored("source.spm", pieces),
+        Stored("target.spm", pieces),
+        *(Stored(name, NO_PIECE * vocabulary) for name in ("source.pieces", "target.pieces")),
+    ]
     data_bytes = lay_out(entries, files)
-    settings = Settings.of({"model_type": "marian", "d_model": d, "activation_function": "relu", "scale_embedding": True,
-                            **{"%s_%s" % (stack, what): value for what, value in (("layers", layers), ("attention_heads", heads), ("ffn_dim", ffn)) for stack in LAYERS}})
+    settings = Settings.of(
+        {
+            "model_type": "marian",
+            "d_model": d,
+            "activation_function": "relu",
+            "scale_embedding": True,
+            **{
+                "%s_%s" % (stack, what): value
+                for what, value in (
+                    ("layers", layers),
+                    ("attention_heads", heads),
+                    ("ffn_dim", ffn),
+                )
+                for stack in LAYERS
+            },
+        }
+    )
     network = describe_network(settings)
     for stack in LAYERS:
         network[stack]["embedding"]["vocabulary"] = vocabulary
-    header = {"network": network,
-              "tokens": {"start": vocabulary - 1, "end": 0, "pad": vocabulary - 1, "unknown": 1},
-              "generation": {"max_source_length": longest, "beam_size": 4, "max_length": longest, "never_chosen": [vocabulary - 1]},
-              "tensors": [entry.header() for entry in entries], "files": [file.header() for file in files],
-              "provenance": {"converter": "scripts/generated_model.py", "source": "random"}}
+    header = {
+        "network": network,
+        "tokens": {"start": vocabulary - 1, "end": 0, "pad": vocabulary - 1, "unknown": 1},
+        "generation": {
+            "max_source_length": longest,
+            "beam_size": 4,
+            "max_length": longest,
+            "never_chosen": [vocabulary - 1],
+        },
+        "tensors": [entry.header() for entry in entries],
+        "files": [file.header() for file in files],
+        "provenance": {"converter": "scripts/generated_model.py", "source": "random"},
+    }
     with open(path, "wb") as file:
         Writer(file).write_model(header, entries, files, data_bytes)

@@ -1,4 +1,6 @@
-"""What bench and score share: settings and their combinations, one run of xlate with its report, medians, the machine, tables."""
+"""What bench and score share: settings and their combinations, one run of xlate with its report,
+medians, the machine, tables."""
+
 import argparse
 import datetime
 import itertools
@@ -14,41 +16,64 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Option of a script -> xlate's. What is not given is not passed on: xlate's default.
-SETTINGS = {"model": "--model", "device": "--device", "precision": "--precision", "beam": "--beam-size",
-            "batch_tokens": "--batch-tokens", "window": "--window", "threads": "--threads"}
+SETTINGS = {
+    "model": "--model",
+    "device": "--device",
+    "precision": "--precision",
+    "beam": "--beam-size",
+    "batch_tokens": "--batch-tokens",
+    "window": "--window",
+    "threads": "--threads",
+}
 
 # Heading, field of the report, factor, format.
-COLUMNS = [("target tokens/s", "rates.target_tokens_per_second", 1, "%.0f"),
-           ("… of the process", "rates.target_tokens_per_second_process", 1, "%.0f"),
-           ("lines/s of the process", "rates.sentences_per_second", 1, "%.1f"),
-           ("translate s", "seconds.translate", 1, "%.2f"),
-           ("process s", "seconds.process", 1, "%.2f"),
-           ("load s", "seconds.load", 1, "%.2f"),
-           ("first output s", "seconds.first_output", 1, "%.2f"),
-           ("encode s", "seconds.encode", 1, "%.2f"),
-           ("decode s", "seconds.decode", 1, "%.2f"),
-           ("device busy %", "shares.device_busy", 100, "%.1f"),
-           ("rows idle %", "shares.rows_idle", 100, "%.1f"),
-           ("host MiB", "memory.host_peak_bytes", 2**-20, "%.0f"),
-           ("device MiB", "memory.device_peak_bytes", 2**-20, "%.0f"),
-           ("target tokens", "counts.target_tokens", 1, "%d")]
+COLUMNS = [
+    ("target tokens/s", "rates.target_tokens_per_second", 1, "%.0f"),
+    ("… of the process", "rates.target_tokens_per_second_process", 1, "%.0f"),
+    ("lines/s of the process", "rates.sentences_per_second", 1, "%.1f"),
+    ("translate s", "seconds.translate", 1, "%.2f"),
+    ("process s", "seconds.process", 1, "%.2f"),
+    ("load s", "seconds.load", 1, "%.2f"),
+    ("first output s", "seconds.first_output", 1, "%.2f"),
+    ("encode s", "seconds.encode", 1, "%.2f"),
+    ("decode s", "seconds.decode", 1, "%.2f"),
+    ("device busy %", "shares.device_busy", 100, "%.1f"),
+    ("rows idle %", "shares.rows_idle", 100, "%.1f"),
+    ("host MiB", "memory.host_peak_bytes", 2**-20, "%.0f"),
+    ("device MiB", "memory.device_peak_bytes", 2**-20, "%.0f"),
+    ("target tokens", "counts.target_tokens", 1, "%d"),
+]
 RATE = COLUMNS[0][1]
 
 
 def parser_of(usage, doc):
-    return argparse.ArgumentParser(usage=usage, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    return argparse.ArgumentParser(
+        usage=usage,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def add_program(parser):
     """--json and --xlate, which every script has."""
     parser.add_argument("--json", metavar="FILE", help="everything, each run's report included")
-    parser.add_argument("--xlate", metavar="PROGRAM", default=os.environ.get("XLATE_BINARY") or os.path.join(ROOT, "build", "bin", "xlate"),
-                        help="[XLATE_BINARY, else build/bin/xlate]")
+    parser.add_argument(
+        "--xlate",
+        metavar="PROGRAM",
+        default=os.environ.get("XLATE_BINARY") or os.path.join(ROOT, "build", "bin", "xlate"),
+        help="[XLATE_BINARY, else build/bin/xlate]",
+    )
 
 
 def add_settings(parser):
     for name in list(SETTINGS)[1:]:
-        parser.add_argument("--" + name.replace("_", "-"), action="append", metavar="A,B…", help="values of xlate's " + SETTINGS[name])
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            action="append",
+            metavar="A,B…",
+            help="values of xlate's " + SETTINGS[name],
+        )
 
 
 def parse(parser, arguments):
@@ -59,28 +84,47 @@ def parse(parser, arguments):
         parser.error("--repeat: expected at least 1, got %d" % given.repeat)
     if not os.access(given.xlate, os.X_OK):
         parser.error("--xlate: %s is no program (build it: scripts/quickstart)" % given.xlate)
-    return given, arguments[at + 1:]
+    return given, arguments[at + 1 :]
 
 
 def settings(given):
-    """Every combination, as {name: value}. A comma before a digit is part of a device's name: cuda:0,1."""
+    """Every combination, as {name: value}. A comma before a digit is part of a device's name:
+    cuda:0,1."""
     values = {}
     for name in SETTINGS:
         texts = getattr(given, name) or []
         pattern = r",(?=[a-z])" if name == "device" else ","
-        values[name] = texts if name == "model" else [value for text in texts for value in re.split(pattern, text)]
+        values[name] = (
+            texts
+            if name == "model"
+            else [value for text in texts for value in re.split(pattern, text)]
+        )
     names = [name for name in SETTINGS if values[name]]
     return [dict(zip(names, row)) for row in itertools.product(*(values[name] for name in names))]
 
 
 def run(xlate, setting, inputs, extra=(), output=None):
-    """(report, None) or (None, what xlate said). `output`: a file for the translations, which are otherwise thrown away."""
-    command = [xlate, "--quiet", *(word for name, value in setting.items() for word in (SETTINGS[name], str(value))), *map(str, extra)]
-    with tempfile.TemporaryDirectory(prefix="xlate-bench-") as folder, open(output or os.devnull, "wb") as out:
+    """(report, None) or (None, what xlate said). `output`: a file for the translations, which are
+    otherwise thrown away."""
+    command = [
+        xlate,
+        "--quiet",
+        *(word for name, value in setting.items() for word in (SETTINGS[name], str(value))),
+        *map(str, extra),
+    ]
+    with (
+        tempfile.TemporaryDirectory(prefix="xlate-bench-") as folder,
+        open(output or os.devnull, "wb") as out,
+    ):
         path = os.path.join(folder, "report.json")
-        done = subprocess.run([*command, "--input", *inputs, "--report", path], stdout=out, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            [*command, "--input", *inputs, "--report", path], stdout=out, stderr=subprocess.PIPE
+        )
         if done.returncode:
-            return None, "exit %d: %s" % (done.returncode, " ".join(done.stderr.decode("utf-8", "replace").split()) or "no message")
+            return None, "exit %d: %s" % (
+                done.returncode,
+                " ".join(done.stderr.decode("utf-8", "replace").split()) or "no message",
+            )
         with open(path) as file:
             return json.load(file), None
 
@@ -102,7 +146,12 @@ def cell(value, factor, form):
 
 def first_line(*command):
     try:
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT).stdout.decode().partition("\n")[0] or None
+        return (
+            subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+            .stdout.decode()
+            .partition("\n")[0]
+            or None
+        )
     except OSError:
         return None
 
@@ -111,25 +160,44 @@ def about(xlate, script, reports):
     """What a reader needs to know to trust or repeat the figures."""
     device = reports[0]["device"] if reports else {}
     with open("/proc/cpuinfo") as file:
-        cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), device.get("cpu"))
-    return {"date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
-            "cpu": cpu, "cpu_threads": len(os.sched_getaffinity(0)), "cpu_as_reported": device.get("cpu"),
-            "gpu": device.get("name") if device.get("compute_capability") else None, "driver": device.get("driver"),
-            "load_average": os.getloadavg()[0], "xlate": first_line(xlate, "--version"),
-            "revision": first_line("git", "describe", "--always", "--dirty", "--abbrev=12"),
-            "command": shlex.join([script, *sys.argv[1:]])}
+        cpu = next(
+            (line.split(":")[1].strip() for line in file if line.startswith("model name")),
+            device.get("cpu"),
+        )
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
+        "cpu": cpu,
+        "cpu_threads": len(os.sched_getaffinity(0)),
+        "cpu_as_reported": device.get("cpu"),
+        "gpu": device.get("name") if device.get("compute_capability") else None,
+        "driver": device.get("driver"),
+        "load_average": os.getloadavg()[0],
+        "xlate": first_line(xlate, "--version"),
+        "revision": first_line("git", "describe", "--always", "--dirty", "--abbrev=12"),
+        "command": shlex.join([script, *sys.argv[1:]]),
+    }
 
 
 def headline(header):
     return "%s. %s, %d threads%s; load average %.1f before. %s, revision %s.\n\n    %s\n" % (
-        header["date"], header["cpu"], header["cpu_threads"], "; %s, driver %s" % (header["gpu"], header["driver"]) if header["gpu"] else "", header["load_average"],
-        header["xlate"], header["revision"] or "unknown", header["command"])
+        header["date"],
+        header["cpu"],
+        header["cpu_threads"],
+        "; %s, driver %s" % (header["gpu"], header["driver"]) if header["gpu"] else "",
+        header["load_average"],
+        header["xlate"],
+        header["revision"] or "unknown",
+        header["command"],
+    )
 
 
 def markdown(headings, rows, left=1):
     """A Markdown table, the first `left` columns to the left."""
     rule = ["---"] * left + ["---:"] * (len(headings) - left)
-    return "\n".join("| " + " | ".join(str(text).replace("|", "\\|") for text in row) + " |" for row in [headings, rule, *rows])
+    return "\n".join(
+        "| " + " | ".join(str(text).replace("|", "\\|") for text in row) + " |"
+        for row in [headings, rule, *rows]
+    )
 
 
 def read_ahead(paths):
@@ -155,6 +223,7 @@ def say(text):
 def score(lines, references):
     """{"bleu", "chrf", their signatures} by sacrebleu, whose ImportError the caller explains."""
     from sacrebleu.metrics import BLEU, CHRF
+
     result = {}
     for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
         result[name] = metric.corpus_score(lines, [references]).score

@@ -1,7 +1,10 @@
-"""Writes model.bin (docs/model-format.md): tensors pass through in blocks, whole parts one after another, hashed on the way.
+"""Writes model.bin (docs/model-format.md): tensors pass through in blocks, whole parts one after
+another, hashed on the way.
 
-Every offset is known before the first byte is written, so memory stays flat however large the checkpoint is.
+Every offset is known before the first byte is written, so memory stays flat however large the
+checkpoint is.
 """
+
 from __future__ import annotations
 
 import json
@@ -16,12 +19,18 @@ import xxh64
 from checkpoint_reader import ITEM_SIZE, refuse
 
 MAGIC, VERSION, PREAMBLE, ALIGNMENT = b"XLATEMDL", 2, 40, 64
-MAGNITUDE_AND_INFINITY = {"float32": (0x7FFFFFFF, 0x7F800000), "float16": (0x7FFF, 0x7C00), "bfloat16": (0x7FFF, 0x7F80)}
+MAGNITUDE_AND_INFINITY = {
+    "float32": (0x7FFFFFFF, 0x7F800000),
+    "float16": (0x7FFF, 0x7C00),
+    "bfloat16": (0x7FFF, 0x7F80),
+}
 
 
 @dataclass
 class Entry:
-    """A tensor of model.bin: its parts, each a whole tensor of the checkpoint, lie one after another."""
+    """A tensor of model.bin: its parts, each a whole tensor of the checkpoint, lie one after
+    another."""
+
     name: str
     parts: list
     dtype: str
@@ -35,12 +44,19 @@ class Entry:
         return math.prod(self.shape) * ITEM_SIZE[self.dtype]
 
     def header(self):
-        return {"name": self.name, "dtype": self.dtype, "shape": self.shape, "offset": self.offset, "bytes": self.bytes}
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": self.shape,
+            "offset": self.offset,
+            "bytes": self.bytes,
+        }
 
 
 @dataclass
 class Stored:
     """A file kept in model.bin."""
+
     name: str
     data: bytes
     offset: int = 0
@@ -54,10 +70,15 @@ def align(offset):
 
 
 def choose_dtype(name, parts, wanted):
-    """The checkpoint's own dtype (float32 where the parts differ) unless another is wanted; int8 is for matrices. Positions keep their
-    own: they are added in float32, and rounding them anew changes lines."""
+    """The checkpoint's own dtype (float32 where the parts differ) unless another is wanted; int8 is
+    for matrices. Positions keep their own: they are added in float32, and rounding them anew
+    changes lines."""
     own = parts[0].dtype if len({part.dtype for part in parts}) == 1 else "float32"
-    keeps = wanted is None or name.endswith(".positions.weight") or (wanted == "int8" and len(parts[0].shape) == 1)
+    keeps = (
+        wanted is None
+        or name.endswith(".positions.weight")
+        or (wanted == "int8" and len(parts[0].shape) == 1)
+    )
     return own if keeps else wanted
 
 
@@ -73,7 +94,8 @@ def list_entries(tensors, wanted):
 
 
 def lay_out(entries, files):
-    """Sets the offsets, one for all that share data, and sorts by them (so those come to stand together); the data's size."""
+    """Sets the offsets, one for all that share data, and sorts by them (so those come to stand
+    together); the data's size."""
     end, offsets = 0, {}
 
     def place(key, size):
@@ -99,8 +121,9 @@ def has_non_finite(words, dtype):
 
 
 def half_to_float32(words):
-    """As numpy's astype of finite numbers, in a fifth of the time: float16 moved to where float32 has its exponent (the sign goes
-    ahead by itself, its copies are masked out), then scaled by what the exponents' biases differ by, which is exact."""
+    """As numpy's astype of finite numbers, in a fifth of the time: float16 moved to where float32
+    has its exponent (the sign goes ahead by itself, its copies are masked out), then scaled by what
+    the exponents' biases differ by, which is exact."""
     wide = words.view("<i2").astype("<i4")
     wide <<= 13
     wide &= np.int32(-0x70002000)  # 0x8FFFE000
@@ -138,7 +161,9 @@ def quantize(values):
     scales[scales == 0] = 1
     steps = values / scales[:, None]
     np.rint(steps, out=steps)
-    if scales.min() < np.finfo(np.float32).tiny:  # a subnormal scale can be so rounded that more comes out
+    if (
+        scales.min() < np.finfo(np.float32).tiny
+    ):  # a subnormal scale can be so rounded that more comes out
         np.clip(steps, -127, 127, out=steps)
     return steps.astype(np.int8), scales
 
@@ -176,7 +201,9 @@ class Writer:
                 if isinstance(item, Stored):
                     self.write(item.data)
                 elif item.scale_of is not None:
-                    self.write(np.concatenate(item.scale_of.scales).astype("<f4").view(np.uint8).data)
+                    self.write(
+                        np.concatenate(item.scale_of.scales).astype("<f4").view(np.uint8).data
+                    )
                 else:
                     self.write_tensor(item)
             written = item.offset
@@ -194,7 +221,10 @@ class Writer:
                 refuse(part.path, part.name, "finite numbers for int8", "NaN or infinity")
             if self.warned is not part:
                 self.warned = part
-                print(f"convert.py: warning: {part.path}: {part.name}: holds NaN or infinity", file=sys.stderr)
+                print(
+                    f"convert.py: warning: {part.path}: {part.name}: holds NaN or infinity",
+                    file=sys.stderr,
+                )
         if part.dtype == entry.dtype:
             return words
         values = to_float32(words, part.dtype, finite)
@@ -206,5 +236,10 @@ class Writer:
         if has_non_finite(block, entry.dtype):
             overflowed = values[np.isfinite(values) & ~np.isfinite(to_float32(block, entry.dtype))]
             if overflowed.size:
-                refuse(part.path, part.name, f"numbers that {entry.dtype} can hold", f"{overflowed[0]:g}")
+                refuse(
+                    part.path,
+                    part.name,
+                    f"numbers that {entry.dtype} can hold",
+                    f"{overflowed[0]:g}",
+                )
         return block

@@ -1,14 +1,21 @@
-"""The modes of scripts/bench that answer one question each, and the table of what xlate must reach on one H200 (docs/benchmarks.md says
-how each figure is counted). Every figure is the median of fresh processes, all of which take turns.
+"""The modes of scripts/bench that answer one question each, and the table of what xlate must reach
+on one H200 (docs/benchmarks.md says how each figure is counted). Every figure is the median of
+fresh processes, all of which take turns.
 
-  scripts/bench startup -m ende-base.bin -i newstest2014.en         start to first output and to exit, above the floor measured beside
-  scripts/bench latency -m ende-base.bin -i newstest2014.en         --line-buffered: microseconds a decoding step
-  scripts/bench throughput -m ende-base.bin -i news.en              the text ten times over, shuffled with a fixed seed
-  scripts/bench targets -m ende-base.bin [--json FILE]              every row of the table; at most ten minutes on an H200
+  scripts/bench startup -m ende-base.bin -i newstest2014.en
+      start to first output and to exit, above the floor measured beside
+  scripts/bench latency -m ende-base.bin -i newstest2014.en
+      --line-buffered: microseconds a decoding step
+  scripts/bench throughput -m ende-base.bin -i news.en
+      the text ten times over, shuffled with a fixed seed
+  scripts/bench targets -m ende-base.bin [--json FILE]
+      every row of the table; at most ten minutes on an H200
 
-targets takes its texts from XLATE_REFERENCE_DIR (default ../shared): data/bench/news.en, data/wmt/newstest2014.en and .de. The floor is
-tests/bench_floor.cpp, which lies beside xlate. BLEU needs the Python package sacrebleu; without it that figure stays empty.
+targets takes its texts from XLATE_REFERENCE_DIR (default ../shared): data/bench/news.en,
+data/wmt/newstest2014.en and .de. The floor is tests/bench_floor.cpp, which lies beside xlate. BLEU
+needs the Python package sacrebleu; without it that figure stays empty.
 """
+
 import os
 import re
 import statistics
@@ -20,18 +27,34 @@ import time
 import measure
 
 MODES = ("startup", "latency", "throughput", "targets")
-SEARCH = ["--length-penalty", "1", "--early-stopping", "true", "--max-length", "200", "--max-length-factor", "3"]
+SEARCH = [
+    "--length-penalty",
+    "1",
+    "--early-stopping",
+    "true",
+    "--max-length",
+    "200",
+    "--max-length-factor",
+    "3",
+]
 ONE_LINE = "Hello, how are you today?\n"
 BEAMS = {"4": "beam 4", "1": "greedy"}
 
-# Name of the figure -> what, the least that it must be, the moonshot, how it is written, and whether less is better.
+# Name of the figure -> what, the least that it must be, the moonshot, how it is written, and
+# whether less is better.
 TARGETS = {
     "throughput 4": ("fp16, beam 4, target tokens/s", 500_000, 800_000, "%.0f", False),
     "throughput 1": ("fp16, greedy, target tokens/s", 1_300_000, 2_000_000, "%.0f", False),
     "latency 4": ("one sentence at a time, beam 4, µs a decoding step", 250, 120, "%.0f", True),
     "latency 1": ("one sentence at a time, greedy, µs a decoding step", 200, 90, "%.0f", True),
     "first output": ("start to first output line, s above the floor", 0.25, 0.1, "%.2f", True),
-    "whole": ("newstest2014 once, beam 4, start to exit, s above the floor", 0.6, 0.35, "%.2f", True),
+    "whole": (
+        "newstest2014 once, beam 4, start to exit, s above the floor",
+        0.6,
+        0.35,
+        "%.2f",
+        True,
+    ),
     "device memory": ("device memory at the throughput setting, GiB", 8, 4, "%.2f", True),
     "million": ("1,000,000 lines, greedy, whole process, s", 26, 17, "%.1f", True),
     "equal 1": ("lines of newstest2014 equal to fp32, greedy, %", 98, 99, "%.2f", False),
@@ -42,7 +65,13 @@ TARGETS = {
     "bleu bf16": ("the same in bf16", 0.3, 0.3, "%.3f", True),
     "tokens": ("target tokens of news.en once, beam 4, % away from fp32", 1, 1, "%.2f", True),
     "bytes": ("runs of 18 (order, budget, beam) with another text, fp16", 0, 0, "%d", True),
-    "copies": ("lines of the throughput runs with another text than their copies", 0, 0, "%d", True),
+    "copies": (
+        "lines of the throughput runs with another text than their copies",
+        0,
+        0,
+        "%d",
+        True,
+    ),
     "busy 4": ("device busy, beam 4, %", 95, 98, "%.1f", False),
     "busy 1": ("device busy, greedy, %", 95, 98, "%.1f", False),
     "useful 4": ("useful rows among those computed, beam 4, %", 90, 95, "%.1f", False),
@@ -66,32 +95,55 @@ class Bench:
             file.write(ONE_LINE)
 
     def report(self, text, beam, *more, output=None, **setting):
-        report, error = measure.run(self.given.xlate, {**self.device, "beam": beam, **setting}, [text], [*SEARCH, *more, *self.extra], output)
+        report, error = measure.run(
+            self.given.xlate,
+            {**self.device, "beam": beam, **setting},
+            [text],
+            [*SEARCH, *more, *self.extra],
+            output,
+        )
         if error:
             raise Failure(error)
         return report
 
     def command(self, beam):
-        return [self.given.xlate, "--quiet", *(word for name, value in self.device.items() for word in (measure.SETTINGS[name], value)),
-                "--beam-size", beam, *SEARCH, *self.extra]
+        return [
+            self.given.xlate,
+            "--quiet",
+            *(
+                word
+                for name, value in self.device.items()
+                for word in (measure.SETTINGS[name], value)
+            ),
+            "--beam-size",
+            beam,
+            *SEARCH,
+            *self.extra,
+        ]
 
     def shuffled(self, path, times, lines=None):
         """The text over and over, shuffled as `shuf --random-source=<(yes)` does it, and cut."""
         target = os.path.join(self.folder, "shuffled-%s-%s.txt" % (times, lines))
         if not os.path.exists(target):
             cut = "| head -n %d" % lines if lines else ""
-            script = 'for i in $(seq %d); do cat "$0"; done | shuf --random-source=<(yes 2>/dev/null) %s >"$1"' % (times, cut)
+            script = (
+                'for i in $(seq %d); do cat "$0"; done | shuf --random-source=<(yes 2>/dev/null) '
+                '%s >"$1"' % (times, cut)
+            )
             subprocess.run(["bash", "-c", script, path, target], check=True)
         return target
 
-    # --- figures of one run each ------------------------------------------------------------------------------------------------------
+    # --- figures of one run each ------------------------------------------------------------------
 
     def throughput(self, text, beam):
-        """The text has each line many times: wherever it stands, and whatever beside it, its translation must be the same."""
+        """The text has each line many times: wherever it stands, and whatever beside it, its
+        translation must be the same."""
+
         def run():
             path = os.path.join(self.folder, "throughput.txt")
             report = self.report(text, beam, output=path)
             return {**report, "other_than_copies": other_than_copies(text, path)}
+
         return run
 
     def latency(self, text, beam):
@@ -102,29 +154,49 @@ class Bench:
         return os.path.join(self.folder, "single-%s.txt" % beam)
 
     def startup(self, text):
-        """One turn: seconds of the floor, of one line to its first output, and of the text to the exit."""
+        """One turn: seconds of the floor, of one line to its first output, and of the text to the
+        exit."""
+
         def turn():
             floor = timed([self.given.floor])[1] if self.given.floor else None
             first, line_exit = timed(self.command("4"), self.one_line)
-            return {"floor": floor, "first_output": first, "one_line": line_exit, "whole": timed(self.command("4"), text)[1]}
+            return {
+                "floor": floor,
+                "first_output": first,
+                "one_line": line_exit,
+                "whole": timed(self.command("4"), text)[1],
+            }
+
         return turn
 
-    # --- turns ------------------------------------------------------------------------------------------------------------------------
+    # --- turns ------------------------------------------------------------------------------------
 
     def take_turns(self, tasks):
-        """{name: (most runs, function)} -> {name: [what each run gave]}. A run that no time is left for is left out, but for the first."""
-        results, seconds, end = {name: [] for name in tasks}, {}, time.monotonic() + 60 * self.given.minutes
+        """{name: (most runs, function)} -> {name: [what each run gave]}. A run that no time is left
+        for is left out, but for the first."""
+        results, seconds, end = (
+            {name: [] for name in tasks},
+            {},
+            time.monotonic() + 60 * self.given.minutes,
+        )
         for turn in range(max(most for most, _ in tasks.values())):
             for name, (most, function) in tasks.items():
-                if turn >= most or name in self.failures or (turn and time.monotonic() + seconds[name] > end):
+                if (
+                    turn >= most
+                    or name in self.failures
+                    or (turn and time.monotonic() + seconds[name] > end)
+                ):
                     continue
                 begun = time.monotonic()
                 try:
                     results[name].append(function())
-                except Exception as error:   # a row that cannot be measured loses no other
+                except Exception as error:  # a row that cannot be measured loses no other
                     self.failures[name] = "%s: %s" % (type(error).__name__, error)
                 seconds[name] = time.monotonic() - begun
-                measure.say("turn %d, %s: %s" % (turn + 1, name, self.failures.get(name) or "%.1f s" % seconds[name]))
+                measure.say(
+                    "turn %d, %s: %s"
+                    % (turn + 1, name, self.failures.get(name) or "%.1f s" % seconds[name])
+                )
         return results
 
 
@@ -133,29 +205,50 @@ def timed(command, text=os.devnull):
     first = None
     with open(text, "rb") as source:
         begun = time.monotonic()
-        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         while process.stdout.read1(1 << 16):
             first = first or time.monotonic() - begun
         message = process.stderr.read()
         code = process.wait()
         last = time.monotonic() - begun
     if code:
-        raise Failure("%s: exit %d: %s" % (os.path.basename(command[0]), code, " ".join(message.decode("utf-8", "replace").split())))
+        raise Failure(
+            "%s: exit %d: %s"
+            % (
+                os.path.basename(command[0]),
+                code,
+                " ".join(message.decode("utf-8", "replace").split()),
+            )
+        )
     return first, last
 
 
-# --- from runs to figures ------------------------------------------------------------------------------------------------------------
+# --- from runs to figures -------------------------------------------------------------------------
+
 
 def step_microseconds(report):
-    return 1e6 * (report["seconds"]["translate"] - report["seconds"]["waiting"]) / max(1, report["counts"]["decoding_steps"])
+    return (
+        1e6
+        * (report["seconds"]["translate"] - report["seconds"]["waiting"])
+        / max(1, report["counts"]["decoding_steps"])
+    )
 
 
 def startup_figures(turns):
     """Each kind's median, and what is above the floor's."""
-    kinds = {kind: [turn[kind] for turn in turns if turn[kind] is not None] for kind in ("floor", "first_output", "one_line", "whole")}
-    figures = {kind: statistics.median(values) if values else None for kind, values in kinds.items()}
+    kinds = {
+        kind: [turn[kind] for turn in turns if turn[kind] is not None]
+        for kind in ("floor", "first_output", "one_line", "whole")
+    }
+    figures = {
+        kind: statistics.median(values) if values else None for kind, values in kinds.items()
+    }
     for kind in ("first_output", "one_line", "whole"):
-        figures[kind + "_above_floor"] = None if None in (figures[kind], figures["floor"]) else figures[kind] - figures["floor"]
+        figures[kind + "_above_floor"] = (
+            None if None in (figures[kind], figures["floor"]) else figures[kind] - figures["floor"]
+        )
     return figures
 
 
@@ -168,13 +261,17 @@ def other_than_copies(source, output):
     """Lines whose translation is not that of the first such line."""
     with open(source, "rb") as lines, open(output, "rb") as translations:
         first = {}
-        return sum(first.setdefault(line, translation) != translation for line, translation in zip(lines, translations, strict=True))
+        return sum(
+            first.setdefault(line, translation) != translation
+            for line, translation in zip(lines, translations, strict=True)
+        )
 
 
 def quality(bench, text, references):
-    """Lines equal to float32's own run and to those one sentence at a time, and BLEU, for each beam size; bfloat16's BLEU beside it."""
+    """Lines equal to float32's own run and to those one sentence at a time, and BLEU, for each beam
+    size; bfloat16's BLEU beside it."""
     precisions = ["fp32", bench.given.precision, *(["bf16"] if bench.given.device != "cpu" else [])]
-    result = {"scores": []}   # each precision's, for each beam size
+    result = {"scores": []}  # each precision's, for each beam size
     try:
         import sacrebleu  # noqa: F401
     except ImportError:
@@ -187,77 +284,192 @@ def quality(bench, text, references):
             bench.report(text, beam, output=path, precision=precision)
             lines.append(lines_of(path))
             if references:
-                result["scores"].append({"precision": precision, "beam": beam, **measure.score(lines[-1], references[:len(lines[-1])])})
-        result["equal " + beam] = 100 * sum(a == b for a, b in zip(*lines[:2])) / max(1, len(lines[0]))
+                result["scores"].append(
+                    {
+                        "precision": precision,
+                        "beam": beam,
+                        **measure.score(lines[-1], references[: len(lines[-1])]),
+                    }
+                )
+        result["equal " + beam] = (
+            100 * sum(a == b for a, b in zip(*lines[:2])) / max(1, len(lines[0]))
+        )
         result["lines"] = len(lines[0])
         if os.path.exists(bench.single(beam)):
             single = lines_of(bench.single(beam))
-            result["single " + beam] = 100 * sum(a == b for a, b in zip(single, lines[1])) / max(1, len(single))
+            result["single " + beam] = (
+                100 * sum(a == b for a, b in zip(single, lines[1])) / max(1, len(single))
+            )
     bleu, each = [score["bleu"] for score in result["scores"]], len(precisions)
     for name, place in (("away", 1), ("away bf16", 2)):
-        result[name] = max(abs(one - other) for one, other in zip(bleu[::each], bleu[place::each])) if bleu and place < each else None
+        result[name] = (
+            max(abs(one - other) for one, other in zip(bleu[::each], bleu[place::each]))
+            if bleu and place < each
+            else None
+        )
     return result
 
 
 def tokens_away(bench, text):
     """Per cent that the target tokens lie away from float32's."""
-    counts = [bench.report(text, "4", precision=precision)["counts"]["target_tokens"] for precision in ("fp32", bench.given.precision)]
+    counts = [
+        bench.report(text, "4", precision=precision)["counts"]["target_tokens"]
+        for precision in ("fp32", bench.given.precision)
+    ]
     return 100 * abs(counts[1] - counts[0]) / max(1, counts[0])
 
 
 def changed_bytes(bench):
     """Runs with another text, as the tests count them."""
     folder = os.path.dirname(os.path.abspath(bench.given.xlate))
-    models = next((path for path in (os.environ.get("XLATE_TEST_MODELS"), folder, os.path.join(folder, "..", "test_models"))
-                   if path and os.path.isfile(os.path.join(path, "shared.bin"))), folder)
-    environment = {**os.environ, "XLATE_BINARY": bench.given.xlate, "XLATE_TEST_DEVICE": bench.given.device, "XLATE_TEST_PRECISION": bench.given.precision,
-                   "XLATE_ENDE_BASE": os.path.abspath(bench.given.model), "XLATE_TEST_MODELS": models}
-    done = subprocess.run([sys.executable, os.path.join(measure.ROOT, "tests", "invariance_test.py"), "ByteForByte.test_greedy", "ByteForByte.test_beam4"], env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
+    models = next(
+        (
+            path
+            for path in (
+                os.environ.get("XLATE_TEST_MODELS"),
+                folder,
+                os.path.join(folder, "..", "test_models"),
+            )
+            if path and os.path.isfile(os.path.join(path, "shared.bin"))
+        ),
+        folder,
+    )
+    environment = {
+        **os.environ,
+        "XLATE_BINARY": bench.given.xlate,
+        "XLATE_TEST_DEVICE": bench.given.device,
+        "XLATE_TEST_PRECISION": bench.given.precision,
+        "XLATE_ENDE_BASE": os.path.abspath(bench.given.model),
+        "XLATE_TEST_MODELS": models,
+    }
+    done = subprocess.run(
+        [
+            sys.executable,
+            os.path.join(measure.ROOT, "tests", "invariance_test.py"),
+            "ByteForByte.test_greedy",
+            "ByteForByte.test_beam4",
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     said = done.stdout.decode("utf-8", "replace")
     figures = re.findall(r"^figure: (.*?(\d+) with another text.*)$", said, re.M)
     if len(figures) != len(BEAMS):
         raise Failure("invariance_test: " + " ".join(said.split())[-400:])
-    return {"figures": [figure for figure, _ in figures], "runs": sum(int(count) for _, count in figures)}
+    return {
+        "figures": [figure for figure, _ in figures],
+        "runs": sum(int(count) for _, count in figures),
+    }
 
 
-# --- the modes -----------------------------------------------------------------------------------------------------------------------
+# --- the modes ------------------------------------------------------------------------------------
+
 
 def spread(values, form):
-    return form % statistics.median(values) if len(values) < 2 else "%s (%s to %s)" % tuple(form % value for value in (statistics.median(values), min(values), max(values)))
+    return (
+        form % statistics.median(values)
+        if len(values) < 2
+        else "%s (%s to %s)"
+        % tuple(form % value for value in (statistics.median(values), min(values), max(values)))
+    )
 
 
 def startup(bench):
-    turns = bench.take_turns({"startup": (bench.given.repeat or 5, bench.startup(bench.given.input))})["startup"]
+    turns = bench.take_turns(
+        {"startup": (bench.given.repeat or 5, bench.startup(bench.given.input))}
+    )["startup"]
     figures = startup_figures(turns)
-    names = {"floor": "the floor, start to exit", "first_output": "one line, start to first output", "one_line": "one line, start to exit",
-             "whole": os.path.basename(bench.given.input) + " once, start to exit"}
-    rows = [[names[kind], measure.cell(figures[kind], 1, "%.3f"), measure.cell(figures.get(kind + "_above_floor"), 1, "%.3f"),
-             "%.3f to %.3f" % (min(values), max(values)) if values else ""]
-            for kind in names for values in [[turn[kind] for turn in turns if turn[kind] is not None]]]
-    return measure.markdown(["beam 4", "s", "above the floor", "least to most"], rows), {"figures": figures, "turns": turns}, []
+    names = {
+        "floor": "the floor, start to exit",
+        "first_output": "one line, start to first output",
+        "one_line": "one line, start to exit",
+        "whole": os.path.basename(bench.given.input) + " once, start to exit",
+    }
+    rows = [
+        [
+            names[kind],
+            measure.cell(figures[kind], 1, "%.3f"),
+            measure.cell(figures.get(kind + "_above_floor"), 1, "%.3f"),
+            "%.3f to %.3f" % (min(values), max(values)) if values else "",
+        ]
+        for kind in names
+        for values in [[turn[kind] for turn in turns if turn[kind] is not None]]
+    ]
+    return (
+        measure.markdown(["beam 4", "s", "above the floor", "least to most"], rows),
+        {"figures": figures, "turns": turns},
+        [],
+    )
 
 
 def latency(bench):
     beams = bench.given.beam.split(",")
-    runs = bench.take_turns({beam: (bench.given.repeat or 3, bench.latency(bench.given.input, beam)) for beam in beams})
-    rows = [[beam, spread([step_microseconds(report) for report in runs[beam]], "%.0f"), "%.0f" % measure.median(runs[beam], measure.RATE),
-             *("%.1f" % measure.median(runs[beam], "latency_ms." + name) for name in ("p50", "p90", "p99"))] for beam in beams if runs[beam]]
-    return measure.markdown(["beam", "µs a step (least to most)", "target tokens/s", "p50 ms a line", "p90", "p99"], rows), {"runs": runs}, [report for beam in beams for report in runs[beam]]
+    runs = bench.take_turns(
+        {beam: (bench.given.repeat or 3, bench.latency(bench.given.input, beam)) for beam in beams}
+    )
+    rows = [
+        [
+            beam,
+            spread([step_microseconds(report) for report in runs[beam]], "%.0f"),
+            "%.0f" % measure.median(runs[beam], measure.RATE),
+            *(
+                "%.1f" % measure.median(runs[beam], "latency_ms." + name)
+                for name in ("p50", "p90", "p99")
+            ),
+        ]
+        for beam in beams
+        if runs[beam]
+    ]
+    return (
+        measure.markdown(
+            ["beam", "µs a step (least to most)", "target tokens/s", "p50 ms a line", "p90", "p99"],
+            rows,
+        ),
+        {"runs": runs},
+        [report for beam in beams for report in runs[beam]],
+    )
 
 
 def throughput(bench):
     text, beams = bench.shuffled(bench.given.input, bench.given.times), bench.given.beam.split(",")
-    runs = bench.take_turns({beam: (bench.given.repeat or 3, bench.throughput(text, beam)) for beam in beams})
-    columns = [column for column in measure.COLUMNS if any(measure.median(reports, column[1]) is not None for reports in runs.values())]
-    rows = [[beam, *(measure.cell(measure.median(runs[beam], name), factor, form) for _, name, factor, form in columns),
-             spread([measure.field(report, measure.RATE) for report in runs[beam]], "%.0f")] for beam in beams if runs[beam]]
-    return measure.markdown(["beam", *(column[0] for column in columns), "tokens/s (least to most)"], rows), {"runs": runs}, [report for beam in beams for report in runs[beam]]
+    runs = bench.take_turns(
+        {beam: (bench.given.repeat or 3, bench.throughput(text, beam)) for beam in beams}
+    )
+    columns = [
+        column
+        for column in measure.COLUMNS
+        if any(measure.median(reports, column[1]) is not None for reports in runs.values())
+    ]
+    rows = [
+        [
+            beam,
+            *(
+                measure.cell(measure.median(runs[beam], name), factor, form)
+                for _, name, factor, form in columns
+            ),
+            spread([measure.field(report, measure.RATE) for report in runs[beam]], "%.0f"),
+        ]
+        for beam in beams
+        if runs[beam]
+    ]
+    return (
+        measure.markdown(
+            ["beam", *(column[0] for column in columns), "tokens/s (least to most)"], rows
+        ),
+        {"runs": runs},
+        [report for beam in beams for report in runs[beam]],
+    )
 
 
 def texts_of():
-    folder = os.path.abspath(os.environ.get("XLATE_REFERENCE_DIR") or os.path.join(measure.ROOT, "..", "shared"))
-    paths = [os.path.join(folder, "data", *name) for name in (("bench", "news.en"), ("wmt", "newstest2014.en"), ("wmt", "newstest2014.de"))]
+    folder = os.path.abspath(
+        os.environ.get("XLATE_REFERENCE_DIR") or os.path.join(measure.ROOT, "..", "shared")
+    )
+    paths = [
+        os.path.join(folder, "data", *name)
+        for name in (("bench", "news.en"), ("wmt", "newstest2014.en"), ("wmt", "newstest2014.de"))
+    ]
     for path in paths:
         if not os.path.isfile(path):
             sys.exit("bench: XLATE_REFERENCE_DIR holds no %s" % os.path.relpath(path, folder))
@@ -267,24 +479,47 @@ def texts_of():
 def figures_of(results):
     """{name: values of its runs}; nothing where there are none."""
     figures = {}
-    figures["copies"] = [report["other_than_copies"] for beam in BEAMS for report in results["throughput " + beam]]
+    figures["copies"] = [
+        report["other_than_copies"] for beam in BEAMS for report in results["throughput " + beam]
+    ]
     for beam in BEAMS:
-        figures["throughput " + beam] = [measure.field(report, measure.RATE) for report in results["throughput " + beam]]
+        figures["throughput " + beam] = [
+            measure.field(report, measure.RATE) for report in results["throughput " + beam]
+        ]
         shares = [report["shares"] for report in results["throughput " + beam]]
-        figures["busy " + beam] = [100 * share["device_busy"] for share in shares if share["device_busy"] is not None]
+        figures["busy " + beam] = [
+            100 * share["device_busy"] for share in shares if share["device_busy"] is not None
+        ]
         figures["useful " + beam] = [100 * (1 - share["rows_idle"]) for share in shares]
-        figures["latency " + beam] = [step_microseconds(report) for report in results["latency " + beam]]
+        figures["latency " + beam] = [
+            step_microseconds(report) for report in results["latency " + beam]
+        ]
         for name in ("equal " + beam, "single " + beam):
             figures[name] = [result.get(name) for result in results["quality"]]
-    floor = statistics.median([turn["floor"] for turn in results["startup"]]) if results["startup"] and results["startup"][0]["floor"] else None
+    floor = (
+        statistics.median([turn["floor"] for turn in results["startup"]])
+        if results["startup"] and results["startup"][0]["floor"]
+        else None
+    )
     for name, kind in (("first output", "first_output"), ("whole", "whole")):
         figures[name] = [turn[kind] - floor for turn in results["startup"]] if floor else []
-    peaks = [report["memory"]["device_peak_bytes"] for report in results["throughput 4"] + results["throughput 1"] if report["memory"]["device_peak_bytes"]]
+    peaks = [
+        report["memory"]["device_peak_bytes"]
+        for report in results["throughput 4"] + results["throughput 1"]
+        if report["memory"]["device_peak_bytes"]
+    ]
     figures["device memory"] = [max(peaks) / 2**30] if peaks else []
     figures["million"] = [report["seconds"]["process"] for report in results["million"]]
-    figures["bleu"], figures["bleu bf16"] = ([result[name] for result in results["quality"]] for name in ("away", "away bf16"))
-    figures["tokens"], figures["bytes"] = results["tokens"], [result["runs"] for result in results["bytes"]]
-    return {name: [value for value in values if value is not None] for name, values in figures.items()}
+    figures["bleu"], figures["bleu bf16"] = (
+        [result[name] for result in results["quality"]] for name in ("away", "away bf16")
+    )
+    figures["tokens"], figures["bytes"] = (
+        results["tokens"],
+        [result["runs"] for result in results["bytes"]],
+    )
+    return {
+        name: [value for value in values if value is not None] for name, values in figures.items()
+    }
 
 
 def judge(figures, failures):
@@ -293,41 +528,97 @@ def judge(figures, failures):
     for name, (what, must, moonshot, form, less) in TARGETS.items():
         values = figures[name]
         value = statistics.median(values) if values else None
-        met = {kind: None if value is None else value <= goal if less else value >= goal for kind, goal in (("must", must), ("moonshot", moonshot))}
-        word = failures.get(name, "not measured") if value is None else "moonshot" if met["moonshot"] else "met" if met["must"] else "NOT MET"
-        rows.append([what, *((("≤ " if less else "≥ ") + "{:,}".format(goal)) for goal in (must, moonshot)), spread(values, form) if values else "–", word])
-        entries.append({"name": name, "what": what, "must": must, "moonshot": moonshot, "less_is_better": less, "value": value, "values": values, **{"met_" + kind: is_met for kind, is_met in met.items()}})
+        met = {
+            kind: None if value is None else value <= goal if less else value >= goal
+            for kind, goal in (("must", must), ("moonshot", moonshot))
+        }
+        word = (
+            failures.get(name, "not measured")
+            if value is None
+            else "moonshot"
+            if met["moonshot"]
+            else "met"
+            if met["must"]
+            else "NOT MET"
+        )
+        rows.append(
+            [
+                what,
+                *((("≤ " if less else "≥ ") + "{:,}".format(goal)) for goal in (must, moonshot)),
+                spread(values, form) if values else "–",
+                word,
+            ]
+        )
+        entries.append(
+            {
+                "name": name,
+                "what": what,
+                "must": must,
+                "moonshot": moonshot,
+                "less_is_better": less,
+                "value": value,
+                "values": values,
+                **{"met_" + kind: is_met for kind, is_met in met.items()},
+            }
+        )
     return rows, entries
 
 
 def compare(bench):
     news, test, reference = texts_of()
     given, repeat = bench.given, bench.given.repeat or 3
-    long, million = bench.shuffled(news, given.times), bench.shuffled(news, -(-given.lines // 33_000), given.lines)
+    long, million = (
+        bench.shuffled(news, given.times),
+        bench.shuffled(news, -(-given.lines // 33_000), given.lines),
+    )
     measure.read_ahead([long, million, test, given.model])
     references = lines_of(reference)
-    results = bench.take_turns({
-        "startup": (5, bench.startup(test)),
-        **{"throughput " + beam: (repeat, bench.throughput(long, beam)) for beam in BEAMS},
-        **{"latency " + beam: (repeat, bench.latency(test, beam)) for beam in BEAMS},
-        "quality": (1, lambda: quality(bench, test, references)),
-        "tokens": (1, lambda: tokens_away(bench, news)),
-        "bytes": (1, lambda: changed_bytes(bench)),
-        "million": (1, lambda: bench.report(million, "1")),
-    })
+    results = bench.take_turns(
+        {
+            "startup": (5, bench.startup(test)),
+            **{"throughput " + beam: (repeat, bench.throughput(long, beam)) for beam in BEAMS},
+            **{"latency " + beam: (repeat, bench.latency(test, beam)) for beam in BEAMS},
+            "quality": (1, lambda: quality(bench, test, references)),
+            "tokens": (1, lambda: tokens_away(bench, news)),
+            "bytes": (1, lambda: changed_bytes(bench)),
+            "million": (1, lambda: bench.report(million, "1")),
+        }
+    )
     rows, entries = judge(figures_of(results), bench.failures)
     table = measure.markdown(["", "must", "moonshot", "figure (least to most)", ""], rows)
     rest = ["%s: %s" % (name, message) for name, message in bench.failures.items()]
-    rest += ["%s: of the process %s target tokens/s" % (name, spread([report["rates"]["target_tokens_per_second_process"] for report in results[name]], "%.0f"))
-             for name in ("throughput 4", "throughput 1") if results[name]]
+    rest += [
+        "%s: of the process %s target tokens/s"
+        % (
+            name,
+            spread(
+                [report["rates"]["target_tokens_per_second_process"] for report in results[name]],
+                "%.0f",
+            ),
+        )
+        for name in ("throughput 4", "throughput 1")
+        if results[name]
+    ]
     rest += [figure for result in results["bytes"] for figure in result["figures"]]
-    rest += ["BLEU of newstest2014, %s, %s: %.2f (%s)" % (score["precision"], BEAMS[score["beam"]], score["bleu"], score["bleu_signature"])
-             for result in results["quality"] for score in result["scores"]]
-    return "\n\n".join([table, *rest]), {"targets": entries, "failures": bench.failures, "results": results}, results["throughput 4"] + results["throughput 1"] + results["million"]
+    rest += [
+        "BLEU of newstest2014, %s, %s: %.2f (%s)"
+        % (score["precision"], BEAMS[score["beam"]], score["bleu"], score["bleu_signature"])
+        for result in results["quality"]
+        for score in result["scores"]
+    ]
+    return (
+        "\n\n".join([table, *rest]),
+        {"targets": entries, "failures": bench.failures, "results": results},
+        results["throughput 4"] + results["throughput 1"] + results["million"],
+    )
 
 
 def main(mode, arguments):
-    parser = measure.parser_of("scripts/bench %s -m MODEL%s [options] [-- options of xlate]" % (mode, "" if mode == "targets" else " -i FILE"), __doc__)
+    parser = measure.parser_of(
+        "scripts/bench %s -m MODEL%s [options] [-- options of xlate]"
+        % (mode, "" if mode == "targets" else " -i FILE"),
+        __doc__,
+    )
     parser.add_argument("-m", "--model", required=True, metavar="FILE")
     if mode != "targets":
         parser.add_argument("-i", "--input", required=True, metavar="FILE")
@@ -335,9 +626,18 @@ def main(mode, arguments):
     parser.add_argument("--precision", default="fp16", help="[fp16]")
     parser.add_argument("--beam", default="4,1", help="of latency and throughput [4,1]")
     parser.add_argument("--repeat", type=int, help="runs of each figure [3; of startup 5]")
-    parser.add_argument("--minutes", type=float, default=8.5, help="no second run of anything is begun that would end later [8.5]")
-    parser.add_argument("--times", type=int, default=10, help="how often the throughput text holds the input [10]")
-    parser.add_argument("--lines", type=int, default=1_000_000, help="of the row of 1,000,000 lines")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=8.5,
+        help="no second run of anything is begun that would end later [8.5]",
+    )
+    parser.add_argument(
+        "--times", type=int, default=10, help="how often the throughput text holds the input [10]"
+    )
+    parser.add_argument(
+        "--lines", type=int, default=1_000_000, help="of the row of 1,000,000 lines"
+    )
     parser.add_argument("--floor", metavar="PROGRAM", help="[bench_floor beside xlate]")
     measure.add_program(parser)
     given, extra = measure.parse(parser, arguments)
@@ -349,9 +649,18 @@ def main(mode, arguments):
     with tempfile.TemporaryDirectory(prefix="xlate-bench-") as folder:
         bench = Bench(given, extra, folder)
         measure.read_ahead([given.model, getattr(given, "input", "")])
-        text, results, reports = {"startup": startup, "latency": latency, "throughput": throughput, "targets": compare}[mode](bench)
+        text, results, reports = {
+            "startup": startup,
+            "latency": latency,
+            "throughput": throughput,
+            "targets": compare,
+        }[mode](bench)
         reports = reports or [bench.report(bench.one_line, "1")]
-    header = {**measure.about(given.xlate, "scripts/bench", reports), "load_average": load, "seconds": round(time.monotonic() - begun, 1)}
+    header = {
+        **measure.about(given.xlate, "scripts/bench", reports),
+        "load_average": load,
+        "seconds": round(time.monotonic() - begun, 1),
+    }
     print("Medians, %s\n%s" % (measure.headline(header), text))
     measure.write_json(given.json, {**header, **results})
     return 1 if bench.failures else 0

@@ -1,8 +1,10 @@
-"""The tokenizer of a checkpoint directory: its vocabularies, the tokens that users added to it, and its settings.
+"""The tokenizer of a checkpoint directory: its vocabularies, the tokens that users added to it, and
+its settings.
 
-As transformers 5 reads them: where tokenizer_config.json has added_tokens_decoder, that alone says which tokens were added; else
-added_tokens.json and a tokenizer.json's list do.
+As transformers 5 reads them: where tokenizer_config.json has added_tokens_decoder, that alone says
+which tokens were added; else added_tokens.json and a tokenizer.json's list do.
 """
+
 from __future__ import annotations
 
 import json
@@ -20,7 +22,9 @@ HINT = "(the model was not resized: model.resize_token_embeddings(len(tokenizer)
 
 @dataclass
 class Added:
-    """A token that is no piece of the SentencePiece models, or that splits the text before they see it."""
+    """A token that is no piece of the SentencePiece models, or that splits the text before they see
+    it."""
+
     path: str  # of the file that names it
     text: str
     number: int
@@ -35,11 +39,14 @@ def text_of(value):
 
 class Tokenizer:
     def __init__(self, directory, shared, kind):
-        """shared: whether encoder and decoder share one vocabulary, unless the tokenizer's own settings say it. kind: as in families.py."""
+        """shared: whether encoder and decoder share one vocabulary, unless the tokenizer's own
+        settings say it. kind: as in families.py."""
         self.kind = kind
         self.path = lambda name: os.path.join(directory, name)
         there = lambda name: os.path.exists(self.path(name))
-        self.settings = Settings(self.path("tokenizer_config.json")) if there("tokenizer_config.json") else None
+        self.settings = (
+            Settings(self.path("tokenizer_config.json")) if there("tokenizer_config.json") else None
+        )
         self.source = self.target = Settings(self.path("vocab.json"))
         separate = not shared and there("target_vocab.json")
         if self.settings:
@@ -47,9 +54,13 @@ class Tokenizer:
             self.settings.take("sp_model_kwargs", {}, "{} (xlate has no other)", lambda v: v == {})
         if separate:
             self.target = Settings(self.path("target_vocab.json"))
-        self.cleans_up_spaces = bool(self.settings and self.settings.boolean("clean_up_tokenization_spaces", False))
+        self.cleans_up_spaces = bool(
+            self.settings and self.settings.boolean("clean_up_tokenization_spaces", False)
+        )
         # Then transformers does not look for added tokens in a text.
-        self.splits_special = bool(self.settings and self.settings.boolean("split_special_tokens", False))
+        self.splits_special = bool(
+            self.settings and self.settings.boolean("split_special_tokens", False)
+        )
         self.added = self.read_added()
 
     def get(self, key):
@@ -71,7 +82,10 @@ class Tokenizer:
     def read_added(self):
         """In the order of their ids."""
         if self.get("added_tokens_decoder") is not None:
-            special, entries = self.list_special("tokenizer_config.json"), self.read_decoder(self.settings)
+            special, entries = (
+                self.list_special("tokenizer_config.json"),
+                self.read_decoder(self.settings),
+            )
         else:
             special = self.list_special("tokenizer_config.json", "special_tokens_map.json")
             entries = [*self.read_encoder("added_tokens.json"), *self.read_fast("tokenizer.json")]
@@ -90,7 +104,13 @@ class Tokenizer:
                 if key.endswith("_token"):
                     found.add(text_of(value))
                 if key in ("extra_special_tokens", "additional_special_tokens"):
-                    listed = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+                    listed = (
+                        value.values()
+                        if isinstance(value, dict)
+                        else value
+                        if isinstance(value, list)
+                        else []
+                    )
                     found |= {text_of(token) for token in listed}
         return found
 
@@ -107,10 +127,22 @@ class Tokenizer:
         return Added(path, text, number, {flag: flags.get(flag, False) for flag in FLAGS})
 
     def read_decoder(self, settings):
-        entries = settings.take("added_tokens_decoder", {}, "an object", lambda v: isinstance(v, dict))
+        entries = settings.take(
+            "added_tokens_decoder", {}, "an object", lambda v: isinstance(v, dict)
+        )
         for number, token in entries.items():
-            if not isinstance(token, dict) or not number.isascii() or not number.isdigit() or len(number) > 12:
-                refuse(settings.path, "added_tokens_decoder", "ids with an object each", f"{show(number)}: {show(token)}")
+            if (
+                not isinstance(token, dict)
+                or not number.isascii()
+                or not number.isdigit()
+                or len(number) > 12
+            ):
+                refuse(
+                    settings.path,
+                    "added_tokens_decoder",
+                    "ids with an object each",
+                    f"{show(number)}: {show(token)}",
+                )
             yield self.make_added(settings.path, token.get("content"), int(number), token)
 
     def read_encoder(self, name):
@@ -120,15 +152,25 @@ class Tokenizer:
 
     def read_fast(self, name):
         if os.path.exists(self.path(name)):
-            for token in Settings(self.path(name)).take("added_tokens", [], "a list", lambda v: isinstance(v, list)):
+            for token in Settings(self.path(name)).take(
+                "added_tokens", [], "a list", lambda v: isinstance(v, list)
+            ):
                 if not isinstance(token, dict):
                     refuse(self.path(name), "added_tokens", "objects", show(token))
                 yield self.make_added(self.path(name), token.get("content"), token.get("id"), token)
 
     def list_added(self, rows):
-        """The tokens that a line is split at, and those that are no text in the output, as model.bin has them. Of the special ones only
-        those that are no pieces of their own: a line does not hold them, and what is not in the model cannot come out of it."""
-        named = {text_of(self.get(key)) or default for key, default in (("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>"))}
+        """The tokens that a line is split at, and those that are no text in the output, as
+        model.bin has them. Of the special ones only those that are no pieces of their own: a line
+        does not hold them, and what is not in the model cannot come out of it."""
+        named = {
+            text_of(self.get(key)) or default
+            for key, default in (
+                ("eos_token", "</s>"),
+                ("unk_token", "<unk>"),
+                ("pad_token", "<pad>"),
+            )
+        }
         found = []
         for added in self.added:
             if added.text in named or added.text == "":
@@ -136,15 +178,30 @@ class Tokenizer:
             if added.number >= rows:
                 if added.flags["special"]:
                     continue
-                refuse(added.path, show(added.text), f"an id below the embedding's {rows} rows {HINT}", added.number)
+                refuse(
+                    added.path,
+                    show(added.text),
+                    f"an id below the embedding's {rows} rows {HINT}",
+                    added.number,
+                )
             if not self.splits_special or added.flags["special"]:
                 found.append(dict({"id": added.number}, **added.flags))
         return found
 
     def list_files(self, source_rows, target_rows):
         """What model.bin keeps of the tokenizer."""
-        models = [Stored(name, read_sentencepiece(self.path(name))) for name in ("source.spm", "target.spm")] if self.kind == "sentencepiece" else []
-        return models + [Stored(f"{side}.pieces", self.pack_pieces(side, rows)) for side, rows in (("source", source_rows), ("target", target_rows))]
+        models = (
+            [
+                Stored(name, read_sentencepiece(self.path(name)))
+                for name in ("source.spm", "target.spm")
+            ]
+            if self.kind == "sentencepiece"
+            else []
+        )
+        return models + [
+            Stored(f"{side}.pieces", self.pack_pieces(side, rows))
+            for side, rows in (("source", source_rows), ("target", target_rows))
+        ]
 
     def pack_pieces(self, side, rows):
         """The pieces by id, as source.pieces and target.pieces hold them."""
@@ -152,19 +209,43 @@ class Tokenizer:
         for piece, number in vocabulary.values.items():
             name = json.dumps(piece, ensure_ascii=False)
             if not is_integer(number) or not 0 <= number < rows:
-                refuse(vocabulary.path, name, f"an id below the embedding's {rows} rows", show(number))
+                refuse(
+                    vocabulary.path, name, f"an id below the embedding's {rows} rows", show(number)
+                )
             if pieces[number] is not None:
-                refuse(vocabulary.path, name, "an id of its own", f"{number}, which {pieces[number].decode()!r} has")
+                refuse(
+                    vocabulary.path,
+                    name,
+                    "an id of its own",
+                    f"{number}, which {pieces[number].decode()!r} has",
+                )
             pieces[number] = self.encode(vocabulary.path, piece)
         for added in self.added:
             if added.number < rows and pieces[added.number] is None:
                 pieces[added.number] = self.encode(added.path, added.text)
-            elif added.number < rows and pieces[added.number] != self.encode(added.path, added.text) and vocabulary is self.source:
-                refuse(added.path, show(added.text), "an id of its own", f"{added.number}, which {pieces[added.number].decode()!r} has")
-        return b"".join(struct.pack("<I", 0xFFFFFFFF) if p is None else struct.pack("<I", len(p)) + p for p in pieces)
+            elif (
+                added.number < rows
+                and pieces[added.number] != self.encode(added.path, added.text)
+                and vocabulary is self.source
+            ):
+                refuse(
+                    added.path,
+                    show(added.text),
+                    "an id of its own",
+                    f"{added.number}, which {pieces[added.number].decode()!r} has",
+                )
+        return b"".join(
+            struct.pack("<I", 0xFFFFFFFF) if p is None else struct.pack("<I", len(p)) + p
+            for p in pieces
+        )
 
     def encode(self, path, piece):
         try:
             return piece.encode("utf-8")
         except UnicodeEncodeError:
-            refuse(path, json.dumps(piece, ensure_ascii=False), "valid Unicode", "half of a surrogate pair")
+            refuse(
+                path,
+                json.dumps(piece, ensure_ascii=False),
+                "valid Unicode",
+                "half of a surrogate pair",
+            )

@@ -1,8 +1,10 @@
-"""XXH64 with seed 0 (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), the hash of model.bin.
+"""XXH64 with seed 0 (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), the hash of
+model.bin.
 
-start() gives the fastest implementation at hand: the Python package, the C library, or plain Python. All have update(bytes)
-and intdigest().
+start() gives the fastest implementation at hand: the Python package, the C library, or plain
+Python. All have update(bytes) and intdigest().
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -55,7 +57,13 @@ def find_library():
 class PythonXXH64:
     """In plain Python: some 10 MB/s, for machines that have nothing better."""
 
-    P1, P2, P3, P4, P5 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+    P1, P2, P3, P4, P5 = (
+        0x9E3779B185EBCA87,
+        0xC2B2AE3D27D4EB4F,
+        0x165667B19E3779F9,
+        0x85EBCA77C2B2AE63,
+        0x27D4EB2F165667C5,
+    )
     MASK = (1 << 64) - 1
 
     def __init__(self):
@@ -68,7 +76,9 @@ class PythonXXH64:
         self.length += len(data) - len(self.rest)
         a, b, c, d = self.lanes
         p1, p2, mask = self.P1, self.P2, self.MASK
-        for w, x, y, z in struct.iter_unpack("<4Q", data[:whole]):  # written out: calls would double the time
+        for w, x, y, z in struct.iter_unpack(
+            "<4Q", data[:whole]
+        ):  # written out: calls would double the time
             a = (a + w * p2) & mask
             b = (b + x * p2) & mask
             c = (c + y * p2) & mask
@@ -93,10 +103,17 @@ class PythonXXH64:
                 value = ((value ^ self.mix(lane)) * self.P1 + self.P4) & mask
         value = (value + self.length) & mask
         while len(rest) >= 8:
-            value = (self.rotate(value ^ self.mix(int.from_bytes(rest[:8], "little")), 27) * self.P1 + self.P4) & mask
+            value = (
+                self.rotate(value ^ self.mix(int.from_bytes(rest[:8], "little")), 27) * self.P1
+                + self.P4
+            ) & mask
             rest = rest[8:]
         if len(rest) >= 4:
-            value = (self.rotate(value ^ int.from_bytes(rest[:4], "little") * self.P1 & mask, 23) * self.P2 + self.P3) & mask
+            value = (
+                self.rotate(value ^ int.from_bytes(rest[:4], "little") * self.P1 & mask, 23)
+                * self.P2
+                + self.P3
+            ) & mask
             rest = rest[4:]
         for byte in rest:
             value = self.rotate(value ^ byte * self.P5 & mask, 11) * self.P1 & mask
@@ -108,6 +125,7 @@ class PythonXXH64:
 def start():
     try:
         import xxhash
+
         return xxhash.xxh64(seed=0)
     except ImportError:
         return LibraryXXH64() if find_library() else PythonXXH64()

@@ -1,5 +1,6 @@
-// The floor of start-up figures: a CUDA context and one product by cuBLASLt, opened at run time as xlate opens it, and nothing else.
-// Nothing that computes with cuBLASLt ends sooner, so start-up is measured against this program's time from start to exit.
+// The floor of start-up figures: a CUDA context and one product by cuBLASLt, opened at run time as
+// xlate opens it, and nothing else. Nothing that computes with cuBLASLt ends sooner, so start-up is
+// measured against this program's time from start to exit.
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
@@ -56,7 +57,8 @@ int main() {
   cublasLtMatmulDesc_t operation = nullptr;
   CHECK(cublasLtMatmulDescCreate_(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   const cublasOperation_t transposed = CUBLAS_OP_T;
-  CHECK(cublasLtMatmulDescSetAttribute_(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
+  CHECK(cublasLtMatmulDescSetAttribute_(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                        sizeof(transposed)));
   cublasLtMatrixLayout_t weight = nullptr, x = nullptr;
   CHECK(cublasLtMatrixLayoutCreate_(&weight, CUDA_R_16F, kWidth, kWidth, kWidth));
   CHECK(cublasLtMatrixLayoutCreate_(&x, CUDA_R_16F, kWidth, kRows, kWidth));
@@ -64,11 +66,13 @@ int main() {
   CHECK(cublasLtMatmulPreferenceCreate_(&preference));
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
-  CHECK(cublasLtMatmulAlgoGetHeuristic_(handle, operation, weight, x, x, x, preference, 1, &found, &count));
+  CHECK(cublasLtMatmulAlgoGetHeuristic_(handle, operation, weight, x, x, x, preference, 1, &found,
+                                        &count));
   require(count == 1, "choosing an algorithm");
   const float one = 1, zero = 0;
   // What the numbers are makes no difference: one buffer serves for all three matrices.
-  CHECK(cublasLtMatmul_(handle, operation, &one, memory, weight, memory, x, &zero, memory, x, memory, x, &found.algo, nullptr, 0, stream));
+  CHECK(cublasLtMatmul_(handle, operation, &one, memory, weight, memory, x, &zero, memory, x,
+                        memory, x, &found.algo, nullptr, 0, stream));
   CHECK(cudaStreamSynchronize(stream));
   return 0;
 }

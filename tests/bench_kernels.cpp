@@ -1,8 +1,10 @@
-// Times the backend's verbs on a GPU at ende-base's shapes, beside what a copy and a large product reach there:
+// Times the backend's verbs on a GPU at ende-base's shapes, beside what a copy and a large product
+// reach there:
 //   bench_kernels [--precision fp16|fp32|bf16] [--rows 4,256,…] [--only TEXT] [--json FILE]
-// A verb is called many times in one recorded graph, over so many buffers that none is found in L2; the graph runs once to keep the
-// device busy while the next ones are enqueued, and then is timed by events. Medians. Bytes are those that must move at least once,
-// each distinct cache entry counted once.
+// A verb is called many times in one recorded graph, over so many buffers that none is found in L2;
+// the graph runs once to keep the device busy while the next ones are enqueued, and then is timed
+// by events. Medians. Bytes are those that must move at least once, each distinct cache entry
+// counted once.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -24,8 +26,10 @@
 namespace xlate {
 namespace {
 
-constexpr std::int64_t kWidth = 512, kInner = 2048, kVocabulary = 32001, kBeams = 4, kPageTokens = 16, kLongest = 60;
-constexpr int kHeads = 8, kIntervals = 7, kReplays = 3, kLeastCalls = 16, kSearchSteps = 30, kFirst = 5;  // the first calls run as they are, then one is recorded
+constexpr std::int64_t kWidth = 512, kInner = 2048, kVocabulary = 32001, kBeams = 4,
+                       kPageTokens = 16, kLongest = 60;
+constexpr int kHeads = 8, kIntervals = 7, kReplays = 3, kLeastCalls = 16, kSearchSteps = 30,
+              kFirst = 5;               // the first calls run as they are, then one is recorded
 constexpr double kBeyondCache = 160e6;  // an H200's L2 is 50 MB
 constexpr std::int64_t kMostCopies = 96;
 
@@ -42,7 +46,8 @@ struct Timing {
 
 class Bench {
  public:
-  Bench(Precision precision, std::string only) : backend_(make_backend({.cuda = true, .precision = precision})), only_(std::move(only)) {
+  Bench(Precision precision, std::string only)
+      : backend_(make_backend({.cuda = true, .precision = precision})), only_(std::move(only)) {
     type_ = backend_->compute_type();
     size_ = static_cast<std::int64_t>(size_of(type_));
     std::mt19937 random(1);
@@ -63,9 +68,14 @@ class Bench {
   nlohmann::json json() const;
 
  private:
-  bool chosen(const std::string& verb) const { return only_.empty() || verb.find(only_) != std::string::npos; }
+  bool chosen(const std::string& verb) const {
+    return only_.empty() || verb.find(only_) != std::string::npos;
+  }
   // So many buffers that one call's footprint is gone from the cache when its turn comes again.
-  static std::int64_t copies_for(double bytes) { return std::clamp<std::int64_t>(static_cast<std::int64_t>(kBeyondCache / bytes) + 1, 1, kMostCopies); }
+  static std::int64_t copies_for(double bytes) {
+    return std::clamp<std::int64_t>(static_cast<std::int64_t>(kBeyondCache / bytes) + 1, 1,
+                                    kMostCopies);
+  }
 
   // Device memory with random numbers in [−size, size).
   Buffer numbers(std::int64_t count, float size = 1) { return numbers_as(type_, count, size); }
@@ -75,8 +85,10 @@ class Bench {
     std::vector<float> scaled(block_);
     for (float& value : scaled) value *= size;
     for (std::int64_t at = 0; at < count; at += std::ssize(scaled)) {
-      const auto part = static_cast<std::size_t>(std::min<std::int64_t>(std::ssize(scaled), count - at));
-      backend_->upload_as(*queue_, std::span(scaled).first(part), type, buffer.as<char>() + at * static_cast<std::int64_t>(size_of(type)));
+      const auto part =
+          static_cast<std::size_t>(std::min<std::int64_t>(std::ssize(scaled), count - at));
+      backend_->upload_as(*queue_, std::span(scaled).first(part), type,
+                          buffer.as<char>() + at * static_cast<std::int64_t>(size_of(type)));
     }
     return buffer;
   }
@@ -86,23 +98,29 @@ class Bench {
     backend_->upload(*queue_, std::as_bytes(std::span(values)), buffer.data());
     return buffer;
   }
-  Tensor matrix(const Buffer& buffer, std::int64_t rows, std::int64_t columns, std::int64_t copy = 0) const {
+  Tensor matrix(const Buffer& buffer, std::int64_t rows, std::int64_t columns,
+                std::int64_t copy = 0) const {
     return {buffer.as<char>() + copy * rows * columns * size_, type_, rows, columns, columns};
   }
   // Rows of the residual stream, and bytes of so many rows' rests: float32 has none.
-  WideRows wide(const Buffer& rounded, const Buffer& rest, std::int64_t rows, std::int64_t copy) const {
+  WideRows wide(const Buffer& rounded, const Buffer& rest, std::int64_t rows,
+                std::int64_t copy) const {
     const Tensor rests{rest.as<char>() + copy * rows * kWidth, DType::kInt8, rows, kWidth, kWidth};
     return {matrix(rounded, rows, kWidth, copy), size_ == 2 ? rests : Tensor{}};
   }
   std::int64_t rests(std::int64_t rows) const { return size_ == 2 ? rows * kWidth : 0; }
 
-  // Seconds of one of `calls` calls that `step` makes; `before` runs, untimed, before each timed interval.
-  double timed(std::int64_t calls, const std::function<void()>& step, const std::function<void()>& before = {}) {
+  // Seconds of one of `calls` calls that `step` makes; `before` runs, untimed, before each timed
+  // interval.
+  double timed(std::int64_t calls, const std::function<void()>& step,
+               const std::function<void()>& before = {}) {
     const int replays = before ? 1 : kReplays;
     std::vector<double> seconds;
     for (int i = 0; i < kIntervals + kFirst; ++i) {
-      if (before) before();
-      else backend_->repeat(*queue_, 1, 1, step);
+      if (before)
+        before();
+      else
+        backend_->repeat(*queue_, 1, 1, step);
       const double earlier = i < kFirst ? 0 : backend_->work_seconds().decode;
       if (i >= kFirst && !before) backend_->repeat(*queue_, 1, 1, step);  // keeps the device busy
       backend_->begin_work(*queue_, Work::kDecode);
@@ -113,21 +131,31 @@ class Bench {
     }
     return median(seconds);
   }
-  // Times call(copy) over all copies, less what is known of a part of it, and keeps the row. Recordings end with their queue.
-  double add(const std::string& verb, const std::string& shape, std::int64_t rows, double bytes, double flops, std::int64_t copies, const std::function<void(std::int64_t)>& call, double part = 0) {
+  // Times call(copy) over all copies, less what is known of a part of it, and keeps the row.
+  // Recordings end with their queue.
+  double add(const std::string& verb, const std::string& shape, std::int64_t rows, double bytes,
+             double flops, std::int64_t copies, const std::function<void(std::int64_t)>& call,
+             double part = 0) {
     const std::int64_t calls = std::max<std::int64_t>(copies, kLeastCalls);
-    keep({verb, shape, rows, timed(calls, [&] { for (std::int64_t i = 0; i < calls; ++i) call(i % copies); }) - part, bytes, flops});
+    keep({verb, shape, rows,
+          timed(calls,
+                [&] {
+                  for (std::int64_t i = 0; i < calls; ++i) call(i % copies);
+                }) -
+              part,
+          bytes, flops});
     return timings_.back().seconds;
   }
   void keep(const Timing& timing) {
     timings_.push_back(timing);
-    fmt::print(stderr, "{} {}, {} rows: {:.2f} µs\n", timing.verb, timing.shape, timing.rows, timing.seconds * 1e6);
+    fmt::print(stderr, "{} {}, {} rows: {:.2f} µs\n", timing.verb, timing.shape, timing.rows,
+               timing.seconds * 1e6);
     backend_->work_seconds();
     queue_ = backend_->make_queue();
   }
 
-  // What a run over a step takes before its first operation: on a GPU the keys that its rows will read are
-  // listed.
+  // What a run over a step takes before its first operation: on a GPU the keys that its rows will
+  // read are listed.
   double list_keys(const std::string& shape, std::int64_t rows, std::int64_t copies,
                    const std::function<Step(std::int64_t)>& step_of) {
     return add("keys of a step", shape, rows, 0, 0, copies,
@@ -140,7 +168,8 @@ class Bench {
     SearchState state;
     double keys = 0;  // distinct ones that a call reads, on average over the copies
   };
-  Caches make_caches(std::int64_t groups, std::int64_t beams, std::int64_t lines, std::int64_t copies);
+  Caches make_caches(std::int64_t groups, std::int64_t beams, std::int64_t lines,
+                     std::int64_t copies);
 
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Queue> queue_{backend_->make_queue()};
@@ -166,23 +195,28 @@ void Bench::measure_ceilings() {
   std::vector<double> rates;
   for (int i = 0; i < kIntervals + 1; ++i) {
     require(cudaEventRecord(begin));
-    for (int n = 0; n < copies; ++n) require(cudaMemcpyAsync(to.data(), from.data(), bytes, cudaMemcpyDeviceToDevice));
+    for (int n = 0; n < copies; ++n)
+      require(cudaMemcpyAsync(to.data(), from.data(), bytes, cudaMemcpyDeviceToDevice));
     require(cudaEventRecord(end));
     require(cudaEventSynchronize(end));
     float milliseconds = 0;
     require(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (i > 0) rates.push_back(2.0 * static_cast<double>(bytes) * copies / (static_cast<double>(milliseconds) * 1e-3));
+    if (i > 0)
+      rates.push_back(2.0 * static_cast<double>(bytes) * copies /
+                      (static_cast<double>(milliseconds) * 1e-3));
   }
   cudaEventDestroy(begin);
   cudaEventDestroy(end);
   copy_rate_ = median(rates);
 
   constexpr std::int64_t side = 8192;
-  const Buffer x = numbers(side * side), w = numbers(side * side), y = backend_->allocate(static_cast<std::size_t>(side * side * size_));
+  const Buffer x = numbers(side * side), w = numbers(side * side),
+               y = backend_->allocate(static_cast<std::size_t>(side * side * size_));
   const Linear layer{matrix(w, side, side), {}};
   const double seconds = timed(4, [&] {
     for (int i = 0; i < 4; ++i)
-      backend_->linear(*queue_, matrix(x, side, side), layer, Activation::kNone, matrix(y, side, side));
+      backend_->linear(*queue_, matrix(x, side, side), layer, Activation::kNone,
+                       matrix(y, side, side));
   });
   product_rate_ = 2.0 * side * side * side / seconds;
   queue_ = backend_->make_queue();
@@ -192,29 +226,34 @@ void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activat
   if (!chosen("linear")) return;
   const double bytes = static_cast<double>((in * out + out + rows * (in + out)) * size_);
   const std::int64_t copies = copies_for(bytes);
-  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * out, 0.05f), b = numbers(out),
-               y = numbers(copies * rows * out);
+  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * out, 0.05f),
+               b = numbers(out), y = numbers(copies * rows * out);
   const std::string epilogue = activation == Activation::kRelu ? ", bias, relu" : ", bias";
   add("linear", fmt::format("{}→{}{}", in, out, epilogue), rows, bytes,
       2.0 * static_cast<double>(rows * in * out), copies, [&](std::int64_t i) {
-        backend_->linear(*queue_, matrix(x, rows, in, i), {matrix(w, out, in, i), matrix(b, 1, out)},
-                         activation, matrix(y, rows, out, i));
+        backend_->linear(*queue_, matrix(x, rows, in, i),
+                         {matrix(w, out, in, i), matrix(b, 1, out)}, activation,
+                         matrix(y, rows, out, i));
       });
 }
 
 void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
   if (!chosen("linear_norm")) return;
-  const double bytes = static_cast<double>((in * kWidth + kWidth + rows * (in + 2 * kWidth)) * size_ + rests(2 * rows));
+  const double bytes = static_cast<double>(
+      (in * kWidth + kWidth + rows * (in + 2 * kWidth)) * size_ + rests(2 * rows));
   const std::int64_t copies = copies_for(bytes);
   const Buffer rest = numbers(copies * rows * kWidth);
-  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f), b = numbers(kWidth), r = numbers(copies * rows * kWidth), between = floats(rows * kWidth),
-               gain = floats(kWidth), bias = floats(kWidth);
-  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
+  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f),
+               b = numbers(kWidth), r = numbers(copies * rows * kWidth),
+               between = floats(rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
+  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth},
+      s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("linear_norm", fmt::format("{}→{}, stream", in, kWidth), rows, bytes,
       2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
-        test::run_linear_norm(
-            *backend_, *queue_, matrix(x, rows, in, i), {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)},
-            {between.data(), DType::kFloat32, rows, kWidth, kWidth}, wide(r, rest, rows, i), {g, s});
+        test::run_linear_norm(*backend_, *queue_, matrix(x, rows, in, i),
+                              {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)},
+                              {between.data(), DType::kFloat32, rows, kWidth, kWidth},
+                              wide(r, rest, rows, i), {g, s});
       });
 }
 
@@ -224,7 +263,8 @@ void Bench::norm(std::int64_t rows) {
   const std::int64_t copies = copies_for(bytes);
   const Buffer rest = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth),
                r = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
-  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth}, b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
+  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth},
+      b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
     backend_->add_norm(*queue_, wide(r, rest, rows, i), matrix(x, rows, kWidth, i), {g, b});
   });
@@ -234,18 +274,24 @@ void Bench::embed(std::int64_t rows) {
   if (!chosen("embed")) return;
   const double bytes = static_cast<double>(2 * rows * kWidth * size_ + rests(rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer rest = numbers(copies * rows * kWidth), table = numbers(kVocabulary * kWidth), places = floats(kLongest * kWidth), y = numbers(copies * rows * kWidth);
+  const Buffer rest = numbers(copies * rows * kWidth), table = numbers(kVocabulary * kWidth),
+               places = floats(kLongest * kWidth), y = numbers(copies * rows * kWidth);
   std::vector<std::int32_t> ids, positions;
-  for (std::int64_t i = 0; i < copies * rows; ++i) ids.push_back(static_cast<std::int32_t>(i * 7919 % kVocabulary)), positions.push_back(static_cast<std::int32_t>(i % kLongest));
+  for (std::int64_t i = 0; i < copies * rows; ++i)
+    ids.push_back(static_cast<std::int32_t>(i * 7919 % kVocabulary)),
+        positions.push_back(static_cast<std::int32_t>(i % kLongest));
   const Buffer ids_device = list(ids), positions_device = list(positions);
-  const Embedding embedding{matrix(table, kVocabulary, kWidth), {places.data(), DType::kFloat32, kLongest, kWidth, kWidth}, 22.6f};
-  add("embed", fmt::format("{} of {}", kWidth, kVocabulary), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->embed(*queue_, embedding,
-                    PackedRows{.count = rows,
-                               .ids = ids_device.as<std::int32_t>() + i * rows,
-                               .positions = positions_device.as<std::int32_t>() + i * rows},
-                    wide(y, rest, rows, i));
-  });
+  const Embedding embedding{matrix(table, kVocabulary, kWidth),
+                            {places.data(), DType::kFloat32, kLongest, kWidth, kWidth},
+                            22.6f};
+  add("embed", fmt::format("{} of {}", kWidth, kVocabulary), rows, bytes, 0, copies,
+      [&](std::int64_t i) {
+        backend_->embed(*queue_, embedding,
+                        PackedRows{.count = rows,
+                                   .ids = ids_device.as<std::int32_t>() + i * rows,
+                                   .positions = positions_device.as<std::int32_t>() + i * rows},
+                        wide(y, rest, rows, i));
+      });
 }
 
 // Sentences of 1…60 tokens, their pages anywhere; beams that parted six tokens ago.
@@ -265,27 +311,42 @@ Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams, std::i
     const std::int64_t own = lines == 1 ? 0 : std::min<std::int64_t>(parted, length);
     made.keys += static_cast<double>(length - own + own * beams) / static_cast<double>(copies);
     for (std::int64_t t = length - own; t < length; ++t) {
-      for (std::int64_t k = 0; k < beams; ++k) ancestors[static_cast<std::size_t>((slot * kLongest + t) * beams + k)] = static_cast<std::uint8_t>(k);
+      for (std::int64_t k = 0; k < beams; ++k)
+        ancestors[static_cast<std::size_t>((slot * kLongest + t) * beams + k)] =
+            static_cast<std::uint8_t>(k);
     }
   }
   const std::int64_t rows = slots * per_slot * kPageTokens * lines;
   made.pages = numbers(rows * 2 * kWidth);
-  made.table = list(table), made.lengths = list(lengths), made.groups = list(listed), made.ancestors = list(ancestors);
+  made.table = list(table), made.lengths = list(lengths), made.groups = list(listed),
+  made.ancestors = list(ancestors);
   made.done = list(std::vector<std::int32_t>(static_cast<std::size_t>(slots)));
-  made.cache = {matrix(made.pages, rows, 2 * kWidth), made.table.as<std::int32_t>(), per_slot, kPageTokens, lines};
-  made.state = {.length = made.lengths.as<std::int32_t>(), .done = made.done.as<std::int32_t>(), .ancestor = made.ancestors.as<std::uint8_t>(), .slots = slots, .beams = beams, .longest = kLongest};
+  made.cache = {matrix(made.pages, rows, 2 * kWidth), made.table.as<std::int32_t>(), per_slot,
+                kPageTokens, lines};
+  made.state = {.length = made.lengths.as<std::int32_t>(),
+                .done = made.done.as<std::int32_t>(),
+                .ancestor = made.ancestors.as<std::uint8_t>(),
+                .slots = slots,
+                .beams = beams,
+                .longest = kLongest};
   return made;
 }
 
 void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   if (!chosen("attend_self")) return;
-  const std::int64_t groups = rows / beams, copies = copies_for(static_cast<double>(groups * 40 * 2 * kWidth * size_));
+  const std::int64_t groups = rows / beams,
+                     copies = copies_for(static_cast<double>(groups * 40 * 2 * kWidth * size_));
   const Caches made = make_caches(groups, beams, beams, copies);
   const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth);
-  const double keys = made.keys * 2 * kWidth, bytes = (keys + static_cast<double>(rows * kWidth * (3 + 2 + 1))) * static_cast<double>(size_);
+  const double keys = made.keys * 2 * kWidth,
+               bytes = (keys + static_cast<double>(rows * kWidth * (3 + 2 + 1))) *
+                       static_cast<double>(size_);
   const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
-  const auto rows_of = [&](std::int64_t i) { return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams}; };
-  // Once a step, for all layers; here before each call, since each has other rows. No source tokens.
+  const auto rows_of = [&](std::int64_t i) {
+    return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams};
+  };
+  // Once a step, for all layers; here before each call, since each has other rows. No source
+  // tokens.
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   const CacheViews caches{{made.cache}, {made.cache}, none.as<std::int32_t>()};
   const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) {
@@ -294,20 +355,25 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   add(
       "attend_self", shape, rows, bytes, 0, copies,
       [&](std::int64_t i) {
-        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i), Step{made.state, rows_of(i), caches},
-                              0, kHeads, matrix(out, rows, kWidth, i));
+        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i),
+                              Step{made.state, rows_of(i), caches}, 0, kHeads,
+                              matrix(out, rows, kWidth, i));
       },
       begin);
 }
 
 void Bench::attend_source(std::int64_t rows, std::int64_t beams) {
   if (!chosen("attend_source")) return;
-  const std::int64_t groups = rows / beams, copies = copies_for(static_cast<double>(groups * 30 * 2 * kWidth * size_));
+  const std::int64_t groups = rows / beams,
+                     copies = copies_for(static_cast<double>(groups * 30 * 2 * kWidth * size_));
   const Caches made = make_caches(groups, beams, 1, copies);
   const Buffer query = numbers(copies * rows * kWidth), out = numbers(copies * rows * kWidth);
-  const double bytes = (made.keys * 2 * kWidth + static_cast<double>(2 * rows * kWidth)) * static_cast<double>(size_);
+  const double bytes = (made.keys * 2 * kWidth + static_cast<double>(2 * rows * kWidth)) *
+                       static_cast<double>(size_);
   const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
-  const auto rows_of = [&](std::int64_t i) { return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams}; };
+  const auto rows_of = [&](std::int64_t i) {
+    return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams};
+  };
   SearchState unused = made.state;  // of self-attention: a beam, no history
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   unused.length = none.as<std::int32_t>();
@@ -318,8 +384,9 @@ void Bench::attend_source(std::int64_t rows, std::int64_t beams) {
   add(
       "attend_source", shape, rows, bytes, 0, copies,
       [&](std::int64_t i) {
-        backend_->attend_source(*queue_, matrix(query, rows, kWidth, i), Step{unused, rows_of(i), caches}, 0,
-                                kHeads, matrix(out, rows, kWidth, i));
+        backend_->attend_source(*queue_, matrix(query, rows, kWidth, i),
+                                Step{unused, rows_of(i), caches}, 0, kHeads,
+                                matrix(out, rows, kWidth, i));
       },
       begin);
 }
@@ -329,61 +396,93 @@ void Bench::attend_packed(std::int64_t rows) {
   std::vector<std::int32_t> offsets{0};
   double squares = 0;
   for (std::int64_t i = 0; offsets.back() < rows; ++i) {
-    const std::int64_t length = std::min<std::int64_t>(1 + i * 37 % kLongest, rows - offsets.back());
+    const std::int64_t length =
+        std::min<std::int64_t>(1 + i * 37 % kLongest, rows - offsets.back());
     offsets.push_back(static_cast<std::int32_t>(offsets.back() + length));
     squares += static_cast<double>(length * length);
   }
   const double bytes = static_cast<double>(4 * rows * kWidth * size_);
   const std::int64_t copies = copies_for(bytes);
-  const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth), offsets_device = list(offsets);
-  add("attend_packed", fmt::format("lengths 1…{}", kLongest), rows, bytes, 4.0 * kWidth * squares, copies,
-      [&](std::int64_t i) {
-        backend_->attend_self(
-            *queue_, matrix(qkv, rows, 3 * kWidth, i),
-            PackedRows{.count = rows, .offsets_host = offsets, .offsets = offsets_device.as<std::int32_t>()},
-            kHeads, matrix(out, rows, kWidth, i));
+  const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth),
+               offsets_device = list(offsets);
+  add("attend_packed", fmt::format("lengths 1…{}", kLongest), rows, bytes, 4.0 * kWidth * squares,
+      copies, [&](std::int64_t i) {
+        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i),
+                              PackedRows{.count = rows,
+                                         .offsets_host = offsets,
+                                         .offsets = offsets_device.as<std::int32_t>()},
+                              kHeads, matrix(out, rows, kWidth, i));
       });
 }
 
 // Steps of new sentences, none of which ends: the mean of their first thirty.
 void Bench::search_step(std::int64_t rows, int beams) {
   if (!chosen("search_step")) return;
-  const std::int64_t slots = rows / beams, padded = (kVocabulary + backend_->row_multiple() - 1) / backend_->row_multiple() * backend_->row_multiple();
-  const Buffer weight = numbers(padded * kWidth, 0.2f), hidden = numbers(rows * kWidth, 2), bias = floats(kVocabulary);
-  const Projection projection{{matrix(weight, padded, kWidth).row_range(0, kVocabulary), {bias.data(), DType::kFloat32, 1, kVocabulary, kVocabulary}}};
+  const std::int64_t slots = rows / beams, padded = (kVocabulary + backend_->row_multiple() - 1) /
+                                                    backend_->row_multiple() *
+                                                    backend_->row_multiple();
+  const Buffer weight = numbers(padded * kWidth, 0.2f), hidden = numbers(rows * kWidth, 2),
+               bias = floats(kVocabulary);
+  const Projection projection{{matrix(weight, padded, kWidth).row_range(0, kVocabulary),
+                               {bias.data(), DType::kFloat32, 1, kVocabulary, kVocabulary}}};
   const std::int32_t end = 0, pad = kVocabulary - 1;
-  Search search(*backend_, *queue_, {.beams = beams, .start = pad, .end = end, .never_chosen = {end, pad}}, slots, 2 * kSearchSteps);
-  std::vector<std::int32_t> listed(static_cast<std::size_t>(slots)), limits(static_cast<std::size_t>(slots), 2 * kSearchSteps);
+  Search search(*backend_, *queue_,
+                {.beams = beams, .start = pad, .end = end, .never_chosen = {end, pad}}, slots,
+                2 * kSearchSteps);
+  std::vector<std::int32_t> listed(static_cast<std::size_t>(slots)),
+      limits(static_cast<std::size_t>(slots), 2 * kSearchSteps);
   for (std::size_t i = 0; i < listed.size(); ++i) listed[i] = static_cast<std::int32_t>(i);
   const Buffer groups = list(listed);
   const StepRows step{groups.as<std::int32_t>(), slots, beams};
   const double seconds = timed(
       kSearchSteps,
       [&] {
-        for (int i = 0; i < kSearchSteps; ++i) search.step(matrix(hidden, rows, kWidth), step, projection);
+        for (int i = 0; i < kSearchSteps; ++i)
+          search.step(matrix(hidden, rows, kWidth), step, projection);
       },
       [&] { search.start(listed, limits); });
   const double bytes = static_cast<double>((padded + rows) * kWidth * size_);
-  keep({"search_step", fmt::format("{}→{}, {}", kWidth, kVocabulary, beams == 1 ? "greedy" : fmt::format("{} beams", beams)), rows, seconds, bytes, 2.0 * static_cast<double>(rows * kWidth * kVocabulary)});
+  keep({"search_step",
+        fmt::format("{}→{}, {}", kWidth, kVocabulary,
+                    beams == 1 ? "greedy" : fmt::format("{} beams", beams)),
+        rows, seconds, bytes, 2.0 * static_cast<double>(rows * kWidth * kVocabulary)});
 }
 
 void Bench::print(std::ostream& out) const {
   const DeviceInfo info = backend_->info();
-  out << fmt::format("{}, driver for CUDA {}, {}, {}. A copy of 1 GiB moves {:.2f} TB/s, a product of 8192×8192×8192 does {:.0f} TFLOP/s.\n\n", info.name, info.driver, info.library,
-                     name_of(type_), copy_rate_ * 1e-12, product_rate_ * 1e-12)
-      << "| verb | shape | rows | µs | GB/s | of the copy | TFLOP/s | of the product |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+  out << fmt::format(
+             "{}, driver for CUDA {}, {}, {}. A copy of 1 GiB moves {:.2f} TB/s, "
+             "a product of 8192×8192×8192 does {:.0f} TFLOP/s.\n\n",
+             info.name, info.driver, info.library, name_of(type_), copy_rate_ * 1e-12,
+             product_rate_ * 1e-12)
+      << "| verb | shape | rows | µs | GB/s | of the copy | TFLOP/s | of the product |\n"
+         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n";
   for (const Timing& t : timings_) {
-    out << fmt::format("| {} | {} | {} | {:.2f} | {:.0f} | {:.0f} % | {} | {} |\n", t.verb, t.shape, t.rows, t.seconds * 1e6, t.bytes / t.seconds * 1e-9, 100 * t.bytes / t.seconds / copy_rate_,
-                       t.flops > 0 ? fmt::format("{:.1f}", t.flops / t.seconds * 1e-12) : "", t.flops > 0 ? fmt::format("{:.0f} %", 100 * t.flops / t.seconds / product_rate_) : "");
+    out << fmt::format(
+        "| {} | {} | {} | {:.2f} | {:.0f} | {:.0f} % | {} | {} |\n", t.verb, t.shape, t.rows,
+        t.seconds * 1e6, t.bytes / t.seconds * 1e-9, 100 * t.bytes / t.seconds / copy_rate_,
+        t.flops > 0 ? fmt::format("{:.1f}", t.flops / t.seconds * 1e-12) : "",
+        t.flops > 0 ? fmt::format("{:.0f} %", 100 * t.flops / t.seconds / product_rate_) : "");
   }
 }
 
 nlohmann::json Bench::json() const {
   const DeviceInfo info = backend_->info();
-  nlohmann::json result{{"device", info.name}, {"driver", info.driver}, {"library", info.library}, {"precision", name_of(type_)}, {"copy_bytes_per_second", copy_rate_}, {"product_flops_per_second", product_rate_}};
+  nlohmann::json result{{"device", info.name},
+                        {"driver", info.driver},
+                        {"library", info.library},
+                        {"precision", name_of(type_)},
+                        {"copy_bytes_per_second", copy_rate_},
+                        {"product_flops_per_second", product_rate_}};
   for (const Timing& t : timings_) {
-    result["timings"].push_back({{"verb", t.verb}, {"shape", t.shape}, {"rows", t.rows}, {"microseconds", t.seconds * 1e6}, {"bytes", t.bytes}, {"flops", t.flops},
-                                 {"bytes_per_second", t.bytes / t.seconds}, {"flops_per_second", t.flops / t.seconds}});
+    result["timings"].push_back({{"verb", t.verb},
+                                 {"shape", t.shape},
+                                 {"rows", t.rows},
+                                 {"microseconds", t.seconds * 1e6},
+                                 {"bytes", t.bytes},
+                                 {"flops", t.flops},
+                                 {"bytes_per_second", t.bytes / t.seconds},
+                                 {"flops_per_second", t.flops / t.seconds}});
   }
   return result;
 }
@@ -395,7 +494,9 @@ void run(int count, char** arguments) {
   for (int i = 1; i < count; i += 2) {
     const std::string name = arguments[i], value = i + 1 < count ? arguments[i + 1] : "";
     if (name == "--precision") {
-      const std::map<std::string, Precision> known{{"fp32", Precision::kFloat32}, {"fp16", Precision::kFloat16}, {"bf16", Precision::kBFloat16}};
+      const std::map<std::string, Precision> known{{"fp32", Precision::kFloat32},
+                                                   {"fp16", Precision::kFloat16},
+                                                   {"bf16", Precision::kBFloat16}};
       if (!known.contains(value)) fail("--precision: '{}', expected fp32, fp16 or bf16", value);
       precision = known.at(value);
     } else if (name == "--rows") {

@@ -1,5 +1,5 @@
-// Times the fused vocabulary kernel beside the bare product of the same shape by cuBLASLt, on random data: a line for each number of rows.
-// usage: bench_vocabulary [V [D [R]]]
+// Times the fused vocabulary kernel beside the bare product of the same shape by cuBLASLt, on
+// random data: a line for each number of rows. usage: bench_vocabulary [V [D [R]]]
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
@@ -76,7 +76,8 @@ void bench(std::int64_t vocabulary, std::int64_t width, std::int64_t only) {
   check(cudaGetDeviceProperties(&properties, 0));
   constexpr std::int64_t kMostRows = 16384;
   const std::int64_t padded = (vocabulary + 127) / 128 * 128;
-  const Tensor hidden = random_tensor(kMostRows, width, 1), weight = random_tensor(padded, width, 0.08f);
+  const Tensor hidden = random_tensor(kMostRows, width, 1),
+               weight = random_tensor(padded, width, 0.08f);
   std::vector<float> biases(static_cast<std::size_t>(vocabulary));
   for (std::size_t i = 0; i < biases.size(); ++i) biases[i] = static_cast<float>(i % 7) * 0.1f;
   auto* bias = static_cast<float*>(device_memory(biases.size() * 4));
@@ -91,7 +92,8 @@ void bench(std::int64_t vocabulary, std::int64_t width, std::int64_t only) {
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   cuda::Gemm gemm;
-  std::printf("%s, V %lld, D %lld, float16; us (TFLOP/s)\n%6s %18s %18s %18s %18s\n", properties.name, static_cast<long long>(vocabulary), static_cast<long long>(width),
+  std::printf("%s, V %lld, D %lld, float16; us (TFLOP/s)\n%6s %18s %18s %18s %18s\n",
+              properties.name, static_cast<long long>(vocabulary), static_cast<long long>(width),
               "rows", "product to fp32", "product to fp16", "count 1", "count 8");
   for (const std::int64_t rows : {4, 64, 128, 256, 1024, 2048, 4096, 4608, 8192, 16384}) {
     if (only > 0 && rows != only) continue;
@@ -99,7 +101,8 @@ void bench(std::int64_t vocabulary, std::int64_t width, std::int64_t only) {
     const int calls = rows < 1024 ? 50 : 10;
     std::printf("%6lld", static_cast<long long>(rows));
     const auto print = [&](double us) {
-      std::printf("  %8.1f (%5.0f)", us, 2e-6 * static_cast<double>(rows * vocabulary * width) / us);
+      std::printf("  %8.1f (%5.0f)", us,
+                  2e-6 * static_cast<double>(rows * vocabulary * width) / us);
       std::fflush(stdout);
     };
     for (const DType type : {DType::kFloat32, DType::kFloat16}) {
@@ -134,7 +137,8 @@ void bench(std::int64_t vocabulary, std::int64_t width, std::int64_t only) {
 
 int main(int argc, char** argv) {
   try {
-    xlate::bench(argc > 1 ? std::atoll(argv[1]) : 32001, argc > 2 ? std::atoll(argv[2]) : 512, argc > 3 ? std::atoll(argv[3]) : 0);
+    xlate::bench(argc > 1 ? std::atoll(argv[1]) : 32001, argc > 2 ? std::atoll(argv[2]) : 512,
+                 argc > 3 ? std::atoll(argv[3]) : 0);
   } catch (const xlate::Error& error) {
     std::fprintf(stderr, "bench_vocabulary: %s\n", error.what());
     return 1;

@@ -1,5 +1,5 @@
-// Who gets room, who waits, what is learned, and what the device is told, on the CPU backend: all of it is
-// decided on the host.
+// Who gets room, who waits, what is learned, and what the device is told, on the CPU backend: all
+// of it is decided on the host.
 #include "engine/caches.h"
 
 #include <gtest/gtest.h>
@@ -97,7 +97,8 @@ TEST(Caches, HaveRoomUntilTheirPagesAreTaken) {
 TEST(Caches, SourcesNeedRoomToo) {
   NotingBackend backend;
   Caches caches(backend, {}, {}, capacity_of(4, 100));
-  // 100 tokens and the rests of pages of 4 sentences: 116 tokens in 15 pages, of which 50 tokens need 7.
+  // 100 tokens and the rests of pages of 4 sentences: 116 tokens in 15 pages, of which 50 tokens
+  // need 7.
   ASSERT_EQ(caches.free_source_pages(), 15);
   caches.reserve(0, source_of(50, 1));
   caches.reserve(1, source_of(50, 1));
@@ -140,7 +141,7 @@ TEST(Caches, LearnHowLongTargetsBecome) {
   };
   EXPECT_EQ(caches.expected_tokens(source), 45 + 4);
   EXPECT_EQ(caches.expected_tokens(source_of(40, 30)), 30);  // no more than its limit
-  decode(80 + 4, false);                                     // only put off: nothing is known of its end
+  decode(80 + 4, false);  // only put off: nothing is known of its end
   EXPECT_EQ(caches.expected_tokens(source), 45 + 4);
   decode(80 + 4, true);
   EXPECT_EQ(caches.expected_tokens(source), static_cast<std::int64_t>((112.5 + 80) / 140 * 40) + 4);
@@ -213,7 +214,8 @@ TEST(Caches, TablesNameEachPageOnce) {
       std::set<std::int32_t> pages;
       for (int slot = 0; slot < kSlots; ++slot) {
         const std::int64_t room = tokens[static_cast<std::size_t>(slot)];
-        const std::int64_t count = own || room == 0 ? room : source_tokens[static_cast<std::size_t>(slot)];
+        const std::int64_t count =
+            own || room == 0 ? room : source_tokens[static_cast<std::size_t>(slot)];
         for (std::int64_t page = 0; page * kPage < count; ++page) {
           const std::int32_t number = page_of(cache, slot, page);
           ASSERT_TRUE(number >= 0 && number * kPage * cache.lines < cache.pages.rows);
@@ -226,15 +228,17 @@ TEST(Caches, TablesNameEachPageOnce) {
   EXPECT_GT(refused, 0);
 }
 
-// Start-up and memory hang on it: a device clears what is allocated, and what is left is asked for between
-// two allocations.
+// Start-up and memory hang on it: a device clears what is allocated, and what is left is asked for
+// between two allocations.
 TEST(Caches, AllocateInOrder) {
   NotingBackend backend;
   const Caches caches(backend, {}, {.layers = 3, .width = 64}, capacity_of(4, 100));
-  const auto bytes = [](std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); };
+  const auto bytes = [](std::int64_t count) {
+    return static_cast<std::size_t>(count) * sizeof(float);
+  };
   const std::int64_t own_pages = caches.free_own_pages();
-  // What 100 source tokens of 4 sentences are expected to need, 112.5 + 4·4 tokens and 4 rests of pages,
-  // three fifths of it.
+  // What 100 source tokens of 4 sentences are expected to need, 112.5 + 4·4 tokens and 4 rests of
+  // pages, three fifths of it.
   EXPECT_EQ(own_pages, static_cast<std::int64_t>(std::ceil(0.6 * (112.5 + 16 + 16) / 8)));
   EXPECT_EQ(backend.allocated,
             (std::vector<std::size_t>{bytes(4), bytes(3 * 15 * 8 * 2 * 64), bytes(4 * 7),
@@ -268,8 +272,10 @@ TEST(Caches, WhatIsAffordableFits) {
     Capacity capacity = capacity_of(0, Caches::affordable_tokens(backend, {}, shape, beams));
     capacity.beams = beams, capacity.slots = capacity.source_tokens / 8;
     const Caches caches(backend, {}, shape, capacity);
-    const auto taken = std::accumulate(backend.allocated.begin(), backend.allocated.end(), std::size_t{0});
-    const double all = static_cast<double>(taken) + 1000 * static_cast<double>(capacity.source_tokens);
+    const auto taken =
+        std::accumulate(backend.allocated.begin(), backend.allocated.end(), std::size_t{0});
+    const double all =
+        static_cast<double>(taken) + 1000 * static_cast<double>(capacity.source_tokens);
     EXPECT_LE(all, 1.02 * static_cast<double>(budget)) << beams << " beams";
     EXPECT_GE(all, 0.9 * static_cast<double>(budget)) << beams << " beams";
   }

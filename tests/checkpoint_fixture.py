@@ -1,4 +1,6 @@
-"""Tiny checkpoints to convert, what model.bin must then hold, and the case that the tests of scripts/convert.py derive from."""
+"""Tiny checkpoints to convert, what model.bin must then hold, and the case that the tests of
+scripts/convert.py derive from."""
+
 import contextlib
 import io
 import json
@@ -21,12 +23,29 @@ from model_bin_reader import ModelBin
 
 SCRIPT = os.path.join(ROOT, "scripts", "convert.py")
 OPUS_SHAPE = os.path.join(ROOT, "tests", "data", "opus-shape")
-SHARED, ENCODER, DECODER, HEAD = TIED = ("model.shared.weight", "model.encoder.embed_tokens.weight",
-                                         "model.decoder.embed_tokens.weight", "lm_head.weight")
-REFUSED_KEYS = {"no_repeat_ngram_size": 3, "repetition_penalty": 1.2, "min_length": 5, "min_new_tokens": 2,
-                "num_beam_groups": 2, "begin_suppress_tokens": [3], "encoder_no_repeat_ngram_size": 2, "num_return_sequences": 4,
-                "diversity_penalty": 0.5, "sequence_bias": {"3": 1.0}, "exponential_decay_length_penalty": [5, 1.1],
-                "force_words_ids": [[3]], "forced_decoder_ids": [[1, 3]], "stop_strings": ["."], "penalty_alpha": 0.6}
+SHARED, ENCODER, DECODER, HEAD = TIED = (
+    "model.shared.weight",
+    "model.encoder.embed_tokens.weight",
+    "model.decoder.embed_tokens.weight",
+    "lm_head.weight",
+)
+REFUSED_KEYS = {
+    "no_repeat_ngram_size": 3,
+    "repetition_penalty": 1.2,
+    "min_length": 5,
+    "min_new_tokens": 2,
+    "num_beam_groups": 2,
+    "begin_suppress_tokens": [3],
+    "encoder_no_repeat_ngram_size": 2,
+    "num_return_sequences": 4,
+    "diversity_penalty": 0.5,
+    "sequence_bias": {"3": 1.0},
+    "exponential_decay_length_penalty": [5, 1.1],
+    "force_words_ids": [[3]],
+    "forced_decoder_ids": [[1, 3]],
+    "stop_strings": ["."],
+    "penalty_alpha": 0.6,
+}
 
 
 def read(*path):
@@ -49,15 +68,22 @@ def to_bf16(values):
 
 
 STORE = {"F32": lambda v: v.astype("<f4"), "F16": lambda v: v.astype("<f2"), "BF16": to_bf16}
-LOAD = {"F32": lambda b: np.frombuffer(b, "<f4"), "F16": lambda b: np.frombuffer(b, "<f2").astype("<f4"),
-        "BF16": lambda b: (np.frombuffer(b, "<u2").astype("<u4") << 16).view("<f4")}
+LOAD = {
+    "F32": lambda b: np.frombuffer(b, "<f4"),
+    "F16": lambda b: np.frombuffer(b, "<f2").astype("<f4"),
+    "BF16": lambda b: (np.frombuffer(b, "<u2").astype("<u4") << 16).view("<f4"),
+}
 
 
 def encode_safetensors(tensors, dtypes):
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name in sorted(tensors):
         raw = STORE[dtypes(name)](tensors[name]).tobytes()
-        header[name] = {"dtype": dtypes(name), "shape": list(tensors[name].shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        header[name] = {
+            "dtype": dtypes(name),
+            "shape": list(tensors[name].shape),
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
         data += raw
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -71,43 +97,92 @@ def decode_safetensors(data):
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            result[name] = LOAD[entry["dtype"]](data[start + begin : start + end]).reshape(entry["shape"]), entry["dtype"]
+            result[name] = (
+                LOAD[entry["dtype"]](data[start + begin : start + end]).reshape(entry["shape"]),
+                entry["dtype"],
+            )
     return result
 
 
 class Fixture:
     """A tiny random checkpoint: change its parts, then write it."""
 
-    def __init__(self, seed=1, dtype="F16", source=11, target=None, d=8, layers=(3, 2), ffn=(12, 20), heads=(2, 4)):
+    def __init__(
+        self,
+        seed=1,
+        dtype="F16",
+        source=11,
+        target=None,
+        d=8,
+        layers=(3, 2),
+        ffn=(12, 20),
+        heads=(2, 4),
+    ):
         self.random, self.dtype, self.target = np.random.default_rng(seed), dtype, target
         rows = target or source
         self.config = {
-            "model_type": "marian", "d_model": d, "encoder_layers": layers[0], "decoder_layers": layers[1],
-            "encoder_attention_heads": heads[0], "decoder_attention_heads": heads[1], "encoder_ffn_dim": ffn[0],
-            "decoder_ffn_dim": ffn[1], "activation_function": "swish", "vocab_size": source, "decoder_vocab_size": rows,
-            "pad_token_id": rows - 1, "eos_token_id": 0, "bos_token_id": 0, "decoder_start_token_id": rows - 1,
-            "max_position_embeddings": 512, "scale_embedding": True, "share_encoder_decoder_embeddings": target is None,
-            "tie_word_embeddings": True, "normalize_before": False, "normalize_embedding": False,
-            "add_final_layer_norm": False, "static_position_embeddings": True, "forced_eos_token_id": 0}
-        self.generation = {"decoder_start_token_id": rows - 1, "eos_token_id": 0, "pad_token_id": rows - 1, "num_beams": 6,
-                           "max_length": 512, "bad_words_ids": [[rows - 1]], "forced_eos_token_id": 0}
+            "model_type": "marian",
+            "d_model": d,
+            "encoder_layers": layers[0],
+            "decoder_layers": layers[1],
+            "encoder_attention_heads": heads[0],
+            "decoder_attention_heads": heads[1],
+            "encoder_ffn_dim": ffn[0],
+            "decoder_ffn_dim": ffn[1],
+            "activation_function": "swish",
+            "vocab_size": source,
+            "decoder_vocab_size": rows,
+            "pad_token_id": rows - 1,
+            "eos_token_id": 0,
+            "bos_token_id": 0,
+            "decoder_start_token_id": rows - 1,
+            "max_position_embeddings": 512,
+            "scale_embedding": True,
+            "share_encoder_decoder_embeddings": target is None,
+            "tie_word_embeddings": True,
+            "normalize_before": False,
+            "normalize_embedding": False,
+            "add_final_layer_norm": False,
+            "static_position_embeddings": True,
+            "forced_eos_token_id": 0,
+        }
+        self.generation = {
+            "decoder_start_token_id": rows - 1,
+            "eos_token_id": 0,
+            "pad_token_id": rows - 1,
+            "num_beams": 6,
+            "max_length": 512,
+            "bad_words_ids": [[rows - 1]],
+            "forced_eos_token_id": 0,
+        }
         self.tokenizer = {"separate_vocabs": target is not None, "source_lang": "eng"}
         self.vocab = self.vocabulary(source, "s")
         self.target_vocab = self.vocabulary(target, "t") if target else None
         self.files = {"source.spm": b"\n\x05\n\x03abc", "target.spm": b"\n\x05\n\x03xyz"}
         self.tensors = {"final_logits_bias": self.values(1, rows)}
-        self.tensors.update({ENCODER: self.values(source, d), DECODER: self.values(rows, d)} if target
-                            else {SHARED: self.values(source, d)})
+        self.tensors.update(
+            {ENCODER: self.values(source, d), DECODER: self.values(rows, d)}
+            if target
+            else {SHARED: self.values(source, d)}
+        )
         for stack, count, width in zip(("encoder", "decoder"), layers, ffn):
             for n in range(count):
-                self.add_layer(f"model.{stack}.layers.{n}.", d, width, ["self_attn", "encoder_attn"][: 1 + (stack == "decoder")])
+                self.add_layer(
+                    f"model.{stack}.layers.{n}.",
+                    d,
+                    width,
+                    ["self_attn", "encoder_attn"][: 1 + (stack == "decoder")],
+                )
 
     def values(self, *shape):
         return self.random.standard_normal(shape).astype(np.float32)
 
     def vocabulary(self, rows, prefix):
         """Fewer entries than rows: one id has no piece."""
-        return dict({"</s>": 0, "<unk>": 1, "<pad>": rows - 1}, **{f"▁{prefix}{i}": i for i in range(3, rows - 1)})
+        return dict(
+            {"</s>": 0, "<unk>": 1, "<pad>": rows - 1},
+            **{f"▁{prefix}{i}": i for i in range(3, rows - 1)},
+        )
 
     def add_layer(self, prefix, d, ffn, attentions):
         shapes = {"fc1": (ffn, d), "fc2": (d, ffn), "final_layer_norm": (d,)}
@@ -124,9 +199,18 @@ class Fixture:
 
     def write(self, directory):
         os.makedirs(directory, exist_ok=True)
-        objects = {"config.json": self.config, "generation_config.json": self.generation, "vocab.json": self.vocab,
-                   "tokenizer_config.json": self.tokenizer, "target_vocab.json": self.target_vocab}
-        contents = {name: json.dumps(value, ensure_ascii=False).encode() for name, value in objects.items() if value is not None}
+        objects = {
+            "config.json": self.config,
+            "generation_config.json": self.generation,
+            "vocab.json": self.vocab,
+            "tokenizer_config.json": self.tokenizer,
+            "target_vocab.json": self.target_vocab,
+        }
+        contents = {
+            name: json.dumps(value, ensure_ascii=False).encode()
+            for name, value in objects.items()
+            if value is not None
+        }
         dtypes = self.dtype if callable(self.dtype) else lambda name: self.dtype
         contents["model.safetensors"] = encode_safetensors(self.tensors, dtypes)
         for name, data in dict(contents, **self.files).items():
@@ -142,8 +226,14 @@ def expected_tensors(t, config):
     encoder = t[ENCODER] if ENCODER in t else t[next(n for n in TIED if n in t)]
     decoder = t[next(n for n in (DECODER, HEAD, SHARED, ENCODER) if n in t)]
     head = t[HEAD] if HEAD in t else decoder
-    result = {"encoder.embedding.weight": encoder, "decoder.embedding.weight": decoder, "decoder.projection.weight": head,
-              "decoder.projection.bias": t["final_logits_bias"][0] if "final_logits_bias" in t else np.zeros(len(decoder))}
+    result = {
+        "encoder.embedding.weight": encoder,
+        "decoder.embedding.weight": decoder,
+        "decoder.projection.weight": head,
+        "decoder.projection.bias": t["final_logits_bias"][0]
+        if "final_logits_bias" in t
+        else np.zeros(len(decoder)),
+    }
     for stack in ("encoder", "decoder"):
         if f"model.{stack}.embed_positions.weight" in t:
             result[f"{stack}.positions.weight"] = t[f"model.{stack}.embed_positions.weight"]
@@ -151,15 +241,28 @@ def expected_tensors(t, config):
         for stack in ("encoder", "decoder"):
             for n in range(config[f"{stack}_layers"]):
                 p, q = f"model.{stack}.layers.{n}.", f"{stack}.{n}."
-                result[f"{q}self.qkv.{kind}"] = rows(*(f"{p}self_attn.{x}_proj.{kind}" for x in "qkv"))
-                for ours, theirs in (("self.out", "self_attn.out_proj"), ("self.norm_after", "self_attn_layer_norm"),
-                                     ("feed_forward.up", "fc1"), ("feed_forward.down", "fc2"),
-                                     ("feed_forward.norm_after", "final_layer_norm"), ("cross.query", "encoder_attn.q_proj"),
-                                     ("cross.out", "encoder_attn.out_proj"), ("cross.norm_after", "encoder_attn_layer_norm")):
+                result[f"{q}self.qkv.{kind}"] = rows(
+                    *(f"{p}self_attn.{x}_proj.{kind}" for x in "qkv")
+                )
+                for ours, theirs in (
+                    ("self.out", "self_attn.out_proj"),
+                    ("self.norm_after", "self_attn_layer_norm"),
+                    ("feed_forward.up", "fc1"),
+                    ("feed_forward.down", "fc2"),
+                    ("feed_forward.norm_after", "final_layer_norm"),
+                    ("cross.query", "encoder_attn.q_proj"),
+                    ("cross.out", "encoder_attn.out_proj"),
+                    ("cross.norm_after", "encoder_attn_layer_norm"),
+                ):
                     if stack == "decoder" or not ours.startswith("cross"):
                         result[f"{q}{ours}.{kind}"] = t[f"{p}{theirs}.{kind}"]
-        result[f"decoder.cross.keys_values.{kind}"] = rows(*(
-            f"model.decoder.layers.{n}.encoder_attn.{x}_proj.{kind}" for n in range(config["decoder_layers"]) for x in "kv"))
+        result[f"decoder.cross.keys_values.{kind}"] = rows(
+            *(
+                f"model.decoder.layers.{n}.encoder_attn.{x}_proj.{kind}"
+                for n in range(config["decoder_layers"])
+                for x in "kv"
+            )
+        )
     return result
 
 
@@ -167,7 +270,10 @@ class ConvertTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="xlate-convert-")
         self.addCleanup(shutil.rmtree, self.folder)
-        self.checkpoint, self.output = os.path.join(self.folder, "tiny"), os.path.join(self.folder, "model.bin")
+        self.checkpoint, self.output = (
+            os.path.join(self.folder, "tiny"),
+            os.path.join(self.folder, "model.bin"),
+        )
 
     def run_main(self, directory, *options):
         """Exit code and stderr of the converter, run in this process."""
@@ -178,14 +284,19 @@ class ConvertTest(unittest.TestCase):
 
     def convert(self, checkpoint, *options):
         """The model of a Fixture or directory that must convert without a word."""
-        directory = checkpoint.write(self.checkpoint) if isinstance(checkpoint, Fixture) else checkpoint
+        directory = (
+            checkpoint.write(self.checkpoint) if isinstance(checkpoint, Fixture) else checkpoint
+        )
         self.assertEqual(self.run_main(directory, *options), (0, ""))
         self.assertFalse(os.path.exists(self.output + ".partial"))
         return ModelBin(self.output, hash64)
 
     def refuse(self, checkpoint, file, what, *found, options=()):
-        """The converter says one line about file and what, with all of found in it, and leaves nothing behind."""
-        directory = checkpoint.write(self.checkpoint) if isinstance(checkpoint, Fixture) else checkpoint
+        """The converter says one line about file and what, with all of found in it, and leaves
+        nothing behind."""
+        directory = (
+            checkpoint.write(self.checkpoint) if isinstance(checkpoint, Fixture) else checkpoint
+        )
         code, errors = self.run_main(directory, *options)
         self.assertEqual((code, errors.count("\n")), (1, 1), errors)
         path = os.path.join(directory, file) if file else directory
@@ -198,7 +309,11 @@ class ConvertTest(unittest.TestCase):
     @staticmethod
     def generation_of(model):
         """What a model says of search."""
-        return {key: value for key, value in model.header["generation"].items() if key != "max_source_length"}
+        return {
+            key: value
+            for key, value in model.header["generation"].items()
+            if key != "max_source_length"
+        }
 
     def assert_tensors(self, model, expected):
         self.assertEqual(set(model.tensors), set(expected))

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Checkpoints that differ from tests/data/opus-shape/shared in one thing that real ones differ in.
 
-Usage: checkpoint_variants.py VARIANT DIRECTORY    writes one (CMake does, for the tests; tests/data/variants/make.py, for the references)
+Usage: checkpoint_variants.py VARIANT DIRECTORY    writes one (CMake does, for the tests;
+tests/data/variants/make.py, for the references)
 """
+
 import json
 import os
 import shutil
@@ -10,7 +12,17 @@ import sys
 
 import numpy as np
 
-from checkpoint_fixture import OPUS_SHAPE, ROOT, SHARED, DECODER, ENCODER, HEAD, decode_safetensors, encode_safetensors, read
+from checkpoint_fixture import (
+    OPUS_SHAPE,
+    ROOT,
+    SHARED,
+    DECODER,
+    ENCODER,
+    HEAD,
+    decode_safetensors,
+    encode_safetensors,
+    read,
+)
 
 DATA = os.path.join(ROOT, "tests", "data")
 POSITIONS = [f"model.{stack}.embed_positions.weight" for stack in ("encoder", "decoder")]
@@ -21,16 +33,32 @@ class Checkpoint:
 
     def __init__(self):
         directory = os.path.join(OPUS_SHAPE, "shared")
-        self.json = {name: json.loads(read(directory, name)) for name in ("config.json", "generation_config.json", "tokenizer_config.json", "vocab.json")}
+        self.json = {
+            name: json.loads(read(directory, name))
+            for name in (
+                "config.json",
+                "generation_config.json",
+                "tokenizer_config.json",
+                "vocab.json",
+            )
+        }
         self.files = {name: read(directory, name) for name in ("source.spm", "target.spm")}
-        self.tensors = {name: values for name, (values, _) in decode_safetensors(read(directory, "model.safetensors")).items()}
+        self.tensors = {
+            name: values
+            for name, (values, _) in decode_safetensors(
+                read(directory, "model.safetensors")
+            ).items()
+        }
         self.dtypes = dict.fromkeys(self.tensors, "F16")
         self.drawn = 0
 
     def noise(self, *shape):
-        """Numbers from -1 to 1 that only look random, the same with every numpy: SplitMix64 (Steele et al., 2014) of a counter."""
+        """Numbers from -1 to 1 that only look random, the same with every numpy: SplitMix64 (Steele
+        et al., 2014) of a counter."""
         count = int(np.prod(shape))
-        state = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(self.drawn)) * np.uint64(0x9E3779B97F4A7C15)
+        state = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(self.drawn)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         self.drawn += count
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
@@ -43,13 +71,19 @@ class Checkpoint:
         """Embedding and bias for so many tokens; what is added is random."""
         matrix, bias = self.tensors[SHARED], self.tensors["final_logits_bias"]
         more = max(0, rows - len(matrix))
-        self.put(SHARED, np.concatenate([matrix, self.noise(more, matrix.shape[1]) * 2 * matrix.std()])[:rows])
+        self.put(
+            SHARED,
+            np.concatenate([matrix, self.noise(more, matrix.shape[1]) * 2 * matrix.std()])[:rows],
+        )
         self.put("final_logits_bias", np.concatenate([bias, np.zeros((1, more))], axis=1)[:, :rows])
         self.json["config.json"].update(vocab_size=rows, decoder_vocab_size=rows)
 
     def write(self, directory):
         os.makedirs(directory, exist_ok=True)
-        contents = {name: json.dumps(value, ensure_ascii=False).encode() for name, value in self.json.items()}
+        contents = {
+            name: json.dumps(value, ensure_ascii=False).encode()
+            for name, value in self.json.items()
+        }
         contents["model.safetensors"] = encode_safetensors(self.tensors, self.dtypes.get)
         for name, data in dict(contents, **self.files).items():
             with open(os.path.join(directory, name), "wb") as file:
@@ -61,7 +95,9 @@ def added_tokens():
     """Tokens of users, with every flag; the model has rows for them."""
     checkpoint = Checkpoint()
     checkpoint.resize(2582)
-    checkpoint.json["tokenizer_config.json"] = json.loads(read(DATA, "variants", "tokenizer_config.json"))
+    checkpoint.json["tokenizer_config.json"] = json.loads(
+        read(DATA, "variants", "tokenizer_config.json")
+    )
     return checkpoint
 
 
@@ -88,7 +124,8 @@ def stored_positions():
 
 
 def two_languages():
-    """SentencePiece models over two languages, and one vocabulary with the pieces of both; the decoder may choose any of them."""
+    """SentencePiece models over two languages, and one vocabulary with the pieces of both; the
+    decoder may choose any of them."""
     checkpoint = Checkpoint()
     pieces = {}
     for side, name in (("source", "en"), ("target", "de")):
@@ -103,12 +140,15 @@ def two_languages():
     checkpoint.put(SHARED, checkpoint.noise(pad + 1, 64) * 0.5)
     checkpoint.put("final_logits_bias", np.zeros((1, pad + 1)))
     checkpoint.json["config.json"].update(pad_token_id=pad, decoder_start_token_id=pad)
-    checkpoint.json["generation_config.json"].update(pad_token_id=pad, decoder_start_token_id=pad, bad_words_ids=[[pad]])
+    checkpoint.json["generation_config.json"].update(
+        pad_token_id=pad, decoder_start_token_id=pad, bad_words_ids=[[pad]]
+    )
     return checkpoint
 
 
 def all_pieces_of(model):
-    """The pieces of a SentencePiece model, by id; each is a short message at its beginning (sentencepiece_model.proto)."""
+    """The pieces of a SentencePiece model, by id; each is a short message at its beginning
+    (sentencepiece_model.proto)."""
     found, at = [], 0
     while model[at] == 0x0A:
         found.append(model[at + 4 : at + 4 + model[at + 3]].decode())
@@ -121,7 +161,10 @@ def pieces_of(model):
     return all_pieces_of(model)[3:]
 
 
-VARIANTS = {function.__name__: function for function in (added_tokens, own_matrices, stored_positions, two_languages)}
+VARIANTS = {
+    function.__name__: function
+    for function in (added_tokens, own_matrices, stored_positions, two_languages)
+}
 
 if __name__ == "__main__":
     VARIANTS[sys.argv[1]]().write(sys.argv[2])

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Tests of scripts/convert.py as a program. XLATE_LONG=1 adds the conversion of a 1 GB checkpoint, with its time and memory."""
+"""Tests of scripts/convert.py as a program. XLATE_LONG=1 adds the conversion of a 1 GB checkpoint,
+with its time and memory."""
+
 import json
 import os
 import struct
@@ -16,11 +18,19 @@ from checkpoint_fixture import ConvertTest, Fixture, SCRIPT, STORE, read
 
 class ProcessTest(ConvertTest):
     def execute(self, *arguments, **options):
-        return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=60, **options)
+        return subprocess.run(
+            [sys.executable, SCRIPT, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            **options,
+        )
 
     def failure(self, *arguments, **options):
         result = self.execute(*arguments, **options)
-        self.assertEqual((result.returncode, result.stdout, result.stderr.count("\n")), (1, "", 1), result.stderr)
+        self.assertEqual(
+            (result.returncode, result.stdout, result.stderr.count("\n")), (1, "", 1), result.stderr
+        )
         return result.stderr
 
     def test_success_is_silent_and_repeatable(self):
@@ -31,32 +41,50 @@ class ProcessTest(ConvertTest):
 
     def test_usage_errors(self):
         Fixture().write(self.checkpoint)
-        for arguments in ([], [self.checkpoint], ["-o", self.output], [self.checkpoint, "-o", self.output, "--dtype", "fp8"],
-                          [self.checkpoint, "-o", self.output, "--quantize"], [self.checkpoint, self.checkpoint, "-o", self.output]):
+        for arguments in (
+            [],
+            [self.checkpoint],
+            ["-o", self.output],
+            [self.checkpoint, "-o", self.output, "--dtype", "fp8"],
+            [self.checkpoint, "-o", self.output, "--quantize"],
+            [self.checkpoint, self.checkpoint, "-o", self.output],
+        ):
             self.assertEqual(self.execute(*arguments).returncode, 2, arguments)
         self.assertEqual(self.execute("--help").returncode, 0)
 
     def test_outputs_that_cannot_be(self):
         Fixture().write(self.checkpoint)
         missing = os.path.join(self.folder, "no", "model.bin")
-        self.assertIn(f"{missing}.partial: No such file", self.failure(self.checkpoint, "-o", missing))
+        self.assertIn(
+            f"{missing}.partial: No such file", self.failure(self.checkpoint, "-o", missing)
+        )
         self.assertIn("a directory", self.failure(self.checkpoint, "-o", self.folder))
         self.assertIn("a device", self.failure(self.checkpoint, "-o", "/dev/null"))
-        self.assertIn("another file than the checkpoint's",
-                      self.failure(self.checkpoint, "-o", os.path.join(self.checkpoint, "model.safetensors")))
+        self.assertIn(
+            "another file than the checkpoint's",
+            self.failure(self.checkpoint, "-o", os.path.join(self.checkpoint, "model.safetensors")),
+        )
 
     def test_a_full_disk(self):
         import resource
+
         Fixture(source=500).write(self.checkpoint)
         for size in (10, 8000):
             limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-            self.assertIn(self.output, self.failure(self.checkpoint, "-o", self.output, preexec_fn=limit))
+            self.assertIn(
+                self.output, self.failure(self.checkpoint, "-o", self.output, preexec_fn=limit)
+            )
             self.assertEqual(os.listdir(self.folder), ["tiny"])
 
     def test_without_numpy(self):
         with open(os.path.join(self.folder, "numpy.py"), "w") as file:
             file.write("raise ImportError('none')\n")
-        self.assertIn("convert.py: numpy: ", self.failure(self.folder, "-o", self.output, env=dict(os.environ, PYTHONPATH=self.folder)))
+        self.assertIn(
+            "convert.py: numpy: ",
+            self.failure(
+                self.folder, "-o", self.output, env=dict(os.environ, PYTHONPATH=self.folder)
+            ),
+        )
 
     def test_broken_input(self):
         Fixture().write(self.checkpoint)
@@ -68,12 +96,16 @@ class ProcessTest(ConvertTest):
 
 @unittest.skipUnless(os.environ.get("XLATE_LONG") == "1", "XLATE_LONG is not 1")
 class LargeTest(ConvertTest):
-    """1 GB in at most twice the time of a copy plus 2 s, in at most three times the largest tensor plus 200 MB."""
+    """1 GB in at most twice the time of a copy plus 2 s, in at most three times the largest tensor
+    plus 200 MB."""
 
     def write_large(self, d=1024, ffn=4096, vocabulary=65001, dtype="F16"):
-        """As Fixture, but values go to the file in pieces, so that this process stays small: a child's peak begins with it."""
+        """As Fixture, but values go to the file in pieces, so that this process stays small: a
+        child's peak begins with it."""
         layers = {"F16": (16, 16), "F32": (7, 7)}[dtype]
-        with mock.patch.object(Fixture, "values", lambda self, *shape: np.broadcast_to(np.float32(0), shape)):
+        with mock.patch.object(
+            Fixture, "values", lambda self, *shape: np.broadcast_to(np.float32(0), shape)
+        ):
             fixture = Fixture(d=d, layers=layers, ffn=(ffn, ffn), heads=(16, 16), source=vocabulary)
         tensors, item = fixture.tensors, {"F16": 2, "F32": 4}[dtype]
         fixture.tensors = {}
@@ -81,10 +113,16 @@ class LargeTest(ConvertTest):
         header, end = {}, 0
         for name in sorted(tensors):
             size = tensors[name].size * item
-            header[name] = {"dtype": dtype, "shape": list(tensors[name].shape), "data_offsets": [end, end + size]}
+            header[name] = {
+                "dtype": dtype,
+                "shape": list(tensors[name].shape),
+                "data_offsets": [end, end + size],
+            }
             end += size
         text = json.dumps(header).encode()
-        piece = STORE[dtype](np.random.default_rng(3).standard_normal(1 << 20).astype(np.float32)).tobytes()
+        piece = STORE[dtype](
+            np.random.default_rng(3).standard_normal(1 << 20).astype(np.float32)
+        ).tobytes()
         with open(os.path.join(self.checkpoint, "model.safetensors"), "wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for at in range(0, end, len(piece)):
@@ -99,7 +137,10 @@ class LargeTest(ConvertTest):
         self.assertEqual(status, 0)
         # Where others want the processors too, what it took of them says more than the clock.
         busy = os.getloadavg()[0] > len(os.sched_getaffinity(0)) / 2
-        return usage.ru_utime + usage.ru_stime if busy else time.monotonic() - begun, usage.ru_maxrss * 1024
+        return (
+            usage.ru_utime + usage.ru_stime if busy else time.monotonic() - begun,
+            usage.ru_maxrss * 1024,
+        )
 
     def test_time_and_memory(self):
         for dtype in ("F16", "F32"):
@@ -110,16 +151,32 @@ class LargeTest(ConvertTest):
             copied = {}
             for times in (1, 2):  # float32 from float16 writes twice as much
                 for _ in range(2):  # the first copy brings the pages
-                    copied[times], _ = self.timed("sh", "-c", 'cat $2 > "$1"', "sh", copy_to, " ".join([source] * times))
+                    copied[times], _ = self.timed(
+                        "sh", "-c", 'cat $2 > "$1"', "sh", copy_to, " ".join([source] * times)
+                    )
                     os.remove(copy_to)
-            for options in ((), ("--dtype", "int8"), ("--dtype", "fp16"), ("--dtype", "bf16"), ("--dtype", "fp32")):
-                for _ in range(3):  # other work on the machine can spoil a measurement, but not make one better
-                    seconds, peak = self.timed(sys.executable, SCRIPT, self.checkpoint, "-o", self.output, *options)
+            for options in (
+                (),
+                ("--dtype", "int8"),
+                ("--dtype", "fp16"),
+                ("--dtype", "bf16"),
+                ("--dtype", "fp32"),
+            ):
+                for _ in range(
+                    3
+                ):  # other work on the machine can spoil a measurement, but not make one better
+                    seconds, peak = self.timed(
+                        sys.executable, SCRIPT, self.checkpoint, "-o", self.output, *options
+                    )
                     written = os.path.getsize(self.output)
                     limit = 2 * copied[1 if written < 1.5 * size else 2] + 2
                     os.remove(self.output)
-                    print(f"{dtype} {' '.join(options) or 'own dtype'}: {size / 1e9:.2f} GB to {written / 1e9:.2f} GB: {seconds:.2f} s "
-                          f"(at most {limit:.2f}), peak {peak / 1e6:.0f} MB (largest tensor {largest / 1e6:.0f} MB)")
+                    print(
+                        f"{dtype} {' '.join(options) or 'own dtype'}: {size / 1e9:.2f} GB to "
+                        f"{written / 1e9:.2f} GB: {seconds:.2f} s "
+                        f"(at most {limit:.2f}), peak {peak / 1e6:.0f} MB (largest tensor "
+                        f"{largest / 1e6:.0f} MB)"
+                    )
                     if seconds < limit:
                         break
                 self.assertLess(seconds, limit)

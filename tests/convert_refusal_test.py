@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Tests of scripts/convert.py: every kind of wrong input, and bytes altered at random."""
+
 import copy
 import json
 import os
@@ -8,7 +9,18 @@ import struct
 import unittest
 from unittest import mock
 
-from checkpoint_fixture import ConvertTest, DECODER, ENCODER, Fixture, HEAD, REFUSED_KEYS, SHARED, encode_safetensors, hash64, read
+from checkpoint_fixture import (
+    ConvertTest,
+    DECODER,
+    ENCODER,
+    Fixture,
+    HEAD,
+    REFUSED_KEYS,
+    SHARED,
+    encode_safetensors,
+    hash64,
+    read,
+)
 import model_writer
 from model_bin_reader import ModelBin
 
@@ -21,37 +33,103 @@ class WrongInputTest(ConvertTest):
         return fixture
 
     def test_config(self):
-        for key, value in (("model_type", "mamba"), ("model_type", None), ("normalize_before", True), ("add_final_layer_norm", True),
-                           ("normalize_embedding", True), ("static_position_embeddings", False), ("activation_function", "tanh"),
-                           ("activation_function", ["relu"]), ("d_model", 0), ("d_model", 7), ("d_model", "8"), ("d_model", True),
-                           ("encoder_layers", 0), ("decoder_layers", 1.5), ("encoder_attention_heads", 3), ("decoder_ffn_dim", None),
-                           ("scale_embedding", 1), ("share_encoder_decoder_embeddings", "yes"), ("max_position_embeddings", 0)):
+        for key, value in (
+            ("model_type", "mamba"),
+            ("model_type", None),
+            ("normalize_before", True),
+            ("add_final_layer_norm", True),
+            ("normalize_embedding", True),
+            ("static_position_embeddings", False),
+            ("activation_function", "tanh"),
+            ("activation_function", ["relu"]),
+            ("d_model", 0),
+            ("d_model", 7),
+            ("d_model", "8"),
+            ("d_model", True),
+            ("encoder_layers", 0),
+            ("decoder_layers", 1.5),
+            ("encoder_attention_heads", 3),
+            ("decoder_ffn_dim", None),
+            ("scale_embedding", 1),
+            ("share_encoder_decoder_embeddings", "yes"),
+            ("max_position_embeddings", 0),
+        ):
             fixture = self.changed("config", **{key: value})
-            self.refuse(fixture, "config.json", key, "nothing" if value is None else json.dumps(value))
+            self.refuse(
+                fixture, "config.json", key, "nothing" if value is None else json.dumps(value)
+            )
 
     def test_generation_in_the_config(self):
         """Where generation_config.json is absent, config.json's keys are looked at."""
-        for key, value in (("eos_token_id", 11), ("eos_token_id", [0, 1]), ("eos_token_id", "0"), ("pad_token_id", -1), ("decoder_start_token_id", 11)):
+        for key, value in (
+            ("eos_token_id", 11),
+            ("eos_token_id", [0, 1]),
+            ("eos_token_id", "0"),
+            ("pad_token_id", -1),
+            ("decoder_start_token_id", 11),
+        ):
             fixture = self.changed("config", **{key: value})
             fixture.generation = None
             self.refuse(fixture, "config.json", key, json.dumps(value))
         fixture = self.changed("config", decoder_start_token_id=None, bos_token_id=None)
         fixture.generation = None
-        self.refuse(fixture, "config.json", "decoder_start_token_id", "here or as bos_token_id", "found nothing")
-        for generation in ({}, {"eos_token_id": 0, "num_beams": 4}, {"decoder_start_token_id": None}):
+        self.refuse(
+            fixture,
+            "config.json",
+            "decoder_start_token_id",
+            "here or as bos_token_id",
+            "found nothing",
+        )
+        for generation in (
+            {},
+            {"eos_token_id": 0, "num_beams": 4},
+            {"decoder_start_token_id": None},
+        ):
             fixture = Fixture()
             fixture.generation = generation
-            self.refuse(fixture, "generation_config.json", "decoder_start_token_id", "here or as bos_token_id",
-                        "(config.json's, 10, does not count where generation_config.json is there)", "found nothing")
+            self.refuse(
+                fixture,
+                "generation_config.json",
+                "decoder_start_token_id",
+                "here or as bos_token_id",
+                "(config.json's, 10, does not count where generation_config.json is there)",
+                "found nothing",
+            )
 
     def test_added_tokens(self):
-        for value, what in ((3, "added_tokens_decoder"), ({"2": 3}, "added_tokens_decoder"), ({"x": {"content": "a"}}, "added_tokens_decoder"),
-                            ({"-1": {"content": "a"}}, "added_tokens_decoder"), ({"2": {}}, "added token"), ({"2": {"content": 3}}, "added token"),
-                            ({"2": {"content": "<A>", "lstrip": 1}}, '"<A>"'), ({"2": {"content": "a" * 1025}}, "added token"), ({"11": {"content": "<A>"}}, '"<A>"'), ({"3": {"content": "<A>"}}, '"<A>"')):
-            self.refuse(self.changed("tokenizer", added_tokens_decoder=value), "tokenizer_config.json", what)
-        self.refuse(self.changed("tokenizer", added_tokens_decoder={"11": {"content": "<A>"}}), "tokenizer_config.json", '"<A>"', "resize_token_embeddings", "found 11")
-        self.refuse(self.changed("tokenizer", sp_model_kwargs={"enable_sampling": True}), "tokenizer_config.json", "sp_model_kwargs")
-        for name, data, what in (("added_tokens.json", b'{"<A>": "2"}', '"<A>"'), ("added_tokens.json", b"[]", "JSON"), ("added_tokens.json", b'{"\\ud800": 2}', r'"\ud800"'), ("tokenizer.json", b'{"added_tokens": [3]}', "added_tokens")):
+        for value, what in (
+            (3, "added_tokens_decoder"),
+            ({"2": 3}, "added_tokens_decoder"),
+            ({"x": {"content": "a"}}, "added_tokens_decoder"),
+            ({"-1": {"content": "a"}}, "added_tokens_decoder"),
+            ({"2": {}}, "added token"),
+            ({"2": {"content": 3}}, "added token"),
+            ({"2": {"content": "<A>", "lstrip": 1}}, '"<A>"'),
+            ({"2": {"content": "a" * 1025}}, "added token"),
+            ({"11": {"content": "<A>"}}, '"<A>"'),
+            ({"3": {"content": "<A>"}}, '"<A>"'),
+        ):
+            self.refuse(
+                self.changed("tokenizer", added_tokens_decoder=value), "tokenizer_config.json", what
+            )
+        self.refuse(
+            self.changed("tokenizer", added_tokens_decoder={"11": {"content": "<A>"}}),
+            "tokenizer_config.json",
+            '"<A>"',
+            "resize_token_embeddings",
+            "found 11",
+        )
+        self.refuse(
+            self.changed("tokenizer", sp_model_kwargs={"enable_sampling": True}),
+            "tokenizer_config.json",
+            "sp_model_kwargs",
+        )
+        for name, data, what in (
+            ("added_tokens.json", b'{"<A>": "2"}', '"<A>"'),
+            ("added_tokens.json", b"[]", "JSON"),
+            ("added_tokens.json", b'{"\\ud800": 2}', r'"\ud800"'),
+            ("tokenizer.json", b'{"added_tokens": [3]}', "added_tokens"),
+        ):
             fixture = Fixture()
             fixture.files[name] = data
             self.refuse(fixture, name, what)
@@ -60,27 +138,63 @@ class WrongInputTest(ConvertTest):
         for shape in ((511, 8), (513, 8), (512, 7), (512,)):
             fixture = Fixture()
             fixture.tensors["model.decoder.embed_positions.weight"] = fixture.values(*shape)
-            self.refuse(fixture, "model.safetensors", "model.decoder.embed_positions.weight", "[512, 8]", str(list(shape)))
+            self.refuse(
+                fixture,
+                "model.safetensors",
+                "model.decoder.embed_positions.weight",
+                "[512, 8]",
+                str(list(shape)),
+            )
 
     def test_sizes_against_tensors(self):
         fixture = self.changed("config", vocab_size=12)
-        self.refuse(fixture, "model.safetensors", SHARED, "12 rows (vocab_size of config.json)", "found 11")
-        self.refuse(self.changed("config", encoder_layers=4), "model.safetensors", "model.encoder.layers.3.self_attn.q_proj.weight",
-                    "[8, 8]", "found none")
-        self.refuse(self.changed("config", encoder_layers=2), "model.safetensors", "model.encoder.layers.2.fc1.bias", "no such")
-        self.refuse(self.changed("config", decoder_ffn_dim=21), "model.safetensors", "model.decoder.layers.0.fc1.weight",
-                    "[21, 8]", "[20, 8]")
-        self.refuse(self.changed("config", d_model=16), "model.safetensors", SHARED, "[11, 16]", "[11, 8]")
+        self.refuse(
+            fixture, "model.safetensors", SHARED, "12 rows (vocab_size of config.json)", "found 11"
+        )
+        self.refuse(
+            self.changed("config", encoder_layers=4),
+            "model.safetensors",
+            "model.encoder.layers.3.self_attn.q_proj.weight",
+            "[8, 8]",
+            "found none",
+        )
+        self.refuse(
+            self.changed("config", encoder_layers=2),
+            "model.safetensors",
+            "model.encoder.layers.2.fc1.bias",
+            "no such",
+        )
+        self.refuse(
+            self.changed("config", decoder_ffn_dim=21),
+            "model.safetensors",
+            "model.decoder.layers.0.fc1.weight",
+            "[21, 8]",
+            "[20, 8]",
+        )
+        self.refuse(
+            self.changed("config", d_model=16), "model.safetensors", SHARED, "[11, 16]", "[11, 8]"
+        )
 
     def test_tensors(self):
         name = "model.decoder.layers.1.encoder_attn.v_proj.bias"
         fixture = Fixture()
         values = fixture.tensors.pop(name)
         self.refuse(fixture, "model.safetensors", name, "[8]", "none")
-        for other in (values[:7], values.reshape(1, 8), values.reshape(2, 2, 2), values[:0], values[0].reshape(())):
+        for other in (
+            values[:7],
+            values.reshape(1, 8),
+            values.reshape(2, 2, 2),
+            values[:0],
+            values[0].reshape(()),
+        ):
             fixture.tensors[name] = other
             self.refuse(fixture, "model.safetensors", name, "[8]", str(list(other.shape)))
-        for extra in ("model.encoder.layer_norm.weight", "model.encoder.layernorm_embedding.weight", "junk", "a\nb\x1b[1m\ud800"):
+        for extra in (
+            "model.encoder.layer_norm.weight",
+            "model.encoder.layernorm_embedding.weight",
+            "junk",
+            "a\nb\x1b[1m\ud800",
+        ):
             fixture = Fixture()
             fixture.tensors[extra] = fixture.values(8)
             shown = extra if extra.isprintable() else r"a\nb\x1b[1m\ud800"
@@ -91,7 +205,10 @@ class WrongInputTest(ConvertTest):
         fixture = Fixture()
         del fixture.tensors[SHARED]
         self.refuse(fixture, "model.safetensors", SHARED, "found none")
-        for stored in ((ENCODER,), (DECODER,)):  # of one that is not tied, the others are no longer there
+        for stored in (
+            (ENCODER,),
+            (DECODER,),
+        ):  # of one that is not tied, the others are no longer there
             fixture = Fixture()
             fixture.config["tie_word_embeddings"] = False
             fixture.tie(*stored, HEAD)
@@ -111,24 +228,51 @@ class WrongInputTest(ConvertTest):
             return struct.pack("<Q", len(text)) + text + whole[start:]
 
         for data, what in (
-                (b"", "header"), (whole[:7], "header"), (struct.pack("<Q", 1 << 63) + whole[8:], "header"), (whole[:start - 1], "header"),
-                (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "file"), (whole + b"\0\0", "data"),
-                (struct.pack("<Q", 2) + b"[]", "JSON"), (struct.pack("<Q", 4) + b"\xff\xfe{}", "JSON"),
-                (struct.pack("<Q", 200_000) + b"[" * 200_000, "JSON"), (edited(dtype="I8"), name), (edited(dtype=["F16"]), name),
-                (edited(shape=[12, 9]), name), (edited(shape=[-12, -8]), name), (edited(shape="x"), name), (edited(shape=[1e1, 8]), name),
-                (edited(data_offsets=[begin + 1, end]), name), (edited(data_offsets=[begin, 1 << 70]), name),
-                (edited(data_offsets=[end, begin]), name), (edited(data_offsets=[begin]), name), (edited(data_offsets=None), name),
-                (edited(data_offsets=[begin + 2, end + 2]), name), (edited(data_offsets=[-2, end - begin - 2]), name)):
+            (b"", "header"),
+            (whole[:7], "header"),
+            (struct.pack("<Q", 1 << 63) + whole[8:], "header"),
+            (whole[: start - 1], "header"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "file"),
+            (whole + b"\0\0", "data"),
+            (struct.pack("<Q", 2) + b"[]", "JSON"),
+            (struct.pack("<Q", 4) + b"\xff\xfe{}", "JSON"),
+            (struct.pack("<Q", 200_000) + b"[" * 200_000, "JSON"),
+            (edited(dtype="I8"), name),
+            (edited(dtype=["F16"]), name),
+            (edited(shape=[12, 9]), name),
+            (edited(shape=[-12, -8]), name),
+            (edited(shape="x"), name),
+            (edited(shape=[1e1, 8]), name),
+            (edited(data_offsets=[begin + 1, end]), name),
+            (edited(data_offsets=[begin, 1 << 70]), name),
+            (edited(data_offsets=[end, begin]), name),
+            (edited(data_offsets=[begin]), name),
+            (edited(data_offsets=None), name),
+            (edited(data_offsets=[begin + 2, end + 2]), name),
+            (edited(data_offsets=[-2, end - begin - 2]), name),
+        ):
             fixture = Fixture()
             fixture.files["model.safetensors"] = data
             self.refuse(fixture, "model.safetensors", what)
-        fixture.files["model.safetensors"] = edited(data_offsets=[0, end - begin])  # over another tensor
+        fixture.files["model.safetensors"] = edited(
+            data_offsets=[0, end - begin]
+        )  # over another tensor
         self.refuse(fixture, "model.safetensors", name, "data at offset", "found 0")
-        fixture.files["model.safetensors"] = whole[:8] + whole[8:].replace(b'"model.encoder.layers.0.fc2.bias"', b'"model.encoder.layers.0.fc1.bias"', 1)
+        fixture.files["model.safetensors"] = whole[:8] + whole[8:].replace(
+            b'"model.encoder.layers.0.fc2.bias"', b'"model.encoder.layers.0.fc1.bias"', 1
+        )
         self.refuse(fixture, "model.safetensors", "model.encoder.layers.0.fc1.bias", "several")
 
     def test_vocabularies(self):
-        for key, value in (("▁s5", 11), ("▁s5", -1), ("▁s5", 3), ("▁s5", "5"), ("▁s5", 5.0), ("▁s5", True), ("▁s5", None)):
+        for key, value in (
+            ("▁s5", 11),
+            ("▁s5", -1),
+            ("▁s5", 3),
+            ("▁s5", "5"),
+            ("▁s5", 5.0),
+            ("▁s5", True),
+            ("▁s5", None),
+        ):
             self.refuse(self.changed("vocab", **{key: value}), "vocab.json", '"▁s5"')
         for key in ("</s>", "<unk>"):
             fixture = Fixture()
@@ -163,22 +307,65 @@ class WrongInputTest(ConvertTest):
         os.remove(os.path.join(self.checkpoint, "model.safetensors"))
         self.refuse(self.checkpoint, "", "weights", "neither")
         self.refuse(os.path.join(self.folder, "nowhere"), "", "checkpoint", "nothing")
-        for name in ("config.json", "generation_config.json", "vocab.json", "tokenizer_config.json"):
-            for data in (b"[1]", b"{", b"\xff", b"1" * 5000, b'{"a": 1, "a": 2}', b"[" * 100_000, b"\x00"):
+        for name in (
+            "config.json",
+            "generation_config.json",
+            "vocab.json",
+            "tokenizer_config.json",
+        ):
+            for data in (
+                b"[1]",
+                b"{",
+                b"\xff",
+                b"1" * 5000,
+                b'{"a": 1, "a": 2}',
+                b"[" * 100_000,
+                b"\x00",
+            ):
                 fixture = Fixture()
                 fixture.files[name] = data
                 self.refuse(fixture, name, "a" if b"a" in data else "JSON")
 
     def test_generation(self):
         for key, value in dict(REFUSED_KEYS).items():
-            self.refuse(self.changed("generation", **{key: value}), "generation_config.json", key, json.dumps(value), "remove the key")
-        for key, value in (("bad_words_ids", [[3, 4]]), ("bad_words_ids", [[]]), ("bad_words_ids", [3]), ("bad_words_ids", 3),
-                           ("bad_words_ids", [[11]]), ("bad_words_ids", [[[3]]]), ("suppress_tokens", [-1]), ("suppress_tokens", 3),
-                           ("suppress_tokens", ["3"]), ("num_beams", 0), ("num_beams", 2.5), ("num_beams", True), ("length_penalty", "1"),
-                           ("length_penalty", float("nan")), ("length_penalty", float("inf")), ("length_penalty", True),
-                           ("early_stopping", "sometimes"), ("early_stopping", 1), ("max_length", 1), ("max_length", "x"),
-                           ("max_new_tokens", 0), ("forced_bos_token_id", 11), ("forced_eos_token_id", [0, 1]), ("eos_token_id", [0, 1]),
-                           ("eos_token_id", 11), ("pad_token_id", 11), ("do_sample", 1), ("decoder_start_token_id", 11), ("renormalize_logits", 1)):
+            self.refuse(
+                self.changed("generation", **{key: value}),
+                "generation_config.json",
+                key,
+                json.dumps(value),
+                "remove the key",
+            )
+        for key, value in (
+            ("bad_words_ids", [[3, 4]]),
+            ("bad_words_ids", [[]]),
+            ("bad_words_ids", [3]),
+            ("bad_words_ids", 3),
+            ("bad_words_ids", [[11]]),
+            ("bad_words_ids", [[[3]]]),
+            ("suppress_tokens", [-1]),
+            ("suppress_tokens", 3),
+            ("suppress_tokens", ["3"]),
+            ("num_beams", 0),
+            ("num_beams", 2.5),
+            ("num_beams", True),
+            ("length_penalty", "1"),
+            ("length_penalty", float("nan")),
+            ("length_penalty", float("inf")),
+            ("length_penalty", True),
+            ("early_stopping", "sometimes"),
+            ("early_stopping", 1),
+            ("max_length", 1),
+            ("max_length", "x"),
+            ("max_new_tokens", 0),
+            ("forced_bos_token_id", 11),
+            ("forced_eos_token_id", [0, 1]),
+            ("eos_token_id", [0, 1]),
+            ("eos_token_id", 11),
+            ("pad_token_id", 11),
+            ("do_sample", 1),
+            ("decoder_start_token_id", 11),
+            ("renormalize_logits", 1),
+        ):
             self.refuse(self.changed("generation", **{key: value}), "generation_config.json", key)
 
 
@@ -189,7 +376,9 @@ class RobustnessTest(ConvertTest):
             code, errors = self.run_main(directory, *options)
         except BaseException as error:
             raise AssertionError(f"{case}: {error!r}") from error
-        lines = [line for line in errors.splitlines() if not line.startswith("convert.py: warning: ")]
+        lines = [
+            line for line in errors.splitlines() if not line.startswith("convert.py: warning: ")
+        ]
         if code == 0:
             self.assertEqual(lines, [], case)
             ModelBin(self.output, hash64)
@@ -219,7 +408,9 @@ class RobustnessTest(ConvertTest):
         rng, codes = random.Random(2024), []
         fixture = Fixture(target=13, layers=(1, 1))
         fixture.write(self.checkpoint)
-        original = {name: read(self.checkpoint, name) for name in sorted(os.listdir(self.checkpoint))}
+        original = {
+            name: read(self.checkpoint, name) for name in sorted(os.listdir(self.checkpoint))
+        }
         interesting = b'{}[]",:\\0019-.eEtfn\x00\xff\x80 '
         for case in range(1500):
             name = rng.choice(list(original))
@@ -234,21 +425,68 @@ class RobustnessTest(ConvertTest):
                 elif change < 0.75:
                     del data[at : at + rng.randrange(1, 9)]
                 else:
-                    data[at:at] = rng.choice((b"9" * 30, b"-", b"1e999", b"NaN", b"null", b"[" * 50, b'"\\ud800"', rng.randbytes(4)))
+                    data[at:at] = rng.choice(
+                        (
+                            b"9" * 30,
+                            b"-",
+                            b"1e999",
+                            b"NaN",
+                            b"null",
+                            b"[" * 50,
+                            b'"\\ud800"',
+                            rng.randbytes(4),
+                        )
+                    )
                 limit = min(limit, len(data))
             with open(os.path.join(self.checkpoint, name), "wb") as file:
                 file.write(data)
-            codes.append(self.outcome(self.checkpoint, (case, name), "--dtype", rng.choice(("fp32", "fp16", "bf16", "int8"))))
+            codes.append(
+                self.outcome(
+                    self.checkpoint,
+                    (case, name),
+                    "--dtype",
+                    rng.choice(("fp32", "fp16", "bf16", "int8")),
+                )
+            )
             with open(os.path.join(self.checkpoint, name), "wb") as file:
                 file.write(original[name])
         self.assertEqual(set(codes), {0, 1})
 
     def test_values_of_every_type_under_every_key(self):
-        values = (None, True, -1, 0, 1, 2.5, 1 << 40, 10 ** 30, "", "x", "never", [], [0], [[0]], [None], {}, {"a": []}, float("nan"))
+        values = (
+            None,
+            True,
+            -1,
+            0,
+            1,
+            2.5,
+            1 << 40,
+            10**30,
+            "",
+            "x",
+            "never",
+            [],
+            [0],
+            [[0]],
+            [None],
+            {},
+            {"a": []},
+            float("nan"),
+        )
         for part in ("config", "generation", "tokenizer"):
             keys = {**getattr(Fixture(), part), **(REFUSED_KEYS if part == "generation" else {})}
             if part == "generation":
-                keys.update(dict.fromkeys(("length_penalty", "early_stopping", "max_new_tokens", "suppress_tokens", "renormalize_logits")))
+                keys.update(
+                    dict.fromkeys(
+                        (
+                            "length_penalty",
+                            "early_stopping",
+                            "max_new_tokens",
+                            "suppress_tokens",
+                            "renormalize_logits",
+                        )
+                    )
+                )
             for key in [*keys, "unk_token"]:
                 for value in values:
                     fixture = Fixture(layers=(1, 1))
@@ -258,13 +496,20 @@ class RobustnessTest(ConvertTest):
 
     def test_failures_leave_the_old_output_and_no_partial(self):
         Fixture().write(self.checkpoint)
-        for error in (OSError(28, "No space left on device"), KeyboardInterrupt(), SystemExit(143), MemoryError()):
+        for error in (
+            OSError(28, "No space left on device"),
+            KeyboardInterrupt(),
+            SystemExit(143),
+            MemoryError(),
+        ):
             with open(self.output, "wb") as file:
                 file.write(b"old")
             with mock.patch.object(model_writer.Writer, "write_tensor", side_effect=error):
                 try:
                     code, errors = self.run_main(self.checkpoint)
-                    self.assertEqual((code, errors), (1, f"convert.py: {self.output}: No space left on device\n"))
+                    self.assertEqual(
+                        (code, errors), (1, f"convert.py: {self.output}: No space left on device\n")
+                    )
                 except (KeyboardInterrupt, SystemExit, MemoryError) as raised:
                     self.assertIs(raised, error)
             self.assertEqual(read(self.output), b"old")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Tests of scripts/convert.py: everything that checkpoints vary in."""
+
 import json
 import os
 import sys
@@ -9,7 +10,23 @@ from unittest import mock
 
 import numpy as np
 
-from checkpoint_fixture import ConvertTest, DECODER, ENCODER, Fixture, HEAD, LOAD, OPUS_SHAPE, SHARED, STORE, TIED, decode_safetensors, encode_safetensors, expected_tensors, hash64, read
+from checkpoint_fixture import (
+    ConvertTest,
+    DECODER,
+    ENCODER,
+    Fixture,
+    HEAD,
+    LOAD,
+    OPUS_SHAPE,
+    SHARED,
+    STORE,
+    TIED,
+    decode_safetensors,
+    encode_safetensors,
+    expected_tensors,
+    hash64,
+    read,
+)
 import model_writer
 from model_bin_reader import ModelBin
 
@@ -19,23 +36,44 @@ class WeightsTest(ConvertTest):
         for dtype, ours in (("F32", "float32"), ("F16", "float16"), ("BF16", "bfloat16")):
             fixture = Fixture(dtype=dtype)
             model = self.convert(fixture)
-            stored = {name: LOAD[dtype](STORE[dtype](v).tobytes()).reshape(v.shape) for name, v in fixture.tensors.items()}
+            stored = {
+                name: LOAD[dtype](STORE[dtype](v).tobytes()).reshape(v.shape)
+                for name, v in fixture.tensors.items()
+            }
             self.assert_tensors(model, expected_tensors(stored, fixture.config))
             self.assertEqual({e["dtype"] for e in model.header["tensors"]}, {ours})
 
     def test_every_dtype_from_every_dtype(self):
         for dtype in STORE:
             fixture = Fixture(dtype=dtype)
-            fixture.tensors["model.encoder.layers.0.fc1.weight"][0, :8] = [1.00390625, 1.01171875, -1.00390625, 3e-6, 1e-7, 0, -0.0, 65000]
-            stored = {name: LOAD[dtype](STORE[dtype](v).tobytes()).reshape(v.shape) for name, v in fixture.tensors.items()}
+            fixture.tensors["model.encoder.layers.0.fc1.weight"][0, :8] = [
+                1.00390625,
+                1.01171875,
+                -1.00390625,
+                3e-6,
+                1e-7,
+                0,
+                -0.0,
+                65000,
+            ]
+            stored = {
+                name: LOAD[dtype](STORE[dtype](v).tobytes()).reshape(v.shape)
+                for name, v in fixture.tensors.items()
+            }
             expected = expected_tensors(stored, fixture.config)
             for option, target in (("fp32", "F32"), ("fp16", "F16"), ("bf16", "BF16")):
-                rounded = {k: LOAD[target](STORE[target](v).tobytes()).reshape(v.shape) for k, v in expected.items()}
+                rounded = {
+                    k: LOAD[target](STORE[target](v).tobytes()).reshape(v.shape)
+                    for k, v in expected.items()
+                }
                 self.assert_tensors(self.convert(fixture, "--dtype", option), rounded)
 
     def test_blocks_and_whole_tensors_give_the_same(self):
         fixture = Fixture(source=70)
-        whole = {option: self.convert(fixture, "--dtype", option).data for option in ("fp16", "bf16", "int8")}
+        whole = {
+            option: self.convert(fixture, "--dtype", option).data
+            for option in ("fp16", "bf16", "int8")
+        }
         with mock.patch.object(sys.modules["checkpoint_reader"], "BLOCK", 48):
             for option, data in whole.items():
                 self.assertEqual(self.convert(fixture, "--dtype", option).data, data)
@@ -44,22 +82,31 @@ class WeightsTest(ConvertTest):
         words = np.arange(1 << 16, dtype="<u2").reshape(-1, 1024)
         for block in (words, *words):  # rows with infinities or NaN, and rows without
             expected = block.view("<f2").astype("<f4")
-            values = model_writer.to_float32(block, "float16", finite=bool(np.isfinite(expected).all()))
+            values = model_writer.to_float32(
+                block, "float16", finite=bool(np.isfinite(expected).all())
+            )
             np.testing.assert_array_equal(values.view("<u4"), expected.view("<u4"))
 
     def test_subnormal_scales(self):
         fixture = Fixture(dtype="F32")
-        for row, magnitude in enumerate((1e-45, 1e-44, 1e-43, 3e-43, 1e-42, 1e-41, 1e-40, 1e-39, 1e-38, 1e-37, 1)):
+        for row, magnitude in enumerate(
+            (1e-45, 1e-44, 1e-43, 3e-43, 1e-42, 1e-41, 1e-40, 1e-39, 1e-38, 1e-37, 1)
+        ):
             fixture.tensors[SHARED][row] *= np.float32(magnitude)
         model = self.convert(fixture, "--dtype", "int8")
-        self.assertLessEqual(np.abs(model.stored["encoder.embedding.weight"].astype(int)).max(), 127)
+        self.assertLessEqual(
+            np.abs(model.stored["encoder.embedding.weight"].astype(int)).max(), 127
+        )
 
     def test_int8(self):
         fixture = Fixture(dtype="F16")
         fixture.tensors[SHARED][2] = 0
         fixture.tensors[SHARED][3] *= 1e-6  # subnormal in float16
         stored = {name: v.astype("<f2").astype("<f4") for name, v in fixture.tensors.items()}
-        model, expected = self.convert(fixture, "--dtype", "int8"), expected_tensors(stored, fixture.config)
+        model, expected = (
+            self.convert(fixture, "--dtype", "int8"),
+            expected_tensors(stored, fixture.config),
+        )
         for entry in model.header["tensors"]:
             name, values = entry["name"], expected.get(entry["name"])
             if name.endswith(".scale"):
@@ -69,23 +116,46 @@ class WeightsTest(ConvertTest):
                 np.testing.assert_array_equal(model.tensors[name], values)
             else:
                 largest, scale = np.abs(values).max(axis=1), model.stored[name + ".scale"]
-                np.testing.assert_array_equal(scale, np.where(largest == 0, 1, largest / np.float32(127)).astype("<f4"))
-                self.assertTrue((np.abs(model.tensors[name] - values) <= scale[:, None] * 0.5001).all(), name)
-                np.testing.assert_array_equal(np.abs(model.stored[name]).max(axis=1), np.where(largest == 0, 0, 127))
+                np.testing.assert_array_equal(
+                    scale, np.where(largest == 0, 1, largest / np.float32(127)).astype("<f4")
+                )
+                self.assertTrue(
+                    (np.abs(model.tensors[name] - values) <= scale[:, None] * 0.5001).all(), name
+                )
+                np.testing.assert_array_equal(
+                    np.abs(model.stored[name]).max(axis=1), np.where(largest == 0, 0, 127)
+                )
         for name in ("encoder.embedding.weight", "decoder.projection.weight"):
-            self.assertEqual(model.offset(name + ".scale"), model.offset("decoder.embedding.weight.scale"))
+            self.assertEqual(
+                model.offset(name + ".scale"), model.offset("decoder.embedding.weight.scale")
+            )
 
     def test_mixed_dtypes(self):
         fixture = Fixture(dtype=lambda name: "F32" if "k_proj" in name or "norm" in name else "F16")
         dtypes = {e["name"]: e["dtype"] for e in self.convert(fixture).header["tensors"]}
-        self.assertEqual([dtypes[f"encoder.0.{name}"] for name in ("self.qkv.weight", "self.norm_after.bias", "feed_forward.up.weight")],
-                         ["float32", "float32", "float16"])
+        self.assertEqual(
+            [
+                dtypes[f"encoder.0.{name}"]
+                for name in ("self.qkv.weight", "self.norm_after.bias", "feed_forward.up.weight")
+            ],
+            ["float32", "float32", "float16"],
+        )
 
     def test_overflow_is_refused(self):
-        for dtype, option, value in (("F32", "fp16", 70000.0), ("BF16", "fp16", -1e6), ("F32", "bf16", 3.4e38)):
+        for dtype, option, value in (
+            ("F32", "fp16", 70000.0),
+            ("BF16", "fp16", -1e6),
+            ("F32", "bf16", 3.4e38),
+        ):
             fixture = Fixture(dtype=dtype)
             fixture.tensors["model.decoder.layers.1.fc2.weight"][3, 2] = value
-            self.refuse(fixture, "model.safetensors", "model.decoder.layers.1.fc2.weight", "can hold", options=("--dtype", option))
+            self.refuse(
+                fixture,
+                "model.safetensors",
+                "model.decoder.layers.1.fc2.weight",
+                "can hold",
+                options=("--dtype", option),
+            )
 
     def test_nan_and_infinity_are_kept_with_a_warning(self):
         for dtype in STORE:
@@ -94,14 +164,21 @@ class WeightsTest(ConvertTest):
             words = fixture.tensors["model.encoder.layers.0.fc1.bias"].view("<u4")
             words[3] = 0x7FFFFFFF  # a NaN that rounding to bfloat16 would make a zero
             fixture.write(self.checkpoint)
-            code, errors = self.run_main(self.checkpoint, "--dtype", {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}[dtype])
+            code, errors = self.run_main(
+                self.checkpoint, "--dtype", {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}[dtype]
+            )
             self.assertEqual((code, errors.count("\n")), (0, 1))
             self.assertIn("model.encoder.layers.0.fc1.bias: holds NaN or infinity", errors)
             bias = ModelBin(self.output, hash64).tensors["encoder.0.feed_forward.up.bias"][:4]
             np.testing.assert_array_equal(bias, np.float32([np.nan, np.inf, -np.inf, np.nan]))
         os.remove(self.output)
         fixture.tensors["model.encoder.layers.0.fc1.weight"][0, 0] = np.nan
-        self.refuse(fixture, "model.safetensors", "model.encoder.layers.0.fc1.weight", options=("--dtype", "int8"))
+        self.refuse(
+            fixture,
+            "model.safetensors",
+            "model.encoder.layers.0.fc1.weight",
+            options=("--dtype", "int8"),
+        )
 
     def test_any_tied_name_may_be_stored(self):
         for count in range(1, 5):
@@ -109,35 +186,75 @@ class WeightsTest(ConvertTest):
                 fixture = Fixture()
                 fixture.tie(*names)
                 model = self.convert(fixture)
-                self.assertEqual(len({model.offset(f"{n}.weight") for n in (
-                    "encoder.embedding", "decoder.embedding", "decoder.projection")}), 1)
-                stored = {name: v.astype("<f2").astype("<f4") for name, v in fixture.tensors.items()}
+                self.assertEqual(
+                    len(
+                        {
+                            model.offset(f"{n}.weight")
+                            for n in (
+                                "encoder.embedding",
+                                "decoder.embedding",
+                                "decoder.projection",
+                            )
+                        }
+                    ),
+                    1,
+                )
+                stored = {
+                    name: v.astype("<f2").astype("<f4") for name, v in fixture.tensors.items()
+                }
                 self.assert_tensors(model, expected_tensors(stored, fixture.config))
 
     def test_presence_decides_which_matrix_is_used(self):
-        """What transformers 5.17 used for encoder, decoder and output where S, E, D, H were stored with other values each."""
+        """What transformers 5.17 used for encoder, decoder and output where S, E, D, H were stored
+        with other values each."""
         names = dict(zip("SEDH", TIED))
-        tied = ("S:SSS E:EEE D:DDD H:HHH SE:ESS SD:SDS SH:SSH ED:EDD EH:EHH DH:HDH SED:EDS SEH:ESH SDH:SDH EDH:EDH SEDH:EDH")
+        tied = (
+            "S:SSS E:EEE D:DDD H:HHH SE:ESS SD:SDS SH:SSH ED:EDD EH:EHH DH:HDH "
+            "SED:EDS SEH:ESH SDH:SDH EDH:EDH SEDH:EDH"
+        )
         separate = "ED:EDD EH:EHH EDH:EDH SED:EDD SEH:EHH SEDH:EDH"
-        # There transformers 5 has all three stored or fills with random numbers; 4 shared one matrix between encoder and decoder.
+        # There transformers 5 has all three stored or fills with random numbers; 4 shared one
+        # matrix between encoder and decoder.
         untied = "SH:SSH SEH:ESH SDH:SDH EDH:EDH SEDH:EDH"
-        cases = [(shares, ties, tied) for shares in (None, True) for ties in (None, True)] + [(False, None, separate), (False, True, separate)]
+        cases = [(shares, ties, tied) for shares in (None, True) for ties in (None, True)] + [
+            (False, None, separate),
+            (False, True, separate),
+        ]
         cases += [(None, False, untied), (True, False, untied), (False, False, "EDH:EDH SEDH:EDH")]
         for shares, ties, rows in cases:
             for stored, used in (row.split(":") for row in rows.split()):
                 fixture = Fixture()
                 base = fixture.tensors.pop(SHARED)
-                fixture.tensors.update({names[letter]: base + n for n, letter in enumerate("SEDH") if letter in stored})
-                for key, value in (("share_encoder_decoder_embeddings", shares), ("tie_word_embeddings", ties)):
+                fixture.tensors.update(
+                    {names[letter]: base + n for n, letter in enumerate("SEDH") if letter in stored}
+                )
+                for key, value in (
+                    ("share_encoder_decoder_embeddings", shares),
+                    ("tie_word_embeddings", ties),
+                ):
                     fixture.config.pop(key)
                     if value is not None:
                         fixture.config[key] = value
                 code, errors = self.run_main(fixture.write(self.checkpoint))
                 filled = shares is not False and ties is False and not {"E", "D"} <= set(stored)
-                self.assertEqual((code, errors.count("transformers 4 (5 fills it with random numbers)"), errors.count("\n")), (0, filled, filled), errors)
+                self.assertEqual(
+                    (
+                        code,
+                        errors.count("transformers 4 (5 fills it with random numbers)"),
+                        errors.count("\n"),
+                    ),
+                    (0, filled, filled),
+                    errors,
+                )
                 tensors = ModelBin(self.output, hash64).tensors
-                for letter, ours in zip(used, ("encoder.embedding", "decoder.embedding", "decoder.projection")):
-                    np.testing.assert_array_equal(tensors[ours + ".weight"], fixture.tensors[names[letter]].astype("<f2"), (shares, ties, stored, ours))
+                for letter, ours in zip(
+                    used, ("encoder.embedding", "decoder.embedding", "decoder.projection")
+                ):
+                    np.testing.assert_array_equal(
+                        tensors[ours + ".weight"],
+                        fixture.tensors[names[letter]].astype("<f2"),
+                        (shares, ties, stored, ours),
+                    )
 
     def test_separate_vocabularies(self):
         for stored in ((DECODER,), (HEAD,), (DECODER, HEAD)):
@@ -147,20 +264,28 @@ class WeightsTest(ConvertTest):
             model = self.convert(fixture)
             values = {name: v.astype("<f2").astype("<f4") for name, v in fixture.tensors.items()}
             self.assert_tensors(model, expected_tensors(values, fixture.config))
-            self.assertEqual(model.offset("decoder.embedding.weight"), model.offset("decoder.projection.weight"))
+            self.assertEqual(
+                model.offset("decoder.embedding.weight"), model.offset("decoder.projection.weight")
+            )
             self.assertEqual((model.pieces("source")[3], model.pieces("target")[3]), ("▁s3", "▁t3"))
             self.assertEqual((model.pieces("source")[2], model.pieces("target")[2]), (None, None))
-            self.assertEqual(model.header["tokens"], {"start": 16, "end": 0, "pad": 16, "unknown": 1})
+            self.assertEqual(
+                model.header["tokens"], {"start": 16, "end": 0, "pad": 16, "unknown": 1}
+            )
 
     def test_separate_embeddings_of_one_vocabulary(self):
         fixture = Fixture(source=11, target=11)
         fixture.target_vocab, fixture.tokenizer = None, None
         model = self.convert(fixture)
         self.assertEqual(model.offset("source.pieces"), model.offset("target.pieces"))
-        self.assertNotEqual(model.offset("encoder.embedding.weight"), model.offset("decoder.embedding.weight"))
+        self.assertNotEqual(
+            model.offset("encoder.embedding.weight"), model.offset("decoder.embedding.weight")
+        )
         fixture.tensors[DECODER] = fixture.tensors[ENCODER]  # equal by chance: still stored once
         model = self.convert(fixture)
-        self.assertEqual(model.offset("encoder.embedding.weight"), model.offset("decoder.embedding.weight"))
+        self.assertEqual(
+            model.offset("encoder.embedding.weight"), model.offset("decoder.embedding.weight")
+        )
 
     def test_untied_projection(self):
         fixture = Fixture()
@@ -168,8 +293,12 @@ class WeightsTest(ConvertTest):
         fixture.tensors[HEAD] = fixture.values(11, 8)
         self.assertEqual(self.run_main(fixture.write(self.checkpoint))[0], 0)
         model = ModelBin(self.output, hash64)
-        np.testing.assert_array_equal(model.tensors["decoder.projection.weight"], fixture.tensors[HEAD].astype("<f2"))
-        np.testing.assert_array_equal(model.tensors["decoder.embedding.weight"], fixture.tensors[SHARED].astype("<f2"))
+        np.testing.assert_array_equal(
+            model.tensors["decoder.projection.weight"], fixture.tensors[HEAD].astype("<f2")
+        )
+        np.testing.assert_array_equal(
+            model.tensors["decoder.embedding.weight"], fixture.tensors[SHARED].astype("<f2")
+        )
         del fixture.tensors[HEAD]
         os.remove(self.output)
         self.refuse(fixture, "model.safetensors", HEAD, "found none")
@@ -177,32 +306,59 @@ class WeightsTest(ConvertTest):
     def test_no_bias(self):
         fixture = Fixture()
         del fixture.tensors["final_logits_bias"]
-        np.testing.assert_array_equal(self.convert(fixture).tensors["decoder.projection.bias"], np.zeros(11))
+        np.testing.assert_array_equal(
+            self.convert(fixture).tensors["decoder.projection.bias"], np.zeros(11)
+        )
 
     def test_stored_positions_keep_their_type(self):
         for stacks in (("encoder",), ("decoder",), ("encoder", "decoder")):
             for dtype, ours in (("F32", "float32"), ("F16", "float16")):
                 for wanted in ("fp32", "fp16", "bf16", "int8", None):
-                    fixture = Fixture(dtype=lambda name: dtype if "embed_positions" in name else "F16", layers=(1, 1))
+                    fixture = Fixture(
+                        dtype=lambda name: dtype if "embed_positions" in name else "F16",
+                        layers=(1, 1),
+                    )
                     fixture.config["max_position_embeddings"] = 16
                     for stack in stacks:
-                        fixture.tensors[f"model.{stack}.embed_positions.weight"] = fixture.values(16, 8)
+                        fixture.tensors[f"model.{stack}.embed_positions.weight"] = fixture.values(
+                            16, 8
+                        )
                     model = self.convert(fixture, *(["--dtype", wanted] if wanted else []))
                     for stack in ("encoder", "decoder"):
                         embedding = model.header["network"][stack]["embedding"]
-                        self.assertEqual((embedding["positions"], embedding.get("rows")), ("learned", 16) if stack in stacks else ("sinusoidal", None))
+                        self.assertEqual(
+                            (embedding["positions"], embedding.get("rows")),
+                            ("learned", 16) if stack in stacks else ("sinusoidal", None),
+                        )
                         if stack in stacks:
                             values = fixture.tensors[f"model.{stack}.embed_positions.weight"]
-                            np.testing.assert_array_equal(model.tensors[f"{stack}.positions.weight"], values if dtype == "F32" else values.astype("<f2"))
-                            self.assertEqual(next(e["dtype"] for e in model.header["tensors"] if e["name"] == f"{stack}.positions.weight"), ours)
+                            np.testing.assert_array_equal(
+                                model.tensors[f"{stack}.positions.weight"],
+                                values if dtype == "F32" else values.astype("<f2"),
+                            )
+                            self.assertEqual(
+                                next(
+                                    e["dtype"]
+                                    for e in model.header["tensors"]
+                                    if e["name"] == f"{stack}.positions.weight"
+                                ),
+                                ours,
+                            )
 
     def test_shapes_that_differ_between_the_stacks(self):
         for layers, ffn, heads in (((1, 3), (8, 24), (8, 1)), ((4, 1), (32, 4), (1, 2))):
             network = self.convert(Fixture(layers=layers, ffn=ffn, heads=heads)).header["network"]
             for i, stack in enumerate(("encoder", "decoder")):
                 found = network[stack]
-                self.assertEqual([found["layers"], found["feed_forward"]["width"], found["attention"]["heads"], found["attention"]["head"]],
-                                 [layers[i], ffn[i], heads[i], 8 // heads[i]])
+                self.assertEqual(
+                    [
+                        found["layers"],
+                        found["feed_forward"]["width"],
+                        found["attention"]["heads"],
+                        found["attention"]["head"],
+                    ],
+                    [layers[i], ffn[i], heads[i], 8 // heads[i]],
+                )
 
     def test_shards(self):
         fixture = Fixture()
@@ -210,8 +366,13 @@ class WeightsTest(ConvertTest):
         os.remove(os.path.join(self.checkpoint, "model.safetensors"))
         names, files = sorted(fixture.tensors), {}
         for i in range(3):
-            files[f"model-0000{i}-of-00003.safetensors"] = {name: fixture.tensors[name] for name in names[i::3]}
-        index = {"metadata": {}, "weight_map": {name: shard for shard, tensors in files.items() for name in tensors}}
+            files[f"model-0000{i}-of-00003.safetensors"] = {
+                name: fixture.tensors[name] for name in names[i::3]
+            }
+        index = {
+            "metadata": {},
+            "weight_map": {name: shard for shard, tensors in files.items() for name in tensors},
+        }
         for shard, tensors in files.items():
             with open(os.path.join(self.checkpoint, shard), "wb") as file:
                 file.write(encode_safetensors(tensors, lambda name: "F16"))
@@ -223,7 +384,15 @@ class WeightsTest(ConvertTest):
         write_index()
         self.assertEqual(self.convert(self.checkpoint).data, plain)
         os.remove(self.output)
-        for change in ("../x", "\ud800", "a\0b", 3, None, "missing.safetensors", "model-00001-of-00003.safetensors"):
+        for change in (
+            "../x",
+            "\ud800",
+            "a\0b",
+            3,
+            None,
+            "missing.safetensors",
+            "model-00001-of-00003.safetensors",
+        ):
             good = index["weight_map"][names[0]]
             index["weight_map"][names[0]] = change
             write_index()
@@ -236,7 +405,11 @@ class WeightsTest(ConvertTest):
             import torch
         except ImportError:
             self.skipTest("no PyTorch")
-        for dtype, kind in (("F32", torch.float32), ("F16", torch.float16), ("BF16", torch.bfloat16)):
+        for dtype, kind in (
+            ("F32", torch.float32),
+            ("F16", torch.float16),
+            ("BF16", torch.bfloat16),
+        ):
             fixture = Fixture(dtype=dtype)
             plain = self.convert(fixture).data
             os.remove(os.path.join(self.checkpoint, "model.safetensors"))
@@ -244,7 +417,12 @@ class WeightsTest(ConvertTest):
             torch.save({k: torch.tensor(v).to(kind) for k, v in fixture.tensors.items()}, path)
             self.assertEqual(self.convert(self.checkpoint).data, plain)
             os.remove(path)
-        for stored in ({"a": torch.zeros(3, dtype=torch.int8)}, {"a": 3}, {4: torch.zeros(2)}, [torch.zeros(2)]):
+        for stored in (
+            {"a": torch.zeros(3, dtype=torch.int8)},
+            {"a": 3},
+            {4: torch.zeros(2)},
+            [torch.zeros(2)],
+        ):
             torch.save(stored, path)
             code, errors = self.run_main(self.checkpoint)
             self.assertEqual((code, errors.count("\n")), (1, 1), errors)
@@ -269,45 +447,106 @@ class HeaderTest(ConvertTest):
         fixture = Fixture()
         model = self.convert(fixture, "--license", "CC0; füße")
         stack = lambda layers, heads, ffn, causal: {
-            "layers": layers, "width": 8, "causal": causal, "parallel": False, "residual_scale": 1.0,
-            "embedding": {"vocabulary": 11, "scale": 8 ** 0.5, "positions": "sinusoidal", "offset": 0, "rate": 4.0, "norm": False},
+            "layers": layers,
+            "width": 8,
+            "causal": causal,
+            "parallel": False,
+            "residual_scale": 1.0,
+            "embedding": {
+                "vocabulary": 11,
+                "scale": 8**0.5,
+                "positions": "sinusoidal",
+                "offset": 0,
+                "rate": 4.0,
+                "norm": False,
+            },
             "norm": {"kind": "layer", "epsilon": 1e-5, "places": ["after"], "final": False},
-            "attention": {"heads": heads, "kv_heads": heads, "head": 8 // heads, "scale": (8 // heads) ** -0.5},
-            "feed_forward": {"width": ffn, "activation": "swish", "gated": False}}
-        self.assertEqual(model.header["network"], {"encoder": stack(3, 2, 12, False), "decoder": stack(2, 4, 20, True), "output": {"scale": 1.0}})
+            "attention": {
+                "heads": heads,
+                "kv_heads": heads,
+                "head": 8 // heads,
+                "scale": (8 // heads) ** -0.5,
+            },
+            "feed_forward": {"width": ffn, "activation": "swish", "gated": False},
+        }
+        self.assertEqual(
+            model.header["network"],
+            {
+                "encoder": stack(3, 2, 12, False),
+                "decoder": stack(2, 4, 20, True),
+                "output": {"scale": 1.0},
+            },
+        )
         self.assertEqual(model.header["generation"]["max_source_length"], 512)
-        self.assertEqual(model.header["provenance"],
-                         {"converter": "scripts/convert.py", "source": "tiny", "family": "marian", "license": "CC0; füße"})
-        self.assertEqual(self.convert(self.checkpoint + "/", "--license", "CC0; füße").data, model.data)
+        self.assertEqual(
+            model.header["provenance"],
+            {
+                "converter": "scripts/convert.py",
+                "source": "tiny",
+                "family": "marian",
+                "license": "CC0; füße",
+            },
+        )
+        self.assertEqual(
+            self.convert(self.checkpoint + "/", "--license", "CC0; füße").data, model.data
+        )
 
     def test_activations_and_scale(self):
-        for theirs, ours in (("relu", "relu"), ("swish", "swish"), ("silu", "swish"), ("gelu", "gelu"), ("gelu_new", "gelu_tanh"),
-                             ("gelu_pytorch_tanh", "gelu_tanh"), ("gelu_fast", "gelu_tanh")):
+        for theirs, ours in (
+            ("relu", "relu"),
+            ("swish", "swish"),
+            ("silu", "swish"),
+            ("gelu", "gelu"),
+            ("gelu_new", "gelu_tanh"),
+            ("gelu_pytorch_tanh", "gelu_tanh"),
+            ("gelu_fast", "gelu_tanh"),
+        ):
             fixture = Fixture()
             fixture.config.update(activation_function=theirs, scale_embedding=False)
             stack = self.convert(fixture).header["network"]["decoder"]
-            self.assertEqual((stack["feed_forward"]["activation"], stack["embedding"]["scale"]), (ours, 1.0))
+            self.assertEqual(
+                (stack["feed_forward"]["activation"], stack["embedding"]["scale"]), (ours, 1.0)
+            )
         del fixture.config["scale_embedding"]
-        self.assertEqual(self.convert(fixture).header["network"]["encoder"]["embedding"]["scale"], 1.0)
+        self.assertEqual(
+            self.convert(fixture).header["network"]["encoder"]["embedding"]["scale"], 1.0
+        )
 
     def test_generation(self):
-        cases = (({"num_beams": None}, {"beam_size": None}), ({"num_beams": 1}, {"beam_size": 1}),
-                 ({"length_penalty": 0.6}, {"length_penalty": 0.6}), ({"length_penalty": 2}, {"length_penalty": 2.0}),
-                 ({"early_stopping": True}, {"early_stopping": "true"}), ({"early_stopping": False}, {"early_stopping": "false"}),
-                 ({"early_stopping": "never"}, {"early_stopping": "never"}), ({"max_length": 200}, {"max_length": 199}),
-                 ({"max_new_tokens": 77}, {"max_length": 77}), ({"max_length": None}, {"max_length": None}),
-                 ({"forced_bos_token_id": 7}, {"forced_first": 7}), ({"forced_eos_token_id": None}, {"forced_end": None}),
-                 ({"forced_eos_token_id": [0]}, {"forced_end": 0}), ({"renormalize_logits": True}, {"renormalize": True}),
-                 ({"bad_words_ids": [[4], [3], [4]]}, {"never_chosen": [3, 4, 10]}),
-                 ({"bad_words_ids": None, "suppress_tokens": [5, 2]}, {"never_chosen": [2, 5, 10]}),
-                 ({"bad_words_ids": [[0], [3]]}, {"never_chosen": [3, 10]}),  # generate() keeps the end token possible
-                 ({"no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0}, {}),
-                 ({"temperature": 0.7, "top_k": 50, "transformers_version": "4.0", "use_cache": True}, {}))
+        cases = (
+            ({"num_beams": None}, {"beam_size": None}),
+            ({"num_beams": 1}, {"beam_size": 1}),
+            ({"length_penalty": 0.6}, {"length_penalty": 0.6}),
+            ({"length_penalty": 2}, {"length_penalty": 2.0}),
+            ({"early_stopping": True}, {"early_stopping": "true"}),
+            ({"early_stopping": False}, {"early_stopping": "false"}),
+            ({"early_stopping": "never"}, {"early_stopping": "never"}),
+            ({"max_length": 200}, {"max_length": 199}),
+            ({"max_new_tokens": 77}, {"max_length": 77}),
+            ({"max_length": None}, {"max_length": None}),
+            ({"forced_bos_token_id": 7}, {"forced_first": 7}),
+            ({"forced_eos_token_id": None}, {"forced_end": None}),
+            ({"forced_eos_token_id": [0]}, {"forced_end": 0}),
+            ({"renormalize_logits": True}, {"renormalize": True}),
+            ({"bad_words_ids": [[4], [3], [4]]}, {"never_chosen": [3, 4, 10]}),
+            ({"bad_words_ids": None, "suppress_tokens": [5, 2]}, {"never_chosen": [2, 5, 10]}),
+            (
+                {"bad_words_ids": [[0], [3]]},
+                {"never_chosen": [3, 10]},
+            ),  # generate() keeps the end token possible
+            ({"no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0}, {}),
+            (
+                {"temperature": 0.7, "top_k": 50, "transformers_version": "4.0", "use_cache": True},
+                {},
+            ),
+        )
         defaults = {"beam_size": 6, "max_length": 511, "forced_end": 0, "never_chosen": [10]}
         for change, result in cases:
             fixture = Fixture()
             fixture.generation.update(change)
-            expected = {key: value for key, value in dict(defaults, **result).items() if value is not None}
+            expected = {
+                key: value for key, value in dict(defaults, **result).items() if value is not None
+            }
             self.assertEqual(self.generation_of(self.convert(fixture)), expected, change)
 
     def test_config_speaks_for_a_missing_generation_config_only(self):
@@ -321,61 +560,167 @@ class HeaderTest(ConvertTest):
         os.remove(self.output)
         self.refuse(fixture, "config.json", "no_repeat_ngram_size", "found 3", "remove the key")
         del fixture.config["no_repeat_ngram_size"]
-        self.assertEqual(self.generation_of(self.convert(fixture)),
-                         {"beam_size": 3, "max_length": 99, "forced_end": 0, "never_chosen": [10]})
+        self.assertEqual(
+            self.generation_of(self.convert(fixture)),
+            {"beam_size": 3, "max_length": 99, "forced_end": 0, "never_chosen": [10]},
+        )
 
     def test_token_ids_come_from_one_file(self):
-        """generation_config.json's where it is there, config.json's else; what that file does not name, nobody does."""
+        """generation_config.json's where it is there, config.json's else; what that file does not
+        name, nobody does."""
+
         def header(generation, config):
             fixture = Fixture(layers=(1, 1))
             fixture.generation = generation
-            for key in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "forced_eos_token_id"):
+            for key in (
+                "decoder_start_token_id",
+                "bos_token_id",
+                "eos_token_id",
+                "pad_token_id",
+                "forced_eos_token_id",
+            ):
                 fixture.config.pop(key, None)
             fixture.config.update(config)
             fixture.write(self.checkpoint)
-            if generation is None and os.path.exists(os.path.join(self.checkpoint, "generation_config.json")):
+            if generation is None and os.path.exists(
+                os.path.join(self.checkpoint, "generation_config.json")
+            ):
                 os.remove(os.path.join(self.checkpoint, "generation_config.json"))
             model = self.convert(self.checkpoint)
             return {**model.header["tokens"], **self.generation_of(model)}
 
-        hidden = {"decoder_start_token_id": 9, "bos_token_id": 8, "eos_token_id": 7, "pad_token_id": 6, "num_beams": 3}
+        hidden = {
+            "decoder_start_token_id": 9,
+            "bos_token_id": 8,
+            "eos_token_id": 7,
+            "pad_token_id": 6,
+            "num_beams": 3,
+        }
         every = {"end": 0, "unknown": 1, "pad": 10}  # the tokenizer's own <pad>
         for generation, config, expected in (
-                ({"decoder_start_token_id": 4}, hidden, {"start": 4, "ends": [], "never_chosen": []}),
-                ({"bos_token_id": 5}, hidden, {"start": 5, "ends": [], "never_chosen": []}),
-                ({"bos_token_id": 5, "decoder_start_token_id": 4, "eos_token_id": [0]}, hidden, {"start": 4, "never_chosen": []}),
-                ({"bos_token_id": [5], "eos_token_id": [3, 3]}, hidden, {"start": 5, "ends": [3], "never_chosen": []}),
-                ({"bos_token_id": 5, "eos_token_id": [], "pad_token_id": 10}, hidden, {"start": 5, "ends": [], "pad": 10, "never_chosen": [10]}),
-                ({"bos_token_id": 5, "eos_token_id": 3, "pad_token_id": 3}, hidden, {"start": 5, "ends": [3], "pad": 3, "never_chosen": []}),
-                ({"decoder_start_token_id": None, "bos_token_id": 5, "eos_token_id": None}, hidden, {"start": 5, "ends": [], "never_chosen": []}),
-                (None, hidden, {"start": 9, "ends": [7], "pad": 6, "never_chosen": [6], "beam_size": 3}),
-                (None, {"bos_token_id": 8, "eos_token_id": 0}, {"start": 8, "never_chosen": []})):
-            self.assertEqual(header(generation, config), {**every, **expected}, (generation, config))
+            ({"decoder_start_token_id": 4}, hidden, {"start": 4, "ends": [], "never_chosen": []}),
+            ({"bos_token_id": 5}, hidden, {"start": 5, "ends": [], "never_chosen": []}),
+            (
+                {"bos_token_id": 5, "decoder_start_token_id": 4, "eos_token_id": [0]},
+                hidden,
+                {"start": 4, "never_chosen": []},
+            ),
+            (
+                {"bos_token_id": [5], "eos_token_id": [3, 3]},
+                hidden,
+                {"start": 5, "ends": [3], "never_chosen": []},
+            ),
+            (
+                {"bos_token_id": 5, "eos_token_id": [], "pad_token_id": 10},
+                hidden,
+                {"start": 5, "ends": [], "pad": 10, "never_chosen": [10]},
+            ),
+            (
+                {"bos_token_id": 5, "eos_token_id": 3, "pad_token_id": 3},
+                hidden,
+                {"start": 5, "ends": [3], "pad": 3, "never_chosen": []},
+            ),
+            (
+                {"decoder_start_token_id": None, "bos_token_id": 5, "eos_token_id": None},
+                hidden,
+                {"start": 5, "ends": [], "never_chosen": []},
+            ),
+            (
+                None,
+                hidden,
+                {"start": 9, "ends": [7], "pad": 6, "never_chosen": [6], "beam_size": 3},
+            ),
+            (None, {"bos_token_id": 8, "eos_token_id": 0}, {"start": 8, "never_chosen": []}),
+        ):
+            self.assertEqual(
+                header(generation, config), {**every, **expected}, (generation, config)
+            )
 
     def test_added_tokens(self):
         token = lambda text, **flags: dict(content=text, **flags)
-        listed = lambda number, **flags: dict({"id": number, "lstrip": False, "rstrip": False, "single_word": False, "special": False}, **flags)
+        listed = lambda number, **flags: dict(
+            {
+                "id": number,
+                "lstrip": False,
+                "rstrip": False,
+                "single_word": False,
+                "special": False,
+            },
+            **flags,
+        )
         every = {"</s>": 0, "<unk>": 1, "<pad>": 10}
         for tokenizer, files, expected in (
-                ({"added_tokens_decoder": {"2": token("<A>", lstrip=True), "0": token("</s>", special=True)}}, {}, [listed(2, lstrip=True)]),
-                ({"added_tokens_decoder": {"2": token("<A>", special=True)}}, {}, [listed(2, special=True)]),
-                ({"added_tokens_decoder": {"2": token("<A>")}, "extra_special_tokens": ["<A>"]}, {}, [listed(2, special=True)]),
-                ({"added_tokens_decoder": {"2": token("<A>")}, "additional_special_tokens": [token("<A>")]}, {}, [listed(2, special=True)]),
-                ({"added_tokens_decoder": {"2": token("<A>")}, "mask_token": "<A>"}, {}, [listed(2, special=True)]),
-                ({"added_tokens_decoder": {}}, {"added_tokens.json": {"<A>": 2}}, None),  # it alone counts
-                ({}, {"added_tokens.json": dict(every, **{"<A>": 2})}, [listed(2)]),
-                ({}, {"added_tokens.json": {"<A>": 2}, "special_tokens_map.json": {"additional_special_tokens": ["<A>"]}}, [listed(2, special=True)]),
-                ({}, {"tokenizer.json": {"added_tokens": [{"id": 2, "content": "<A>", "rstrip": True}]}}, [listed(2, rstrip=True)]),
-                ({"split_special_tokens": True}, {"added_tokens.json": {"<A>": 2}}, None),
-                ({"added_tokens_decoder": {"5": token("▁s5", single_word=True)}}, {}, [listed(5, single_word=True)]),  # a piece of the vocabulary
-                ({"added_tokens_decoder": {"99": token("<A>", special=True)}}, {}, None)):  # no row, and no line can hold it
+            (
+                {
+                    "added_tokens_decoder": {
+                        "2": token("<A>", lstrip=True),
+                        "0": token("</s>", special=True),
+                    }
+                },
+                {},
+                [listed(2, lstrip=True)],
+            ),
+            (
+                {"added_tokens_decoder": {"2": token("<A>", special=True)}},
+                {},
+                [listed(2, special=True)],
+            ),
+            (
+                {"added_tokens_decoder": {"2": token("<A>")}, "extra_special_tokens": ["<A>"]},
+                {},
+                [listed(2, special=True)],
+            ),
+            (
+                {
+                    "added_tokens_decoder": {"2": token("<A>")},
+                    "additional_special_tokens": [token("<A>")],
+                },
+                {},
+                [listed(2, special=True)],
+            ),
+            (
+                {"added_tokens_decoder": {"2": token("<A>")}, "mask_token": "<A>"},
+                {},
+                [listed(2, special=True)],
+            ),
+            (
+                {"added_tokens_decoder": {}},
+                {"added_tokens.json": {"<A>": 2}},
+                None,
+            ),  # it alone counts
+            ({}, {"added_tokens.json": dict(every, **{"<A>": 2})}, [listed(2)]),
+            (
+                {},
+                {
+                    "added_tokens.json": {"<A>": 2},
+                    "special_tokens_map.json": {"additional_special_tokens": ["<A>"]},
+                },
+                [listed(2, special=True)],
+            ),
+            (
+                {},
+                {"tokenizer.json": {"added_tokens": [{"id": 2, "content": "<A>", "rstrip": True}]}},
+                [listed(2, rstrip=True)],
+            ),
+            ({"split_special_tokens": True}, {"added_tokens.json": {"<A>": 2}}, None),
+            (
+                {"added_tokens_decoder": {"5": token("▁s5", single_word=True)}},
+                {},
+                [listed(5, single_word=True)],
+            ),  # a piece of the vocabulary
+            ({"added_tokens_decoder": {"99": token("<A>", special=True)}}, {}, None),
+        ):  # no row, and no line can hold it
             fixture = Fixture(layers=(1, 1))
             fixture.tokenizer.update(tokenizer)
-            fixture.files.update({name: json.dumps(value).encode() for name, value in files.items()})
+            fixture.files.update(
+                {name: json.dumps(value).encode() for name, value in files.items()}
+            )
             model = self.convert(fixture)
             self.assertEqual(model.header["tokens"].get("added"), expected, (tokenizer, files))
             if expected and expected[0]["id"] == 2:
-                self.assertEqual((model.pieces("source")[2], model.pieces("target")[2]), ("<A>", "<A>"))
+                self.assertEqual(
+                    (model.pieces("source")[2], model.pieces("target")[2]), ("<A>", "<A>")
+                )
             for name in files:
                 os.remove(os.path.join(self.checkpoint, name))
 
@@ -383,18 +728,24 @@ class HeaderTest(ConvertTest):
         for value in (True, False, None):
             fixture = Fixture(layers=(1, 1))
             fixture.tokenizer["clean_up_tokenization_spaces"] = value
-            self.assertEqual(self.convert(fixture).header["tokens"].get("clean_up_spaces"), value or None)
+            self.assertEqual(
+                self.convert(fixture).header["tokens"].get("clean_up_spaces"), value or None
+            )
 
     def test_a_checkpoint_that_samples_by_default(self):
         for value in (True, False, None):
             fixture = Fixture(layers=(1, 1))
             fixture.generation["do_sample"] = value
-            self.assertEqual(self.convert(fixture).header["generation"].get("do_sample"), value or None)
+            self.assertEqual(
+                self.convert(fixture).header["generation"].get("do_sample"), value or None
+            )
 
     def test_sentencepiece_models_are_kept(self):
         fixture = Fixture()
         model = self.convert(fixture)
-        self.assertEqual([model.files[name] for name in fixture.files], list(fixture.files.values()))
+        self.assertEqual(
+            [model.files[name] for name in fixture.files], list(fixture.files.values())
+        )
         fixture.files["target.spm"] = fixture.files["source.spm"]
         model = self.convert(fixture)
         self.assertEqual(model.offset("source.spm"), model.offset("target.spm"))
@@ -420,16 +771,39 @@ class OpusShapeTest(ConvertTest):
             directory = os.path.join(OPUS_SHAPE, name)
             model = self.convert(directory)
             stored = decode_safetensors(read(directory, "model.safetensors"))
-            self.assert_tensors(model, expected_tensors({k: v for k, (v, _) in stored.items()}, json.loads(read(directory, "config.json"))))
+            self.assert_tensors(
+                model,
+                expected_tensors(
+                    {k: v for k, (v, _) in stored.items()},
+                    json.loads(read(directory, "config.json")),
+                ),
+            )
             self.assertEqual({e["dtype"] for e in model.header["tensors"]}, {"float16"})
             network = model.header["network"]
-            self.assertEqual([[network[stack][key] for key in ("layers", "width")] + [network[stack]["attention"]["heads"], network[stack]["feed_forward"]["width"],
-                              network[stack]["feed_forward"]["activation"], network[stack]["embedding"]["scale"]] for stack in ("encoder", "decoder")],
-                             [[3, 64, 4, 160, "swish", 8.0], [2, 64, 8, 96, "swish", 8.0]])
-            self.assertEqual(model.header["tokens"], {"start": special, "end": 0, "unknown": 1, "pad": special})
-            self.assertEqual(self.generation_of(model),
-                             {"beam_size": 6, "max_length": 511, "forced_end": 0, "never_chosen": [special]})
-            for side, file in (("source", "vocab.json"), ("target", "vocab.json" if name == "shared" else "target_vocab.json")):
+            self.assertEqual(
+                [
+                    [network[stack][key] for key in ("layers", "width")]
+                    + [
+                        network[stack]["attention"]["heads"],
+                        network[stack]["feed_forward"]["width"],
+                        network[stack]["feed_forward"]["activation"],
+                        network[stack]["embedding"]["scale"],
+                    ]
+                    for stack in ("encoder", "decoder")
+                ],
+                [[3, 64, 4, 160, "swish", 8.0], [2, 64, 8, 96, "swish", 8.0]],
+            )
+            self.assertEqual(
+                model.header["tokens"], {"start": special, "end": 0, "unknown": 1, "pad": special}
+            )
+            self.assertEqual(
+                self.generation_of(model),
+                {"beam_size": 6, "max_length": 511, "forced_end": 0, "never_chosen": [special]},
+            )
+            for side, file in (
+                ("source", "vocab.json"),
+                ("target", "vocab.json" if name == "shared" else "target_vocab.json"),
+            ):
                 vocabulary, pieces = json.loads(read(directory, file)), model.pieces(side)
                 self.assertEqual({p: i for i, p in enumerate(pieces) if p is not None}, vocabulary)
                 self.assertEqual(model.files[side + ".spm"], read(directory, side + ".spm"))

@@ -27,14 +27,19 @@ class CpuQuota : public ::testing::Test {
   }
   void second_version(const std::string& group, const std::string& mounted = "/") {
     write("/proc/self/cgroup", "0::" + group + "\n");
-    write("/proc/self/mountinfo", "22 20 0:5 / /proc rw - proc proc rw\n30 23 0:26 " + mounted + " /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
+    write("/proc/self/mountinfo",
+          "22 20 0:5 / /proc rw - proc proc rw\n30 23 0:26 " + mounted +
+              " /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
   }
   void first_version(const std::string& group, const std::string& mounted = "/") {
-    write("/proc/self/cgroup", "5:cpuset:/elsewhere\n4:cpu,cpuacct:" + group + "\n1:name=systemd:/elsewhere\n");
+    write("/proc/self/cgroup",
+          "5:cpuset:/elsewhere\n4:cpu,cpuacct:" + group + "\n1:name=systemd:/elsewhere\n");
     write("/proc/self/mountinfo",
-          "31 25 0:27 / /sys/fs/cgroup/cpuset rw shared:9 - cgroup cgroup rw,cpuset\n33 25 0:29 " + mounted + " /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n");
+          "31 25 0:27 / /sys/fs/cgroup/cpuset rw shared:9 - cgroup cgroup rw,cpuset\n33 25 0:29 " +
+              mounted + " /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n");
   }
-  void quota_of_first(const std::string& folder, const std::string& quota, const std::string& period) {
+  void quota_of_first(const std::string& folder, const std::string& quota,
+                      const std::string& period) {
     write("/sys/fs/cgroup/cpu,cpuacct" + folder + "/cpu.cfs_quota_us", quota + "\n");
     write("/sys/fs/cgroup/cpu,cpuacct" + folder + "/cpu.cfs_period_us", period + "\n");
   }
@@ -51,8 +56,11 @@ TEST_F(CpuQuota, NothingThereIsNoQuota) {
 
 TEST_F(CpuQuota, IsRoundedUp) {
   second_version("/job");
-  const std::pair<const char*, int> cases[] = {{"200000 100000", 2}, {"200001 100000", 3}, {"150000 100000", 2}, {"100000 100000", 1}, {"1000 100000", 1},
-                                               {"50000 25000", 2},   {"300000", 3},        {"9223372036854775807 1", 2147483647}};
+  const std::pair<const char*, int> cases[] = {
+      {"200000 100000", 2}, {"200001 100000", 3},
+      {"150000 100000", 2}, {"100000 100000", 1},
+      {"1000 100000", 1},   {"50000 25000", 2},
+      {"300000", 3},        {"9223372036854775807 1", 2147483647}};
   for (const auto& [text, expected] : cases) {
     write("/sys/fs/cgroup/job/cpu.max", std::string(text) + "\n");
     EXPECT_EQ(quota(), expected) << text;
@@ -61,7 +69,8 @@ TEST_F(CpuQuota, IsRoundedUp) {
 
 TEST_F(CpuQuota, WhatIsNoQuotaIsPassedOver) {
   second_version("/job");
-  for (const char* text : {"max 100000", "max", "", "x y", "100000 0", "100000 -5", "-1 100000", "0 100000", "1e5 100000", "100000 x", "99999999999999999999 100000"}) {
+  for (const char* text : {"max 100000", "max", "", "x y", "100000 0", "100000 -5", "-1 100000",
+                           "0 100000", "1e5 100000", "100000 x", "99999999999999999999 100000"}) {
     write("/sys/fs/cgroup/job/cpu.max", std::string(text) + "\n");
     EXPECT_EQ(quota(), 0) << text;
   }
@@ -97,7 +106,9 @@ TEST_F(CpuQuota, GroupsOutsideTheNamespaceHaveWhatIsMounted) {
   EXPECT_EQ(quota(), 3);
   second_version("/../other/job");
   EXPECT_EQ(quota(), 3);
-  second_version("/", "/../..");  // mounted from outside: its own group lies below, under names that it cannot see
+  second_version(
+      "/",
+      "/../..");  // mounted from outside: its own group lies below, under names that it cannot see
   EXPECT_EQ(quota(), 3);
   second_version("/../../job", "/../..");
   write("/sys/fs/cgroup/job/cpu.max", "200000 100000\n");
@@ -125,14 +136,16 @@ TEST_F(CpuQuota, FirstVersionInAContainerThatSeesTheNamesOutside) {
   first_version("/docker/0123abc/inner", "/docker/0123abc");
   quota_of_first("/inner", "100000", "100000");
   EXPECT_EQ(quota(), 1);
-  first_version("/docker/0123abcdef", "/docker/0123abc");  // another group: that the name begins alike means nothing
+  // Another group: that the name begins alike means nothing.
+  first_version("/docker/0123abcdef", "/docker/0123abc");
   EXPECT_EQ(quota(), 2);
 }
 
 TEST_F(CpuQuota, BothVersionsAtOnce) {
   write("/proc/self/cgroup", "4:cpu,cpuacct:/job\n0::/job\n");
   write("/proc/self/mountinfo",
-        "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n34 25 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+        "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+        "34 25 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
   quota_of_first("/job", "300000", "100000");
   EXPECT_EQ(quota(), 3);
   write("/sys/fs/cgroup/unified/job/cpu.max", "200000 100000\n");
@@ -141,7 +154,9 @@ TEST_F(CpuQuota, BothVersionsAtOnce) {
 
 TEST_F(CpuQuota, AMountOfAnotherGroupSaysNothing) {
   write("/proc/self/cgroup", "0::/mine\n");
-  write("/proc/self/mountinfo", "40 23 0:26 /other /mnt/other rw - cgroup2 cgroup2 rw\n30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+  write("/proc/self/mountinfo",
+        "40 23 0:26 /other /mnt/other rw - cgroup2 cgroup2 rw\n"
+        "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
   write("/mnt/other/cpu.max", "100000 100000\n");
   write("/sys/fs/cgroup/mine/cpu.max", "300000 100000\n");
   EXPECT_EQ(quota(), 3);
@@ -156,7 +171,9 @@ TEST_F(CpuQuota, NamesWithBlanksAndColons) {
 
 TEST_F(CpuQuota, GarbageIsPassedOver) {
   write("/proc/self/cgroup", "\n:\n::\n0:\n4:cpu\nx:y:z\n\xff\xfe\n0::\n0::relative\n4:cpu:/job\n");
-  write("/proc/self/mountinfo", "\n- - -\n1 2 3\n30 23 0:26 / /sys/fs/cgroup rw\n30 23 0:26 / /sys\\09x rw - cgroup2\n33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw a b c - cgroup cgroup rw,cpu\n");
+  write("/proc/self/mountinfo",
+        "\n- - -\n1 2 3\n30 23 0:26 / /sys/fs/cgroup rw\n30 23 0:26 / /sys\\09x rw - cgroup2\n"
+        "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw a b c - cgroup cgroup rw,cpu\n");
   quota_of_first("/job", "300000", "100000");
   EXPECT_EQ(quota(), 3);
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Every family that the converter knows, against what transformers' generate() gives: a folder of tests/data/families each, with a tiny
-trained checkpoint, source ids and outputs. A file's name says its settings; what is missing is not there yet."""
+"""Every family that the converter knows, against what transformers' generate() gives: a folder of
+tests/data/families each, with a tiny trained checkpoint, source ids and outputs. A file's name says
+its settings; what is missing is not there yet."""
+
 import json
 import os
 import re
@@ -10,11 +12,13 @@ import unittest
 from checkpoint_fixture import convert, read
 from program import DATA, Case, main, require
 
-FAMILIES = os.path.join(os.path.dirname(DATA), 'families')
-REFERENCE = os.environ.get('XLATE_REFERENCE_DIR') or os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(DATA))), '..', 'shared')
+FAMILIES = os.path.join(os.path.dirname(DATA), "families")
+REFERENCE = os.environ.get("XLATE_REFERENCE_DIR") or os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(DATA))), "..", "shared"
+)
 # Rules that a checkpoint's generation config asks for and no reference here was made with.
-SWITCHED_OFF = ('min_length', 'no_repeat_ngram_size')
-NEAR = 1e-4   # of scores: below it two correct programs may choose either
+SWITCHED_OFF = ("min_length", "no_repeat_ngram_size")
+NEAR = 1e-4  # of scores: below it two correct programs may choose either
 
 
 def setUpModule():
@@ -22,21 +26,22 @@ def setUpModule():
 
 
 def options_of(setting):
-    """What the parts of a reference's name mean on the command line; None where xlate has no such rule yet."""
-    options = {'--max-length': '60', '--max-length-factor': '50'}
-    for part in re.split(r'\.(?!\d)', setting):
-        if part == 'greedy':
-            options['-b'] = '1'
-        elif re.fullmatch(r'beam\d+', part):
-            options.update({'-b': part[4:], '--length-penalty': '1', '--early-stopping': 'true'})
-        elif part == 'limit12':
-            options['--max-length'] = '12'
-        elif re.fullmatch(r'lp[\d.]+', part):
-            options['--length-penalty'] = part[2:]
-        elif part.startswith('stop-'):
-            options['--early-stopping'] = part[5:]
-        elif part.startswith('nbest'):
-            options['--n-best'] = part[5:]
+    """What the parts of a reference's name mean on the command line; None where xlate has no such
+    rule yet."""
+    options = {"--max-length": "60", "--max-length-factor": "50"}
+    for part in re.split(r"\.(?!\d)", setting):
+        if part == "greedy":
+            options["-b"] = "1"
+        elif re.fullmatch(r"beam\d+", part):
+            options.update({"-b": part[4:], "--length-penalty": "1", "--early-stopping": "true"})
+        elif part == "limit12":
+            options["--max-length"] = "12"
+        elif re.fullmatch(r"lp[\d.]+", part):
+            options["--length-penalty"] = part[2:]
+        elif part.startswith("stop-"):
+            options["--early-stopping"] = part[5:]
+        elif part.startswith("nbest"):
+            options["--n-best"] = part[5:]
         else:
             return None
     return [word for option in options.items() for word in option]
@@ -46,44 +51,59 @@ def copy_of(folder, checkpoint):
     """A family's checkpoint without the rules that its references were made without."""
     os.mkdir(checkpoint)
     for name in os.listdir(folder):
-        if name.endswith(('.json', '.safetensors')):
+        if name.endswith((".json", ".safetensors")):
             shutil.copy(os.path.join(folder, name), checkpoint)
-    path = os.path.join(checkpoint, 'generation_config.json')
+    path = os.path.join(checkpoint, "generation_config.json")
     os.chmod(path, 0o644)
-    generation = {key: value for key, value in json.loads(read(path)).items() if key not in SWITCHED_OFF}
-    with open(path, 'w', encoding='utf-8') as file:
+    generation = {
+        key: value for key, value in json.loads(read(path)).items() if key not in SWITCHED_OFF
+    }
+    with open(path, "w", encoding="utf-8") as file:
         json.dump(generation, file)
     return checkpoint
 
 
 class Families(Case):
     def model(self, folder):
-        model = self.path('model.bin')
-        convert.convert(copy_of(folder, os.path.join(self.folder, 'checkpoint')), model)
+        model = self.path("model.bin")
+        convert.convert(copy_of(folder, os.path.join(self.folder, "checkpoint")), model)
         return model
 
     def compare(self, folder, setting, options, model):
-        rows = [line.split(' ||| ') for line in read(folder, setting + '.txt').decode().split('\n')[:-1]]
-        n_best = '--n-best' in options
-        found = self.ok(*options, '--scores', '--input-format', 'ids', '--output-format', 'ids', input=read(folder, 'source.ids'), model=model).lines
+        rows = [
+            line.split(" ||| ") for line in read(folder, setting + ".txt").decode().split("\n")[:-1]
+        ]
+        n_best = "--n-best" in options
+        found = self.ok(
+            *options,
+            "--scores",
+            "--input-format",
+            "ids",
+            "--output-format",
+            "ids",
+            input=read(folder, "source.ids"),
+            model=model,
+        ).lines
         self.assertEqual(len(found), len(rows))
         wrong = []
         for (number, ids, _, score), line in zip(rows, found):
-            fields = line.split(' ||| ')
+            fields = line.split(" ||| ")
             mine, my_score = (fields[1], fields[3]) if n_best else (fields[1], fields[0])
             if n_best:
                 self.assertEqual(fields[0], number)
             if mine != ids:
                 wrong.append((number, ids, score, mine, my_score))
-            elif setting != 'greedy' and not setting.startswith('greedy.'):
-                self.assertAlmostEqual(float(my_score), float(score), delta=NEAR, msg=(setting, number))
+            elif setting != "greedy" and not setting.startswith("greedy."):
+                self.assertAlmostEqual(
+                    float(my_score), float(score), delta=NEAR, msg=(setting, number)
+                )
         self.assertLessEqual(len(wrong), 1, wrong[:3])
-        for _, _, score, _, my_score in wrong:   # a near-tie, and nothing else
+        for _, _, score, _, my_score in wrong:  # a near-tie, and nothing else
             self.assertAlmostEqual(float(my_score), float(score), delta=NEAR, msg=wrong)
 
     def compare_all(self, folder):
         model = self.model(folder)
-        settings = [name[:-4] for name in sorted(os.listdir(folder)) if name.endswith('.txt')]
+        settings = [name[:-4] for name in sorted(os.listdir(folder)) if name.endswith(".txt")]
         known = [(setting, options_of(setting)) for setting in settings if options_of(setting)]
         self.assertGreaterEqual(len(known), 9)
         for setting, options in known:
@@ -92,15 +112,24 @@ class Families(Case):
         return model
 
     def test_bart(self):
-        model = self.compare_all(os.path.join(FAMILIES, 'bart'))
-        for formats in ([], ['--input-format', 'ids'], ['--output-format', 'ids']):
-            self.usage_error(*formats, names='holds no tokenizer for text', model=model)
-        self.ok('--input-format', 'pieces', '--output-format', 'pieces', input='<s> The </s>\n', model=model)
+        model = self.compare_all(os.path.join(FAMILIES, "bart"))
+        for formats in ([], ["--input-format", "ids"], ["--output-format", "ids"]):
+            self.usage_error(*formats, names="holds no tokenizer for text", model=model)
+        self.ok(
+            "--input-format",
+            "pieces",
+            "--output-format",
+            "pieces",
+            input="<s> The </s>\n",
+            model=model,
+        )
 
-    @unittest.skipUnless(os.path.isdir(os.path.join(REFERENCE, 'models', 'families', 'bart')), 'no reference folder')
+    @unittest.skipUnless(
+        os.path.isdir(os.path.join(REFERENCE, "models", "families", "bart")), "no reference folder"
+    )
     def test_bart_of_the_reference_folder(self):
-        self.compare_all(os.path.join(REFERENCE, 'models', 'families', 'bart'))
+        self.compare_all(os.path.join(REFERENCE, "models", "families", "bart"))
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     main()

@@ -1,5 +1,6 @@
-// A libFuzzer target: whatever the bytes of a model file are, they are read, or refused with an Error. cmake/fuzz.cmake builds and runs it.
-// Seeds are in tests/data/fuzz/model_file; fuzz_replay and model_file_test read them too, so an input that broke something is kept there.
+// A libFuzzer target: whatever the bytes of a model file are, they are read, or refused with an
+// Error. cmake/fuzz.cmake builds and runs it. Seeds are in tests/data/fuzz/model_file; fuzz_replay
+// and model_file_test read them too, so an input that broke something is kept there.
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -23,7 +24,9 @@ constexpr std::size_t kPrefix = 40, kAlignment = 64;
 
 // As a mapped file: aligned, and nothing behind its end.
 struct Bytes {
-  explicit Bytes(std::size_t size) : data(static_cast<std::uint8_t*>(::operator new(size, std::align_val_t(kAlignment)))), size(size) {}
+  explicit Bytes(std::size_t size)
+      : data(static_cast<std::uint8_t*>(::operator new(size, std::align_val_t(kAlignment)))),
+        size(size) {}
   ~Bytes() { ::operator delete(data, std::align_val_t(kAlignment)); }
   Bytes(const Bytes&) = delete;
   std::uint8_t* data;
@@ -33,7 +36,8 @@ struct Bytes {
 void read(const Bytes& bytes) {
   static const std::unique_ptr<Backend> backend = make_backend({.threads = 1});
   try {
-    const ModelFile file("fuzz.bin", {reinterpret_cast<const std::byte*>(bytes.data), bytes.size}, false);
+    const ModelFile file("fuzz.bin", {reinterpret_cast<const std::byte*>(bytes.data), bytes.size},
+                         false);
     try {
       const Tokenizer tokenizer = load_tokenizer(file);
       tokenizer.encode(">>xx<< a b ab");
@@ -69,19 +73,49 @@ json& any_value(json& root, Random& random) {
   return *at;
 }
 
-// Changes one value of the header: to another of its values, to one that is often an edge, or removes or repeats an entry.
+// Changes one value of the header: to another of its values, to one that is often an edge, or
+// removes or repeats an entry.
 void change(json& header, Random& random) {
-  static const std::vector<json> edges{nullptr, true, -1, 0, 1, 2, 3, 63, 64, 128, 4096, std::int64_t{1} << 24, std::int64_t{1} << 31, std::int64_t{1} << 62,
-                                       std::uint64_t(-1), 0.5, 1e300, -1e-300, "", "float16", "bfloat16", "int8", "float32", json::array(), json::object()};
+  static const std::vector<json> edges{nullptr,
+                                       true,
+                                       -1,
+                                       0,
+                                       1,
+                                       2,
+                                       3,
+                                       63,
+                                       64,
+                                       128,
+                                       4096,
+                                       std::int64_t{1} << 24,
+                                       std::int64_t{1} << 31,
+                                       std::int64_t{1} << 62,
+                                       std::uint64_t(-1),
+                                       0.5,
+                                       1e300,
+                                       -1e-300,
+                                       "",
+                                       "float16",
+                                       "bfloat16",
+                                       "int8",
+                                       "float32",
+                                       json::array(),
+                                       json::object()};
   json& value = any_value(header, random);
   switch (random() % 6) {
-    case 0: value = json(any_value(header, random)); return;
-    case 1: value = edges[random() % edges.size()]; return;
+    case 0:
+      value = json(any_value(header, random));
+      return;
+    case 1:
+      value = edges[random() % edges.size()];
+      return;
     case 2:
-      if (value.is_number_integer()) value = value.get<std::int64_t>() + static_cast<std::int64_t>(random() % 129) - 64;
+      if (value.is_number_integer())
+        value = value.get<std::int64_t>() + static_cast<std::int64_t>(random() % 129) - 64;
       return;
     case 3:
-      if (value.is_structured() && !value.empty()) value.erase(std::next(value.begin(), static_cast<std::ptrdiff_t>(random() % value.size())));
+      if (value.is_structured() && !value.empty())
+        value.erase(std::next(value.begin(), static_cast<std::ptrdiff_t>(random() % value.size())));
       return;
     case 4:
       if (value.is_array() && !value.empty()) value.push_back(json(value[random() % value.size()]));
@@ -92,7 +126,8 @@ void change(json& header, Random& random) {
       json& tensor = tensors[random() % tensors.size()];
       if (!tensor.is_object() || !tensor.contains("shape") || !tensor["shape"].is_array()) return;
       std::uint64_t bytes = 1;
-      for (const json& size : tensor["shape"]) bytes *= size.is_number_unsigned() ? size.get<std::uint64_t>() : 1;
+      for (const json& size : tensor["shape"])
+        bytes *= size.is_number_unsigned() ? size.get<std::uint64_t>() : 1;
       const std::size_t type = random() % 4;
       constexpr const char* kNames[] = {"int8", "float16", "bfloat16", "float32"};
       constexpr std::uint64_t kSizes[] = {1, 2, 2, 4};
@@ -115,7 +150,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 }
 
 // Every other mutation is one of the header's JSON, whose length and the data behind it stay right.
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned seed) {
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
+                                               std::size_t max_size, unsigned seed) {
   Random random(seed);
   if (size < kPrefix || random() % 2) return LLVMFuzzerMutate(data, size, max_size);
   std::uint64_t length = 0;
@@ -125,8 +161,11 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
   if (!header.is_object()) return LLVMFuzzerMutate(data, size, max_size);
   for (unsigned i = 1 + random() % 3; i > 0 && header.is_object(); --i) change(header, random);
   const std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);
-  const auto data_at = [](std::size_t header_size) { return (kPrefix + header_size + kAlignment - 1) / kAlignment * kAlignment; };
-  const std::size_t from = std::min(data_at(length), size), rest = size - from, to = data_at(text.size());
+  const auto data_at = [](std::size_t header_size) {
+    return (kPrefix + header_size + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  const std::size_t from = std::min(data_at(length), size), rest = size - from,
+                    to = data_at(text.size());
   if (to + rest > max_size) return LLVMFuzzerMutate(data, size, max_size);
   std::memmove(data + to, data + from, rest);
   std::memset(data + kPrefix, 0, to - kPrefix);

@@ -1,7 +1,10 @@
-"""What only a run on a GPU can show: an error of the device in the middle of a run, and memory over a long one.
+"""What only a run on a GPU can show: an error of the device in the middle of a run, and memory over
+a long one.
 
-ctest label `gpu`; skips itself where there is none. XLATE_TEST_DEVICE names another one than `cuda`.
+ctest label `gpu`; skips itself where there is none. XLATE_TEST_DEVICE names another one than
+`cuda`.
 """
+
 import ctypes
 import os
 import time
@@ -12,112 +15,170 @@ import program
 import reference_test
 from program import EN_DE, SHARED, Case, Running, source_lines, xlate
 
-DEVICE = 'cuda' if program.DEVICE == 'cpu' else program.DEVICE
+DEVICE = "cuda" if program.DEVICE == "cpu" else program.DEVICE
 MIB = 2**20
 
 
 def setUpModule():
     program.require()
-    probe = xlate('-q', '-b', 1, '--device', DEVICE, input='Yes.\n', device=None)
+    probe = xlate("-q", "-b", 1, "--device", DEVICE, input="Yes.\n", device=None)
     if probe.code:
-        raise unittest.SkipTest('no GPU: ' + probe.errors.strip())
+        raise unittest.SkipTest("no GPU: " + probe.errors.strip())
 
 
 class Fault(Case):
-    """XLATE_TEST_CUDA_ERROR_AT_STEP: the device refuses that step, as it would after a fault of its own."""
-    # Few lines in flight and sorted together, so that the first of them are written when the error comes.
-    OPTIONS = ['-q', '-b', 4, '--max-length', 60, '--batch-tokens', 64, '--window', 10]
+    """XLATE_TEST_CUDA_ERROR_AT_STEP: the device refuses that step, as it would after a fault of its
+    own."""
+
+    # Few lines in flight and sorted together, so that the first of them are written when the error
+    # comes.
+    OPTIONS = ["-q", "-b", 4, "--max-length", 60, "--batch-tokens", 64, "--window", 10]
 
     def test_an_error_in_the_middle_of_a_run(self):
-        text = ''.join(line + '\n' for line in source_lines())
+        text = "".join(line + "\n" for line in source_lines())
         whole, report = self.report(*self.OPTIONS, input=text, lines=200, device=DEVICE)
-        steps = report['counts']['decoding_steps']
+        steps = report["counts"]["decoding_steps"]
         written = []
         for step in (1, steps // 2, steps * 3 // 4):
             with self.subTest(step=step):
-                path = self.path('failed.json')
-                result = xlate(*self.OPTIONS, '--report', path, input=text, device=DEVICE, env={**os.environ, 'XLATE_TEST_CUDA_ERROR_AT_STEP': str(step)})
+                path = self.path("failed.json")
+                result = xlate(
+                    *self.OPTIONS,
+                    "--report",
+                    path,
+                    input=text,
+                    device=DEVICE,
+                    env={**os.environ, "XLATE_TEST_CUDA_ERROR_AT_STEP": str(step)},
+                )
                 self.check(result, 1)
                 self.assertEqual(len(result.error_lines), 1, result.story())
-                self.says(result, 'CUDA')
-                self.assertTrue(whole.out.startswith(result.out) and (not result.out or result.out.endswith(b'\n')), 'no complete prefix\n' + result.story())
+                self.says(result, "CUDA")
+                self.assertTrue(
+                    whole.out.startswith(result.out)
+                    and (not result.out or result.out.endswith(b"\n")),
+                    "no complete prefix\n" + result.story(),
+                )
                 report = self.load_report(path, result)
-                self.assertEqual(report['status'], 'error', result.story())
-                self.assertIn('CUDA', report['error'])
-                self.assertEqual(report['lines']['out'], len(result.lines), result.story())
+                self.assertEqual(report["status"], "error", result.story())
+                self.assertIn("CUDA", report["error"])
+                self.assertEqual(report["lines"]["out"], len(result.lines), result.story())
                 written.append(len(result.lines))
-        self.assertGreater(max(written), 0, 'no line was written before any of the errors')
-        program.figure('of %d steps; lines written before the error: %s of 200' % (steps, ', '.join(map(str, written))))
+        self.assertGreater(max(written), 0, "no line was written before any of the errors")
+        program.figure(
+            "of %d steps; lines written before the error: %s of 200"
+            % (steps, ", ".join(map(str, written)))
+        )
 
 
 class SpecialKernels(Case):
-    """What is fast must not become slow in silence: a model of the usual shape runs on the special kernels, another says why not."""
-    FAST = {'vocabulary': 'fused', 'attention': 'streamed', 'norm': 'joined to its product'}
+    """What is fast must not become slow in silence: a model of the usual shape runs on the special
+    kernels, another says why not."""
+
+    FAST = {"vocabulary": "fused", "attention": "streamed", "norm": "joined to its product"}
 
     def paths(self, *options, model=EN_DE, lines=400):
-        text = ''.join(source_lines()[i % 200] + '\n' for i in range(lines)).encode()
-        where = ['--device', DEVICE, '--gpu-memory', '8GiB']  # the precision is the test's own
+        text = "".join(source_lines()[i % 200] + "\n" for i in range(lines)).encode()
+        where = ["--device", DEVICE, "--gpu-memory", "8GiB"]  # the precision is the test's own
         _, report = self.report(*where, *options, input=text, lines=lines, device=None, model=model)
-        return report['paths']
+        return report["paths"]
 
     def test_the_usual_shape(self):
-        for precision in ('fp16', 'bf16'):
+        for precision in ("fp16", "bf16"):
             for beams in (1, 4):
                 with self.subTest(precision=precision, beams=beams):
-                    self.assertEqual(self.paths('-b', beams, '--precision', precision, lines=4000 // beams), self.FAST)
-        self.assertEqual(self.paths('-b', 4, '--precision', 'fp16', '--line-buffered', lines=20)['solo'], 'a step is one kernel')
+                    self.assertEqual(
+                        self.paths("-b", beams, "--precision", precision, lines=4000 // beams),
+                        self.FAST,
+                    )
+        self.assertEqual(
+            self.paths("-b", 4, "--precision", "fp16", "--line-buffered", lines=20)["solo"],
+            "a step is one kernel",
+        )
 
     def test_a_network_with_another_operation_says_why(self):
         """BART has a norm on its embeddings; its lines are the same one at a time."""
-        folder = os.path.join(program.ROOT, 'tests', 'data', 'families', 'bart')
-        model, checkpoint = self.path('bart.bin'), families_test.copy_of(folder, self.path('bart'))
+        folder = os.path.join(program.ROOT, "tests", "data", "families", "bart")
+        model, checkpoint = self.path("bart.bin"), families_test.copy_of(folder, self.path("bart"))
         families_test.convert.convert(checkpoint, model)
-        with open(os.path.join(folder, 'source.ids'), 'rb') as file:
-            text = b''.join(file.readlines()[:40])
-        where = ['--device', DEVICE, '--gpu-memory', '8GiB', '--precision', 'fp16', '-b', 4, '--max-length', 60]
-        where += ['--input-format', 'ids', '--output-format', 'ids']
+        with open(os.path.join(folder, "source.ids"), "rb") as file:
+            text = b"".join(file.readlines()[:40])
+        where = [
+            "--device",
+            DEVICE,
+            "--gpu-memory",
+            "8GiB",
+            "--precision",
+            "fp16",
+            "-b",
+            4,
+            "--max-length",
+            60,
+        ]
+        where += ["--input-format", "ids", "--output-format", "ids"]
         many, _ = self.report(*where, input=text, lines=40, device=None, model=model)
-        alone, report = self.report(*where, '--line-buffered', input=text, lines=40, device=None, model=model)
-        self.assertEqual(report['paths']['solo'], 'no: a norm on the embeddings')
+        alone, report = self.report(
+            *where, "--line-buffered", input=text, lines=40, device=None, model=model
+        )
+        self.assertEqual(report["paths"]["solo"], "no: a norm on the embeddings")
         self.assertEqual(alone.lines, many.lines)
 
     def test_other_shapes_say_why(self):
-        paths = self.paths('-b', 4, '--precision', 'fp32', lines=50)
-        self.assertEqual(set(paths.values()), {'no: float32'})
-        paths = self.paths('-b', 4, '--precision', 'fp16', model=SHARED, lines=50)
-        self.assertEqual(paths['attention'], 'no: 8 heads of width 8')
-        self.assertIn('no: ', self.paths('-b', 12, '--precision', 'fp16', lines=50)['vocabulary'])
-        self.assertIn('no: ', self.paths('-b', 12, '--precision', 'fp16', '--line-buffered', lines=5)['solo'])
+        paths = self.paths("-b", 4, "--precision", "fp32", lines=50)
+        self.assertEqual(set(paths.values()), {"no: float32"})
+        paths = self.paths("-b", 4, "--precision", "fp16", model=SHARED, lines=50)
+        self.assertEqual(paths["attention"], "no: 8 heads of width 8")
+        self.assertIn("no: ", self.paths("-b", 12, "--precision", "fp16", lines=50)["vocabulary"])
+        self.assertIn(
+            "no: ", self.paths("-b", 12, "--precision", "fp16", "--line-buffered", lines=5)["solo"]
+        )
 
 
 class NoCublas(Case):
-    """cuBLASLt that is found only by LD_LIBRARY_PATH, and then is not: one line that names it; `auto` goes on with the CPU."""
+    """cuBLASLt that is found only by LD_LIBRARY_PATH, and then is not: one line that names it;
+    `auto` goes on with the CPU."""
 
     def run_without(self, device):
-        folders = [folder for folder in os.environ.get('LD_LIBRARY_PATH', '').split(':') if os.path.isdir(folder) and not any(name.startswith('libcublasLt.so') for name in os.listdir(folder))]
-        return xlate('-b', 1, input='Yes.\n', device=device, env={**os.environ, 'LD_LIBRARY_PATH': ':'.join(folders)})
+        folders = [
+            folder
+            for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":")
+            if os.path.isdir(folder)
+            and not any(name.startswith("libcublasLt.so") for name in os.listdir(folder))
+        ]
+        return xlate(
+            "-b",
+            1,
+            input="Yes.\n",
+            device=device,
+            env={**os.environ, "LD_LIBRARY_PATH": ":".join(folders)},
+        )
 
     def test_it_is_named(self):
         result = self.run_without(DEVICE)
         if result.code == 0:
-            self.skipTest('cuBLASLt is found without LD_LIBRARY_PATH')
-        self.assertEqual((result.code, result.out, len(result.error_lines)), (1, b'', 1), result.story())
-        self.says(result, 'libcublasLt')
-        result = self.run_without('auto')
-        self.assertEqual((result.code, len(result.lines), len(result.error_lines)), (0, 1, 1), result.story())
-        self.says(result, 'libcublasLt')
+            self.skipTest("cuBLASLt is found without LD_LIBRARY_PATH")
+        self.assertEqual(
+            (result.code, result.out, len(result.error_lines)), (1, b"", 1), result.story()
+        )
+        self.says(result, "libcublasLt")
+        result = self.run_without("auto")
+        self.assertEqual(
+            (result.code, len(result.lines), len(result.error_lines)), (0, 1, 1), result.story()
+        )
+        self.says(result, "libcublasLt")
 
 
 class Nvml:
     """Bytes in use on the first GPU, as the driver counts them: whatever library took them."""
 
     class Memory(ctypes.Structure):
-        _fields_ = [(name, ctypes.c_ulonglong) for name in ('total', 'free', 'used')]
+        _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
 
     def __init__(self):
-        self.library, self.device = ctypes.CDLL('libnvidia-ml.so.1'), ctypes.c_void_p()
-        if self.library.nvmlInit_v2() or self.library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self.device)):
-            raise OSError('NVML finds no GPU')
+        self.library, self.device = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p()
+        if self.library.nvmlInit_v2() or self.library.nvmlDeviceGetHandleByIndex_v2(
+            0, ctypes.byref(self.device)
+        ):
+            raise OSError("NVML finds no GPU")
 
     def used(self):
         memory = self.Memory()
@@ -126,8 +187,14 @@ class Nvml:
 
 
 class Memory(Case):
-    """Needs the GPU for itself. Between 40 and 60 % of the time everything has been met once; until 85 % nothing drains."""
-    REPEAT, DEVICE_GROWTH, HOST_GROWTH = int(os.environ.get('XLATE_TEST_REPEAT', 10)), 16 * MIB, 256 * MIB
+    """Needs the GPU for itself. Between 40 and 60 % of the time everything has been met once; until
+    85 % nothing drains."""
+
+    REPEAT, DEVICE_GROWTH, HOST_GROWTH = (
+        int(os.environ.get("XLATE_TEST_REPEAT", 10)),
+        16 * MIB,
+        256 * MIB,
+    )
 
     def samples(self, path, model):
         """[(share of the time, device bytes or None, resident bytes)], and the run's result."""
@@ -136,13 +203,25 @@ class Memory(Case):
         except OSError:
             nvml = None
         rows = []
-        with open(path, 'rb') as source, open(os.devnull, 'wb') as nowhere:
-            running = Running(['-q', '-b', 1, '--max-length', 200, '--report', self.path('report.json')], model, DEVICE, stdin=source, stdout=nowhere)
+        with open(path, "rb") as source, open(os.devnull, "wb") as nowhere:
+            running = Running(
+                ["-q", "-b", 1, "--max-length", 200, "--report", self.path("report.json")],
+                model,
+                DEVICE,
+                stdin=source,
+                stdout=nowhere,
+            )
             self.addCleanup(running.kill)
             while running.process.poll() is None:
                 try:
-                    with open('/proc/%d/statm' % running.process.pid) as file:
-                        rows.append((time.monotonic() - running.begun, nvml and nvml.used(), int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')))
+                    with open("/proc/%d/statm" % running.process.pid) as file:
+                        rows.append(
+                            (
+                                time.monotonic() - running.begun,
+                                nvml and nvml.used(),
+                                int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+                            )
+                        )
                 except (OSError, IndexError):
                     break
                 time.sleep(0.05)
@@ -150,18 +229,36 @@ class Memory(Case):
         return [(at / result.seconds, device, host) for at, device, host in rows], result
 
     def test_nothing_grows(self):
-        news = os.path.join(reference_test.REFERENCE, 'data', 'bench', 'news.en')
+        news = os.path.join(reference_test.REFERENCE, "data", "bench", "news.en")
         lines = reference_test.lines_of(news) if os.path.isfile(news) else source_lines() * 100
-        model = os.environ.get('XLATE_ENDE_BASE') or EN_DE
-        rows, result = self.samples(self.path('long.txt', '\n'.join(lines * self.REPEAT) + '\n'), model)
+        model = os.environ.get("XLATE_ENDE_BASE") or EN_DE
+        rows, result = self.samples(
+            self.path("long.txt", "\n".join(lines * self.REPEAT) + "\n"), model
+        )
         self.check(result, 0)
-        report = self.load_report(self.path('report.json'), result)
-        device, host = ([max([row[column] or 0 for row in rows if low <= row[0] < high] or [0]) for low, high in ((0.4, 0.6), (0.6, 0.85))] for column in (1, 2))
-        program.figure('%d lines in %.0f s: device %.0f then %.0f MiB (of these xlate\'s own at most %.0f), host %.0f then %.0f MiB' % (
-            len(lines) * self.REPEAT, result.seconds, *(value / MIB for value in (*device, report['memory']['device_peak_bytes'] or 0, *host))))
-        self.assertLessEqual(device[1] - device[0], self.DEVICE_GROWTH, 'device memory grows')
-        self.assertLessEqual(host[1] - host[0], self.HOST_GROWTH, 'host memory grows')
+        report = self.load_report(self.path("report.json"), result)
+        device, host = (
+            [
+                max([row[column] or 0 for row in rows if low <= row[0] < high] or [0])
+                for low, high in ((0.4, 0.6), (0.6, 0.85))
+            ]
+            for column in (1, 2)
+        )
+        program.figure(
+            "%d lines in %.0f s: device %.0f then %.0f MiB (of these xlate's own at most %.0f), "
+            "host %.0f then %.0f MiB"
+            % (
+                len(lines) * self.REPEAT,
+                result.seconds,
+                *(
+                    value / MIB
+                    for value in (*device, report["memory"]["device_peak_bytes"] or 0, *host)
+                ),
+            )
+        )
+        self.assertLessEqual(device[1] - device[0], self.DEVICE_GROWTH, "device memory grows")
+        self.assertLessEqual(host[1] - host[0], self.HOST_GROWTH, "host memory grows")
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     program.main()

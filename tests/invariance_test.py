@@ -1,9 +1,12 @@
-"""A line's translation depends on the line alone: not on its batch, its place, the budget, the threads or the window. (Near-ties may
-fall either way on a CPU: a line that differs is run again, and forgiven only if both hypotheses' scores show a tie.)
+"""A line's translation depends on the line alone: not on its batch, its place, the budget, the
+threads or the window. (Near-ties may fall either way on a CPU: a line that differs is run again,
+and forgiven only if both hypotheses' scores show a tie.)
 
-XLATE_REFERENCE=1 adds the same on ende-small and newstest2014's first 1000 lines, from XLATE_REFERENCE_DIR (ctest label `reference`).
-XLATE_TEST_DEVICE adds news text through ende-base, byte for byte, as a GPU must give it.
+XLATE_REFERENCE=1 adds the same on ende-small and newstest2014's first 1000 lines, from
+XLATE_REFERENCE_DIR (ctest label `reference`). XLATE_TEST_DEVICE adds news text through ende-base,
+byte for byte, as a GPU must give it.
 """
+
 import math
 import os
 import random
@@ -18,8 +21,16 @@ from program import EN_DE, SEPARATE, SHARED, Case, best, source_lines
 BUDGETS, THREADS = (64, 512, 4096), (1, 2)
 SCORES_APART = 1e-4
 setUpModule = program.require
-GREEDY, BEAM4 = Search(), Search(beam=4, stop='false', limit=24)
-IN_ANY_ORDER = ['lines', 'source_words', 'source_tokens', 'target_tokens', 'target_tokens_without_end', 'decoding_rows_useful', 'buckets']
+GREEDY, BEAM4 = Search(), Search(beam=4, stop="false", limit=24)
+IN_ANY_ORDER = [
+    "lines",
+    "source_words",
+    "source_tokens",
+    "target_tokens",
+    "target_tokens_without_end",
+    "decoding_rows_useful",
+    "buckets",
+]
 
 
 def thousand(lines):
@@ -32,7 +43,16 @@ def thousand(lines):
 class InvarianceCase(Case):
     def translate(self, lines, search, *options, model=SHARED, timeout=program.TIMEOUT):
         """((ids, score) of each line, report)."""
-        result, report = self.report(*search.options, '--output-format', 'ids', *options, model=model, input=''.join(line + '\n' for line in lines), lines=len(lines), timeout=timeout)
+        result, report = self.report(
+            *search.options,
+            "--output-format",
+            "ids",
+            *options,
+            model=model,
+            input="".join(line + "\n" for line in lines),
+            lines=len(lines),
+            timeout=timeout,
+        )
         self.check_counts(report, search)
         return [search.row(line)[1:3] for line in result.lines], report
 
@@ -40,13 +60,27 @@ class InvarianceCase(Case):
         """The same hypotheses and scores but for near-ties; says if there were none of those."""
         different = [i for i in range(len(lines)) if wanted[i][0] != got[i][0]]
         for i in different:
-            tie, story = own_scores(model, lines[i], wanted[i][0], got[i][0], search, format='text')
-            print('\n%s: line %d differs%s: %r, %s' % (what, i + 1, ' (a tie)' if tie else '', lines[i], story), file=sys.stderr)
+            tie, story = own_scores(model, lines[i], wanted[i][0], got[i][0], search, format="text")
+            print(
+                "\n%s: line %d differs%s: %r, %s"
+                % (what, i + 1, " (a tie)" if tie else "", lines[i], story),
+                file=sys.stderr,
+            )
             if not tie:
-                self.fail('%s: %d lines differ, line %d is no tie: %r, %s' % (what, len(different), i + 1, lines[i], story))
-        far = [i for i in range(len(lines)) if i not in different and abs(wanted[i][1] - got[i][1]) > SCORES_APART]
+                self.fail(
+                    "%s: %d lines differ, line %d is no tie: %r, %s"
+                    % (what, len(different), i + 1, lines[i], story)
+                )
+        far = [
+            i
+            for i in range(len(lines))
+            if i not in different and abs(wanted[i][1] - got[i][1]) > SCORES_APART
+        ]
         if far:
-            self.fail('%s: %d lines have another score, the first is line %d: %r and %r: %r' % (what, len(far), far[0] + 1, wanted[far[0]], got[far[0]], lines[far[0]]))
+            self.fail(
+                "%s: %d lines have another score, the first is line %d: %r and %r: %r"
+                % (what, len(far), far[0] + 1, wanted[far[0]], got[far[0]], lines[far[0]])
+            )
         return not different
 
     def check_settings(self, lines, search, settings, model=SHARED, timeout=program.TIMEOUT):
@@ -54,42 +88,72 @@ class InvarianceCase(Case):
         first = {}
         for line, row in zip(lines, wanted):
             first.setdefault(line, row)
-        self.check_same(lines, [first[line] for line in lines], wanted, search, 'the same line again', model)
+        self.check_same(
+            lines, [first[line] for line in lines], wanted, search, "the same line again", model
+        )
         for options in settings:
-            with self.subTest(' '.join(map(str, options))):
+            with self.subTest(" ".join(map(str, options))):
                 got, other = self.translate(lines, search, *options, model=model, timeout=timeout)
                 for each in (report, other):
-                    each['lines'].pop('retried', None)   # how often caches ran dry is the budget's own
-                if self.check_same(lines, wanted, got, search, ' '.join(map(str, options)), model):
+                    each["lines"].pop(
+                        "retried", None
+                    )  # how often caches ran dry is the budget's own
+                if self.check_same(lines, wanted, got, search, " ".join(map(str, options)), model):
                     for name in IN_ANY_ORDER:
-                        self.assertEqual(report['counts'].get(name, report.get(name)), other['counts'].get(name, other.get(name)), name)
+                        self.assertEqual(
+                            report["counts"].get(name, report.get(name)),
+                            other["counts"].get(name, other.get(name)),
+                            name,
+                        )
 
     def check_shuffled(self, lines, search, *options, model=SHARED, timeout=program.TIMEOUT):
         wanted, _ = self.translate(lines, search, model=model, timeout=timeout)
         order = list(range(len(lines)))
         random.Random(2).shuffle(order)
-        shuffled, _ = self.translate([lines[i] for i in order], search, *options, model=model, timeout=timeout)
+        shuffled, _ = self.translate(
+            [lines[i] for i in order], search, *options, model=model, timeout=timeout
+        )
         got = [None] * len(lines)
         for i, row in zip(order, shuffled):
             got[i] = row
-        self.check_same(lines, wanted, got, search, 'shuffled', model)
+        self.check_same(lines, wanted, got, search, "shuffled", model)
 
     def check_counts(self, report, search):
         """What one report says of the same thing in several places."""
-        lines, counts, buckets = report['lines'], report['counts'], report['buckets']
-        self.assertEqual(lines['in'], lines['out'])
-        self.assertEqual(sum(bucket['lines'] for bucket in buckets), lines['in'] - lines['empty'] - lines['skipped'])
-        for field, total in (('source_tokens', 'source_tokens'), ('target_tokens', 'target_tokens'), ('row_steps', 'decoding_rows_useful')):
+        lines, counts, buckets = report["lines"], report["counts"], report["buckets"]
+        self.assertEqual(lines["in"], lines["out"])
+        self.assertEqual(
+            sum(bucket["lines"] for bucket in buckets),
+            lines["in"] - lines["empty"] - lines["skipped"],
+        )
+        for field, total in (
+            ("source_tokens", "source_tokens"),
+            ("target_tokens", "target_tokens"),
+            ("row_steps", "decoding_rows_useful"),
+        ):
             self.assertEqual(sum(bucket[field] for bucket in buckets), counts[total], field)
-        self.assertLessEqual(counts['decoding_rows_useful'], counts['decoding_rows'])
-        self.assertAlmostEqual(report['shares']['rows_idle'], 1 - counts['decoding_rows_useful'] / max(1, counts['decoding_rows']), places=9)
-        self.assertLessEqual(counts['decoding_rows_useful'] / search.beam, counts['decoding_rows'])
+        self.assertLessEqual(counts["decoding_rows_useful"], counts["decoding_rows"])
+        self.assertAlmostEqual(
+            report["shares"]["rows_idle"],
+            1 - counts["decoding_rows_useful"] / max(1, counts["decoding_rows"]),
+            places=9,
+        )
+        self.assertLessEqual(counts["decoding_rows_useful"] / search.beam, counts["decoding_rows"])
         if search.beam == 1:
-            self.assertEqual(counts['decoding_rows_useful'], counts['target_tokens'])   # a row makes a token
+            self.assertEqual(
+                counts["decoding_rows_useful"], counts["target_tokens"]
+            )  # a row makes a token
         else:
-            self.assertGreaterEqual(counts['decoding_rows_useful'], search.beam * counts['target_tokens'])   # the search may go on after its best hypothesis
-        ended = counts['target_tokens'] - counts['target_tokens_without_end']
-        self.assertTrue(lines['in'] - lines['empty'] - lines['skipped'] - lines['hit_length_limit'] <= ended <= lines['in'], report)
+            self.assertGreaterEqual(
+                counts["decoding_rows_useful"], search.beam * counts["target_tokens"]
+            )  # the search may go on after its best hypothesis
+        ended = counts["target_tokens"] - counts["target_tokens_without_end"]
+        self.assertTrue(
+            lines["in"] - lines["empty"] - lines["skipped"] - lines["hit_length_limit"]
+            <= ended
+            <= lines["in"],
+            report,
+        )
 
 
 class Invariance(InvarianceCase):
@@ -98,110 +162,217 @@ class Invariance(InvarianceCase):
         cls.lines = thousand(source_lines())
 
     def test_greedy_in_any_budget_with_any_threads(self):
-        self.check_settings(self.lines, GREEDY, [['--batch-tokens', budget, '--threads', threads] for budget in BUDGETS for threads in THREADS])
+        self.check_settings(
+            self.lines,
+            GREEDY,
+            [
+                ["--batch-tokens", budget, "--threads", threads]
+                for budget in BUDGETS
+                for threads in THREADS
+            ],
+        )
 
     def test_beam_in_any_budget_with_any_threads(self):
-        self.check_settings(self.lines, BEAM4, [['--batch-tokens', budget, '--threads', threads] for budget in BUDGETS for threads in THREADS])
+        self.check_settings(
+            self.lines,
+            BEAM4,
+            [
+                ["--batch-tokens", budget, "--threads", threads]
+                for budget in BUDGETS
+                for threads in THREADS
+            ],
+        )
 
     def test_separate_vocabularies_in_any_budget(self):
-        self.check_settings(self.lines, BEAM4, [['--batch-tokens', 64, '--threads', 1], ['--batch-tokens', 4096]], model=SEPARATE)
+        self.check_settings(
+            self.lines,
+            BEAM4,
+            [["--batch-tokens", 64, "--threads", 1], ["--batch-tokens", 4096]],
+            model=SEPARATE,
+        )
 
     def test_in_any_window(self):
-        self.check_settings(self.lines[:400], BEAM4, [['--window', window] for window in (1, 37, 100)])
+        self.check_settings(
+            self.lines[:400], BEAM4, [["--window", window] for window in (1, 37, 100)]
+        )
 
     def test_shuffled(self):
         for search in (GREEDY, BEAM4):
-            self.check_shuffled(self.lines[:500], search, '--batch-tokens', 256)
+            self.check_shuffled(self.lines[:500], search, "--batch-tokens", 256)
 
     def test_line_buffered(self):
         for search in (GREEDY, BEAM4):
-            self.check_settings(self.lines[:250], search, [['--line-buffered'], ['--line-buffered', '--threads', 1]])
+            self.check_settings(
+                self.lines[:250], search, [["--line-buffered"], ["--line-buffered", "--threads", 1]]
+            )
 
     def test_alone_in_a_process(self):
         lines = source_lines()[::8]
         wanted, _ = self.translate(source_lines(), BEAM4)
         for line in lines:
             alone, _ = self.translate([line], BEAM4)
-            self.check_same([line], [wanted[source_lines().index(line)]], alone, BEAM4, 'alone')
+            self.check_same([line], [wanted[source_lines().index(line)]], alone, BEAM4, "alone")
 
     def test_text_is_as_invariant_as_ids(self):
-        input = ''.join(line + '\n' for line in self.lines)
-        options = ['-b', 4, '--length-penalty', 1, '--max-length', 60]
+        input = "".join(line + "\n" for line in self.lines)
+        options = ["-b", 4, "--length-penalty", 1, "--max-length", 60]
         wanted = self.ok(*options, input=input, lines=1000).lines
-        for others in (['--batch-tokens', 64, '--threads', 1], ['--batch-tokens', 4096, '--window', 100]):
+        for others in (
+            ["--batch-tokens", 64, "--threads", 1],
+            ["--batch-tokens", 4096, "--window", 100],
+        ):
             self.same(wanted, self.ok(*options, *others, input=input, lines=1000).lines, allowed=2)
 
     def test_one_beam_is_greedy(self):
         """Nothing that only steers beams changes it."""
-        input = ''.join(line + '\n' for line in source_lines())
-        common = ['-b', 1, '--max-length', 60, '--max-length-factor', 50, '--output-format', 'ids']
-        for others in ([], ['--length-penalty', 0, '--early-stopping', 'true'], ['--length-penalty', 2, '--early-stopping', 'never'], ['--early-stopping', 'false', '--batch-tokens', 100]):
+        input = "".join(line + "\n" for line in source_lines())
+        common = ["-b", 1, "--max-length", 60, "--max-length-factor", 50, "--output-format", "ids"]
+        for others in (
+            [],
+            ["--length-penalty", 0, "--early-stopping", "true"],
+            ["--length-penalty", 2, "--early-stopping", "never"],
+            ["--early-stopping", "false", "--batch-tokens", 100],
+        ):
             with self.subTest(others):
-                self.same(best('shared', 'greedy'), self.ok(*common, *others, input=input, lines=200).lines, allowed=2)
-        rows = [line.split(' ||| ') for line in self.ok(*common, '--n-best', 1, '--length-penalty', 1, input=input, lines=200).lines]
-        self.same(best('shared', 'greedy'), [row[1] for row in rows], allowed=2)
+                self.same(
+                    best("shared", "greedy"),
+                    self.ok(*common, *others, input=input, lines=200).lines,
+                    allowed=2,
+                )
+        rows = [
+            line.split(" ||| ")
+            for line in self.ok(
+                *common, "--n-best", 1, "--length-penalty", 1, input=input, lines=200
+            ).lines
+        ]
+        self.same(best("shared", "greedy"), [row[1] for row in rows], allowed=2)
         for row in rows:
-            self.assertAlmostEqual(float(row[2][len('F0= '):]) / (len(row[1].split()) + 1), float(row[3]), delta=SCORES_APART, msg=row)
+            self.assertAlmostEqual(
+                float(row[2][len("F0= ") :]) / (len(row[1].split()) + 1),
+                float(row[3]),
+                delta=SCORES_APART,
+                msg=row,
+            )
 
     def test_the_shipped_model(self):
         lines = source_lines()[100:130]
-        for search in (Search(forced_end=False), Search(beam=4, stop='true', forced_end=False)):
-            self.check_settings(lines, search, [['--batch-tokens', 64], ['--batch-tokens', 4096, '--threads', 1], ['--line-buffered']], model=EN_DE)
+        for search in (Search(forced_end=False), Search(beam=4, stop="true", forced_end=False)):
+            self.check_settings(
+                lines,
+                search,
+                [
+                    ["--batch-tokens", 64],
+                    ["--batch-tokens", 4096, "--threads", 1],
+                    ["--line-buffered"],
+                ],
+                model=EN_DE,
+            )
 
 
-@unittest.skipUnless(os.environ.get('XLATE_REFERENCE') == '1', 'XLATE_REFERENCE is not 1')
+@unittest.skipUnless(os.environ.get("XLATE_REFERENCE") == "1", "XLATE_REFERENCE is not 1")
 class Reference(InvarianceCase):
-    SEARCHES = {'greedy': Search(limit=200, forced_end=False), 'beam4': Search(beam=4, stop='true', limit=200, forced_end=False)}
+    SEARCHES = {
+        "greedy": Search(limit=200, forced_end=False),
+        "beam4": Search(beam=4, stop="true", limit=200, forced_end=False),
+    }
     TIMEOUT = 1200
 
     @classmethod
     def setUpClass(cls):
         reference_test.setUpModule()
-        cls.lines, cls.model = reference_test.lines_of(reference_test.NEWS, 1000), reference_test.converted('ende-small')
+        cls.lines, cls.model = (
+            reference_test.lines_of(reference_test.NEWS, 1000),
+            reference_test.converted("ende-small"),
+        )
 
     def settings(self, search):
-        self.check_settings(self.lines, search, [['--batch-tokens', budget, '--threads', threads] for budget in BUDGETS for threads in THREADS], model=self.model, timeout=self.TIMEOUT)
+        self.check_settings(
+            self.lines,
+            search,
+            [
+                ["--batch-tokens", budget, "--threads", threads]
+                for budget in BUDGETS
+                for threads in THREADS
+            ],
+            model=self.model,
+            timeout=self.TIMEOUT,
+        )
 
     def test_greedy(self):
-        self.settings(self.SEARCHES['greedy'])
+        self.settings(self.SEARCHES["greedy"])
 
     def test_beam(self):
-        self.settings(self.SEARCHES['beam4'])
+        self.settings(self.SEARCHES["beam4"])
 
     def test_shuffled(self):
         for search in self.SEARCHES.values():
-            self.check_shuffled(self.lines, search, '--window', 300, model=self.model, timeout=self.TIMEOUT)
+            self.check_shuffled(
+                self.lines, search, "--window", 300, model=self.model, timeout=self.TIMEOUT
+            )
 
     def test_line_buffered(self):
         for search in self.SEARCHES.values():
-            self.check_settings(self.lines, search, [['--line-buffered']], model=self.model, timeout=self.TIMEOUT)
+            self.check_settings(
+                self.lines, search, [["--line-buffered"]], model=self.model, timeout=self.TIMEOUT
+            )
 
 
-@unittest.skipUnless('XLATE_TEST_DEVICE' in os.environ, 'XLATE_TEST_DEVICE names no device')
+@unittest.skipUnless("XLATE_TEST_DEVICE" in os.environ, "XLATE_TEST_DEVICE names no device")
 class ByteForByte(Case):
     """Three orders and three budgets, the default one among them; and one sentence at a time."""
-    LINES, SINGLE_LINES, TIMEOUT = int(os.environ.get('XLATE_TEST_LINES', 2000)), 200, 600
+
+    LINES, SINGLE_LINES, TIMEOUT = int(os.environ.get("XLATE_TEST_LINES", 2000)), 200, 600
 
     @classmethod
     def setUpClass(cls):
-        news = os.path.join(reference_test.REFERENCE, 'data', 'bench', 'news.en')
+        news = os.path.join(reference_test.REFERENCE, "data", "bench", "news.en")
         if not os.path.isfile(news):
-            raise unittest.SkipTest('XLATE_REFERENCE_DIR (%s) holds no data/bench/news.en' % reference_test.REFERENCE)
-        cls.lines, cls.model = reference_test.lines_of(news, cls.LINES), reference_test.converted('ende-base')
+            raise unittest.SkipTest(
+                "XLATE_REFERENCE_DIR (%s) holds no data/bench/news.en" % reference_test.REFERENCE
+            )
+        cls.lines, cls.model = (
+            reference_test.lines_of(news, cls.LINES),
+            reference_test.converted("ende-base"),
+        )
 
     def rows(self, lines, beam, *options):
         """(score, text) of each line, as printed."""
-        search = ['-b', beam, '--length-penalty', 1, '--early-stopping', 'true', '--max-length', 200, '--scores']
-        result = self.ok(*search, *options, model=self.model, input='\n'.join(lines) + '\n', lines=len(lines), timeout=self.TIMEOUT)
-        return [line.split(' ||| ', 1) for line in result.lines]
+        search = [
+            "-b",
+            beam,
+            "--length-penalty",
+            1,
+            "--early-stopping",
+            "true",
+            "--max-length",
+            200,
+            "--scores",
+        ]
+        result = self.ok(
+            *search,
+            *options,
+            model=self.model,
+            input="\n".join(lines) + "\n",
+            lines=len(lines),
+            timeout=self.TIMEOUT,
+        )
+        return [line.split(" ||| ", 1) for line in result.lines]
 
     def check_beam(self, beam):
         count = len(self.lines)
         shuffled = random.Random(3).sample(range(count), count)
         wanted, scores, wrong = None, set(), {}
-        for name, order in (('as they come', range(count)), ('backwards', range(count - 1, -1, -1)), ('shuffled', shuffled)):
+        for name, order in (
+            ("as they come", range(count)),
+            ("backwards", range(count - 1, -1, -1)),
+            ("shuffled", shuffled),
+        ):
             for budget in (512, 4096, None):
-                rows = self.rows([self.lines[i] for i in order], beam, *(['--batch-tokens', budget] if budget else []))
+                rows = self.rows(
+                    [self.lines[i] for i in order],
+                    beam,
+                    *(["--batch-tokens", budget] if budget else []),
+                )
                 got = [None] * count
                 for i, row in zip(order, rows):
                     got[i] = row
@@ -209,16 +380,25 @@ class ByteForByte(Case):
                 scores.update(i for i in range(count) if got[i][0] != wanted[i][0])
                 different = [i for i in range(count) if got[i][1] != wanted[i][1]]
                 if different:
-                    wrong['%s, budget %s' % (name, budget or 'auto')] = [i + 1 for i in different]
-        program.figure('%s beam %d: 9 runs of %d lines, %d with another text, %d lines with another printed score' % (program.PRECISION, beam, count, len(wrong), len(scores)))
+                    wrong["%s, budget %s" % (name, budget or "auto")] = [i + 1 for i in different]
+        program.figure(
+            "%s beam %d: 9 runs of %d lines, %d with another text, %d lines with another printed "
+            "score" % (program.PRECISION, beam, count, len(wrong), len(scores))
+        )
         if wrong:
-            self.fail('the text changes with order and budget:\n' + '\n'.join('%s: lines %s' % (what, lines[:20]) for what, lines in wrong.items()))
+            self.fail(
+                "the text changes with order and budget:\n"
+                + "\n".join("%s: lines %s" % (what, lines[:20]) for what, lines in wrong.items())
+            )
 
     def check_single(self, beam):
-        lines = self.lines[:self.SINGLE_LINES]
-        single, wanted = self.rows(lines, beam, '--line-buffered'), self.rows(lines, beam)
+        lines = self.lines[: self.SINGLE_LINES]
+        single, wanted = self.rows(lines, beam, "--line-buffered"), self.rows(lines, beam)
         equal = sum(a == b for a, b in zip(single, wanted))
-        program.figure('%s beam %d: one sentence at a time %d of %d lines and scores equal' % (program.PRECISION, beam, equal, len(lines)))
+        program.figure(
+            "%s beam %d: one sentence at a time %d of %d lines and scores equal"
+            % (program.PRECISION, beam, equal, len(lines))
+        )
         self.assertEqual(equal, len(lines))
 
     def test_single_greedy(self):
@@ -234,5 +414,5 @@ class ByteForByte(Case):
         self.check_beam(4)
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     program.main()

@@ -5,27 +5,39 @@
 
 namespace xlate::test {
 
-/// Passes everything on. Steps are run and never recorded: so may call the host, as a TableModel's do.
+/// Passes everything on. Steps are run and never recorded: so may call the host, as a TableModel's
+/// do.
 class UnrecordedBackend : public Backend {
  public:
   explicit UnrecordedBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
 
-  std::int64_t repeat(Queue&, std::int64_t, std::int64_t, const std::function<void()>& step) override {
+  std::int64_t repeat(Queue&, std::int64_t, std::int64_t,
+                      const std::function<void()>& step) override {
     step();
     return 1;
   }
 
   int steps_ahead() const override { return backend_->steps_ahead(); }
-  std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override { return backend_->read_later(queue, device); }
+  std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override {
+    return backend_->read_later(queue, device);
+  }
   DeviceMemory memory() const override { return backend_->memory(); }
   DeviceInfo info() const override { return backend_->info(); }
   Buffer allocate(std::size_t bytes) override { return backend_->allocate(bytes); }
-  void upload(Queue& queue, std::span<const std::byte> host, void* device) override { backend_->upload(queue, host, device); }
-  void change(Queue& queue, std::span<const Change> changes, std::int32_t* table) override { backend_->change(queue, changes, table); }
+  void upload(Queue& queue, std::span<const std::byte> host, void* device) override {
+    backend_->upload(queue, host, device);
+  }
+  void change(Queue& queue, std::span<const Change> changes, std::int32_t* table) override {
+    backend_->change(queue, changes, table);
+  }
   std::unique_ptr<Queue> make_queue() override { return backend_->make_queue(); }
   void order(Queue& earlier, Queue& later) override { backend_->order(earlier, later); }
-  void upload_as(Queue& queue, std::span<const float> host, DType type, void* device) override { backend_->upload_as(queue, host, type, device); }
-  void clear(Queue& queue, void* device, std::size_t bytes) override { backend_->clear(queue, device, bytes); }
+  void upload_as(Queue& queue, std::span<const float> host, DType type, void* device) override {
+    backend_->upload_as(queue, host, type, device);
+  }
+  void clear(Queue& queue, void* device, std::size_t bytes) override {
+    backend_->clear(queue, device, bytes);
+  }
   std::int64_t row_multiple() const override { return backend_->row_multiple(); }
   std::int64_t bucket_of(std::int64_t groups) const override { return backend_->bucket_of(groups); }
   void begin_work(Queue& queue, Work work) override { backend_->begin_work(queue, work); }
@@ -36,7 +48,8 @@ class UnrecordedBackend : public Backend {
   void prepare(const Program& program, std::int64_t most_rows) override {
     backend_->prepare(program, most_rows);
   }
-  void run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) override {
+  void run(Queue& queue, const Program& program, const Rooms& rooms,
+           const PackedRows& pass) override {
     backend_->run(queue, program, rooms, pass);
   }
   void run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) override {
@@ -46,19 +59,22 @@ class UnrecordedBackend : public Backend {
               const Projection& projection, const SearchRules& rules) override {
     backend_->decode(queue, program, rooms, pass, projection, rules);
   }
-  void embed(Queue& queue, const Embedding& embedding, const PackedRows& rows, WideRows out) override {
+  void embed(Queue& queue, const Embedding& embedding, const PackedRows& rows,
+             WideRows out) override {
     backend_->embed(queue, embedding, rows, out);
   }
   void embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) override {
     backend_->embed(queue, embedding, step, out);
   }
-  void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor out) override {
+  void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation,
+              Tensor out) override {
     backend_->linear(queue, x, layer, activation, out);
   }
   void add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& after) override {
     backend_->add_norm(queue, stream, y, after);
   }
-  void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads, Tensor out) override {
+  void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads,
+                   Tensor out) override {
     backend_->attend_self(queue, qkv, rows, heads, out);
   }
   void attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads,
@@ -73,13 +89,17 @@ class UnrecordedBackend : public Backend {
                     const std::int32_t* positions, std::span<const PagedCache> layers) override {
     backend_->store_source(queue, keys_values, slots, positions, layers);
   }
-  void start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState& state) override {
+  void start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots,
+                   std::span<const std::int32_t> limits, const SearchState& state) override {
     backend_->start_slots(queue, rules, slots, limits, state);
   }
-  std::unique_ptr<Ticket> collect(Queue& queue, std::span<const std::int32_t> slots, const SearchState& state) override {
+  std::unique_ptr<Ticket> collect(Queue& queue, std::span<const std::int32_t> slots,
+                                  const SearchState& state) override {
     return backend_->collect(queue, slots, state);
   }
-  void search_step(Queue& queue, Tensor hidden, const Projection& projection, const SearchRules& rules, const StepRows& rows, const SearchState& state) override {
+  void search_step(Queue& queue, Tensor hidden, const Projection& projection,
+                   const SearchRules& rules, const StepRows& rows,
+                   const SearchState& state) override {
     backend_->search_step(queue, hidden, projection, rules, rows, state);
   }
 
@@ -87,11 +107,12 @@ class UnrecordedBackend : public Backend {
   std::unique_ptr<Backend> backend_;
 };
 
-/// Answers as a GPU may: what was asked for has been done, but steps are `ahead` before their outcome is looked at, and a ticket is ready
-/// once it is waited for.
+/// Answers as a GPU may: what was asked for has been done, but steps are `ahead` before their
+/// outcome is looked at, and a ticket is ready once it is waited for.
 class LateBackend final : public UnrecordedBackend {
  public:
-  LateBackend(std::unique_ptr<Backend> backend, int ahead) : UnrecordedBackend(std::move(backend)), ahead_(ahead) {}
+  LateBackend(std::unique_ptr<Backend> backend, int ahead)
+      : UnrecordedBackend(std::move(backend)), ahead_(ahead) {}
 
   int steps_ahead() const override { return ahead_; }
   std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override {
@@ -118,9 +139,12 @@ class LateBackend final : public UnrecordedBackend {
 /// backends(), none recording its steps, and ones that look back late.
 inline std::vector<BackendUnderTest> backends_and_late_ones() {
   std::vector<BackendUnderTest> list = backends();
-  for (BackendUnderTest& test : list) test.make = [make = test.make] { return std::make_unique<UnrecordedBackend>(make()); };
+  for (BackendUnderTest& test : list)
+    test.make = [make = test.make] { return std::make_unique<UnrecordedBackend>(make()); };
   for (const int ahead : {1, 3}) {
-    list.push_back({fmt::format("late{}", ahead), [ahead] { return std::make_unique<LateBackend>(make_backend({.threads = 1}), ahead); }});
+    list.push_back({fmt::format("late{}", ahead), [ahead] {
+                      return std::make_unique<LateBackend>(make_backend({.threads = 1}), ahead);
+                    }});
   }
   return list;
 }

@@ -1,4 +1,6 @@
-"""Limits that a shell, a grid engine or a container sets: on memory, threads, file sizes, time. A run fits, or says in one line what it lacks."""
+"""Limits that a shell, a grid engine or a container sets: on memory, threads, file sizes, time. A
+run fits, or says in one line what it lacks."""
+
 import os
 import resource
 import signal
@@ -7,36 +9,48 @@ import unittest
 import program
 from program import BINARY, GREEDY, Case, best, source_lines, xlate
 
-IDS = GREEDY + ['--output-format', 'ids', '--max-length', '60', '--max-length-factor', '50']
-BLOCK = ''.join(line + '\n' for line in source_lines()[:40]).encode('utf-8')
+IDS = GREEDY + ["--output-format", "ids", "--max-length", "60", "--max-length-factor", "50"]
+BLOCK = "".join(line + "\n" for line in source_lines()[:40]).encode("utf-8")
 setUpModule = program.require
 
 
 def limit(*limits):
     """For preexec_fn: each limit, soft and hard, as (which, value)."""
+
     def set_them():
         for which, value in limits:
             resource.setrlimit(which, (value, value))
+
     return set_them
 
 
 def is_sanitized():
-    """Whether the program reserves terabytes for its shadow, and cannot start under a limit on address space."""
-    with open(BINARY, 'rb') as file:
-        return b'__asan_init' in file.read()
+    """Whether the program reserves terabytes for its shadow, and cannot start under a limit on
+    address space."""
+    with open(BINARY, "rb") as file:
+        return b"__asan_init" in file.read()
 
 
-@unittest.skipIf(is_sanitized(), 'the sanitizers need address space')
+@unittest.skipIf(is_sanitized(), "the sanitizers need address space")
 class Memory(Case):
     def outcome(self, which, kilobytes, threads):
         """The run's exit code, having checked that it is either right or told in one line."""
-        result = xlate('-q', *IDS, '--threads', threads, input=BLOCK, timeout=30, device='cpu', preexec_fn=limit((which, kilobytes * 1024)))
+        result = xlate(
+            "-q",
+            *IDS,
+            "--threads",
+            threads,
+            input=BLOCK,
+            timeout=30,
+            device="cpu",
+            preexec_fn=limit((which, kilobytes * 1024)),
+        )
         if result.code == 0:
-            self.same(best('shared', 'greedy')[:40], result.lines, result, allowed=1)
+            self.same(best("shared", "greedy")[:40], result.lines, result, allowed=1)
         else:
             self.check(result, 1)
-            self.assertEqual((len(result.error_lines), result.out), (1, b''), result.story())
-            self.says(result, 'ulimit', '%d kB' % kilobytes)
+            self.assertEqual((len(result.error_lines), result.out), (1, b""), result.story())
+            self.says(result, "ulimit", "%d kB" % kilobytes)
         return result.code
 
     def test_a_limit_on_address_space_is_kept_or_told_at_any_size(self):
@@ -45,7 +59,7 @@ class Memory(Case):
             for kilobytes in [*range(100000, 700001, 50000), 2000000]:
                 with self.subTest((threads, kilobytes)):
                     codes.add(self.outcome(resource.RLIMIT_AS, kilobytes, threads))
-            self.assertEqual(codes, {0, 1}, '%d threads' % threads)
+            self.assertEqual(codes, {0, 1}, "%d threads" % threads)
 
     def test_a_limit_on_data_is_kept_or_told(self):
         codes = set()
@@ -55,105 +69,212 @@ class Memory(Case):
         self.assertEqual(codes, {0, 1})
 
     def test_too_little_for_the_products_names_both_sides_and_the_way_out(self):
-        self.fails(*IDS, '--threads', '8', input=BLOCK, device='cpu', preexec_fn=limit((resource.RLIMIT_AS, 300000 * 1024)),
-                   names=['--threads 8', '131072 kB', 'room for 1', 'ulimit -v: 300000 kB', 'fewer --threads'])
+        self.fails(
+            *IDS,
+            "--threads",
+            "8",
+            input=BLOCK,
+            device="cpu",
+            preexec_fn=limit((resource.RLIMIT_AS, 300000 * 1024)),
+            names=[
+                "--threads 8",
+                "131072 kB",
+                "room for 1",
+                "ulimit -v: 300000 kB",
+                "fewer --threads",
+            ],
+        )
 
     def test_a_thread_that_is_not_to_be_had_is_named(self):
         # A stack larger than what may be mapped.
-        limits = limit((resource.RLIMIT_STACK, 2000000 * 1024), (resource.RLIMIT_AS, 1000000 * 1024))
-        self.fails(*IDS, '--threads', '1', input=BLOCK, device='cpu', preexec_fn=limits, names=['thread for writing the output', 'unavailable', 'ulimit -v: 1000000 kB', 'fewer --threads'])
-        self.fails(*IDS, '--threads', '3', input=BLOCK, device='cpu', preexec_fn=limits, names=['--threads 3: the system gave 1', 'ulimit -v: 1000000 kB'])
+        limits = limit(
+            (resource.RLIMIT_STACK, 2000000 * 1024), (resource.RLIMIT_AS, 1000000 * 1024)
+        )
+        self.fails(
+            *IDS,
+            "--threads",
+            "1",
+            input=BLOCK,
+            device="cpu",
+            preexec_fn=limits,
+            names=[
+                "thread for writing the output",
+                "unavailable",
+                "ulimit -v: 1000000 kB",
+                "fewer --threads",
+            ],
+        )
+        self.fails(
+            *IDS,
+            "--threads",
+            "3",
+            input=BLOCK,
+            device="cpu",
+            preexec_fn=limits,
+            names=["--threads 3: the system gave 1", "ulimit -v: 1000000 kB"],
+        )
 
 
 class FileSize(Case):
-    """The signal that would kill, without a word, is for programs that do not check what they write."""
+    """The signal that would kill, without a word, is for programs that do not check what they
+    write."""
+
     LIMIT = 8192
-    LIMITED = {'preexec_fn': limit((resource.RLIMIT_FSIZE, LIMIT))}
+    LIMITED = {"preexec_fn": limit((resource.RLIMIT_FSIZE, LIMIT))}
 
     def is_told(self, result, name):
         self.check(result, 1)
-        self.says(result, name, 'file too large', 'ulimit -f: %d bytes' % self.LIMIT)
+        self.says(result, name, "file too large", "ulimit -f: %d bytes" % self.LIMIT)
         self.assertEqual(len(result.error_lines), 1, result.story())
-        report = self.load_report(self.path('report.json'), result)
-        self.assertEqual(report['status'], 'error')
-        self.assertIn('ulimit -f', report['error'])
+        report = self.load_report(self.path("report.json"), result)
+        self.assertEqual(report["status"], "error")
+        self.assertIn("ulimit -f", report["error"])
 
     def test_an_output_above_it_is_told_and_reported(self):
-        for name in ('out.txt', 'out.gz'):
+        for name in ("out.txt", "out.gz"):
             with self.subTest(name):
-                lines = ''.join('%x %s\n' % (i * 2654435761, line) for i in range(60) for line in source_lines()[:30])
-                result = xlate('-q', *IDS, '--scores', '-o', self.path(name), '--report', self.path('report.json'), input=lines, **self.LIMITED)
+                lines = "".join(
+                    "%x %s\n" % (i * 2654435761, line)
+                    for i in range(60)
+                    for line in source_lines()[:30]
+                )
+                result = xlate(
+                    "-q",
+                    *IDS,
+                    "--scores",
+                    "-o",
+                    self.path(name),
+                    "--report",
+                    self.path("report.json"),
+                    input=lines,
+                    **self.LIMITED,
+                )
                 self.is_told(result, name)
                 self.assertFalse(os.path.exists(self.path(name)))
 
     def test_stdout_in_a_file_above_it_is_told_and_reported(self):
-        with open(self.path('stdout.txt'), 'wb') as out:
-            result = xlate('-q', *IDS, '--report', self.path('report.json'), input=BLOCK * 20, stdout=out, **self.LIMITED)
-        self.is_told(result, 'stdout')
-        self.assertEqual(os.path.getsize(self.path('stdout.txt')), self.LIMIT)
+        with open(self.path("stdout.txt"), "wb") as out:
+            result = xlate(
+                "-q",
+                *IDS,
+                "--report",
+                self.path("report.json"),
+                input=BLOCK * 20,
+                stdout=out,
+                **self.LIMITED,
+            )
+        self.is_told(result, "stdout")
+        self.assertEqual(os.path.getsize(self.path("stdout.txt")), self.LIMIT)
 
     def test_a_report_above_it_is_told(self):
-        result = xlate('-q', *IDS, '-o', self.path('out.txt'), '--report', self.path('report.json'), input='Yes.\n', preexec_fn=limit((resource.RLIMIT_FSIZE, 1000)))
+        result = xlate(
+            "-q",
+            *IDS,
+            "-o",
+            self.path("out.txt"),
+            "--report",
+            self.path("report.json"),
+            input="Yes.\n",
+            preexec_fn=limit((resource.RLIMIT_FSIZE, 1000)),
+        )
         self.check(result, 1)
-        self.says(result, 'report.json', 'ulimit -f: 1000 bytes')
-        self.assertTrue(os.path.exists(self.path('out.txt')))
+        self.says(result, "report.json", "ulimit -f: 1000 bytes")
+        self.assertTrue(os.path.exists(self.path("out.txt")))
 
     def test_help_above_it_is_told(self):
-        with open(self.path('help.txt'), 'wb') as out:
-            result = xlate('--help', model=None, device=None, stdout=out, preexec_fn=limit((resource.RLIMIT_FSIZE, 100)))
+        with open(self.path("help.txt"), "wb") as out:
+            result = xlate(
+                "--help",
+                model=None,
+                device=None,
+                stdout=out,
+                preexec_fn=limit((resource.RLIMIT_FSIZE, 100)),
+            )
         self.check(result, 1)
-        self.says(result, 'stdout', 'ulimit -f: 100 bytes')
+        self.says(result, "stdout", "ulimit -f: 100 bytes")
 
 
 class Time(Case):
     def test_a_run_that_has_used_up_its_time_ends_as_one_that_is_interrupted(self):
-        wanted = self.ok(*GREEDY, '--max-length', '10', '--output-format', 'ids', input=BLOCK, lines=40).lines
+        wanted = self.ok(
+            *GREEDY, "--max-length", "10", "--output-format", "ids", input=BLOCK, lines=40
+        ).lines
         for soft, hard in ((1, 60), (2, 2)):  # ulimit -S -t, and ulimit -t: both are set
             with self.subTest((soft, hard)):
-                running = self.start(*GREEDY, '--max-length', '10', '--output-format', 'ids', '--window', '200', '--report', self.path('report.json'),
-                                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (soft, hard)))
+                running = self.start(
+                    *GREEDY,
+                    "--max-length",
+                    "10",
+                    "--output-format",
+                    "ids",
+                    "--window",
+                    "200",
+                    "--report",
+                    self.path("report.json"),
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (soft, hard)),
+                )
                 running.pump(BLOCK)
                 result = running.wait(60)
                 self.check(result, 128 + signal.SIGXCPU)
-                self.says(result, 'ulimit -t')
-                self.same([wanted[i % 40] for i in range(len(result.lines))], result.lines, result, allowed=len(result.lines) // 200)
-                report = self.load_report(self.path('report.json'), result)
-                self.assertEqual((report['status'], report['lines']['out']), ('interrupted', len(result.lines)))
+                self.says(result, "ulimit -t")
+                self.same(
+                    [wanted[i % 40] for i in range(len(result.lines))],
+                    result.lines,
+                    result,
+                    allowed=len(result.lines) // 200,
+                )
+                report = self.load_report(self.path("report.json"), result)
+                self.assertEqual(
+                    (report["status"], report["lines"]["out"]), ("interrupted", len(result.lines))
+                )
                 self.assertGreater(len(result.lines), 0)
 
     def test_one_that_is_ignored_stays_so(self):
         def ignore():
             signal.signal(signal.SIGXCPU, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_CPU, (0, 60))
-        self.ok(*IDS, input='Yes.\n' * 2000, lines=2000, preexec_fn=ignore)
+
+        self.ok(*IDS, input="Yes.\n" * 2000, lines=2000, preexec_fn=ignore)
 
 
 class Quota(Case):
     """What a container may use of its processors, in a folder that stands in for /."""
 
     def system(self, **files):
-        root = self.path('system')
-        for name, text in {'proc/self/mountinfo': '30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n', 'proc/self/cgroup': '0::/job/task\n', **files}.items():
+        root = self.path("system")
+        for name, text in {
+            "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
+            "proc/self/cgroup": "0::/job/task\n",
+            **files,
+        }.items():
             os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
-            with open(os.path.join(root, name), 'w') as file:
+            with open(os.path.join(root, name), "w") as file:
                 file.write(text)
-        return {'env': {**os.environ, 'XLATE_TEST_SYSTEM_ROOT': root}}
+        return {"env": {**os.environ, "XLATE_TEST_SYSTEM_ROOT": root}}
 
     def test_it_bounds_the_threads_that_are_not_asked_for(self):
         if len(os.sched_getaffinity(0)) < 2:
-            self.skipTest('one processor')
-        one = self.system(**{'sys/fs/cgroup/job/cpu.max': '80000 100000\n', 'sys/fs/cgroup/job/task/cpu.max': 'max 100000\n'})
-        _, report = self.report(*GREEDY, input='Yes.\n', device='cpu', **one)
-        self.assertEqual((report['device']['threads'], report['options']['threads']), (1, 1))
-        self.assertIn('quota: 1]', ' '.join(xlate('--help', model=None, device=None, **one).out.decode().split()))
-        _, report = self.report(*GREEDY, '--threads', '2', input='Yes.\n', device='cpu', **one)
-        self.assertEqual(report['device']['threads'], 2)
+            self.skipTest("one processor")
+        one = self.system(
+            **{
+                "sys/fs/cgroup/job/cpu.max": "80000 100000\n",
+                "sys/fs/cgroup/job/task/cpu.max": "max 100000\n",
+            }
+        )
+        _, report = self.report(*GREEDY, input="Yes.\n", device="cpu", **one)
+        self.assertEqual((report["device"]["threads"], report["options"]["threads"]), (1, 1))
+        self.assertIn(
+            "quota: 1]",
+            " ".join(xlate("--help", model=None, device=None, **one).out.decode().split()),
+        )
+        _, report = self.report(*GREEDY, "--threads", "2", input="Yes.\n", device="cpu", **one)
+        self.assertEqual(report["device"]["threads"], 2)
 
     def test_a_quota_above_the_processors_changes_nothing(self):
-        many = self.system(**{'sys/fs/cgroup/cpu.max': '100000000 100000\n'})
-        _, report = self.report(*GREEDY, input='Yes.\n', device='cpu', **many)
-        self.assertEqual(report['device']['threads'], len(os.sched_getaffinity(0)))
+        many = self.system(**{"sys/fs/cgroup/cpu.max": "100000000 100000\n"})
+        _, report = self.report(*GREEDY, input="Yes.\n", device="cpu", **many)
+        self.assertEqual(report["device"]["threads"], len(os.sched_getaffinity(0)))
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     program.main()

@@ -1,4 +1,6 @@
-"""Reads and checks a model.bin, written from docs/model-format.md alone: it shares no code with the converter but the hash."""
+"""Reads and checks a model.bin, written from docs/model-format.md alone: it shares no code with the
+converter but the hash."""
+
 import json
 import struct
 
@@ -16,8 +18,12 @@ def expected_shapes(network):
     """Every tensor that the format asks for, with its shape."""
     d, layers = network["decoder"]["width"], network["decoder"]["layers"]
     target = network["decoder"]["embedding"]["vocabulary"]
-    shapes = {"decoder.projection.weight": [target, d], "decoder.projection.bias": [target],
-              "decoder.cross.keys_values.weight": [2 * d * layers, d], "decoder.cross.keys_values.bias": [2 * d * layers]}
+    shapes = {
+        "decoder.projection.weight": [target, d],
+        "decoder.projection.bias": [target],
+        "decoder.cross.keys_values.weight": [2 * d * layers, d],
+        "decoder.cross.keys_values.bias": [2 * d * layers],
+    }
     for stack in ("encoder", "decoder"):
         described = network[stack]
         embedding, f = described["embedding"], described["feed_forward"]["width"]
@@ -26,20 +32,33 @@ def expected_shapes(network):
             shapes[f"{stack}.positions.weight"] = [embedding["rows"], d]
         norms = ["embedding.norm"] * embedding["norm"] + ["norm"] * described["norm"]["final"]
         for n in range(described["layers"]):
-            matrices = {"self.qkv": [3 * d, d], "self.out": [d, d], "feed_forward.up": [f, d], "feed_forward.down": [d, f]}
+            matrices = {
+                "self.qkv": [3 * d, d],
+                "self.out": [d, d],
+                "feed_forward.up": [f, d],
+                "feed_forward.down": [d, f],
+            }
             if stack == "decoder":
                 matrices.update({"cross.query": [d, d], "cross.out": [d, d]})
             for name, shape in matrices.items():
-                shapes[f"{stack}.{n}.{name}.weight"], shapes[f"{stack}.{n}.{name}.bias"] = shape, shape[:1]
+                shapes[f"{stack}.{n}.{name}.weight"], shapes[f"{stack}.{n}.{name}.bias"] = (
+                    shape,
+                    shape[:1],
+                )
             sublayers = ("self", "feed_forward") + (("cross",) if stack == "decoder" else ())
-            norms += [f"{n}.{sublayer}.norm_{place}" for sublayer in sublayers for place in described["norm"]["places"]]
+            norms += [
+                f"{n}.{sublayer}.norm_{place}"
+                for sublayer in sublayers
+                for place in described["norm"]["places"]
+            ]
         for name in norms:
             shapes[f"{stack}.{name}.weight"] = shapes[f"{stack}.{name}.bias"] = [d]
     return shapes
 
 
 class ModelBin:
-    """header: the JSON; tensors: name -> float32 array, dequantized; stored: name -> array as stored; files: name -> bytes."""
+    """header: the JSON; tensors: name -> float32 array, dequantized; stored: name -> array as
+    stored; files: name -> bytes."""
 
     def __init__(self, path, hash64):
         with open(path, "rb") as file:
@@ -53,9 +72,13 @@ class ModelBin:
         check(not any(data[40 + header_bytes : self.start]), "gap after the header is not zero")
         self.check_places(total - self.start)
         self.stored = {e["name"]: self.stored_tensor(e) for e in self.header["tensors"]}
-        self.files = {e["name"]: data[self.start + e["offset"] :][: e["bytes"]] for e in self.header["files"]}
+        self.files = {
+            e["name"]: data[self.start + e["offset"] :][: e["bytes"]] for e in self.header["files"]
+        }
         self.check_tensors()
-        self.tensors = {name: self.values(name) for name in self.stored if not name.endswith(".scale")}
+        self.tensors = {
+            name: self.values(name) for name in self.stored if not name.endswith(".scale")
+        }
 
     def check_places(self, size):
         """Offsets aligned, in order, shared entirely or not at all, with zeros between."""
@@ -66,15 +89,22 @@ class ModelBin:
             place = (e["offset"], e["bytes"], e.get("dtype"), e.get("shape"))
             if place == previous:
                 continue
-            check(e["offset"] == -(-end // 64) * 64, f"{e['name']}: offset {e['offset']} after {end}")
-            check(not any(self.data[self.start + end : self.start + e["offset"]]), f"gap before {e['name']} is not zero")
+            check(
+                e["offset"] == -(-end // 64) * 64, f"{e['name']}: offset {e['offset']} after {end}"
+            )
+            check(
+                not any(self.data[self.start + end : self.start + e["offset"]]),
+                f"gap before {e['name']} is not zero",
+            )
             end, previous = e["offset"] + e["bytes"], place
         check(end == size, f"data of {end} bytes in {size}")
 
     def stored_tensor(self, e):
         storage = np.dtype(STORAGE[e["dtype"]])
         check(e["bytes"] == storage.itemsize * int(np.prod(e["shape"])), f"{e['name']}: bytes")
-        return np.frombuffer(self.data, storage, int(np.prod(e["shape"])), self.start + e["offset"]).reshape(e["shape"])
+        return np.frombuffer(
+            self.data, storage, int(np.prod(e["shape"])), self.start + e["offset"]
+        ).reshape(e["shape"])
 
     def check_tensors(self):
         shapes = expected_shapes(self.header["network"])
@@ -86,7 +116,10 @@ class ModelBin:
         check(found == shapes, f"tensors: {set(found) ^ set(shapes)} or their shapes")
 
     def values(self, name):
-        entry, stored = next(e for e in self.header["tensors"] if e["name"] == name), self.stored[name]
+        entry, stored = (
+            next(e for e in self.header["tensors"] if e["name"] == name),
+            self.stored[name],
+        )
         if entry["dtype"] == "bfloat16":
             return (stored.astype(np.uint32) << 16).view(np.float32)
         if entry["dtype"] == "int8":
@@ -94,7 +127,9 @@ class ModelBin:
         return stored.astype(np.float32)
 
     def offset(self, name):
-        return next(e["offset"] for e in self.header["tensors"] + self.header["files"] if e["name"] == name)
+        return next(
+            e["offset"] for e in self.header["tensors"] + self.header["files"] if e["name"] == name
+        )
 
     def pieces(self, side):
         """One str or None per id."""
@@ -108,5 +143,11 @@ class ModelBin:
                 check(at + length <= len(data), "a piece runs over")
                 result.append(data[at : at + length].decode("utf-8"))
                 at += length
-        check(len(result) == self.header["network"]["encoder" if side == "source" else "decoder"]["embedding"]["vocabulary"], f"{len(result)} pieces")
+        check(
+            len(result)
+            == self.header["network"]["encoder" if side == "source" else "decoder"]["embedding"][
+                "vocabulary"
+            ],
+            f"{len(result)} pieces",
+        )
         return result

@@ -23,10 +23,13 @@ namespace xlate::test {
 class AlignedBytes {
  public:
   AlignedBytes() = default;
-  explicit AlignedBytes(std::string_view text) : size_(text.size()), blocks_((text.size() + 63) / 64) {
+  explicit AlignedBytes(std::string_view text)
+      : size_(text.size()), blocks_((text.size() + 63) / 64) {
     if (size_ > 0) std::memcpy(blocks_.data(), text.data(), size_);
   }
-  std::span<const std::byte> span() const { return {reinterpret_cast<const std::byte*>(blocks_.data()), size_}; }
+  std::span<const std::byte> span() const {
+    return {reinterpret_cast<const std::byte*>(blocks_.data()), size_};
+  }
   std::size_t size() const { return size_; }
   char& operator[](std::size_t i) { return reinterpret_cast<char*>(blocks_.data())[i]; }
   std::string_view text() const { return {reinterpret_cast<const char*>(blocks_.data()), size_}; }
@@ -60,10 +63,12 @@ inline std::string pieces_table(const std::vector<std::string>& pieces) {
   return table;
 }
 
-/// A SentencePiece unigram model, as its protocol buffer: pieces with a score each; <unk>, <s> and </s> come first.
+/// A SentencePiece unigram model, as its protocol buffer: pieces with a score each; <unk>, <s> and
+/// </s> come first.
 inline std::string sentencepiece_model(const std::vector<std::string>& pieces) {
   const auto field = [](int number, const std::string& bytes) {
-    return std::string(1, static_cast<char>(number << 3 | 2)) + static_cast<char>(bytes.size()) + bytes;
+    return std::string(1, static_cast<char>(number << 3 | 2)) + static_cast<char>(bytes.size()) +
+           bytes;
   };
   const auto entry = [&](const std::string& piece, float score, int type) {
     std::string message = field(1, piece) + '\x15';
@@ -77,7 +82,8 @@ inline std::string sentencepiece_model(const std::vector<std::string>& pieces) {
 }
 
 /// What stands in front of the data, hash included, for a header given as text.
-inline std::string model_bytes(const std::string& header, const std::string& data, std::uint32_t version = 2) {
+inline std::string model_bytes(const std::string& header, const std::string& data,
+                               std::uint32_t version = 2) {
   std::string body;
   append_number(body, version);
   append_number(body, std::uint32_t{0});
@@ -99,9 +105,14 @@ struct ModelBuilder {
   std::uint32_t version = 2;
 
   void pad() { data.resize((data.size() + 63) / 64 * 64); }
-  void add_tensor(const std::string& name, DType type, const std::vector<std::int64_t>& shape, const std::string& bytes) {
+  void add_tensor(const std::string& name, DType type, const std::vector<std::int64_t>& shape,
+                  const std::string& bytes) {
     pad();
-    header["tensors"].push_back({{"name", name}, {"dtype", name_of(type)}, {"shape", shape}, {"offset", data.size()}, {"bytes", bytes.size()}});
+    header["tensors"].push_back({{"name", name},
+                                 {"dtype", name_of(type)},
+                                 {"shape", shape},
+                                 {"offset", data.size()},
+                                 {"bytes", bytes.size()}});
     data += bytes;
   }
   void add_file(const std::string& name, const std::string& bytes) {
@@ -136,34 +147,63 @@ struct ModelBuilder {
 inline std::string random_numbers(Random& random, DType type, std::int64_t count) {
   std::string bytes;
   for (std::int64_t i = 0; i < count; ++i) {
-    const double value = rounded(type == DType::kInt8 ? DType::kFloat32 : type, uniform(random, -1, 1));
+    const double value =
+        rounded(type == DType::kInt8 ? DType::kFloat32 : type, uniform(random, -1, 1));
     switch (type) {
-      case DType::kFloat32: append_number(bytes, static_cast<float>(value)); break;
-      case DType::kFloat16: append_number(bytes, half_bits(value)); break;
-      case DType::kBFloat16: append_number(bytes, bfloat16_bits(value)); break;
-      case DType::kInt8: append_number(bytes, static_cast<std::int8_t>(value * 127)); break;
+      case DType::kFloat32:
+        append_number(bytes, static_cast<float>(value));
+        break;
+      case DType::kFloat16:
+        append_number(bytes, half_bits(value));
+        break;
+      case DType::kBFloat16:
+        append_number(bytes, bfloat16_bits(value));
+        break;
+      case DType::kInt8:
+        append_number(bytes, static_cast<std::int8_t>(value * 127));
+        break;
     }
   }
   return bytes;
 }
 
 inline const std::vector<std::string>& tiny_pieces() {
-  static const std::vector<std::string> pieces{"</s>", "<unk>", "▁", "a", "b", "▁a", ">>xx<<", "<pad>"};
+  static const std::vector<std::string> pieces{"</s>", "<unk>", "▁",      "a",
+                                               "b",    "▁a",    ">>xx<<", "<pad>"};
   return pieces;
 }
 
-/// Every number differs from the others where it can: D = 4, F = 6 and 5, one encoder layer, two decoder layers, V = 8.
+/// Every number differs from the others where it can: D = 4, F = 6 and 5, one encoder layer, two
+/// decoder layers, V = 8.
 inline ModelBuilder tiny_model(DType matrices = DType::kFloat32, DType vectors = DType::kFloat32) {
   const std::int64_t width = 4, vocabulary = 8, layers = 2;
   ModelBuilder model;
   const auto stack = [&](std::int64_t depth, std::int64_t heads, std::int64_t inner, bool causal) {
-    return nlohmann::json{{"layers", depth}, {"width", width}, {"causal", causal}, {"parallel", false}, {"residual_scale", 1},
-                          {"embedding", {{"vocabulary", vocabulary}, {"scale", 2.0}, {"positions", "sinusoidal"}, {"offset", 0}, {"rate", 2}, {"norm", false}}},
-                          {"norm", {{"kind", "layer"}, {"epsilon", 1e-5}, {"places", {"after"}}, {"final", false}}},
-                          {"attention", {{"heads", heads}, {"kv_heads", heads}, {"head", width / heads}, {"scale", heads == 1 ? 0.5 : 0.70710678}}},
-                          {"feed_forward", {{"width", inner}, {"activation", "relu"}, {"gated", false}}}};
+    return nlohmann::json{
+        {"layers", depth},
+        {"width", width},
+        {"causal", causal},
+        {"parallel", false},
+        {"residual_scale", 1},
+        {"embedding",
+         {{"vocabulary", vocabulary},
+          {"scale", 2.0},
+          {"positions", "sinusoidal"},
+          {"offset", 0},
+          {"rate", 2},
+          {"norm", false}}},
+        {"norm", {{"kind", "layer"}, {"epsilon", 1e-5}, {"places", {"after"}}, {"final", false}}},
+        {"attention",
+         {{"heads", heads},
+          {"kv_heads", heads},
+          {"head", width / heads},
+          {"scale", heads == 1 ? 0.5 : 0.70710678}}},
+        {"feed_forward", {{"width", inner}, {"activation", "relu"}, {"gated", false}}}};
   };
-  model.header = {{"network", {{"encoder", stack(1, 1, 6, false)}, {"decoder", stack(layers, 2, 5, true)}, {"output", {{"scale", 1}}}}},
+  model.header = {{"network",
+                   {{"encoder", stack(1, 1, 6, false)},
+                    {"decoder", stack(layers, 2, 5, true)},
+                    {"output", {{"scale", 1}}}}},
                   {"tokens", {{"start", 7}, {"end", 0}, {"unknown", 1}, {"pad", 7}}},
                   {"generation", {{"max_source_length", 32}, {"never_chosen", {7}}}},
                   {"tensors", nlohmann::json::array()},
@@ -171,17 +211,28 @@ inline ModelBuilder tiny_model(DType matrices = DType::kFloat32, DType vectors =
                   {"provenance", {{"source", "tests"}}}};
   Random random(1);
   const auto matrix = [&](const std::string& name, std::int64_t rows, std::int64_t columns) {
-    model.add_tensor(name, matrices, {rows, columns}, random_numbers(random, matrices, rows * columns));
-    if (matrices == DType::kInt8) model.add_tensor(name + ".scale", DType::kFloat32, {rows}, random_numbers(random, DType::kFloat32, rows));
+    model.add_tensor(name, matrices, {rows, columns},
+                     random_numbers(random, matrices, rows * columns));
+    if (matrices == DType::kInt8)
+      model.add_tensor(name + ".scale", DType::kFloat32, {rows},
+                       random_numbers(random, DType::kFloat32, rows));
   };
-  const auto vector = [&](const std::string& name, std::int64_t size) { model.add_tensor(name, vectors, {size}, random_numbers(random, vectors, size)); };
-  const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) { matrix(name + ".weight", out, in), vector(name + ".bias", out); };
-  const auto norm = [&](const std::string& name) { vector(name + ".weight", width), vector(name + ".bias", width); };
+  const auto vector = [&](const std::string& name, std::int64_t size) {
+    model.add_tensor(name, vectors, {size}, random_numbers(random, vectors, size));
+  };
+  const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
+    matrix(name + ".weight", out, in), vector(name + ".bias", out);
+  };
+  const auto norm = [&](const std::string& name) {
+    vector(name + ".weight", width), vector(name + ".bias", width);
+  };
   const auto attention = [&](const std::string& name, const char* query, std::int64_t rows) {
-    linear(name + query, rows, width), linear(name + ".out", width, width), norm(name + ".norm_after");
+    linear(name + query, rows, width), linear(name + ".out", width, width),
+        norm(name + ".norm_after");
   };
   const auto feed_forward = [&](const std::string& name, std::int64_t inner) {
-    linear(name + ".up", inner, width), linear(name + ".down", width, inner), norm(name + ".norm_after");
+    linear(name + ".up", inner, width), linear(name + ".down", width, inner),
+        norm(name + ".norm_after");
   };
   matrix("encoder.embedding.weight", vocabulary, width);
   matrix("decoder.embedding.weight", vocabulary, width);
@@ -208,13 +259,18 @@ inline ModelBuilder tiny_model_of_version_1() {
   model.header.erase("network");
   model.header["generation"].erase("max_source_length");
   model.header["architecture"] = "transformer";
-  model.header["config"] = {{"d_model", 4}, {"encoder_layers", 1}, {"decoder_layers", 2}, {"encoder_heads", 1}, {"decoder_heads", 2},
-                            {"encoder_ffn", 6}, {"decoder_ffn", 5}, {"source_vocabulary", 8}, {"target_vocabulary", 8},
-                            {"activation", "relu"}, {"norm", "post"}, {"norm_epsilon", 1e-5}, {"embedding_scale", 2.0},
-                            {"positions", "sinusoidal"}, {"max_source_length", 32}};
+  model.header["config"] = {{"d_model", 4},           {"encoder_layers", 1},
+                            {"decoder_layers", 2},    {"encoder_heads", 1},
+                            {"decoder_heads", 2},     {"encoder_ffn", 6},
+                            {"decoder_ffn", 5},       {"source_vocabulary", 8},
+                            {"target_vocabulary", 8}, {"activation", "relu"},
+                            {"norm", "post"},         {"norm_epsilon", 1e-5},
+                            {"embedding_scale", 2.0}, {"positions", "sinusoidal"},
+                            {"max_source_length", 32}};
   for (nlohmann::json& tensor : model.header["tensors"]) {
     std::string name = tensor["name"];
-    if (const std::size_t at = name.find(".norm_after"); at != std::string::npos) tensor["name"] = name.erase(at + 5, 6);
+    if (const std::size_t at = name.find(".norm_after"); at != std::string::npos)
+      tensor["name"] = name.erase(at + 5, 6);
   }
   return model;
 }

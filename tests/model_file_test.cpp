@@ -1,4 +1,5 @@
-// Model files: good ones are read as they are; each way in which one can be wrong is told, with both values.
+// Model files: good ones are read as they are; each way in which one can be wrong is told, with
+// both values.
 #include "models/model_file.h"
 
 #include <gtest/gtest.h>
@@ -6,9 +7,9 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "tests/model_builder.h"
 #include "models/load.h"
 #include "models/weights.h"
+#include "tests/model_builder.h"
 
 namespace xlate::test {
 namespace {
@@ -38,7 +39,9 @@ void expect_told(const std::vector<Wrong>& cases, const ModelBuilder& good = tin
       ADD_FAILURE() << "no error";
     } catch (const Error& error) {
       EXPECT_TRUE(std::string_view(error.what()).starts_with("tiny.bin: ")) << error.what();
-      for (const std::string& text : wrong.texts) EXPECT_NE(std::string_view(error.what()).find(text), std::string_view::npos) << "'" << text << "' is not in: " << error.what();
+      for (const std::string& text : wrong.texts)
+        EXPECT_NE(std::string_view(error.what()).find(text), std::string_view::npos)
+            << "'" << text << "' is not in: " << error.what();
     }
   }
 }
@@ -58,7 +61,8 @@ Edit at(const char* path, json value) {
 
 TEST(ModelFile, TheTinyModelIsGood) {
   for (const DType matrices : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt8}) {
-    const ModelBuilder model = tiny_model(matrices, matrices == DType::kInt8 ? DType::kFloat16 : matrices);
+    const ModelBuilder model =
+        tiny_model(matrices, matrices == DType::kInt8 ? DType::kFloat16 : matrices);
     const AlignedBytes bytes = model.bytes();
     load_all(bytes);
     const ModelFile file("tiny.bin", bytes.span());
@@ -88,7 +92,8 @@ TEST(ModelFile, TheTinyModelIsGood) {
 }
 
 TEST(ModelFile, ConvertedFilesAreGood) {
-  const ModelFile shared = ModelFile::open(models_folder() + "/shared.bin"), data = ModelFile::open(source_folder() + "/data/en-de.bin");
+  const ModelFile shared = ModelFile::open(models_folder() + "/shared.bin"),
+                  data = ModelFile::open(source_folder() + "/data/en-de.bin");
   const auto backend = make_backend({.threads = 2});
   for (const ModelFile* file : {&shared, &data}) {
     load_model(*file, *backend);
@@ -99,16 +104,25 @@ TEST(ModelFile, ConvertedFilesAreGood) {
   EXPECT_NE(shared.hash(), data.hash());
   // One vocabulary: the three tied matrices count once.
   const NetworkDescription& network = shared.description().network;
-  EXPECT_EQ(shared.matrix("encoder.embedding.weight", network.encoder.embedding.vocabulary, network.encoder.width).data,
-            shared.matrix("decoder.projection.weight", network.decoder.embedding.vocabulary, network.decoder.width).data);
+  EXPECT_EQ(shared
+                .matrix("encoder.embedding.weight", network.encoder.embedding.vocabulary,
+                        network.encoder.width)
+                .data,
+            shared
+                .matrix("decoder.projection.weight", network.decoder.embedding.vocabulary,
+                        network.decoder.width)
+                .data);
 }
 
 TEST(ModelFile, GenerationDefaultsAreRead) {
   ModelBuilder model = tiny_model();
-  model.header["generation"] = {{"max_source_length", 32}, {"beam_size", 6}, {"length_penalty", 0.5}, {"early_stopping", "never"}, {"max_length", 99},
-                                {"forced_first", 3}, {"forced_end", 0}, {"never_chosen", {7, 2}}, {"renormalize", true}};
+  model.header["generation"] = {
+      {"max_source_length", 32},   {"beam_size", 6},         {"length_penalty", 0.5},
+      {"early_stopping", "never"}, {"max_length", 99},       {"forced_first", 3},
+      {"forced_end", 0},           {"never_chosen", {7, 2}}, {"renormalize", true}};
   const AlignedBytes bytes = model.bytes();
-  const GenerationDefaults generation = ModelFile("tiny.bin", bytes.span()).description().generation;
+  const GenerationDefaults generation =
+      ModelFile("tiny.bin", bytes.span()).description().generation;
   EXPECT_EQ(generation.beam_size, 6);
   EXPECT_EQ(generation.length_penalty, 0.5f);
   EXPECT_EQ(generation.early_stopping, EarlyStopping::kNever);
@@ -120,12 +134,14 @@ TEST(ModelFile, GenerationDefaultsAreRead) {
 }
 
 TEST(ModelFile, WhatCannotBeOpened) {
-  const auto folder = std::filesystem::path(testing::TempDir()) / fmt::format("xlate_model_file_test_{}", ::getpid());
+  const auto folder = std::filesystem::path(testing::TempDir()) /
+                      fmt::format("xlate_model_file_test_{}", ::getpid());
   std::filesystem::create_directories(folder);
   const std::string empty = (folder / "empty.bin").string(), text = (folder / "text.bin").string();
   std::ofstream(empty).close();
   std::ofstream(text) << "Guten Tag";
-  expect_error([&] { ModelFile::open((folder / "none.bin").string()); }, {"none.bin", "No such file"});
+  expect_error([&] { ModelFile::open((folder / "none.bin").string()); },
+               {"none.bin", "No such file"});
   expect_error([&] { ModelFile::open(folder.string()); }, {folder.string(), "not a regular file"});
   expect_error([&] { ModelFile::open("/dev/null"); }, {"/dev/null", "not a regular file"});
   expect_error([&] { ModelFile::open(empty); }, {empty, "empty"});
@@ -135,7 +151,8 @@ TEST(ModelFile, WhatCannotBeOpened) {
 
 TEST(ModelFile, WrongPrefix) {
   const std::string good = tiny_model().text();
-  const auto expect = [&](std::size_t offset, auto value, std::initializer_list<std::string_view> texts, bool verify_hash = false) {
+  const auto expect = [&](std::size_t offset, auto value,
+                          std::initializer_list<std::string_view> texts, bool verify_hash = false) {
     std::string bad = good;
     std::memcpy(bad.data() + offset, &value, sizeof(value));
     expect_error([&] { load_all(AlignedBytes(bad), verify_hash); }, texts);
@@ -143,10 +160,14 @@ TEST(ModelFile, WrongPrefix) {
   const std::string size = fmt::format("{}", good.size());
   expect(0, 'x', {"tiny.bin", "not a model file", "XLATEMDL"});
   expect(16, std::uint32_t{3}, {"tiny.bin", "version is 3", "expected 1 to 2"});
-  expect(16, std::uint32_t{3}, {"tiny.bin", "version is 3", "expected 1 to 2"}, true);  // before the hash: a newer file is not a damaged one
-  expect(32, std::uint64_t{good.size() + 1}, {"cut short", size, fmt::format("expected {}", good.size() + 1)});
-  expect(32, std::uint64_t{good.size() - 1}, {"too long", size, fmt::format("expected {}", good.size() - 1)});
-  expect(24, std::uint64_t{good.size() - 39}, {"header of", fmt::format("expected at most {}", good.size() - 40)});
+  expect(16, std::uint32_t{3}, {"tiny.bin", "version is 3", "expected 1 to 2"},
+         true);  // before the hash: a newer file is not a damaged one
+  expect(32, std::uint64_t{good.size() + 1},
+         {"cut short", size, fmt::format("expected {}", good.size() + 1)});
+  expect(32, std::uint64_t{good.size() - 1},
+         {"too long", size, fmt::format("expected {}", good.size() - 1)});
+  expect(24, std::uint64_t{good.size() - 39},
+         {"header of", fmt::format("expected at most {}", good.size() - 40)});
   expect(24, ~std::uint64_t{0}, {"header of 18446744073709551615 bytes"});
   expect(24, std::uint64_t{0}, {"header is not JSON"});
   expect(8, std::uint64_t{0x1234}, {"damaged", "0000000000001234"}, true);
@@ -158,7 +179,8 @@ TEST(ModelFile, WrongPrefix) {
 // What fuzz_model_file begins with, and what once broke something: read or refused.
 TEST(ModelFile, TheFuzzersCorpus) {
   int read = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(source_folder() + "/tests/data/fuzz/model_file")) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(source_folder() + "/tests/data/fuzz/model_file")) {
     SCOPED_TRACE(entry.path().filename().string());
     try {
       load_all(AlignedBytes(file_text(entry.path().string())), false);
@@ -195,7 +217,8 @@ TEST(ModelFile, AFlippedByteAnywhere) {
   ModelFile("whole.bin", bytes.span());
 }
 
-// Nothing but an Error comes of a header that is spoiled anywhere: what is left may even be a model.
+// Nothing but an Error comes of a header that is spoiled anywhere: what is left may even be a
+// model.
 TEST(ModelFile, SpoiledHeadersWithTheirHashUnseen) {
   const std::string good = tiny_model().text();
   std::uint64_t header = 0;
@@ -204,7 +227,8 @@ TEST(ModelFile, SpoiledHeadersWithTheirHashUnseen) {
   int errors = 0;
   for (int i = 0; i < 1500; ++i) {
     std::string bad = good;
-    for (int flips = whole(random, 1, 3); flips > 0; --flips) bad[40 + random() % header] = static_cast<char>(whole(random, 32, 126));
+    for (int flips = whole(random, 1, 3); flips > 0; --flips)
+      bad[40 + random() % header] = static_cast<char>(whole(random, 32, 126));
     try {
       load_all(AlignedBytes(bad), false);
     } catch (const Error&) {
@@ -234,9 +258,11 @@ TEST(ModelFile, DeeplyNestedHeaders) {
     const std::size_t at = text.find(from);
     EXPECT_NE(at, std::string::npos);
     const std::size_t end = text.find_first_of(",}", at + from.size());
-    return model_bytes(text.replace(at + from.size(), end - at - from.size(), deep), tiny_model().data);
+    return model_bytes(text.replace(at + from.size(), end - at - from.size(), deep),
+                       tiny_model().data);
   };
-  for (const std::string key : {"\"layers\":", "\"width\":", "\"kind\":", "\"activation\":", "\"start\":", "\"dtype\":", "\"shape\":", "\"name\":"}) {
+  for (const std::string key : {"\"layers\":", "\"width\":", "\"kind\":", "\"activation\":",
+                                "\"start\":", "\"dtype\":", "\"shape\":", "\"name\":"}) {
     SCOPED_TRACE(key);
     expect_error([&] { load_all(AlignedBytes(spoiled(key))); }, {"tiny.bin"});
   }
@@ -246,53 +272,71 @@ TEST(ModelFile, DeeplyNestedHeaders) {
 // What version 1 said of its network is still read.
 TEST(ModelFile, WrongConfigOfVersion1) {
   load_all(tiny_model_of_version_1().bytes());
-  expect_told({
-      {set("config", "norm", "pre"), {"'config.norm'", "\"pre\"", "'post'"}},
-      {set("config", "positions", "learned"), {"'config.positions'", "\"learned\"", "'sinusoidal'"}},
-      {set("config", "activation", "tanh"), {"'config.activation'", "\"tanh\"", "relu", "swish", "gelu_tanh"}},
-      {set("config", "d_model", 0), {"'config.d_model' is 0", "expected a whole number from 2"}},
-      {set("config", "d_model", "4"), {"'config.d_model' is \"4\"", "expected a whole number"}},
-      {set("config", "d_model", 4.0), {"'config.d_model' is 4.0", "expected a whole number"}},
-      {set("config", "d_model", 1e300), {"'config.d_model' is 1e+300"}},
-      {set("config", "d_model", std::uint64_t{18446744073709551615u}), {"'config.d_model' is 18446744073709551615"}},
-      {set("config", "d_model", -4), {"'config.d_model' is -4"}},
-      {set("config", "d_model", 5), {"'config.d_model' is 5"}},
-      {set("config", "encoder_heads", 3), {"'config.d_model' is 4", "'config.encoder_heads', 3"}},
-      {set("config", "decoder_heads", 5), {"'config.decoder_heads' is 5", "from 1 to 4"}},
-      {set("config", "decoder_layers", 1'000'000), {"'config.decoder_layers' is 1000000"}},
-      {set("config", "encoder_layers", 0), {"'config.encoder_layers' is 0"}},
-      {set("config", "norm_epsilon", -1), {"'config.norm_epsilon' is -1"}},
-      {set("config", "norm_epsilon", nullptr), {"'config.norm_epsilon' is null"}},
-      {set("config", "embedding_scale", 1e30), {"'config.embedding_scale' is 1e+30"}},
-      {set("config", "max_source_length", 1), {"'config.max_source_length' is 1"}},
-      {erase("config", "target_vocabulary"), {"no 'config.target_vocabulary'"}},
-      {erase("config", "norm"), {"no 'config.norm'"}},
-      {[](ModelBuilder& model) { model.header["config"] = 3; }, {"no object 'config'"}},
-      {[](ModelBuilder& model) { model.header.erase("architecture"); }, {"'architecture' is missing", "\"transformer\""}},
-      {[](ModelBuilder& model) { model.header["architecture"] = "mamba"; }, {"\"mamba\"", "\"transformer\""}},
-  }, tiny_model_of_version_1());
+  expect_told(
+      {
+          {set("config", "norm", "pre"), {"'config.norm'", "\"pre\"", "'post'"}},
+          {set("config", "positions", "learned"),
+           {"'config.positions'", "\"learned\"", "'sinusoidal'"}},
+          {set("config", "activation", "tanh"),
+           {"'config.activation'", "\"tanh\"", "relu", "swish", "gelu_tanh"}},
+          {set("config", "d_model", 0),
+           {"'config.d_model' is 0", "expected a whole number from 2"}},
+          {set("config", "d_model", "4"), {"'config.d_model' is \"4\"", "expected a whole number"}},
+          {set("config", "d_model", 4.0), {"'config.d_model' is 4.0", "expected a whole number"}},
+          {set("config", "d_model", 1e300), {"'config.d_model' is 1e+300"}},
+          {set("config", "d_model", std::uint64_t{18446744073709551615u}),
+           {"'config.d_model' is 18446744073709551615"}},
+          {set("config", "d_model", -4), {"'config.d_model' is -4"}},
+          {set("config", "d_model", 5), {"'config.d_model' is 5"}},
+          {set("config", "encoder_heads", 3),
+           {"'config.d_model' is 4", "'config.encoder_heads', 3"}},
+          {set("config", "decoder_heads", 5), {"'config.decoder_heads' is 5", "from 1 to 4"}},
+          {set("config", "decoder_layers", 1'000'000), {"'config.decoder_layers' is 1000000"}},
+          {set("config", "encoder_layers", 0), {"'config.encoder_layers' is 0"}},
+          {set("config", "norm_epsilon", -1), {"'config.norm_epsilon' is -1"}},
+          {set("config", "norm_epsilon", nullptr), {"'config.norm_epsilon' is null"}},
+          {set("config", "embedding_scale", 1e30), {"'config.embedding_scale' is 1e+30"}},
+          {set("config", "max_source_length", 1), {"'config.max_source_length' is 1"}},
+          {erase("config", "target_vocabulary"), {"no 'config.target_vocabulary'"}},
+          {erase("config", "norm"), {"no 'config.norm'"}},
+          {[](ModelBuilder& model) { model.header["config"] = 3; }, {"no object 'config'"}},
+          {[](ModelBuilder& model) { model.header.erase("architecture"); },
+           {"'architecture' is missing", "\"transformer\""}},
+          {[](ModelBuilder& model) { model.header["architecture"] = "mamba"; },
+           {"\"mamba\"", "\"transformer\""}},
+      },
+      tiny_model_of_version_1());
 }
 
 TEST(ModelFile, WrongNetwork) {
   expect_told({
       {[](ModelBuilder& model) { model.header.erase("network"); }, {"no object 'network'"}},
-      {[](ModelBuilder& model) { model.header["network"].erase("encoder"); }, {"no object 'network.encoder'"}},
+      {[](ModelBuilder& model) { model.header["network"].erase("encoder"); },
+       {"no object 'network.encoder'"}},
       {at("/encoder/layers", 0), {"'network.encoder.layers' is 0"}},
       {at("/encoder/width", 5), {"'network.encoder.width' is 5", "even"}},
       {at("/decoder/width", 1e300), {"'network.decoder.width' is 1e+300"}},
-      {at("/decoder/embedding/positions", "rotary"), {"'network.decoder.embedding.positions' is \"rotary\"", "learned"}},
+      {at("/decoder/embedding/positions", "rotary"),
+       {"'network.decoder.embedding.positions' is \"rotary\"", "learned"}},
       {at("/decoder/embedding/rate", 0), {"'network.decoder.embedding.rate' is 0"}},
       {at("/encoder/embedding/scale", "2"), {"'network.encoder.embedding.scale' is \"2\""}},
-      {at("/encoder/norm/places", "after"), {"'network.encoder.norm.places' is \"after\"", "an array"}},
-      {at("/encoder/norm/places", json::array({"after", "after"})), {"'network.encoder.norm.places' is \"after\"", "at most once"}},
-      {at("/encoder/norm/kind", "batch"), {"'network.encoder.norm.kind' is \"batch\"", "layer or rms"}},
+      {at("/encoder/norm/places", "after"),
+       {"'network.encoder.norm.places' is \"after\"", "an array"}},
+      {at("/encoder/norm/places", json::array({"after", "after"})),
+       {"'network.encoder.norm.places' is \"after\"", "at most once"}},
+      {at("/encoder/norm/kind", "batch"),
+       {"'network.encoder.norm.kind' is \"batch\"", "layer or rms"}},
       {at("/encoder/attention/kv_heads", 3), {"'network.encoder.attention.kv_heads' is 3"}},
-      {at("/encoder/attention/windows", json::array({1, 2})), {"'network.encoder.attention.windows' is an array", "1 numbers"}},
-      {at("/encoder/feed_forward/activation", "tanh"), {"'network.encoder.feed_forward.activation' is \"tanh\"", "relu", "gelu_tanh"}},
+      {at("/encoder/attention/windows", json::array({1, 2})),
+       {"'network.encoder.attention.windows' is an array", "1 numbers"}},
+      {at("/encoder/feed_forward/activation", "tanh"),
+       {"'network.encoder.feed_forward.activation' is \"tanh\"", "relu", "gelu_tanh"}},
       {at("/output/scale", nullptr), {"'network.output.scale' is null"}},
       // What is described and not yet computed is refused by name.
-      {at("/encoder/norm/kind", "rms"), {"'network.encoder.norm.kind'", "no other yet than: layer"}},
-      {at("/decoder/norm/places", json::array({"before"})), {"'network.decoder.norm.places'", "after alone"}},
+      {at("/encoder/norm/kind", "rms"),
+       {"'network.encoder.norm.kind'", "no other yet than: layer"}},
+      {at("/decoder/norm/places", json::array({"before"})),
+       {"'network.decoder.norm.places'", "after alone"}},
       {at("/decoder/norm/final", true), {"'network.decoder.norm.final'"}},
       {at("/decoder/parallel", true), {"'network.decoder.parallel'"}},
       {at("/decoder/causal", false), {"'network.decoder.causal'", "true"}},
@@ -302,11 +346,13 @@ TEST(ModelFile, WrongNetwork) {
       {at("/decoder/attention/head", 4), {"'network.decoder.attention.head'"}},
       {at("/decoder/attention/scale", 1), {"'network.decoder.attention.scale'"}},
       {at("/decoder/attention/softcap", 30), {"'network.decoder.attention.softcap'"}},
-      {at("/decoder/attention/query_key_norm", true), {"'network.decoder.attention.query_key_norm'"}},
+      {at("/decoder/attention/query_key_norm", true),
+       {"'network.decoder.attention.query_key_norm'"}},
       {at("/decoder/attention/distance_bias", true), {"'network.decoder.attention.distance_bias'"}},
       {at("/decoder/attention/slope", true), {"'network.decoder.attention.slope'"}},
       {at("/decoder/attention/rotary_dims", 2), {"'network.decoder.attention.rotary_dims'"}},
-      {at("/decoder/attention/windows", json::array({0, 4})), {"'network.decoder.attention.windows'"}},
+      {at("/decoder/attention/windows", json::array({0, 4})),
+       {"'network.decoder.attention.windows'"}},
       {at("/decoder/feed_forward/gated", true), {"'network.decoder.feed_forward.gated'"}},
       {at("/output/scale", 0.5), {"'network.output.scale'"}},
       {at("/output/softcap", 30), {"'network.output.softcap'"}},
@@ -322,12 +368,16 @@ TEST(ModelFile, WrongTokensAndGeneration) {
       {set("tokens", "unknown", 8), {"'tokens.unknown' is 8", "from 0 to 7"}},
       {set("tokens", "added", 7), {"'tokens.added' is 7", "an array"}},
       {set("tokens", "added", json::array({7})), {"'tokens.added' is 7", "an array of objects"}},
-      {set("tokens", "added", json::array({{{"id", 8}}})), {"'tokens.added.id' is 8", "from 0 to 7"}},
+      {set("tokens", "added", json::array({{{"id", 8}}})),
+       {"'tokens.added.id' is 8", "from 0 to 7"}},
       {set("tokens", "added", json::array({json::object()})), {"no 'tokens.added.id'"}},
-      {set("tokens", "added", json::array({{{"id", 5}, {"lstrip", 1}}})), {"'tokens.added.lstrip' is 1", "true or false"}},
-      {set("tokens", "clean_up_spaces", "no"), {"'tokens.clean_up_spaces' is \"no\"", "true or false"}},
+      {set("tokens", "added", json::array({{{"id", 5}, {"lstrip", 1}}})),
+       {"'tokens.added.lstrip' is 1", "true or false"}},
+      {set("tokens", "clean_up_spaces", "no"),
+       {"'tokens.clean_up_spaces' is \"no\"", "true or false"}},
       {set("generation", "ends", 0), {"'generation.ends' is 0", "an array"}},
-      {set("generation", "ends", json::array({0, 1})), {"'generation.ends' is an array", "at most one id"}},
+      {set("generation", "ends", json::array({0, 1})),
+       {"'generation.ends' is an array", "at most one id"}},
       {set("generation", "ends", json::array({8})), {"'generation.ends' is 8", "from 0 to 7"}},
       {set("generation", "do_sample", 1), {"'generation.do_sample' is 1", "true or false"}},
       {set("generation", "beam_size", 257), {"'generation.beam_size' is 257", "from 1 to 256"}},
@@ -337,7 +387,8 @@ TEST(ModelFile, WrongTokensAndGeneration) {
       {set("generation", "forced_first", 8), {"'generation.forced_first' is 8", "from 0 to 7"}},
       {set("generation", "forced_end", 8), {"'generation.forced_end' is 8", "from 0 to 7"}},
       {set("generation", "renormalize", 1), {"'generation.renormalize' is 1", "true or false"}},
-      {set("generation", "never_chosen", json::array({7, 8})), {"'generation.never_chosen' is 8", "from 0 to 7"}},
+      {set("generation", "never_chosen", json::array({7, 8})),
+       {"'generation.never_chosen' is 8", "from 0 to 7"}},
       {set("generation", "never_chosen", 7), {"'generation.never_chosen' is 7", "an array"}},
       {erase("generation", "never_chosen"), {"no 'generation.never_chosen'"}},
   });
@@ -352,7 +403,8 @@ TEST(ModelFile, WrongTensors) {
   expect_told({
       {[](ModelBuilder& model) { model.header.erase("tensors"); }, {"no array 'tensors'"}},
       {[](ModelBuilder& model) { model.header["files"] = "none"; }, {"no array 'files'"}},
-      {[](ModelBuilder& model) { model.header["tensors"].push_back(5); }, {"entry of 'tensors' has no name"}},
+      {[](ModelBuilder& model) { model.header["tensors"].push_back(5); },
+       {"entry of 'tensors' has no name"}},
       {edit("name", 7), {"entry of 'tensors' has no name"}},
       {edit("dtype", "float64"), {quoted, "\"float64\"", "float32, float16, bfloat16 or int8"}},
       {[&](ModelBuilder& model) { model.tensor(name).erase("dtype"); }, {quoted, "dtype missing"}},
@@ -363,21 +415,27 @@ TEST(ModelFile, WrongTensors) {
       {edit("shape", json::array()), {quoted, "shape of one or two"}},
       {edit("shape", {12, -4}), {quoted, "-4 in its shape"}},
       {edit("shape", {12, 4.0}), {quoted, "4.0 in its shape"}},
-      {edit("shape", {std::int64_t{1} << 31, std::int64_t{1} << 31}), {quoted, "[2147483648, 2147483648]", "expected [12, 4]"}},
+      {edit("shape", {std::int64_t{1} << 31, std::int64_t{1} << 31}),
+       {quoted, "[2147483648, 2147483648]", "expected [12, 4]"}},
       {edit("shape", {std::int64_t{1} << 32, 4}), {quoted, "4294967296"}},
       {edit("shape", {13, 4}), {quoted, "[13, 4]", "expected [12, 4]"}},
       {edit("bytes", 128), {quoted, "has 128 bytes", "expected 192", "[12, 4]"}},
       {edit("bytes", 0), {quoted, "has 0 bytes", "expected 192"}},
       {edit("offset", 32), {quoted, "offset 32", "multiple of 64"}},
       {edit("offset", std::int64_t{1} << 40), {quoted, "1099511627776 + 192", "expected at most"}},
-      {edit("offset", std::uint64_t{18446744073709551552u}), {quoted, "18446744073709551552 + 192", "expected at most"}},
+      {edit("offset", std::uint64_t{18446744073709551552u}),
+       {quoted, "18446744073709551552 + 192", "expected at most"}},
       {edit("offset", -64), {quoted, "no whole number 'offset'"}},
       {edit("bytes", 1e3), {quoted, "no whole number 'bytes'"}},
       {edit("bytes", std::uint64_t{18446744073709551615u}), {quoted, "expected at most"}},
-      {[&](ModelBuilder& model) { model.remove("tensors", name); }, {quoted, "is missing", "[12, 4]"}},
-      {[&](ModelBuilder& model) { model.header["tensors"].push_back(model.tensor(name)); }, {quoted, "twice"}},
-      {[&](ModelBuilder& model) { model.remove("tensors", "decoder.1.cross.norm_after.bias"); }, {"'decoder.1.cross.norm_after.bias'", "is missing", "[4]"}},
-      {at("/encoder/feed_forward/width", 7), {"'encoder.0.feed_forward.up.weight'", "[6, 4]", "[7, 4]"}},
+      {[&](ModelBuilder& model) { model.remove("tensors", name); },
+       {quoted, "is missing", "[12, 4]"}},
+      {[&](ModelBuilder& model) { model.header["tensors"].push_back(model.tensor(name)); },
+       {quoted, "twice"}},
+      {[&](ModelBuilder& model) { model.remove("tensors", "decoder.1.cross.norm_after.bias"); },
+       {"'decoder.1.cross.norm_after.bias'", "is missing", "[4]"}},
+      {at("/encoder/feed_forward/width", 7),
+       {"'encoder.0.feed_forward.up.weight'", "[6, 4]", "[7, 4]"}},
       {at("/encoder/layers", 2), {"'encoder.1.self.qkv.weight'", "is missing"}},
       {at("/decoder/layers", 1), {"'decoder.cross.keys_values.weight'", "[16, 4]", "[8, 4]"}},
   });
@@ -394,22 +452,39 @@ TEST(ModelFile, WrongFilesAndVocabularies) {
   expect_told({
       {pieces(fewer), {"source.pieces", "7 entries", "expected 8"}},
       {pieces(more), {"source.pieces", "more than 8", "expected 8"}},
-      {[](ModelBuilder& model) { model.replace_file("target.pieces", ""); }, {"target.pieces", "0 entries", "expected 8"}},
-      {[](ModelBuilder& model) { model.replace_file("target.pieces", std::string("\x05\0\0\0abc", 7)); }, {"target.pieces", "entry 0", "5 bytes", "at most 3"}},
-      {[](ModelBuilder& model) { model.replace_file("target.pieces", std::string("\x01\0\0\0a\x01", 6)); }, {"target.pieces", "entry 1", "cut short"}},
-      {[](ModelBuilder& model) { model.header["network"]["encoder"]["embedding"]["vocabulary"] = 9; }, {"source.pieces", "8 entries", "expected 9"}},
+      {[](ModelBuilder& model) { model.replace_file("target.pieces", ""); },
+       {"target.pieces", "0 entries", "expected 8"}},
+      {[](ModelBuilder& model) {
+         model.replace_file("target.pieces", std::string("\x05\0\0\0abc", 7));
+       },
+       {"target.pieces", "entry 0", "5 bytes", "at most 3"}},
+      {[](ModelBuilder& model) {
+         model.replace_file("target.pieces", std::string("\x01\0\0\0a\x01", 6));
+       },
+       {"target.pieces", "entry 1", "cut short"}},
+      {[](ModelBuilder& model) {
+         model.header["network"]["encoder"]["embedding"]["vocabulary"] = 9;
+       },
+       {"source.pieces", "8 entries", "expected 9"}},
       {[](ModelBuilder& model) {
          model.header["network"]["encoder"]["embedding"]["vocabulary"] = 9;
          auto nine = tiny_pieces();
          nine.push_back("more");
          model.replace_file("source.pieces", pieces_table(nine));
-       }, {"'encoder.embedding.weight'", "[8, 4]", "[9, 4]"}},
-      {[](ModelBuilder& model) { model.remove("files", "target.spm"); }, {"'target.spm'", "missing"}},
-      {[](ModelBuilder& model) { model.header["files"].push_back(model.file("target.spm")); }, {"'target.spm'", "twice"}},
-      {[](ModelBuilder& model) { model.replace_file("source.spm", "no model at all"); }, {"source.spm", "not a SentencePiece model"}},
-      {[](ModelBuilder& model) { model.replace_file("target.spm", ""); }, {"target.spm", "not a SentencePiece model"}},
-      {[](ModelBuilder& model) { model.file("source.spm")["offset"] = 1; }, {"'source.spm'", "offset 1", "multiple of 64"}},
-      {[](ModelBuilder& model) { model.file("source.spm")["bytes"] = 1 << 30; }, {"'source.spm'", "1073741824", "expected at most"}},
+       },
+       {"'encoder.embedding.weight'", "[8, 4]", "[9, 4]"}},
+      {[](ModelBuilder& model) { model.remove("files", "target.spm"); },
+       {"'target.spm'", "missing"}},
+      {[](ModelBuilder& model) { model.header["files"].push_back(model.file("target.spm")); },
+       {"'target.spm'", "twice"}},
+      {[](ModelBuilder& model) { model.replace_file("source.spm", "no model at all"); },
+       {"source.spm", "not a SentencePiece model"}},
+      {[](ModelBuilder& model) { model.replace_file("target.spm", ""); },
+       {"target.spm", "not a SentencePiece model"}},
+      {[](ModelBuilder& model) { model.file("source.spm")["offset"] = 1; },
+       {"'source.spm'", "offset 1", "multiple of 64"}},
+      {[](ModelBuilder& model) { model.file("source.spm")["bytes"] = 1 << 30; },
+       {"'source.spm'", "1073741824", "expected at most"}},
   });
 }
 

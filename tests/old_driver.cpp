@@ -1,4 +1,5 @@
-// A libcuda.so.1 of CUDA 12.4, as far as the runtime asks it before it finds it too old: refusal_test.py puts it in front of the loader.
+// A libcuda.so.1 of CUDA 12.4, as far as the runtime asks it before it finds it too old:
+// refusal_test.py puts it in front of the loader.
 #include <cstdint>
 #include <cstring>
 
@@ -13,13 +14,16 @@ int cuDriverGetVersion(int* version) {
 
 int cuGetProcAddress_v2(const char* name, void** function, int, std::uint64_t, void*) {
   constexpr int kNotFound = 500;
-  *function = std::strcmp(name, "cuInit") == 0               ? reinterpret_cast<void*>(cuInit)
-              : std::strcmp(name, "cuDriverGetVersion") == 0 ? reinterpret_cast<void*>(cuDriverGetVersion)
-              : std::strcmp(name, "cuGetProcAddress") == 0   ? reinterpret_cast<void*>(cuGetProcAddress_v2)
-                                                             : nullptr;
+  *function =
+      std::strcmp(name, "cuInit") == 0               ? reinterpret_cast<void*>(cuInit)
+      : std::strcmp(name, "cuDriverGetVersion") == 0 ? reinterpret_cast<void*>(cuDriverGetVersion)
+      : std::strcmp(name, "cuGetProcAddress") == 0   ? reinterpret_cast<void*>(cuGetProcAddress_v2)
+                                                     : nullptr;
   return *function ? 0 : kNotFound;
 }
 
-int cuGetProcAddress(const char* name, void** function, int version, std::uint64_t flags) { return cuGetProcAddress_v2(name, function, version, flags, nullptr); }
+int cuGetProcAddress(const char* name, void** function, int version, std::uint64_t flags) {
+  return cuGetProcAddress_v2(name, function, version, flags, nullptr);
+}
 
 }  // extern "C"

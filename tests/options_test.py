@@ -1,86 +1,203 @@
 """What each option means. Expected ids come from tests/data/opus-shape."""
+
 import os
 import re
 
 import program
-from program import BEAM4, EN_DE, GREEDY, REFERENCE_LIMITS, SEPARATE, SHARED, Case, best, pieces, reference, source_ids, source_lines, text_of, xlate
+from program import (
+    BEAM4,
+    EN_DE,
+    GREEDY,
+    REFERENCE_LIMITS,
+    SEPARATE,
+    SHARED,
+    Case,
+    best,
+    pieces,
+    reference,
+    source_ids,
+    source_lines,
+    text_of,
+    xlate,
+)
 
-IDS_OUT = ['--output-format', 'ids']
-IDS = ['--input-format', 'ids', *IDS_OUT]
-MODELS = (('shared', SHARED), ('separate', SEPARATE))
-NUMBER = r'-?(?:\d+(?:\.\d+)?(?:e[-+]\d+)?)'
+IDS_OUT = ["--output-format", "ids"]
+IDS = ["--input-format", "ids", *IDS_OUT]
+MODELS = (("shared", SHARED), ("separate", SEPARATE))
+NUMBER = r"-?(?:\d+(?:\.\d+)?(?:e[-+]\d+)?)"
 setUpModule = program.require
 
 
 def text(lines):
-    return ''.join(line + '\n' for line in lines)
+    return "".join(line + "\n" for line in lines)
 
 
 class Search(Case):
     SETTINGS = {
-        'greedy': GREEDY + REFERENCE_LIMITS, 'greedy.limit12': GREEDY + ['--max-length', '12', '--max-length-factor', '50'],
-        'beam4': BEAM4 + REFERENCE_LIMITS,
-        'beam4.stop-false': ['-b', '4', '--length-penalty', '1', '--early-stopping', 'false'] + REFERENCE_LIMITS,
-        'beam4.stop-never': ['-b', '4', '--length-penalty', '1', '--early-stopping', 'never'] + REFERENCE_LIMITS,
-        'beam4.lp0.6': ['--beam-size', '4', '--length-penalty', '0.6', '--early-stopping', 'true'] + REFERENCE_LIMITS,
-        'beam4.lp2.stop-false': ['-b', '4', '--length-penalty', '2', '--early-stopping', 'false'] + REFERENCE_LIMITS,
-        'beam4.lp0.stop-false': ['-b', '4', '--length-penalty', '0', '--early-stopping', 'false'] + REFERENCE_LIMITS,
-        'beam4.limit12.stop-never': ['-b', '4', '--length-penalty', '1', '--early-stopping', 'never', '--max-length', '12', '--max-length-factor', '50'],
+        "greedy": GREEDY + REFERENCE_LIMITS,
+        "greedy.limit12": GREEDY + ["--max-length", "12", "--max-length-factor", "50"],
+        "beam4": BEAM4 + REFERENCE_LIMITS,
+        "beam4.stop-false": ["-b", "4", "--length-penalty", "1", "--early-stopping", "false"]
+        + REFERENCE_LIMITS,
+        "beam4.stop-never": ["-b", "4", "--length-penalty", "1", "--early-stopping", "never"]
+        + REFERENCE_LIMITS,
+        "beam4.lp0.6": ["--beam-size", "4", "--length-penalty", "0.6", "--early-stopping", "true"]
+        + REFERENCE_LIMITS,
+        "beam4.lp2.stop-false": ["-b", "4", "--length-penalty", "2", "--early-stopping", "false"]
+        + REFERENCE_LIMITS,
+        "beam4.lp0.stop-false": ["-b", "4", "--length-penalty", "0", "--early-stopping", "false"]
+        + REFERENCE_LIMITS,
+        "beam4.limit12.stop-never": [
+            "-b",
+            "4",
+            "--length-penalty",
+            "1",
+            "--early-stopping",
+            "never",
+            "--max-length",
+            "12",
+            "--max-length-factor",
+            "50",
+        ],
     }
 
     def test_ids_are_the_references_in_every_setting(self):
         for name, model in MODELS:
             for setting, options in self.SETTINGS.items():
-                with self.subTest(name + ' ' + setting):
-                    result = self.ok(*options, *IDS, model=model, input=text(source_ids(name)), lines=200)
+                with self.subTest(name + " " + setting):
+                    result = self.ok(
+                        *options, *IDS, model=model, input=text(source_ids(name)), lines=200
+                    )
                     self.same(best(name, setting), result.lines, result)
 
     def test_scores_are_the_references(self):
         for name, model in MODELS:
-            for setting in ('beam4', 'beam4.lp2.stop-false', 'beam4.lp0.stop-false'):
-                with self.subTest(name + ' ' + setting):
-                    bound = 1e-3 if '.lp0.' in setting else 3e-4  # plain sums, or sums over length^A
-                    result = self.ok(*self.SETTINGS[setting], *IDS, '--scores', model=model, input=text(source_ids(name)), lines=200)
-                    for i, (line, hypotheses) in enumerate(zip(result.lines, reference(name, setting))):
-                        score, _, ids = line.partition(' ||| ')
-                        self.assertRegex(score, '^%s$' % NUMBER, result.story())
+            for setting in ("beam4", "beam4.lp2.stop-false", "beam4.lp0.stop-false"):
+                with self.subTest(name + " " + setting):
+                    bound = (
+                        1e-3 if ".lp0." in setting else 3e-4
+                    )  # plain sums, or sums over length^A
+                    result = self.ok(
+                        *self.SETTINGS[setting],
+                        *IDS,
+                        "--scores",
+                        model=model,
+                        input=text(source_ids(name)),
+                        lines=200,
+                    )
+                    for i, (line, hypotheses) in enumerate(
+                        zip(result.lines, reference(name, setting))
+                    ):
+                        score, _, ids = line.partition(" ||| ")
+                        self.assertRegex(score, "^%s$" % NUMBER, result.story())
                         if ids != hypotheses[0][0] or abs(float(score) - hypotheses[0][1]) > bound:
-                            self.fail('line %d: expected %.5f %s, got %s\n%s' % (i + 1, hypotheses[0][1], hypotheses[0][0], line, result.story()))
+                            self.fail(
+                                "line %d: expected %.5f %s, got %s\n%s"
+                                % (i + 1, hypotheses[0][1], hypotheses[0][0], line, result.story())
+                            )
 
     def test_n_best_is_the_references(self):
         for name, model in MODELS:
             with self.subTest(name):
-                result = self.ok('-b', '6', '--length-penalty', '1', '--early-stopping', 'false', '--n-best', '6', *REFERENCE_LIMITS, *IDS, model=model, input=text(source_ids(name)))
-                wanted = [(i, ids, score) for i, hypotheses in enumerate(reference(name, 'beam6.nbest6.stop-false')) for ids, score in hypotheses]
+                result = self.ok(
+                    "-b",
+                    "6",
+                    "--length-penalty",
+                    "1",
+                    "--early-stopping",
+                    "false",
+                    "--n-best",
+                    "6",
+                    *REFERENCE_LIMITS,
+                    *IDS,
+                    model=model,
+                    input=text(source_ids(name)),
+                )
+                wanted = [
+                    (i, ids, score)
+                    for i, hypotheses in enumerate(reference(name, "beam6.nbest6.stop-false"))
+                    for ids, score in hypotheses
+                ]
                 self.assertEqual(len(result.lines), len(wanted), result.story())
                 wrong = []
                 for row, (i, ids, score) in zip(result.lines, wanted):
                     if not NBest.ROW.match(row):
-                        self.fail('not an n-best row: %r\n%s' % (row, result.story()))
-                    line, got, _, final = row.split(' ||| ')
+                        self.fail("not an n-best row: %r\n%s" % (row, result.story()))
+                    line, got, _, final = row.split(" ||| ")
                     self.assertEqual(int(line), i)
                     if abs(float(final) - score) > 1e-4:
-                        self.fail('line %d: expected %.5f %s, got %s' % (i, score, ids, row))
+                        self.fail("line %d: expected %.5f %s, got %s" % (i, score, ids, row))
                     wrong += [(row, i, ids, score)] if got != ids else []
-                self.assertLessEqual(len(wrong), 4, 'only near-ties may change places: %s' % wrong[:3])
+                self.assertLessEqual(
+                    len(wrong), 4, "only near-ties may change places: %s" % wrong[:3]
+                )
 
     def test_text_in_gives_the_ids_of_the_checkpoints_tokenizer(self):
         for name, model in MODELS:
             with self.subTest(name):
-                result, report = self.report(*GREEDY, *REFERENCE_LIMITS, *IDS_OUT, model=model, input=text(source_lines()), lines=200)
-                self.same(best(name, 'greedy'), result.lines, result)
-                self.assertEqual(report['counts']['source_tokens'], sum(len(ids.split()) for ids in source_ids(name)))
+                result, report = self.report(
+                    *GREEDY,
+                    *REFERENCE_LIMITS,
+                    *IDS_OUT,
+                    model=model,
+                    input=text(source_lines()),
+                    lines=200,
+                )
+                self.same(best(name, "greedy"), result.lines, result)
+                self.assertEqual(
+                    report["counts"]["source_tokens"],
+                    sum(len(ids.split()) for ids in source_ids(name)),
+                )
 
     def test_without_options_the_models_own_settings_hold(self):
         # opus-shape: six beams, 511 tokens; it says nothing about penalty and stopping: 1, false.
         plain = self.ok(*IDS_OUT, input=text(source_lines()[:60]), lines=60)
-        spelled = self.ok('-b', '6', '--length-penalty', '1', '--early-stopping', 'false', '--max-length', '511', '--max-length-factor', '3', *IDS_OUT, input=text(source_lines()[:60]), lines=60)
+        spelled = self.ok(
+            "-b",
+            "6",
+            "--length-penalty",
+            "1",
+            "--early-stopping",
+            "false",
+            "--max-length",
+            "511",
+            "--max-length-factor",
+            "3",
+            *IDS_OUT,
+            input=text(source_lines()[:60]),
+            lines=60,
+        )
         self.same(spelled.lines, plain.lines, plain)
-        limited = self.ok('--max-length', '60', '--max-length-factor', '50', *IDS, input=text(source_ids()[:60]), lines=60)
-        self.same(best('shared', 'beam6.nbest6.stop-false')[:60], limited.lines, limited)
+        limited = self.ok(
+            "--max-length",
+            "60",
+            "--max-length-factor",
+            "50",
+            *IDS,
+            input=text(source_ids()[:60]),
+            lines=60,
+        )
+        self.same(best("shared", "beam6.nbest6.stop-false")[:60], limited.lines, limited)
 
     def test_the_default_beam_is_four_where_the_model_says_nothing(self):
-        plain, spelled = (self.ok(*options, model=EN_DE, input=text(source_lines()[:15]), lines=15) for options in ([], ['-b', '4', '--length-penalty', '1', '--early-stopping', 'false', '--max-length', '512', '--max-length-factor', '3.0']))
+        plain, spelled = (
+            self.ok(*options, model=EN_DE, input=text(source_lines()[:15]), lines=15)
+            for options in (
+                [],
+                [
+                    "-b",
+                    "4",
+                    "--length-penalty",
+                    "1",
+                    "--early-stopping",
+                    "false",
+                    "--max-length",
+                    "512",
+                    "--max-length-factor",
+                    "3.0",
+                ],
+            )
+        )
         self.same(spelled.lines, plain.lines, plain)
 
 
@@ -89,36 +206,62 @@ class Limits(Case):
         return self.report(*GREEDY, *options, *IDS, input=text(source_ids()), lines=200)
 
     def check_limits(self, options, limit):
-        """Greedy with a forced end: the tokens of the unlimited run, but for the last that the limit allows, which is the end."""
+        """Greedy with a forced end: the tokens of the unlimited run, but for the last that the
+        limit allows, which is the end."""
         result, report = self.limited(*options)
         expected, cut, natural = [], 0, 0
-        for source, ids in zip(source_ids(), best('shared', 'greedy')):
+        for source, ids in zip(source_ids(), best("shared", "greedy")):
             ids, most = ids.split(), limit(len(source.split()))
             # The references themselves were cut at 60 tokens: no limit here may be above.
             assert most <= 60
-            expected.append(' '.join(ids[:most - 1]))
+            expected.append(" ".join(ids[: most - 1]))
             cut, natural = cut + (len(ids) + 1 > most), natural + (len(ids) + 1 == most)
         self.same(expected, result.lines, result)
-        self.assertTrue(cut <= report['lines']['hit_length_limit'] <= cut + natural, 'hit_length_limit is %d, expected %d to %d' % (report['lines']['hit_length_limit'], cut, cut + natural))
+        self.assertTrue(
+            cut <= report["lines"]["hit_length_limit"] <= cut + natural,
+            "hit_length_limit is %d, expected %d to %d"
+            % (report["lines"]["hit_length_limit"], cut, cut + natural),
+        )
 
     def test_max_length_counts_the_end_token(self):
-        self.check_limits(['--max-length', '12', '--max-length-factor', '50'], lambda source: 12)
+        self.check_limits(["--max-length", "12", "--max-length-factor", "50"], lambda source: 12)
 
     def test_max_length_1_leaves_room_for_the_end_token_only(self):
-        self.check_limits(['--max-length', '1'], lambda source: 1)
+        self.check_limits(["--max-length", "1"], lambda source: 1)
 
     def test_the_factor_is_per_sentence_and_adds_ten(self):
-        self.check_limits(['--max-length', '60', '--max-length-factor', '0.5'], lambda source: min(60, source // 2 + 10))
-        self.check_limits(['--max-length', '60', '--max-length-factor', '0.25'], lambda source: min(60, source // 4 + 10))
-        self.check_limits(['--max-length', '60', '--max-length-factor', '1.5'], lambda source: min(60, source * 3 // 2 + 10))
+        self.check_limits(
+            ["--max-length", "60", "--max-length-factor", "0.5"],
+            lambda source: min(60, source // 2 + 10),
+        )
+        self.check_limits(
+            ["--max-length", "60", "--max-length-factor", "0.25"],
+            lambda source: min(60, source // 4 + 10),
+        )
+        self.check_limits(
+            ["--max-length", "60", "--max-length-factor", "1.5"],
+            lambda source: min(60, source * 3 // 2 + 10),
+        )
 
     def test_the_default_factor_is_three(self):
-        self.check_limits(['--max-length', '60'], lambda source: min(60, 3 * source + 10))
+        self.check_limits(["--max-length", "60"], lambda source: min(60, 3 * source + 10))
 
     def test_a_model_without_forced_end_is_cut_at_the_limit(self):
-        result, report = self.report(*GREEDY, '--max-length', '3', '--output-format', 'ids', model=EN_DE, input='The quick brown fox jumps over the lazy dog again and again.\n', lines=1)
+        result, report = self.report(
+            *GREEDY,
+            "--max-length",
+            "3",
+            "--output-format",
+            "ids",
+            model=EN_DE,
+            input="The quick brown fox jumps over the lazy dog again and again.\n",
+            lines=1,
+        )
         self.assertEqual(len(result.lines[0].split()), 3, result.story())
-        self.assertEqual((report['lines']['hit_length_limit'], report['counts']['target_tokens_without_end']), (1, 3))
+        self.assertEqual(
+            (report["lines"]["hit_length_limit"], report["counts"]["target_tokens_without_end"]),
+            (1, 3),
+        )
 
 
 class LongLines(Case):
@@ -130,66 +273,149 @@ class LongLines(Case):
         assert 12 < len(self.long) < 190
 
     def run_with(self, policy, *options):
-        return self.report(*GREEDY, *REFERENCE_LIMITS, *IDS, '--max-source-length', self.LIMIT, *(['--long-lines', policy] if policy else []), *options, input=text(source_ids()), lines=200)
+        return self.report(
+            *GREEDY,
+            *REFERENCE_LIMITS,
+            *IDS,
+            "--max-source-length",
+            self.LIMIT,
+            *(["--long-lines", policy] if policy else []),
+            *options,
+            input=text(source_ids()),
+            lines=200,
+        )
 
     def test_truncate_keeps_the_end_token(self):
-        cut = [' '.join(ids.split()[:self.LIMIT - 1] + ['0']) if i in self.long else ids for i, ids in enumerate(source_ids())]
+        cut = [
+            " ".join(ids.split()[: self.LIMIT - 1] + ["0"]) if i in self.long else ids
+            for i, ids in enumerate(source_ids())
+        ]
         expected = self.ok(*GREEDY, *REFERENCE_LIMITS, *IDS, input=text(cut), lines=200).lines
-        for policy in ('truncate', None):
+        for policy in ("truncate", None):
             with self.subTest(policy):
                 result, report = self.run_with(policy)
                 self.same(expected, result.lines, result)
-                self.assertEqual((report['lines']['truncated'], report['lines']['skipped']), (len(self.long), 0))
-                self.assertEqual(report['counts']['source_tokens'], sum(len(ids.split()) for ids in cut))
+                self.assertEqual(
+                    (report["lines"]["truncated"], report["lines"]["skipped"]), (len(self.long), 0)
+                )
+                self.assertEqual(
+                    report["counts"]["source_tokens"], sum(len(ids.split()) for ids in cut)
+                )
 
     def test_truncate_works_on_text_as_on_ids(self):
-        common = [*GREEDY, *REFERENCE_LIMITS, *IDS_OUT, '--max-source-length', str(self.LIMIT)]
-        by_ids = self.ok(*common, '--input-format', 'ids', input=text(source_ids()), lines=200)
+        common = [*GREEDY, *REFERENCE_LIMITS, *IDS_OUT, "--max-source-length", str(self.LIMIT)]
+        by_ids = self.ok(*common, "--input-format", "ids", input=text(source_ids()), lines=200)
         by_text = self.ok(*common, input=text(source_lines()), lines=200)
         self.same(by_ids.lines, by_text.lines, by_text)
 
     def test_skip_gives_an_empty_line_and_leaves_the_others_alone(self):
-        result, report = self.run_with('skip')
-        self.same(['' if i in self.long else ids for i, ids in enumerate(best('shared', 'greedy'))], result.lines, result)
-        self.assertEqual((report['lines']['skipped'], report['lines']['truncated'], report['lines']['empty']), (len(self.long), 0, 0))
+        result, report = self.run_with("skip")
+        self.same(
+            ["" if i in self.long else ids for i, ids in enumerate(best("shared", "greedy"))],
+            result.lines,
+            result,
+        )
+        self.assertEqual(
+            (report["lines"]["skipped"], report["lines"]["truncated"], report["lines"]["empty"]),
+            (len(self.long), 0, 0),
+        )
 
     def test_a_skipped_line_with_scores(self):
-        result, _ = self.run_with('skip', '--scores')
-        self.assertEqual({result.lines[i] for i in self.long}, {'0 ||| '}, result.story())
+        result, _ = self.run_with("skip", "--scores")
+        self.assertEqual({result.lines[i] for i in self.long}, {"0 ||| "}, result.story())
 
     def test_a_skipped_line_with_n_best_gives_one_empty_row(self):
-        result = self.ok('-b', '2', '--n-best', '2', *IDS, '--max-source-length', self.LIMIT, '--long-lines', 'skip', input=text(source_ids()))
-        rows = [row for row in result.lines if int(row.split(' ||| ')[0]) in self.long]
-        self.same(['%d |||  ||| F0= 0 ||| 0' % i for i in self.long], rows, result)
+        result = self.ok(
+            "-b",
+            "2",
+            "--n-best",
+            "2",
+            *IDS,
+            "--max-source-length",
+            self.LIMIT,
+            "--long-lines",
+            "skip",
+            input=text(source_ids()),
+        )
+        rows = [row for row in result.lines if int(row.split(" ||| ")[0]) in self.long]
+        self.same(["%d |||  ||| F0= 0 ||| 0" % i for i in self.long], rows, result)
 
     def test_error_names_the_line_and_both_lengths(self):
         first = self.long[0]
-        self.fails(*GREEDY, *IDS, '--max-source-length', self.LIMIT, '--long-lines', 'error', input=text(source_ids()),
-                   names=['line %d' % (first + 1), str(len(source_ids()[first].split())), str(self.LIMIT)])
+        self.fails(
+            *GREEDY,
+            *IDS,
+            "--max-source-length",
+            self.LIMIT,
+            "--long-lines",
+            "error",
+            input=text(source_ids()),
+            names=["line %d" % (first + 1), str(len(source_ids()[first].split())), str(self.LIMIT)],
+        )
 
     def test_error_says_nothing_where_no_line_is_long(self):
-        self.ok(*GREEDY, *IDS, '--max-source-length', '395', '--long-lines', 'error', input=text(source_ids()), lines=200)
+        self.ok(
+            *GREEDY,
+            *IDS,
+            "--max-source-length",
+            "395",
+            "--long-lines",
+            "error",
+            input=text(source_ids()),
+            lines=200,
+        )
 
     def test_the_limit_itself_is_allowed(self):
         longest = max(len(ids.split()) for ids in source_ids())
         for limit, truncated in ((longest, 0), (longest - 1, 1)):
-            _, report = self.report(*GREEDY, *IDS, '--max-source-length', limit, input=text(source_ids()), lines=200)
-            self.assertEqual(report['lines']['truncated'], truncated)
+            _, report = self.report(
+                *GREEDY, *IDS, "--max-source-length", limit, input=text(source_ids()), lines=200
+            )
+            self.assertEqual(report["lines"]["truncated"], truncated)
 
     def test_the_default_limit_is_the_models_512(self):
-        _, report = self.report(*GREEDY, '--max-length', '3', *IDS, input=text(['193 ' * 511 + '0', '193 ' * 512 + '0']), lines=2)
-        self.assertEqual(report['lines']['truncated'], 1)
+        _, report = self.report(
+            *GREEDY,
+            "--max-length",
+            "3",
+            *IDS,
+            input=text(["193 " * 511 + "0", "193 " * 512 + "0"]),
+            lines=2,
+        )
+        self.assertEqual(report["lines"]["truncated"], 1)
 
     def test_more_than_the_models_limit_may_be_asked_for(self):
-        _, report = self.report(*GREEDY, '--max-length', '3', *IDS, '--max-source-length', '700', input=text(['193 ' * 650 + '0']), lines=1)
-        self.assertEqual((report['lines']['truncated'], report['counts']['source_tokens']), (0, 651))
+        _, report = self.report(
+            *GREEDY,
+            "--max-length",
+            "3",
+            *IDS,
+            "--max-source-length",
+            "700",
+            input=text(["193 " * 650 + "0"]),
+            lines=1,
+        )
+        self.assertEqual(
+            (report["lines"]["truncated"], report["counts"]["source_tokens"]), (0, 651)
+        )
 
     def test_the_first_ten_are_named_on_stderr(self):
-        lines = [''] * 7000 + ['193 ' * 30 + '0'] * 15
-        for policy in ('truncate', 'skip'):
+        lines = [""] * 7000 + ["193 " * 30 + "0"] * 15
+        for policy in ("truncate", "skip"):
             with self.subTest(policy):
-                result = self.ok(*GREEDY, *IDS, '--max-length', '3', '--max-source-length', '20', '--long-lines', policy, input=text(lines), lines=7015)
-                numbers = {int(number) for number in re.findall(r'\b70\d\d\b', result.errors)}
+                result = self.ok(
+                    *GREEDY,
+                    *IDS,
+                    "--max-length",
+                    "3",
+                    "--max-source-length",
+                    "20",
+                    "--long-lines",
+                    policy,
+                    input=text(lines),
+                    lines=7015,
+                )
+                numbers = {int(number) for number in re.findall(r"\b70\d\d\b", result.errors)}
                 self.assertEqual(numbers - {7015}, set(range(7001, 7011)), result.story())
 
 
@@ -198,92 +424,193 @@ class Formats(Case):
         for name, model in MODELS:
             with self.subTest(name):
                 table = pieces(name)
-                result = self.ok(*GREEDY, *REFERENCE_LIMITS, '--output-format', 'pieces', model=model, input=text(source_lines()), lines=200)
-                self.same([' '.join(table[int(id)] for id in ids.split()) for ids in best(name, 'greedy')], result.lines, result)
+                result = self.ok(
+                    *GREEDY,
+                    *REFERENCE_LIMITS,
+                    "--output-format",
+                    "pieces",
+                    model=model,
+                    input=text(source_lines()),
+                    lines=200,
+                )
+                self.same(
+                    [
+                        " ".join(table[int(id)] for id in ids.split())
+                        for ids in best(name, "greedy")
+                    ],
+                    result.lines,
+                    result,
+                )
 
     def test_pieces_in_are_looked_up_and_the_end_token_is_added(self):
         for name, model in MODELS:
             with self.subTest(name):
-                table = pieces(name, 'source')
-                lines = [' '.join(table[int(id)] for id in ids.split()[:-1]) for ids in source_ids(name)]
-                result, report = self.report(*GREEDY, *REFERENCE_LIMITS, '--input-format', 'pieces', *IDS_OUT, model=model, input=text(lines), lines=200)
-                self.same(best(name, 'greedy'), result.lines, result)
-                self.assertEqual(report['counts']['source_tokens'], sum(len(ids.split()) for ids in source_ids(name)))
+                table = pieces(name, "source")
+                lines = [
+                    " ".join(table[int(id)] for id in ids.split()[:-1]) for ids in source_ids(name)
+                ]
+                result, report = self.report(
+                    *GREEDY,
+                    *REFERENCE_LIMITS,
+                    "--input-format",
+                    "pieces",
+                    *IDS_OUT,
+                    model=model,
+                    input=text(lines),
+                    lines=200,
+                )
+                self.same(best(name, "greedy"), result.lines, result)
+                self.assertEqual(
+                    report["counts"]["source_tokens"],
+                    sum(len(ids.split()) for ids in source_ids(name)),
+                )
 
     def test_a_piece_that_the_vocabulary_lacks_is_the_unknown_token(self):
-        known = self.ok(*GREEDY, *IDS, input='1 2437 2482 0\n').lines
-        table = pieces('shared', 'source')
-        self.same(known, self.ok(*GREEDY, '--input-format', 'pieces', *IDS_OUT, input='qqqzzz\u2581 %s %s\n' % (table[2437], table[2482])).lines)
+        known = self.ok(*GREEDY, *IDS, input="1 2437 2482 0\n").lines
+        table = pieces("shared", "source")
+        self.same(
+            known,
+            self.ok(
+                *GREEDY,
+                "--input-format",
+                "pieces",
+                *IDS_OUT,
+                input="qqqzzz\u2581 %s %s\n" % (table[2437], table[2482]),
+            ).lines,
+        )
 
     def test_pieces_in_are_not_normalised(self):
-        _, report = self.report(*GREEDY, '--input-format', 'pieces', *IDS_OUT, input='\u2581Yes \uff26\uff35\uff2c\uff2c\n', lines=1)
-        self.assertEqual(report['counts']['source_tokens'], 3)
+        _, report = self.report(
+            *GREEDY,
+            "--input-format",
+            "pieces",
+            *IDS_OUT,
+            input="\u2581Yes \uff26\uff35\uff2c\uff2c\n",
+            lines=1,
+        )
+        self.assertEqual(report["counts"]["source_tokens"], 3)
 
     def test_spaces_around_tokens_do_not_matter(self):
-        expected = self.ok(*GREEDY, *IDS, input='1013 2371 0\n').lines
-        self.same(expected * 3, self.ok(*GREEDY, *IDS, input='  1013   2371 0\n1013 2371 0  \n1013 2371 0\r\n', lines=3).lines)
+        expected = self.ok(*GREEDY, *IDS, input="1013 2371 0\n").lines
+        self.same(
+            expected * 3,
+            self.ok(
+                *GREEDY, *IDS, input="  1013   2371 0\n1013 2371 0  \n1013 2371 0\r\n", lines=3
+            ).lines,
+        )
 
     def test_ids_in_give_text_out(self):
-        result = self.ok(*GREEDY, *REFERENCE_LIMITS, '--input-format', 'ids', input=text(source_ids()), lines=200)
-        self.same([text_of('shared', ids) for ids in best('shared', 'greedy')], result.lines, result)
+        result = self.ok(
+            *GREEDY, *REFERENCE_LIMITS, "--input-format", "ids", input=text(source_ids()), lines=200
+        )
+        self.same(
+            [text_of("shared", ids) for ids in best("shared", "greedy")], result.lines, result
+        )
 
     def test_empty_lines_of_ids_and_pieces_are_empty(self):
-        for format in ('ids', 'pieces'):
+        for format in ("ids", "pieces"):
             with self.subTest(format):
-                result, report = self.report(*GREEDY, '--input-format', format, input='\n  \n\r\n', lines=3)
-                self.assertEqual((result.out, report['lines']['empty']), (b'\n\n\n', 3))
+                result, report = self.report(
+                    *GREEDY, "--input-format", format, input="\n  \n\r\n", lines=3
+                )
+                self.assertEqual((result.out, report["lines"]["empty"]), (b"\n\n\n", 3))
 
     def test_a_bad_id_ends_the_run_naming_line_and_value(self):
-        for bad in ('2571', '99999', '-1', 'abc', '12x', '1.5', '0x10', '99999999999999999999999999', '+', '\u0663', '1e3', '4294967297', '-0.0'):
+        for bad in (
+            "2571",
+            "99999",
+            "-1",
+            "abc",
+            "12x",
+            "1.5",
+            "0x10",
+            "99999999999999999999999999",
+            "+",
+            "\u0663",
+            "1e3",
+            "4294967297",
+            "-0.0",
+        ):
             with self.subTest(bad):
-                lines = ['1013 2371 0'] * 40 + ['1013 %s 0' % bad] + ['1013 0'] * 5
-                self.fails(*GREEDY, *IDS, input=text(lines), names=['line 41', bad])
+                lines = ["1013 2371 0"] * 40 + ["1013 %s 0" % bad] + ["1013 0"] * 5
+                self.fails(*GREEDY, *IDS, input=text(lines), names=["line 41", bad])
 
     def test_the_range_of_ids_is_the_source_vocabularys(self):
-        self.ok(*GREEDY, *IDS, input='2569 0\n', lines=1)
-        self.fails(*GREEDY, *IDS, input='1474 0\n', model=SEPARATE, names=['line 1', '1474'])
-        self.ok(*GREEDY, *IDS, input='1474 0\n', lines=1)
+        self.ok(*GREEDY, *IDS, input="2569 0\n", lines=1)
+        self.fails(*GREEDY, *IDS, input="1474 0\n", model=SEPARATE, names=["line 1", "1474"])
+        self.ok(*GREEDY, *IDS, input="1474 0\n", lines=1)
 
     def test_unknown_formats_are_usage_errors(self):
-        for option in ('--input-format', '--output-format'):
-            self.usage_error(option, 'words', names=[option])
+        for option in ("--input-format", "--output-format"):
+            self.usage_error(option, "words", names=[option])
 
 
 class Scores(Case):
     def test_the_format_of_scores(self):
         for options in (GREEDY, BEAM4):
             with self.subTest(options):
-                plain = self.ok(*options, *REFERENCE_LIMITS, input=text(source_lines()[:50] + ['', 'a']), lines=52)
-                scored = self.ok(*options, *REFERENCE_LIMITS, '--scores', input=text(source_lines()[:50] + ['', 'a']), lines=52)
+                plain = self.ok(
+                    *options,
+                    *REFERENCE_LIMITS,
+                    input=text(source_lines()[:50] + ["", "a"]),
+                    lines=52,
+                )
+                scored = self.ok(
+                    *options,
+                    *REFERENCE_LIMITS,
+                    "--scores",
+                    input=text(source_lines()[:50] + ["", "a"]),
+                    lines=52,
+                )
                 for line, wanted in zip(scored.lines, plain.lines):
-                    score, separator, got = line.partition(' ||| ')
-                    self.assertEqual((separator, got), (' ||| ', wanted), scored.story())
-                    self.assertRegex(score, '^%s$' % NUMBER, scored.story())
-                    self.assertEqual('%.6g' % float(score), score)
+                    score, separator, got = line.partition(" ||| ")
+                    self.assertEqual((separator, got), (" ||| ", wanted), scored.story())
+                    self.assertRegex(score, "^%s$" % NUMBER, scored.story())
+                    self.assertEqual("%.6g" % float(score), score)
                     self.assertLessEqual(float(score), 0)
 
     def test_empty_lines_have_score_0(self):
         for options in (GREEDY, BEAM4):
-            self.assertEqual(self.ok(*options, '--scores', input='\n  \n\n').out, b'0 ||| \n' * 3)
+            self.assertEqual(self.ok(*options, "--scores", input="\n  \n\n").out, b"0 ||| \n" * 3)
 
     def test_the_greedy_score_is_divided_by_the_length_too(self):
         input = text(source_ids()[:60])
-        sums = self.ok(*GREEDY, *REFERENCE_LIMITS, *IDS, '--scores', '--length-penalty', '0', input=input).lines
+        sums = self.ok(
+            *GREEDY, *REFERENCE_LIMITS, *IDS, "--scores", "--length-penalty", "0", input=input
+        ).lines
         for penalty in (1, 0.6, 2):
-            for a, b in zip(sums, self.ok(*GREEDY, *REFERENCE_LIMITS, *IDS, '--scores', '--length-penalty', penalty, input=input).lines):
-                total, ids = a.split(' ||| ')
-                score, same = b.split(' ||| ')
-                self.assertEqual(ids, same, 'the penalty changed a greedy line')
+            for a, b in zip(
+                sums,
+                self.ok(
+                    *GREEDY,
+                    *REFERENCE_LIMITS,
+                    *IDS,
+                    "--scores",
+                    "--length-penalty",
+                    penalty,
+                    input=input,
+                ).lines,
+            ):
+                total, ids = a.split(" ||| ")
+                score, same = b.split(" ||| ")
+                self.assertEqual(ids, same, "the penalty changed a greedy line")
                 n = len(ids.split()) + 1
-                self.assertAlmostEqual(float(score), float(total) / n ** penalty, delta=1e-5 * max(1, abs(float(score))))
+                self.assertAlmostEqual(
+                    float(score), float(total) / n**penalty, delta=1e-5 * max(1, abs(float(score)))
+                )
 
     def test_a_single_beam_scores_like_greedy(self):
-        a, b = (self.ok('-b', '1', '--early-stopping', stopping, '--scores', input=text(source_lines()[:30])).out for stopping in ('true', 'never'))
+        a, b = (
+            self.ok(
+                "-b", "1", "--early-stopping", stopping, "--scores", input=text(source_lines()[:30])
+            ).out
+            for stopping in ("true", "never")
+        )
         self.assertEqual(a, b)
 
 
 class NBest(Case):
-    ROW = re.compile(r'^(\d+) \|\|\| (.*) \|\|\| F0= (%s) \|\|\| (%s)$' % (NUMBER, NUMBER))
+    ROW = re.compile(r"^(\d+) \|\|\| (.*) \|\|\| F0= (%s) \|\|\| (%s)$" % (NUMBER, NUMBER))
 
     def rows(self, *options, lines, model=SHARED):
         result = self.ok(*options, input=text(lines), model=model)
@@ -291,16 +618,18 @@ class NBest(Case):
         for line in result.lines:
             match = self.ROW.match(line)
             if not match:
-                self.fail('not an n-best row: %r\n%s' % (line, result.story()))
+                self.fail("not an n-best row: %r\n%s" % (line, result.story()))
             for number in match.groups()[2:]:
-                self.assertEqual('%.6g' % float(number), number, line)
+                self.assertEqual("%.6g" % float(number), number, line)
             parsed.append((int(match[1]), match[2], float(match[3]), float(match[4])))
         return result, parsed
 
     def test_rows_are_in_the_order_of_lines_and_best_first(self):
-        lines = source_lines()[:40] + ['', 'Yes.']
-        result, rows = self.rows('-b', '5', '--n-best', '3', lines=lines)
-        self.assertEqual(sorted({row[0] for row in rows}), list(range(42)), 'lines are counted from 0')
+        lines = source_lines()[:40] + ["", "Yes."]
+        result, rows = self.rows("-b", "5", "--n-best", "3", lines=lines)
+        self.assertEqual(
+            sorted({row[0] for row in rows}), list(range(42)), "lines are counted from 0"
+        )
         self.assertEqual([row[0] for row in rows], sorted(row[0] for row in rows))
         for i in range(42):
             scores = [score for line, _, _, score in rows if line == i]
@@ -310,124 +639,204 @@ class NBest(Case):
 
     def test_the_first_row_is_what_the_run_without_gives(self):
         lines = source_lines()[:60]
-        plain = self.ok(*BEAM4, '--scores', input=text(lines), lines=60)
-        _, rows = self.rows(*BEAM4, '--n-best', '4', lines=lines)
+        plain = self.ok(*BEAM4, "--scores", input=text(lines), lines=60)
+        _, rows = self.rows(*BEAM4, "--n-best", "4", lines=lines)
         first = {}
         for line, got, _, score in rows:
-            first.setdefault(line, '%.6g ||| %s' % (score, got))
+            first.setdefault(line, "%.6g ||| %s" % (score, got))
         self.same(plain.lines, [first[i] for i in range(60)], plain)
 
     def test_the_sum_is_the_score_times_length_to_the_penalty(self):
         for penalty in (0, 0.6, 1, 2):
-            _, rows = self.rows('-b', '4', '--n-best', '4', '--length-penalty', penalty, *IDS, *REFERENCE_LIMITS, lines=source_ids()[:30])
+            _, rows = self.rows(
+                "-b",
+                "4",
+                "--n-best",
+                "4",
+                "--length-penalty",
+                penalty,
+                *IDS,
+                *REFERENCE_LIMITS,
+                lines=source_ids()[:30],
+            )
             for _, ids, total, score in rows:
                 n = len(ids.split()) + 1
-                self.assertAlmostEqual(total, score * n ** penalty, delta=1e-4 * max(1, abs(total)))
+                self.assertAlmostEqual(total, score * n**penalty, delta=1e-4 * max(1, abs(total)))
 
     def test_hypotheses_of_a_line_are_distinct(self):
-        _, rows = self.rows('-b', '6', '--n-best', '6', *IDS, lines=source_ids()[:60])
+        _, rows = self.rows("-b", "6", "--n-best", "6", *IDS, lines=source_ids()[:60])
         self.assertEqual(len({row[:2] for row in rows}), len(rows))
 
     def test_an_empty_line_gives_one_empty_row(self):
-        self.assertEqual(self.ok('-b', '4', '--n-best', '4', input='\n \n').out, b'0 |||  ||| F0= 0 ||| 0\n1 |||  ||| F0= 0 ||| 0\n')
+        self.assertEqual(
+            self.ok("-b", "4", "--n-best", "4", input="\n \n").out,
+            b"0 |||  ||| F0= 0 ||| 0\n1 |||  ||| F0= 0 ||| 0\n",
+        )
 
     def test_it_implies_the_scores(self):
-        a, b = (self.ok('-b', '2', '--n-best', '2', *more, input=text(source_lines()[:10])).out for more in ([], ['--scores']))
+        a, b = (
+            self.ok("-b", "2", "--n-best", "2", *more, input=text(source_lines()[:10])).out
+            for more in ([], ["--scores"])
+        )
         self.assertEqual(a, b)
 
     def test_n_best_1_has_the_format_too(self):
-        _, rows = self.rows('-b', '4', '--n-best', '1', lines=source_lines()[:10])
+        _, rows = self.rows("-b", "4", "--n-best", "1", lines=source_lines()[:10])
         self.assertEqual([row[0] for row in rows], list(range(10)))
-        _, rows = self.rows('-b', '1', '--n-best', '1', lines=source_lines()[:10])
+        _, rows = self.rows("-b", "1", "--n-best", "1", lines=source_lines()[:10])
         self.assertEqual([row[0] for row in rows], list(range(10)))
 
     def test_lines_are_counted_through_all_files(self):
-        a, b = self.path('a', 'Yes.\nYes.'), self.path('b', 'Yes.\n')
-        result = self.ok('-b', '2', '--n-best', '1', '-i', a, b, '-', input='Yes.\n')
-        self.assertEqual([line.split(' ||| ')[0] for line in result.lines], ['0', '1', '2', '3'])
+        a, b = self.path("a", "Yes.\nYes."), self.path("b", "Yes.\n")
+        result = self.ok("-b", "2", "--n-best", "1", "-i", a, b, "-", input="Yes.\n")
+        self.assertEqual([line.split(" ||| ")[0] for line in result.lines], ["0", "1", "2", "3"])
 
     def test_more_than_the_beam_is_a_usage_error(self):
-        self.usage_error('-b', '4', '--n-best', '5', names=['--n-best', '5', '4'])
-        self.usage_error('-b', '1', '--n-best', '2', names=['--n-best'])
-        self.ok('-b', '4', '--n-best', '4', input='Yes.\n')
+        self.usage_error("-b", "4", "--n-best", "5", names=["--n-best", "5", "4"])
+        self.usage_error("-b", "1", "--n-best", "2", names=["--n-best"])
+        self.ok("-b", "4", "--n-best", "4", input="Yes.\n")
 
     def test_more_than_the_models_own_beam_is_a_usage_error(self):
-        self.usage_error('--n-best', '7', names=['--n-best', '7', '6'])
-        self.ok('--n-best', '6', input='Yes.\n')
+        self.usage_error("--n-best", "7", names=["--n-best", "7", "6"])
+        self.ok("--n-best", "6", input="Yes.\n")
 
 
 class Scheduling(Case):
     """Budgets change speed, not text (on the CPU: but for near-ties)."""
-    ORDERS = ([], ['--window', '1'], ['--window', '7'], ['--window', '100000'], ['--batch-tokens', '1'], ['--batch-tokens', '64'], ['--batch-tokens', '1000'], ['--batch-tokens', '1000000'],
-              ['--threads', '1'], ['--threads', '2'], ['--threads', '3', '--batch-tokens', '200', '--window', '33'], ['--line-buffered'])
+
+    ORDERS = (
+        [],
+        ["--window", "1"],
+        ["--window", "7"],
+        ["--window", "100000"],
+        ["--batch-tokens", "1"],
+        ["--batch-tokens", "64"],
+        ["--batch-tokens", "1000"],
+        ["--batch-tokens", "1000000"],
+        ["--threads", "1"],
+        ["--threads", "2"],
+        ["--threads", "3", "--batch-tokens", "200", "--window", "33"],
+        ["--line-buffered"],
+    )
 
     def test_budgets_do_not_change_text_or_order(self):
-        lines = [source_lines()[i * 37 % 200] if i % 23 else '' for i in range(260)]
-        wanted = [best('shared', 'beam4')[i * 37 % 200] if i % 23 else '' for i in range(260)]
+        lines = [source_lines()[i * 37 % 200] if i % 23 else "" for i in range(260)]
+        wanted = [best("shared", "beam4")[i * 37 % 200] if i % 23 else "" for i in range(260)]
         for options in self.ORDERS:
             with self.subTest(options):
-                result = self.ok(*BEAM4, *REFERENCE_LIMITS, *IDS_OUT, *options, input=text(lines), lines=260)
+                result = self.ok(
+                    *BEAM4, *REFERENCE_LIMITS, *IDS_OUT, *options, input=text(lines), lines=260
+                )
                 self.same(wanted, result.lines, result, allowed=1)
 
     def test_budgets_do_not_change_greedy_text(self):
-        wanted = [text_of('separate', ids) for ids in best('separate', 'greedy')]
+        wanted = [text_of("separate", ids) for ids in best("separate", "greedy")]
         for options in self.ORDERS:
             with self.subTest(options):
-                result = self.ok(*GREEDY, *REFERENCE_LIMITS, *options, model=SEPARATE, input=text(source_lines()), lines=200)
+                result = self.ok(
+                    *GREEDY,
+                    *REFERENCE_LIMITS,
+                    *options,
+                    model=SEPARATE,
+                    input=text(source_lines()),
+                    lines=200,
+                )
                 self.same(wanted, result.lines, result, allowed=1)
 
     def test_equal_lines_give_equal_text_wherever_they_stand(self):
-        lines = (source_lines()[:30] + ['Yes.']) * 20
-        result = self.ok(*GREEDY, *IDS_OUT, '--window', '50', '--batch-tokens', '300', input=text(lines), lines=620)
+        lines = (source_lines()[:30] + ["Yes."]) * 20
+        result = self.ok(
+            *GREEDY,
+            *IDS_OUT,
+            "--window",
+            "50",
+            "--batch-tokens",
+            "300",
+            input=text(lines),
+            lines=620,
+        )
         self.same(result.lines[:31] * 20, result.lines, result, allowed=2)
 
     def test_effective_values_are_reported(self):
-        _, report = self.report(*GREEDY, '--window', '77', '--batch-tokens', '333', '--threads', '1', input='Yes.\n', lines=1)
-        options = {key.replace('-', '_'): value for key, value in report['options'].items()}
-        self.assertEqual((options['window'], options['batch_tokens'], options['threads'], report['device']['threads']), (77, 333, 1, 1))
+        _, report = self.report(
+            *GREEDY,
+            "--window",
+            "77",
+            "--batch-tokens",
+            "333",
+            "--threads",
+            "1",
+            input="Yes.\n",
+            lines=1,
+        )
+        options = {key.replace("-", "_"): value for key, value in report["options"].items()}
+        self.assertEqual(
+            (
+                options["window"],
+                options["batch_tokens"],
+                options["threads"],
+                report["device"]["threads"],
+            ),
+            (77, 333, 1, 1),
+        )
 
     def test_threads_default_to_those_the_process_may_run_on(self):
-        if not hasattr(os, 'sched_setaffinity'):
-            self.skipTest('no affinity here')
-        no_quota = dict(os.environ, XLATE_TEST_SYSTEM_ROOT=self.folder)  # a container of the tests may have one
-        _, report = self.report(*GREEDY, input='Yes.\n', lines=1, env=no_quota)
-        self.assertEqual(report['device']['threads'], len(os.sched_getaffinity(0)))
+        if not hasattr(os, "sched_setaffinity"):
+            self.skipTest("no affinity here")
+        no_quota = dict(
+            os.environ, XLATE_TEST_SYSTEM_ROOT=self.folder
+        )  # a container of the tests may have one
+        _, report = self.report(*GREEDY, input="Yes.\n", lines=1, env=no_quota)
+        self.assertEqual(report["device"]["threads"], len(os.sched_getaffinity(0)))
         one = min(os.sched_getaffinity(0))
-        _, report = self.report(*GREEDY, input='Yes.\n', lines=1, env=no_quota, preexec_fn=lambda: os.sched_setaffinity(0, {one}))
-        self.assertEqual(report['device']['threads'], 1)
+        _, report = self.report(
+            *GREEDY,
+            input="Yes.\n",
+            lines=1,
+            env=no_quota,
+            preexec_fn=lambda: os.sched_setaffinity(0, {one}),
+        )
+        self.assertEqual(report["device"]["threads"], 1)
 
 
 class Devices(Case):
-    NO_GPU = dict(os.environ, CUDA_VISIBLE_DEVICES='-1')
+    NO_GPU = dict(os.environ, CUDA_VISIBLE_DEVICES="-1")
 
     def test_auto_without_a_gpu_takes_the_cpu_and_says_so_in_one_line(self):
-        on_cpu = self.ok(*GREEDY, input='Yes.\n', lines=1)
-        for device in (None, 'auto'):
+        on_cpu = self.ok(*GREEDY, input="Yes.\n", lines=1)
+        for device in (None, "auto"):
             with self.subTest(device):
-                result = self.ok(*GREEDY, input='Yes.\n', device=device, env=self.NO_GPU, lines=1)
+                result = self.ok(*GREEDY, input="Yes.\n", device=device, env=self.NO_GPU, lines=1)
                 self.assertEqual(result.out, on_cpu.out)
-                self.assertEqual(len([line for line in result.error_lines if 'cpu' in line.lower()]), 1, result.story())
+                self.assertEqual(
+                    len([line for line in result.error_lines if "cpu" in line.lower()]),
+                    1,
+                    result.story(),
+                )
 
     def test_asked_for_the_cpu_it_says_nothing(self):
-        self.assertEqual(self.ok(*GREEDY, input='Yes.\n').err, b'')
+        self.assertEqual(self.ok(*GREEDY, input="Yes.\n").err, b"")
 
     def test_an_unknown_device_is_a_usage_error(self):
-        for device in ('tpu', 'cpu:1', '', 'cudax', 'cpu,cpu', 'CUDA:'):
+        for device in ("tpu", "cpu:1", "", "cudax", "cpu,cpu", "CUDA:"):
             with self.subTest(device):
-                self.usage_error(*GREEDY, device=device, names='--device')
+                self.usage_error(*GREEDY, device=device, names="--device")
 
     def test_a_gpu_that_is_not_there_is_an_error_in_one_line(self):
-        result = xlate('-q', *GREEDY, device='cuda', input='Yes.\n', env=self.NO_GPU)
+        result = xlate("-q", *GREEDY, device="cuda", input="Yes.\n", env=self.NO_GPU)
         self.assertIn(result.code, (1, 2), result.story())
-        self.assertEqual((result.out, len(result.error_lines)), (b'', 1), result.story())
+        self.assertEqual((result.out, len(result.error_lines)), (b"", 1), result.story())
 
     def test_precision_on_the_cpu(self):
-        a, b, c = (self.ok(*GREEDY, '--precision', precision, input='Yes.\n', lines=1).out for precision in ('auto', 'fp32', 'fp32'))
+        a, b, c = (
+            self.ok(*GREEDY, "--precision", precision, input="Yes.\n", lines=1).out
+            for precision in ("auto", "fp32", "fp32")
+        )
         self.assertEqual(a, b)
-        for precision in ('fp16', 'bf16', 'int8', 'fp8', 'double', ''):
+        for precision in ("fp16", "bf16", "int8", "fp8", "double", ""):
             with self.subTest(precision):
-                self.usage_error('--precision', precision, names='--precision')
+                self.usage_error("--precision", precision, names="--precision")
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     program.main()

@@ -77,10 +77,11 @@ TEST(PageForecast, ThoseThatEndMakeRoom) {
   EXPECT_EQ(forecast.most_with(3), 3);
   forecast.expect(0, 3);  // 1 page for 4 steps, then 2, then 3
   EXPECT_EQ(forecast.most_with(3), 6);
-  forecast.pass(6);       // now 2, and 3 for the last 4 steps: they meet the second page of one that begins now
+  forecast.pass(
+      6);  // now 2, and 3 for the last 4 steps: they meet the second page of one that begins now
   EXPECT_EQ(forecast.most_with(1), 4);
   EXPECT_EQ(forecast.most_with(3), 5);
-  forecast.pass(5);       // its last step
+  forecast.pass(5);  // its last step
   EXPECT_EQ(forecast.most_with(1), 4);
   forecast.pass(1);
   EXPECT_EQ(forecast.most_with(3), 3);
@@ -120,7 +121,8 @@ TEST(PageForecast, CountsWhatEachLifeHas) {
     std::int64_t most = 0;
     for (std::int64_t step = now; step < now + pages * kPage; ++step) {
       std::int64_t in_use = (step - now) / kPage + 1;
-      for (const Life& other : lives) in_use += step >= other.first && step < other.end ? (step - other.first) / kPage + 1 : 0;
+      for (const Life& other : lives)
+        in_use += step >= other.first && step < other.end ? (step - other.first) / kPage + 1 : 0;
       most = std::max(most, in_use);
     }
     ASSERT_EQ(forecast.most_with(pages), most) << "after " << i << " calls";

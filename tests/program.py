@@ -1,9 +1,12 @@
-"""Runs the program under test and says clearly what went wrong. Black box: only the command line, the streams and the report.
+"""Runs the program under test and says clearly what went wrong. Black box: only the command line,
+the streams and the report.
 
-XLATE_BINARY names the program (default build/bin/xlate), XLATE_TEST_MODELS the folder with shared.bin and separate.bin, which
-scripts/convert.py makes from tests/data/opus-shape (default build/test_models); data/en-de.bin is the model that the project ships.
-XLATE_TEST_DEVICE and XLATE_TEST_PRECISION say where runs that name no device run (default: the CPU, in float32).
+XLATE_BINARY names the program (default build/bin/xlate), XLATE_TEST_MODELS the folder with
+shared.bin and separate.bin, which scripts/convert.py makes from tests/data/opus-shape (default
+build/test_models); data/en-de.bin is the model that the project ships. XLATE_TEST_DEVICE and
+XLATE_TEST_PRECISION say where runs that name no device run (default: the CPU, in float32).
 """
+
 import gzip
 import json
 import os
@@ -18,87 +21,139 @@ import time
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BINARY = os.path.abspath(os.environ.get('XLATE_BINARY') or os.path.join(ROOT, 'build', 'bin', 'xlate'))
-MODELS = os.path.abspath(os.environ.get('XLATE_TEST_MODELS') or os.path.join(ROOT, 'build', 'test_models'))
-DATA = os.path.join(ROOT, 'tests', 'data', 'opus-shape')
-SHARED = os.path.join(MODELS, 'shared.bin')
-SEPARATE = os.path.join(MODELS, 'separate.bin')
-EN_DE = os.path.join(ROOT, 'data', 'en-de.bin')
-TIMEOUT = float(os.environ.get('XLATE_TEST_TIMEOUT', 120))
-DEVICE, PRECISION = os.environ.get('XLATE_TEST_DEVICE', 'cpu'), os.environ.get('XLATE_TEST_PRECISION', 'fp32')
+BINARY = os.path.abspath(
+    os.environ.get("XLATE_BINARY") or os.path.join(ROOT, "build", "bin", "xlate")
+)
+MODELS = os.path.abspath(
+    os.environ.get("XLATE_TEST_MODELS") or os.path.join(ROOT, "build", "test_models")
+)
+DATA = os.path.join(ROOT, "tests", "data", "opus-shape")
+SHARED = os.path.join(MODELS, "shared.bin")
+SEPARATE = os.path.join(MODELS, "separate.bin")
+EN_DE = os.path.join(ROOT, "data", "en-de.bin")
+TIMEOUT = float(os.environ.get("XLATE_TEST_TIMEOUT", 120))
+DEVICE, PRECISION = (
+    os.environ.get("XLATE_TEST_DEVICE", "cpu"),
+    os.environ.get("XLATE_TEST_PRECISION", "fp32"),
+)
 # Several tests share a GPU: none may take a share of what is free.
-ON_DEVICE = [] if DEVICE == 'cpu' else ['--precision', PRECISION, '--gpu-memory', '8GiB']
+ON_DEVICE = [] if DEVICE == "cpu" else ["--precision", PRECISION, "--gpu-memory", "8GiB"]
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What every reference file in tests/data/opus-shape was made with; its name says the rest.
-REFERENCE_LIMITS = ['--max-length', '60', '--max-length-factor', '50']
-GREEDY = ['-b', '1']
-BEAM4 = ['-b', '4', '--length-penalty', '1', '--early-stopping', 'true']
+REFERENCE_LIMITS = ["--max-length", "60", "--max-length-factor", "50"]
+GREEDY = ["-b", "1"]
+BEAM4 = ["-b", "4", "--length-penalty", "1", "--early-stopping", "true"]
 
 
 class Result:
-    """One finished run. `code` is what a shell would see: 128 + N for a process that signal N ended."""
+    """One finished run. `code` is what a shell would see: 128 + N for a process that signal N
+    ended."""
 
     def __init__(self, arguments, code, out, err, seconds):
-        self.arguments, self.code, self.out, self.err, self.seconds = arguments, code if code >= 0 else 128 - code, out, err, seconds
+        self.arguments, self.code, self.out, self.err, self.seconds = (
+            arguments,
+            code if code >= 0 else 128 - code,
+            out,
+            err,
+            seconds,
+        )
 
     @property
     def errors(self):
-        return self.err.decode('utf-8', 'replace')
+        return self.err.decode("utf-8", "replace")
 
     @property
     def error_lines(self):
-        return [line for line in self.errors.split('\n') if line.strip()]
+        return [line for line in self.errors.split("\n") if line.strip()]
 
     @property
     def lines(self):
-        """The output lines, as text. Only LF splits; an unfinished last line is a fault of the program."""
-        if self.out and not self.out.endswith(b'\n'):
-            raise AssertionError('the output does not end in a newline\n' + self.story())
+        """The output lines, as text. Only LF splits; an unfinished last line is a fault of the
+        program."""
+        if self.out and not self.out.endswith(b"\n"):
+            raise AssertionError("the output does not end in a newline\n" + self.story())
         try:
-            return self.out.decode('utf-8').split('\n')[:-1]
+            return self.out.decode("utf-8").split("\n")[:-1]
         except UnicodeDecodeError as error:
-            raise AssertionError('the output is not UTF-8: %s\n%s' % (error, self.story()))
+            raise AssertionError("the output is not UTF-8: %s\n%s" % (error, self.story()))
 
     def story(self):
         def cut(data):
-            text = data.decode('utf-8', 'backslashreplace')
-            return text if len(text) < 1500 else text[:900] + ' […%d characters…] ' % (len(text) - 1500) + text[-600:]
-        return '\n'.join(['  command: ' + ' '.join(map(shlex.quote, self.arguments)), '  exit:    %d after %.2f s' % (self.code, self.seconds),
-                          '  stderr:  ' + cut(self.err).rstrip('\n').replace('\n', '\n           '), '  stdout:  ' + repr(cut(self.out))])
+            text = data.decode("utf-8", "backslashreplace")
+            return (
+                text
+                if len(text) < 1500
+                else text[:900] + " […%d characters…] " % (len(text) - 1500) + text[-600:]
+            )
+
+        return "\n".join(
+            [
+                "  command: " + " ".join(map(shlex.quote, self.arguments)),
+                "  exit:    %d after %.2f s" % (self.code, self.seconds),
+                "  stderr:  " + cut(self.err).rstrip("\n").replace("\n", "\n           "),
+                "  stdout:  " + repr(cut(self.out)),
+            ]
+        )
 
 
 def command(options, model=SHARED, device=DEVICE):
-    where = [] if device is None else ['--device', device] + (ON_DEVICE if device == DEVICE else [])
-    return [BINARY] + (['-m', model] if model is not None else []) + where + [str(option) for option in options]
+    where = [] if device is None else ["--device", device] + (ON_DEVICE if device == DEVICE else [])
+    return (
+        [BINARY]
+        + (["-m", model] if model is not None else [])
+        + where
+        + [str(option) for option in options]
+    )
 
 
 def figure(text):
     """A line for those who read figures out of a test's output (tests/gpu_acceptance.py)."""
-    print('\nfigure: ' + text, file=sys.stderr)
+    print("\nfigure: " + text, file=sys.stderr)
 
 
 def require():
-    """Called by setUpModule: a clear word when there is nothing to test (a failure, not a skip: a skipped suite looks green)."""
-    for path, what in ((BINARY, 'XLATE_BINARY'), (SHARED, 'XLATE_TEST_MODELS'), (SEPARATE, 'XLATE_TEST_MODELS'), (EN_DE, 'data/en-de.bin')):
+    """Called by setUpModule: a clear word when there is nothing to test (a failure, not a skip: a
+    skipped suite looks green)."""
+    for path, what in (
+        (BINARY, "XLATE_BINARY"),
+        (SHARED, "XLATE_TEST_MODELS"),
+        (SEPARATE, "XLATE_TEST_MODELS"),
+        (EN_DE, "data/en-de.bin"),
+    ):
         if not os.path.isfile(path):
-            raise RuntimeError('%s is not there (see %s in tests/program.py)' % (path, what))
+            raise RuntimeError("%s is not there (see %s in tests/program.py)" % (path, what))
 
 
 class Running:
-    """A process whose streams the test holds. stdout and stderr are collected by threads, so that nothing blocks."""
+    """A process whose streams the test holds. stdout and stderr are collected by threads, so that
+    nothing blocks."""
 
-    def __init__(self, options, model=SHARED, device=DEVICE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, arguments=None, **popen):
+    def __init__(
+        self,
+        options,
+        model=SHARED,
+        device=DEVICE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        arguments=None,
+        **popen,
+    ):
         self.arguments, self.begun = arguments or command(options, model, device), time.monotonic()
         self.out, self.err, self.sent = bytearray(), bytearray(), 0
-        self.process = subprocess.Popen(self.arguments, stdin=stdin, stdout=stdout, stderr=stderr, **popen)
+        self.process = subprocess.Popen(
+            self.arguments, stdin=stdin, stdout=stdout, stderr=stderr, **popen
+        )
         self.threads = []
         for stream, store in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
             if stream:
-                self.threads.append(threading.Thread(target=self._collect, args=(stream, store), daemon=True))
+                self.threads.append(
+                    threading.Thread(target=self._collect, args=(stream, store), daemon=True)
+                )
                 self.threads[-1].start()
 
     @staticmethod
@@ -115,6 +170,7 @@ class Running:
 
     def pump(self, data):
         """Sends `data` over and over from a thread until the program stops reading."""
+
         def work():
             try:
                 while True:
@@ -122,6 +178,7 @@ class Running:
                     self.sent += 1
             except (BrokenPipeError, ValueError, OSError):
                 pass
+
         threading.Thread(target=work, daemon=True).start()
 
     def close(self):
@@ -144,20 +201,24 @@ class Running:
         return bool(true())
 
     def count(self):
-        return self.out.count(b'\n')
+        return self.out.count(b"\n")
 
     def wait(self, seconds=TIMEOUT):
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError('still running after %.0f s\n%s' % (seconds, self.result(-9).story()))
+            raise AssertionError(
+                "still running after %.0f s\n%s" % (seconds, self.result(-9).story())
+            )
         for thread in self.threads:
             thread.join(10)
         return self.result(code)
 
     def result(self, code):
-        return Result(self.arguments, code, bytes(self.out), bytes(self.err), time.monotonic() - self.begun)
+        return Result(
+            self.arguments, code, bytes(self.out), bytes(self.err), time.monotonic() - self.begun
+        )
 
     def kill(self):
         if self.process.poll() is None:
@@ -173,31 +234,56 @@ class Running:
                     pass
 
 
-def xlate(*options, input=b'', model=SHARED, device=DEVICE, timeout=TIMEOUT, arguments=None, **popen):
+def xlate(
+    *options, input=b"", model=SHARED, device=DEVICE, timeout=TIMEOUT, arguments=None, **popen
+):
     """Runs to the end. `input`: bytes, text, or an open file."""
     arguments, begun = arguments or command(options, model, device), time.monotonic()
-    given = {'stdin': input} if hasattr(input, 'fileno') else {'stdin': subprocess.PIPE}
-    data = None if hasattr(input, 'fileno') else input.encode('utf-8') if isinstance(input, str) else input
-    process = subprocess.Popen(arguments, stdout=popen.pop('stdout', subprocess.PIPE), stderr=subprocess.PIPE, **given, **popen)
+    given = {"stdin": input} if hasattr(input, "fileno") else {"stdin": subprocess.PIPE}
+    data = (
+        None
+        if hasattr(input, "fileno")
+        else input.encode("utf-8")
+        if isinstance(input, str)
+        else input
+    )
+    process = subprocess.Popen(
+        arguments,
+        stdout=popen.pop("stdout", subprocess.PIPE),
+        stderr=subprocess.PIPE,
+        **given,
+        **popen,
+    )
     try:
         out, err = process.communicate(data, timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        raise AssertionError('still running after %.0f s\n%s' % (timeout, Result(arguments, -9, out or b'', err, timeout).story()))
-    return Result(arguments, process.returncode, out or b'', err, time.monotonic() - begun)
+        raise AssertionError(
+            "still running after %.0f s\n%s"
+            % (timeout, Result(arguments, -9, out or b"", err, timeout).story())
+        )
+    return Result(arguments, process.returncode, out or b"", err, time.monotonic() - begun)
 
 
 def peak_memory(*options, input_path, model=SHARED, timeout=TIMEOUT):
-    """(result, largest resident size in bytes as the kernel saw it), reading stdin from a file. The output goes to a file too."""
-    with open(input_path, 'rb') as source, tempfile.TemporaryFile() as out:
+    """(result, largest resident size in bytes as the kernel saw it), reading stdin from a file. The
+    output goes to a file too."""
+    with open(input_path, "rb") as source, tempfile.TemporaryFile() as out:
         running = Running(options, model, stdin=source, stdout=out)
         peak = 0
         end = time.monotonic() + timeout
         while running.process.poll() is None and time.monotonic() < end:
             try:
-                with open('/proc/%d/status' % running.process.pid) as status:
-                    peak = max([peak] + [int(line.split()[1]) * 1024 for line in status if line.startswith('VmHWM:')])
+                with open("/proc/%d/status" % running.process.pid) as status:
+                    peak = max(
+                        [peak]
+                        + [
+                            int(line.split()[1]) * 1024
+                            for line in status
+                            if line.startswith("VmHWM:")
+                        ]
+                    )
             except (OSError, ValueError):
                 pass
             time.sleep(0.01)
@@ -208,24 +294,25 @@ def peak_memory(*options, input_path, model=SHARED, timeout=TIMEOUT):
         return result, peak
 
 
-# --- the reference data ----------------------------------------------------------------------------------------------------------
+# --- the reference data ---------------------------------------------------------------------------
+
 
 def source_lines():
-    with open(os.path.join(DATA, 'input.txt'), encoding='utf-8', newline='\n') as file:
-        return file.read().split('\n')[:-1]
+    with open(os.path.join(DATA, "input.txt"), encoding="utf-8", newline="\n") as file:
+        return file.read().split("\n")[:-1]
 
 
-def source_ids(name='shared'):
-    with open(os.path.join(DATA, name, 'source.ids')) as file:
-        return file.read().split('\n')[:-1]
+def source_ids(name="shared"):
+    with open(os.path.join(DATA, name, "source.ids")) as file:
+        return file.read().split("\n")[:-1]
 
 
 def reference(name, setting):
     """Per line its hypotheses, best first: (ids as text, score)."""
     rows = []
-    with open(os.path.join(DATA, name, setting + '.txt')) as file:
+    with open(os.path.join(DATA, name, setting + ".txt")) as file:
         for row in file:
-            line, ids, _, score = row.rstrip('\n').split(' ||| ')
+            line, ids, _, score = row.rstrip("\n").split(" ||| ")
             while len(rows) <= int(line):
                 rows.append([])
             rows[int(line)].append((ids, float(score)))
@@ -236,39 +323,42 @@ def best(name, setting):
     return [hypotheses[0][0] for hypotheses in reference(name, setting)]
 
 
-def pieces(name, side='target'):
+def pieces(name, side="target"):
     """id -> piece."""
-    path = os.path.join(DATA, name, 'target_vocab.json')
-    if side == 'source' or not os.path.exists(path):
-        path = os.path.join(DATA, name, 'vocab.json')
-    with open(path, encoding='utf-8') as file:
+    path = os.path.join(DATA, name, "target_vocab.json")
+    if side == "source" or not os.path.exists(path):
+        path = os.path.join(DATA, name, "vocab.json")
+    with open(path, encoding="utf-8") as file:
         return {id: piece for piece, id in json.load(file).items()}
 
 
 def text_of(name, ids):
     """What xlate makes of target ids: no white space at the ends but that of an unknown token."""
     table = pieces(name)
-    text = ''.join(' \u2047 ' if id == '1' else table[int(id)].replace('\u2581', ' ') for id in ids.split())
+    text = "".join(
+        " \u2047 " if id == "1" else table[int(id)].replace("\u2581", " ") for id in ids.split()
+    )
     trimmed = text.strip()
-    if trimmed.startswith('\u2047') and not text.startswith('\u2047'):
-        trimmed = ' ' + trimmed
-    return trimmed + ' ' if trimmed.endswith('\u2047') and not text.endswith('\u2047') else trimmed
+    if trimmed.startswith("\u2047") and not text.startswith("\u2047"):
+        trimmed = " " + trimmed
+    return trimmed + " " if trimmed.endswith("\u2047") and not text.endswith("\u2047") else trimmed
 
 
-# --- the test case ---------------------------------------------------------------------------------------------------------------
+# --- the test case --------------------------------------------------------------------------------
+
 
 class Case(unittest.TestCase):
     maxDiff = 2000
 
     def setUp(self):
-        self.folder = tempfile.mkdtemp(prefix='xlate-test-')
+        self.folder = tempfile.mkdtemp(prefix="xlate-test-")
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def path(self, name, content=None):
         path = os.path.join(self.folder, name)
         if content is not None:
-            with (gzip.open if name.endswith('.gz') else open)(path, 'wb') as file:
-                file.write(content.encode('utf-8') if isinstance(content, str) else content)
+            with (gzip.open if name.endswith(".gz") else open)(path, "wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
         return path
 
     def start(self, *options, **more):
@@ -281,65 +371,95 @@ class Case(unittest.TestCase):
         result = xlate(*options, **more)
         self.check(result, 0)
         if lines is not None and len(result.lines) != lines:
-            self.fail('%d lines came out, expected %d\n%s' % (len(result.lines), lines, result.story()))
+            self.fail(
+                "%d lines came out, expected %d\n%s" % (len(result.lines), lines, result.story())
+            )
         return result
 
     def check(self, result, code):
         if result.code != code:
-            self.fail('exit %d, expected %d\n%s' % (result.code, code, result.story()))
+            self.fail("exit %d, expected %d\n%s" % (result.code, code, result.story()))
 
     def report(self, *options, lines=None, **more):
         """(result, report) of a run that must succeed."""
-        path = self.path('report.json')
-        result = self.ok(*options, '--report', path, lines=lines, **more)
+        path = self.path("report.json")
+        result = self.ok(*options, "--report", path, lines=lines, **more)
         return result, self.load_report(path, result)
 
     def load_report(self, path, result):
         def refuse(name):
-            self.fail('the report holds %s, which is not JSON\n%s' % (name, result.story()))
+            self.fail("the report holds %s, which is not JSON\n%s" % (name, result.story()))
+
         if not os.path.exists(path):
-            self.fail('no report was written\n' + result.story())
-        with open(path, encoding='utf-8') as file:
+            self.fail("no report was written\n" + result.story())
+        with open(path, encoding="utf-8") as file:
             text = file.read()
         try:
             return json.loads(text, parse_constant=refuse)
         except ValueError as error:
-            self.fail('the report is not JSON: %s\n%s\n%s' % (error, text[:2000], result.story()))
+            self.fail("the report is not JSON: %s\n%s\n%s" % (error, text[:2000], result.story()))
 
     def usage_error(self, *options, names, **more):
         """Exit 2, nothing on stdout, a word about `names` on stderr."""
-        result = xlate(*options, **{'input': 'Yes.\n', 'timeout': 20, **more})
+        result = xlate(*options, **{"input": "Yes.\n", "timeout": 20, **more})
         self.check(result, 2)
         self.says(result, *([names] if isinstance(names, str) else names))
         if result.out:
-            self.fail('a usage error wrote to stdout\n' + result.story())
+            self.fail("a usage error wrote to stdout\n" + result.story())
         return result
 
     def fails(self, *options, names=(), one_line=True, **more):
-        """Exit 1 with a message that holds `names`: one line, and nothing else, when asked to be quiet."""
-        result = xlate('-q', *options, **more)
+        """Exit 1 with a message that holds `names`: one line, and nothing else, when asked to be
+        quiet."""
+        result = xlate("-q", *options, **more)
         self.check(result, 1)
         self.says(result, *([names] if isinstance(names, str) else names))
         if one_line and len(result.error_lines) != 1:
-            self.fail('expected one line on stderr\n' + result.story())
+            self.fail("expected one line on stderr\n" + result.story())
         return result
 
     def says(self, result, *words):
         missing = [word for word in words if word.lower() not in result.errors.lower()]
         if missing or not result.err.strip():
-            self.fail('stderr does not mention %s\n%s' % (', '.join(map(repr, missing)) or 'anything', result.story()))
+            self.fail(
+                "stderr does not mention %s\n%s"
+                % (", ".join(map(repr, missing)) or "anything", result.story())
+            )
 
     def same(self, expected, actual, result=None, allowed=0):
-        """Equal lists of lines, but for `allowed` of them (near-ties); shows the first that differs."""
-        story = '\n' + result.story() if result else ''
+        """Equal lists of lines, but for `allowed` of them (near-ties); shows the first that
+        differs."""
+        story = "\n" + result.story() if result else ""
         if len(expected) != len(actual):
-            at = next((i for i, (a, b) in enumerate(zip(expected, actual)) if a != b), min(len(expected), len(actual)))
-            self.fail('%d lines, expected %d; the first to differ is line %d:\n  expected %r\n  got      %r%s' % (
-                len(actual), len(expected), at + 1, expected[at:at + 1], actual[at:at + 1], story))
+            at = next(
+                (i for i, (a, b) in enumerate(zip(expected, actual)) if a != b),
+                min(len(expected), len(actual)),
+            )
+            self.fail(
+                "%d lines, expected %d; the first to differ is line %d:\n  expected %r\n"
+                "  got      %r%s"
+                % (
+                    len(actual),
+                    len(expected),
+                    at + 1,
+                    expected[at : at + 1],
+                    actual[at : at + 1],
+                    story,
+                )
+            )
         wrong = [i for i, (a, b) in enumerate(zip(expected, actual)) if a != b]
         if len(wrong) > allowed:
-            self.fail('%d of %d lines differ, the first is line %d:\n  expected %r\n  got      %r%s' % (
-                len(wrong), len(expected), wrong[0] + 1, expected[wrong[0]], actual[wrong[0]], story))
+            self.fail(
+                "%d of %d lines differ, the first is line %d:\n  expected %r\n  got      %r%s"
+                % (
+                    len(wrong),
+                    len(expected),
+                    wrong[0] + 1,
+                    expected[wrong[0]],
+                    actual[wrong[0]],
+                    story,
+                )
+            )
 
 
 def main():

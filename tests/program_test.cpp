@@ -1,5 +1,5 @@
-// Programs as a whole: what a backend refuses, and that a pass over few rows reads and writes the same memory
-// as one over many.
+// Programs as a whole: what a backend refuses, and that a pass over few rows reads and writes the
+// same memory as one over many.
 #include "engine/program.h"
 
 #include <gtest/gtest.h>
@@ -31,7 +31,8 @@ TEST_P(ProgramTest, RoomsLieInTheirBytesAndStayThere) {
     const Tensor all = rooms.rows(room, 9), few = rooms.rows(room, 2);
     const char* begin = static_cast<const char*>(all.data);
     EXPECT_GE(begin, first);
-    EXPECT_LE(begin + 9 * all.stride * static_cast<std::int64_t>(size_of(all.dtype)), first + bytes);
+    EXPECT_LE(begin + 9 * all.stride * static_cast<std::int64_t>(size_of(all.dtype)),
+              first + bytes);
     EXPECT_EQ(few.data, all.data);
     EXPECT_EQ(few.stride, all.stride);
     EXPECT_EQ(few.rows, 2);
@@ -49,7 +50,8 @@ TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
                {"packed rows", "only a step"});
 }
 
-// Neighbours are only joined where the result is the same: here there is an activation between them.
+// Neighbours are only joined where the result is the same: here there is an activation between
+// them.
 TEST_P(ProgramTest, AnActivationBeforeANormIsNotLost) {
   if (lab.type() != DType::kFloat32)
     GTEST_SKIP() << "16-bit products with an activation do not stay in float32";
@@ -70,8 +72,8 @@ TEST_P(ProgramTest, AnActivationBeforeANormIsNotLost) {
   lab->run(lab.queue(), program,
            Rooms({lab.put(input, DType::kFloat32), lab.room(1, 2, DType::kFloat32), rows}),
            PackedRows{.count = 1});
-  // (4, 0) + (0, 2) has mean 3 and deviation 1; without the activation it would be (−2, 2), which norms to
-  // (−1, 1).
+  // (4, 0) + (0, 2) has mean 3 and deviation 1; without the activation it would be (−2, 2), which
+  // norms to (−1, 1).
   const Matrix found = lab.get(rows);
   EXPECT_NEAR(found(0, 0), 1, 1e-5);
   EXPECT_NEAR(found(0, 1), -1, 1e-5);

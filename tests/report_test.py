@@ -1,4 +1,6 @@
-"""The JSON report: every field, its type, and that the numbers fit each other and what was put in."""
+"""The JSON report: every field, its type, and that the numbers fit each other and what was put
+in."""
+
 import json
 import os
 import pty
@@ -7,34 +9,139 @@ import subprocess
 import time
 
 import program
-from program import BEAM4, GREEDY, REFERENCE_LIMITS, SEPARATE, SHARED, Case, best, source_ids, source_lines, xlate
+from program import (
+    BEAM4,
+    GREEDY,
+    REFERENCE_LIMITS,
+    SEPARATE,
+    SHARED,
+    Case,
+    best,
+    source_ids,
+    source_lines,
+    xlate,
+)
 
-IDS = ['--input-format', 'ids', '--output-format', 'ids']
+IDS = ["--input-format", "ids", "--output-format", "ids"]
 setUpModule = program.require
-INTEGER, REAL, TEXT, NULL, GPU_REAL = 'integer', 'number', 'text', 'null', 'number or null'
+INTEGER, REAL, TEXT, NULL, GPU_REAL = "integer", "number", "text", "null", "number or null"
 
 FIELDS = {
-    'model': {'path': TEXT, 'hash': TEXT, 'architecture': TEXT, 'parameters': INTEGER, 'bytes': INTEGER},
-    'device': {'name': TEXT, 'compute_capability': NULL, 'driver': NULL, 'cuda': NULL, 'cpu': TEXT, 'threads': INTEGER},
-    'lines': dict.fromkeys(('in', 'out', 'empty', 'truncated', 'split', 'skipped', 'invalid_utf8', 'hit_length_limit', 'retried'), INTEGER),
-    'counts': dict.fromkeys(('source_words', 'source_tokens', 'target_tokens', 'target_tokens_without_end', 'decoding_steps', 'decoding_rows', 'decoding_rows_useful'), INTEGER),
-    'seconds': dict(dict.fromkeys(('load', 'first_output', 'tokenize', 'detokenize', 'encode', 'decode', 'waiting', 'translate', 'process'), REAL), device_busy=GPU_REAL),
-    'rates': dict.fromkeys(('target_tokens_per_second', 'target_tokens_per_second_process', 'source_words_per_second', 'sentences_per_second'), REAL),
-    'shares': {'padding': REAL, 'rows_idle': REAL, 'device_busy': GPU_REAL},
-    'memory': {'device_peak_bytes': NULL, 'device_context_bytes': NULL, 'host_peak_bytes': INTEGER},
+    "model": {
+        "path": TEXT,
+        "hash": TEXT,
+        "architecture": TEXT,
+        "parameters": INTEGER,
+        "bytes": INTEGER,
+    },
+    "device": {
+        "name": TEXT,
+        "compute_capability": NULL,
+        "driver": NULL,
+        "cuda": NULL,
+        "cpu": TEXT,
+        "threads": INTEGER,
+    },
+    "lines": dict.fromkeys(
+        (
+            "in",
+            "out",
+            "empty",
+            "truncated",
+            "split",
+            "skipped",
+            "invalid_utf8",
+            "hit_length_limit",
+            "retried",
+        ),
+        INTEGER,
+    ),
+    "counts": dict.fromkeys(
+        (
+            "source_words",
+            "source_tokens",
+            "target_tokens",
+            "target_tokens_without_end",
+            "decoding_steps",
+            "decoding_rows",
+            "decoding_rows_useful",
+        ),
+        INTEGER,
+    ),
+    "seconds": dict(
+        dict.fromkeys(
+            (
+                "load",
+                "first_output",
+                "tokenize",
+                "detokenize",
+                "encode",
+                "decode",
+                "waiting",
+                "translate",
+                "process",
+            ),
+            REAL,
+        ),
+        device_busy=GPU_REAL,
+    ),
+    "rates": dict.fromkeys(
+        (
+            "target_tokens_per_second",
+            "target_tokens_per_second_process",
+            "source_words_per_second",
+            "sentences_per_second",
+        ),
+        REAL,
+    ),
+    "shares": {"padding": REAL, "rows_idle": REAL, "device_busy": GPU_REAL},
+    "memory": {"device_peak_bytes": NULL, "device_context_bytes": NULL, "host_peak_bytes": INTEGER},
 }
-OPTIONS = ('beam_size', 'length_penalty', 'early_stopping', 'max_length', 'max_length_factor', 'max_source_length', 'long_lines', 'scores', 'n_best', 'batch_tokens', 'window', 'threads', 'line_buffered',
-           'input_format', 'output_format', 'precision', 'device')
+OPTIONS = (
+    "beam_size",
+    "length_penalty",
+    "early_stopping",
+    "max_length",
+    "max_length_factor",
+    "max_source_length",
+    "long_lines",
+    "scores",
+    "n_best",
+    "batch_tokens",
+    "window",
+    "threads",
+    "line_buffered",
+    "input_format",
+    "output_format",
+    "precision",
+    "device",
+)
 # What engine/policy.h gives a run on the CPU.
-POLICY = {'most_rows': 16384, 'batch_sentences': 64, 'usual_source_tokens': 32, 'tokens_per_slot': 8, 'state_share': 8,
-          'encoder_tokens': 16384, 'refill_share': 8, 'steps_at_once': 32, 'window': 2000, 'page_tokens': 8,
-          'expected_factor': 1.125, 'expected_extra': 4, 'first_tokens': 4096, 'most_tokens': 262144,
-          'expected_source': 24, 'in_use': 0.6}
-DOCUMENT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'docs', 'report.md')
+POLICY = {
+    "most_rows": 16384,
+    "batch_sentences": 64,
+    "usual_source_tokens": 32,
+    "tokens_per_slot": 8,
+    "state_share": 8,
+    "encoder_tokens": 16384,
+    "refill_share": 8,
+    "steps_at_once": 32,
+    "window": 2000,
+    "page_tokens": 8,
+    "expected_factor": 1.125,
+    "expected_extra": 4,
+    "first_tokens": 4096,
+    "most_tokens": 262144,
+    "expected_source": 24,
+    "in_use": 0.6,
+}
+DOCUMENT = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs", "report.md"
+)
 
 
 def text(lines):
-    return ''.join(line + '\n' for line in lines)
+    return "".join(line + "\n" for line in lines)
 
 
 def words(lines):
@@ -43,326 +150,524 @@ def words(lines):
 
 def has_type(value, kind):
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return {INTEGER: isinstance(value, int) and number and value >= 0, REAL: number and value >= 0, TEXT: isinstance(value, str) and value != '', NULL: value is None, GPU_REAL: value is None or (number and value >= 0)}[kind]
+    return {
+        INTEGER: isinstance(value, int) and number and value >= 0,
+        REAL: number and value >= 0,
+        TEXT: isinstance(value, str) and value != "",
+        NULL: value is None,
+        GPU_REAL: value is None or (number and value >= 0),
+    }[kind]
 
 
 class ReportCase(Case):
     def check_fields(self, report, result, zeros=False):
-        wrong = ['%s: %s' % (name, 'is missing' if name not in report else repr(report[name])) for name in ('version', 'precision', 'status') if not isinstance(report.get(name), str)]
+        wrong = [
+            "%s: %s" % (name, "is missing" if name not in report else repr(report[name]))
+            for name in ("version", "precision", "status")
+            if not isinstance(report.get(name), str)
+        ]
         for section, fields in FIELDS.items():
             if not isinstance(report.get(section), dict):
-                wrong.append(section + ' is missing or no object')
+                wrong.append(section + " is missing or no object")
                 continue
             for field, kind in fields.items():
                 if field not in report[section]:
-                    wrong.append('%s.%s is missing' % (section, field))
-                elif not has_type(report[section][field], kind) and not (zeros and (section, field) == ('seconds', 'first_output') and report[section][field] is None):
-                    wrong.append('%s.%s is %r, expected: %s' % (section, field, report[section][field], kind))
-        if not isinstance(report.get('options'), dict):
-            wrong.append('options is missing or no object')
-        if not has_type(report.get('batches'), INTEGER):
-            wrong.append('batches is %r' % report.get('batches'))
-        if not isinstance(report.get('buckets'), (list, dict)):
-            wrong.append('buckets is %r' % report.get('buckets'))
+                    wrong.append("%s.%s is missing" % (section, field))
+                elif not has_type(report[section][field], kind) and not (
+                    zeros
+                    and (section, field) == ("seconds", "first_output")
+                    and report[section][field] is None
+                ):
+                    wrong.append(
+                        "%s.%s is %r, expected: %s" % (section, field, report[section][field], kind)
+                    )
+        if not isinstance(report.get("options"), dict):
+            wrong.append("options is missing or no object")
+        if not has_type(report.get("batches"), INTEGER):
+            wrong.append("batches is %r" % report.get("batches"))
+        if not isinstance(report.get("buckets"), (list, dict)):
+            wrong.append("buckets is %r" % report.get("buckets"))
         if wrong:
-            self.fail('\n'.join(wrong) + '\n' + json.dumps(report, indent=1)[:4000] + '\n' + result.story())
+            self.fail(
+                "\n".join(wrong)
+                + "\n"
+                + json.dumps(report, indent=1)[:4000]
+                + "\n"
+                + result.story()
+            )
 
     def buckets(self, report):
-        buckets = report['buckets']
+        buckets = report["buckets"]
         return list(buckets.values()) if isinstance(buckets, dict) else buckets
 
     def options(self, report):
-        return {key.replace('-', '_'): value for key, value in report['options'].items()}
+        return {key.replace("-", "_"): value for key, value in report["options"].items()}
 
 
 class Fields(ReportCase):
     def test_every_field_is_there_with_its_type(self):
-        for options in (GREEDY, BEAM4, [*BEAM4, '--n-best', '4'], ['--line-buffered']):
+        for options in (GREEDY, BEAM4, [*BEAM4, "--n-best", "4"], ["--line-buffered"]):
             with self.subTest(options):
                 result, report = self.report(*options, input=text(source_lines()[:30]))
                 self.check_fields(report, result)
-                self.assertEqual(report['status'], 'ok')
-                self.assertFalse(report.get('error'))
+                self.assertEqual(report["status"], "ok")
+                self.assertFalse(report.get("error"))
 
     def test_every_options_effective_value_is_there(self):
-        _, report = self.report(input='Yes.\n')
+        _, report = self.report(input="Yes.\n")
         options = self.options(report)
-        self.assertEqual([name for name in OPTIONS if name not in options], [], report['options'])
-        got = {name: options[name] for name in ('beam_size', 'length_penalty', 'max_length', 'max_length_factor', 'max_source_length', 'long_lines', 'window', 'input_format', 'output_format')}
-        self.assertEqual(got, {'beam_size': 6, 'length_penalty': 1, 'max_length': 511, 'max_length_factor': 3, 'max_source_length': 512, 'long_lines': 'truncate', 'window': 2000, 'input_format': 'text', 'output_format': 'text'})
-        self.assertIn(options['early_stopping'], ('false', False))
-        self.assertIsInstance(options['batch_tokens'], int)
-        self.assertGreater(options['batch_tokens'], 0)
+        self.assertEqual([name for name in OPTIONS if name not in options], [], report["options"])
+        got = {
+            name: options[name]
+            for name in (
+                "beam_size",
+                "length_penalty",
+                "max_length",
+                "max_length_factor",
+                "max_source_length",
+                "long_lines",
+                "window",
+                "input_format",
+                "output_format",
+            )
+        }
+        self.assertEqual(
+            got,
+            {
+                "beam_size": 6,
+                "length_penalty": 1,
+                "max_length": 511,
+                "max_length_factor": 3,
+                "max_source_length": 512,
+                "long_lines": "truncate",
+                "window": 2000,
+                "input_format": "text",
+                "output_format": "text",
+            },
+        )
+        self.assertIn(options["early_stopping"], ("false", False))
+        self.assertIsInstance(options["batch_tokens"], int)
+        self.assertGreater(options["batch_tokens"], 0)
 
     def test_options_that_were_given_are_reported(self):
-        _, report = self.report('-b', '3', '--length-penalty', '0.5', '--early-stopping', 'never', '--max-length', '44', '--max-length-factor', '2.5', '--max-source-length', '99', '--long-lines', 'skip', '--n-best', '2', input='Yes.\n')
+        _, report = self.report(
+            "-b",
+            "3",
+            "--length-penalty",
+            "0.5",
+            "--early-stopping",
+            "never",
+            "--max-length",
+            "44",
+            "--max-length-factor",
+            "2.5",
+            "--max-source-length",
+            "99",
+            "--long-lines",
+            "skip",
+            "--n-best",
+            "2",
+            input="Yes.\n",
+        )
         options = self.options(report)
-        self.assertEqual([options[name] for name in ('beam_size', 'length_penalty', 'early_stopping', 'max_length', 'max_length_factor', 'max_source_length', 'long_lines', 'n_best')], [3, 0.5, 'never', 44, 2.5, 99, 'skip', 2])
+        self.assertEqual(
+            [
+                options[name]
+                for name in (
+                    "beam_size",
+                    "length_penalty",
+                    "early_stopping",
+                    "max_length",
+                    "max_length_factor",
+                    "max_source_length",
+                    "long_lines",
+                    "n_best",
+                )
+            ],
+            [3, 0.5, "never", 44, 2.5, 99, "skip", 2],
+        )
 
     def test_the_policy_is_there_and_documented(self):
-        with open(DOCUMENT, encoding='utf-8') as file:
+        with open(DOCUMENT, encoding="utf-8") as file:
             document = file.read()
-        for options in ([], ['--window', '10', '--batch-tokens', '100'], ['-b', '256', '--line-buffered']):
+        for options in (
+            [],
+            ["--window", "10", "--batch-tokens", "100"],
+            ["-b", "256", "--line-buffered"],
+        ):
             with self.subTest(options):
-                _, report = self.report(*options, input='Yes.\n')
-                self.assertEqual(report['policy'], POLICY, 'what the command line says is in options')
-                undocumented = [name for name in report['policy'] if '`%s`' % name not in document]
+                _, report = self.report(*options, input="Yes.\n")
+                self.assertEqual(
+                    report["policy"], POLICY, "what the command line says is in options"
+                )
+                undocumented = [name for name in report["policy"] if "`%s`" % name not in document]
                 self.assertEqual(undocumented, [])
 
     def test_the_default_budget_is_the_policys(self):
-        for beams in ('1', '4', '256'):
-            options = self.options(self.report('-b', beams, input='Yes.\n')[1])
-            self.assertEqual((options['batch_tokens'], options['window']), (2048, POLICY['window']))
+        for beams in ("1", "4", "256"):
+            options = self.options(self.report("-b", beams, input="Yes.\n")[1])
+            self.assertEqual((options["batch_tokens"], options["window"]), (2048, POLICY["window"]))
 
     def test_the_model_is_described(self):
-        _, a = self.report(*GREEDY, input='Yes.\n')
-        _, again = self.report(*GREEDY, input='Yes.\n')
-        _, b = self.report(*GREEDY, input='Yes.\n', model=SEPARATE)
-        self.assertEqual(a['model'], again['model'])
-        self.assertNotEqual(a['model']['hash'], b['model']['hash'])
-        self.assertEqual(os.path.basename(a['model']['path']), 'shared.bin')
-        self.assertEqual(a['model']['architecture'], 'transformer')
-        self.assertTrue(100000 < a['model']['parameters'] < os.path.getsize(SHARED), a['model'])
-        self.assertTrue(a['model']['parameters'] < a['model']['bytes'] <= 8 * os.path.getsize(SHARED), a['model'])
+        _, a = self.report(*GREEDY, input="Yes.\n")
+        _, again = self.report(*GREEDY, input="Yes.\n")
+        _, b = self.report(*GREEDY, input="Yes.\n", model=SEPARATE)
+        self.assertEqual(a["model"], again["model"])
+        self.assertNotEqual(a["model"]["hash"], b["model"]["hash"])
+        self.assertEqual(os.path.basename(a["model"]["path"]), "shared.bin")
+        self.assertEqual(a["model"]["architecture"], "transformer")
+        self.assertTrue(100000 < a["model"]["parameters"] < os.path.getsize(SHARED), a["model"])
+        self.assertTrue(
+            a["model"]["parameters"] < a["model"]["bytes"] <= 8 * os.path.getsize(SHARED),
+            a["model"],
+        )
 
     def test_precision_is_the_effective_one(self):
-        for options in ([], ['--precision', 'auto'], ['--precision', 'fp32']):
-            report = self.report(*GREEDY, *options, input='Yes.\n')[1]
-            self.assertEqual(report['precision'], 'fp32')
-            self.assertIsNone(report['paths'])  # the CPU has one way
+        for options in ([], ["--precision", "auto"], ["--precision", "fp32"]):
+            report = self.report(*GREEDY, *options, input="Yes.\n")[1]
+            self.assertEqual(report["precision"], "fp32")
+            self.assertIsNone(report["paths"])  # the CPU has one way
 
     def test_latency_is_reported_for_line_buffered_only(self):
-        _, report = self.report(*GREEDY, '--line-buffered', input=text(source_lines()[:20]))
-        latency = report['latency_ms']
-        self.assertEqual(set(latency) & {'p50', 'p90', 'p99', 'max'}, {'p50', 'p90', 'p99', 'max'})
-        self.assertTrue(0 < latency['p50'] <= latency['p90'] <= latency['p99'] <= latency['max'] < 20000, latency)
-        self.assertIsNone(self.report(*GREEDY, input='Yes.\n')[1].get('latency_ms'))
+        _, report = self.report(*GREEDY, "--line-buffered", input=text(source_lines()[:20]))
+        latency = report["latency_ms"]
+        self.assertEqual(set(latency) & {"p50", "p90", "p99", "max"}, {"p50", "p90", "p99", "max"})
+        self.assertTrue(
+            0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"] < 20000,
+            latency,
+        )
+        self.assertIsNone(self.report(*GREEDY, input="Yes.\n")[1].get("latency_ms"))
 
     def test_latency_of_nothing_is_no_error(self):
-        self.report(*GREEDY, '--line-buffered', input='')
-        self.report(*GREEDY, '--line-buffered', input='\n\n')
+        self.report(*GREEDY, "--line-buffered", input="")
+        self.report(*GREEDY, "--line-buffered", input="\n\n")
 
 
 class Numbers(ReportCase):
     def check_sums(self, report, lines_in):
-        lines, counts, seconds, rates = report['lines'], report['counts'], report['seconds'], report['rates']
-        self.assertEqual((lines['in'], lines['out']), (lines_in, lines_in))
-        self.assertEqual((lines['split'], lines['retried']), (0, 0))
-        self.assertGreaterEqual(counts['target_tokens'], counts['target_tokens_without_end'])
-        self.assertGreaterEqual(counts['decoding_rows'], counts['decoding_rows_useful'])
-        self.assertGreaterEqual(counts['decoding_rows_useful'], counts['target_tokens'])
-        self.assertGreaterEqual(counts['decoding_rows'], counts['decoding_steps'])
-        for rate, count, clock in (('target_tokens_per_second', counts['target_tokens'], 'translate'), ('target_tokens_per_second_process', counts['target_tokens'], 'process'),
-                                  ('source_words_per_second', counts['source_words'], 'process'), ('sentences_per_second', lines['in'], 'process')):
+        lines, counts, seconds, rates = (
+            report["lines"],
+            report["counts"],
+            report["seconds"],
+            report["rates"],
+        )
+        self.assertEqual((lines["in"], lines["out"]), (lines_in, lines_in))
+        self.assertEqual((lines["split"], lines["retried"]), (0, 0))
+        self.assertGreaterEqual(counts["target_tokens"], counts["target_tokens_without_end"])
+        self.assertGreaterEqual(counts["decoding_rows"], counts["decoding_rows_useful"])
+        self.assertGreaterEqual(counts["decoding_rows_useful"], counts["target_tokens"])
+        self.assertGreaterEqual(counts["decoding_rows"], counts["decoding_steps"])
+        for rate, count, clock in (
+            ("target_tokens_per_second", counts["target_tokens"], "translate"),
+            ("target_tokens_per_second_process", counts["target_tokens"], "process"),
+            ("source_words_per_second", counts["source_words"], "process"),
+            ("sentences_per_second", lines["in"], "process"),
+        ):
             low, high = count / (seconds[clock] + 0.001), count / max(seconds[clock] - 0.001, 1e-6)
-            self.assertTrue(low * 0.995 - 0.5 <= rates[rate] <= high * 1.005 + 0.5, '%s is %s: %d in seconds.%s = %s' % (rate, rates[rate], count, clock, seconds[clock]))
-        self.assertLessEqual(seconds['translate'], seconds['process'] + 0.002)
-        self.assertLessEqual(seconds['load'], seconds['process'] + 0.002)
-        self.assertLessEqual(seconds['first_output'], seconds['process'] + 0.002)
-        for share in ('padding', 'rows_idle'):
-            self.assertTrue(0 <= report['shares'][share] <= 1, report['shares'])
-        if counts['decoding_rows']:
-            self.assertAlmostEqual(report['shares']['rows_idle'], 1 - counts['decoding_rows_useful'] / counts['decoding_rows'], delta=0.001)
+            self.assertTrue(
+                low * 0.995 - 0.5 <= rates[rate] <= high * 1.005 + 0.5,
+                "%s is %s: %d in seconds.%s = %s"
+                % (rate, rates[rate], count, clock, seconds[clock]),
+            )
+        self.assertLessEqual(seconds["translate"], seconds["process"] + 0.002)
+        self.assertLessEqual(seconds["load"], seconds["process"] + 0.002)
+        self.assertLessEqual(seconds["first_output"], seconds["process"] + 0.002)
+        for share in ("padding", "rows_idle"):
+            self.assertTrue(0 <= report["shares"][share] <= 1, report["shares"])
+        if counts["decoding_rows"]:
+            self.assertAlmostEqual(
+                report["shares"]["rows_idle"],
+                1 - counts["decoding_rows_useful"] / counts["decoding_rows"],
+                delta=0.001,
+            )
         buckets = self.buckets(report)
         for bucket in buckets:
-            self.assertEqual({'lines', 'source_tokens', 'target_tokens', 'row_steps'} - set(bucket), set(), bucket)
+            self.assertEqual(
+                {"lines", "source_tokens", "target_tokens", "row_steps"} - set(bucket),
+                set(),
+                bucket,
+            )
         total = lambda name: sum(bucket[name] for bucket in buckets)
-        self.assertEqual(total('lines'), lines_in - lines['empty'] - lines['skipped'])
-        self.assertEqual((total('source_tokens'), total('target_tokens')), (counts['source_tokens'], counts['target_tokens']))
-        self.assertIn(total('row_steps'), (counts['decoding_rows'], counts['decoding_rows_useful']))
+        self.assertEqual(total("lines"), lines_in - lines["empty"] - lines["skipped"])
+        self.assertEqual(
+            (total("source_tokens"), total("target_tokens")),
+            (counts["source_tokens"], counts["target_tokens"]),
+        )
+        self.assertIn(total("row_steps"), (counts["decoding_rows"], counts["decoding_rows_useful"]))
 
     def test_greedy_counts_are_those_of_the_references(self):
-        result, report = self.report(*GREEDY, *REFERENCE_LIMITS, input=text(source_lines()), lines=200)
+        result, report = self.report(
+            *GREEDY, *REFERENCE_LIMITS, input=text(source_lines()), lines=200
+        )
         self.check_sums(report, 200)
-        counts, targets = report['counts'], [ids.split() for ids in best('shared', 'greedy')]
-        self.assertEqual(counts['source_tokens'], sum(len(ids.split()) for ids in source_ids()))
-        self.assertEqual(counts['target_tokens'], sum(len(ids) + 1 for ids in targets))
-        self.assertEqual(counts['target_tokens_without_end'], sum(len(ids) for ids in targets))
-        self.assertEqual(counts['decoding_rows_useful'], counts['target_tokens'], 'one row per token: greedy')
-        self.assertGreaterEqual(counts['decoding_steps'], max(len(ids) + 1 for ids in targets))
-        self.assertEqual(counts['source_words'], words(source_lines()))
+        counts, targets = report["counts"], [ids.split() for ids in best("shared", "greedy")]
+        self.assertEqual(counts["source_tokens"], sum(len(ids.split()) for ids in source_ids()))
+        self.assertEqual(counts["target_tokens"], sum(len(ids) + 1 for ids in targets))
+        self.assertEqual(counts["target_tokens_without_end"], sum(len(ids) for ids in targets))
+        self.assertEqual(
+            counts["decoding_rows_useful"], counts["target_tokens"], "one row per token: greedy"
+        )
+        self.assertGreaterEqual(counts["decoding_steps"], max(len(ids) + 1 for ids in targets))
+        self.assertEqual(counts["source_words"], words(source_lines()))
         at_limit = sum(len(ids) == 59 for ids in targets)
-        self.assertLessEqual(report['lines']['hit_length_limit'], at_limit)
-        self.assertGreater(report['batches'], 0)
+        self.assertLessEqual(report["lines"]["hit_length_limit"], at_limit)
+        self.assertGreater(report["batches"], 0)
 
     def test_beam_counts_fit_each_other(self):
-        for options in (BEAM4, ['-b', '6', '--n-best', '6'], ['-b', '2', '--batch-tokens', '100'], ['-b', '4', '--window', '10', '--early-stopping', 'never']):
+        for options in (
+            BEAM4,
+            ["-b", "6", "--n-best", "6"],
+            ["-b", "2", "--batch-tokens", "100"],
+            ["-b", "4", "--window", "10", "--early-stopping", "never"],
+        ):
             with self.subTest(options):
                 _, report = self.report(*options, *REFERENCE_LIMITS, input=text(source_lines()))
                 self.check_sums(report, 200)
-                self.assertEqual(report['counts']['source_tokens'], sum(len(ids.split()) for ids in source_ids()))
+                self.assertEqual(
+                    report["counts"]["source_tokens"], sum(len(ids.split()) for ids in source_ids())
+                )
 
     def test_beam_target_tokens_are_those_of_what_was_printed(self):
-        _, report = self.report(*BEAM4, *REFERENCE_LIMITS, *IDS, input=text(source_ids()), lines=200)
-        self.assertEqual(report['counts']['target_tokens_without_end'], sum(len(ids.split()) for ids in best('shared', 'beam4')))
-        self.assertEqual(report['counts']['target_tokens'], report['counts']['target_tokens_without_end'] + 200)
+        _, report = self.report(
+            *BEAM4, *REFERENCE_LIMITS, *IDS, input=text(source_ids()), lines=200
+        )
+        self.assertEqual(
+            report["counts"]["target_tokens_without_end"],
+            sum(len(ids.split()) for ids in best("shared", "beam4")),
+        )
+        self.assertEqual(
+            report["counts"]["target_tokens"], report["counts"]["target_tokens_without_end"] + 200
+        )
 
     def test_smaller_budgets_make_more_batches(self):
-        few, many = (self.report(*GREEDY, '--batch-tokens', budget, input=text(source_lines()))[1] for budget in (100000, 100))
-        self.assertGreater(many['batches'], few['batches'])
+        few, many = (
+            self.report(*GREEDY, "--batch-tokens", budget, input=text(source_lines()))[1]
+            for budget in (100000, 100)
+        )
+        self.assertGreater(many["batches"], few["batches"])
         self.check_sums(few, 200)
         self.check_sums(many, 200)
 
     def test_mixed_lines_are_counted(self):
-        lines = ['', '   ', 'Yes.', '\ufffd', 'Yes. ' * 300, 'It was really cheap.']
-        data = text(lines).encode() + b'caf\xe9\n\xff\r\n'
+        lines = ["", "   ", "Yes.", "\ufffd", "Yes. " * 300, "It was really cheap."]
+        data = text(lines).encode() + b"caf\xe9\n\xff\r\n"
         _, report = self.report(*GREEDY, input=data, lines=8)
-        self.assertEqual([report['lines'][name] for name in ('in', 'out', 'empty', 'truncated', 'skipped', 'invalid_utf8')], [8, 8, 4, 1, 0, 2])
+        self.assertEqual(
+            [
+                report["lines"][name]
+                for name in ("in", "out", "empty", "truncated", "skipped", "invalid_utf8")
+            ],
+            [8, 8, 4, 1, 0, 2],
+        )
         self.check_sums(report, 8)
 
     def test_words_are_split_at_blanks(self):
-        _, report = self.report(*GREEDY, input='one two  three\n\n four\tfive \nsix', lines=4)
-        self.assertEqual(report['counts']['source_words'], 6)
+        _, report = self.report(*GREEDY, input="one two  three\n\n four\tfive \nsix", lines=4)
+        self.assertEqual(report["counts"]["source_words"], 6)
 
     def test_n_best_rows_are_not_lines(self):
-        _, report = self.report(*BEAM4, '--n-best', '4', input=text(source_lines()[:20]))
-        self.assertEqual((report['lines']['in'], report['lines']['out']), (20, 20))
+        _, report = self.report(*BEAM4, "--n-best", "4", input=text(source_lines()[:20]))
+        self.assertEqual((report["lines"]["in"], report["lines"]["out"]), (20, 20))
 
     def test_an_empty_input_gives_zeros(self):
-        for options in ([], ['--line-buffered'], ['--n-best', '2', '-b', '2']):
+        for options in ([], ["--line-buffered"], ["--n-best", "2", "-b", "2"]):
             with self.subTest(options):
-                result, report = self.report(*options, input='', lines=0)
+                result, report = self.report(*options, input="", lines=0)
                 self.check_fields(report, result, zeros=True)
-                zero = {(section, name): value for section in ('lines', 'counts', 'rates', 'shares') for name, value in report[section].items()}
-                self.assertEqual({key: value for key, value in zero.items() if value not in (0, None)}, {})
-                self.assertEqual((report['batches'], sum(bucket['lines'] for bucket in self.buckets(report)), report['status']), (0, 0, 'ok'))
+                zero = {
+                    (section, name): value
+                    for section in ("lines", "counts", "rates", "shares")
+                    for name, value in report[section].items()
+                }
+                self.assertEqual(
+                    {key: value for key, value in zero.items() if value not in (0, None)}, {}
+                )
+                self.assertEqual(
+                    (
+                        report["batches"],
+                        sum(bucket["lines"] for bucket in self.buckets(report)),
+                        report["status"],
+                    ),
+                    (0, 0, "ok"),
+                )
 
     def test_only_empty_lines_give_zeros_but_for_the_lines(self):
-        result, report = self.report(*GREEDY, input='\n' * 10, lines=10)
+        result, report = self.report(*GREEDY, input="\n" * 10, lines=10)
         self.check_fields(report, result)
-        self.assertEqual({name: value for name, value in report['counts'].items() if value}, {})
-        self.assertEqual((report['lines']['in'], report['lines']['out'], report['lines']['empty'], report['rates']['target_tokens_per_second']), (10, 10, 10, 0))
+        self.assertEqual({name: value for name, value in report["counts"].items() if value}, {})
+        self.assertEqual(
+            (
+                report["lines"]["in"],
+                report["lines"]["out"],
+                report["lines"]["empty"],
+                report["rates"]["target_tokens_per_second"],
+            ),
+            (10, 10, 10, 0),
+        )
 
     def test_times_are_those_of_a_clock(self):
-        running = self.start(*GREEDY, '--report', self.path('report.json'))
+        running = self.start(*GREEDY, "--report", self.path("report.json"))
         time.sleep(0.5)
-        running.send(b'Yes.\n')
-        self.assertTrue(running.until(running.count), 'no output')
+        running.send(b"Yes.\n")
+        self.assertTrue(running.until(running.count), "no output")
         answered = time.monotonic() - running.begun
         time.sleep(1.5)
-        running.send(b'Yes.\n')
+        running.send(b"Yes.\n")
         running.close()
         result = running.wait(30)
-        seconds = self.load_report(self.path('report.json'), result)['seconds']
-        self.assertTrue(2.0 <= seconds['process'] <= result.seconds + 0.05, seconds)
-        self.assertTrue(1.2 <= seconds['waiting'] <= seconds['process'], seconds)
-        self.assertTrue(1.4 <= seconds['translate'] <= seconds['process'] - 0.3, 'translate begins with the first line: %s' % seconds)
-        # Taken when the write has returned, which on a busy machine can be some time after we saw it.
-        self.assertTrue(0.4 <= seconds['first_output'] <= answered + 0.5, seconds)
-        self.assertTrue(0 < seconds['load'] < 2, seconds)
-        self.assertLess(seconds['encode'] + seconds['decode'], seconds['process'])
+        seconds = self.load_report(self.path("report.json"), result)["seconds"]
+        self.assertTrue(2.0 <= seconds["process"] <= result.seconds + 0.05, seconds)
+        self.assertTrue(1.2 <= seconds["waiting"] <= seconds["process"], seconds)
+        self.assertTrue(
+            1.4 <= seconds["translate"] <= seconds["process"] - 0.3,
+            "translate begins with the first line: %s" % seconds,
+        )
+        # Taken when the write has returned, which on a busy machine can be some time after we saw
+        # it.
+        self.assertTrue(0.4 <= seconds["first_output"] <= answered + 0.5, seconds)
+        self.assertTrue(0 < seconds["load"] < 2, seconds)
+        self.assertLess(seconds["encode"] + seconds["decode"], seconds["process"])
 
     def test_work_takes_time(self):
-        _, report = self.report(*BEAM4, '--threads', '1', input=text(source_lines() * 3), lines=600)
-        seconds = report['seconds']
-        for name in ('load', 'first_output', 'tokenize', 'detokenize', 'encode', 'decode', 'translate', 'process'):
+        _, report = self.report(*BEAM4, "--threads", "1", input=text(source_lines() * 3), lines=600)
+        seconds = report["seconds"]
+        for name in (
+            "load",
+            "first_output",
+            "tokenize",
+            "detokenize",
+            "encode",
+            "decode",
+            "translate",
+            "process",
+        ):
             self.assertGreater(seconds[name], 0, name)
-        self.assertGreater(seconds['decode'], seconds['process'] / 20)
-        self.assertLessEqual(seconds['encode'] + seconds['decode'], seconds['translate'] * 1.05 + 0.02)
+        self.assertGreater(seconds["decode"], seconds["process"] / 20)
+        self.assertLessEqual(
+            seconds["encode"] + seconds["decode"], seconds["translate"] * 1.05 + 0.02
+        )
 
     def test_host_peak_is_what_the_kernel_says(self):
-        source = self.path('input.txt', text(source_lines() * 5))
-        result, seen = program.peak_memory(*BEAM4, '--report', self.path('report.json'), input_path=source)
+        source = self.path("input.txt", text(source_lines() * 5))
+        result, seen = program.peak_memory(
+            *BEAM4, "--report", self.path("report.json"), input_path=source
+        )
         self.check(result, 0)
-        told = self.load_report(self.path('report.json'), result)['memory']['host_peak_bytes']
-        self.assertTrue(0.7 * seen <= told <= 1.3 * seen + (4 << 20), 'the report says %d, the kernel %d' % (told, seen))
+        told = self.load_report(self.path("report.json"), result)["memory"]["host_peak_bytes"]
+        self.assertTrue(
+            0.7 * seen <= told <= 1.3 * seen + (4 << 20),
+            "the report says %d, the kernel %d" % (told, seen),
+        )
 
 
 class Outcome(ReportCase):
     def failed(self, *options, **more):
-        path = self.path('report.json')
-        result = xlate(*options, '--report', path, **more)
+        path = self.path("report.json")
+        result = xlate(*options, "--report", path, **more)
         self.check(result, 1)
         report = self.load_report(path, result)
-        self.assertEqual(report['status'], 'error', result.story())
-        self.assertIsInstance(report['error'], str)
-        self.assertIn(report['error'].strip(), result.errors)
+        self.assertEqual(report["status"], "error", result.story())
+        self.assertIsInstance(report["error"], str)
+        self.assertIn(report["error"].strip(), result.errors)
         return result, report
 
     def test_a_failure_while_reading_is_reported(self):
-        result, report = self.failed(*GREEDY, '-i', self.path('missing.txt'))
-        self.assertIn('missing.txt', report['error'])
-        self.assertIsNone(report['policy'])
-        self.assertIsInstance(report['version'], str)
+        result, report = self.failed(*GREEDY, "-i", self.path("missing.txt"))
+        self.assertIn("missing.txt", report["error"])
+        self.assertIsNone(report["policy"])
+        self.assertIsInstance(report["version"], str)
 
     def test_a_bad_line_is_reported(self):
-        _, report = self.failed(*GREEDY, *IDS, input='1013 0\n1013 0\n99999 0\n')
-        self.assertIn('99999', report['error'])
+        _, report = self.failed(*GREEDY, *IDS, input="1013 0\n1013 0\n99999 0\n")
+        self.assertIn("99999", report["error"])
 
     def test_a_broken_model_is_reported(self):
-        _, report = self.failed(*GREEDY, model=self.path('broken.bin', b'nothing'), input='Yes.\n')
-        self.assertIn('broken.bin', report['error'])
+        _, report = self.failed(*GREEDY, model=self.path("broken.bin", b"nothing"), input="Yes.\n")
+        self.assertIn("broken.bin", report["error"])
 
     def test_a_missing_output_folder_is_reported(self):
-        _, report = self.failed(*GREEDY, '-o', self.path('no/such/out.txt'), input='Yes.\n')
-        self.assertIn('out.txt', report['error'])
+        _, report = self.failed(*GREEDY, "-o", self.path("no/such/out.txt"), input="Yes.\n")
+        self.assertIn("out.txt", report["error"])
 
     def test_a_write_error_is_reported(self):
-        with open('/dev/full', 'wb') as full:
+        with open("/dev/full", "wb") as full:
             self.failed(*GREEDY, input=text(source_lines()), stdout=full)
 
     def test_a_report_that_cannot_be_written_is_noticed_before_any_work(self):
-        running = self.start('-q', *GREEDY, '--report', self.path('no/such/report.json'))  # stdin stays open and silent
+        running = self.start(
+            "-q", *GREEDY, "--report", self.path("no/such/report.json")
+        )  # stdin stays open and silent
         result = running.wait(20)
         self.check(result, 1)
-        self.says(result, 'report.json')
+        self.says(result, "report.json")
 
     def test_a_full_disk_under_the_report_is_an_error(self):
-        os.symlink('/dev/full', self.path('full.json'))
-        result = xlate(*GREEDY, '--report', self.path('full.json'), input='Yes.\n')
+        os.symlink("/dev/full", self.path("full.json"))
+        result = xlate(*GREEDY, "--report", self.path("full.json"), input="Yes.\n")
         self.check(result, 1)
-        self.says(result, 'full.json')
-        self.assertEqual(len(result.lines), 1, 'the translation was done all the same')
+        self.says(result, "full.json")
+        self.assertEqual(len(result.lines), 1, "the translation was done all the same")
 
     def test_the_report_goes_to_stderr_with_a_dash(self):
-        result = self.ok(*GREEDY, '-q', '--report', '-', input='Yes.\n', lines=1)
+        result = self.ok(*GREEDY, "-q", "--report", "-", input="Yes.\n", lines=1)
         try:
             report = json.loads(result.errors)
         except ValueError as error:
-            self.fail('stderr is not one JSON object: %s\n%s' % (error, result.story()))
+            self.fail("stderr is not one JSON object: %s\n%s" % (error, result.story()))
         self.check_fields(report, result)
-        self.assertNotIn(b'{', result.out)
+        self.assertNotIn(b"{", result.out)
 
     def test_a_named_pipe_takes_the_report(self):
-        os.mkfifo(self.path('fifo'))
-        with open(self.path('report.json'), 'wb') as out, subprocess.Popen(['cat', self.path('fifo')], stdout=out) as reader:
+        os.mkfifo(self.path("fifo"))
+        with (
+            open(self.path("report.json"), "wb") as out,
+            subprocess.Popen(["cat", self.path("fifo")], stdout=out) as reader,
+        ):
             self.addCleanup(reader.kill)
-            result = self.ok(*GREEDY, '--report', self.path('fifo'), input='Yes.\n', lines=1, timeout=20)
+            result = self.ok(
+                *GREEDY, "--report", self.path("fifo"), input="Yes.\n", lines=1, timeout=20
+            )
             reader.wait(10)
-        self.assertEqual(self.load_report(self.path('report.json'), result)['status'], 'ok')
+        self.assertEqual(self.load_report(self.path("report.json"), result)["status"], "ok")
 
     def test_an_old_report_is_replaced(self):
-        self.path('report.json', '{"status": "old", "padding": "%s"}' % ('x' * 50000))
-        self.report(*GREEDY, input='Yes.\n')
+        self.path("report.json", '{"status": "old", "padding": "%s"}' % ("x" * 50000))
+        self.report(*GREEDY, input="Yes.\n")
 
 
 class Progress(Case):
     def test_always_shows_lines_and_a_rate_on_stderr_only(self):
         plain = self.ok(*BEAM4, input=text(source_lines()))
-        result = self.ok(*BEAM4, '--progress', 'always', input=text(source_lines()))
+        result = self.ok(*BEAM4, "--progress", "always", input=text(source_lines()))
         self.assertEqual(result.out, plain.out)
-        self.assertIn('200', result.errors, 'no line count\n' + result.story())
-        self.assertRegex(result.errors, r'tok(en)?s?\s*(/|per )\s*s')
+        self.assertIn("200", result.errors, "no line count\n" + result.story())
+        self.assertRegex(result.errors, r"tok(en)?s?\s*(/|per )\s*s")
 
     def test_a_percentage_is_shown_where_the_size_is_known(self):
-        path = self.path('input.txt', text(source_lines() * 4))
-        result = self.ok('-b', '2', '--max-length', '30', '--progress', 'always', '-i', path, lines=800)
-        self.assertIn('%', result.errors, result.story())
+        path = self.path("input.txt", text(source_lines() * 4))
+        result = self.ok(
+            "-b", "2", "--max-length", "30", "--progress", "always", "-i", path, lines=800
+        )
+        self.assertIn("%", result.errors, result.story())
 
     def test_never_and_quiet_show_nothing(self):
-        self.assertEqual(self.ok(*GREEDY, '--progress', 'never', input=text(source_lines())).err, b'')
-        self.assertEqual(self.ok(*GREEDY, '-q', input=text(source_lines())).err, b'')
+        self.assertEqual(
+            self.ok(*GREEDY, "--progress", "never", input=text(source_lines())).err, b""
+        )
+        self.assertEqual(self.ok(*GREEDY, "-q", input=text(source_lines())).err, b"")
 
     def test_it_is_rate_limited(self):
-        result = self.ok(*GREEDY, '--progress', 'always', '--window', '10', input=text(source_lines() * 5))
-        updates = len(re.findall('[\r\n]', result.errors))
+        result = self.ok(
+            *GREEDY, "--progress", "always", "--window", "10", input=text(source_lines() * 5)
+        )
+        updates = len(re.findall("[\r\n]", result.errors))
         self.assertLessEqual(updates, 20 + 20 * result.seconds, result.story())
 
     def on_terminal(self, *options):
         try:
             master, slave = pty.openpty()
         except OSError as error:
-            self.skipTest('no terminals here: %s' % error)
+            self.skipTest("no terminals here: %s" % error)
         running = self.start(*GREEDY, *options, stderr=slave)
         os.close(slave)
         try:
@@ -371,7 +676,7 @@ class Progress(Case):
                 time.sleep(0.1)
             running.close()
             result = running.wait(30)
-            shown = b''
+            shown = b""
             while True:
                 try:
                     data = os.read(master, 65536)
@@ -386,12 +691,12 @@ class Progress(Case):
         return shown
 
     def test_auto_shows_it_on_a_terminal(self):
-        self.assertRegex(self.on_terminal().decode('utf-8', 'replace'), r'\d')
+        self.assertRegex(self.on_terminal().decode("utf-8", "replace"), r"\d")
 
     def test_quiet_and_never_are_silent_on_a_terminal_too(self):
-        self.assertEqual(self.on_terminal('-q'), b'')
-        self.assertEqual(self.on_terminal('--progress', 'never'), b'')
+        self.assertEqual(self.on_terminal("-q"), b"")
+        self.assertEqual(self.on_terminal("--progress", "never"), b"")
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     program.main()

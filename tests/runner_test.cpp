@@ -1,4 +1,5 @@
-// The runner with a table for a model: what is decoded does not depend on how, and the books balance.
+// The runner with a table for a model: what is decoded does not depend on how, and the books
+// balance.
 #include "engine/runner.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +15,8 @@ namespace {
 
 constexpr int kKinds = 5, kVocabulary = 12;
 
-// Sentences from a list. `absent(n)` says whether the n-th call that does not wait finds nothing yet.
+// Sentences from a list. `absent(n)` says whether the n-th call that does not wait finds nothing
+// yet.
 class ListSource final : public SentenceSource {
  public:
   explicit ListSource(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
@@ -41,7 +43,9 @@ std::vector<Sentence> random_sentences(int count, int longest, unsigned seed = 3
   Random random(seed);
   std::vector<Sentence> sentences;
   for (int line = 0; line < count; ++line) {
-    sentences.push_back({.line = line, .ids = std::vector<std::int32_t>(static_cast<std::size_t>(whole(random, 1, longest)))});
+    sentences.push_back(
+        {.line = line,
+         .ids = std::vector<std::int32_t>(static_cast<std::size_t>(whole(random, 1, longest)))});
     for (std::int32_t& id : sentences.back().ids) id = whole(random, 0, 99);
   }
   return sentences;
@@ -53,7 +57,8 @@ Table random_table(DType type, int positions = 1) {
   for (float& logit : table.logits) logit = uniform(random, -3, 3);
   for (int place = 0; place < table.places(); ++place) {
     const int kind = place / (positions * kVocabulary);
-    table.logits[static_cast<std::size_t>(place * kVocabulary)] -= static_cast<float>(kind) - 1;  // from short to long
+    table.logits[static_cast<std::size_t>(place * kVocabulary)] -=
+        static_cast<float>(kind) - 1;  // from short to long
   }
   table.round_to(type);
   return table;
@@ -82,29 +87,36 @@ using Results = std::map<std::int64_t, Line>;
 constexpr std::int64_t kPlenty = -1;
 
 struct RunnerTest : OnBackend {
-  // Runs to the end; each line exactly once. Caches have room for so many target tokens, but always for the longest
-  // sentence.
+  // Runs to the end; each line exactly once. Caches have room for so many target tokens, but always
+  // for the longest sentence.
   Results run(RunnerOptions options, ListSource& source, std::int64_t room = kPlenty) {
     if (!caches_grow) {  // no sentence is expected to end before its limit
       options.policy.expected_factor = 100;
       options.policy.first_tokens = options.policy.most_tokens = 1e12;
     }
-    options.policy.in_use = room == kPlenty ? 10 : (static_cast<double>(room) - 0.5) / expected_tokens(options);
+    options.policy.in_use =
+        room == kPlenty ? 10 : (static_cast<double>(room) - 0.5) / expected_tokens(options);
     Lab lab(GetParam());
     TableModel model(lab, table);
     Runner runner(*lab, model, options);
-    const std::int64_t source_pages = runner.caches().free_source_pages(), own_pages = runner.caches().free_own_pages();
+    const std::int64_t source_pages = runner.caches().free_source_pages(),
+                       own_pages = runner.caches().free_own_pages();
     if (room != kPlenty) {
       EXPECT_EQ(own_pages, std::max<std::int64_t>(room, runner.limit_of(options.longest_source)));
     }
     Results results;
-    runner.run(source, [&](std::vector<Decoded> lines) {
-      for (Decoded& decoded : lines) {
-        const std::int64_t line = decoded.sentence.line;
-        Line found{std::ssize(decoded.sentence.ids), outcome_of(decoded.result).hypotheses, decoded.hit_limit};
-        EXPECT_TRUE(results.emplace(line, std::move(found)).second) << "line " << line << " twice";
-      }
-    }, stop);
+    runner.run(
+        source,
+        [&](std::vector<Decoded> lines) {
+          for (Decoded& decoded : lines) {
+            const std::int64_t line = decoded.sentence.line;
+            Line found{std::ssize(decoded.sentence.ids), outcome_of(decoded.result).hypotheses,
+                       decoded.hit_limit};
+            EXPECT_TRUE(results.emplace(line, std::move(found)).second)
+                << "line " << line << " twice";
+          }
+        },
+        stop);
     statistics = runner.statistics();
     largest_batch = model.largest_batch;
     most_rows = model.most_rows;
@@ -123,9 +135,11 @@ struct RunnerTest : OnBackend {
     Lab lab(GetParam());
     TableModel model(lab, table);
     options.policy.in_use = 10;
-    return static_cast<double>(Runner(*lab, model, options).caches().free_own_pages()) / options.policy.in_use;
+    return static_cast<double>(Runner(*lab, model, options).caches().free_own_pages()) /
+           options.policy.in_use;
   }
-  Results run(const RunnerOptions& options, const std::vector<Sentence>& sentences, std::int64_t room = kPlenty) {
+  Results run(const RunnerOptions& options, const std::vector<Sentence>& sentences,
+              std::int64_t room = kPlenty) {
     ListSource source(sentences);
     Results results = run(options, source, room);
     EXPECT_EQ(results.size(), sentences.size());
@@ -133,14 +147,17 @@ struct RunnerTest : OnBackend {
   }
 
   // How many steps a backend of the CPU is ahead: "late3".
-  static int steps_late() { return GetParam().name.starts_with("late") ? GetParam().name.back() - '0' : 0; }
+  static int steps_late() {
+    return GetParam().name.starts_with("late") ? GetParam().name.back() - '0' : 0;
+  }
 
   Table table = random_table(GetParam().type);
   std::atomic<bool> stop{false};
   bool caches_grow = false;
   RunnerStatistics statistics;
   std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
-  std::int64_t expected_of_20 = 0;  // target tokens of a sentence of 20, by what the run has taught its caches
+  std::int64_t expected_of_20 =
+      0;  // target tokens of a sentence of 20, by what the run has taught its caches
   int steps_ahead = 0;
 };
 INSTANTIATE_TEST_SUITE_P(, RunnerTest, testing::ValuesIn(backends_and_late_ones()), backend_name);
@@ -154,7 +171,8 @@ void expect_same(const Results& found, const Results& expected) {
     EXPECT_EQ(other.hit_limit, decoded.hit_limit);
     ASSERT_EQ(other.hypotheses.size(), decoded.hypotheses.size());
     for (std::size_t i = 0; i < decoded.hypotheses.size(); ++i) {
-      ASSERT_EQ(other.hypotheses[i].ids, decoded.hypotheses[i].ids) << "line " << line << ", hypothesis " << i;
+      ASSERT_EQ(other.hypotheses[i].ids, decoded.hypotheses[i].ids)
+          << "line " << line << ", hypothesis " << i;
       ASSERT_EQ(other.hypotheses[i].score, decoded.hypotheses[i].score);
     }
   }
@@ -162,21 +180,25 @@ void expect_same(const Results& found, const Results& expected) {
 
 TEST_P(RunnerTest, LinesAreDecodedAsSearchSays) {
   const auto sentences = random_sentences(60, 30);
-  table = random_table(GetParam().type, 40);  // otherwise the same choices in another order make a tie
+  table =
+      random_table(GetParam().type, 40);  // otherwise the same choices in another order make a tie
   int compared = 0;
   for (const int beams : {1, 4}) {
     const RunnerOptions options = options_of(beams, 64);
     const Results results = run(options, sentences);
     for (const Sentence& sentence : sentences) {
-      const int limit = std::min(40, static_cast<int>(1.5 * static_cast<double>(sentence.ids.size())) + 10);
-      const ReferenceResult expected = ReferenceSearch(table, options.rules, limit, sentence.ids[0] % kKinds).run();
+      const int limit =
+          std::min(40, static_cast<int>(1.5 * static_cast<double>(sentence.ids.size())) + 10);
+      const ReferenceResult expected =
+          ReferenceSearch(table, options.rules, limit, sentence.ids[0] % kKinds).run();
       if (expected.margin < decidable(GetParam())) continue;
       ++compared;
       const Line& decoded = results.at(sentence.line);
       EXPECT_EQ(decoded.source_tokens, static_cast<std::int64_t>(sentence.ids.size()));
       ASSERT_EQ(decoded.hypotheses.size(), expected.hypotheses.size());
       EXPECT_EQ(decoded.hypotheses[0].ids, expected.hypotheses[0].ids) << "line " << sentence.line;
-      EXPECT_EQ(decoded.hit_limit, expected.hypotheses[0].length == limit && !expected.hypotheses[0].ended);
+      EXPECT_EQ(decoded.hit_limit,
+                expected.hypotheses[0].length == limit && !expected.hypotheses[0].ended);
     }
   }
   EXPECT_GT(compared, 100);  // of 120
@@ -235,7 +257,9 @@ TEST_P(RunnerTest, TheBudgetIsUsedToTheLastToken) {
 TEST_P(RunnerTest, SlotsAreAsManyAsMemoryHas) {
   struct Small final : UnrecordedBackend {
     using UnrecordedBackend::UnrecordedBackend;
-    std::size_t cache_budget() const override { return static_cast<std::size_t>(8 * 3 * Search::bytes_per_slot(2, 40)) + 7; }
+    std::size_t cache_budget() const override {
+      return static_cast<std::size_t>(8 * 3 * Search::bytes_per_slot(2, 40)) + 7;
+    }
   };
   BackendUnderTest small = GetParam();
   small.make = [make = small.make] { return std::make_unique<Small>(make()); };
@@ -245,7 +269,9 @@ TEST_P(RunnerTest, SlotsAreAsManyAsMemoryHas) {
   EXPECT_EQ(model.capacity().slots, 3);
   ListSource source(random_sentences(20, 30));
   int decoded = 0;
-  runner.run(source, [&](const std::vector<Decoded>& lines) { decoded += static_cast<int>(lines.size()); }, stop);
+  runner.run(
+      source, [&](const std::vector<Decoded>& lines) { decoded += static_cast<int>(lines.size()); },
+      stop);
   EXPECT_EQ(decoded, 20);
 }
 
@@ -310,7 +336,8 @@ TEST_P(RunnerTest, CachesRunDry) {
   EXPECT_GT(begun_again, 0);
 }
 
-// A sentence's steps count from its admission until its end is seen; where it begins again, only those of its last time.
+// A sentence's steps count from its admission until its end is seen; where it begins again, only
+// those of its last time.
 TEST_P(RunnerTest, CachesLearnHowLongSentencesTook) {
   caches_grow = true;
   const auto sentences = random_sentences(200, 30);
@@ -326,7 +353,8 @@ TEST_P(RunnerTest, CachesLearnHowLongSentencesTook) {
       fewest += static_cast<double>(std::max<std::int64_t>(0, beyond));
       most += static_cast<double>(std::max<std::int64_t>(0, beyond + steps_ahead));
     }
-    EXPECT_GE(static_cast<double>(expected_of_20), std::floor(fewest / read * 20 + 4)) << "room " << room;
+    EXPECT_GE(static_cast<double>(expected_of_20), std::floor(fewest / read * 20 + 4))
+        << "room " << room;
     EXPECT_LE(static_cast<double>(expected_of_20), most / read * 20 + 4) << "room " << room;
     EXPECT_GT(std::abs(most / read - factor), 0.5);  // there was something to learn
   }
@@ -366,7 +394,8 @@ TEST_P(RunnerTest, StopsWhereItIs) {
   const Results results = run(options_of(2, 60), source);
   EXPECT_LT(results.size(), sentences.size());
   EXPECT_LT(source.taken(), sentences.size());
-  for (const auto& [line, decoded] : results) EXPECT_EQ(decoded.hypotheses[0].ids, expected.at(line).hypotheses[0].ids);
+  for (const auto& [line, decoded] : results)
+    EXPECT_EQ(decoded.hypotheses[0].ids, expected.at(line).hypotheses[0].ids);
   ListSource untouched(sentences);  // stopped before it begins
   EXPECT_TRUE(run(options_of(2, 60), untouched).empty());
   EXPECT_EQ(untouched.taken(), 0u);
@@ -375,7 +404,13 @@ TEST_P(RunnerTest, StopsWhereItIs) {
 TEST_P(RunnerTest, StatisticsAddUp) {
   const auto sentences = random_sentences(100, 30);
   int ended_at_limit = 0;
-  for (const auto& [beams, forced_end, max_length] : {std::tuple{1, -1, 40}, {1, 0, 40}, {3, -1, 40}, {3, 0, 40}, {1, -1, 2}, {3, -1, 2}, {1, -1, 1}}) {
+  for (const auto& [beams, forced_end, max_length] : {std::tuple{1, -1, 40},
+                                                      {1, 0, 40},
+                                                      {3, -1, 40},
+                                                      {3, 0, 40},
+                                                      {1, -1, 2},
+                                                      {3, -1, 2},
+                                                      {1, -1, 1}}) {
     RunnerOptions options = options_of(beams, 80);
     options.max_length = max_length;
     options.max_length_factor = 0.3;
@@ -390,7 +425,8 @@ TEST_P(RunnerTest, StatisticsAddUp) {
       without_end += static_cast<std::int64_t>(best.ids.size());
       EXPECT_EQ(best.length, static_cast<std::int64_t>(best.ids.size()) + best.ended);
       hit_limit += decoded.hit_limit;
-      const int limit = std::min(max_length, static_cast<int>(0.3 * static_cast<double>(decoded.source_tokens)) + 10);
+      const int limit = std::min(
+          max_length, static_cast<int>(0.3 * static_cast<double>(decoded.source_tokens)) + 10);
       ended_at_limit += best.length == limit && best.ended && forced_end < 0;
       EXPECT_EQ(decoded.hit_limit, best.length == limit && (forced_end == 0 || !best.ended));
     }
@@ -416,7 +452,8 @@ TEST_P(RunnerTest, StatisticsAddUp) {
     EXPECT_EQ(all.target_tokens, with_end);
     EXPECT_EQ(all.row_steps, statistics.rows_useful);
     EXPECT_LE(statistics.rows_useful, statistics.rows);
-    if (!GetParam().cuda) {  // each sentence has as many steps in vain as its end is seen late, and there are no empty groups
+    if (!GetParam().cuda) {  // each sentence has as many steps in vain as its end is seen late, and
+                             // there are no empty groups
       EXPECT_EQ(statistics.rows, statistics.rows_useful + 100 * beams * steps_late());
     }
     EXPECT_GE(statistics.rows, with_end);
@@ -434,7 +471,12 @@ TEST_P(RunnerTest, ASentenceWithoutAnyContinuationIsAnError) {
   TableModel model(lab, table);
   Runner runner(*lab, model, options);
   ListSource source(random_sentences(1, 3));
-  expect_error([&] { runner.run(source, [](const std::vector<Decoded>&) {}, stop); }, {"line 1", "no continuation"});
+  expect_error(
+      [&] {
+        runner.run(
+            source, [](const std::vector<Decoded>&) {}, stop);
+      },
+      {"line 1", "no continuation"});
 }
 
 // Lines that were found decoded with it are handed over before the error goes on.
@@ -449,11 +491,16 @@ TEST_P(RunnerTest, AnErrorOfALineKeepsTheOthers) {
   for (std::int32_t line = 0; line < 3; ++line) sentences.push_back({.line = line, .ids = {line}});
   ListSource source(sentences);
   std::vector<std::int64_t> handed_over;
-  expect_error([&] {
-    runner.run(source, [&](const std::vector<Decoded>& lines) {
-      for (const Decoded& decoded : lines) handed_over.push_back(decoded.sentence.line);
-    }, stop);
-  }, {"line 2", "no continuation"});
+  expect_error(
+      [&] {
+        runner.run(
+            source,
+            [&](const std::vector<Decoded>& lines) {
+              for (const Decoded& decoded : lines) handed_over.push_back(decoded.sentence.line);
+            },
+            stop);
+      },
+      {"line 2", "no continuation"});
   std::sort(handed_over.begin(), handed_over.end());
   EXPECT_EQ(handed_over, (std::vector<std::int64_t>{0, 2}));
 }

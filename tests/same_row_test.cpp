@@ -1,5 +1,6 @@
-// A row's product has the same bits among any number of rows and in any place, on a GPU: that is why a line's text does not depend on
-// its batch. Each type and each epilogue in use, at ende-base's shapes, M = 1…16384. The kernels for one sentence at a time sum otherwise.
+// A row's product has the same bits among any number of rows and in any place, on a GPU: that is
+// why a line's text does not depend on its batch. Each type and each epilogue in use, at
+// ende-base's shapes, M = 1…16384. The kernels for one sentence at a time sum otherwise.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,8 +15,11 @@ namespace xlate::test {
 namespace {
 
 constexpr std::int64_t kPeriod = 257, kMost = 16384;  // rows repeat with a period that no tile has
-constexpr std::int64_t kRows[] = {1,   2,   3,   4,   5,   6,   7,   8,   9,   12,  15,  16,   17,   20,   24,   28,   31,   32,   33,   48,   60,   63,   64,   65,   96,   100,  127, 128,
-                                  129, 160, 192, 255, 256, 257, 320, 384, 500, 512, 513, 640,  768,  1000, 1024, 1025, 1536, 2000, 2048, 2049, 3072, 4095, 4096, 4097, 6000, 8192, 12288, 16383};
+constexpr std::int64_t kRows[] = {
+    1,    2,    3,    4,    5,    6,    7,    8,    9,    12,   15,   16,   17,    20,
+    24,   28,   31,   32,   33,   48,   60,   63,   64,   65,   96,   100,  127,   128,
+    129,  160,  192,  255,  256,  257,  320,  384,  500,  512,  513,  640,  768,   1000,
+    1024, 1025, 1536, 2000, 2048, 2049, 3072, 4095, 4096, 4097, 6000, 8192, 12288, 16383};
 
 // The largest first: what the others are compared with.
 std::vector<std::int64_t> rows_up_to(std::int64_t most) {
@@ -44,23 +48,31 @@ class SameRowTest : public OnBackend {
   Buffer repeated(const Matrix& pattern, std::int64_t rows) {
     const std::size_t size = size_of(lab.type());
     std::vector<std::byte> bytes(pattern.values.size() * size);
-    for (std::size_t i = 0; i < pattern.values.size(); ++i) encode(pattern.values[i], lab.type(), bytes.data() + i * size);
-    return repeated(std::move(bytes), static_cast<std::size_t>(pattern.columns) * size * static_cast<std::size_t>(rows));
+    for (std::size_t i = 0; i < pattern.values.size(); ++i)
+      encode(pattern.values[i], lab.type(), bytes.data() + i * size);
+    return repeated(std::move(bytes), static_cast<std::size_t>(pattern.columns) * size *
+                                          static_cast<std::size_t>(rows));
   }
   Buffer repeated(std::vector<std::byte> bytes, std::size_t all) {
     const std::size_t period = bytes.size();
     bytes.resize(all);
-    for (std::size_t at = period; at < all; at += period) std::copy_n(bytes.begin(), std::min(period, all - at), bytes.begin() + static_cast<std::ptrdiff_t>(at));
+    for (std::size_t at = period; at < all; at += period)
+      std::copy_n(bytes.begin(), std::min(period, all - at),
+                  bytes.begin() + static_cast<std::ptrdiff_t>(at));
     Buffer buffer = lab->allocate(bytes.size());
     lab->upload(lab.queue(), bytes, buffer.data());
     return buffer;
   }
   // The first of the rows from `first` that is not the pattern's, bit for bit; −1 if all are.
-  std::int64_t different(const Tensor& out, std::int64_t first, std::int64_t count, const std::vector<std::byte>& expected) {
+  std::int64_t different(const Tensor& out, std::int64_t first, std::int64_t count,
+                         const std::vector<std::byte>& expected) {
     const std::int64_t row = out.columns * static_cast<std::int64_t>(size_of(out.dtype));
-    const auto found = lab.array<std::byte>(static_cast<char*>(out.data) + first * row, count * row);
+    const auto found =
+        lab.array<std::byte>(static_cast<char*>(out.data) + first * row, count * row);
     for (std::int64_t i = 0; i < count; ++i) {
-      if (std::memcmp(found.data() + i * row, expected.data() + (first + i) % kPeriod * row, static_cast<std::size_t>(row)) != 0) return first + i;
+      if (std::memcmp(found.data() + i * row, expected.data() + (first + i) % kPeriod * row,
+                      static_cast<std::size_t>(row)) != 0)
+        return first + i;
     }
     return -1;
   }
@@ -83,76 +95,122 @@ void SameRowTest::check_shape(std::int64_t in, std::int64_t out_width, std::int6
   const DType type = lab.type();
   const Buffer x = repeated(numbers(kPeriod, in, 2), most);
   const Buffer result = lab->allocate(static_cast<std::size_t>(most * out_width) * size_of(type));
-  const Tensor weight = lab.put_weight(numbers(out_width, in, 1.7f / std::sqrt(static_cast<float>(in)))), bias = lab.put(numbers(1, out_width, 1), type);
+  const Tensor weight =
+                   lab.put_weight(numbers(out_width, in, 1.7f / std::sqrt(static_cast<float>(in)))),
+               bias = lab.put(numbers(1, out_width, 1), type);
   for (const Epilogue epilogue : {Epilogue::kNone, Epilogue::kBias, Epilogue::kBiasRelu}) {
     const Linear layer{weight, epilogue == Epilogue::kNone ? Tensor{} : bias};
     std::vector<std::byte> expected;
     std::string wrong;
     for (const std::int64_t rows : rows_up_to(most)) {
-      const auto view = [&](const Buffer& buffer, std::int64_t columns) { return Tensor{buffer.data(), type, rows, columns, columns}; };
+      const auto view = [&](const Buffer& buffer, std::int64_t columns) {
+        return Tensor{buffer.data(), type, rows, columns, columns};
+      };
       const Tensor out = view(result, out_width);
-      lab->clear(lab.queue(), result.data(), static_cast<std::size_t>(rows * out_width) * size_of(type));
+      lab->clear(lab.queue(), result.data(),
+                 static_cast<std::size_t>(rows * out_width) * size_of(type));
       lab->linear(lab.queue(), view(x, in), layer,
                   epilogue == Epilogue::kBiasRelu ? Activation::kRelu : Activation::kNone, out);
-      if (expected.empty()) expected = lab.array<std::byte>(out.data, std::min(kPeriod, rows) * out_width * static_cast<std::int64_t>(size_of(type)));
-      if (const std::int64_t row = different(out, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
+      if (expected.empty())
+        expected = lab.array<std::byte>(out.data, std::min(kPeriod, rows) * out_width *
+                                                      static_cast<std::int64_t>(size_of(type)));
+      if (const std::int64_t row = different(out, expected); row >= 0)
+        wrong += fmt::format(" {} (row {})", rows, row);
     }
-    EXPECT_EQ(wrong, "") << in << " → " << out_width << ", epilogue " << kEpilogues[static_cast<int>(epilogue)] << ": other bits than among " << most << " rows, at M =" << wrong;
+    EXPECT_EQ(wrong, "") << in << " → " << out_width << ", epilogue "
+                         << kEpilogues[static_cast<int>(epilogue)] << ": other bits than among "
+                         << most << " rows, at M =" << wrong;
   }
   lab.clear();
 }
 
 TEST_P(SameRowTest, Products) {
-  for (const auto& [in, out_width] : {std::pair{512, 1536}, {512, 512}, {512, 2048}, {2048, 512}}) check_shape(in, out_width, kMost);
+  for (const auto& [in, out_width] : {std::pair{512, 1536}, {512, 512}, {512, 2048}, {2048, 512}})
+    check_shape(in, out_width, kMost);
 }
 
-// With the norm behind it in the residual's place: the bits of the two one after the other, among 257 rows. A wide residual has a rest.
+// With the norm behind it in the residual's place: the bits of the two one after the other, among
+// 257 rows. A wide residual has a rest.
 void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias, bool wide) {
   const DType type = lab.type();
   std::vector<std::byte> rest_pattern(static_cast<std::size_t>(kPeriod * width));
   for (std::byte& rest : rest_pattern) rest = static_cast<std::byte>(random());
-  const auto rest_bytes = [&](std::int64_t rows) { return static_cast<std::size_t>(wide ? rows * width : 0); };
+  const auto rest_bytes = [&](std::int64_t rows) {
+    return static_cast<std::size_t>(wide ? rows * width : 0);
+  };
   const Matrix pattern = numbers(kPeriod, width, 2);
-  const Buffer x = repeated(numbers(kPeriod, in, 2), kMost), between = lab->allocate(static_cast<std::size_t>(kMost * width) * sizeof(float));
-  const Linear layer{lab.put_weight(numbers(width, in, 1.7f / std::sqrt(static_cast<float>(in)))), bias ? lab.put(numbers(1, width, 1), type) : Tensor{}};
-  const Norm norm{lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32), lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32), 1e-5f};
-  const auto view = [&](const Buffer& buffer, std::int64_t rows, std::int64_t columns) { return Tensor{buffer.data(), type, rows, columns, columns}; };
-  const auto wide_view = [&](const Buffer& rounded, const Buffer& rest, std::int64_t rows) { return WideRows(view(rounded, rows, width), wide ? Tensor{rest.data(), DType::kInt8, rows, width, width} : Tensor{}); };
-  const Buffer few = repeated(pattern, kPeriod), few_rests = repeated(rest_pattern, rest_bytes(kPeriod));
+  const Buffer x = repeated(numbers(kPeriod, in, 2), kMost),
+               between = lab->allocate(static_cast<std::size_t>(kMost * width) * sizeof(float));
+  const Linear layer{lab.put_weight(numbers(width, in, 1.7f / std::sqrt(static_cast<float>(in)))),
+                     bias ? lab.put(numbers(1, width, 1), type) : Tensor{}};
+  const Norm norm{lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32),
+                  lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32),
+                  1e-5f};
+  const auto view = [&](const Buffer& buffer, std::int64_t rows, std::int64_t columns) {
+    return Tensor{buffer.data(), type, rows, columns, columns};
+  };
+  const auto wide_view = [&](const Buffer& rounded, const Buffer& rest, std::int64_t rows) {
+    return WideRows(view(rounded, rows, width),
+                    wide ? Tensor{rest.data(), DType::kInt8, rows, width, width} : Tensor{});
+  };
+  const Buffer few = repeated(pattern, kPeriod),
+               few_rests = repeated(rest_pattern, rest_bytes(kPeriod));
   const WideRows whole = wide_view(few, few_rests, kPeriod);
-  const auto sums = [&](std::int64_t rows) { return Tensor{between.data(), DType::kFloat32, rows, width, width}; };
+  const auto sums = [&](std::int64_t rows) {
+    return Tensor{between.data(), DType::kFloat32, rows, width, width};
+  };
   run_linear_norm(*lab, lab.queue(), view(x, kPeriod, in), layer, sums(kPeriod), whole, norm);
-  const auto expected = lab.array<std::byte>(few.data(), kPeriod * width * static_cast<std::int64_t>(size_of(type)));
-  const auto expected_rests = wide ? lab.array<std::byte>(few_rests.data(), kPeriod * width) : std::vector<std::byte>{};
+  const auto expected =
+      lab.array<std::byte>(few.data(), kPeriod * width * static_cast<std::int64_t>(size_of(type)));
+  const auto expected_rests =
+      wide ? lab.array<std::byte>(few_rests.data(), kPeriod * width) : std::vector<std::byte>{};
   std::string wrong;
   for (const std::int64_t rows : rows_up_to(kMost)) {
-    const Buffer residual = repeated(pattern, rows), rests = repeated(rest_pattern, rest_bytes(rows));
+    const Buffer residual = repeated(pattern, rows),
+                 rests = repeated(rest_pattern, rest_bytes(rows));
     const WideRows out = wide_view(residual, rests, rows);
     run_linear_norm(*lab, lab.queue(), view(x, rows, in), layer, sums(rows), out, norm);
-    if (const std::int64_t row = different(out.rounded, expected); row >= 0) wrong += fmt::format(" {} (row {})", rows, row);
+    if (const std::int64_t row = different(out.rounded, expected); row >= 0)
+      wrong += fmt::format(" {} (row {})", rows, row);
     if (!wide) continue;
-    if (const std::int64_t row = different(out.rest, expected_rests); row >= 0) wrong += fmt::format(" {} (rest of row {})", rows, row);
+    if (const std::int64_t row = different(out.rest, expected_rests); row >= 0)
+      wrong += fmt::format(" {} (rest of row {})", rows, row);
   }
-  EXPECT_EQ(wrong, "") << in << " → " << width << ", bias " << bias << ", rest " << wide << ": other bits than of a product and a norm, at M =" << wrong;
+  EXPECT_EQ(wrong, "") << in << " → " << width << ", bias " << bias << ", rest " << wide
+                       << ": other bits than of a product and a norm, at M =" << wrong;
   lab.clear();
 }
 
 TEST_P(SameRowTest, ProductsWithNorms) {
-  for (const auto& [in, width, bias] : {std::tuple{512, 512, true}, {2048, 512, true}, {512, 512, false}, {1024, 512, true}, {64, 512, true}, {256, 256, true}, {1024, 256, false}, {1536, 256, true}}) {
+  for (const auto& [in, width, bias] : {std::tuple{512, 512, true},
+                                        {2048, 512, true},
+                                        {512, 512, false},
+                                        {1024, 512, true},
+                                        {64, 512, true},
+                                        {256, 256, true},
+                                        {1024, 256, false},
+                                        {1536, 256, true}}) {
     check_norm(in, width, bias, size_of(lab.type()) == 2);
     if (in == width) check_norm(in, width, bias, false);
   }
 }
 
-// The projection, as search uses it: the first token's log-probability of each sentence, which holds the sum over all logits.
+// The projection, as search uses it: the first token's log-probability of each sentence, which
+// holds the sum over all logits.
 void SameRowTest::check_vocabulary(int beams, std::int64_t vocabulary, std::int64_t most_rows) {
   constexpr std::int64_t width = 512;
   const std::int64_t most = most_rows / beams;
   const Buffer hidden = repeated(numbers(kPeriod * beams, width, 2), most * beams);
-  const Projection projection{{lab.put_weight(numbers(vocabulary, width, 0.3f)), lab.put(random_matrix(random, 1, vocabulary, DType::kFloat32), DType::kFloat32)}};
-  const SearchRules rules{.beams = beams, .start = 0, .end = 1, .never_chosen = {static_cast<std::int32_t>(vocabulary - 1)}};
+  const Projection projection{
+      {lab.put_weight(numbers(vocabulary, width, 0.3f)),
+       lab.put(random_matrix(random, 1, vocabulary, DType::kFloat32), DType::kFloat32)}};
+  const SearchRules rules{.beams = beams,
+                          .start = 0,
+                          .end = 1,
+                          .never_chosen = {static_cast<std::int32_t>(vocabulary - 1)}};
   Search search(*lab, lab.queue(), rules, most, 4);
-  std::vector<std::int32_t> slots(static_cast<std::size_t>(most)), limits(static_cast<std::size_t>(most), 4), tokens;
+  std::vector<std::int32_t> slots(static_cast<std::size_t>(most)),
+      limits(static_cast<std::size_t>(most), 4), tokens;
   for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<std::int32_t>(i);
   const std::int32_t* listed = lab.put(slots);
   std::vector<float> scores;
@@ -162,7 +220,8 @@ void SameRowTest::check_vocabulary(int beams, std::int64_t vocabulary, std::int6
     const std::int64_t groups = rows / beams;
     const std::span<const std::int32_t> used(slots.data(), static_cast<std::size_t>(groups));
     search.start(used, std::span(limits).first(used.size()));
-    search.step({hidden.data(), lab.type(), rows, width, width}, {listed, groups, beams}, projection);
+    search.step({hidden.data(), lab.type(), rows, width, width}, {listed, groups, beams},
+                projection);
     const auto found = lab.array<float>(search.state().score, rows);
     const auto chosen = lab.array<std::int32_t>(search.state().token, rows);
     const auto period = static_cast<std::size_t>(kPeriod * beams);
@@ -171,12 +230,16 @@ void SameRowTest::check_vocabulary(int beams, std::int64_t vocabulary, std::int6
       tokens.assign(chosen.begin(), chosen.begin() + std::ssize(scores));
     }
     for (std::size_t i = 0; i < found.size(); ++i) {
-      if (std::bit_cast<std::uint32_t>(found[i]) == std::bit_cast<std::uint32_t>(scores[i % period]) && chosen[i] == tokens[i % period]) continue;
+      if (std::bit_cast<std::uint32_t>(found[i]) ==
+              std::bit_cast<std::uint32_t>(scores[i % period]) &&
+          chosen[i] == tokens[i % period])
+        continue;
       wrong += fmt::format(" {} (row {})", rows, i);
       break;
     }
   }
-  EXPECT_EQ(wrong, "") << width << " → " << vocabulary << ", " << beams << " beams: other scores or tokens at M =" << wrong;
+  EXPECT_EQ(wrong, "") << width << " → " << vocabulary << ", " << beams
+                       << " beams: other scores or tokens at M =" << wrong;
   lab.clear();
 }
 

@@ -1,4 +1,5 @@
-// A second, slow implementation of docs/search.md to compare with: plain vectors, double precision, all K·V candidates sorted.
+// A second, slow implementation of docs/search.md to compare with: plain vectors, double precision,
+// all K·V candidates sorted.
 #pragma once
 
 #include <algorithm>
@@ -13,18 +14,20 @@ namespace xlate::test {
 struct ReferenceResult {
   std::vector<Hypothesis> hypotheses;
   int steps = 0;
-  /// The smallest difference that a decision hung on. Where it is near the rounding of float32, another outcome is as right. Equal logits
-  /// of one row do not count: they are equal in any arithmetic.
+  /// The smallest difference that a decision hung on. Where it is near the rounding of float32,
+  /// another outcome is as right. Equal logits of one row do not count: they are equal in any
+  /// arithmetic.
   double margin = std::numeric_limits<double>::infinity();
 };
 
-/// The smallest margin at which a backend's float32 must decide as double does: sums of tens of log-probabilities, of which a GPU's
-/// exponential leaves each about 2⁻²² wrong.
+/// The smallest margin at which a backend's float32 must decide as double does: sums of tens of
+/// log-probabilities, of which a GPU's exponential leaves each about 2⁻²² wrong.
 inline double decidable(const BackendUnderTest& backend) { return backend.cuda ? 4e-5 : 1e-5; }
 
 class ReferenceSearch {
  public:
-  ReferenceSearch(const Table& table, const SearchRules& rules, int limit, int kind) : table_(table), rules_(rules), limit_(limit), kind_(kind) {}
+  ReferenceSearch(const Table& table, const SearchRules& rules, int limit, int kind)
+      : table_(table), rules_(rules), limit_(limit), kind_(kind) {}
 
   ReferenceResult run() {
     rules_.beams == 1 ? greedy() : beam();
@@ -34,11 +37,14 @@ class ReferenceSearch {
   /// Log-probabilities of the next token, −∞ where it may not be chosen.
   std::vector<double> log_probabilities(int position, int last) const {
     const int v = table_.vocabulary;
-    std::vector<double> row(table_.row(kind_, position, last), table_.row(kind_, position, last) + v);
+    std::vector<double> row(table_.row(kind_, position, last),
+                            table_.row(kind_, position, last) + v);
     log_softmax(row);
     for (const std::int32_t id : rules_.never_chosen) row[static_cast<std::size_t>(id)] = kNone;
     if (rules_.renormalize) log_softmax(row);
-    const std::int32_t forced = position + 1 == limit_ && rules_.forced_end >= 0 ? rules_.forced_end : position == 0 ? rules_.forced_first : -1;
+    const std::int32_t forced = position + 1 == limit_ && rules_.forced_end >= 0 ? rules_.forced_end
+                                : position == 0 ? rules_.forced_first
+                                                : -1;
     if (forced >= 0) {
       row.assign(static_cast<std::size_t>(v), kNone);
       row[static_cast<std::size_t>(forced)] = 0;
@@ -63,22 +69,27 @@ class ReferenceSearch {
     for (const double x : row) sum += std::exp(x - max);
     for (double& x : row) x -= max + std::log(sum);
   }
-  double divisor(int n) const { return static_cast<float>(std::pow(n, static_cast<double>(rules_.length_penalty))); }
+  double divisor(int n) const {
+    return static_cast<float>(std::pow(n, static_cast<double>(rules_.length_penalty)));
+  }
   void decide(double a, double b) {
-    if (std::isfinite(a) && std::isfinite(b)) result_.margin = std::min(result_.margin, std::fabs(a - b));
+    if (std::isfinite(a) && std::isfinite(b))
+      result_.margin = std::min(result_.margin, std::fabs(a - b));
   }
   Hypothesis hypothesis(std::vector<std::int32_t> ids, double sum) const {
     const int n = static_cast<int>(ids.size());
     const bool ended = ids.back() == rules_.end;
     if (ended) ids.pop_back();
-    return {std::move(ids), static_cast<float>(sum / divisor(n)), static_cast<float>(sum), n, ended};
+    return {std::move(ids), static_cast<float>(sum / divisor(n)), static_cast<float>(sum), n,
+            ended};
   }
 
   void greedy() {
     std::vector<std::int32_t> ids;
     double sum = 0;
     do {
-      const auto row = log_probabilities(static_cast<int>(ids.size()), ids.empty() ? rules_.start : ids.back());
+      const auto row =
+          log_probabilities(static_cast<int>(ids.size()), ids.empty() ? rules_.start : ids.back());
       const auto best = std::max_element(row.begin(), row.end());  // the first of equals
       for (auto other = row.begin(); other != row.end(); ++other) {
         if (*other != *best) decide(*best, *other);
@@ -93,14 +104,19 @@ class ReferenceSearch {
   std::vector<Candidate> best_candidates(const std::vector<Live>& live, int position) {
     std::vector<Candidate> all;
     for (std::size_t k = 0; k < live.size(); ++k) {
-      const auto row = log_probabilities(position, live[k].ids.empty() ? rules_.start : live[k].ids.back());
-      for (std::size_t v = 0; v < row.size(); ++v) all.push_back({live[k].sum + row[v], static_cast<int>(k), static_cast<int>(v)});
+      const auto row =
+          log_probabilities(position, live[k].ids.empty() ? rules_.start : live[k].ids.back());
+      for (std::size_t v = 0; v < row.size(); ++v)
+        all.push_back({live[k].sum + row[v], static_cast<int>(k), static_cast<int>(v)});
     }
-    std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) { return a.value > b.value; });
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.value > b.value; });
     const std::size_t count = 2 * live.size();
     for (std::size_t i = 0; i + 1 < all.size() && i < count; ++i) {
-      const bool equal_in_a_row = all[i].value == all[i + 1].value && all[i].parent == all[i + 1].parent;
-      if (all[i].value > -1e8 && all[i + 1].value > -1e8 && !equal_in_a_row) decide(all[i].value, all[i + 1].value);
+      const bool equal_in_a_row =
+          all[i].value == all[i + 1].value && all[i].parent == all[i + 1].parent;
+      if (all[i].value > -1e8 && all[i + 1].value > -1e8 && !equal_in_a_row)
+        decide(all[i].value, all[i + 1].value);
     }
     if (all.size() > count) all.resize(count);
     return all;
@@ -109,9 +125,12 @@ class ReferenceSearch {
   void finish(Hypothesis entry) {
     auto& list = result_.hypotheses;
     for (const Hypothesis& other : list) {
-      if (other.length != entry.length) decide(other.score, entry.score);  // of one step: decided among the candidates
+      if (other.length != entry.length)
+        decide(other.score, entry.score);  // of one step: decided among the candidates
     }
-    const auto after = std::find_if(list.begin(), list.end(), [&](const Hypothesis& other) { return other.score < entry.score; });
+    const auto after = std::find_if(list.begin(), list.end(), [&](const Hypothesis& other) {
+      return other.score < entry.score;
+    });
     list.insert(after, std::move(entry));
     if (list.size() > static_cast<std::size_t>(rules_.beams)) list.pop_back();
   }
@@ -119,8 +138,10 @@ class ReferenceSearch {
   bool is_done(double best, int n) {
     if (result_.hypotheses.size() < static_cast<std::size_t>(rules_.beams)) return false;
     if (rules_.early_stopping == EarlyStopping::kTrue) return true;
-    const int m = rules_.early_stopping == EarlyStopping::kNever && rules_.length_penalty > 0 ? limit_ : n;
-    const double reach = static_cast<float>(best / divisor(m)), worst = result_.hypotheses.back().score;
+    const int m =
+        rules_.early_stopping == EarlyStopping::kNever && rules_.length_penalty > 0 ? limit_ : n;
+    const double reach = static_cast<float>(best / divisor(m)),
+                 worst = result_.hypotheses.back().score;
     decide(reach, worst);
     return reach <= worst;
   }
@@ -144,7 +165,8 @@ class ReferenceSearch {
       }
       result_.steps = n;
       if (n == limit_ || is_done(next.empty() ? kNone : next.front().sum, n)) return;
-      while (next.size() < beams) next.push_back({std::vector<std::int32_t>(static_cast<std::size_t>(n), rules_.end), kNone});
+      while (next.size() < beams)
+        next.push_back({std::vector<std::int32_t>(static_cast<std::size_t>(n), rules_.end), kNone});
       live = std::move(next);
     }
   }

@@ -1,4 +1,5 @@
-// The rules of docs/search.md on a table model: each by hand, then against a second implementation, then exhaustively.
+// The rules of docs/search.md on a table model: each by hand, then against a second implementation,
+// then exhaustively.
 #include <gtest/gtest.h>
 
 #include "tests/late_backend.h"
@@ -16,8 +17,12 @@ constexpr int kEnd = 0, a = 1, b = 2, c = 3, d = 4, x = 5, kStart = 6, kLetters 
 class SearchTest : public OnBackend {
  protected:
   Lab lab{GetParam()};
-  // Of sums of a few log-probabilities that were given in decimals: their rounding, and a GPU's exponential.
-  const double near = GetParam().cuda ? 4e-6 + (GetParam().type == DType::kFloat32 ? 0 : 8 * unit_roundoff(GetParam().type)) : 1e-6;
+  // Of sums of a few log-probabilities that were given in decimals: their rounding, and a GPU's
+  // exponential.
+  const double near =
+      GetParam().cuda
+          ? 4e-6 + (GetParam().type == DType::kFloat32 ? 0 : 8 * unit_roundoff(GetParam().type))
+          : 1e-6;
 
   Outcome decode(Table table, const SearchRules& rules, std::int32_t limit, int kind = 0) {
     table.round_to(lab.type());
@@ -26,13 +31,15 @@ class SearchTest : public OnBackend {
 };
 INSTANTIATE_TEST_SUITE_P(, SearchTest, testing::ValuesIn(backends()), backend_name);
 
-// Log-probabilities in whole numbers, one of each row 0 and the others −40 or less, −60 where nothing is said: log-softmax changes
-// nothing in them in float32, so that sums are exact and equals are equal.
+// Log-probabilities in whole numbers, one of each row 0 and the others −40 or less, −60 where
+// nothing is said: log-softmax changes nothing in them in float32, so that sums are exact and
+// equals are equal.
 Table whole_numbers(std::initializer_list<std::pair<int, std::map<int, int>>> rows) {
   Table table(kLetters);
   for (int last = 0; last < kLetters; ++last) std::fill_n(table.row(0, 0, last), kLetters, -60.0f);
   for (const auto& [last, next] : rows) {
-    for (const auto& [token, value] : next) table.row(0, 0, last)[token] = static_cast<float>(value);
+    for (const auto& [token, value] : next)
+      table.row(0, 0, last)[token] = static_cast<float>(value);
   }
   return table;
 }
@@ -41,13 +48,19 @@ Table whole_numbers(std::initializer_list<std::pair<int, std::map<int, int>>> ro
 Table probabilities(std::initializer_list<std::pair<int, std::map<int, double>>> rows) {
   Table table = whole_numbers({});
   for (const auto& [last, next] : rows) {
-    for (const auto& [token, value] : next) table.row(0, 0, last)[token] = static_cast<float>(std::log(value));
+    for (const auto& [token, value] : next)
+      table.row(0, 0, last)[token] = static_cast<float>(std::log(value));
   }
   return table;
 }
 
 SearchRules rules_of(int beams, float penalty, EarlyStopping stopping = EarlyStopping::kFalse) {
-  return {.beams = beams, .length_penalty = penalty, .early_stopping = stopping, .start = kStart, .end = kEnd, .never_chosen = {}};
+  return {.beams = beams,
+          .length_penalty = penalty,
+          .early_stopping = stopping,
+          .start = kStart,
+          .end = kEnd,
+          .never_chosen = {}};
 }
 
 std::vector<Ids> ids_of(const Outcome& outcome) {
@@ -63,7 +76,8 @@ std::vector<float> scores_of(const Outcome& outcome) {
 }
 
 TEST_P(SearchTest, StartsAtTheStartTokenAndEndsAtTheEndToken) {
-  const Table table = whole_numbers({{kStart, {{b, 0}}}, {b, {{a, 0}}}, {a, {{kEnd, 0}}}, {kEnd, {{c, 0}}}});
+  const Table table =
+      whole_numbers({{kStart, {{b, 0}}}, {b, {{a, 0}}}, {a, {{kEnd, 0}}}, {kEnd, {{c, 0}}}});
   for (const int beams : {1, 2}) {
     const Outcome outcome = decode(table, rules_of(beams, 0, EarlyStopping::kFalse), 10);
     ASSERT_FALSE(outcome.hypotheses.empty());
@@ -75,7 +89,8 @@ TEST_P(SearchTest, StartsAtTheStartTokenAndEndsAtTheEndToken) {
 }
 
 TEST_P(SearchTest, LengthPenaltyCountsTheEndToken) {
-  const Table table = probabilities({{kStart, {{a, .6}, {b, .4}}}, {a, {{kEnd, .7}, {b, .3}}}, {b, {{kEnd, 1}}}});
+  const Table table =
+      probabilities({{kStart, {{a, .6}, {b, .4}}}, {a, {{kEnd, .7}, {b, .3}}}, {b, {{kEnd, 1}}}});
   for (const int beams : {1, 2}) {
     for (const float penalty : {0.0f, 0.6f, 1.0f, 2.0f, -1.0f}) {
       const Hypothesis best = decode(table, rules_of(beams, penalty), 5).hypotheses.at(0);
@@ -88,7 +103,8 @@ TEST_P(SearchTest, LengthPenaltyCountsTheEndToken) {
 }
 
 TEST_P(SearchTest, GreedyTakesTheSmallerIdOfEquals) {
-  const Table table = whole_numbers({{kStart, {{c, 0}, {b, 0}, {d, 0}}}, {b, {{kEnd, 0}}}, {c, {{kEnd, 0}}}, {d, {{kEnd, 0}}}});
+  const Table table = whole_numbers(
+      {{kStart, {{c, 0}, {b, 0}, {d, 0}}}, {b, {{kEnd, 0}}}, {c, {{kEnd, 0}}}, {d, {{kEnd, 0}}}});
   EXPECT_EQ(ids_of(decode(table, rules_of(1, 1), 5)), (std::vector<Ids>{{b}}));
 }
 
@@ -103,7 +119,8 @@ TEST_P(SearchTest, GreedyIsCutAtTheLimit) {
 }
 
 TEST_P(SearchTest, AForcedEndIsTheOnlyChoiceAtTheLimitAndAddsNothing) {
-  const Table table = probabilities({{kStart, {{a, .8}, {b, .2}}}, {a, {{a, .9}, {b, .1}}}, {b, {{a, 1}}}});
+  const Table table =
+      probabilities({{kStart, {{a, .8}, {b, .2}}}, {a, {{a, .9}, {b, .1}}}, {b, {{a, 1}}}});
   for (const int beams : {1, 2, 3}) {
     SearchRules rules = rules_of(beams, 1);
     rules.forced_end = kEnd;
@@ -120,7 +137,11 @@ TEST_P(SearchTest, AForcedEndIsTheOnlyChoiceAtTheLimitAndAddsNothing) {
 }
 
 TEST_P(SearchTest, AForcedFirstTokenIsTheOnlyChoiceCountsAndAddsNothing) {
-  const Table table = probabilities({{kStart, {{a, 1}}}, {a, {{kEnd, 1}}}, {x, {{b, .5}, {c, .5}}}, {b, {{kEnd, 1}}}, {c, {{kEnd, 1}}}});
+  const Table table = probabilities({{kStart, {{a, 1}}},
+                                     {a, {{kEnd, 1}}},
+                                     {x, {{b, .5}, {c, .5}}},
+                                     {b, {{kEnd, 1}}},
+                                     {c, {{kEnd, 1}}}});
   for (const int beams : {1, 2}) {
     SearchRules rules = rules_of(beams, 1);
     rules.forced_first = x;
@@ -139,7 +160,10 @@ TEST_P(SearchTest, AForcedFirstTokenIsTheOnlyChoiceCountsAndAddsNothing) {
 }
 
 TEST_P(SearchTest, WhatIsNeverChosenKeepsItsProbability) {
-  const Table table = probabilities({{kStart, {{a, .5}, {b, .3}, {c, .2}}}, {a, {{kEnd, 1}}}, {b, {{kEnd, 1}}}, {c, {{kEnd, 1}}}});
+  const Table table = probabilities({{kStart, {{a, .5}, {b, .3}, {c, .2}}},
+                                     {a, {{kEnd, 1}}},
+                                     {b, {{kEnd, 1}}},
+                                     {c, {{kEnd, 1}}}});
   for (const int beams : {1, 2}) {
     SearchRules rules = rules_of(beams, 0);
     rules.never_chosen = {a};
@@ -154,22 +178,27 @@ TEST_P(SearchTest, WhatIsNeverChosenKeepsItsProbability) {
 }
 
 TEST_P(SearchTest, EndsOnlyAmongTheFirstK) {
-  // Three after the first step: a .5, b .3, end .15. Two beams: the end comes third, and though nothing better ends later, is lost.
+  // Three after the first step: a .5, b .3, end .15. Two beams: the end comes third, and though
+  // nothing better ends later, is lost.
   const std::map<int, double> flat{{kEnd, .26}, {a, .25}, {b, .25}, {c, .24}};
-  const Table third = probabilities({{kStart, {{a, .5}, {b, .3}, {kEnd, .15}, {c, .05}}}, {a, flat}, {b, flat}});
+  const Table third =
+      probabilities({{kStart, {{a, .5}, {b, .3}, {kEnd, .15}, {c, .05}}}, {a, flat}, {b, flat}});
   EXPECT_EQ(ids_of(decode(third, rules_of(2, 0), 2)), (std::vector<Ids>{{a}, {a, a}}));
   // The same where the end comes second.
-  const Table second = probabilities({{kStart, {{a, .5}, {b, .15}, {kEnd, .3}, {c, .05}}}, {a, flat}, {b, flat}});
+  const Table second =
+      probabilities({{kStart, {{a, .5}, {b, .15}, {kEnd, .3}, {c, .05}}}, {a, flat}, {b, flat}});
   const Outcome outcome = decode(second, rules_of(2, 0), 2);
   EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{}, {a}}));
   EXPECT_NEAR(outcome.hypotheses[0].score, std::log(.3), near);
   // Both beams go on with what does not end: a and b, not a alone.
-  const Table lone = probabilities({{kStart, {{a, .5}, {kEnd, .3}, {b, .2}}}, {a, {{c, 1}}}, {b, {{d, 1}}}});
+  const Table lone =
+      probabilities({{kStart, {{a, .5}, {kEnd, .3}, {b, .2}}}, {a, {{c, 1}}}, {b, {{d, 1}}}});
   EXPECT_EQ(ids_of(decode(lone, rules_of(3, 0), 2)), (std::vector<Ids>{{a, c}, {}, {b, d}}));
 }
 
 TEST_P(SearchTest, EveryCandidateCountsAtTheLimit) {
-  const Table table = probabilities({{kStart, {{a, .7}, {b, .3}}}, {a, {{a, .6}, {kEnd, .4}}}, {b, {{b, .9}, {a, .1}}}});
+  const Table table = probabilities(
+      {{kStart, {{a, .7}, {b, .3}}}, {a, {{a, .6}, {kEnd, .4}}}, {b, {{b, .9}, {a, .1}}}});
   const Outcome outcome = decode(table, rules_of(3, 1), 2);
   EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{a, a}, {a}, {b, b}}));
   EXPECT_FALSE(outcome.hypotheses[0].ended);
@@ -180,7 +209,8 @@ TEST_P(SearchTest, EveryCandidateCountsAtTheLimit) {
 
 TEST_P(SearchTest, TiesGoToTheEarlierHypothesisThenToTheSmallerId) {
   // b c and a a have −40; b is the better hypothesis of the two.
-  const Table hypotheses = whole_numbers({{kStart, {{b, 0}, {a, -40}}}, {b, {{d, 0}, {c, -40}}}, {a, {{a, 0}}}});
+  const Table hypotheses =
+      whole_numbers({{kStart, {{b, 0}, {a, -40}}}, {b, {{d, 0}, {c, -40}}}, {a, {{a, 0}}}});
   EXPECT_EQ(ids_of(decode(hypotheses, rules_of(2, 0), 2)), (std::vector<Ids>{{b, d}, {b, c}}));
   const Table ids = whole_numbers({{kStart, {{d, 0}, {c, -40}, {b, -40}, {x, -40}}}});
   EXPECT_EQ(ids_of(decode(ids, rules_of(2, 0), 1)), (std::vector<Ids>{{d}, {b}}));
@@ -189,17 +219,26 @@ TEST_P(SearchTest, TiesGoToTheEarlierHypothesisThenToTheSmallerId) {
 
 TEST_P(SearchTest, TheListKeepsTheOlderAmongEquals) {
   // Each of [], [a], [a b] ends with −40.
-  const Table table = whole_numbers({{kStart, {{a, 0}, {kEnd, -40}}}, {a, {{b, 0}, {kEnd, -40}}}, {b, {{c, 0}, {kEnd, -40}}}, {c, {{c, 0}}}});
-  EXPECT_EQ(ids_of(decode(table, rules_of(2, 0, EarlyStopping::kTrue), 4)), (std::vector<Ids>{{}, {a}}));
+  const Table table = whole_numbers({{kStart, {{a, 0}, {kEnd, -40}}},
+                                     {a, {{b, 0}, {kEnd, -40}}},
+                                     {b, {{c, 0}, {kEnd, -40}}},
+                                     {c, {{c, 0}}}});
+  EXPECT_EQ(ids_of(decode(table, rules_of(2, 0, EarlyStopping::kTrue), 4)),
+            (std::vector<Ids>{{}, {a}}));
   EXPECT_EQ(ids_of(decode(table, rules_of(2, 0), 4)), (std::vector<Ids>{{a, b, c, c}, {}}));
 }
 
 // Three rules, one table, worked out by hand with two beams and A = 1:
-// step 1 ends [] (−40); step 2 ends [a] (−41/2 = −20.5), a full list; step 3 ends [a b] (−40/3); step 4 ends [a b c] (0);
-// step 6 ends [a b c x d] (−40/6) and leaves −60 as the best live score; step 10 leaves −160.
+// step 1 ends [] (−40); step 2 ends [a] (−41/2 = −20.5), a full list; step 3 ends [a b] (−40/3);
+// step 4 ends [a b c] (0); step 6 ends [a b c x d] (−40/6) and leaves −60 as the best live score;
+// step 10 leaves −160.
 TEST_P(SearchTest, EarlyStopping) {
-  const Table table = whole_numbers({{kStart, {{a, 0}, {kEnd, -40}, {x, -41}}}, {a, {{b, 0}, {kEnd, -41}}}, {b, {{c, 0}, {kEnd, -40}}},
-                                     {c, {{kEnd, 0}, {x, -40}}}, {x, {{d, 0}}}, {d, {{kEnd, 0}, {d, -40}}}});
+  const Table table = whole_numbers({{kStart, {{a, 0}, {kEnd, -40}, {x, -41}}},
+                                     {a, {{b, 0}, {kEnd, -41}}},
+                                     {b, {{c, 0}, {kEnd, -40}}},
+                                     {c, {{kEnd, 0}, {x, -40}}},
+                                     {x, {{d, 0}}},
+                                     {d, {{kEnd, 0}, {d, -40}}}});
   const Outcome first = decode(table, rules_of(2, 1, EarlyStopping::kTrue), 20);
   EXPECT_EQ(first.steps, 2);  // the list is full
   EXPECT_EQ(ids_of(first), (std::vector<Ids>{{a}, {}}));
@@ -212,7 +251,8 @@ TEST_P(SearchTest, EarlyStopping) {
   EXPECT_EQ(never.steps, 10);  // −160 / 20 ≤ −40 / 6, after −120 / 20 > −40 / 6
   EXPECT_EQ(ids_of(never), ids_of(now));
   // Without a penalty, never looks at the present length too.
-  EXPECT_EQ(decode(table, rules_of(2, 0, EarlyStopping::kNever), 20).steps, decode(table, rules_of(2, 0), 20).steps);
+  EXPECT_EQ(decode(table, rules_of(2, 0, EarlyStopping::kNever), 20).steps,
+            decode(table, rules_of(2, 0), 20).steps);
   // Equal is enough: the best live score is −40 when the list's worst is.
   const Table equal = whole_numbers({{kStart, {{kEnd, 0}, {a, -40}}}, {a, {{kEnd, 0}, {a, -60}}}});
   EXPECT_EQ(decode(equal, rules_of(2, 0), 20).steps, 2);
@@ -220,7 +260,8 @@ TEST_P(SearchTest, EarlyStopping) {
 
 TEST_P(SearchTest, AListThatIsNotFullGoesOnToTheLimit) {
   // The end is never among the first two.
-  const Table table = whole_numbers({{kStart, {{a, 0}, {b, -40}}}, {a, {{a, 0}, {b, -40}}}, {b, {{a, 0}}}});
+  const Table table =
+      whole_numbers({{kStart, {{a, 0}, {b, -40}}}, {a, {{a, 0}, {b, -40}}}, {b, {{a, 0}}}});
   for (const auto stopping : {EarlyStopping::kTrue, EarlyStopping::kFalse, EarlyStopping::kNever}) {
     EXPECT_EQ(decode(table, rules_of(2, 1, stopping), 9).steps, 9);
   }
@@ -237,7 +278,8 @@ TEST_P(SearchTest, DeadHypothesesNeverFinish) {
   EXPECT_EQ(ids_of(decode(table, rules, 3)), (std::vector<Ids>{{a, a, a}}));
 }
 
-// Widths around the pieces in which a backend may go through the vocabulary, the last id never chosen, as opus-mt's pad is.
+// Widths around the pieces in which a backend may go through the vocabulary, the last id never
+// chosen, as opus-mt's pad is.
 TEST_P(SearchTest, LargeVocabulariesAgree) {
   int compared = 0;
   for (const int vocabulary : {127, 128, 129, 511, 512, 513, 1025}) {
@@ -247,14 +289,20 @@ TEST_P(SearchTest, LargeVocabulariesAgree) {
       for (float& logit : table.logits) logit = uniform(random, -4, 4);
       table.round_to(lab.type());
       for (const int beams : {1, 4}) {
-        SearchRules rules{.beams = beams, .start = vocabulary - 1, .end = 0, .renormalize = renormalize, .never_chosen = {vocabulary - 1}};
+        SearchRules rules{.beams = beams,
+                          .start = vocabulary - 1,
+                          .end = 0,
+                          .renormalize = renormalize,
+                          .never_chosen = {vocabulary - 1}};
         const ReferenceResult expected = ReferenceSearch(table, rules, 3, 0).run();
         if (expected.margin < decidable(GetParam())) continue;
         ++compared;
         const Outcome found = decode(table, rules, 3);
-        ASSERT_EQ(found.hypotheses.size(), expected.hypotheses.size()) << vocabulary << " ids, renormalize " << renormalize;
+        ASSERT_EQ(found.hypotheses.size(), expected.hypotheses.size())
+            << vocabulary << " ids, renormalize " << renormalize;
         for (std::size_t i = 0; i < found.hypotheses.size(); ++i) {
-          EXPECT_EQ(found.hypotheses[i].ids, expected.hypotheses[i].ids) << vocabulary << " ids, renormalize " << renormalize;
+          EXPECT_EQ(found.hypotheses[i].ids, expected.hypotheses[i].ids)
+              << vocabulary << " ids, renormalize " << renormalize;
           EXPECT_NEAR(found.hypotheses[i].score, expected.hypotheses[i].score, 1e-4);
         }
       }
@@ -273,9 +321,11 @@ TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
     for (float& logit : plain.logits) logit = uniform(random, -4, 4);
     plain.round_to(lab.type());
     Table shifted = plain;
-    for (std::size_t i = 0; i < plain.logits.size(); ++i) shifted.logits[i] += static_cast<float>(bias.values[i % 40]);
+    for (std::size_t i = 0; i < plain.logits.size(); ++i)
+      shifted.logits[i] += static_cast<float>(bias.values[i % 40]);
     for (const bool renormalize : {false, true}) {
-      SearchRules rules{.beams = 4, .start = 1, .end = 0, .renormalize = renormalize, .never_chosen = {}};
+      SearchRules rules{
+          .beams = 4, .start = 1, .end = 0, .renormalize = renormalize, .never_chosen = {}};
       if (renormalize) rules.never_chosen = {3, 17};
       const ReferenceResult expected = ReferenceSearch(shifted, rules, 8, 0).run();
       if (expected.margin < decidable(GetParam())) continue;
@@ -284,26 +334,31 @@ TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
       model.projection().linear.bias = lab.put(bias, DType::kFloat32);
       const Outcome found = decode_with(model, lab, rules, 8, 0, 1, 0);
       ASSERT_EQ(ids_of(found), ids_of({.hypotheses = expected.hypotheses}));
-      for (std::size_t i = 0; i < found.hypotheses.size(); ++i) EXPECT_NEAR(found.hypotheses[i].score, expected.hypotheses[i].score, 1e-5);
+      for (std::size_t i = 0; i < found.hypotheses.size(); ++i)
+        EXPECT_NEAR(found.hypotheses[i].score, expected.hypotheses[i].score, 1e-5);
     }
   }
   EXPECT_GE(compared, 4);  // of 12
 }
 
-// The best of a vocabulary's first piece may lie in any order when a later piece has one that belongs between them.
+// The best of a vocabulary's first piece may lie in any order when a later piece has one that
+// belongs between them.
 TEST_P(SearchTest, ALaterPieceMayHoldBetterTokens) {
   for (const bool ascending : {true, false}) {
     for (const int rank : {1, 2, 3, 4}) {
       Table table(600);
       std::fill(table.logits.begin(), table.logits.end(), -20.0f);
-      for (int i = 0; i < 8; ++i) table.row(0, 0, 1)[100 + i] = static_cast<float>(ascending ? i : 7 - i);
+      for (int i = 0; i < 8; ++i)
+        table.row(0, 0, 1)[100 + i] = static_cast<float>(ascending ? i : 7 - i);
       table.row(0, 0, 1)[550] = 7.5f - static_cast<float>(rank - 1);
-      const Outcome outcome = decode(table, {.beams = 4, .start = 1, .end = 0, .never_chosen = {}}, 1);
+      const Outcome outcome =
+          decode(table, {.beams = 4, .start = 1, .end = 0, .never_chosen = {}}, 1);
       ASSERT_EQ(outcome.hypotheses.size(), 4u);
       for (int i = 0; i < 4; ++i) {
         const int better = i - (i >= rank);  // of the first piece
         const int expected = i + 1 == rank ? 550 : ascending ? 107 - better : 100 + better;
-        EXPECT_EQ(outcome.hypotheses[static_cast<std::size_t>(i)].ids, (Ids{expected})) << "rank " << rank << ", ascending " << ascending;
+        EXPECT_EQ(outcome.hypotheses[static_cast<std::size_t>(i)].ids, (Ids{expected}))
+            << "rank " << rank << ", ascending " << ascending;
       }
     }
   }
@@ -313,9 +368,11 @@ TEST_P(SearchTest, BeamSizes) {
   for (const int beams : {-1, 0, 257}) {
     SearchRules rules = rules_of(1, 1);
     rules.beams = beams;
-    expect_error([&] { Search(*lab, lab.queue(), rules, 1, 4); }, {"beam size", fmt::format("{}", beams), "1 to 256"});
+    expect_error([&] { Search(*lab, lab.queue(), rules, 1, 4); },
+                 {"beam size", fmt::format("{}", beams), "1 to 256"});
   }
-  const Table table = whole_numbers({{kStart, {{a, 0}, {b, -40}}}, {a, {{kEnd, 0}}}, {b, {{a, -1}, {kEnd, 0}}}});
+  const Table table =
+      whole_numbers({{kStart, {{a, 0}, {b, -40}}}, {a, {{kEnd, 0}}}, {b, {{a, -1}, {kEnd, 0}}}});
   const Outcome widest = decode(table, rules_of(256, 0), 2);
   EXPECT_EQ(widest.hypotheses.size(), 43u);  // the end alone, and what follows each of six letters
   EXPECT_EQ(widest.hypotheses.at(0).ids, (Ids{a}));
@@ -339,7 +396,8 @@ TEST_P(SearchTest, BytesPerSlotAreWhatItTakes) {
   }
 }
 
-// Every sequence that ends, and those of full length: a beam wide enough for all of them finds them all, in order.
+// Every sequence that ends, and those of full length: a beam wide enough for all of them finds them
+// all, in order.
 TEST_P(SearchTest, AWideBeamIsExhaustiveSearch) {
   for (unsigned seed = 0; seed < 20; ++seed) {
     Random random(seed);
@@ -347,7 +405,11 @@ TEST_P(SearchTest, AWideBeamIsExhaustiveSearch) {
     Table table(vocabulary, limit);
     for (float& logit : table.logits) logit = uniform(random, -3, 3);
     table.round_to(lab.type());
-    SearchRules rules{.beams = 200, .length_penalty = 0.5f * static_cast<float>(seed % 5), .start = 1, .end = 0, .never_chosen = {}};
+    SearchRules rules{.beams = 200,
+                      .length_penalty = 0.5f * static_cast<float>(seed % 5),
+                      .start = 1,
+                      .end = 0,
+                      .never_chosen = {}};
     rules.early_stopping = static_cast<EarlyStopping>(seed % 3);
     if (seed % 4 == 3) rules.forced_end = 0;
     const ReferenceSearch model(table, rules, limit, 0);
@@ -360,17 +422,21 @@ TEST_P(SearchTest, AWideBeamIsExhaustiveSearch) {
         Ids next = ids;
         const double total = sum + row[static_cast<std::size_t>(token)];
         if (token != rules.end) next.push_back(token);
-        if (token == rules.end || n + 1 == limit) all.push_back({total / std::pow(n + 1, rules.length_penalty), next});
-        else grow(next, total);
+        if (token == rules.end || n + 1 == limit)
+          all.push_back({total / std::pow(n + 1, rules.length_penalty), next});
+        else
+          grow(next, total);
       }
     };
     grow({}, 0);
-    std::sort(all.begin(), all.end(), [](const auto& l, const auto& r) { return l.first > r.first; });
+    std::sort(all.begin(), all.end(),
+              [](const auto& l, const auto& r) { return l.first > r.first; });
     const Outcome outcome = decode(table, rules, limit);
     ASSERT_EQ(outcome.hypotheses.size(), all.size());
     for (std::size_t i = 0; i < all.size(); ++i) {
       EXPECT_NEAR(outcome.hypotheses[i].score, all[i].first, 1e-5);
-      const bool near_tie = (i > 0 && all[i - 1].first - all[i].first < 1e-5) || (i + 1 < all.size() && all[i].first - all[i + 1].first < 1e-5);
+      const bool near_tie = (i > 0 && all[i - 1].first - all[i].first < 1e-5) ||
+                            (i + 1 < all.size() && all[i].first - all[i + 1].first < 1e-5);
       if (!near_tie) {
         EXPECT_EQ(outcome.hypotheses[i].ids, all[i].second) << "seed " << seed << ", place " << i;
       }
@@ -395,18 +461,22 @@ RandomCase random_case(unsigned seed, bool with_ties) {
                     .start = whole(random, 0, vocabulary - 1),
                     .end = whole(random, 0, vocabulary - 1),
                     .never_chosen = {}};
-  if (whole(random, 0, 3) == 0) rules.forced_end = whole(random, 0, 3) ? rules.end : whole(random, 0, vocabulary - 1);
+  if (whole(random, 0, 3) == 0)
+    rules.forced_end = whole(random, 0, 3) ? rules.end : whole(random, 0, vocabulary - 1);
   if (whole(random, 0, 3) == 0) rules.forced_first = whole(random, 0, vocabulary - 1);
-  for (int id = 0; id + 2 < vocabulary && whole(random, 0, 2) == 0; ++id) rules.never_chosen.push_back(whole(random, 0, vocabulary - 3));
+  for (int id = 0; id + 2 < vocabulary && whole(random, 0, 2) == 0; ++id)
+    rules.never_chosen.push_back(whole(random, 0, vocabulary - 3));
   rules.renormalize = !with_ties && whole(random, 0, 2) == 0;
   const float end_bonus = uniform(random, -2, 3);
   for (int place = 0; place < table.places(); ++place) {
     float* row = table.logits.data() + place * vocabulary;
     if (with_ties) {  // one 0, others −40 … −44: all sums are exact
-      for (int token = 0; token < vocabulary; ++token) row[token] = static_cast<float>(-whole(random, 40, 44));
+      for (int token = 0; token < vocabulary; ++token)
+        row[token] = static_cast<float>(-whole(random, 40, 44));
       row[whole(random, 0, vocabulary - 1)] = 0;
     } else {
-      for (int token = 0; token < vocabulary; ++token) row[token] = uniform(random, -3, 3) + (token == rules.end ? end_bonus : 0);
+      for (int token = 0; token < vocabulary; ++token)
+        row[token] = uniform(random, -3, 3) + (token == rules.end ? end_bonus : 0);
     }
   }
   return {std::move(table), std::move(rules), limit};
@@ -415,14 +485,16 @@ RandomCase random_case(unsigned seed, bool with_ties) {
 std::string text_of(const std::vector<Hypothesis>& hypotheses) {
   std::string text;
   for (const Hypothesis& hypothesis : hypotheses) {
-    text += fmt::format("\n  score {:.9g}, sum {:.9g}, length {}:", hypothesis.score, hypothesis.sum, hypothesis.length);
+    text += fmt::format("\n  score {:.9g}, sum {:.9g}, length {}:", hypothesis.score,
+                        hypothesis.sum, hypothesis.length);
     for (const std::int32_t id : hypothesis.ids) text += fmt::format(" {}", id);
   }
   return text;
 }
 
 bool same(const Outcome& found, const ReferenceResult& expected) {
-  if (found.steps != expected.steps || found.hypotheses.size() != expected.hypotheses.size()) return false;
+  if (found.steps != expected.steps || found.hypotheses.size() != expected.hypotheses.size())
+    return false;
   for (std::size_t i = 0; i < found.hypotheses.size(); ++i) {
     const Hypothesis &f = found.hypotheses[i], &e = expected.hypotheses[i];
     if (f.ids != e.ids || f.length != e.length || f.ended != e.ended) return false;
@@ -442,16 +514,21 @@ void compare_random_cases(Lab& lab, double decidable, bool with_ties) {
     ++compared;
     const Outcome found = decode_alone(lab, test.table, test.rules, test.limit);
     lab.clear();
-    ASSERT_TRUE(same(found, expected)) << "seed " << seed << ", beams " << test.rules.beams << ", margin " << expected.margin << "\nfound after "
-                                       << found.steps << " steps" << text_of(found.hypotheses) << "\nexpected after " << expected.steps << " steps"
-                                       << text_of(expected.hypotheses);
+    ASSERT_TRUE(same(found, expected))
+        << "seed " << seed << ", beams " << test.rules.beams << ", margin " << expected.margin
+        << "\nfound after " << found.steps << " steps" << text_of(found.hypotheses)
+        << "\nexpected after " << expected.steps << " steps" << text_of(expected.hypotheses);
   }
   EXPECT_GT(compared, kCases * 9 / 10);
 }
 
-TEST_P(SearchTest, RandomTablesAgreeWithTheReference) { compare_random_cases(lab, decidable(GetParam()), false); }
+TEST_P(SearchTest, RandomTablesAgreeWithTheReference) {
+  compare_random_cases(lab, decidable(GetParam()), false);
+}
 
-TEST_P(SearchTest, RandomTiesAgreeWithTheReference) { compare_random_cases(lab, decidable(GetParam()), true); }
+TEST_P(SearchTest, RandomTiesAgreeWithTheReference) {
+  compare_random_cases(lab, decidable(GetParam()), true);
+}
 
 }  // namespace
 }  // namespace xlate::test

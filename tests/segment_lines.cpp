@@ -1,4 +1,5 @@
-// The pieces of lines, as ids of a SentencePiece model: for scripts/compare_sentencepiece, and to measure the speed of segmentation.
+// The pieces of lines, as ids of a SentencePiece model: for scripts/compare_sentencepiece, and to
+// measure the speed of segmentation.
 //   segment_lines MODEL.spm [--library] [--repeat N] < LINES > IDS
 #include <sentencepiece_processor.h>
 
@@ -21,23 +22,29 @@ using namespace xlate;
 struct Arguments {
   const char* model = nullptr;
   bool library = false;  // the installed SentencePiece in the place of our own segmentation
-  int repeat = 0;        // measures so many passes over the lines, and prints lines per second in the place of ids
+  int repeat =
+      0;  // measures so many passes over the lines, and prints lines per second in the place of ids
 };
 
 Arguments read_arguments(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--library") == 0) arguments.library = true;
-    else if (std::strcmp(argv[i], "--repeat") == 0 && i + 1 < argc) arguments.repeat = std::atoi(argv[++i]);
-    else if (!arguments.model) arguments.model = argv[i];
-    else fail("unexpected argument '{}'", argv[i]);
+    if (std::strcmp(argv[i], "--library") == 0)
+      arguments.library = true;
+    else if (std::strcmp(argv[i], "--repeat") == 0 && i + 1 < argc)
+      arguments.repeat = std::atoi(argv[++i]);
+    else if (!arguments.model)
+      arguments.model = argv[i];
+    else
+      fail("unexpected argument '{}'", argv[i]);
   }
   if (!arguments.model) fail("usage: segment_lines MODEL.spm [--library] [--repeat N] < LINES");
   return arguments;
 }
 
 template <class Segment>
-void run(const Arguments& arguments, const std::vector<std::string>& lines, const Segment& segment) {
+void run(const Arguments& arguments, const std::vector<std::string>& lines,
+         const Segment& segment) {
   if (arguments.repeat == 0) {
     for (const std::string& line : lines) fmt::print("{}\n", fmt::join(segment(line), " "));
     return;
@@ -46,8 +53,10 @@ void run(const Arguments& arguments, const std::vector<std::string>& lines, cons
     std::size_t pieces = 0;
     const auto start = std::chrono::steady_clock::now();
     for (const std::string& line : lines) pieces += segment(line).size();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    fmt::print("{:.0f} lines/s, {:.0f} pieces/s\n", static_cast<double>(lines.size()) / seconds, static_cast<double>(pieces) / seconds);
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    fmt::print("{:.0f} lines/s, {:.0f} pieces/s\n", static_cast<double>(lines.size()) / seconds,
+               static_cast<double>(pieces) / seconds);
   }
 }
 
@@ -66,10 +75,12 @@ void segment_lines(const Arguments& arguments) {
     return;
   }
   sentencepiece::SentencePieceProcessor library;
-  if (const auto status = library.LoadFromSerializedProto(bytes); !status.ok()) fail("{}: {}", arguments.model, status.ToString());
+  if (const auto status = library.LoadFromSerializedProto(bytes); !status.ok())
+    fail("{}: {}", arguments.model, status.ToString());
   run(arguments, lines, [&](const std::string& line) {
     std::vector<int> ids;
-    if (const auto status = library.Encode(line, &ids); !status.ok()) fail("SentencePiece: {}", status.ToString());
+    if (const auto status = library.Encode(line, &ids); !status.ok())
+      fail("SentencePiece: {}", status.ToString());
     return ids;
   });
 }

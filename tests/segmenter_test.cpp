@@ -27,21 +27,28 @@ std::string join(const std::vector<int>& ids) { return fmt::format("{}", fmt::jo
 struct Ties : testing::TestWithParam<const char*> {
   const std::string folder = source_folder() + "/tests/data/";
   const std::string name = GetParam();
-  const std::string model = file_text(name == "opus-shape" ? folder + "opus-shape/shared/source.spm" : folder + "segmentation/" + name + ".spm");
-  const std::vector<std::string> lines = lines_of(folder + "segmentation/" + name + ".lines"), ids = lines_of(folder + "segmentation/" + name + ".ids");
+  const std::string model =
+      file_text(name == "opus-shape" ? folder + "opus-shape/shared/source.spm"
+                                     : folder + "segmentation/" + name + ".spm");
+  const std::vector<std::string> lines = lines_of(folder + "segmentation/" + name + ".lines"),
+                                 ids = lines_of(folder + "segmentation/" + name + ".ids");
 };
-INSTANTIATE_TEST_SUITE_P(, Ties, testing::Values("en", "de", "bytes", "symbols", "opus-shape"), [](const auto& info) {
-  std::string name = info.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(, Ties, testing::Values("en", "de", "bytes", "symbols", "opus-shape"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
-// Lines that SentencePiece 0.2.1 and 0.2.3 segment differently, whichever of them is installed here (tests/data/segmentation/make.py).
+// Lines that SentencePiece 0.2.1 and 0.2.3 segment differently, whichever of them is installed here
+// (tests/data/segmentation/make.py).
 TEST_P(Ties, AreBrokenAsByNewerSentencePiece) {
   ASSERT_GE(lines.size(), 30u);
   ASSERT_EQ(lines.size(), ids.size());
   const Segmenter segmenter(model, name);
-  for (std::size_t i = 0; i < lines.size(); ++i) EXPECT_EQ(join(segmenter.segment(lines[i]).ids), ids[i]) << "line " << i + 1 << ": " << lines[i];
+  for (std::size_t i = 0; i < lines.size(); ++i)
+    EXPECT_EQ(join(segmenter.segment(lines[i]).ids), ids[i])
+        << "line " << i + 1 << ": " << lines[i];
 }
 
 // A model cut anywhere, or with bytes altered, is an error or another model; never anything worse.
@@ -58,12 +65,15 @@ TEST_P(Ties, DamagedModels) {
   for (int cut = 0; cut < 40; ++cut) try_model(model.substr(0, random() % model.size()));
   for (int round = 0; round < 60; ++round) {
     std::string bytes = model;
-    for (int i = 0; i < 4; ++i) bytes[random() % (round % 2 ? bytes.size() : std::min<std::size_t>(bytes.size(), 2000))] = static_cast<char>(random());
+    for (int i = 0; i < 4; ++i)
+      bytes[random() % (round % 2 ? bytes.size() : std::min<std::size_t>(bytes.size(), 2000))] =
+          static_cast<char>(random());
     try_model(bytes);
   }
 }
 
-// What the model does not know is one piece with its text, however long it is, in time that grows with its length only.
+// What the model does not know is one piece with its text, however long it is, in time that grows
+// with its length only.
 TEST(Segmenter, UnknownText) {
   const std::string bytes = sentencepiece_model({"▁", "a", "b", "▁a"});
   const Segmenter segmenter(bytes, "tiny");
@@ -77,7 +87,8 @@ TEST(Segmenter, UnknownText) {
   EXPECT_EQ(join(segmenter.segment("   ").ids), "");
 }
 
-// Where scores are equal, the piece that begins first stays, which is the longest last one: a+aa, not aa+a.
+// Where scores are equal, the piece that begins first stays, which is the longest last one: a+aa,
+// not aa+a.
 TEST(Segmenter, ATieByHand) {
   std::string model;
   const auto add = [&](const std::string& piece, float score, int type) {
@@ -98,7 +109,8 @@ TEST(Segmenter, ManyPieces) {
   std::map<std::string, std::int32_t> keys;
   while (keys.size() < 200'000) {
     std::string text;
-    for (int i = static_cast<int>(random() % 9); i >= 0; --i) text += random() % 3 ? std::string(1, static_cast<char>('a' + random() % 26)) : "\u0431";
+    for (int i = static_cast<int>(random() % 9); i >= 0; --i)
+      text += random() % 3 ? std::string(1, static_cast<char>('a' + random() % 26)) : "\u0431";
     keys.emplace(text, static_cast<std::int32_t>(keys.size()));
   }
   std::vector<Trie::Key> list;
@@ -106,7 +118,10 @@ TEST(Segmenter, ManyPieces) {
   const Trie trie(list);
   std::size_t found = 0;
   for (const auto& [text, value] : keys) {
-    trie.each_prefix(text, [&, wanted = value, bytes = text.size()](std::size_t length, std::int32_t id) { found += length == bytes && id == wanted; });
+    trie.each_prefix(text,
+                     [&, wanted = value, bytes = text.size()](std::size_t length, std::int32_t id) {
+                       found += length == bytes && id == wanted;
+                     });
   }
   EXPECT_EQ(found, keys.size());
 }
@@ -127,7 +142,8 @@ TEST(Segmenter, ModelsThatAreNone) {
   refuses(sentencepiece_model({"a", "a"}), "there twice");
   refuses(sentencepiece_model({""}), "is empty");
   refuses(sentencepiece_model({"a"}) + std::string("\x12\x02\x18\x09", 4), "the model's type is 9");
-  refuses(sentencepiece_model({"a"}) + std::string("\x12\x03\x98\x02\x01", 5), "a byte has no piece");
+  refuses(sentencepiece_model({"a"}) + std::string("\x12\x03\x98\x02\x01", 5),
+          "a byte has no piece");
   refuses(sentencepiece_model({"a"}) + std::string("\x1a\x04\x12\x02zz", 6), "character map");
 }
 
@@ -140,7 +156,8 @@ TEST(Trie, PrefixesAsByBruteForce) {
       for (char& c : text) c = static_cast<char>(round % 2 ? random() % 3 + 'a' : random());
       return text;
     };
-    for (int i = static_cast<int>(random() % 300); i > 0; --i) keys.emplace(draw(6), static_cast<std::int32_t>(keys.size()));
+    for (int i = static_cast<int>(random() % 300); i > 0; --i)
+      keys.emplace(draw(6), static_cast<std::int32_t>(keys.size()));
     std::vector<Trie::Key> list;
     for (const auto& [text, value] : keys) list.push_back({text, value});
     const Trie trie(list);
@@ -148,9 +165,11 @@ TEST(Trie, PrefixesAsByBruteForce) {
       const std::string text = draw(9);
       std::vector<std::pair<std::size_t, std::int32_t>> expected, found;
       for (std::size_t length = 1; length <= text.size(); ++length) {
-        if (const auto key = keys.find(text.substr(0, length)); key != keys.end()) expected.emplace_back(length, key->second);
+        if (const auto key = keys.find(text.substr(0, length)); key != keys.end())
+          expected.emplace_back(length, key->second);
       }
-      trie.each_prefix(text, [&](std::size_t length, std::int32_t value) { found.emplace_back(length, value); });
+      trie.each_prefix(
+          text, [&](std::size_t length, std::int32_t value) { found.emplace_back(length, value); });
       ASSERT_EQ(found, expected) << "round " << round;
       ASSERT_EQ(trie.longest_prefix(text), expected.empty() ? 0 : expected.back().first);
     }

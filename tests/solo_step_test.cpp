@@ -1,4 +1,5 @@
-// The kernel for a sentence that is decoded alone against the kernels for many: whole decodings by networks of random weights, to the bit.
+// The kernel for a sentence that is decoded alone against the kernels for many: whole decodings by
+// networks of random weights, to the bit.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -27,10 +28,12 @@ struct Shape {
 // What one backend makes of a shape.
 struct Result {
   std::vector<Outcome> outcomes;
-  std::int64_t at_once = 0;  // steps that one launch ran, at most: only the kernel under test runs several
+  std::int64_t at_once =
+      0;  // steps that one launch ran, at most: only the kernel under test runs several
 };
 
-// A post-norm decoder over caches and source that a Random fills: the same for every backend of one type.
+// A post-norm decoder over caches and source that a Random fills: the same for every backend of one
+// type.
 class Network {
  public:
   Network(const BackendUnderTest& test, const Shape& shape) : lab_(test), shape_(shape) {
@@ -38,19 +41,31 @@ class Network {
     Ints table(kPages);
     std::iota(table.rbegin(), table.rend(), 0);
     cache_table_ = lab_.put(table);
-    table_ = {weight(shape.vocabulary, width, 1), lab_.put(random_matrix(random_, kPositions, width, DType::kFloat32), DType::kFloat32), 1.5f};
+    table_ = {weight(shape.vocabulary, width, 1),
+              lab_.put(random_matrix(random_, kPositions, width, DType::kFloat32), DType::kFloat32),
+              1.5f};
     for (std::int64_t i = 0; i < shape.layers; ++i) {
-      layers_.push_back({linear(3 * width, width), linear(width, width), norm(), linear(width, width), linear(width, width), norm(), linear(shape.ffn, width), linear(width, shape.ffn), norm(),
+      layers_.push_back({linear(3 * width, width), linear(width, width), norm(),
+                         linear(width, width), linear(width, width), norm(),
+                         linear(shape.ffn, width), linear(width, shape.ffn), norm(),
                          cache(shape.beams), cache(1)});
     }
-    projection_ = {{lab_.put_weight(scaled(shape.vocabulary, width, 2 / std::sqrt(static_cast<double>(width)))),
-                    shape.biases ? lab_.put(random_matrix(random_, 1, shape.vocabulary, DType::kFloat32), DType::kFloat32) : Tensor{}}};
+    projection_ = {{lab_.put_weight(
+                        scaled(shape.vocabulary, width, 2 / std::sqrt(static_cast<double>(width)))),
+                    shape.biases
+                        ? lab_.put(random_matrix(random_, 1, shape.vocabulary, DType::kFloat32),
+                                   DType::kFloat32)
+                        : Tensor{}}};
     caches_.source_lengths = lab_.put(Ints{shape.source});
     write();
   }
 
   Result decode() {
-    SearchRules rules{.beams = shape_.beams, .start = 0, .end = 1, .renormalize = shape_.renormalize, .never_chosen = shape_.never_chosen};
+    SearchRules rules{.beams = shape_.beams,
+                      .start = 0,
+                      .end = 1,
+                      .renormalize = shape_.renormalize,
+                      .never_chosen = shape_.never_chosen};
     Queue& queue = lab_.queue();
     Search search(*lab_, queue, rules, 1, shape_.steps);
     const StepRows rows{lab_.put(Ints{0}), 1, shape_.beams};
@@ -60,7 +75,8 @@ class Network {
       search.start(slots, limits);
       std::int64_t steps = 0;
       for (bool done = false; !done;) {
-        const std::int64_t ran = lab_->repeat(queue, 1, std::min<std::int64_t>(7, shape_.steps - steps), [&] { step(search, rows); });
+        const std::int64_t ran = lab_->repeat(
+            queue, 1, std::min<std::int64_t>(7, shape_.steps - steps), [&] { step(search, rows); });
         result.at_once = std::max(result.at_once, ran);
         steps += ran;
         const auto flags = search.read_done();
@@ -69,9 +85,11 @@ class Network {
         done = flag != 0;
         if (!done && steps >= shape_.steps) break;
       }
-      lab_->repeat(queue, 1, 1, [&] { step(search, rows); });  // of a sentence that is done: nothing changes
+      lab_->repeat(queue, 1, 1,
+                   [&] { step(search, rows); });  // of a sentence that is done: nothing changes
       search.read_done()->wait();
-      for (const SearchResult& found : search.collect(slots)) result.outcomes.push_back(outcome_of(found));
+      for (const SearchResult& found : search.collect(slots))
+        result.outcomes.push_back(outcome_of(found));
     }
     lab_.clear();
     return result;
@@ -94,17 +112,23 @@ class Network {
     for (double& value : matrix.values) value = rounded(lab_.type(), value * by);
     return matrix;
   }
-  Tensor weight(std::int64_t rows, std::int64_t columns, double by) { return lab_.put(scaled(rows, columns, by), lab_.type()); }
+  Tensor weight(std::int64_t rows, std::int64_t columns, double by) {
+    return lab_.put(scaled(rows, columns, by), lab_.type());
+  }
   Linear linear(std::int64_t rows, std::int64_t columns) {
-    return {lab_.put_weight(scaled(rows, columns, 1.7 / std::sqrt(static_cast<double>(columns)))), shape_.biases ? weight(1, rows, 0.5) : Tensor{}};
+    return {lab_.put_weight(scaled(rows, columns, 1.7 / std::sqrt(static_cast<double>(columns)))),
+            shape_.biases ? weight(1, rows, 0.5) : Tensor{}};
   }
   Norm norm() {
     Matrix gain = random_matrix(random_, 1, shape_.width(), DType::kFloat32);
     for (double& value : gain.values) value = 1 + value / 4;
-    return {lab_.put(gain, DType::kFloat32), lab_.put(random_matrix(random_, 1, shape_.width(), DType::kFloat32), DType::kFloat32), 1e-5f};
+    return {lab_.put(gain, DType::kFloat32),
+            lab_.put(random_matrix(random_, 1, shape_.width(), DType::kFloat32), DType::kFloat32),
+            1e-5f};
   }
   PagedCache cache(std::int64_t lines) {
-    return {weight(kPages * kPageTokens * lines, 2 * shape_.width(), 1), cache_table_, kPages, kPageTokens, lines};
+    return {weight(kPages * kPageTokens * lines, 2 * shape_.width(), 1), cache_table_, kPages,
+            kPageTokens, lines};
   }
 
   // The program, over rooms that may be without rests.
@@ -135,8 +159,10 @@ class Network {
     rooms_ = Rooms(rows_);
   }
   Room room(RoomKind kind, std::int64_t columns) {
-    WideRows rows(lab_.room(shape_.beams, columns, kind == RoomKind::kSums ? DType::kFloat32 : lab_.type()));
-    if (kind == RoomKind::kStream && shape_.rest) rows.rest = lab_.room(shape_.beams, columns, DType::kInt8);
+    WideRows rows(
+        lab_.room(shape_.beams, columns, kind == RoomKind::kSums ? DType::kFloat32 : lab_.type()));
+    if (kind == RoomKind::kStream && shape_.rest)
+      rows.rest = lab_.room(shape_.beams, columns, DType::kInt8);
     rows_.push_back(rows);
     return program_.room(kind, columns);
   }
@@ -159,25 +185,138 @@ class Network {
 
 std::vector<Shape> shapes() {
   if (std::getenv("XLATE_TEST_FEW")) {  // under a sanitizer
-    return {{.beams = 4, .heads = 2, .head = 32, .layers = 2, .ffn = 192, .vocabulary = 300, .source = 20, .steps = 9, .never_chosen = {299}},
-            {.beams = 1, .heads = 1, .head = 64, .layers = 1, .ffn = 64, .vocabulary = 700, .source = 5, .steps = 5}};
+    return {{.beams = 4,
+             .heads = 2,
+             .head = 32,
+             .layers = 2,
+             .ffn = 192,
+             .vocabulary = 300,
+             .source = 20,
+             .steps = 9,
+             .never_chosen = {299}},
+            {.beams = 1,
+             .heads = 1,
+             .head = 64,
+             .layers = 1,
+             .ffn = 64,
+             .vocabulary = 700,
+             .source = 5,
+             .steps = 5}};
   }
   return {
-      {.beams = 4, .heads = 8, .head = 64, .layers = 2, .ffn = 2048, .vocabulary = 13001, .source = 30, .steps = 40, .never_chosen = {13000}},
-      {.beams = 1, .heads = 8, .head = 64, .layers = 2, .ffn = 2048, .vocabulary = 2501, .source = 17, .steps = 40, .rest = false, .never_chosen = {5, 2100, 2500}},
-      {.beams = 8, .heads = 8, .head = 32, .layers = 1, .ffn = 576, .vocabulary = 1000, .source = 1, .steps = 30, .activation = Activation::kGelu, .biases = false},
-      {.beams = 2, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 2003, .source = 33, .steps = 20, .activation = Activation::kSwish},
-      {.beams = 3, .heads = 4, .head = 128, .layers = 2, .ffn = 1024, .vocabulary = 5000, .source = 70, .steps = 90, .renormalize = true, .never_chosen = {3, 4999}},
-      {.beams = 5, .heads = 1, .head = 64, .layers = 3, .ffn = 128, .vocabulary = 130, .source = 200, .steps = 25},
+      {.beams = 4,
+       .heads = 8,
+       .head = 64,
+       .layers = 2,
+       .ffn = 2048,
+       .vocabulary = 13001,
+       .source = 30,
+       .steps = 40,
+       .never_chosen = {13000}},
+      {.beams = 1,
+       .heads = 8,
+       .head = 64,
+       .layers = 2,
+       .ffn = 2048,
+       .vocabulary = 2501,
+       .source = 17,
+       .steps = 40,
+       .rest = false,
+       .never_chosen = {5, 2100, 2500}},
+      {.beams = 8,
+       .heads = 8,
+       .head = 32,
+       .layers = 1,
+       .ffn = 576,
+       .vocabulary = 1000,
+       .source = 1,
+       .steps = 30,
+       .activation = Activation::kGelu,
+       .biases = false},
+      {.beams = 2,
+       .heads = 16,
+       .head = 64,
+       .layers = 1,
+       .ffn = 4096,
+       .vocabulary = 2003,
+       .source = 33,
+       .steps = 20,
+       .activation = Activation::kSwish},
+      {.beams = 3,
+       .heads = 4,
+       .head = 128,
+       .layers = 2,
+       .ffn = 1024,
+       .vocabulary = 5000,
+       .source = 70,
+       .steps = 90,
+       .renormalize = true,
+       .never_chosen = {3, 4999}},
+      {.beams = 5,
+       .heads = 1,
+       .head = 64,
+       .layers = 3,
+       .ffn = 128,
+       .vocabulary = 130,
+       .source = 200,
+       .steps = 25},
       // More keys than a block holds at once.
-      {.beams = 4, .heads = 4, .head = 64, .layers = 1, .ffn = 512, .vocabulary = 3000, .source = 250, .steps = 200, .renormalize = true, .never_chosen = {0, 1}},
+      {.beams = 4,
+       .heads = 4,
+       .head = 64,
+       .layers = 1,
+       .ffn = 512,
+       .vocabulary = 3000,
+       .source = 250,
+       .steps = 200,
+       .renormalize = true,
+       .never_chosen = {0, 1}},
       // As much as shared memory holds, and more.
-      {.beams = 8, .heads = 8, .head = 64, .layers = 1, .ffn = 2048, .vocabulary = 600, .source = 90, .steps = 100},
-      {.beams = 4, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 600, .source = 40, .steps = 100},
-      {.beams = 8, .heads = 16, .head = 64, .layers = 1, .ffn = 4096, .vocabulary = 600, .source = 9, .steps = 12, .fits = false},
+      {.beams = 8,
+       .heads = 8,
+       .head = 64,
+       .layers = 1,
+       .ffn = 2048,
+       .vocabulary = 600,
+       .source = 90,
+       .steps = 100},
+      {.beams = 4,
+       .heads = 16,
+       .head = 64,
+       .layers = 1,
+       .ffn = 4096,
+       .vocabulary = 600,
+       .source = 40,
+       .steps = 100},
+      {.beams = 8,
+       .heads = 16,
+       .head = 64,
+       .layers = 1,
+       .ffn = 4096,
+       .vocabulary = 600,
+       .source = 9,
+       .steps = 12,
+       .fits = false},
       // Heads that the kernel does not have: the kernels for many.
-      {.beams = 4, .heads = 4, .head = 16, .layers = 2, .ffn = 128, .vocabulary = 500, .source = 9, .steps = 20, .fits = false},
-      {.beams = 1, .heads = 12, .head = 64, .layers = 1, .ffn = 768, .vocabulary = 6000, .source = 100, .steps = 150, .renormalize = true, .never_chosen = {1}},
+      {.beams = 4,
+       .heads = 4,
+       .head = 16,
+       .layers = 2,
+       .ffn = 128,
+       .vocabulary = 500,
+       .source = 9,
+       .steps = 20,
+       .fits = false},
+      {.beams = 1,
+       .heads = 12,
+       .head = 64,
+       .layers = 1,
+       .ffn = 768,
+       .vocabulary = 6000,
+       .source = 100,
+       .steps = 150,
+       .renormalize = true,
+       .never_chosen = {1}},
   };
 }
 
@@ -186,26 +325,35 @@ GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SoloStepTest);
 INSTANTIATE_TEST_SUITE_P(, SoloStepTest, testing::ValuesIn(cuda_backends(true)), backend_name);
 
 TEST_P(SoloStepTest, DecodesAsManyDo) {
-  if (GetParam().make()->info().compute_capability != "9.0") GTEST_SKIP() << "the kernel is for compute capability 9.0";
+  if (GetParam().make()->info().compute_capability != "9.0")
+    GTEST_SKIP() << "the kernel is for compute capability 9.0";
   const auto many_of_them = cuda_backends(false);
-  const auto many = std::find_if(many_of_them.begin(), many_of_them.end(), [](const BackendUnderTest& test) { return test.type == GetParam().type; });
+  const auto many =
+      std::find_if(many_of_them.begin(), many_of_them.end(),
+                   [](const BackendUnderTest& test) { return test.type == GetParam().type; });
   for (const Shape& shape : shapes()) {
-    SCOPED_TRACE(fmt::format("{} beams, {} heads of {}, vocabulary {}", shape.beams, shape.heads, shape.head, shape.vocabulary));
+    SCOPED_TRACE(fmt::format("{} beams, {} heads of {}, vocabulary {}", shape.beams, shape.heads,
+                             shape.head, shape.vocabulary));
     Result expected, found;
     ASSERT_NO_THROW(expected = Network(*many, shape).decode());
     ASSERT_NO_THROW(found = Network(GetParam(), shape).decode());
     EXPECT_EQ(expected.at_once, 1);
-    if (shape.fits) EXPECT_GT(found.at_once, 1) << "the kernel under test did not run";
-    else EXPECT_EQ(found.at_once, 1) << "expected the kernels for many";
+    if (shape.fits)
+      EXPECT_GT(found.at_once, 1) << "the kernel under test did not run";
+    else
+      EXPECT_EQ(found.at_once, 1) << "expected the kernels for many";
     ASSERT_EQ(found.outcomes.size(), expected.outcomes.size());
     for (std::size_t i = 0; i < found.outcomes.size(); ++i) {
-      const auto &hypotheses = found.outcomes[i].hypotheses, &those = expected.outcomes[i].hypotheses;
+      const auto &hypotheses = found.outcomes[i].hypotheses,
+                 &those = expected.outcomes[i].hypotheses;
       EXPECT_EQ(found.outcomes[i].steps, expected.outcomes[i].steps);
       ASSERT_FALSE(those.empty());
       ASSERT_EQ(hypotheses.size(), those.size());
       for (std::size_t k = 0; k < those.size(); ++k) {
         EXPECT_EQ(hypotheses[k].ids, those[k].ids) << "hypothesis " << k;
-        EXPECT_EQ(std::bit_cast<std::uint32_t>(hypotheses[k].score), std::bit_cast<std::uint32_t>(those[k].score)) << "hypothesis " << k << ": " << hypotheses[k].score << ", expected " << those[k].score;
+        EXPECT_EQ(std::bit_cast<std::uint32_t>(hypotheses[k].score),
+                  std::bit_cast<std::uint32_t>(those[k].score))
+            << "hypothesis " << k << ": " << hypotheses[k].score << ", expected " << those[k].score;
       }
     }
     if (HasFailure()) return;

@@ -1,6 +1,7 @@
-// What the tests of several modules share: the backends to test, random numbers, and memory of a backend with guard bytes.
-// The backend is reached through allocate, upload and read_later alone, so that the same cases run on a GPU. Tests on one are named
-// cuda_…, and skip themselves where it cannot be opened.
+// What the tests of several modules share: the backends to test, random numbers, and memory of a
+// backend with guard bytes. The backend is reached through allocate, upload and read_later alone,
+// so that the same cases run on a GPU. Tests on one are named cuda_…, and skip themselves where it
+// cannot be opened.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -22,7 +23,8 @@
 
 namespace xlate::test {
 
-/// The folder of the sources, and that of the models made from tests/data: where they were built, or where the environment says.
+/// The folder of the sources, and that of the models made from tests/data: where they were built,
+/// or where the environment says.
 inline std::string source_folder() {
   const char* folder = std::getenv("XLATE_SOURCE_DIR");
   return folder ? folder : XLATE_SOURCE_DIR;
@@ -32,7 +34,8 @@ inline std::string models_folder() {
   return folder ? folder : XLATE_TEST_MODELS;
 }
 
-/// A backend to test: its name in the tests' names, how to make one, and the type that it computes in.
+/// A backend to test: its name in the tests' names, how to make one, and the type that it computes
+/// in.
 struct BackendUnderTest {
   std::string name;
   std::function<std::unique_ptr<Backend>()> make;
@@ -57,14 +60,21 @@ struct BackendUnderTest {
 
 inline void PrintTo(const BackendUnderTest& backend, std::ostream* out) { *out << backend.name; }
 
-/// Of a build with CUDA, one for each type that it computes in: for many sentences, or for one at a time (…_solo), which is another way in
-/// 16-bit types only. Opens none.
+/// Of a build with CUDA, one for each type that it computes in: for many sentences, or for one at a
+/// time (…_solo), which is another way in 16-bit types only. Opens none.
 inline std::vector<BackendUnderTest> cuda_backends(bool one_at_a_time) {
   if (!has_cuda()) return {};
   const auto cuda = [=](const char* name, Precision precision, DType type) {
-    return BackendUnderTest{fmt::format("cuda_{}{}", name, one_at_a_time ? "_solo" : ""), [=] { return make_backend({.cuda = true, .precision = precision, .one_at_a_time = one_at_a_time}); }, type, true};
+    return BackendUnderTest{
+        fmt::format("cuda_{}{}", name, one_at_a_time ? "_solo" : ""),
+        [=] {
+          return make_backend(
+              {.cuda = true, .precision = precision, .one_at_a_time = one_at_a_time});
+        },
+        type, true};
   };
-  std::vector<BackendUnderTest> list{cuda("fp16", Precision::kFloat16, DType::kFloat16), cuda("bf16", Precision::kBFloat16, DType::kBFloat16)};
+  std::vector<BackendUnderTest> list{cuda("fp16", Precision::kFloat16, DType::kFloat16),
+                                     cuda("bf16", Precision::kBFloat16, DType::kBFloat16)};
   if (!one_at_a_time) list.insert(list.begin(), cuda("fp32", Precision::kFloat32, DType::kFloat32));
   return list;
 }
@@ -78,14 +88,18 @@ inline std::vector<BackendUnderTest> cuda_backends() {
 inline std::vector<BackendUnderTest> backends() {
   std::vector<BackendUnderTest> list = cuda_backends();
   for (const int threads : {1, 2, 3}) {
-    list.push_back({fmt::format("cpu{}", threads), [threads] { return make_backend({.threads = threads}); }});
+    list.push_back(
+        {fmt::format("cpu{}", threads), [threads] { return make_backend({.threads = threads}); }});
   }
   return list;
 }
 
-inline std::string backend_name(const testing::TestParamInfo<BackendUnderTest>& info) { return info.param.name; }
+inline std::string backend_name(const testing::TestParamInfo<BackendUnderTest>& info) {
+  return info.param.name;
+}
 
-/// What the suites that run on each backend derive from. Members may hold a Lab: it opens nothing until it is used.
+/// What the suites that run on each backend derive from. Members may hold a Lab: it opens nothing
+/// until it is used.
 class OnBackend : public testing::TestWithParam<BackendUnderTest> {
  protected:
   void SetUp() override {
@@ -95,7 +109,8 @@ class OnBackend : public testing::TestWithParam<BackendUnderTest> {
 
 using Random = std::mt19937;
 
-/// Uniform in [low, high), from 24 bits: the same on every system, which std::uniform_real_distribution is not.
+/// Uniform in [low, high), from 24 bits: the same on every system, which
+/// std::uniform_real_distribution is not.
 inline float uniform(Random& random, float low, float high) {
   return low + (high - low) * static_cast<float>(random() >> 8) * 0x1p-24f;
 }
@@ -104,7 +119,8 @@ inline int whole(Random& random, int low, int high) {
   return low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1));
 }
 
-/// Whether case number `turn` is left out where XLATE_TEST_FEW asks for few, one of `each`: a sanitizer makes every launch slow.
+/// Whether case number `turn` is left out where XLATE_TEST_FEW asks for few, one of `each`: a
+/// sanitizer makes every launch slow.
 inline bool left_out(int turn, int each) {
   static const bool few = std::getenv("XLATE_TEST_FEW") != nullptr;
   return few && turn % each != 0;
@@ -115,7 +131,8 @@ inline double unit_roundoff(DType type) {
   return type == DType::kFloat32 ? 0x1p-24 : type == DType::kFloat16 ? 0x1p-11 : 0x1p-8;
 }
 
-/// x as the type holds it. Slow and simple: round to the nearest of its significand's bits, ties to even.
+/// x as the type holds it. Slow and simple: round to the nearest of its significand's bits, ties to
+/// even.
 inline double rounded(DType type, double x) {
   if (type == DType::kFloat32) return static_cast<float>(x);
   if (x == 0 || !std::isfinite(x)) return x;
@@ -125,17 +142,22 @@ inline double rounded(DType type, double x) {
 }
 
 /// The most that rounding x to the type moves it; no result here is subnormal but float16's.
-inline double rounding(DType type, double x) { return std::max(unit_roundoff(type) * std::fabs(x), type == DType::kFloat16 ? 0x1p-25 : 0.0); }
+inline double rounding(DType type, double x) {
+  return std::max(unit_roundoff(type) * std::fabs(x), type == DType::kFloat16 ? 0x1p-25 : 0.0);
+}
 
 /// IEEE half and bfloat16, by their definition.
 inline double half_value(std::uint16_t bits) {
   const int sign = bits >> 15, exponent = bits >> 10 & 31, fraction = bits & 1023;
-  const double magnitude = exponent == 31 ? (fraction ? std::numeric_limits<double>::quiet_NaN() : std::numeric_limits<double>::infinity())
+  const double magnitude = exponent == 31  ? (fraction ? std::numeric_limits<double>::quiet_NaN()
+                                                       : std::numeric_limits<double>::infinity())
                            : exponent == 0 ? std::ldexp(fraction, -24)
                                            : std::ldexp(1024 + fraction, exponent - 25);
   return sign ? -magnitude : magnitude;
 }
-inline double bfloat16_value(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+inline double bfloat16_value(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
 
 /// The bits of a number that the type holds exactly.
 inline std::uint16_t half_bits(double x) {
@@ -156,7 +178,8 @@ inline std::uint16_t bfloat16_bits(double x) {
 inline void encode(double value, DType type, std::byte* out) {
   const float single = static_cast<float>(value);
   const std::uint16_t bits = type == DType::kFloat16 ? half_bits(value) : bfloat16_bits(value);
-  std::memcpy(out, type == DType::kFloat32 ? static_cast<const void*>(&single) : &bits, size_of(type));
+  std::memcpy(out, type == DType::kFloat32 ? static_cast<const void*>(&single) : &bits,
+              size_of(type));
 }
 inline double decode(const std::byte* in, DType type) {
   float single = 0;
@@ -172,9 +195,14 @@ struct Matrix {
   std::vector<double> values;
 
   Matrix() = default;
-  Matrix(std::int64_t rows, std::int64_t columns) : rows(rows), columns(columns), values(static_cast<std::size_t>(rows * columns)) {}
-  double& operator()(std::int64_t r, std::int64_t c) { return values[static_cast<std::size_t>(r * columns + c)]; }
-  double operator()(std::int64_t r, std::int64_t c) const { return values[static_cast<std::size_t>(r * columns + c)]; }
+  Matrix(std::int64_t rows, std::int64_t columns)
+      : rows(rows), columns(columns), values(static_cast<std::size_t>(rows * columns)) {}
+  double& operator()(std::int64_t r, std::int64_t c) {
+    return values[static_cast<std::size_t>(r * columns + c)];
+  }
+  double operator()(std::int64_t r, std::int64_t c) const {
+    return values[static_cast<std::size_t>(r * columns + c)];
+  }
 };
 
 /// Values in [−1, 1) that the type holds exactly.
@@ -184,8 +212,9 @@ inline Matrix random_matrix(Random& random, std::int64_t rows, std::int64_t colu
   return matrix;
 }
 
-/// A backend and its memory, every tensor in guard bytes: 0xFF, which in every float type is a NaN. What is read from outside
-/// a tensor spoils the result, what is written there is found by expect_guards(), and what is not written at all stays NaN.
+/// A backend and its memory, every tensor in guard bytes: 0xFF, which in every float type is a NaN.
+/// What is read from outside a tensor spoils the result, what is written there is found by
+/// expect_guards(), and what is not written at all stays NaN.
 class Lab {
  public:
   static constexpr std::size_t kGuard = 256;
@@ -202,7 +231,8 @@ class Lab {
   /// An output: rows lie `gap` elements apart.
   Tensor room(std::int64_t rows, std::int64_t columns, DType type, std::int64_t gap = 0) {
     const std::int64_t stride = columns + gap;
-    char* data = guarded(static_cast<std::size_t>(rows * stride) * size_of(type), static_cast<std::size_t>(columns) * size_of(type),
+    char* data = guarded(static_cast<std::size_t>(rows * stride) * size_of(type),
+                         static_cast<std::size_t>(columns) * size_of(type),
                          static_cast<std::size_t>(stride) * size_of(type));
     return {data, type, rows, columns, stride};
   }
@@ -212,7 +242,8 @@ class Lab {
     wait(tensor.data);
     return tensor;
   }
-  /// A weight as models allocate them: zero rows follow up to a multiple of the backend's row_multiple().
+  /// A weight as models allocate them: zero rows follow up to a multiple of the backend's
+  /// row_multiple().
   Tensor put_weight(const Matrix& matrix) {
     const std::int64_t multiple = (**this).row_multiple();
     Matrix padded = matrix;
@@ -223,19 +254,27 @@ class Lab {
   void write(const Matrix& matrix, const Tensor& tensor, Queue& queue) {
     const std::int64_t size = static_cast<std::int64_t>(size_of(tensor.dtype));
     std::vector<std::byte> bytes(static_cast<std::size_t>(matrix.rows * matrix.columns * size));
-    for (std::size_t i = 0; i < matrix.values.size(); ++i) encode(matrix.values[i], tensor.dtype, bytes.data() + i * size_of(tensor.dtype));
+    for (std::size_t i = 0; i < matrix.values.size(); ++i)
+      encode(matrix.values[i], tensor.dtype, bytes.data() + i * size_of(tensor.dtype));
     const bool in_one_piece = tensor.stride == tensor.columns;
-    const std::int64_t pieces = in_one_piece ? 1 : matrix.rows, piece = in_one_piece ? std::ssize(bytes) : matrix.columns * size;
+    const std::int64_t pieces = in_one_piece ? 1 : matrix.rows,
+                       piece = in_one_piece ? std::ssize(bytes) : matrix.columns * size;
     for (std::int64_t i = 0; i < pieces; ++i) {
-      (**this).upload(queue, std::span(bytes).subspan(static_cast<std::size_t>(i * piece), static_cast<std::size_t>(piece)), static_cast<char*>(tensor.data) + i * tensor.stride * size);
+      (**this).upload(queue,
+                      std::span(bytes).subspan(static_cast<std::size_t>(i * piece),
+                                               static_cast<std::size_t>(piece)),
+                      static_cast<char*>(tensor.data) + i * tensor.stride * size);
     }
   }
   Matrix get(const Tensor& tensor) {
     Matrix matrix(tensor.rows, tensor.columns);
     const std::int64_t size = static_cast<std::int64_t>(size_of(tensor.dtype));
-    const auto bytes = array<std::byte>(tensor.data, ((tensor.rows - 1) * tensor.stride + tensor.columns) * size);
+    const auto bytes =
+        array<std::byte>(tensor.data, ((tensor.rows - 1) * tensor.stride + tensor.columns) * size);
     for (std::int64_t row = 0; row < tensor.rows; ++row) {
-      for (std::int64_t column = 0; column < tensor.columns; ++column) matrix(row, column) = decode(bytes.data() + (row * tensor.stride + column) * size, tensor.dtype);
+      for (std::int64_t column = 0; column < tensor.columns; ++column)
+        matrix(row, column) =
+            decode(bytes.data() + (row * tensor.stride + column) * size, tensor.dtype);
     }
     return matrix;
   }
@@ -255,7 +294,8 @@ class Lab {
   template <class T>
   std::vector<T> array(const void* device, std::int64_t count, Queue& queue) {
     std::vector<T> values(static_cast<std::size_t>(count));
-    const auto ticket = (**this).read_later(queue, {static_cast<const std::byte*>(device), values.size() * sizeof(T)});
+    const auto ticket = (**this).read_later(
+        queue, {static_cast<const std::byte*>(device), values.size() * sizeof(T)});
     if (count > 0) std::memcpy(values.data(), ticket->wait().data(), values.size() * sizeof(T));
     return values;
   }
@@ -263,12 +303,15 @@ class Lab {
   /// That no byte outside of the tensors has changed.
   void expect_guards() {
     for (const Block& block : blocks_) {
-      const auto bytes = array<std::uint8_t>(block.buffer.data(), static_cast<std::int64_t>(block.buffer.bytes()));
+      const auto bytes =
+          array<std::uint8_t>(block.buffer.data(), static_cast<std::int64_t>(block.buffer.bytes()));
       for (std::size_t i = 0; i < bytes.size(); ++i) {
-        const bool inside = i >= kGuard && i - kGuard < block.used && (i - kGuard) % block.stride < block.row;
+        const bool inside =
+            i >= kGuard && i - kGuard < block.used && (i - kGuard) % block.stride < block.row;
         if (!inside && bytes[i] != 0xFF) {
-          ADD_FAILURE() << "a write outside of a tensor of rows of " << block.row << " bytes, " << block.stride << " apart, " << block.used
-                        << " in all: at byte " << static_cast<std::int64_t>(i) - static_cast<std::int64_t>(kGuard);
+          ADD_FAILURE() << "a write outside of a tensor of rows of " << block.row << " bytes, "
+                        << block.stride << " apart, " << block.used << " in all: at byte "
+                        << static_cast<std::int64_t>(i) - static_cast<std::int64_t>(kGuard);
           break;
         }
       }
@@ -295,7 +338,8 @@ class Lab {
   // What was uploaded is there: another queue may use it.
   void wait(const void* device) { array<std::byte>(device, 1); }
   char* guarded(std::size_t bytes, std::size_t row, std::size_t stride) {
-    blocks_.push_back({(**this).allocate(bytes + 2 * kGuard), bytes, row, std::max<std::size_t>(stride, 1)});
+    blocks_.push_back(
+        {(**this).allocate(bytes + 2 * kGuard), bytes, row, std::max<std::size_t>(stride, 1)});
     const std::vector<std::byte> fill(bytes + 2 * kGuard, std::byte{0xFF});
     backend_->upload(*queue_, fill, blocks_.back().buffer.data());
     wait(blocks_.back().buffer.data());
@@ -313,10 +357,12 @@ template <class Call>
 void expect_error(Call&& call, std::initializer_list<std::string_view> texts) {
   try {
     call();
-    ADD_FAILURE() << "no error, expected one that says '" << (texts.size() ? *texts.begin() : "") << "'";
+    ADD_FAILURE() << "no error, expected one that says '" << (texts.size() ? *texts.begin() : "")
+                  << "'";
   } catch (const Error& error) {
     for (const std::string_view text : texts) {
-      EXPECT_NE(std::string_view(error.what()).find(text), std::string_view::npos) << "'" << text << "' is not in: " << error.what();
+      EXPECT_NE(std::string_view(error.what()).find(text), std::string_view::npos)
+          << "'" << text << "' is not in: " << error.what();
     }
   }
 }

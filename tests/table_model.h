@@ -1,4 +1,5 @@
-// A SequenceModel without a network: the next token's logits are a row of a table. Also how one sentence is decoded alone with it.
+// A SequenceModel without a network: the next token's logits are a row of a table. Also how one
+// sentence is decoded alone with it.
 #pragma once
 
 #include <algorithm>
@@ -13,34 +14,46 @@
 
 namespace xlate::test {
 
-/// Logits [kinds, positions, V, V]: of a sentence of some kind, after `position` tokens (the last row holds from there on), by last
-/// token and next token. All that search does with a network can be done with it.
+/// Logits [kinds, positions, V, V]: of a sentence of some kind, after `position` tokens (the last
+/// row holds from there on), by last token and next token. All that search does with a network can
+/// be done with it.
 struct Table {
   int vocabulary = 0, positions = 1, kinds = 1;
   std::vector<float> logits;
 
   Table(int vocabulary, int positions = 1, int kinds = 1)
-      : vocabulary(vocabulary), positions(positions), kinds(kinds),
-        logits(static_cast<std::size_t>(kinds) * static_cast<std::size_t>(positions) * static_cast<std::size_t>(vocabulary) * static_cast<std::size_t>(vocabulary)) {}
+      : vocabulary(vocabulary),
+        positions(positions),
+        kinds(kinds),
+        logits(static_cast<std::size_t>(kinds) * static_cast<std::size_t>(positions) *
+               static_cast<std::size_t>(vocabulary) * static_cast<std::size_t>(vocabulary)) {}
   /// Which hidden row is one: the last hidden row is one-hot, so a product with it is exact.
-  int place(int kind, int position, int last) const { return (kind * positions + std::min(position, positions - 1)) * vocabulary + last; }
+  int place(int kind, int position, int last) const {
+    return (kind * positions + std::min(position, positions - 1)) * vocabulary + last;
+  }
   /// As a backend's type holds it.
   void round_to(DType type) {
     for (float& logit : logits) logit = static_cast<float>(rounded(type, logit));
   }
   int places() const { return kinds * positions * vocabulary; }
-  float* row(int kind, int position, int last) { return logits.data() + static_cast<std::ptrdiff_t>(place(kind, position, last)) * vocabulary; }
-  const float* row(int kind, int position, int last) const { return const_cast<Table*>(this)->row(kind, position, last); }
+  float* row(int kind, int position, int last) {
+    return logits.data() + static_cast<std::ptrdiff_t>(place(kind, position, last)) * vocabulary;
+  }
+  const float* row(int kind, int position, int last) const {
+    return const_cast<Table*>(this)->row(kind, position, last);
+  }
 };
 
-/// A sentence's kind is its first source id, modulo the kinds. Nothing is written into its caches, but their tables
-/// are looked at.
+/// A sentence's kind is its first source id, modulo the kinds. Nothing is written into its caches,
+/// but their tables are looked at.
 class TableModel final : public SequenceModel {
  public:
   TableModel(Lab& lab, const Table& table) : lab_(lab), table_(table) {
     Matrix weight(table.vocabulary, table.places());
     for (std::int64_t place = 0; place < table.places(); ++place) {
-      for (std::int64_t token = 0; token < table.vocabulary; ++token) weight(token, place) = table.logits[static_cast<std::size_t>(place * table.vocabulary + token)];
+      for (std::int64_t token = 0; token < table.vocabulary; ++token)
+        weight(token, place) =
+            table.logits[static_cast<std::size_t>(place * table.vocabulary + token)];
     }
     projection_.linear.weight = lab.put_weight(weight);
   }
@@ -56,14 +69,16 @@ class TableModel final : public SequenceModel {
     std::int64_t tokens = 0;
     for (const Source& source : sources) {
       EXPECT_FALSE(source.ids.empty());
-      batch->sentences.push_back({source.ids[0] % table_.kinds, static_cast<std::int32_t>(source.ids.size())});
+      batch->sentences.push_back(
+          {source.ids[0] % table_.kinds, static_cast<std::int32_t>(source.ids.size())});
       tokens += std::ssize(source.ids);
     }
     EXPECT_LE(tokens, capacity_.encoder_tokens);
     largest_batch = std::max(largest_batch, tokens);
     return batch;
   }
-  void install(Queue& queue, const Encoded& encoded, std::int64_t first, std::span<const std::int32_t> slots) override {
+  void install(Queue& queue, const Encoded& encoded, std::int64_t first,
+               std::span<const std::int32_t> slots) override {
     const auto& sentences = static_cast<const Batch&>(encoded).sentences;
     ASSERT_LE(static_cast<std::size_t>(first) + slots.size(), sentences.size());
     for (std::size_t i = 0; i < slots.size(); ++i) {
@@ -71,23 +86,27 @@ class TableModel final : public SequenceModel {
       installed_[slots[i]] = sentences[static_cast<std::size_t>(first) + i];
       paths_.erase(slots[i]);
     }
-    const std::vector<std::int32_t> none(static_cast<std::size_t>(capacity_.slots));  // tokens decoded
+    const std::vector<std::int32_t> none(
+        static_cast<std::size_t>(capacity_.slots));  // tokens decoded
     if (!caches_.own.empty()) check_pages(queue, slots, none);
   }
   void step(const StepRows& rows, Search& search) override {
     Queue& queue = search.queue();
     const SearchState& state = search.state();
     auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups, queue);
-    slots.erase(std::remove(slots.begin(), slots.end(), -1), slots.end());  // empty groups come last
+    slots.erase(std::remove(slots.begin(), slots.end(), -1),
+                slots.end());  // empty groups come last
     const auto tokens = lab_.array<std::int32_t>(state.token, state.slots * state.beams, queue);
     const auto lengths = lab_.array<std::int32_t>(state.length, state.slots, queue);
     EXPECT_LE(rows.rows(), hidden_.rows);
-    EXPECT_EQ(std::set<std::int32_t>(slots.begin(), slots.end()).size(), slots.size()) << "a slot is stepped twice";
+    EXPECT_EQ(std::set<std::int32_t>(slots.begin(), slots.end()).size(), slots.size())
+        << "a slot is stepped twice";
     Matrix hidden(rows.rows(), table_.places());
     const auto done = lab_.array<std::int32_t>(state.done, state.slots, queue);
     for (std::int64_t row = 0; row < static_cast<std::int64_t>(slots.size()) * rows.beams; ++row) {
       const std::int32_t slot = slots[static_cast<std::size_t>(row / rows.beams)];
-      const std::int32_t last = tokens[static_cast<std::size_t>(slot * rows.beams + row % rows.beams)];
+      const std::int32_t last =
+          tokens[static_cast<std::size_t>(slot * rows.beams + row % rows.beams)];
       EXPECT_TRUE(installed_.contains(slot)) << "slot " << slot << " holds no sentence";
       EXPECT_TRUE(last >= 0 && last < table_.vocabulary);
       const int kind = installed_[slot].kind;
@@ -99,7 +118,9 @@ class TableModel final : public SequenceModel {
     for (const std::int32_t slot : slots) source_tokens += installed_[slot].source_tokens;
     most_source_tokens = std::max(most_source_tokens, source_tokens);
     most_rows = std::max(most_rows, rows.rows());
-    std::erase_if(slots, [&](auto slot) { return done[static_cast<std::size_t>(slot)] != 0; });  // stepped in vain
+    std::erase_if(slots, [&](auto slot) {
+      return done[static_cast<std::size_t>(slot)] != 0;
+    });  // stepped in vain
     check_ancestors(queue, state, slots, lengths, tokens);
     if (!caches_.own.empty()) check_pages(queue, slots, lengths);
     const Tensor out = hidden_.row_range(0, rows.rows());
@@ -116,26 +137,36 @@ class TableModel final : public SequenceModel {
  private:
   using Path = std::vector<std::int32_t>;
 
-  // As if keys were kept as a network would keep them, only that the key of a token is the whole path to it: on the
-  // lines that `ancestor` names, each live hypothesis must find its own past, which the search tree tells too.
-  void check_ancestors(Queue& queue, const SearchState& state, const std::vector<std::int32_t>& slots, const std::vector<std::int32_t>& lengths,
+  // As if keys were kept as a network would keep them, only that the key of a token is the whole
+  // path to it: on the lines that `ancestor` names, each live hypothesis must find its own past,
+  // which the search tree tells too.
+  void check_ancestors(Queue& queue, const SearchState& state,
+                       const std::vector<std::int32_t>& slots,
+                       const std::vector<std::int32_t>& lengths,
                        const std::vector<std::int32_t>& tokens) {
     for (const std::int32_t slot : slots) {
-      const auto length = static_cast<std::int64_t>(lengths[static_cast<std::size_t>(slot)]), beams = state.beams;
+      const auto length = static_cast<std::int64_t>(lengths[static_cast<std::size_t>(slot)]),
+                 beams = state.beams;
       auto& lines = paths_[slot];
-      const auto nodes = lab_.array<Node>(state.history + slot * state.longest * beams, length * beams, queue);
-      const auto ancestors = lab_.array<std::uint8_t>(state.ancestor + slot * state.longest * beams, length * beams, queue);
+      const auto nodes =
+          lab_.array<Node>(state.history + slot * state.longest * beams, length * beams, queue);
+      const auto ancestors = lab_.array<std::uint8_t>(state.ancestor + slot * state.longest * beams,
+                                                      length * beams, queue);
       std::vector<Path> now;
       for (std::int64_t beam = 0; beam < beams; ++beam) {
         Path path;
         std::int64_t at = beam;
-        for (std::int64_t t = length; t-- > 0; at = nodes[static_cast<std::size_t>(t * beams + at)].parent) {
+        for (std::int64_t t = length; t-- > 0;
+             at = nodes[static_cast<std::size_t>(t * beams + at)].parent) {
           path.insert(path.begin(), nodes[static_cast<std::size_t>(t * beams + at)].token);
         }
-        EXPECT_TRUE(path.empty() || path.back() == tokens[static_cast<std::size_t>(slot * beams + beam)]);
+        EXPECT_TRUE(path.empty() ||
+                    path.back() == tokens[static_cast<std::size_t>(slot * beams + beam)]);
         for (std::int64_t t = 0; t < length && t < static_cast<std::int64_t>(lines.size()); ++t) {
-          const Path& key = lines[static_cast<std::size_t>(t)][ancestors[static_cast<std::size_t>(t * beams + beam)]];
-          EXPECT_EQ(key, Path(path.begin(), path.begin() + t)) << "slot " << slot << ", beam " << beam << ", position " << t;
+          const Path& key = lines[static_cast<std::size_t>(t)]
+                                 [ancestors[static_cast<std::size_t>(t * beams + beam)]];
+          EXPECT_EQ(key, Path(path.begin(), path.begin() + t))
+              << "slot " << slot << ", beam " << beam << ", position " << t;
         }
         now.push_back(path);
       }
@@ -144,20 +175,26 @@ class TableModel final : public SequenceModel {
     }
   }
 
-  // As the device sees it: each sentence has pages for its source and for all its tokens with the next one, and none
-  // is another's too.
-  void check_pages(Queue& queue, std::span<const std::int32_t> slots, const std::vector<std::int32_t>& lengths) {
-    const auto source_lengths = lab_.array<std::int32_t>(caches_.source_lengths, capacity_.slots, queue);
+  // As the device sees it: each sentence has pages for its source and for all its tokens with the
+  // next one, and none is another's too.
+  void check_pages(Queue& queue, std::span<const std::int32_t> slots,
+                   const std::vector<std::int32_t>& lengths) {
+    const auto source_lengths =
+        lab_.array<std::int32_t>(caches_.source_lengths, capacity_.slots, queue);
     for (const PagedCache* cache : {&caches_.source.front(), &caches_.own.front()}) {
-      const auto table = lab_.array<std::int32_t>(cache->table, capacity_.slots * cache->pages_per_slot, queue);
+      const auto table =
+          lab_.array<std::int32_t>(cache->table, capacity_.slots * cache->pages_per_slot, queue);
       std::set<std::int32_t> pages;
       for (const std::int32_t slot : slots) {
         const auto s = static_cast<std::size_t>(slot);
         EXPECT_EQ(source_lengths[s], installed_[slot].source_tokens) << "slot " << slot;
-        const std::int64_t tokens = cache == &caches_.own.front() ? lengths[s] + 1 : source_lengths[s];
+        const std::int64_t tokens =
+            cache == &caches_.own.front() ? lengths[s] + 1 : source_lengths[s];
         for (std::int64_t page = 0; page * cache->page_tokens < tokens; ++page) {
-          const std::int32_t number = table[static_cast<std::size_t>(slot * cache->pages_per_slot + page)];
-          EXPECT_TRUE(pages.insert(number).second) << "page " << number << " of slot " << slot << " is another's too";
+          const std::int32_t number =
+              table[static_cast<std::size_t>(slot * cache->pages_per_slot + page)];
+          EXPECT_TRUE(pages.insert(number).second)
+              << "page " << number << " of slot " << slot << " is another's too";
         }
       }
     }
@@ -196,7 +233,9 @@ inline Outcome outcome_of(const SearchResult& result) {
 }
 
 /// One sentence of a kind alone on a model, in one of its slots, without caches.
-inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules, std::int32_t limit, int kind, std::int64_t all_slots, std::int32_t slot) {
+inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules,
+                           std::int32_t limit, int kind, std::int64_t all_slots,
+                           std::int32_t slot) {
   model.make_room({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
   Search search(*lab, lab.queue(), rules, all_slots, limit);
   const std::vector<std::int32_t> slots{slot}, limits{limit}, ids{kind};
@@ -216,7 +255,8 @@ inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules
 }
 
 /// In the second of three slots.
-inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rules, std::int32_t limit, int kind = 0) {
+inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rules,
+                            std::int32_t limit, int kind = 0) {
   TableModel model(lab, table);
   return decode_with(model, lab, rules, limit, kind, 3, 1);
 }

@@ -14,7 +14,8 @@
 namespace xlate::cpu {
 namespace {
 
-// Runs `count` tasks and expects each exactly once, on a thread of the pool, and no two at once on one thread.
+// Runs `count` tasks and expects each exactly once, on a thread of the pool, and no two at once on
+// one thread.
 void expect_each_once(ThreadPool& pool, std::int64_t count, std::vector<std::atomic<int>>& calls) {
   for (auto& call : calls) call.store(0, std::memory_order_relaxed);
   std::vector<std::atomic<int>> inside(static_cast<std::size_t>(pool.threads()));
@@ -31,7 +32,9 @@ void expect_each_once(ThreadPool& pool, std::int64_t count, std::vector<std::ato
     inside[static_cast<std::size_t>(thread)].fetch_sub(1);
   });
   ASSERT_EQ(wrong, 0);
-  for (std::size_t i = 0; i < calls.size(); ++i) ASSERT_EQ(calls[i], static_cast<std::int64_t>(i) < count ? 1 : 0) << "task " << i << " of " << count;
+  for (std::size_t i = 0; i < calls.size(); ++i)
+    ASSERT_EQ(calls[i], static_cast<std::int64_t>(i) < count ? 1 : 0)
+        << "task " << i << " of " << count;
 }
 
 TEST(ThreadPool, EveryTaskExactlyOnce) {
@@ -40,7 +43,8 @@ TEST(ThreadPool, EveryTaskExactlyOnce) {
     ThreadPool pool(threads);
     EXPECT_EQ(pool.threads(), threads);
     test::Random random(static_cast<unsigned>(threads));
-    for (int round = 0; round < (threads > 3 ? 300 : 2000); ++round) expect_each_once(pool, test::whole(random, 0, 99), calls);
+    for (int round = 0; round < (threads > 3 ? 300 : 2000); ++round)
+      expect_each_once(pool, test::whole(random, 0, 99), calls);
   }
 }
 
@@ -57,7 +61,8 @@ TEST(ThreadPool, WakesFromSleep) {
   ThreadPool pool(3);
   std::vector<std::atomic<int>> calls(10);
   for (int round = 0; round < 20; ++round) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // long enough for the workers to stop spinning
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(2));  // long enough for the workers to stop spinning
     expect_each_once(pool, 10, calls);
   }
 }
@@ -84,7 +89,11 @@ TEST(ThreadPool, WhatATaskThrowsReachesTheCallerOnce) {
   for (const int threads : {1, 3}) {
     ThreadPool pool(threads);
     for (int round = 0; round < 200; ++round) {
-      EXPECT_THROW(pool.run(20, [](std::int64_t i, int) { if (i % 2) throw std::bad_alloc(); }), std::bad_alloc);
+      EXPECT_THROW(pool.run(20,
+                            [](std::int64_t i, int) {
+                              if (i % 2) throw std::bad_alloc();
+                            }),
+                   std::bad_alloc);
       expect_each_once(pool, 20, calls);
     }
   }

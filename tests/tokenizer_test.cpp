@@ -1,4 +1,5 @@
-// Text to ids and back with the converted opus-shape models, and with a tiny one where a case needs it.
+// Text to ids and back with the converted opus-shape models, and with a tiny one where a case needs
+// it.
 #include "tokenization/tokenizer.h"
 
 #include <gtest/gtest.h>
@@ -8,8 +9,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "tests/model_builder.h"
 #include "models/load.h"
+#include "tests/model_builder.h"
 
 namespace xlate::test {
 namespace {
@@ -27,18 +28,23 @@ std::vector<std::string> lines_of(const std::string& path) {
 struct Converted : testing::TestWithParam<const char*> {
   const ModelFile file = ModelFile::open(fmt::format("{}/{}.bin", models_folder(), GetParam()));
   const Tokenizer tokenizer = load_tokenizer(file);
-  const std::int32_t end = file.description().tokens.end, unknown = file.description().tokens.unknown;
+  const std::int32_t end = file.description().tokens.end,
+                     unknown = file.description().tokens.unknown;
   const std::string text_of(const Ids& ids) const { return Tokenizer::write_ids(ids); }
 };
-INSTANTIATE_TEST_SUITE_P(, Converted, testing::Values("shared", "separate"), [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(, Converted, testing::Values("shared", "separate"),
+                         [](const auto& info) { return std::string(info.param); });
 
-// Ids that another SentencePiece wrote. A tie in a piece's score could be split differently there: none is known here.
+// Ids that another SentencePiece wrote. A tie in a piece's score could be split differently there:
+// none is known here.
 TEST_P(Converted, IdsOfEveryLine) {
-  const auto lines = lines_of(kData + "input.txt"), expected = lines_of(kData + GetParam() + "/source.ids");
+  const auto lines = lines_of(kData + "input.txt"),
+             expected = lines_of(kData + GetParam() + "/source.ids");
   ASSERT_EQ(lines.size(), 200u);
   ASSERT_EQ(expected.size(), 200u);
   for (std::size_t i = 0; i < lines.size(); ++i) {
-    EXPECT_EQ(text_of(tokenizer.encode(lines[i])), expected[i]) << "line " << i + 1 << ": " << lines[i];
+    EXPECT_EQ(text_of(tokenizer.encode(lines[i])), expected[i])
+        << "line " << i + 1 << ": " << lines[i];
     EXPECT_EQ(text_of(tokenizer.read_ids(expected[i])), expected[i]);
   }
 }
@@ -57,7 +63,8 @@ TEST_P(Converted, LongTextIsTheSameInParts) {
   EXPECT_EQ(tokenizer.encode(std::string(200'000, ' ')), Ids{});
 }
 
-// Half a megabyte of a script that the model does not know, without a space: in seconds, and no character is cut.
+// Half a megabyte of a script that the model does not know, without a space: in seconds, and no
+// character is cut.
 TEST_P(Converted, LongTextOfUnknownCharacters) {
   std::string text;
   while (text.size() < 500'000) text += "\u6211\u4eec";
@@ -65,11 +72,13 @@ TEST_P(Converted, LongTextOfUnknownCharacters) {
   const Ids ids = tokenizer.encode(text);
   EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 10);
   EXPECT_LE(ids.size(), 32u);
-  for (const std::int32_t id : tokenizer.encode("\u6211")) EXPECT_NE(std::find(ids.begin(), ids.end(), id), ids.end());
+  for (const std::int32_t id : tokenizer.encode("\u6211"))
+    EXPECT_NE(std::find(ids.begin(), ids.end(), id), ids.end());
 }
 
 TEST_P(Converted, NothingIsNothing) {
-  for (const char* text : {"", " ", "   ", "\t", "\xE3\x80\x80"}) EXPECT_EQ(tokenizer.encode(text), Ids{}) << "'" << text << "'";
+  for (const char* text : {"", " ", "   ", "\t", "\xE3\x80\x80"})
+    EXPECT_EQ(tokenizer.encode(text), Ids{}) << "'" << text << "'";
   EXPECT_EQ(tokenizer.encode_pieces("  "), Ids{});
   EXPECT_EQ(tokenizer.read_ids(" "), Ids{});
   EXPECT_EQ(tokenizer.decode({}), "");
@@ -89,7 +98,8 @@ TEST_P(Converted, PiecesAndIdsAgree) {
     pieces.emplace_back(table.substr(0, length));
     table.remove_prefix(length);
   }
-  ASSERT_EQ(static_cast<std::int64_t>(pieces.size()), file.description().network.encoder.embedding.vocabulary);
+  ASSERT_EQ(static_cast<std::int64_t>(pieces.size()),
+            file.description().network.encoder.embedding.vocabulary);
   for (const std::string& line : lines_of(kData + "input.txt")) {
     const Ids ids = tokenizer.encode(line);
     std::string text;
@@ -107,10 +117,20 @@ TEST_P(Converted, PiecesAndIdsAgree) {
 
 TEST_P(Converted, WordsThatAreNoIds) {
   const std::int64_t last = file.description().network.encoder.embedding.vocabulary - 1;
-  EXPECT_EQ(tokenizer.read_ids(fmt::format("  0 {}  7 ", last)), (Ids{0, static_cast<std::int32_t>(last), 7}));
-  const std::vector<std::string> words{"x", "1.5", "-1", "+1", "0x1", "1e1", "99999999999999999999", "1\t2", fmt::format("{}", last + 1)};
+  EXPECT_EQ(tokenizer.read_ids(fmt::format("  0 {}  7 ", last)),
+            (Ids{0, static_cast<std::int32_t>(last), 7}));
+  const std::vector<std::string> words{"x",
+                                       "1.5",
+                                       "-1",
+                                       "+1",
+                                       "0x1",
+                                       "1e1",
+                                       "99999999999999999999",
+                                       "1\t2",
+                                       fmt::format("{}", last + 1)};
   for (const std::string& word : words) {
-    expect_error([&] { tokenizer.read_ids("3 " + word + " 4"); }, {"'" + word + "'", fmt::format("from 0 to {}", last)});
+    expect_error([&] { tokenizer.read_ids("3 " + word + " 4"); },
+                 {"'" + word + "'", fmt::format("from 0 to {}", last)});
   }
   expect_error([&] { tokenizer.read_ids(std::string(10'000, '9')); }, {std::string(40, '9') + "'"});
 }
@@ -125,7 +145,8 @@ TEST_P(Converted, LanguageTokensInFront) {
   EXPECT_EQ(tokenizer.encode(">>sr_Latn<< Tom is here."), expected);
   EXPECT_EQ(tokenizer.encode(">>xx<<"), (Ids{unknown, end}));
   // From >> to the first <<, whatever stands between them.
-  for (const char* token : {">><<", ">>a<b<<", ">> a whole sentence <<", ">>>><<"}) EXPECT_EQ(tokenizer.encode(token + std::string(" Tom is here.")), expected) << token;
+  for (const char* token : {">><<", ">>a<b<<", ">> a whole sentence <<", ">>>><<"})
+    EXPECT_EQ(tokenizer.encode(token + std::string(" Tom is here.")), expected) << token;
   // These are text like any other.
   for (const char* text : {" >>xx<< Tom", ">>xx< Tom", ">> Tom", "Tom >>xx<<", "<< >> Tom"}) {
     const Ids ids = tokenizer.encode(text);
@@ -134,7 +155,8 @@ TEST_P(Converted, LanguageTokensInFront) {
 }
 
 TEST_P(Converted, DecodedLinesAreLines) {
-  for (const std::string& line : lines_of(kData + GetParam() + "/greedy.txt")) EXPECT_EQ(line.find('\n'), std::string::npos);
+  for (const std::string& line : lines_of(kData + GetParam() + "/greedy.txt"))
+    EXPECT_EQ(line.find('\n'), std::string::npos);
   for (std::int32_t id = 0; id < file.description().network.decoder.embedding.vocabulary; ++id) {
     const std::string text = tokenizer.decode({&id, 1}) + tokenizer.decode_pieces({&id, 1});
     ASSERT_EQ(text.find_first_of("\n\r"), std::string::npos) << id;
@@ -147,14 +169,18 @@ TEST_P(Converted, UnknownTokensAreMarked) {
   EXPECT_EQ(tokenizer.decode_pieces(ids), "<unk>");
 }
 
-// What transformers reads and writes (tests/data/variants/make.py); in transformers an unknown token is no text.
+// What transformers reads and writes (tests/data/variants/make.py); in transformers an unknown
+// token is no text.
 TEST(AddedTokens, AsInTransformers) {
   const ModelFile file = ModelFile::open(models_folder() + "/added_tokens.bin");
   const Tokenizer tokenizer = load_tokenizer(file);
-  const auto cases = nlohmann::json::parse(file_text(source_folder() + "/tests/data/variants/tokens.json"));
+  const auto cases =
+      nlohmann::json::parse(file_text(source_folder() + "/tests/data/variants/tokens.json"));
   ASSERT_GE(cases["encode"].size(), 30u);
-  for (const auto& one : cases["encode"]) EXPECT_EQ(tokenizer.encode(one[0].get<std::string>()), one[1].get<Ids>()) << one[0];
-  for (const auto& one : cases["decode"]) EXPECT_EQ(tokenizer.decode(one[0].get<Ids>()), one[1].get<std::string>()) << one[0];
+  for (const auto& one : cases["encode"])
+    EXPECT_EQ(tokenizer.encode(one[0].get<std::string>()), one[1].get<Ids>()) << one[0];
+  for (const auto& one : cases["decode"])
+    EXPECT_EQ(tokenizer.decode(one[0].get<Ids>()), one[1].get<std::string>()) << one[0];
 }
 
 // A tokenizer of the tiny model's files, which outlive it.
@@ -189,16 +215,19 @@ TEST(Tokenizer, WhatTheModelDoesNotKnowMayBeInTheVocabulary) {
   auto pieces = tiny_pieces();
   pieces[6] = "zz";
   const Tiny tiny([&](ModelBuilder& model) {
-    for (const char* name : {"source.pieces", "target.pieces"}) model.replace_file(name, pieces_table(pieces));
+    for (const char* name : {"source.pieces", "target.pieces"})
+      model.replace_file(name, pieces_table(pieces));
   });
-  EXPECT_EQ(tiny.tokenizer->encode("azz"), (Ids{5, 6, 0}));   // ▁a and what SentencePiece leaves together
+  EXPECT_EQ(tiny.tokenizer->encode("azz"),
+            (Ids{5, 6, 0}));  // ▁a and what SentencePiece leaves together
   EXPECT_EQ(tiny.tokenizer->encode("azzz"), (Ids{5, 1, 0}));  // no piece
 }
 
 TEST(Tokenizer, PiecesOfTheModelThatTheVocabularyLacks) {
   auto pieces = tiny_pieces();
   pieces[5] = "elsewhere";
-  const Tiny tiny([&](ModelBuilder& model) { model.replace_file("source.pieces", pieces_table(pieces)); });
+  const Tiny tiny(
+      [&](ModelBuilder& model) { model.replace_file("source.pieces", pieces_table(pieces)); });
   EXPECT_EQ(tiny.tokenizer->encode("ab"), (Ids{1, 4, 0}));
 }
 
@@ -206,12 +235,14 @@ TEST(Tokenizer, ALineIsALineWhateverThePieces) {
   auto pieces = tiny_pieces();
   pieces[3] = "x\ny\r\nz";
   pieces[4] = "\n";
-  const Tiny tiny([&](ModelBuilder& model) { model.replace_file("target.pieces", pieces_table(pieces)); });
+  const Tiny tiny(
+      [&](ModelBuilder& model) { model.replace_file("target.pieces", pieces_table(pieces)); });
   EXPECT_EQ(tiny.tokenizer->decode(Ids{3, 5, 4}), "x y  z a");
   EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{3, 4}), "x y  z  ");
 }
 
-// A piece that only the other side's model has keeps its mark in the library; in a text it is a space, and none stands at the ends.
+// A piece that only the other side's model has keeps its mark in the library; in a text it is a
+// space, and none stands at the ends.
 TEST(Tokenizer, NoMarksInText) {
   auto pieces = tiny_pieces();
   pieces[6] = "▁zz", pieces[7] = "y▁x▁";
@@ -263,7 +294,8 @@ TEST(Tokenizer, OfEqualPiecesTheFirst) {
   auto pieces = tiny_pieces();
   pieces[7] = "b";
   const Tiny tiny([&](ModelBuilder& model) {
-    for (const char* name : {"source.pieces", "target.pieces"}) model.replace_file(name, pieces_table(pieces));
+    for (const char* name : {"source.pieces", "target.pieces"})
+      model.replace_file(name, pieces_table(pieces));
   });
   EXPECT_EQ(tiny.tokenizer->encode_pieces("b"), (Ids{4, 0}));
   EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{4, 7}), "b b");

@@ -1,7 +1,8 @@
-// A library that the CUDA driver loads into a program (CUDA_INJECTION64_PATH=…/libtrace_kernels.so) and that writes what ran on the GPU to the
-// file that XLATE_TRACE names, a line a kernel, copy or memset: start and end in nanoseconds, stream, name. scripts/step_timeline reads it.
-// Kernels of a graph are recorded one by one, which costs some time between them. Records grow at their ends from one CUPTI to the next: they are
-// read as those of CUDA 12, which newer headers still know.
+// A library that the CUDA driver loads into a program (CUDA_INJECTION64_PATH=…/libtrace_kernels.so)
+// and that writes what ran on the GPU to the file that XLATE_TRACE names, a line a kernel, copy or
+// memset: start and end in nanoseconds, stream, name. scripts/step_timeline reads it. Kernels of a
+// graph are recorded one by one, which costs some time between them. Records grow at their ends
+// from one CUPTI to the next: they are read as those of CUDA 12, which newer headers still know.
 #include <cupti.h>
 
 #include <cstdint>
@@ -15,7 +16,8 @@ constexpr std::size_t kBufferBytes = 8 << 20;
 std::FILE* trace = nullptr;
 
 void line(std::uint64_t start, std::uint64_t end, std::uint32_t stream, const char* name) {
-  std::fprintf(trace, "%llu\t%llu\t%u\t%s\n", static_cast<unsigned long long>(start), static_cast<unsigned long long>(end), stream, name);
+  std::fprintf(trace, "%llu\t%llu\t%u\t%s\n", static_cast<unsigned long long>(start),
+               static_cast<unsigned long long>(end), stream, name);
 }
 
 void CUPTIAPI give_buffer(std::uint8_t** buffer, std::size_t* size, std::size_t* records) {
@@ -24,7 +26,8 @@ void CUPTIAPI give_buffer(std::uint8_t** buffer, std::size_t* size, std::size_t*
   *records = 0;
 }
 
-void CUPTIAPI take_buffer(CUcontext, std::uint32_t, std::uint8_t* buffer, std::size_t, std::size_t valid) {
+void CUPTIAPI take_buffer(CUcontext, std::uint32_t, std::uint8_t* buffer, std::size_t,
+                          std::size_t valid) {
   CUpti_Activity* record = nullptr;
   while (cuptiActivityGetNextRecord(buffer, valid, &record) == CUPTI_SUCCESS) {
     if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
@@ -49,7 +52,8 @@ extern "C" int InitializeInjection() {
   trace = path ? std::fopen(path, "w") : nullptr;
   if (!trace) return 0;
   if (cuptiActivityRegisterCallbacks(give_buffer, take_buffer) != CUPTI_SUCCESS) return 0;
-  for (const auto kind : {CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, CUPTI_ACTIVITY_KIND_MEMCPY, CUPTI_ACTIVITY_KIND_MEMSET}) {
+  for (const auto kind : {CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, CUPTI_ACTIVITY_KIND_MEMCPY,
+                          CUPTI_ACTIVITY_KIND_MEMSET}) {
     if (cuptiActivityEnable(kind) != CUPTI_SUCCESS) return 0;
   }
   std::atexit([] {

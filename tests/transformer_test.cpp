@@ -1,4 +1,5 @@
-// The whole network on a real file: what a sentence gets does not depend on what is decoded beside it, before it or where.
+// The whole network on a real file: what a sentence gets does not depend on what is decoded beside
+// it, before it or where.
 #include "models/transformer.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +25,8 @@ std::vector<Ids> shared_sources() {
   std::vector<Ids> sources;
   for (std::string line; std::getline(file, line);) {
     std::istringstream words(line);
-    sources.emplace_back(std::istream_iterator<std::int32_t>(words), std::istream_iterator<std::int32_t>());
+    sources.emplace_back(std::istream_iterator<std::int32_t>(words),
+                         std::istream_iterator<std::int32_t>());
   }
   EXPECT_EQ(sources.size(), 200u);
   return sources;
@@ -33,7 +35,9 @@ std::vector<Ids> shared_sources() {
 class ListSource final : public SentenceSource {
  public:
   explicit ListSource(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
-  const Sentence* next(bool) override { return taken_ < sentences_.size() ? &sentences_[taken_] : nullptr; }
+  const Sentence* next(bool) override {
+    return taken_ < sentences_.size() ? &sentences_[taken_] : nullptr;
+  }
   Sentence take() override { return sentences_[taken_++]; }
 
  private:
@@ -64,12 +68,14 @@ std::string text_of(const Hypothesis& hypothesis) {
   return text;
 }
 
-// How far two ways to decode the same sentences may differ. On the CPU the same sums come in the same order but for the product's
-// blocks. A GPU's products choose their order by their number of rows: in a 16-bit type, one sum in thousands is then rounded otherwise.
+// How far two ways to decode the same sentences may differ. On the CPU the same sums come in the
+// same order but for the product's blocks. A GPU's products choose their order by their number of
+// rows: in a 16-bit type, one sum in thousands is then rounded otherwise.
 struct Likeness {
-  double score;            // of hypotheses with the same ids
-  double tie;              // hypotheses so near may change places, and what follows from the choice differs
-  double different_lines;  // share of lines whose best hypothesis may be another: a tie that was decided otherwise on the way
+  double score;  // of hypotheses with the same ids
+  double tie;    // hypotheses so near may change places, and what follows from the choice differs
+  double different_lines;  // share of lines whose best hypothesis may be another: a tie that was
+                           // decided otherwise on the way
 };
 
 Likeness likeness_of(const BackendUnderTest& test) {
@@ -102,11 +108,13 @@ class TransformerTest : public OnBackend {
     model = std::make_unique<Transformer>(shared_file(), *backend);
   }
 
-  Hypotheses decode(const std::vector<Ids>& sources, int beams, std::int64_t batch_tokens, std::int64_t max_length = 40) {
+  Hypotheses decode(const std::vector<Ids>& sources, int beams, std::int64_t batch_tokens,
+                    std::int64_t max_length = 40) {
     return decode_on(*backend, *model, sources, beams, batch_tokens, max_length);
   }
   // Lines' hypotheses, by line.
-  static Hypotheses decode_on(Backend& backend, Transformer& model, const std::vector<Ids>& sources, int beams, std::int64_t batch_tokens, std::int64_t max_length) {
+  static Hypotheses decode_on(Backend& backend, Transformer& model, const std::vector<Ids>& sources,
+                              int beams, std::int64_t batch_tokens, std::int64_t max_length) {
     std::vector<Sentence> sentences;
     std::size_t longest = 1;
     for (std::size_t i = 0; i < sources.size(); ++i) {
@@ -122,9 +130,13 @@ class TransformerTest : public OnBackend {
     ListSource source(std::move(sentences));
     Hypotheses results(sources.size());
     const std::atomic<bool> stop{false};
-    runner.run(source, [&](std::vector<Decoded> lines) {
-      for (Decoded& decoded : lines) results[static_cast<std::size_t>(decoded.sentence.line)] = decoded.result.hypotheses();
-    }, stop);
+    runner.run(
+        source,
+        [&](std::vector<Decoded> lines) {
+          for (Decoded& decoded : lines)
+            results[static_cast<std::size_t>(decoded.sentence.line)] = decoded.result.hypotheses();
+        },
+        stop);
     return results;
   }
   void expect_same(const Hypotheses& found, const Hypotheses& expected) {
@@ -137,17 +149,22 @@ class TransformerTest : public OnBackend {
       ASSERT_EQ(found[line].size(), expected[line].size()) << "line " << line + 1;
       const std::string why = difference(found[line], expected[line], likeness);
       different += !why.empty();
-      EXPECT_TRUE(why.empty() || different <= allowed) << "line " << line + 1 << ", " << why << "; " << different << " of " << found.size() << " lines so far";
+      EXPECT_TRUE(why.empty() || different <= allowed)
+          << "line " << line + 1 << ", " << why << "; " << different << " of " << found.size()
+          << " lines so far";
     }
   }
   // What is not the same in two lists of hypotheses of one line, best first: empty if nothing is.
-  static std::string difference(const std::vector<Hypothesis>& found, const std::vector<Hypothesis>& expected, const Likeness& likeness) {
+  static std::string difference(const std::vector<Hypothesis>& found,
+                                const std::vector<Hypothesis>& expected, const Likeness& likeness) {
     for (std::size_t i = 0; i < found.size(); ++i) {
       const Hypothesis &f = found[i], &e = expected[i];
-      if (!(std::fabs(f.score - e.score) <= likeness.score)) return fmt::format("hypothesis {}: score {}, expected {}", i, f.score, e.score);
+      if (!(std::fabs(f.score - e.score) <= likeness.score))
+        return fmt::format("hypothesis {}: score {}, expected {}", i, f.score, e.score);
       const bool tie = i + 1 < expected.size() && e.score - expected[i + 1].score < likeness.tie;
       const bool tied = i > 0 && expected[i - 1].score - e.score < likeness.tie;
-      if (!tie && !tied && f.ids != e.ids) return fmt::format("hypothesis {}:\nfound {}\nexpected {}", i, text_of(f), text_of(e));
+      if (!tie && !tied && f.ids != e.ids)
+        return fmt::format("hypothesis {}:\nfound {}\nexpected {}", i, text_of(f), text_of(e));
     }
     return {};
   }
@@ -161,7 +178,8 @@ INSTANTIATE_TEST_SUITE_P(, TransformerTest, testing::ValuesIn(backends()), backe
 TEST_P(TransformerTest, SourcesOfAFewTokens) {
   std::vector<Ids> sources = shared_sources();
   sources.resize(6);
-  for (Ids& ids : sources) ids.erase(ids.begin(), ids.end() - std::min<std::ptrdiff_t>(2, std::ssize(ids)));
+  for (Ids& ids : sources)
+    ids.erase(ids.begin(), ids.end() - std::min<std::ptrdiff_t>(2, std::ssize(ids)));
   for (const int beams : {1, 4}) {
     const auto alone = decode(sources, beams, 1, 6);
     expect_same(decode(sources, beams, 12, 6), alone);
@@ -181,7 +199,8 @@ TEST_P(TransformerTest, ABatchIsItsSentencesOneByOne) {
   }
 }
 
-// Bounds: twice what is found on a CPU whose weights and results are rounded to the type at every verb.
+// Bounds: twice what is found on a CPU whose weights and results are rounded to the type at every
+// verb.
 using GpuTransformerTest = TransformerTest;
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GpuTransformerTest);
 INSTANTIATE_TEST_SUITE_P(, GpuTransformerTest, testing::ValuesIn(cuda_backends()), backend_name);
@@ -192,7 +211,8 @@ TEST_P(GpuTransformerTest, AgreesWithTheCpu) {
   Transformer reference(shared_file(), *cpu);
   const bool single = GetParam().type == DType::kFloat32, half = GetParam().type == DType::kFloat16;
   for (const int beams : {1, 4}) {
-    const auto expected = decode_on(*cpu, reference, sources, beams, 1000, 40), found = decode(sources, beams, 1000);
+    const auto expected = decode_on(*cpu, reference, sources, beams, 1000, 40),
+               found = decode(sources, beams, 1000);
     double same = 0, difference = 0;
     for (std::size_t line = 0; line < sources.size(); ++line) {
       ASSERT_FALSE(found[line].empty()) << "line " << line + 1;
@@ -205,7 +225,8 @@ TEST_P(GpuTransformerTest, AgreesWithTheCpu) {
   }
 }
 
-// One sentence in each of several slots, the others going their own ways: the same hidden rows at every step.
+// One sentence in each of several slots, the others going their own ways: the same hidden rows at
+// every step.
 TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
   const auto sources = shared_sources();
   const Ids& ids = sources[5];
@@ -214,7 +235,8 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
   const auto backend = std::make_unique<HiddenRows>(GetParam().make());
   const auto model = std::make_unique<Transformer>(shared_file(), *backend);
   std::vector<std::vector<float>> expected;
-  for (const std::vector<std::int32_t>& slots : {std::vector<std::int32_t>{0}, {3}, {2, 0, 3}, {0, 1, 2, 3}, {3, 2, 1, 0}}) {
+  for (const std::vector<std::int32_t>& slots :
+       {std::vector<std::int32_t>{0}, {3}, {2, 0, 3}, {0, 1, 2, 3}, {3, 2, 1, 0}}) {
     for (std::size_t place = 0; place < slots.size(); ++place) {
       const Capacity capacity{.slots = kSlots,
                               .beams = kBeams,
@@ -229,26 +251,32 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
       const auto queue = backend->make_queue();
       Search search(*backend, *queue, rules_of(shared_file(), kBeams), kSlots, kLimit);
       std::vector<Source> batch;
-      for (std::size_t i = 0; i < slots.size(); ++i) batch.push_back({i == place ? ids : sources[10 + i], kLimit});
+      for (std::size_t i = 0; i < slots.size(); ++i)
+        batch.push_back({i == place ? ids : sources[10 + i], kLimit});
       for (std::size_t i = 0; i < slots.size(); ++i) caches.reserve(slots[i], batch[i]);
       caches.publish(*queue);
       model->install(*queue, *model->encode(*queue, batch), 0, slots);
       search.start(slots, std::vector<std::int32_t>(slots.size(), kLimit));
       const Buffer active = backend->allocate(slots.size() * sizeof(std::int32_t));
       backend->upload(*queue, std::as_bytes(std::span(slots)), active.data());
-      const StepRows rows{active.as<std::int32_t>(), static_cast<std::int64_t>(slots.size()), kBeams};
+      const StepRows rows{active.as<std::int32_t>(), static_cast<std::int64_t>(slots.size()),
+                          kBeams};
       const bool first = expected.empty();
       for (std::size_t n = 0; n < 6; ++n) {
         model->step(rows, search);
         const Tensor hidden = backend->hidden;
         ASSERT_EQ(hidden.rows, rows.rows());
-        const auto ticket = backend->read_later(*queue, {static_cast<const std::byte*>(hidden.row_range(static_cast<std::int64_t>(place) * kBeams, kBeams).data),
-                                                         static_cast<std::size_t>(kBeams * hidden.stride) * size_of(hidden.dtype)});
+        const auto ticket = backend->read_later(
+            *queue, {static_cast<const std::byte*>(
+                         hidden.row_range(static_cast<std::int64_t>(place) * kBeams, kBeams).data),
+                     static_cast<std::size_t>(kBeams * hidden.stride) * size_of(hidden.dtype)});
         const auto bytes = ticket->wait();
-        if (hidden.dtype != DType::kFloat32) GTEST_SKIP() << "beams may change places in " << name_of(hidden.dtype);
+        if (hidden.dtype != DType::kFloat32)
+          GTEST_SKIP() << "beams may change places in " << name_of(hidden.dtype);
         std::vector<float> values(bytes.size() / sizeof(float));
         std::memcpy(values.data(), bytes.data(), bytes.size());
-        // At the first step all beams are the start token's; the others' candidates are worthless, and their order may differ.
+        // At the first step all beams are the start token's; the others' candidates are worthless,
+        // and their order may differ.
         if (first) expected.push_back(values);
         for (std::size_t i = 0; i < values.size(); ++i)
           ASSERT_NEAR(values[i], expected[n][i], 1e-4)
@@ -272,7 +300,8 @@ TEST_P(TransformerTest, SourcesAndTargetsOfAnyLength) {
   }
   const auto alone = decode(tall, 2, 1, 620);
   const auto together = decode(tall, 2, 2000, 620);
-  if (!GetParam().cuda) expect_same(together, alone);  // in 620 tokens a GPU meets a tie for certain
+  if (!GetParam().cuda)
+    expect_same(together, alone);  // in 620 tokens a GPU meets a tie for certain
   for (const auto& hypotheses : {alone, together}) {
     for (const auto& line : hypotheses) {
       ASSERT_FALSE(line.empty());

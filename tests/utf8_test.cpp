@@ -25,11 +25,17 @@ std::string made_valid(std::string text) {
   return text;
 }
 
-// A second decoder, by the definition of UTF-8: shortest form, no surrogates, at most U+10FFFF. The length of the character that the
-// text begins with, or 0.
+// A second decoder, by the definition of UTF-8: shortest form, no surrogates, at most U+10FFFF. The
+// length of the character that the text begins with, or 0.
 std::size_t character(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i])); };
-  const std::size_t length = byte(0) < 0x80 ? 1 : byte(0) >> 5 == 6 ? 2 : byte(0) >> 4 == 14 ? 3 : byte(0) >> 3 == 30 ? 4 : 0;
+  const auto byte = [&](std::size_t i) {
+    return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i]));
+  };
+  const std::size_t length = byte(0) < 0x80       ? 1
+                             : byte(0) >> 5 == 6  ? 2
+                             : byte(0) >> 4 == 14 ? 3
+                             : byte(0) >> 3 == 30 ? 4
+                                                  : 0;
   if (length < 2 || length > text.size()) return length == 1 ? 1 : 0;
   std::uint32_t code = byte(0) & (0x7Fu >> length);
   for (std::size_t i = 1; i < length; ++i) {
@@ -61,13 +67,15 @@ std::string encoded(std::uint32_t code) {
 TEST(Utf8, MaximalSubpartsOfTheStandard) {
   EXPECT_EQ(made_valid("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41"), repeat(kMark, 8) + "A");
   EXPECT_EQ(made_valid("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41"), repeat(kMark, 8) + "A");
-  EXPECT_EQ(made_valid("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42"), repeat(kMark, 5) + "A" + repeat(kMark, 2) + "B");
+  EXPECT_EQ(made_valid("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42"),
+            repeat(kMark, 5) + "A" + repeat(kMark, 2) + "B");
   EXPECT_EQ(made_valid("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41"), repeat(kMark, 4) + "A");
 }
 
 // The example of section 5.22's predecessor: 61 F1 80 80 E1 80 C2 62 80 63 80 BF 64.
 TEST(Utf8, AMixedLine) {
-  EXPECT_EQ(made_valid("\x61\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63\x80\xBF\x64"), "a" + repeat(kMark, 3) + "b" + kMark + "c" + repeat(kMark, 2) + "d");
+  EXPECT_EQ(made_valid("\x61\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63\x80\xBF\x64"),
+            "a" + repeat(kMark, 3) + "b" + kMark + "c" + repeat(kMark, 2) + "d");
 }
 
 TEST(Utf8, CutAtTheEnd) {
@@ -83,7 +91,8 @@ TEST(Utf8, CutAtTheEnd) {
   EXPECT_EQ(without_cut_character(""), "");
   EXPECT_EQ(without_cut_character("abc"), "abc");
   EXPECT_EQ(without_cut_character("\xE2"), "");
-  EXPECT_EQ(without_cut_character("\x80\x80\x80\x80"), "\x80\x80\x80\x80");  // nothing that a following byte could complete
+  EXPECT_EQ(without_cut_character("\x80\x80\x80\x80"),
+            "\x80\x80\x80\x80");  // nothing that a following byte could complete
 }
 
 TEST(Utf8, EveryCharacterIsValidAndNoSurrogateIs) {
@@ -110,10 +119,12 @@ TEST(Utf8, EveryPairOfBytes) {
   }
 }
 
-// Bytes that like to form characters, at any alignment: the result is valid, valid parts survive, and once is enough.
+// Bytes that like to form characters, at any alignment: the result is valid, valid parts survive,
+// and once is enough.
 TEST(Utf8, RandomBytes) {
   test::Random random(9);
-  const std::string likely = "aZ \x80\xBF\xC2\xC3\xE0\xE2\xED\xEF\xF0\xF4\xF5\xFF\x9F\xA0\x90\x8F"s + '\0';
+  const std::string likely =
+      "aZ \x80\xBF\xC2\xC3\xE0\xE2\xED\xEF\xF0\xF4\xF5\xFF\x9F\xA0\x90\x8F"s + '\0';
   int repaired = 0;
   for (int i = 0; i < 100'000; ++i) {
     std::string text;

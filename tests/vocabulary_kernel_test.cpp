@@ -1,5 +1,6 @@
-// The fused vocabulary kernel against loops in double: awkward shapes, ties, ids that are never chosen, sorted logits; and that a row's bits do
-// not depend on the other rows. Most inputs are small integers, whose logits float32 holds exactly: there the tokens must be the same.
+// The fused vocabulary kernel against loops in double: awkward shapes, ties, ids that are never
+// chosen, sorted logits; and that a row's bits do not depend on the other rows. Most inputs are
+// small integers, whose logits float32 holds exactly: there the tokens must be the same.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
@@ -28,14 +29,18 @@ class Guarded {
     std::vector<std::uint8_t> bytes(bytes_ + 2 * kGuard);
     EXPECT_EQ(cudaMemcpy(bytes.data(), data_, bytes.size(), cudaMemcpyDeviceToHost), cudaSuccess);
     const auto is_guard = [](std::uint8_t byte) { return byte == 0xFF; };
-    EXPECT_TRUE(std::all_of(bytes.begin(), bytes.begin() + kGuard, is_guard)) << "a write before the memory";
-    EXPECT_TRUE(std::all_of(bytes.end() - kGuard, bytes.end(), is_guard)) << "a write behind the memory of " << bytes_ << " bytes";
+    EXPECT_TRUE(std::all_of(bytes.begin(), bytes.begin() + kGuard, is_guard))
+        << "a write before the memory";
+    EXPECT_TRUE(std::all_of(bytes.end() - kGuard, bytes.end(), is_guard))
+        << "a write behind the memory of " << bytes_ << " bytes";
     cudaFree(data_);
   }
   Guarded(const Guarded&) = delete;
   char* data() const { return static_cast<char*>(data_) + kGuard; }
   template <class T>
-  void put(const std::vector<T>& values) { check(cudaMemcpy(data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice)); }
+  void put(const std::vector<T>& values) {
+    check(cudaMemcpy(data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
+  }
   template <class T>
   std::vector<T> get() const {
     std::vector<T> values(bytes_ / sizeof(T));
@@ -69,10 +74,12 @@ struct Inputs {
 };
 
 std::vector<std::uint16_t> bits_of(const Matrix& matrix, DType type, std::int64_t stride) {
-  std::vector<std::uint16_t> bits(static_cast<std::size_t>(matrix.rows * stride), 0xFFFF);  // NaN between the rows
+  std::vector<std::uint16_t> bits(static_cast<std::size_t>(matrix.rows * stride),
+                                  0xFFFF);  // NaN between the rows
   for (std::int64_t r = 0; r < matrix.rows; ++r) {
     for (std::int64_t c = 0; c < matrix.columns; ++c) {
-      bits[static_cast<std::size_t>(r * stride + c)] = type == DType::kFloat16 ? half_bits(matrix(r, c)) : bfloat16_bits(matrix(r, c));
+      bits[static_cast<std::size_t>(r * stride + c)] =
+          type == DType::kFloat16 ? half_bits(matrix(r, c)) : bfloat16_bits(matrix(r, c));
     }
   }
   return bits;
@@ -80,9 +87,12 @@ std::vector<std::uint16_t> bits_of(const Matrix& matrix, DType type, std::int64_
 
 Candidates run(const Case& test, const Inputs& in) {
   const std::int64_t stride = test.width + 24;
-  const auto rows = static_cast<std::size_t>(in.hidden.rows), count = static_cast<std::size_t>(test.count);
-  Guarded hidden(rows * static_cast<std::size_t>(stride) * 2), weight(in.weight.values.size() * 2), bias(std::max<std::size_t>(in.bias.size(), 1) * 4);
-  Guarded never(std::max<std::size_t>(test.never_chosen.size(), 1) * 4), values(rows * count * 4), tokens(rows * count * 4);
+  const auto rows = static_cast<std::size_t>(in.hidden.rows),
+             count = static_cast<std::size_t>(test.count);
+  Guarded hidden(rows * static_cast<std::size_t>(stride) * 2), weight(in.weight.values.size() * 2),
+      bias(std::max<std::size_t>(in.bias.size(), 1) * 4);
+  Guarded never(std::max<std::size_t>(test.never_chosen.size(), 1) * 4), values(rows * count * 4),
+      tokens(rows * count * 4);
   Guarded scratch(cuda::vocabulary_scratch_bytes(in.hidden.rows, test.vocabulary, test.count));
   hidden.put(bits_of(in.hidden, test.type, stride));
   weight.put(bits_of(in.weight, test.type, test.width));
@@ -94,16 +104,20 @@ Candidates run(const Case& test, const Inputs& in) {
   rules.never_chosen_count = static_cast<int>(test.never_chosen.size());
   const cuda::VocabularyArgs args{
       .hidden = cuda::tensor_map({hidden.data(), test.type, in.hidden.rows, test.width, stride}),
-      .weight = cuda::tensor_map({weight.data(), test.type, test.vocabulary, test.width, test.width}),
+      .weight =
+          cuda::tensor_map({weight.data(), test.type, test.vocabulary, test.width, test.width}),
       .bias = in.bias.empty() ? nullptr : reinterpret_cast<const float*>(bias.data()),
       .rows = in.hidden.rows,
       .width = test.width,
       .vocabulary = test.vocabulary,
       .scratch = scratch.data()};
-  const cuda::RowCandidates out{reinterpret_cast<float*>(values.data()), reinterpret_cast<std::int32_t*>(tokens.data()), test.count};
+  const cuda::RowCandidates out{reinterpret_cast<float*>(values.data()),
+                                reinterpret_cast<std::int32_t*>(tokens.data()), test.count};
   EXPECT_TRUE(cuda::vocabulary_kernel_fits(90, test.width, test.vocabulary, test.count));
-  if (test.type == DType::kFloat16) cuda::project_rows<__half>(args, rules, out, nullptr);
-  else cuda::project_rows<__nv_bfloat16>(args, rules, out, nullptr);
+  if (test.type == DType::kFloat16)
+    cuda::project_rows<__half>(args, rules, out, nullptr);
+  else
+    cuda::project_rows<__nv_bfloat16>(args, rules, out, nullptr);
   check(cudaGetLastError());
   check(cudaDeviceSynchronize());
   return {values.get<float>(), tokens.get<std::int32_t>()};
@@ -119,13 +133,20 @@ Matrix integers(Random& random, std::int64_t rows, std::int64_t columns, int mos
 Inputs random_inputs(const Case& test, Random& random) {
   Inputs in;
   if (test.exact) {
-    in = {integers(random, test.rows, test.width, 1), integers(random, test.vocabulary, test.width, 1), {}};
+    in = {integers(random, test.rows, test.width, 1),
+          integers(random, test.vocabulary, test.width, 1),
+          {}};
   } else {
-    in = {random_matrix(random, test.rows, test.width, test.type), random_matrix(random, test.vocabulary, test.width, test.type), {}};
+    in = {random_matrix(random, test.rows, test.width, test.type),
+          random_matrix(random, test.vocabulary, test.width, test.type),
+          {}};
   }
   if (test.with_bias) {
     in.bias.resize(static_cast<std::size_t>(test.vocabulary));
-    for (float& value : in.bias) value = random() % 16 == 0 ? -INFINITY : test.exact ? static_cast<float>(whole(random, -8, 8)) : uniform(random, -2, 2);
+    for (float& value : in.bias)
+      value = random() % 16 == 0 ? -INFINITY
+              : test.exact       ? static_cast<float>(whole(random, -8, 8))
+                                 : uniform(random, -2, 2);
   }
   return in;
 }
@@ -148,37 +169,49 @@ void expect_row(const Case& test, const Inputs& in, const Candidates& got, std::
   for (std::size_t id = 0; id < vocabulary; ++id) {
     if (!(test.renormalize && never[id]) && top > -INFINITY) sum += std::exp(logits[id] - top);
   }
-  const double log_sum = top + std::log(sum), tolerance = (test.exact ? 2e-5 : 2e-4) * std::max(1.0, std::fabs(log_sum) / 8);
+  const double log_sum = top + std::log(sum),
+               tolerance = (test.exact ? 2e-5 : 2e-4) * std::max(1.0, std::fabs(log_sum) / 8);
   std::vector<std::int32_t> order;
   for (std::size_t id = 0; id < vocabulary; ++id) {
     if (!never[id] && logits[id] > -INFINITY) order.push_back(static_cast<std::int32_t>(id));
   }
-  const auto count = static_cast<std::size_t>(test.count), first = static_cast<std::size_t>(row) * count, sorted = std::min(count, order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(sorted), order.end(), [&](std::int32_t a, std::int32_t b) {
-    const double x = logits[static_cast<std::size_t>(a)], y = logits[static_cast<std::size_t>(b)];
-    return x != y ? x > y : a < b;
-  });
+  const auto count = static_cast<std::size_t>(test.count),
+             first = static_cast<std::size_t>(row) * count, sorted = std::min(count, order.size());
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(sorted), order.end(),
+                    [&](std::int32_t a, std::int32_t b) {
+                      const double x = logits[static_cast<std::size_t>(a)],
+                                   y = logits[static_cast<std::size_t>(b)];
+                      return x != y ? x > y : a < b;
+                    });
   for (std::size_t i = 0; i < count; ++i) {
     const float value = got.values[first + i];
     const std::int32_t token = got.tokens[first + i];
     if (i >= sorted) {
-      ASSERT_TRUE(value == -INFINITY && token == 0) << "row " << row << ", place " << i << ": " << value << " of token " << token << ", expected none";
+      ASSERT_TRUE(value == -INFINITY && token == 0)
+          << "row " << row << ", place " << i << ": " << value << " of token " << token
+          << ", expected none";
       continue;
     }
-    ASSERT_NEAR(value, logits[static_cast<std::size_t>(order[i])] - log_sum, tolerance) << "row " << row << ", place " << i << ", token " << token << ", expected " << order[i];
+    ASSERT_NEAR(value, logits[static_cast<std::size_t>(order[i])] - log_sum, tolerance)
+        << "row " << row << ", place " << i << ", token " << token << ", expected " << order[i];
     if (test.exact) {
       ASSERT_EQ(token, order[i]) << "row " << row << ", place " << i;
       continue;
     }
-    ASSERT_TRUE(token >= 0 && token < test.vocabulary && !never[static_cast<std::size_t>(token)]) << "row " << row << ", place " << i << ": token " << token;
-    ASSERT_NEAR(value, logits[static_cast<std::size_t>(token)] - log_sum, tolerance) << "row " << row << ", place " << i << ", token " << token;
-    ASSERT_EQ(std::count(&got.tokens[first], &got.tokens[first] + sorted, token), 1) << "row " << row << ", token " << token;
+    ASSERT_TRUE(token >= 0 && token < test.vocabulary && !never[static_cast<std::size_t>(token)])
+        << "row " << row << ", place " << i << ": token " << token;
+    ASSERT_NEAR(value, logits[static_cast<std::size_t>(token)] - log_sum, tolerance)
+        << "row " << row << ", place " << i << ", token " << token;
+    ASSERT_EQ(std::count(&got.tokens[first], &got.tokens[first] + sorted, token), 1)
+        << "row " << row << ", token " << token;
   }
 }
 
 std::string name_of_case(const Case& test) {
-  return fmt::format("R {}, V {}, D {}, count {}, {}{}{}{}, {} never chosen", test.rows, test.vocabulary, test.width, test.count, name_of(test.type),
-                     test.with_bias ? ", bias" : "", test.renormalize ? ", renormalized" : "", test.exact ? "" : ", inexact", test.never_chosen.size());
+  return fmt::format("R {}, V {}, D {}, count {}, {}{}{}{}, {} never chosen", test.rows,
+                     test.vocabulary, test.width, test.count, name_of(test.type),
+                     test.with_bias ? ", bias" : "", test.renormalize ? ", renormalized" : "",
+                     test.exact ? "" : ", inexact", test.never_chosen.size());
 }
 
 /// A few rows of the case, the first and the last of each warpgroup's and block's among them.
@@ -188,7 +221,8 @@ void expect_case(const Case& test, const Inputs& in, const Candidates& got, std:
   std::erase_if(rows, [&](std::int64_t row) { return row >= test.rows; });
   std::vector<std::int64_t> seen;
   for (const std::int64_t row : rows) {
-    if (std::ssize(seen) == most || std::find(seen.begin(), seen.end(), row) != seen.end()) continue;
+    if (std::ssize(seen) == most || std::find(seen.begin(), seen.end(), row) != seen.end())
+      continue;
     seen.push_back(row);
     expect_row(test, in, got, row);
   }
@@ -201,20 +235,27 @@ class cuda_VocabularyKernel : public testing::Test {
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU";
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
     check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
-    if (10 * major + minor != 90) GTEST_SKIP() << "a GPU of compute capability " << major << "." << minor << ", expected 9.0";
+    if (10 * major + minor != 90)
+      GTEST_SKIP() << "a GPU of compute capability " << major << "." << minor << ", expected 9.0";
   }
   Random random{7};
 };
 
 TEST_F(cuda_VocabularyKernel, Shapes) {
-  const std::int64_t rows[] = {1, 2, 5, 64, 127, 128, 129, 300, 1000}, widths[] = {64, 256, 512, 1024}, vocabularies[] = {7, 130, 1474, 8001};
+  const std::int64_t rows[] = {1, 2, 5, 64, 127, 128, 129, 300, 1000},
+                     widths[] = {64, 256, 512, 1024}, vocabularies[] = {7, 130, 1474, 8001};
   const int counts[] = {1, 2, 8, 16};
   int turn = 0;
   for (const std::int64_t vocabulary : vocabularies) {
     for (const std::int64_t width : widths) {
       for (int i = 0; i < 4; ++i, ++turn) {
         const std::int64_t r = rows[(turn * 5 + i) % 9];
-        const Case test{r, vocabulary, width, counts[i], turn % 2 ? DType::kFloat16 : DType::kBFloat16, turn % 3 == 0};
+        const Case test{r,
+                        vocabulary,
+                        width,
+                        counts[i],
+                        turn % 2 ? DType::kFloat16 : DType::kBFloat16,
+                        turn % 3 == 0};
         const Inputs in = random_inputs(test, random);
         expect_case(test, in, run(test, in), vocabulary > 2000 ? 3 : 6);
         if (HasFailure()) return;
@@ -238,16 +279,26 @@ TEST_F(cuda_VocabularyKernel, LargeVocabulary) {
   }
 }
 
-// So many rows that runs begin inside the vocabulary, with its first tiles before them: few distinct logits, so that candidates tie across them.
+// So many rows that runs begin inside the vocabulary, with its first tiles before them: few
+// distinct logits, so that candidates tie across them.
 TEST_F(cuda_VocabularyKernel, RunsWithSeeds) {
   int turn = 0;
   for (const int count : {8, 16}) {
     for (const std::int64_t width : {64, 1024}) {
       for (const bool renormalize : {false, true}) {
         for (const float more : {0.0f, 40.0f}) {
-          Case test{2100, 32001, width, count, ++turn % 2 ? DType::kFloat16 : DType::kBFloat16, true, renormalize, true, {0, 1, 2, 130, 300, 512, 31999}};
+          Case test{2100,
+                    32001,
+                    width,
+                    count,
+                    ++turn % 2 ? DType::kFloat16 : DType::kBFloat16,
+                    true,
+                    renormalize,
+                    true,
+                    {0, 1, 2, 130, 300, 512, 31999}};
           Inputs in = random_inputs(test, random);
-          for (std::size_t id = 0; id < 600; ++id) in.bias[id] += more;  // with 40 no run has what its seeds have
+          for (std::size_t id = 0; id < 600; ++id)
+            in.bias[id] += more;  // with 40 no run has what its seeds have
           expect_case(test, in, run(test, in), width > 64 ? 3 : 10);
           if (HasFailure()) return;
         }
@@ -271,12 +322,21 @@ TEST_F(cuda_VocabularyKernel, NeverChosen) {
   std::iota(many.begin(), many.end(), 37);
   for (const bool renormalize : {false, true}) {
     for (const int count : {1, 8, 16}) {
-      for (const auto& never : {std::vector<std::int32_t>{1473}, std::vector<std::int32_t>{0, 127, 128, 129, 255, 1024}, many}) {
+      for (const auto& never : {std::vector<std::int32_t>{1473},
+                                std::vector<std::int32_t>{0, 127, 128, 129, 255, 1024}, many}) {
         const Case test{70, 1474, 256, count, DType::kFloat16, false, renormalize, true, never};
         const Inputs in = random_inputs(test, random);
         expect_case(test, in, run(test, in));
       }
-      const Case test{3, 7, 64, count, DType::kBFloat16, true, renormalize, true, {0, 1, 2, 4, 5, 6}};  // one is left, or none
+      const Case test{3,
+                      7,
+                      64,
+                      count,
+                      DType::kBFloat16,
+                      true,
+                      renormalize,
+                      true,
+                      {0, 1, 2, 4, 5, 6}};  // one is left, or none
       Inputs in = random_inputs(test, random);
       in.bias[3] = 0;
       expect_case(test, in, run(test, in));
@@ -293,8 +353,11 @@ TEST_F(cuda_VocabularyKernel, EqualAndSorted) {
     for (const int slope : {0, 1, -1}) {
       const Case test{300, 20001, 64, count, count == 1 ? DType::kBFloat16 : DType::kFloat16};
       Inputs in{Matrix(test.rows, test.width), Matrix(test.vocabulary, test.width), {}};
-      for (std::int64_t r = 0; r < test.rows; ++r) in.hidden(r, 0) = slope * 0.25, in.hidden(r, 63) = slope * 0x1p-10;
-      for (std::int64_t id = 0; id < test.vocabulary; ++id) in.weight(id, 0) = static_cast<double>(id / 256), in.weight(id, 63) = static_cast<double>(id % 256);
+      for (std::int64_t r = 0; r < test.rows; ++r)
+        in.hidden(r, 0) = slope * 0.25, in.hidden(r, 63) = slope * 0x1p-10;
+      for (std::int64_t id = 0; id < test.vocabulary; ++id)
+        in.weight(id, 0) = static_cast<double>(id / 256),
+                      in.weight(id, 63) = static_cast<double>(id % 256);
       expect_case(test, in, run(test, in), 3);
     }
   }
@@ -306,7 +369,9 @@ TEST_F(cuda_VocabularyKernel, NoLogitIsFinite) {
     Inputs in = random_inputs(test, random);
     std::fill(in.bias.begin(), in.bias.end(), -INFINITY);
     expect_case(test, in, run(test, in));
-    for (const float bad : {INFINITY, std::numeric_limits<float>::quiet_NaN()}) {  // ends, and stays inside its memory
+    for (const float bad :
+         {INFINITY,
+          std::numeric_limits<float>::quiet_NaN()}) {  // ends, and stays inside its memory
       for (std::size_t i = 0; i < in.bias.size(); ++i) in.bias[i] = i % 3 == 0 ? bad : 1.0f;
       run(test, in);
       std::fill(in.bias.begin(), in.bias.end(), bad);
@@ -319,7 +384,15 @@ TEST_F(cuda_VocabularyKernel, NoLogitIsFinite) {
 TEST_F(cuda_VocabularyKernel, OtherRowsDoNotMatter) {
   for (const std::int64_t width : {256, 512, 1024}) {
     for (const int count : {1, 8}) {
-      Case test{1000, width == 512 ? 8001 : 3001, width, count, width == 256 ? DType::kBFloat16 : DType::kFloat16, true, false, false, {2}};
+      Case test{1000,
+                width == 512 ? 8001 : 3001,
+                width,
+                count,
+                width == 256 ? DType::kBFloat16 : DType::kFloat16,
+                true,
+                false,
+                false,
+                {2}};
       const Inputs all = random_inputs(test, random);
       const Candidates whole_run = run(test, all);
       for (const std::int64_t rows : {1, 2, 5, 64, 127, 128, 129, 300, 999}) {
@@ -327,14 +400,19 @@ TEST_F(cuda_VocabularyKernel, OtherRowsDoNotMatter) {
         std::vector<std::int64_t> from;
         for (std::int64_t r = 0; r < rows; ++r) {
           from.push_back((r * 7 + 331 + rows) % 1000);
-          std::copy_n(&all.hidden.values[static_cast<std::size_t>(from.back() * width)], width, &part.hidden.values[static_cast<std::size_t>(r * width)]);
+          std::copy_n(&all.hidden.values[static_cast<std::size_t>(from.back() * width)], width,
+                      &part.hidden.values[static_cast<std::size_t>(r * width)]);
         }
         test.rows = rows;
         const Candidates got = run(test, part);
         for (std::int64_t r = 0; r < rows; ++r) {
-          const auto a = static_cast<std::size_t>(r * count), b = static_cast<std::size_t>(from[static_cast<std::size_t>(r)] * count), bytes = static_cast<std::size_t>(count) * 4;
-          ASSERT_EQ(std::memcmp(&got.values[a], &whole_run.values[b], bytes), 0) << name_of_case(test) << ": row " << r;
-          ASSERT_EQ(std::memcmp(&got.tokens[a], &whole_run.tokens[b], bytes), 0) << name_of_case(test) << ": row " << r;
+          const auto a = static_cast<std::size_t>(r * count),
+                     b = static_cast<std::size_t>(from[static_cast<std::size_t>(r)] * count),
+                     bytes = static_cast<std::size_t>(count) * 4;
+          ASSERT_EQ(std::memcmp(&got.values[a], &whole_run.values[b], bytes), 0)
+              << name_of_case(test) << ": row " << r;
+          ASSERT_EQ(std::memcmp(&got.tokens[a], &whole_run.tokens[b], bytes), 0)
+              << name_of_case(test) << ": row " << r;
         }
       }
     }
@@ -349,7 +427,8 @@ TEST_F(cuda_VocabularyKernel, InAGraph) {
   const Case test{300, 1474, 512, 8};
   const Inputs in = random_inputs(test, random);
   const Candidates expected = run(test, in);
-  Guarded hidden(in.hidden.values.size() * 2), weight(in.weight.values.size() * 2), values(300 * 8 * 4), tokens(300 * 8 * 4);
+  Guarded hidden(in.hidden.values.size() * 2), weight(in.weight.values.size() * 2),
+      values(300 * 8 * 4), tokens(300 * 8 * 4);
   Guarded scratch(cuda::vocabulary_scratch_bytes(5000, test.vocabulary, test.count));
   hidden.put(bits_of(in.hidden, test.type, test.width));
   weight.put(bits_of(in.weight, test.type, test.width));
@@ -358,10 +437,14 @@ TEST_F(cuda_VocabularyKernel, InAGraph) {
   cudaGraphExec_t ready = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  cuda::project_rows<__half>({cuda::tensor_map({hidden.data(), test.type, test.rows, test.width, test.width}),
-                              cuda::tensor_map({weight.data(), test.type, test.vocabulary, test.width, test.width}), nullptr, test.rows, test.width,
-                              test.vocabulary, scratch.data()},
-                             {}, {reinterpret_cast<float*>(values.data()), reinterpret_cast<std::int32_t*>(tokens.data()), test.count}, stream);
+  cuda::project_rows<__half>(
+      {cuda::tensor_map({hidden.data(), test.type, test.rows, test.width, test.width}),
+       cuda::tensor_map({weight.data(), test.type, test.vocabulary, test.width, test.width}),
+       nullptr, test.rows, test.width, test.vocabulary, scratch.data()},
+      {},
+      {reinterpret_cast<float*>(values.data()), reinterpret_cast<std::int32_t*>(tokens.data()),
+       test.count},
+      stream);
   check(cudaStreamEndCapture(stream, &graph));
   check(cudaGraphInstantiate(&ready, graph));
   for (int i = 0; i < 3; ++i) check(cudaGraphLaunch(ready, stream));

@@ -1,4 +1,5 @@
-// A model file's tensors as they come to a backend: every stored type, tied tensors, int8 and its scales.
+// A model file's tensors as they come to a backend: every stored type, tied tensors, int8 and its
+// scales.
 #include "models/weights.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +17,8 @@ using nlohmann::json;
 void expect_expanded(DType type, double (*value_of)(std::uint16_t)) {
   std::vector<std::uint16_t> bits(65536);
   for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<std::uint16_t>(i);
-  const StoredTensor stored{type, 256, 256, reinterpret_cast<const std::byte*>(bits.data()), nullptr};
+  const StoredTensor stored{type, 256, 256, reinterpret_cast<const std::byte*>(bits.data()),
+                            nullptr};
   std::vector<float> found(bits.size());
   expand(stored, 0, 65536, found.data());
   for (std::size_t i = 0; i < bits.size(); ++i) {
@@ -24,7 +26,8 @@ void expect_expanded(DType type, double (*value_of)(std::uint16_t)) {
     if (std::isnan(expected)) {
       ASSERT_TRUE(std::isnan(found[i])) << i;
     } else {
-      ASSERT_EQ(std::bit_cast<std::uint32_t>(found[i]), std::bit_cast<std::uint32_t>(expected)) << "pattern " << i;
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(found[i]), std::bit_cast<std::uint32_t>(expected))
+          << "pattern " << i;
     }
   }
   float part[7];
@@ -39,7 +42,8 @@ TEST(Expand, BFloat16) { expect_expanded(DType::kBFloat16, bfloat16_value); }
 TEST(Expand, Float32) {
   const std::vector<float> values{1, -2, 0x1p-140f, 4};
   float found[2];
-  expand({DType::kFloat32, 2, 2, reinterpret_cast<const std::byte*>(values.data()), nullptr}, 1, 2, found);
+  expand({DType::kFloat32, 2, 2, reinterpret_cast<const std::byte*>(values.data()), nullptr}, 1, 2,
+         found);
   EXPECT_EQ(found[0], -2);
   EXPECT_EQ(found[1], 0x1p-140f);
 }
@@ -51,14 +55,16 @@ TEST(Expand, Int8FromAnyPlaceInARow) {
   std::vector<float> scales(5);
   for (auto& value : values) value = static_cast<std::int8_t>(whole(random, -128, 127));
   for (float& scale : scales) scale = uniform(random, 0, 2);
-  const StoredTensor stored{DType::kInt8, rows, columns, reinterpret_cast<const std::byte*>(values.data()), scales.data()};
+  const StoredTensor stored{DType::kInt8, rows, columns,
+                            reinterpret_cast<const std::byte*>(values.data()), scales.data()};
   for (std::int64_t first = 0; first < 35; ++first) {
     for (std::int64_t count = 0; first + count <= 35; ++count) {
       std::vector<float> found(static_cast<std::size_t>(count) + 1, 99);
       expand(stored, first, count, found.data());
       for (std::int64_t i = 0; i < count; ++i) {
         const auto at = static_cast<std::size_t>(first + i);
-        ASSERT_EQ(found[static_cast<std::size_t>(i)], static_cast<float>(values[at]) * scales[at / 7]);
+        ASSERT_EQ(found[static_cast<std::size_t>(i)],
+                  static_cast<float>(values[at]) * scales[at / 7]);
       }
       ASSERT_EQ(found.back(), 99);
     }
@@ -70,7 +76,8 @@ Matrix stored_values(const StoredTensor& stored, DType type) {
   std::vector<float> values(static_cast<std::size_t>(stored.rows * stored.columns));
   expand(stored, 0, stored.rows * stored.columns, values.data());
   Matrix matrix(stored.rows, stored.columns);
-  std::transform(values.begin(), values.end(), matrix.values.begin(), [type](float value) { return rounded(type, value); });
+  std::transform(values.begin(), values.end(), matrix.values.begin(),
+                 [type](float value) { return rounded(type, value); });
   return matrix;
 }
 
@@ -78,7 +85,8 @@ class WeightsTest : public OnBackend {
  protected:
   Lab lab{GetParam()};
 
-  // Loads two matrices [rows, 4] and their biases, and expects each to be what the file says, or the file to be refused.
+  // Loads two matrices [rows, 4] and their biases, and expects each to be what the file says, or
+  // the file to be refused.
   void expect_own_values(const ModelBuilder& model, const char* first, const char* second) {
     const AlignedBytes bytes = model.bytes();
     try {
@@ -96,11 +104,16 @@ class WeightsTest : public OnBackend {
         ASSERT_EQ(linear.bias.columns, rows) << name;
         ASSERT_EQ(linear.weight.rows, rows) << name;
         ASSERT_EQ(linear.weight.columns, columns) << name;
-        EXPECT_EQ(lab.get(linear.bias).values, stored_values(file.vector(name + ".bias", rows), lab.type()).values) << name;
-        EXPECT_EQ(lab.get(linear.weight).values, stored_values(file.matrix(name + ".weight", rows, columns), lab.type()).values) << name;
+        EXPECT_EQ(lab.get(linear.bias).values,
+                  stored_values(file.vector(name + ".bias", rows), lab.type()).values)
+            << name;
+        EXPECT_EQ(lab.get(linear.weight).values,
+                  stored_values(file.matrix(name + ".weight", rows, columns), lab.type()).values)
+            << name;
       }
     } catch (const Error& error) {
-      EXPECT_NE(std::string_view(error.what()).find("tiny.bin"), std::string_view::npos) << error.what();
+      EXPECT_NE(std::string_view(error.what()).find("tiny.bin"), std::string_view::npos)
+          << error.what();
     }
   }
 };
@@ -108,13 +121,15 @@ INSTANTIATE_TEST_SUITE_P(, WeightsTest, testing::ValuesIn(backends()), backend_n
 
 TEST_P(WeightsTest, EveryTypeIsLoaded) {
   for (const DType type : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt8}) {
-    expect_own_values(tiny_model(type, type == DType::kInt8 ? DType::kBFloat16 : type), "encoder.0.self.qkv", "decoder.1.feed_forward.down");
+    expect_own_values(tiny_model(type, type == DType::kInt8 ? DType::kBFloat16 : type),
+                      "encoder.0.self.qkv", "decoder.1.feed_forward.down");
   }
 }
 
 TEST_P(WeightsTest, TiedTensorsAreLoadedOnce) {
   ModelBuilder model = tiny_model();
-  model.tensor("decoder.embedding.weight")["offset"] = model.tensor("encoder.embedding.weight")["offset"];
+  model.tensor("decoder.embedding.weight")["offset"] =
+      model.tensor("encoder.embedding.weight")["offset"];
   const AlignedBytes bytes = model.bytes();
   const ModelFile file("tiny.bin", bytes.span());
   Weights weights(file, *lab, lab.queue());
@@ -132,23 +147,27 @@ TEST_P(WeightsTest, RowsAreMadeUpToTheBackendsMultiple) {
   const ModelFile file("tiny.bin", bytes.span());
   Weights weights(file, *lab, lab.queue());
   Tensor weight = weights.matrix("decoder.projection.weight", 8, 4);
-  const std::int64_t multiple = lab->row_multiple(), rows = (8 + multiple - 1) / multiple * multiple;
+  const std::int64_t multiple = lab->row_multiple(),
+                     rows = (8 + multiple - 1) / multiple * multiple;
   EXPECT_EQ(weights.bytes(), rows * 4 * static_cast<std::int64_t>(size_of(lab.type())));
   weight.rows = rows;
   const Matrix found = lab.get(weight);
-  EXPECT_TRUE(std::all_of(found.values.begin() + 8 * 4, found.values.end(), [](double value) { return value == 0; }));
+  EXPECT_TRUE(std::all_of(found.values.begin() + 8 * 4, found.values.end(),
+                          [](double value) { return value == 0; }));
 }
 
 // Entries that share an offset and nothing else are not tied.
 TEST_P(WeightsTest, VectorsOfTwoSizesInOnePlace) {
   ModelBuilder model = tiny_model();
-  model.tensor("encoder.0.self.out.bias")["offset"] = model.tensor("encoder.0.self.qkv.bias")["offset"];
+  model.tensor("encoder.0.self.out.bias")["offset"] =
+      model.tensor("encoder.0.self.qkv.bias")["offset"];
   expect_own_values(model, "encoder.0.self.out", "encoder.0.self.qkv");
 }
 
 TEST_P(WeightsTest, MatricesOfTwoWidthsInOnePlace) {
   ModelBuilder model = tiny_model();
-  model.tensor("decoder.0.feed_forward.down.weight")["offset"] = model.tensor("encoder.0.self.out.weight")["offset"];
+  model.tensor("decoder.0.feed_forward.down.weight")["offset"] =
+      model.tensor("encoder.0.self.out.weight")["offset"];
   expect_own_values(model, "encoder.0.self.out", "decoder.0.feed_forward.down");
 }
 
@@ -161,10 +180,12 @@ TEST_P(WeightsTest, VectorsOfTwoTypesInOnePlace) {
   expect_own_values(model, "encoder.0.self.out", "encoder.0.feed_forward.down");
 }
 
-// The same int8 numbers under two scales: what a converter that stores equal bytes once makes of W and 2·W.
+// The same int8 numbers under two scales: what a converter that stores equal bytes once makes of W
+// and 2·W.
 TEST_P(WeightsTest, Int8MatricesThatShareNumbersButNotScales) {
   ModelBuilder model = tiny_model(DType::kInt8);
-  model.tensor("decoder.0.self.out.weight")["offset"] = model.tensor("encoder.0.self.out.weight")["offset"];
+  model.tensor("decoder.0.self.out.weight")["offset"] =
+      model.tensor("encoder.0.self.out.weight")["offset"];
   expect_own_values(model, "encoder.0.self.out", "decoder.0.self.out");
 }
 
@@ -172,26 +193,38 @@ TEST(Weights, WrongScalesAreTold) {
   const auto backend = make_backend({.threads = 1});
   const auto queue = backend->make_queue();
   const std::string name = "encoder.0.self.out.weight";
-  const auto expect = [&](const std::function<void(ModelBuilder&)>& edit, std::initializer_list<std::string_view> texts) {
+  const auto expect = [&](const std::function<void(ModelBuilder&)>& edit,
+                          std::initializer_list<std::string_view> texts) {
     ModelBuilder model = tiny_model(DType::kInt8);
     edit(model);
     const AlignedBytes bytes = model.bytes();
-    expect_error([&] {
-      const ModelFile file("tiny.bin", bytes.span());
-      Weights(file, *backend, *queue).linear("encoder.0.self.out", 4, 4);
-    }, texts);
+    expect_error(
+        [&] {
+          const ModelFile file("tiny.bin", bytes.span());
+          Weights(file, *backend, *queue).linear("encoder.0.self.out", 4, 4);
+        },
+        texts);
   };
-  expect([&](ModelBuilder& model) { model.remove("tensors", name + ".scale"); }, {"tiny.bin", "'" + name + ".scale'", "missing", "[4]"});
-  expect([&](ModelBuilder& model) { model.tensor(name + ".scale")["shape"] = {2, 2}; }, {"tiny.bin", "'" + name + ".scale'", "[2, 2]", "[4]"});
-  expect([&](ModelBuilder& model) {
-    model.tensor(name + ".scale")["dtype"] = "float16";
-    model.tensor(name + ".scale")["bytes"] = 8;
-  }, {"tiny.bin", name + ".scale'", "float16", "expected float32"});
-  expect([&](ModelBuilder& model) {
-    auto& entry = model.tensor("encoder.0.self.out.bias");
-    entry["dtype"] = "int8";
-    entry["bytes"] = 4;
-  }, {"tiny.bin", "'encoder.0.self.out.bias'", "int8"});
+  expect([&](ModelBuilder& model) { model.remove("tensors", name + ".scale"); },
+         {"tiny.bin", "'" + name + ".scale'", "missing", "[4]"});
+  expect(
+      [&](ModelBuilder& model) {
+        model.tensor(name + ".scale")["shape"] = {2, 2};
+      },
+      {"tiny.bin", "'" + name + ".scale'", "[2, 2]", "[4]"});
+  expect(
+      [&](ModelBuilder& model) {
+        model.tensor(name + ".scale")["dtype"] = "float16";
+        model.tensor(name + ".scale")["bytes"] = 8;
+      },
+      {"tiny.bin", name + ".scale'", "float16", "expected float32"});
+  expect(
+      [&](ModelBuilder& model) {
+        auto& entry = model.tensor("encoder.0.self.out.bias");
+        entry["dtype"] = "int8";
+        entry["bytes"] = 4;
+      },
+      {"tiny.bin", "'encoder.0.self.out.bias'", "int8"});
 }
 
 }  // namespace

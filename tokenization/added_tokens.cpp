@@ -4,10 +4,12 @@
 
 namespace xlate {
 
-AddedTokens::AddedTokens(const std::vector<AddedToken>& tokens, const std::vector<std::string_view>& texts) {
+AddedTokens::AddedTokens(const std::vector<AddedToken>& tokens,
+                         const std::vector<std::string_view>& texts) {
   std::vector<Trie::Key> keys;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i].special || texts[i].empty() || !by_text_.emplace(texts[i], tokens_.size()).second) continue;
+    if (tokens[i].special || texts[i].empty() || !by_text_.emplace(texts[i], tokens_.size()).second)
+      continue;
     keys.push_back({texts[i], static_cast<std::int32_t>(tokens_.size())});
     tokens_.push_back(tokens[i]);
   }
@@ -37,13 +39,15 @@ std::vector<std::string> AddedTokens::cut(std::string_view line) const {
   return stretches;
 }
 
-// What a flag does to a neighbour counts when that neighbour's turn comes: also an added token can be stripped, or grow, and is text then.
+// What a flag does to a neighbour counts when that neighbour's turn comes: also an added token can
+// be stripped, or grow, and is text then.
 std::vector<AddedTokens::Stretch> AddedTokens::split(std::string_view line) const {
   std::vector<std::string> stretches = cut(line);
   for (std::size_t i = 0; i < stretches.size(); ++i) {
     const AddedToken* token = find(stretches[i]);
     if (!token) continue;
-    const std::string left = i > 0 ? stretches[i - 1] : "", right = i + 1 < stretches.size() ? stretches[i + 1] : "";
+    const std::string left = i > 0 ? stretches[i - 1] : "",
+                      right = i + 1 < stretches.size() ? stretches[i + 1] : "";
     if (token->strips_right && !right.empty()) stretches[i + 1] = without_leading_space(right);
     if (token->strips_left && !left.empty()) stretches[i - 1] = without_trailing_space(left);
     if (!token->single_word) continue;

@@ -1,4 +1,5 @@
-// Tokens that users added to a tokenizer beside its model's pieces: what splits a line before the model sees it.
+// Tokens that users added to a tokenizer beside its model's pieces: what splits a line before the
+// model sees it.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ struct AddedToken {
   bool strips_left = false;   // white space before it goes (lstrip)
   bool strips_right = false;  // and behind it (rstrip)
   bool single_word = false;   // it is one only between blanks and the line's ends
-  bool special = false;       // </s> and its like: never in a line, and no text where the model chooses it
+  bool special =
+      false;  // </s> and its like: never in a line, and no text where the model chooses it
 };
 
 /// Finds added tokens in lines. Const functions may be called from several threads at once.
@@ -30,12 +32,14 @@ class AddedTokens {
   };
 
   AddedTokens() = default;
-  /// Special tokens are left out: a line cannot hold them. `texts` has each token's text, in the same order.
+  /// Special tokens are left out: a line cannot hold them. `texts` has each token's text, in the
+  /// same order.
   AddedTokens(const std::vector<AddedToken>&, const std::vector<std::string_view>& texts);
 
   bool empty() const { return tokens_.empty(); }
-  /// The line's stretches, in order, none of them empty: the leftmost token first, of those that begin together the longest, compared byte
-  /// by byte; then the tokens' flags, as the tokenizers of transformers 5 that are written in Python apply them (docs/search.md).
+  /// The line's stretches, in order, none of them empty: the leftmost token first, of those that
+  /// begin together the longest, compared byte by byte; then the tokens' flags, as the tokenizers
+  /// of transformers 5 that are written in Python apply them (docs/search.md).
   std::vector<Stretch> split(std::string_view line) const;
 
  private:

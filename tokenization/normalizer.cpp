@@ -33,20 +33,25 @@ Normalizer::Normalizer(const SentencePieceModel& model, const std::string& name)
   }
   units_ = map.substr(sizeof(bytes), bytes);
   replacements_ = map.substr(sizeof(bytes) + bytes);
-  if (replacements_.empty() || replacements_.back() != '\0') fail("{}: the character map's texts do not end in a NUL", name);
+  if (replacements_.empty() || replacements_.back() != '\0')
+    fail("{}: the character map's texts do not end in a NUL", name);
 }
 
 // A place outside, which only a damaged map leads to, is a unit that fits nothing.
 std::uint32_t Normalizer::unit(std::uint32_t place) const {
   std::uint32_t value = 0x80000000u;
-  if (place < units_.size() / kUnitBytes) std::memcpy(&value, units_.data() + place * kUnitBytes, sizeof(value));
+  if (place < units_.size() / kUnitBytes)
+    std::memcpy(&value, units_.data() + place * kUnitBytes, sizeof(value));
   return value;
 }
 
-// The longest of the character map's rules that the text begins with; 0 bytes where there is none. The layout of a unit is that of
-// Darts-clone: the byte that leads to it, whether a key ends at it, how far its children are; a key's value is in a child of byte 0.
+// The longest of the character map's rules that the text begins with; 0 bytes where there is none.
+// The layout of a unit is that of Darts-clone: the byte that leads to it, whether a key ends at it,
+// how far its children are; a key's value is in a child of byte 0.
 Normalizer::Step Normalizer::longest_rule(std::string_view text) const {
-  const auto children = [](std::uint32_t unit) { return (unit >> 10) << ((unit & (1u << 9)) >> 6); };
+  const auto children = [](std::uint32_t unit) {
+    return (unit >> 10) << ((unit & (1u << 9)) >> 6);
+  };
   std::uint32_t place = children(unit(0));
   Step longest{{}, 0};
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -63,7 +68,8 @@ Normalizer::Step Normalizer::longest_rule(std::string_view text) const {
 }
 
 Normalizer::Step Normalizer::first_step(std::string_view text) const {
-  if (const std::size_t length = user_defined_.longest_prefix(text); length > 0) return {text.substr(0, length), length};
+  if (const std::size_t length = user_defined_.longest_prefix(text); length > 0)
+    return {text.substr(0, length), length};
   if (!units_.empty()) {
     if (const Step rule = longest_rule(text); rule.bytes > 0) return rule;
   }
@@ -87,11 +93,14 @@ std::string Normalizer::normalize(std::string_view text) const {
   for (bool after_blank = rules_.remove_extra_whitespaces; !text.empty();) {
     Step step = first_step(text);
     text.remove_prefix(step.bytes);
-    if (after_blank) step.text.remove_prefix(std::min(step.text.find_first_not_of(' '), step.text.size()));
+    if (after_blank)
+      step.text.remove_prefix(std::min(step.text.find_first_not_of(' '), step.text.size()));
     if (step.text.empty()) continue;
     for (const char c : step.text) {
-      if (c == ' ') out += blank;
-      else out += c;
+      if (c == ' ')
+        out += blank;
+      else
+        out += c;
     }
     after_blank = rules_.remove_extra_whitespaces && step.text.ends_with(' ');
   }

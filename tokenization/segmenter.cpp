@@ -17,8 +17,9 @@ void check(const sentencepiece::util::Status& status) {
   if (!status.ok()) fail("SentencePiece: {}", status.ToString());
 }
 
-// The library joins characters that it does not know to one piece, in time that grows with the square of their number: 1 MB of a script
-// that a model was not made for took 26 s. So much text is given to it at once, and far fewer characters are a sentence.
+// The library joins characters that it does not know to one piece, in time that grows with the
+// square of their number: 1 MB of a script that a model was not made for took 26 s. So much text is
+// given to it at once, and far fewer characters are a sentence.
 constexpr std::size_t kPart = 64 * 1024;
 
 struct Part {
@@ -45,7 +46,8 @@ Segmenter::Segmenter(std::string_view bytes, const std::string& name) {
     return;
   }
   auto library = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  if (const auto status = library->LoadFromSerializedProto(bytes); !status.ok()) fail("{}: not a SentencePiece model: {}", name, status.ToString());
+  if (const auto status = library->LoadFromSerializedProto(bytes); !status.ok())
+    fail("{}: not a SentencePiece model: {}", name, status.ToString());
   library_ = std::move(library);
 }
 

@@ -9,7 +9,8 @@
 namespace xlate {
 namespace {
 
-// One message of a protocol buffer, field by field (protobuf.dev/programming-guides/encoding). Throws Error where it is cut.
+// One message of a protocol buffer, field by field (protobuf.dev/programming-guides/encoding).
+// Throws Error where it is cut.
 class Fields {
  public:
   Fields(std::string_view message, const std::string& name) : rest_(message), name_(name) {}
@@ -21,11 +22,20 @@ class Fields {
     field_ = key >> 3;
     number_ = 0, bytes_ = {};
     switch (key & 7) {
-      case 0: number_ = varint(); break;
-      case 1: bytes_ = take(8); break;
-      case 2: bytes_ = take(varint()); break;
-      case 5: bytes_ = take(4); break;
-      default: fail("{}: not a SentencePiece model: field {} has wire type {}", name_, field_, key & 7);
+      case 0:
+        number_ = varint();
+        break;
+      case 1:
+        bytes_ = take(8);
+        break;
+      case 2:
+        bytes_ = take(varint());
+        break;
+      case 5:
+        bytes_ = take(4);
+        break;
+      default:
+        fail("{}: not a SentencePiece model: field {} has wire type {}", name_, field_, key & 7);
     }
     return true;
   }
@@ -34,7 +44,8 @@ class Fields {
   std::string_view bytes() const { return bytes_; }
   float real() const {
     float value = 0;
-    if (bytes_.size() != sizeof(value)) fail("{}: not a SentencePiece model: a score has {} bytes, expected 4", name_, bytes_.size());
+    if (bytes_.size() != sizeof(value))
+      fail("{}: not a SentencePiece model: a score has {} bytes, expected 4", name_, bytes_.size());
     std::memcpy(&value, bytes_.data(), sizeof(value));
     return value;
   }
@@ -66,7 +77,8 @@ class Fields {
 template <class Choice>
 Choice choice(std::uint64_t number, Choice last, const char* what, const std::string& name) {
   if (number < 1 || number > static_cast<std::uint64_t>(last)) {
-    fail("{}: {} is {}, expected a number from 1 to {}", name, what, number, static_cast<int>(last));
+    fail("{}: {} is {}, expected a number from 1 to {}", name, what, number,
+         static_cast<int>(last));
   }
   return static_cast<Choice>(number);
 }
@@ -76,20 +88,24 @@ SentencePieceModel::Piece read_piece(std::string_view message, const std::string
   for (Fields fields(message, name); fields.next();) {
     if (fields.field() == 1) piece.text = fields.bytes();
     if (fields.field() == 2) piece.score = fields.real();
-    if (fields.field() == 3) piece.type = choice(fields.number(), SentencePieceModel::Type::kByte, "a piece's type", name);
+    if (fields.field() == 3)
+      piece.type = choice(fields.number(), SentencePieceModel::Type::kByte, "a piece's type", name);
   }
   return piece;
 }
 
 void read_training(std::string_view message, const std::string& name, SentencePieceModel& model) {
   for (Fields fields(message, name); fields.next();) {
-    if (fields.field() == 3) model.algorithm = choice(fields.number(), SentencePieceModel::Algorithm::kChar, "the model's type", name);
+    if (fields.field() == 3)
+      model.algorithm =
+          choice(fields.number(), SentencePieceModel::Algorithm::kChar, "the model's type", name);
     if (fields.field() == 24) model.normalization.whitespace_as_suffix = fields.number() != 0;
     if (fields.field() == 35) model.byte_fallback = fields.number() != 0;
   }
 }
 
-void read_normalization(std::string_view message, const std::string& name, SentencePieceModel::Normalization& normalization) {
+void read_normalization(std::string_view message, const std::string& name,
+                        SentencePieceModel::Normalization& normalization) {
   for (Fields fields(message, name); fields.next();) {
     if (fields.field() == 2) normalization.charsmap = fields.bytes();
     if (fields.field() == 3) normalization.add_dummy_prefix = fields.number() != 0;
@@ -107,14 +123,18 @@ SentencePieceModel SentencePieceModel::read(std::string_view bytes, const std::s
     if (fields.field() == 1) {
       const Piece piece = read_piece(fields.bytes(), name);
       if (piece.text.empty()) fail("{}: piece {} is empty", name, model.pieces.size());
-      if (!seen.insert(piece.text).second) fail("{}: piece {}, '{}', is there twice", name, model.pieces.size(), piece.text);
-      if (piece.type == Type::kUnknown) model.unknown = static_cast<std::int32_t>(model.pieces.size());
+      if (!seen.insert(piece.text).second)
+        fail("{}: piece {}, '{}', is there twice", name, model.pieces.size(), piece.text);
+      if (piece.type == Type::kUnknown)
+        model.unknown = static_cast<std::int32_t>(model.pieces.size());
       model.pieces.push_back(piece);
     }
     if (fields.field() == 2) read_training(fields.bytes(), name, model);
     if (fields.field() == 3) read_normalization(fields.bytes(), name, model.normalization);
   }
-  if (model.unknown < 0) fail("{}: not a SentencePiece model: {} pieces, none for what is unknown", name, model.pieces.size());
+  if (model.unknown < 0)
+    fail("{}: not a SentencePiece model: {} pieces, none for what is unknown", name,
+         model.pieces.size());
   return model;
 }
 

@@ -1,4 +1,5 @@
-// What a SentencePiece model file holds, as far as segmentation needs it: a reader of its protocol buffer (sentencepiece_model.proto).
+// What a SentencePiece model file holds, as far as segmentation needs it: a reader of its protocol
+// buffer (sentencepiece_model.proto).
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,14 @@ namespace xlate {
 struct SentencePieceModel {
   // The numbers are the format's own.
   enum class Algorithm : std::uint8_t { kUnigram = 1, kBpe = 2, kWord = 3, kChar = 4 };
-  enum class Type : std::uint8_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
+  enum class Type : std::uint8_t {
+    kNormal = 1,
+    kUnknown = 2,
+    kControl = 3,
+    kUserDefined = 4,
+    kUnused = 5,
+    kByte = 6
+  };
   struct Piece {
     std::string_view text;
     float score = 0;

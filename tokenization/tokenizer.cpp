@@ -16,7 +16,8 @@ using Model = sentencepiece::SentencePieceProcessor;
 
 std::unique_ptr<const Model> load(std::string_view bytes, const std::string& name) {
   auto model = std::make_unique<Model>();
-  if (const auto status = model->LoadFromSerializedProto(bytes); !status.ok()) fail("{}: not a SentencePiece model: {}", name, status.ToString());
+  if (const auto status = model->LoadFromSerializedProto(bytes); !status.ok())
+    fail("{}: not a SentencePiece model: {}", name, status.ToString());
   return model;
 }
 
@@ -24,7 +25,8 @@ void check(const sentencepiece::util::Status& status) {
   if (!status.ok()) fail("SentencePiece: {}", status.ToString());
 }
 
-// The length of a language token >>xx<< at the start of the text, whatever stands between the marks, or 0.
+// The length of a language token >>xx<< at the start of the text, whatever stands between the
+// marks, or 0.
 std::size_t leading_token(std::string_view text) {
   const std::size_t end = text.starts_with(">>") ? text.find("<<") : std::string_view::npos;
   return end == std::string_view::npos ? 0 : end + 2;
@@ -41,23 +43,29 @@ void each_word(std::string_view text, const Each& each) {
   }
 }
 
-constexpr std::string_view kMark = "\u2581";     // stands for a space in pieces
-constexpr std::string_view kUnknown = "\u2047";  // what the library prints, between spaces, for what a vocabulary does not know
+constexpr std::string_view kMark = "\u2581";  // stands for a space in pieces
+constexpr std::string_view kUnknown =
+    "\u2047";  // what the library prints, between spaces, for what a vocabulary does not know
 
 // A line is a line, whatever pieces a model may hold.
 void keep_on_one_line(std::string& text) {
-  std::replace_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
 }
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+  for (std::size_t at = text.find(from); at != std::string::npos;
+       at = text.find(from, at + to.size()))
+    text.replace(at, from.size(), to);
 }
 
 // The white space that Hugging Face's clean_up_tokenization takes out of English, in its order.
 void clean_up(std::string& text) {
-  for (const std::string_view mark : {".", "?", "!", ","}) replace_all(text, " " + std::string(mark), mark);
+  for (const std::string_view mark : {".", "?", "!", ","})
+    replace_all(text, " " + std::string(mark), mark);
   replace_all(text, " ' ", "'");
-  for (const std::string_view ending : {"n't", "'m", "'s", "'ve", "'re"}) replace_all(text, " " + std::string(ending), ending);
+  for (const std::string_view ending : {"n't", "'m", "'s", "'ve", "'re"})
+    replace_all(text, " " + std::string(ending), ending);
 }
 
 // Without white space at the ends, but for the spaces that come with an unknown token.
@@ -72,12 +80,16 @@ std::string trimmed(std::string_view text) {
 }  // namespace
 
 Tokenizer::Tokenizer(const TokenizerFiles& files)
-    : source_(files.source_pieces, files.source_size, Vocabulary::Lookup::kBothWays, files.name + ": source.pieces"),
-      target_(files.target_pieces, files.target_size, Vocabulary::Lookup::kByIdOnly, files.name + ": target.pieces"),
+    : source_(files.source_pieces, files.source_size, Vocabulary::Lookup::kBothWays,
+              files.name + ": source.pieces"),
+      target_(files.target_pieces, files.target_size, Vocabulary::Lookup::kByIdOnly,
+              files.name + ": target.pieces"),
       clean_up_spaces_(files.clean_up_spaces),
       end_(files.end),
       unknown_(files.unknown) {
-  const auto is_both = [&](std::int32_t id) { return id < target_.size() && target_.piece_of(id) == source_.piece_of(id); };
+  const auto is_both = [&](std::int32_t id) {
+    return id < target_.size() && target_.piece_of(id) == source_.piece_of(id);
+  };
   silent_.insert(files.pad);
   if (is_both(end_)) silent_.insert(end_);
   std::vector<std::string_view> texts;
@@ -92,7 +104,8 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
   if (files.target_model) target_model_ = load(*files.target_model, files.name + ": target.spm");
   if (!files.source_model) return;
   segmenter_.emplace(*files.source_model, files.name + ": source.spm");
-  for (const std::string_view piece : segmenter_->pieces()) ids_of_model_.push_back(source_id(piece));
+  for (const std::string_view piece : segmenter_->pieces())
+    ids_of_model_.push_back(source_id(piece));
 }
 
 Tokenizer::~Tokenizer() = default;
@@ -105,8 +118,10 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
   } else {
     bool first = true;
     for (const AddedTokens::Stretch& stretch : added_.split(text)) {
-      if (stretch.id >= 0) ids.push_back(stretch.id);
-      else append_text(stretch.text, first, ids);
+      if (stretch.id >= 0)
+        ids.push_back(stretch.id);
+      else
+        append_text(stretch.text, first, ids);
       first = false;
     }
   }
@@ -115,7 +130,8 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
 }
 
 // Text without added tokens; a language token counts at the line's start.
-void Tokenizer::append_text(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const {
+void Tokenizer::append_text(std::string_view text, bool at_start,
+                            std::vector<std::int32_t>& ids) const {
   if (const std::size_t length = at_start ? leading_token(text) : 0; length > 0) {
     ids.push_back(source_id(text.substr(0, length)));
     text.remove_prefix(length);
@@ -123,12 +139,14 @@ void Tokenizer::append_text(std::string_view text, bool at_start, std::vector<st
   append_segments(text, ids);
 }
 
-// What the source's model does not know can still be a piece of the vocabulary, which both models share.
+// What the source's model does not know can still be a piece of the vocabulary, which both models
+// share.
 void Tokenizer::append_segments(std::string_view text, std::vector<std::int32_t>& ids) const {
   const Segmentation segments = segmenter_->segment(text);
   auto unknown = segments.unknown.begin();
   for (const int id : segments.ids) {
-    ids.push_back(id == segmenter_->unknown() ? source_id(*unknown++) : ids_of_model_[static_cast<std::size_t>(id)]);
+    ids.push_back(id == segmenter_->unknown() ? source_id(*unknown++)
+                                              : ids_of_model_[static_cast<std::size_t>(id)]);
   }
 }
 
@@ -144,8 +162,10 @@ std::vector<std::int32_t> Tokenizer::read_ids(std::string_view text) const {
   each_word(text, [&](std::string_view word) {
     std::int32_t id = 0;
     const auto [rest, error] = std::from_chars(word.data(), word.data() + word.size(), id);
-    if (error != std::errc() || rest != word.data() + word.size() || id < 0 || id >= source_.size()) {
-      fail("'{}' is not an id, expected a whole number from 0 to {}", word.substr(0, 40), source_.size() - 1);
+    if (error != std::errc() || rest != word.data() + word.size() || id < 0 ||
+        id >= source_.size()) {
+      fail("'{}' is not an id, expected a whole number from 0 to {}", word.substr(0, 40),
+           source_.size() - 1);
     }
     ids.push_back(id);
   });
@@ -160,7 +180,8 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   }
   std::string text;
   check(target_model_->Decode(pieces, &text));
-  // The library leaves the marks of pieces that the target's model does not have: the vocabulary can hold the source's, too.
+  // The library leaves the marks of pieces that the target's model does not have: the vocabulary
+  // can hold the source's, too.
   replace_all(text, kMark, " ");
   keep_on_one_line(text);
   text = trimmed(text);
@@ -180,7 +201,8 @@ std::string Tokenizer::decode_pieces(std::span<const std::int32_t> ids) const {
 
 std::string Tokenizer::write_ids(std::span<const std::int32_t> ids) {
   std::string text;
-  for (const std::int32_t id : ids) fmt::format_to(std::back_inserter(text), "{}{}", text.empty() ? "" : " ", id);
+  for (const std::int32_t id : ids)
+    fmt::format_to(std::back_inserter(text), "{}{}", text.empty() ? "" : " ", id);
   return text;
 }
 

@@ -1,4 +1,5 @@
-// Text to source ids and target ids to text: SentencePiece and the vocabularies of a model. All that knows SentencePiece.
+// Text to source ids and target ids to text: SentencePiece and the vocabularies of a model. All
+// that knows SentencePiece.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@ namespace xlate {
 /// A model's tokenizer files, which must outlive the tokenizer, and the ids that it needs to know.
 struct TokenizerFiles {
   std::string name;  // of the model file, for errors
-  std::optional<std::string_view> source_model, target_model;  // serialized SentencePiece models; without, no text is read or written
+  std::optional<std::string_view> source_model,
+      target_model;  // serialized SentencePiece models; without, no text is read or written
   std::string_view source_pieces, target_pieces;  // tables of the vocabularies
   std::int64_t source_size = 0, target_size = 0;  // rows of the embeddings
   std::int32_t end = 0, unknown = 0;
@@ -36,19 +38,24 @@ class Tokenizer {
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
 
-  /// Whether there are models to read and write text with; else encode() and decode() must not be called.
+  /// Whether there are models to read and write text with; else encode() and decode() must not be
+  /// called.
   bool has_text() const { return segmenter_.has_value() && target_model_; }
 
-  /// Valid UTF-8 to ids, end token included; none where the text normalises to nothing. Added tokens are looked up whole, and so is a
-  /// language token in front, from >> to the first <<; the text between them is segmented stretch by stretch.
+  /// Valid UTF-8 to ids, end token included; none where the text normalises to nothing. Added
+  /// tokens are looked up whole, and so is a language token in front, from >> to the first <<; the
+  /// text between them is segmented stretch by stretch.
   std::vector<std::int32_t> encode(std::string_view text) const;
-  /// Pieces separated by spaces to ids, end token included; a piece that is not in the vocabulary is the unknown token.
+  /// Pieces separated by spaces to ids, end token included; a piece that is not in the vocabulary
+  /// is the unknown token.
   std::vector<std::int32_t> encode_pieces(std::string_view pieces) const;
-  /// Ids separated by spaces, taken as they are. Throws Error naming what is not an id of the source vocabulary.
+  /// Ids separated by spaces, taken as they are. Throws Error naming what is not an id of the
+  /// source vocabulary.
   std::vector<std::int32_t> read_ids(std::string_view text) const;
 
-  /// Ids without start and end token to text on one line: pieces put together, marks (U+2581) made spaces, no white space at the ends but
-  /// that of an unknown token (" ⁇ "), special added tokens left out.
+  /// Ids without start and end token to text on one line: pieces put together, marks (U+2581) made
+  /// spaces, no white space at the ends but that of an unknown token (" ⁇ "), special added tokens
+  /// left out.
   std::string decode(std::span<const std::int32_t> ids) const;
   /// The same as pieces, or as numbers, separated by spaces.
   std::string decode_pieces(std::span<const std::int32_t> ids) const;
@@ -57,7 +64,9 @@ class Tokenizer {
  private:
   void append_text(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const;
   void append_segments(std::string_view text, std::vector<std::int32_t>& ids) const;
-  std::int32_t source_id(std::string_view piece) const { return source_.id_of(piece).value_or(unknown_); }
+  std::int32_t source_id(std::string_view piece) const {
+    return source_.id_of(piece).value_or(unknown_);
+  }
 
   std::optional<Segmenter> segmenter_;
   std::unique_ptr<const sentencepiece::SentencePieceProcessor> target_model_;

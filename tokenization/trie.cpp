@@ -9,7 +9,8 @@ namespace {
 constexpr std::size_t kBytes = 256;
 constexpr std::uint32_t kDenselyTaken = 16;  // so many places passed tell that they are
 
-// The keys [begin, end) in sorted order, which agree in their first `depth` bytes: those below a node.
+// The keys [begin, end) in sorted order, which agree in their first `depth` bytes: those below a
+// node.
 struct Range {
   std::uint32_t node;
   std::size_t begin, end, depth;
@@ -24,7 +25,8 @@ Trie::Trie(std::vector<Key> keys) : nodes_(kBytes + 1) {
   std::vector<std::size_t> ends;
   for (; !waiting.empty(); waiting.pop_front()) {
     Range range = waiting.front();
-    if (range.begin < range.end && keys[range.begin].text.size() == range.depth) nodes_[range.node].value = keys[range.begin++].value;
+    if (range.begin < range.end && keys[range.begin].text.size() == range.depth)
+      nodes_[range.node].value = keys[range.begin++].value;
     bytes.clear(), ends.clear();
     for (std::size_t i = range.begin; i < range.end; ++i) {
       const auto byte = static_cast<unsigned char>(keys[i].text[range.depth]);
@@ -36,25 +38,31 @@ Trie::Trie(std::vector<Key> keys) : nodes_(kBytes + 1) {
     nodes_[range.node].base = base;
     for (std::size_t i = 0; i < bytes.size(); ++i) {
       nodes_[base + bytes[i]].parent = range.node;
-      waiting.push_back({base + bytes[i], i == 0 ? range.begin : ends[i - 1], ends[i], range.depth + 1});
+      waiting.push_back(
+          {base + bytes[i], i == 0 ? range.begin : ends[i - 1], ends[i], range.depth + 1});
     }
   }
 }
 
-// A base at which the places of all these bytes, which are in ascending order, are free: the first one found. Where nearly all places that a
-// search passes are taken, later ones begin behind them; without that, the time would grow with the square of the number of keys.
+// A base at which the places of all these bytes, which are in ascending order, are free: the first
+// one found. Where nearly all places that a search passes are taken, later ones begin behind them;
+// without that, the time would grow with the square of the number of keys.
 std::uint32_t Trie::find_base(const std::vector<unsigned char>& bytes) {
-  const auto is_free = [&](std::uint32_t place) { return place >= nodes_.size() || nodes_[place].parent == kNone; };
+  const auto is_free = [&](std::uint32_t place) {
+    return place >= nodes_.size() || nodes_[place].parent == kNone;
+  };
   std::uint32_t place = std::max<std::uint32_t>(search_from_, bytes.front()), taken = 0;
   const std::uint32_t begin = place;
   const auto fits = [&] {
-    return std::all_of(bytes.begin(), bytes.end(), [&](unsigned char byte) { return is_free(place - bytes.front() + byte); });
+    return std::all_of(bytes.begin(), bytes.end(),
+                       [&](unsigned char byte) { return is_free(place - bytes.front() + byte); });
   };
   for (; !fits(); ++place) taken += !is_free(place);
   if (place - begin >= kDenselyTaken && taken >= (place - begin) / 16 * 15) search_from_ = place;
   const std::uint32_t base = place - bytes.front();
   // Also the place of a byte that no child has must be there to be looked at.
-  if (nodes_.size() < base + kBytes) nodes_.resize(std::max<std::size_t>(base + kBytes, nodes_.size() + nodes_.size() / 2));
+  if (nodes_.size() < base + kBytes)
+    nodes_.resize(std::max<std::size_t>(base + kBytes, nodes_.size() + nodes_.size() / 2));
   return base;
 }
 

@@ -1,5 +1,6 @@
-// Byte strings by their beginnings: which keys is a text's beginning equal to? A double array (Aoe, 1989): a step from a node to its child
-// is one addition and one comparison, whatever the number of children.
+// Byte strings by their beginnings: which keys is a text's beginning equal to? A double array (Aoe,
+// 1989): a step from a node to its child is one addition and one comparison, whatever the number of
+// children.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +12,8 @@ namespace xlate {
 class Trie {
  public:
   struct Key {
-    std::string_view text;    // not empty
-    std::int32_t value = 0;   // at least 0
+    std::string_view text;   // not empty
+    std::int32_t value = 0;  // at least 0
   };
 
   /// A trie without keys.
@@ -42,7 +43,8 @@ class Trie {
  private:
   static constexpr std::uint32_t kNone = 0xFFFFFFFF;
   struct Node {
-    std::uint32_t base = 0;        // the child of byte b lies at base + b; 256 places lie behind every base
+    std::uint32_t base =
+        0;  // the child of byte b lies at base + b; 256 places lie behind every base
     std::uint32_t parent = kNone;  // kNone: the place is free, or the root
     std::int32_t value = -1;       // of the key that ends here
   };

@@ -20,20 +20,25 @@ Trie trie_of(const SentencePieceModel& model) {
   std::vector<Trie::Key> keys;
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {
     const auto& piece = model.pieces[id];
-    if (piece.type == Type::kNormal || piece.type == Type::kUserDefined) keys.push_back({piece.text, static_cast<std::int32_t>(id)});
+    if (piece.type == Type::kNormal || piece.type == Type::kUserDefined)
+      keys.push_back({piece.text, static_cast<std::int32_t>(id)});
   }
   return Trie(std::move(keys));
 }
 
-// A symbol that the user defined is never worse than the pieces of its text, whose scores are logarithms of probabilities. This is the value
-// that SentencePiece has given it since 0.2.2, to the last bit.
-float score_of_symbol(std::size_t bytes) { return static_cast<float>(0.1 * static_cast<double>(bytes - 1)); }
+// A symbol that the user defined is never worse than the pieces of its text, whose scores are
+// logarithms of probabilities. This is the value that SentencePiece has given it since 0.2.2, to
+// the last bit.
+float score_of_symbol(std::size_t bytes) {
+  return static_cast<float>(0.1 * static_cast<double>(bytes - 1));
+}
 
 // The byte that a piece like <0x0A> stands for.
 std::size_t byte_of(std::string_view piece, const std::string& name) {
   std::size_t byte = 0;
   const bool framed = piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with('>');
-  if (!framed || std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16).ptr != piece.data() + 5) {
+  if (!framed ||
+      std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16).ptr != piece.data() + 5) {
     fail("{}: the byte piece '{}', expected <0x00> to <0xFF>", name, piece);
   }
   return byte;
@@ -45,22 +50,26 @@ Unigram::Unigram(SentencePieceModel model, const std::string& name)
     : model_(std::move(model)), normalizer_(model_, name), trie_(trie_of(model_)) {
   float least = std::numeric_limits<float>::max();
   for (const auto& piece : model_.pieces) {
-    if (std::isnan(piece.score)) fail("{}: the score of piece '{}' is not a number", name, piece.text);
+    if (std::isnan(piece.score))
+      fail("{}: the score of piece '{}' is not a number", name, piece.text);
     if (piece.type == Type::kNormal) least = std::min(least, piece.score);
   }
   unknown_score_ = least - kUnknownPenalty;
   bytes_.fill(-1);
   for (std::size_t id = 0; id < model_.pieces.size(); ++id) {
     const auto& piece = model_.pieces[id];
-    scores_.push_back(piece.type == Type::kUserDefined ? score_of_symbol(piece.text.size()) : piece.score);
+    scores_.push_back(piece.type == Type::kUserDefined ? score_of_symbol(piece.text.size())
+                                                       : piece.score);
     if (piece.type != Type::kByte) continue;
     bytes_[byte_of(piece.text, name)] = static_cast<std::int32_t>(id);
   }
-  if (model_.byte_fallback && std::find(bytes_.begin(), bytes_.end(), -1) != bytes_.end()) fail("{}: a byte has no piece", name);
+  if (model_.byte_fallback && std::find(bytes_.begin(), bytes_.end(), -1) != bytes_.end())
+    fail("{}: a byte has no piece", name);
 }
 
-// By Viterbi's algorithm, from the left. All sums are float, and a way gives place to a better one only: of ways that are equally good the
-// one whose last piece begins first, which is the longest, stays.
+// By Viterbi's algorithm, from the left. All sums are float, and a way gives place to a better one
+// only: of ways that are equally good the one whose last piece begins first, which is the longest,
+// stays.
 std::vector<Unigram::Way> Unigram::best_ways(std::string_view normalized) const {
   std::vector<Way> ways(normalized.size() + 1);
   const auto offer = [&](std::size_t start, std::size_t length, std::int32_t id, float score) {
@@ -91,8 +100,11 @@ void Unigram::segment(std::string_view text, Segmentation& out) const {
   for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
     const Way& way = ways[*end];
     const bool unknown = way.id == model_.unknown;
-    if (unknown) append_unknown(std::string_view(normalized).substr(way.start, *end - way.start), after_unknown, out);
-    else out.ids.push_back(way.id);
+    if (unknown)
+      append_unknown(std::string_view(normalized).substr(way.start, *end - way.start),
+                     after_unknown, out);
+    else
+      out.ids.push_back(way.id);
     after_unknown = unknown;
   }
 }

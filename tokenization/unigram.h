@@ -1,4 +1,5 @@
-// The unigram language model of SentencePiece (Kudo, 2018): the segmentation whose pieces have the largest sum of scores.
+// The unigram language model of SentencePiece (Kudo, 2018): the segmentation whose pieces have the
+// largest sum of scores.
 #pragma once
 
 #include <array>
@@ -36,9 +37,9 @@ class Unigram {
 
   SentencePieceModel model_;
   Normalizer normalizer_;
-  Trie trie_;                           // of the pieces that a text may have, their ids as values
-  std::vector<float> scores_;           // by id
-  float unknown_score_ = 0;             // of a character that is no piece
+  Trie trie_;                  // of the pieces that a text may have, their ids as values
+  std::vector<float> scores_;  // by id
+  float unknown_score_ = 0;    // of a character that is no piece
   std::array<std::int32_t, 256> bytes_{};  // ids, where the model falls back to bytes
 };
 

@@ -20,10 +20,14 @@ Part first_part(std::string_view text) {
   if (lead < 0x80) return {1, true};
   std::size_t length = 0;
   unsigned low = 0x80, high = 0xBF;  // of the second byte
-  if (lead >= 0xC2 && lead <= 0xDF) length = 2;
-  else if (lead >= 0xE0 && lead <= 0xEF) length = 3;
-  else if (lead >= 0xF0 && lead <= 0xF4) length = 4;
-  else return {1, false};
+  if (lead >= 0xC2 && lead <= 0xDF)
+    length = 2;
+  else if (lead >= 0xE0 && lead <= 0xEF)
+    length = 3;
+  else if (lead >= 0xF0 && lead <= 0xF4)
+    length = 4;
+  else
+    return {1, false};
   if (lead == 0xE0) low = 0xA0;
   if (lead == 0xED) high = 0x9F;
   if (lead == 0xF0) low = 0x90;
@@ -36,7 +40,9 @@ Part first_part(std::string_view text) {
 }
 
 // How many bytes a character has that begins with this one.
-std::size_t length_from(unsigned char lead) { return lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1; }
+std::size_t length_from(unsigned char lead) {
+  return lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
+}
 
 constexpr std::size_t kLongestSpace = 3;  // bytes
 
@@ -44,12 +50,17 @@ constexpr std::size_t kLongestSpace = 3;  // bytes
 std::size_t leading_space(std::string_view text) {
   if (text.empty()) return 0;
   const auto lead = static_cast<unsigned char>(text.front());
-  if (lead < 0x80) return lead == ' ' || (lead >= 0x09 && lead <= 0x0D) || (lead >= 0x1C && lead <= 0x1F) ? 1 : 0;
-  for (const std::string_view space : {"\u0085", "\u00A0", "\u1680", "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"}) {
+  if (lead < 0x80)
+    return lead == ' ' || (lead >= 0x09 && lead <= 0x0D) || (lead >= 0x1C && lead <= 0x1F) ? 1 : 0;
+  for (const std::string_view space :
+       {"\u0085", "\u00A0", "\u1680", "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"}) {
     if (text.starts_with(space)) return space.size();
   }
   const bool general = text.starts_with("\xE2\x80") && text.size() >= 3;  // U+2000 to U+200A
-  return general && static_cast<unsigned char>(text[2]) >= 0x80 && static_cast<unsigned char>(text[2]) <= 0x8A ? 3 : 0;
+  return general && static_cast<unsigned char>(text[2]) >= 0x80 &&
+                 static_cast<unsigned char>(text[2]) <= 0x8A
+             ? 3
+             : 0;
 }
 
 std::size_t ascii_prefix(std::string_view text) {
@@ -80,7 +91,9 @@ bool make_valid_utf8(std::string& text) {
   return changed;
 }
 
-std::size_t character_bytes(std::string_view text) { return std::min(text.size(), length_from(static_cast<unsigned char>(text.front()))); }
+std::size_t character_bytes(std::string_view text) {
+  return std::min(text.size(), length_from(static_cast<unsigned char>(text.front())));
+}
 
 std::string_view without_leading_space(std::string_view text) {
   while (const std::size_t bytes = leading_space(text)) text.remove_prefix(bytes);

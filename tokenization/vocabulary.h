@@ -1,4 +1,5 @@
-// The pieces of a vocabulary by id, and ids by piece: a model file's .pieces table (docs/model-format.md).
+// The pieces of a vocabulary by id, and ids by piece: a model file's .pieces table
+// (docs/model-format.md).
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,8 @@ namespace xlate {
 class Vocabulary {
  public:
   enum class Lookup { kByIdOnly, kBothWays };
-  /// Reads a table of `size` entries; `name` names it in errors. Pieces point into `table`, which must outlive the object.
-  /// Throws Error where the table has another number of entries or is cut.
+  /// Reads a table of `size` entries; `name` names it in errors. Pieces point into `table`, which
+  /// must outlive the object. Throws Error where the table has another number of entries or is cut.
   Vocabulary(std::string_view table, std::int64_t size, Lookup, const std::string& name);
 
   /// Needs kBothWays. Of equal pieces the first, unless another was preferred.

@@ -9,24 +9,30 @@
 namespace xlate::cpu {
 namespace {
 
-// Queries of a long sentence are taken in blocks, so that scores take [kQueryBlock, sentence] floats and not its square.
+// Queries of a long sentence are taken in blocks, so that scores take [kQueryBlock, sentence]
+// floats and not its square.
 constexpr std::int64_t kQueryBlock = 64;
 
 float scale_of(std::int64_t width) { return 1.0f / std::sqrt(static_cast<float>(width)); }
 
-// Where position t of a slot lies on a line of its pages: the key; the value is cache.pages.columns / 2 behind.
+// Where position t of a slot lies on a line of its pages: the key; the value is cache.pages.columns
+// / 2 behind.
 float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, std::int64_t line) {
   const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];
-  return cache.pages.as<float>() + ((page * cache.page_tokens + t % cache.page_tokens) * cache.lines + line) * cache.pages.stride;
+  return cache.pages.as<float>() +
+         ((page * cache.page_tokens + t % cache.page_tokens) * cache.lines + line) *
+             cache.pages.stride;
 }
 
-// All heads of one row over the n keys whose rows are in scratch.rows. Each head's pass moves the pointers on for the next.
-void attend_heads(const float* query, std::int64_t n, std::int64_t width, int heads, Scratch& scratch, float* out) {
+// All heads of one row over the n keys whose rows are in scratch.rows. Each head's pass moves the
+// pointers on for the next.
+void attend_heads(const float* query, std::int64_t n, std::int64_t width, int heads,
+                  Scratch& scratch, float* out) {
   const std::int64_t head_width = width / heads;
   float* scores = scratch.numbers_of(n);
   for (int head = 0; head < heads; ++head) {
-    attend_row(query + head * head_width, scratch.rows.data(), width, n, head_width, scale_of(head_width), scores,
-               out + head * head_width);
+    attend_row(query + head * head_width, scratch.rows.data(), width, n, head_width,
+               scale_of(head_width), scores, out + head * head_width);
     for (const float*& row : scratch.rows) row += head_width;
   }
 }
@@ -40,26 +46,33 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, int hea
   };
   std::vector<Block> blocks;
   for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
-    for (std::int32_t q = 0; q < offsets[b + 1] - offsets[b]; q += kQueryBlock) blocks.push_back({static_cast<std::int32_t>(b), q});
+    for (std::int32_t q = 0; q < offsets[b + 1] - offsets[b]; q += kQueryBlock)
+      blocks.push_back({static_cast<std::int32_t>(b), q});
   }
   const std::int64_t width = out.columns, head_width = width / heads;
   pool_.run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int thread) {
     const Block block = blocks[static_cast<std::size_t>(task)];
-    const std::int64_t first = offsets[block.sentence], length = offsets[block.sentence + 1] - first;
+    const std::int64_t first = offsets[block.sentence],
+                       length = offsets[block.sentence + 1] - first;
     const std::int64_t queries = std::min(kQueryBlock, length - block.first_query);
     float* scores = scratch_[static_cast<std::size_t>(thread)].numbers_of(queries * length);
     for (int head = 0; head < heads; ++head) {
-      const float* q = qkv.as<float>() + (first + block.first_query) * qkv.stride + head * head_width;
+      const float* q =
+          qkv.as<float>() + (first + block.first_query) * qkv.stride + head * head_width;
       const float* k = qkv.as<float>() + first * qkv.stride + width + head * head_width;
-      float* result = out.as<float>() + (first + block.first_query) * out.stride + head * head_width;
+      float* result =
+          out.as<float>() + (first + block.first_query) * out.stride + head * head_width;
       blas_.product(queries, length, head_width, q, qkv.stride, k, qkv.stride, scores, length);
-      for (std::int64_t i = 0; i < queries; ++i) softmax_row(scores + i * length, scale_of(head_width), length);
-      blas_.product_plain(queries, head_width, length, scores, length, k + width, qkv.stride, result, out.stride);
+      for (std::int64_t i = 0; i < queries; ++i)
+        softmax_row(scores + i * length, scale_of(head_width), length);
+      blas_.product_plain(queries, head_width, length, scores, length, k + width, qkv.stride,
+                          result, out.stride);
     }
   });
 }
 
-void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer, int heads, Tensor out) {
+void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer, int heads,
+                             Tensor out) {
   const auto& [state, rows, caches] = step;
   const PagedCache& cache = caches.own[layer];
   const std::int64_t width = out.columns, beams = rows.beams;
@@ -76,11 +89,13 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
       scratch.rows.resize(static_cast<std::size_t>(length + 1));
       const std::uint8_t* ancestor = state.ancestor + slot * state.longest * beams;
       for (std::int64_t t = 0; t < length; ++t) {
-        scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, ancestor[t * beams + beam]);
+        scratch.rows[static_cast<std::size_t>(t)] =
+            cached_row(cache, slot, t, ancestor[t * beams + beam]);
       }
       scratch.rows[static_cast<std::size_t>(length)] = cached_row(cache, slot, length, beam);
       const std::int64_t row = group * beams + beam;
-      attend_heads(qkv.as<float>() + row * qkv.stride, length + 1, width, heads, scratch, out.as<float>() + row * out.stride);
+      attend_heads(qkv.as<float>() + row * qkv.stride, length + 1, width, heads, scratch,
+                   out.as<float>() + row * out.stride);
     }
   });
 }
@@ -96,9 +111,11 @@ void CpuBackend::attend_source(Queue&, Tensor query, const Step& step, std::size
     const std::int64_t length = caches.source_lengths[slot];
     for (std::int64_t beam = 0; beam < rows.beams; ++beam) {
       scratch.rows.resize(static_cast<std::size_t>(length));
-      for (std::int64_t t = 0; t < length; ++t) scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, 0);
+      for (std::int64_t t = 0; t < length; ++t)
+        scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, 0);
       const std::int64_t row = group * rows.beams + beam;
-      attend_heads(query.as<float>() + row * query.stride, length, out.columns, heads, scratch, out.as<float>() + row * out.stride);
+      attend_heads(query.as<float>() + row * query.stride, length, out.columns, heads, scratch,
+                   out.as<float>() + row * out.stride);
     }
   });
 }

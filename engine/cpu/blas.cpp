@@ -24,7 +24,10 @@ void* open_library() {
     if (void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL)) return library;
     tried = dlerror();
   }
-  fail("the CPU backend needs OpenBLAS (libopenblas.so.0; Debian and Ubuntu: apt install libopenblas0-pthread): {}{}", tried, memory_limits());
+  fail(
+      "the CPU backend needs OpenBLAS (libopenblas.so.0; Debian and Ubuntu: apt install "
+      "libopenblas0-pthread): {}{}",
+      tried, memory_limits());
 }
 
 // Fails where the system would not give a buffer to each thread.
@@ -32,19 +35,23 @@ void check_room(int threads) {
   std::vector<void*> buffers;
   buffers.reserve(static_cast<std::size_t>(threads));
   while (buffers.size() < static_cast<std::size_t>(threads)) {
-    void* buffer = mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* buffer =
+        mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffer == MAP_FAILED) break;
     buffers.push_back(buffer);
   }
   for (void* buffer : buffers) munmap(buffer, kBufferBytes);
   if (buffers.size() < static_cast<std::size_t>(threads)) {
-    fail("--threads {}: OpenBLAS needs {} kB of address space for each thread, and there is room for {}{}; fewer --threads or a larger limit make it fit",
-         threads, kBufferBytes / 1024, buffers.size(), memory_limits());
+    fail(
+        "--threads {}: OpenBLAS needs {} kB of address space for each thread, and there is room "
+        "for {}{}; fewer --threads or a larger limit make it fit",
+        threads, kBufferBytes / 1024, buffers.size(), memory_limits());
   }
 }
 
-// The library maps a buffer when it first has another product under way, and where the system refuses it asks again for ever. So under a
-// limit all are mapped here, where a refusal can still be told; the library keeps them for the products to come.
+// The library maps a buffer when it first has another product under way, and where the system
+// refuses it asks again for ever. So under a limit all are mapped here, where a refusal can still
+// be told; the library keeps them for the products to come.
 void take_buffers(void* library, int threads) {
   if (!memory_is_limited()) return;
   check_room(threads);
@@ -64,25 +71,32 @@ Blas::Blas(int threads) {
   void* library = open_library();  // stays open: threads may still be inside at exit
   sgemm_ = reinterpret_cast<Sgemm>(dlsym(library, "cblas_sgemm"));
   if (!sgemm_) fail("libopenblas.so.0 has no cblas_sgemm");
-  if (auto set_threads = reinterpret_cast<void (*)(int)>(dlsym(library, "openblas_set_num_threads"))) set_threads(1);
+  if (auto set_threads =
+          reinterpret_cast<void (*)(int)>(dlsym(library, "openblas_set_num_threads")))
+    set_threads(1);
   take_buffers(library, threads);
   const auto config = reinterpret_cast<char* (*)()>(dlsym(library, "openblas_get_config"));
   const auto core = reinterpret_cast<char* (*)()>(dlsym(library, "openblas_get_corename"));
   std::string text = config ? config() : "OpenBLAS";
-  if (const auto space = text.find(' ', text.find(' ') + 1); space != std::string::npos) text.resize(space);
+  if (const auto space = text.find(' ', text.find(' ') + 1); space != std::string::npos)
+    text.resize(space);
   name_ = core ? fmt::format("{} ({})", text, core()) : text;
 }
 
-void Blas::product(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride, const float* w,
-                   std::int64_t w_stride, float* out, std::int64_t out_stride) const {
-  sgemm_(kRowMajor, kPlain, kTransposed, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1.0f, x,
-         static_cast<int>(x_stride), w, static_cast<int>(w_stride), 0.0f, out, static_cast<int>(out_stride));
+void Blas::product(std::int64_t m, std::int64_t n, std::int64_t k, const float* x,
+                   std::int64_t x_stride, const float* w, std::int64_t w_stride, float* out,
+                   std::int64_t out_stride) const {
+  sgemm_(kRowMajor, kPlain, kTransposed, static_cast<int>(m), static_cast<int>(n),
+         static_cast<int>(k), 1.0f, x, static_cast<int>(x_stride), w, static_cast<int>(w_stride),
+         0.0f, out, static_cast<int>(out_stride));
 }
 
-void Blas::product_plain(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride, const float* w,
-                         std::int64_t w_stride, float* out, std::int64_t out_stride) const {
-  sgemm_(kRowMajor, kPlain, kPlain, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1.0f, x,
-         static_cast<int>(x_stride), w, static_cast<int>(w_stride), 0.0f, out, static_cast<int>(out_stride));
+void Blas::product_plain(std::int64_t m, std::int64_t n, std::int64_t k, const float* x,
+                         std::int64_t x_stride, const float* w, std::int64_t w_stride, float* out,
+                         std::int64_t out_stride) const {
+  sgemm_(kRowMajor, kPlain, kPlain, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k),
+         1.0f, x, static_cast<int>(x_stride), w, static_cast<int>(w_stride), 0.0f, out,
+         static_cast<int>(out_stride));
 }
 
 }  // namespace xlate::cpu

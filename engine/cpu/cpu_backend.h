@@ -1,4 +1,5 @@
-// The reference backend: float32 on the CPU. One loop nest or BLAS call per verb; the contract is in engine/backend.h.
+// The reference backend: float32 on the CPU. One loop nest or BLAS call per verb; the contract is
+// in engine/backend.h.
 #pragma once
 
 #include <chrono>
@@ -17,7 +18,8 @@ struct Scratch {
   std::vector<const float*> rows;
   std::vector<float> numbers;
   float* numbers_of(std::int64_t count) {
-    if (numbers.size() < static_cast<std::size_t>(count)) numbers.resize(static_cast<std::size_t>(count));
+    if (numbers.size() < static_cast<std::size_t>(count))
+      numbers.resize(static_cast<std::size_t>(count));
     return numbers.data();
   }
 };
@@ -35,7 +37,8 @@ class CpuBackend final : public Backend {
   void order(Queue&, Queue&) override {}
   void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
   void clear(Queue&, void* device, std::size_t bytes) override;
-  std::int64_t repeat(Queue&, std::int64_t, std::int64_t, const std::function<void()>& step) override {
+  std::int64_t repeat(Queue&, std::int64_t, std::int64_t,
+                      const std::function<void()>& step) override {
     step();
     return 1;
   }
@@ -51,14 +54,18 @@ class CpuBackend final : public Backend {
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
   void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) override;
   void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
-  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads, Tensor out) override;
-  void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads, Tensor out) override;
+  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
+                   Tensor out) override;
+  void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
+                     Tensor out) override;
   void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                     const std::int32_t* positions, std::span<const PagedCache> layers) override;
-  void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
+  void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots,
+                   std::span<const std::int32_t> limits, const SearchState&) override;
+  std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots,
+                                  const SearchState&) override;
+  void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&,
                    const SearchState&) override;
-  std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;
-  void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) override;
 
  private:
   struct VocabularyPass {
@@ -68,10 +75,12 @@ class CpuBackend final : public Backend {
     std::int64_t parts;  // of the vocabulary, one a thread
     int count;           // best tokens kept of each row and part
   };
-  void scan_chunk(const VocabularyPass&, std::int64_t part, std::int64_t chunk, std::int64_t first_row, float* logits);
+  void scan_chunk(const VocabularyPass&, std::int64_t part, std::int64_t chunk,
+                  std::int64_t first_row, float* logits);
   void sum_chunks(std::int64_t rows, std::int64_t chunks);
   std::int64_t find_best(Tensor hidden, const Projection&, const SearchRules&, int count);
-  std::vector<Candidate> candidates_of(const Slot&, std::int64_t group, std::int64_t beams, std::int64_t parts, int count) const;
+  std::vector<Candidate> candidates_of(const Slot&, std::int64_t group, std::int64_t beams,
+                                       std::int64_t parts, int count) const;
   struct Tile {
     std::int64_t rows, columns, row_tiles, column_tiles;
   };

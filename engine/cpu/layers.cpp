@@ -21,14 +21,17 @@ void each_row(ThreadPool& pool, std::int64_t rows, const Body& body) {
 }
 
 void embed_one(const Embedding& embedding, std::int32_t id, std::int32_t position, float* out) {
-  assert(id >= 0 && id < embedding.table.rows && position >= 0 && position < embedding.positions.rows);
+  assert(id >= 0 && id < embedding.table.rows && position >= 0 &&
+         position < embedding.positions.rows);
   embed_row(embedding.table.as<float>() + id * embedding.table.stride, embedding.scale,
-            embedding.positions.as<float>() + position * embedding.positions.stride, embedding.table.columns, out);
+            embedding.positions.as<float>() + position * embedding.positions.stride,
+            embedding.table.columns, out);
 }
 
 }  // namespace
 
-void CpuBackend::embed(Queue&, const Embedding& embedding, const PackedRows& rows, WideRows stream) {
+void CpuBackend::embed(Queue&, const Embedding& embedding, const PackedRows& rows,
+                       WideRows stream) {
   const Tensor out = stream.rounded;
   each_row(pool_, out.rows, [&](std::int64_t row) {
     embed_one(embedding, rows.ids[row], rows.positions[row], out.as<float>() + row * out.stride);
@@ -41,7 +44,8 @@ void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, Wid
   each_row(pool_, out.rows, [&](std::int64_t row) {
     const std::int32_t slot = rows.slots[row / rows.beams];
     if (slot < 0 || state.done[slot]) return;
-    embed_one(embedding, state.token[slot * rows.beams + row % rows.beams], state.length[slot], out.as<float>() + row * out.stride);
+    embed_one(embedding, state.token[slot * rows.beams + row % rows.beams], state.length[slot],
+              out.as<float>() + row * out.stride);
   });
 }
 
@@ -57,9 +61,10 @@ void CpuBackend::add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) 
   });
 }
 
-// Few rows: columns are split, so that each weight is read by one thread only. Many rows: the longer side is, since a thread's share
-// of the shorter one is packed by each of them.
-CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns, std::int64_t depth) const {
+// Few rows: columns are split, so that each weight is read by one thread only. Many rows: the
+// longer side is, since a thread's share of the shorter one is packed by each of them.
+CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns,
+                                     std::int64_t depth) const {
   const auto parts = [](std::int64_t extent, std::int64_t pieces, std::int64_t multiple) {
     const std::int64_t size = (extent + pieces - 1) / pieces;
     return (size + multiple - 1) / multiple * multiple;
@@ -67,8 +72,10 @@ CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns, st
   const std::int64_t threads = pool_.threads();
   Tile tile{rows, columns, 1, 1};
   if (threads > 1 && rows * columns * depth >= kWorthSharing) {
-    if (rows > columns && rows > kFewRows) tile.rows = parts(rows, threads, 16);
-    else tile.columns = parts(columns, threads, 16);
+    if (rows > columns && rows > kFewRows)
+      tile.rows = parts(rows, threads, 16);
+    else
+      tile.columns = parts(columns, threads, 16);
   }
   tile.row_tiles = (rows + tile.rows - 1) / tile.rows;
   tile.column_tiles = (columns + tile.columns - 1) / tile.columns;
@@ -76,18 +83,22 @@ CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns, st
 }
 
 void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activation, Tensor out) {
-  assert(x.columns == layer.weight.columns && out.columns == layer.weight.rows && out.rows == x.rows);
+  assert(x.columns == layer.weight.columns && out.columns == layer.weight.rows &&
+         out.rows == x.rows);
   if (x.rows == 0) return;
   const Tile tile = tile_of(out.rows, out.columns, x.columns);
   const float* bias = layer.bias ? layer.bias.as<float>() : nullptr;
   pool_.run(tile.row_tiles * tile.column_tiles, [&](std::int64_t task, int) {
-    const std::int64_t row = task / tile.column_tiles * tile.rows, column = task % tile.column_tiles * tile.columns;
-    const std::int64_t m = std::min(tile.rows, out.rows - row), n = std::min(tile.columns, out.columns - column);
+    const std::int64_t row = task / tile.column_tiles * tile.rows,
+                       column = task % tile.column_tiles * tile.columns;
+    const std::int64_t m = std::min(tile.rows, out.rows - row),
+                       n = std::min(tile.columns, out.columns - column);
     const float* input = x.as<float>() + row * x.stride;
     const float* weight = layer.weight.as<float>() + column * layer.weight.stride;
     float* y = out.as<float>() + row * out.stride + column;
     if (m <= kFewRows)
-      product_few_rows(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
+      product_few_rows(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y,
+                       out.stride);
     else
       blas_.product(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
     for (std::int64_t i = 0; i < m; ++i)

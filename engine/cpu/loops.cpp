@@ -4,11 +4,13 @@
 #include <cstring>
 #include <limits>
 
-// Each public function is compiled once per instruction set, and what it calls is inlined into each copy. A translation unit per
-// set with its own -m flags would let the linker keep an AVX-512 copy of some inline function of the library for everyone.
-// Sanitizers run before the loader can resolve such functions, so their builds take the baseline alone.
+// Each public function is compiled once per instruction set, and what it calls is inlined into each
+// copy. A translation unit per set with its own -m flags would let the linker keep an AVX-512 copy
+// of some inline function of the library for everyone. Sanitizers run before the loader can resolve
+// such functions, so their builds take the baseline alone.
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
-#define XLATE_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#define XLATE_CLONES \
+  __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
 #else
 #define XLATE_CLONES
 #endif
@@ -17,11 +19,13 @@
 namespace xlate::cpu {
 namespace {
 
-// exp(x) to about 2 units in the last place: x = n·ln 2 + r, a polynomial of degree 6 in r, and n added to the exponent (Cephes' expf).
+// exp(x) to about 2 units in the last place: x = n·ln 2 + r, a polynomial of degree 6 in r, and n
+// added to the exponent (Cephes' expf).
 XLATE_INLINE float fast_exp(float x) {
   x = x < -87.33654f ? -87.33654f : x;
   x = x > 88.37626f ? 88.37626f : x;
-  const float shifted = x * 1.44269504f + 12582912.0f;  // rounds to the nearest integer in the low bits
+  const float shifted =
+      x * 1.44269504f + 12582912.0f;  // rounds to the nearest integer in the low bits
   const float n = shifted - 12582912.0f;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -69,8 +73,10 @@ XLATE_INLINE float dot(const float* a, const float* b, std::int64_t n) {
   return sum;
 }
 
-// Four rows by two columns of a product at a time: eight sums in registers, each element of w loaded once.
-XLATE_INLINE void product_4x2(std::int64_t k, const float* x, std::int64_t x_stride, const float* w0, const float* w1, float* out,
+// Four rows by two columns of a product at a time: eight sums in registers, each element of w
+// loaded once.
+XLATE_INLINE void product_4x2(std::int64_t k, const float* x, std::int64_t x_stride,
+                              const float* w0, const float* w1, float* out,
                               std::int64_t out_stride) {
   const float *x0 = x, *x1 = x + x_stride, *x2 = x1 + x_stride, *x3 = x2 + x_stride;
   float a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
@@ -91,11 +97,16 @@ XLATE_INLINE void product_4x2(std::int64_t k, const float* x, std::int64_t x_str
 
 XLATE_INLINE float activate(float x, Activation activation) {
   switch (activation) {
-    case Activation::kNone: return x;
-    case Activation::kRelu: return x < 0 ? 0 : x;
-    case Activation::kSwish: return x / (1.0f + fast_exp(-x));
-    case Activation::kGelu: return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
-    case Activation::kGeluTanh: return 0.5f * x * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
+    case Activation::kNone:
+      return x;
+    case Activation::kRelu:
+      return x < 0 ? 0 : x;
+    case Activation::kSwish:
+      return x / (1.0f + fast_exp(-x));
+    case Activation::kGelu:
+      return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
+    case Activation::kGeluTanh:
+      return 0.5f * x * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
   }
   return x;
 }
@@ -105,8 +116,9 @@ XLATE_INLINE float activate(float x, Activation activation) {
 const char* instruction_set() {
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
   // The features that the resolver of target_clones asks for.
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")) {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512cd")) {
     return "avx512";
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "avx2";
@@ -114,12 +126,14 @@ const char* instruction_set() {
   return "baseline";
 }
 
-XLATE_CLONES void embed_row(const float* table, float scale, const float* position, std::int64_t n, float* out) {
+XLATE_CLONES void embed_row(const float* table, float scale, const float* position, std::int64_t n,
+                            float* out) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) out[i] = table[i] * scale + position[i];
 }
 
-XLATE_CLONES void norm_row(const float* x, const float* gain, const float* bias, float epsilon, std::int64_t n, float* out) {
+XLATE_CLONES void norm_row(const float* x, const float* gain, const float* bias, float epsilon,
+                           std::int64_t n, float* out) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t i = 0; i < n; ++i) sum += x[i];
@@ -148,13 +162,15 @@ XLATE_CLONES void finish_row(float* y, const float* bias, Activation activation,
   }
 }
 
-XLATE_CLONES void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
-                                   const float* w, std::int64_t w_stride, float* out, std::int64_t out_stride) {
+XLATE_CLONES void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t k, const float* x,
+                                   std::int64_t x_stride, const float* w, std::int64_t w_stride,
+                                   float* out, std::int64_t out_stride) {
   std::int64_t j = 0;
   for (; j + 2 <= n; j += 2) {
     const float *w0 = w + j * w_stride, *w1 = w0 + w_stride;
     std::int64_t i = 0;
-    for (; i + 4 <= m; i += 4) product_4x2(k, x + i * x_stride, x_stride, w0, w1, out + i * out_stride + j, out_stride);
+    for (; i + 4 <= m; i += 4)
+      product_4x2(k, x + i * x_stride, x_stride, w0, w1, out + i * out_stride + j, out_stride);
     for (; i < m; ++i) {
       const float* row = x + i * x_stride;
       out[i * out_stride + j] = dot(row, w0, k);
@@ -162,14 +178,16 @@ XLATE_CLONES void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t 
     }
   }
   for (; j < n; ++j) {
-    for (std::int64_t i = 0; i < m; ++i) out[i * out_stride + j] = dot(x + i * x_stride, w + j * w_stride, k);
+    for (std::int64_t i = 0; i < m; ++i)
+      out[i * out_stride + j] = dot(x + i * x_stride, w + j * w_stride, k);
   }
 }
 
 XLATE_CLONES void softmax_row(float* x, float scale, std::int64_t n) { softmax(x, scale, n); }
 
-XLATE_CLONES void attend_row(const float* query, const float* const* keys, std::int64_t value_offset, std::int64_t n,
-                             std::int64_t width, float scale, float* scores, float* out) {
+XLATE_CLONES void attend_row(const float* query, const float* const* keys,
+                             std::int64_t value_offset, std::int64_t n, std::int64_t width,
+                             float scale, float* scores, float* out) {
   for (std::int64_t t = 0; t < n; ++t) scores[t] = dot(query, keys[t], width);
   softmax(scores, scale, n);
   for (std::int64_t i = 0; i < width; ++i) out[i] = 0;
@@ -187,7 +205,8 @@ XLATE_CLONES MaxSum sum_logits(float* logits, const float* bias, std::int64_t n)
     for (std::int64_t i = 0; i < n; ++i) logits[i] += bias[i];
   }
   const float max = largest(logits, n);
-  if (max == -std::numeric_limits<float>::infinity()) return {max, 0};  // nothing may be chosen here
+  if (max == -std::numeric_limits<float>::infinity())
+    return {max, 0};  // nothing may be chosen here
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t i = 0; i < n; ++i) sum += fast_exp(logits[i] - max);

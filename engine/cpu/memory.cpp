@@ -19,7 +19,8 @@ class CpuQueue final : public Queue {};
 
 class CpuTicket final : public Ticket {
  public:
-  CpuTicket(std::unique_ptr<std::byte[]> bytes, std::size_t count) : bytes_(std::move(bytes)), count_(count) {}
+  CpuTicket(std::unique_ptr<std::byte[]> bytes, std::size_t count)
+      : bytes_(std::move(bytes)), count_(count) {}
   bool ready() const override { return true; }
   std::span<const std::byte> wait() override { return {bytes_.get(), count_}; }
 
@@ -30,18 +31,30 @@ class CpuTicket final : public Ticket {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const BackendOptions& options) : blas_(options.threads), pool_(options.threads), scratch_(static_cast<std::size_t>(pool_.threads())) {}
+CpuBackend::CpuBackend(const BackendOptions& options)
+    : blas_(options.threads),
+      pool_(options.threads),
+      scratch_(static_cast<std::size_t>(pool_.threads())) {}
 
 DeviceInfo CpuBackend::info() const {
-  return {.kind = "cpu", .name = "cpu", .processor = processor_name(), .instruction_set = instruction_set(), .library = blas_.name(), .threads = pool_.threads()};
+  return {.kind = "cpu",
+          .name = "cpu",
+          .processor = processor_name(),
+          .instruction_set = instruction_set(),
+          .library = blas_.name(),
+          .threads = pool_.threads()};
 }
 
 Buffer CpuBackend::allocate(std::size_t bytes) {
   if (bytes == 0) return {};
-  // Fresh pages cost nothing until they are touched, so caches may be as large as the longest sentence could need.
-  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (data == MAP_FAILED) fail("out of memory: the system refused {} bytes{}", bytes, memory_limits());
-  return Buffer(std::shared_ptr<void>(data, [bytes](void* memory) { munmap(memory, bytes); }), bytes);
+  // Fresh pages cost nothing until they are touched, so caches may be as large as the longest
+  // sentence could need.
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED)
+    fail("out of memory: the system refused {} bytes{}", bytes, memory_limits());
+  return Buffer(std::shared_ptr<void>(data, [bytes](void* memory) { munmap(memory, bytes); }),
+                bytes);
 }
 
 void CpuBackend::upload(Queue&, std::span<const std::byte> host, void* device) {
@@ -52,24 +65,29 @@ void CpuBackend::change(Queue&, std::span<const Change> changes, std::int32_t* t
   for (const Change& change : changes) table[change.place] = change.value;
 }
 
-void CpuBackend::upload_as(Queue& queue, std::span<const float> host, [[maybe_unused]] DType type, void* device) {
+void CpuBackend::upload_as(Queue& queue, std::span<const float> host, [[maybe_unused]] DType type,
+                           void* device) {
   assert(type == DType::kFloat32);
   upload(queue, std::as_bytes(host), device);
 }
 
 void CpuBackend::clear(Queue&, void* device, std::size_t bytes) { std::memset(device, 0, bytes); }
 
-std::unique_ptr<Ticket> CpuBackend::collect(Queue&, std::span<const std::int32_t> slots, const SearchState& state) {
+std::unique_ptr<Ticket> CpuBackend::collect(Queue&, std::span<const std::int32_t> slots,
+                                            const SearchState& state) {
   const std::int64_t stride = SearchRecord::bytes(state.beams, state.longest);
-  // Not cleared: of the history, which is as long as the longest sentence allowed, most is never written nor read.
+  // Not cleared: of the history, which is as long as the longest sentence allowed, most is never
+  // written nor read.
   const std::size_t bytes = slots.size() * static_cast<std::size_t>(stride);
   auto records = std::make_unique_for_overwrite<std::byte[]>(bytes);
   std::byte* record = records.get();
   for (const std::int32_t slot : slots) {
     const SearchRecord head{state.finished_count[slot], state.length[slot]};
     std::memcpy(record, &head, sizeof(head));
-    std::memcpy(record + sizeof(head), state.finished + slot * state.beams, static_cast<std::size_t>(state.beams) * sizeof(Finished));
-    std::memcpy(record + sizeof(head) + static_cast<std::size_t>(state.beams) * sizeof(Finished), state.history + slot * state.longest * state.beams,
+    std::memcpy(record + sizeof(head), state.finished + slot * state.beams,
+                static_cast<std::size_t>(state.beams) * sizeof(Finished));
+    std::memcpy(record + sizeof(head) + static_cast<std::size_t>(state.beams) * sizeof(Finished),
+                state.history + slot * state.longest * state.beams,
                 static_cast<std::size_t>((head.length - 1) * state.beams) * sizeof(Node));
     record += stride;
   }
@@ -86,7 +104,8 @@ std::unique_ptr<Ticket> CpuBackend::read_later(Queue&, std::span<const std::byte
 void CpuBackend::begin_work(Queue&, Work) { work_start_ = std::chrono::steady_clock::now(); }
 
 void CpuBackend::end_work(Queue&, Work work) {
-  (work == Work::kEncode ? seconds_.encode : seconds_.decode) += std::chrono::duration<double>(std::chrono::steady_clock::now() - work_start_).count();
+  (work == Work::kEncode ? seconds_.encode : seconds_.decode) +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - work_start_).count();
 }
 
 std::unique_ptr<Queue> CpuBackend::make_queue() { return std::make_unique<CpuQueue>(); }

@@ -1,5 +1,6 @@
-// One step of search on the CPU (docs/search.md). First one pass over the vocabulary, in chunks that stay in the cache: the sum for the
-// log-softmax and each row's best tokens; then, sentence by sentence, the selection.
+// One step of search on the CPU (docs/search.md). First one pass over the vocabulary, in chunks
+// that stay in the cache: the sum for the log-softmax and each row's best tokens; then, sentence by
+// sentence, the selection.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -11,7 +12,8 @@
 namespace xlate::cpu {
 namespace {
 
-// Sums are formed per chunk and added in the order of the chunks: the same whatever the number of threads or rows.
+// Sums are formed per chunk and added in the order of the chunks: the same whatever the number of
+// threads or rows.
 constexpr std::int64_t kChunk = 512;
 constexpr std::int64_t kRowBlock = 256;  // kRowBlock × kChunk logits are 512 KiB
 
@@ -30,8 +32,8 @@ void offer(Scored* heap, int& count, int limit, Scored item) {
 
 }  // namespace
 
-void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits,
-                             const SearchState& state) {
+void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const std::int32_t> slots,
+                             std::span<const std::int32_t> limits, const SearchState& state) {
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const std::int64_t slot = slots[i];
     for (std::int64_t k = 0; k < state.beams; ++k) {
@@ -45,15 +47,21 @@ void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const s
   }
 }
 
-// Logits of up to kRowBlock rows over one chunk of the vocabulary: leaves their sums, and offers them to the rows' best lists.
-void CpuBackend::scan_chunk(const VocabularyPass& pass, std::int64_t part, std::int64_t chunk, std::int64_t first_row, float* logits) {
+// Logits of up to kRowBlock rows over one chunk of the vocabulary: leaves their sums, and offers
+// them to the rows' best lists.
+void CpuBackend::scan_chunk(const VocabularyPass& pass, std::int64_t part, std::int64_t chunk,
+                            std::int64_t first_row, float* logits) {
   const Tensor weight = pass.projection.linear.weight, hidden = pass.hidden;
-  const std::int64_t first = chunk * kChunk, n = std::min(kChunk, weight.rows - first), m = std::min(kRowBlock, hidden.rows - first_row);
-  const float* bias = pass.projection.linear.bias ? pass.projection.linear.bias.as<float>() + first : nullptr;
+  const std::int64_t first = chunk * kChunk, n = std::min(kChunk, weight.rows - first),
+                     m = std::min(kRowBlock, hidden.rows - first_row);
+  const float* bias =
+      pass.projection.linear.bias ? pass.projection.linear.bias.as<float>() + first : nullptr;
   const float* x = hidden.as<float>() + first_row * hidden.stride;
   const float* w = weight.as<float>() + first * weight.stride;
-  if (m <= kFewRows) product_few_rows(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, n);
-  else blas_.product(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, n);
+  if (m <= kFewRows)
+    product_few_rows(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, n);
+  else
+    blas_.product(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, n);
   for (std::int64_t i = 0; i < m; ++i) {
     float* row = logits + i * n;
     MaxSum sum = sum_logits(row, bias, n);
@@ -69,10 +77,12 @@ void CpuBackend::scan_chunk(const VocabularyPass& pass, std::int64_t part, std::
     const std::int64_t list = (first_row + i) * pass.parts + part;
     Scored* best = search_.best.data() + list * pass.count;
     int& found = search_.best_count[static_cast<std::size_t>(list)];
-    if (found == pass.count && !(sum.max > best[0].logit)) continue;  // ids grow: an equal logit here is a larger id
+    if (found == pass.count && !(sum.max > best[0].logit))
+      continue;  // ids grow: an equal logit here is a larger id
     for (std::int64_t j = 0; j < n; ++j) {
       const float least = found < pass.count ? kNone : best[0].logit;
-      if (row[j] > least) offer(best, found, pass.count, {row[j], static_cast<std::int32_t>(first + j)});
+      if (row[j] > least)
+        offer(best, found, pass.count, {row[j], static_cast<std::int32_t>(first + j)});
     }
   }
 }
@@ -81,34 +91,45 @@ void CpuBackend::scan_chunk(const VocabularyPass& pass, std::int64_t part, std::
 void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
   search_.log_sums.resize(static_cast<std::size_t>(rows));
   for (std::int64_t row = 0; row < rows; ++row) {
-    const auto part = [&](std::int64_t chunk) { return search_.sums[static_cast<std::size_t>(chunk * rows + row)]; };
+    const auto part = [&](std::int64_t chunk) {
+      return search_.sums[static_cast<std::size_t>(chunk * rows + row)];
+    };
     float max = kNone, sum = 0;
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) max = std::max(max, part(chunk).max);
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) sum += part(chunk).sum * std::exp(part(chunk).max - max);
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk)
+      sum += part(chunk).sum * std::exp(part(chunk).max - max);
     search_.log_sums[static_cast<std::size_t>(row)] = max + std::log(sum);
   }
 }
 
-// Leaves in search_ each row's log-sum and, for each part of the vocabulary, its `count` best tokens. Returns the number of parts.
-std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection, const SearchRules& rules, int count) {
-  const std::int64_t rows = hidden.rows, chunks = (projection.linear.weight.rows + kChunk - 1) / kChunk;
+// Leaves in search_ each row's log-sum and, for each part of the vocabulary, its `count` best
+// tokens. Returns the number of parts.
+std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
+                                   const SearchRules& rules, int count) {
+  const std::int64_t rows = hidden.rows,
+                     chunks = (projection.linear.weight.rows + kChunk - 1) / kChunk;
   const std::int64_t parts = std::min<std::int64_t>(pool_.threads(), chunks);
   search_.sums.resize(static_cast<std::size_t>(chunks * rows));
   search_.best.resize(static_cast<std::size_t>(rows * parts * count));
   search_.best_count.assign(static_cast<std::size_t>(rows * parts), 0);
   const VocabularyPass pass{hidden, projection, rules, parts, count};
   pool_.run(parts, [&](std::int64_t part, int thread) {
-    float* logits = scratch_[static_cast<std::size_t>(thread)].numbers_of(std::min(rows, kRowBlock) * kChunk);
+    float* logits =
+        scratch_[static_cast<std::size_t>(thread)].numbers_of(std::min(rows, kRowBlock) * kChunk);
     for (std::int64_t chunk = part * chunks / parts; chunk < (part + 1) * chunks / parts; ++chunk) {
-      for (std::int64_t row = 0; row < rows; row += kRowBlock) scan_chunk(pass, part, chunk, row, logits);
+      for (std::int64_t row = 0; row < rows; row += kRowBlock)
+        scan_chunk(pass, part, chunk, row, logits);
     }
   });
   sum_chunks(rows, chunks);
   return parts;
 }
 
-// The best `count` continuations of a group's hypotheses, in order: larger value, earlier hypothesis, smaller id.
-std::vector<Candidate> CpuBackend::candidates_of(const Slot& slot, std::int64_t group, std::int64_t beams, std::int64_t parts, int count) const {
+// The best `count` continuations of a group's hypotheses, in order: larger value, earlier
+// hypothesis, smaller id.
+std::vector<Candidate> CpuBackend::candidates_of(const Slot& slot, std::int64_t group,
+                                                 std::int64_t beams, std::int64_t parts,
+                                                 int count) const {
   std::vector<Candidate> candidates;
   const std::int32_t forced = slot.forced();
   for (std::int32_t beam = 0; beam < beams; ++beam) {
@@ -127,13 +148,16 @@ std::vector<Candidate> CpuBackend::candidates_of(const Slot& slot, std::int64_t 
   }
   std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
     if (a.value != b.value) return a.value > b.value;
-    return a.node.parent != b.node.parent ? a.node.parent < b.node.parent : a.node.token < b.node.token;
+    return a.node.parent != b.node.parent ? a.node.parent < b.node.parent
+                                          : a.node.token < b.node.token;
   });
-  if (candidates.size() > static_cast<std::size_t>(count)) candidates.resize(static_cast<std::size_t>(count));
+  if (candidates.size() > static_cast<std::size_t>(count))
+    candidates.resize(static_cast<std::size_t>(count));
   return candidates;
 }
 
-void CpuBackend::search_step(Queue&, Tensor hidden, const Projection& projection, const SearchRules& rules, const StepRows& rows,
+void CpuBackend::search_step(Queue&, Tensor hidden, const Projection& projection,
+                             const SearchRules& rules, const StepRows& rows,
                              const SearchState& state) {
   const int count = static_cast<int>(rows.beams == 1 ? 1 : 2 * rows.beams);
   const std::int64_t parts = find_best(hidden, projection, rules, count);

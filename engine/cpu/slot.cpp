@@ -7,15 +7,24 @@ namespace xlate::cpu {
 namespace {
 
 // n^A, as the final score's divisor.
-float length_divisor(std::int32_t n, float penalty) { return static_cast<float>(std::pow(static_cast<double>(n), static_cast<double>(penalty))); }
+float length_divisor(std::int32_t n, float penalty) {
+  return static_cast<float>(std::pow(static_cast<double>(n), static_cast<double>(penalty)));
+}
 
 }  // namespace
 
 Slot::Slot(const SearchRules& rules, const SearchState& state, std::int64_t slot)
-    : rules_(rules), beams_(state.beams), token_(state.token + slot * beams_), score_(state.score + slot * beams_),
-      length_(state.length[slot]), limit_(state.limit[slot]), done_(state.done[slot]),
-      history_(state.history + slot * state.longest * beams_), ancestor_(state.ancestor + slot * state.longest * beams_),
-      finished_(state.finished + slot * beams_), finished_count_(state.finished_count[slot]) {}
+    : rules_(rules),
+      beams_(state.beams),
+      token_(state.token + slot * beams_),
+      score_(state.score + slot * beams_),
+      length_(state.length[slot]),
+      limit_(state.limit[slot]),
+      done_(state.done[slot]),
+      history_(state.history + slot * state.longest * beams_),
+      ancestor_(state.ancestor + slot * state.longest * beams_),
+      finished_(state.finished + slot * beams_),
+      finished_count_(state.finished_count[slot]) {}
 
 std::int32_t Slot::forced() const {
   if (length_ + 1 == limit_ && rules_.forced_end >= 0) return rules_.forced_end;
@@ -50,10 +59,16 @@ void Slot::finish(const Finished& entry) {
 bool Slot::is_done(float best, float divisor) const {
   if (finished_count_ < beams_) return false;
   const float worst = finished_[beams_ - 1].score;
-  switch (beams_ == 1 ? EarlyStopping::kTrue : rules_.early_stopping) {  // greedy: the first end is the end
-    case EarlyStopping::kTrue: return true;
-    case EarlyStopping::kFalse: return best / divisor <= worst;
-    case EarlyStopping::kNever: return best / (rules_.length_penalty > 0 ? length_divisor(limit_, rules_.length_penalty) : divisor) <= worst;
+  switch (beams_ == 1 ? EarlyStopping::kTrue
+                      : rules_.early_stopping) {  // greedy: the first end is the end
+    case EarlyStopping::kTrue:
+      return true;
+    case EarlyStopping::kFalse:
+      return best / divisor <= worst;
+    case EarlyStopping::kNever:
+      return best / (rules_.length_penalty > 0 ? length_divisor(limit_, rules_.length_penalty)
+                                               : divisor) <=
+             worst;
   }
   return true;
 }
@@ -62,7 +77,8 @@ void Slot::keep(const std::vector<Candidate>& live) {
   const std::int64_t row = length_ - 1;
   Node* nodes = history_ + row * beams_;
   for (std::int64_t k = 0; k < beams_; ++k) {
-    // Where all but a few ids are forbidden there can be fewer continuations than beams: the rest stay as good as dead.
+    // Where all but a few ids are forbidden there can be fewer continuations than beams: the rest
+    // stay as good as dead.
     const bool filled = k < static_cast<std::int64_t>(live.size());
     nodes[k] = filled ? live[static_cast<std::size_t>(k)].node : Node{rules_.start, 0};
     token_[k] = nodes[k].token;
@@ -74,7 +90,8 @@ void Slot::keep(const std::vector<Candidate>& live) {
     for (std::int64_t k = 0; k < beams_; ++k) moved[k] = lines[nodes[k].parent];
     std::copy_n(moved, beams_, lines);
   }
-  for (std::int64_t k = 0; k < beams_; ++k) ancestor_[row * beams_ + k] = static_cast<std::uint8_t>(nodes[k].parent);
+  for (std::int64_t k = 0; k < beams_; ++k)
+    ancestor_[row * beams_ + k] = static_cast<std::uint8_t>(nodes[k].parent);
 }
 
 }  // namespace xlate::cpu

@@ -1,4 +1,5 @@
-// One sentence's search on the CPU: what may be chosen, and how a step's candidates become live and finished hypotheses (docs/search.md).
+// One sentence's search on the CPU: what may be chosen, and how a step's candidates become live and
+// finished hypotheses (docs/search.md).
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@
 namespace xlate::cpu {
 
 inline constexpr float kNone = -std::numeric_limits<float>::infinity();
-inline constexpr float kDead = -1e9f;       // score of the hypotheses that a sentence does not have yet
+inline constexpr float kDead = -1e9f;  // score of the hypotheses that a sentence does not have yet
 inline constexpr float kWorthless = -1e8f;  // what is not above never enters a finished list
 
 struct Candidate {

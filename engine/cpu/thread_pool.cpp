@@ -16,9 +16,11 @@
 namespace xlate::cpu {
 namespace {
 
-// About 20 µs: the calls of a decoding step follow each other faster than a thread can sleep and wake.
+// About 20 µs: the calls of a decoding step follow each other faster than a thread can sleep and
+// wake.
 constexpr int kSpins = 600;
-// A claim is a round in the high bits and the next task in the low ones: who comes late cannot take a task of another round.
+// A claim is a round in the high bits and the next task in the low ones: who comes late cannot take
+// a task of another round.
 constexpr int kTaskBits = 32;
 constexpr std::uint64_t kTaskMask = (std::uint64_t{1} << kTaskBits) - 1;
 
@@ -28,22 +30,27 @@ void pause() {
 #endif
 }
 
-// Not std::atomic::wait: that yields the processor again and again before it sleeps, and on a busy machine each yield costs a time slice.
+// Not std::atomic::wait: that yields the processor again and again before it sleeps, and on a busy
+// machine each yield costs a time slice.
 void wait_while(std::atomic<std::uint32_t>& value, std::uint32_t present) {
   for (int i = 0; i < kSpins; ++i) {
     if (value.load(std::memory_order_acquire) != present) return;
     pause();
   }
-  while (value.load(std::memory_order_acquire) == present) syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, present, nullptr, nullptr, 0);
+  while (value.load(std::memory_order_acquire) == present)
+    syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, present, nullptr, nullptr, 0);
 }
 
-void wake_all(std::atomic<std::uint32_t>& value) { syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0); }
+void wake_all(std::atomic<std::uint32_t>& value) {
+  syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+}
 
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
   try {
-    for (int i = 1; i < threads; ++i) workers_.push_back(start_thread("the products", [this, i] { worker(i); }));
+    for (int i = 1; i < threads; ++i)
+      workers_.push_back(start_thread("the products", [this, i] { worker(i); }));
   } catch (const Error& error) {
     const std::size_t started = workers_.size();
     stop();
@@ -63,13 +70,17 @@ void ThreadPool::stop() {
   for (std::jthread& thread : workers_) thread.join();
 }
 
-// Takes tasks of one round until there are none. The caller of run() waits for tasks that were taken, not for threads: one that the
-// system has put aside before it took any is not missed.
+// Takes tasks of one round until there are none. The caller of run() waits for tasks that were
+// taken, not for threads: one that the system has put aside before it took any is not missed.
 void ThreadPool::work(std::uint32_t round, int thread) {
   for (std::uint64_t claim = claim_.load(std::memory_order_acquire);;) {
     const std::uint64_t task = claim & kTaskMask;
-    if (static_cast<std::uint32_t>(claim >> kTaskBits) != round || task >= count_.load(std::memory_order_acquire)) return;
-    if (!claim_.compare_exchange_weak(claim, claim + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    if (static_cast<std::uint32_t>(claim >> kTaskBits) != round ||
+        task >= count_.load(std::memory_order_acquire))
+      return;
+    if (!claim_.compare_exchange_weak(claim, claim + 1, std::memory_order_acq_rel,
+                                      std::memory_order_acquire))
+      continue;
     try {
       call_(context_, static_cast<std::int64_t>(task), thread);
     } catch (...) {
@@ -83,7 +94,8 @@ void ThreadPool::work(std::uint32_t round, int thread) {
 
 void ThreadPool::start(std::int64_t count, Call call, void* context) {
   const std::uint32_t round = round_.load(std::memory_order_relaxed) + 1;
-  // First no claim of the last round can succeed any more: a thread that sees the new count must not take a task with the old claim.
+  // First no claim of the last round can succeed any more: a thread that sees the new count must
+  // not take a task with the old claim.
   claim_.store(std::uint64_t{round} << kTaskBits | kTaskMask, std::memory_order_release);
   call_ = call;
   context_ = context;
@@ -93,7 +105,9 @@ void ThreadPool::start(std::int64_t count, Call call, void* context) {
   round_.store(round, std::memory_order_seq_cst);
   if (asleep_.load(std::memory_order_seq_cst) > 0) wake_all(round_);
   work(round, 0);
-  for (std::uint32_t left = left_.load(std::memory_order_acquire); left != 0; left = left_.load(std::memory_order_acquire)) wait_while(left_, left);
+  for (std::uint32_t left = left_.load(std::memory_order_acquire); left != 0;
+       left = left_.load(std::memory_order_acquire))
+    wait_while(left_, left);
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 

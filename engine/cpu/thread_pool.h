@@ -13,7 +13,8 @@ namespace xlate::cpu {
 
 class ThreadPool {
  public:
-  /// `threads` in all, the calling thread included; at least 1. Throws Error where the system gives fewer.
+  /// `threads` in all, the calling thread included; at least 1. Throws Error where the system gives
+  /// fewer.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -21,8 +22,9 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Calls task(i, thread) once for each i in [0, count), in any order, on any thread in [0, threads()); returns when all are done.
-  /// Throws what a task has thrown, the first of them if several did.
+  /// Calls task(i, thread) once for each i in [0, count), in any order, on any thread in [0,
+  /// threads()); returns when all are done. Throws what a task has thrown, the first of them if
+  /// several did.
   template <class Task>
   void run(std::int64_t count, Task&& task) {
     if (count <= 0) return;
@@ -30,8 +32,12 @@ class ThreadPool {
       for (std::int64_t i = 0; i < count; ++i) task(i, 0);
       return;
     }
-    start(count, [](void* context, std::int64_t i, int thread) { (*static_cast<std::remove_reference_t<Task>*>(context))(i, thread); },
-          &task);
+    start(
+        count,
+        [](void* context, std::int64_t i, int thread) {
+          (*static_cast<std::remove_reference_t<Task>*>(context))(i, thread);
+        },
+        &task);
   }
 
  private:

@@ -14,13 +14,15 @@ struct Scored {
 };
 
 /// Better first: the larger logit, among equals the smaller id.
-inline bool better(const Scored& a, const Scored& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; }
+inline bool better(const Scored& a, const Scored& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+}
 
 struct SearchScratch {
-  std::vector<MaxSum> sums;      // [chunks, R] maximum and sum of a chunk of the vocabulary
-  std::vector<Scored> best;      // [R, threads, count] each thread's best, unsorted heaps
-  std::vector<int> best_count;   // [R, threads]
-  std::vector<float> log_sums;   // [R] log of the sum of exp(logit) over the whole vocabulary
+  std::vector<MaxSum> sums;     // [chunks, R] maximum and sum of a chunk of the vocabulary
+  std::vector<Scored> best;     // [R, threads, count] each thread's best, unsorted heaps
+  std::vector<int> best_count;  // [R, threads]
+  std::vector<float> log_sums;  // [R] log of the sum of exp(logit) over the whole vocabulary
 };
 
 }  // namespace xlate::cpu

@@ -17,7 +17,8 @@ namespace xlate::cuda {
 namespace {
 
 constexpr std::size_t kUploadPiece = std::size_t{4} << 20;
-// Up to so many bytes a kernel fetches faster than the copy engine, which takes some 7 µs to begin behind a kernel, and the next kernel behind it.
+// Up to so many bytes a kernel fetches faster than the copy engine, which takes some 7 µs to begin
+// behind a kernel, and the next kernel behind it.
 constexpr std::size_t kFetched = std::size_t{64} << 10;
 constexpr int kOldestDriver = 13000;  // CUDA 13.0
 constexpr int kFastCapability = 90;   // for which the special kernels are made
@@ -38,7 +39,8 @@ CacheView view_of(const PagedCache& cache) {
 
 // ids and places are null where they are a step's.
 template <class T>
-EmbedArgs<T> embed_args(const Embedding& embedding, const std::int32_t* ids, const std::int32_t* places, const WideRows& out) {
+EmbedArgs<T> embed_args(const Embedding& embedding, const std::int32_t* ids,
+                        const std::int32_t* places, const WideRows& out) {
   return {.table = data_of<T>(embedding.table),
           .positions = data_of<float>(embedding.positions),
           .ids = ids,
@@ -64,7 +66,9 @@ AttendArgs<T> attend_args(const Tensor& query, int heads, const Tensor& out) {
 }  // namespace
 
 CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
-  type_ = options.precision == Precision::kFloat32 ? DType::kFloat32 : options.precision == Precision::kBFloat16 ? DType::kBFloat16 : DType::kFloat16;
+  type_ = options.precision == Precision::kFloat32    ? DType::kFloat32
+          : options.precision == Precision::kBFloat16 ? DType::kBFloat16
+                                                      : DType::kFloat16;
   open_device();
   pinned_ = std::make_unique<PinnedPool>();
   gemm_ = std::make_unique<Gemm>();
@@ -76,9 +80,11 @@ CudaBackend::CudaBackend(const BackendOptions& options) : options_(options) {
 
 CudaBackend::~CudaBackend() { cudaDeviceSynchronize(); }
 
-// What keeps all special kernels from running: they are made for 16-bit types on compute capability 9.0. Empty where nothing does.
+// What keeps all special kernels from running: they are made for 16-bit types on compute
+// capability 9.0. Empty where nothing does.
 std::string CudaBackend::general_reason() const {
-  if (capability_ != kFastCapability) return fmt::format("compute capability {}.{}", capability_ / 10, capability_ % 10);
+  if (capability_ != kFastCapability)
+    return fmt::format("compute capability {}.{}", capability_ / 10, capability_ % 10);
   return size_of(type_) == 2 ? "" : name_of(type_);
 }
 
@@ -86,11 +92,13 @@ void CudaBackend::note_attention(AttentionKernel kernel, int heads, const Tensor
   if (kernel == AttentionKernel::kStream) return paths_.fast(Paths::Of::kAttention);
   paths_.slow(Paths::Of::kAttention, [&] {
     const std::string reason = general_reason();
-    return !reason.empty() ? reason : fmt::format("{} heads of width {}", heads, out.columns / heads);
+    return !reason.empty() ? reason
+                           : fmt::format("{} heads of width {}", heads, out.columns / heads);
   });
 }
 
-// A queue's stream, for all but the lone sentence's step, which is launched first where one is waiting.
+// A queue's stream, for all but the lone sentence's step, which is launched first where one is
+// waiting.
 cudaStream_t CudaBackend::general(Queue& queue) {
   if (solo_) solo_->flush();
   return stream_of(queue);
@@ -100,13 +108,18 @@ void CudaBackend::open_device() {
   int driver = 0, devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
   cudaDriverGetVersion(&driver);
-  if (driver == 0) fail("no NVIDIA driver found, expected one for CUDA {}.{} or newer", kOldestDriver / 1000, kOldestDriver % 1000 / 10);
+  if (driver == 0)
+    fail("no NVIDIA driver found, expected one for CUDA {}.{} or newer", kOldestDriver / 1000,
+         kOldestDriver % 1000 / 10);
   if (status == cudaErrorInsufficientDriver) {
-    fail("the NVIDIA driver is for CUDA {}.{}, expected {}.{} or newer", driver / 1000, driver % 1000 / 10, kOldestDriver / 1000, kOldestDriver % 1000 / 10);
+    fail("the NVIDIA driver is for CUDA {}.{}, expected {}.{} or newer", driver / 1000,
+         driver % 1000 / 10, kOldestDriver / 1000, kOldestDriver % 1000 / 10);
   }
-  if (status == cudaErrorNoDevice || (status == cudaSuccess && devices == 0)) fail("no NVIDIA GPU found, expected at least one");
+  if (status == cudaErrorNoDevice || (status == cudaSuccess && devices == 0))
+    fail("no NVIDIA GPU found, expected at least one");
   check(status);
-  if (options_.device >= devices) fail("no GPU {}: {} found, numbered from 0", options_.device, devices);
+  if (options_.device >= devices)
+    fail("no GPU {}: {} found, numbered from 0", options_.device, devices);
   check(cudaSetDevice(options_.device));
   std::size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total));
@@ -116,7 +129,10 @@ void CudaBackend::open_device() {
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, options_.device));
   capability_ = 10 * major + minor;
   check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device));
-  ledger_->limit = options_.memory_bytes > 0 ? options_.memory_bytes : static_cast<std::int64_t>(options_.memory_share * static_cast<double>(free));
+  ledger_->limit =
+      options_.memory_bytes > 0
+          ? options_.memory_bytes
+          : static_cast<std::int64_t>(options_.memory_share * static_cast<double>(free));
 }
 
 DeviceInfo CudaBackend::info() const {
@@ -125,7 +141,9 @@ DeviceInfo CudaBackend::info() const {
   check(cudaGetDeviceProperties(&properties, options_.device));
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  const auto version = [](int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); };
+  const auto version = [](int number) {
+    return fmt::format("{}.{}", number / 1000, number % 1000 / 10);
+  };
   return {.kind = "cuda",
           .name = properties.name,
           .processor = processor_name(),
@@ -135,33 +153,45 @@ DeviceInfo CudaBackend::info() const {
           .compute_capability = fmt::format("{}.{}", properties.major, properties.minor),
           .driver = version(driver),
           .cuda = version(runtime),
-          .slower = capability_ == kFastCapability ? "" : fmt::format("{}, compute capability {}.{}: the fastest kernels are made for {}.{}, general ones run in their place",
-                                                                      properties.name, properties.major, properties.minor, kFastCapability / 10, kFastCapability % 10)};
+          .slower = capability_ == kFastCapability
+                        ? ""
+                        : fmt::format("{}, compute capability {}.{}: the fastest kernels are made "
+                                      "for {}.{}, general ones run in their place",
+                                      properties.name, properties.major, properties.minor,
+                                      kFastCapability / 10, kFastCapability % 10)};
 }
 
-DeviceMemory CudaBackend::memory() const { return {.peak_bytes = ledger_->peak, .context_bytes = context_bytes_}; }
+DeviceMemory CudaBackend::memory() const {
+  return {.peak_bytes = ledger_->peak, .context_bytes = context_bytes_};
+}
 
 Buffer CudaBackend::allocate(std::size_t bytes) {
   if (bytes == 0) return {};
   const auto size = static_cast<std::int64_t>(bytes);
   if (ledger_->used + size > ledger_->limit) {
-    fail("out of GPU memory: {} bytes more than the {} taken, expected at most {} in all (--gpu-memory)", size, ledger_->used, ledger_->limit);
+    fail(
+        "out of GPU memory: {} bytes more than the {} taken, expected at most {} in all "
+        "(--gpu-memory)",
+        size, ledger_->used, ledger_->limit);
   }
   void* data = nullptr;
   check(cudaMalloc(&data, bytes));
-  check(cudaMemset(data, 0, bytes));  // rows of empty groups are computed with, each for itself
+  check(cudaMemset(data, 0, bytes));      // rows of empty groups are computed with, each for itself
   check(cudaStreamSynchronize(nullptr));  // our queues do not wait for the default stream
   ledger_->used += size;
   ledger_->peak = std::max(ledger_->peak, ledger_->used);
-  return Buffer(std::shared_ptr<void>(data, [ledger = ledger_, size](void* memory) {
-                  cudaFree(memory);
-                  ledger->used -= size;
-                }), bytes);
+  return Buffer(std::shared_ptr<void>(data,
+                                      [ledger = ledger_, size](void* memory) {
+                                        cudaFree(memory);
+                                        ledger->used -= size;
+                                      }),
+                bytes);
 }
 
 std::size_t CudaBackend::cache_budget() const {
   // What is left, less what search and the products will still ask for.
-  return static_cast<std::size_t>(std::max<std::int64_t>(0, (ledger_->limit - ledger_->used) / 5 * 4));
+  return static_cast<std::size_t>(
+      std::max<std::int64_t>(0, (ledger_->limit - ledger_->used) / 5 * 4));
 }
 
 void CudaBackend::upload(Queue& queue, std::span<const std::byte> host, void* device) {
@@ -183,7 +213,8 @@ void CudaBackend::change(Queue& queue, std::span<const Change> changes, std::int
   if (changes.empty()) return;
   auto block = pinned_->take(changes.size_bytes());
   std::memcpy(block->data, changes.data(), changes.size_bytes());
-  xlate::cuda::change(reinterpret_cast<const Change*>(block->data), std::ssize(changes), table, general(queue));
+  xlate::cuda::change(reinterpret_cast<const Change*>(block->data), std::ssize(changes), table,
+                      general(queue));
   check(cudaGetLastError());
   check(cudaEventRecord(block->event.get(), general(queue)));
   pinned_->give_back(std::move(block));
@@ -196,15 +227,22 @@ void CudaBackend::upload_as(Queue& queue, std::span<const float> host, DType typ
     converted_ = allocate(host.size_bytes());
   }
   upload(queue, std::as_bytes(host), converted_.data());
-  with_type(type, [&](auto tag) { convert(converted_.as<float>(), static_cast<decltype(tag)*>(device), static_cast<std::int64_t>(host.size()), general(queue)); });
+  with_type(type, [&](auto tag) {
+    convert(converted_.as<float>(), static_cast<decltype(tag)*>(device),
+            static_cast<std::int64_t>(host.size()), general(queue));
+  });
 }
 
-void CudaBackend::clear(Queue& queue, void* device, std::size_t bytes) { check(cudaMemsetAsync(device, 0, bytes, general(queue))); }
+void CudaBackend::clear(Queue& queue, void* device, std::size_t bytes) {
+  check(cudaMemsetAsync(device, 0, bytes, general(queue)));
+}
 
 std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const std::byte> device) {
   auto block = pinned_->take(device.size());
-  if (!solo_ || !solo_->read(device.data(), block->data, device.size(), static_cast<Stream&>(queue))) {
-    check(cudaMemcpyAsync(block->data, device.data(), device.size(), cudaMemcpyDeviceToHost, general(queue)));
+  if (!solo_ ||
+      !solo_->read(device.data(), block->data, device.size(), static_cast<Stream&>(queue))) {
+    check(cudaMemcpyAsync(block->data, device.data(), device.size(), cudaMemcpyDeviceToHost,
+                          general(queue)));
   }
   check(cudaEventRecord(block->event.get(), general(queue)));
   return std::make_unique<CudaTicket>(*pinned_, std::move(block), device.size());
@@ -234,7 +272,8 @@ WorkSeconds CudaBackend::work_seconds() {
   }
 }
 
-void CudaBackend::embed(Queue& queue, const Embedding& embedding, const PackedRows& rows, WideRows out) {
+void CudaBackend::embed(Queue& queue, const Embedding& embedding, const PackedRows& rows,
+                        WideRows out) {
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::embed<T>(embed_args<T>(embedding, rows.ids, rows.positions, out), general(queue));
@@ -244,16 +283,17 @@ void CudaBackend::embed(Queue& queue, const Embedding& embedding, const PackedRo
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) {
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), step.state, step.rows,
-                               general(queue));
+    xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), step.state,
+                               step.rows, general(queue));
   });
 }
 
-void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads, Tensor out) {
+void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads,
+                              Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    attend_packed<T>(attend_args<T>(qkv, heads, out), rows.offsets, std::ssize(rows.offsets_host) - 1,
-                     out.rows, general(queue));
+    attend_packed<T>(attend_args<T>(qkv, heads, out), rows.offsets,
+                     std::ssize(rows.offsets_host) - 1, out.rows, general(queue));
   });
 }
 
@@ -284,36 +324,40 @@ KeyLists CudaBackend::next_attention(StepKeys& keys) {
 void CudaBackend::list_keys_of(Queue& queue, const Step& step) {
   const auto& [state, rows, caches] = step;
   if (caches.own.empty() || caches.source.empty())
-    fail("CUDA: a step has {} layers of own keys and {} of a source's, expected at least one of each",
-         caches.own.size(), caches.source.size());
+    fail(
+        "CUDA: a step has {} layers of own keys and {} of a source's, expected at least one of "
+        "each",
+        caches.own.size(), caches.source.size());
   const PagedCache &own = caches.own.front(), &source = caches.source.front();
-  const std::int64_t parts = key_list_parts(std::max(state.slots, rows.groups), state.beams);  // empty groups have a part too
+  const std::int64_t parts = key_list_parts(std::max(state.slots, rows.groups),
+                                            state.beams);  // empty groups have a part too
   make_room(self_keys_, parts, key_list_stride(state.longest, state.beams));
   make_room(cross_keys_, parts, key_list_stride(source.pages_per_slot * source.page_tokens, 1));
-  list_keys(cuda::view_of(own), cuda::view_of(source), caches.source_lengths, state, rows, self_keys_.lists,
-            cross_keys_.lists, general(queue));
+  list_keys(cuda::view_of(own), cuda::view_of(source), caches.source_lengths, state, rows,
+            self_keys_.lists, cross_keys_.lists, general(queue));
 }
 
-void CudaBackend::attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads,
-                              Tensor out) {
+void CudaBackend::attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer,
+                              int heads, Tensor out) {
   need_keys(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    note_attention(
-        xlate::cuda::attend_self<T>(attend_args<T>(qkv, heads, out), cuda::view_of(step.caches.own[layer]),
-                                    step.state, step.rows, next_attention(self_keys_), general(queue)),
-        heads, out);
+    note_attention(xlate::cuda::attend_self<T>(
+                       attend_args<T>(qkv, heads, out), cuda::view_of(step.caches.own[layer]),
+                       step.state, step.rows, next_attention(self_keys_), general(queue)),
+                   heads, out);
   });
 }
 
-void CudaBackend::attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads,
-                                Tensor out) {
+void CudaBackend::attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer,
+                                int heads, Tensor out) {
   need_keys(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    note_attention(xlate::cuda::attend_cross<T>(
-                       attend_args<T>(query, heads, out), cuda::view_of(step.caches.source[layer]),
-                       step.caches.source_lengths, step.rows, next_attention(cross_keys_), general(queue)),
+    note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out),
+                                                cuda::view_of(step.caches.source[layer]),
+                                                step.caches.source_lengths, step.rows,
+                                                next_attention(cross_keys_), general(queue)),
                    heads, out);
   });
 }
@@ -324,8 +368,9 @@ void CudaBackend::store_source(Queue& queue, Tensor keys_values, const std::int3
   with_type(keys_values.dtype, [&](auto tag) {
     using T = decltype(tag);
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      xlate::cuda::store_cross<T>(data_of<T>(keys_values) + static_cast<std::int64_t>(i) * width, keys_values.stride, keys_values.rows, width, token_slots, positions,
-                                  cuda::view_of(layers[i]), general(queue));
+      xlate::cuda::store_cross<T>(data_of<T>(keys_values) + static_cast<std::int64_t>(i) * width,
+                                  keys_values.stride, keys_values.rows, width, token_slots,
+                                  positions, cuda::view_of(layers[i]), general(queue));
     }
   });
 }
@@ -358,7 +403,9 @@ RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
           .never_chosen_count = static_cast<int>(rules.never_chosen.size())};
 }
 
-void CudaBackend::start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState& state) {
+void CudaBackend::start_slots(Queue& queue, const SearchRules& rules,
+                              std::span<const std::int32_t> slots,
+                              std::span<const std::int32_t> limits, const SearchState& state) {
   std::vector<std::int32_t> lists(slots.begin(), slots.end());
   lists.insert(lists.end(), limits.begin(), limits.end());
   const RulesView view = view_of(queue, rules);
@@ -368,34 +415,44 @@ void CudaBackend::start_slots(Queue& queue, const SearchRules& rules, std::span<
 }
 
 // Without the logits going through memory, where there is a kernel for it.
-bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection& projection, const RulesView& rules, const RowCandidates& best, std::int64_t most_rows) {
+bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection& projection,
+                                  const RulesView& rules, const RowCandidates& best,
+                                  std::int64_t most_rows) {
   const Tensor& weight = projection.linear.weight;
-  if (!has_tensor_map(hidden) || !has_tensor_map(weight) || !vocabulary_kernel_fits(capability_, hidden.columns, weight.rows, best.count)) {
+  if (!has_tensor_map(hidden) || !has_tensor_map(weight) ||
+      !vocabulary_kernel_fits(capability_, hidden.columns, weight.rows, best.count)) {
     paths_.slow(Paths::Of::kVocabulary, [&] {
       const std::string reason = general_reason();
-      return !reason.empty() ? reason : fmt::format("width {}, {} candidates", hidden.columns, best.count);
+      return !reason.empty() ? reason
+                             : fmt::format("width {}, {} candidates", hidden.columns, best.count);
     });
     return false;
   }
   paths_.fast(Paths::Of::kVocabulary);
-  fit(partials_, static_cast<std::int64_t>(vocabulary_scratch_bytes(most_rows, weight.rows, best.count)));
-  const VocabularyArgs args{.hidden = tensor_map(hidden),
-                            .weight = tensor_map(weight),
-                            .bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr,
-                            .rows = hidden.rows,
-                            .width = hidden.columns,
-                            .vocabulary = weight.rows,
-                            .scratch = partials_.data()};
-  if (hidden.dtype == DType::kFloat16) project_rows<__half>(args, rules, best, general(queue));
-  else project_rows<__nv_bfloat16>(args, rules, best, general(queue));
+  fit(partials_,
+      static_cast<std::int64_t>(vocabulary_scratch_bytes(most_rows, weight.rows, best.count)));
+  const VocabularyArgs args{
+      .hidden = tensor_map(hidden),
+      .weight = tensor_map(weight),
+      .bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr,
+      .rows = hidden.rows,
+      .width = hidden.columns,
+      .vocabulary = weight.rows,
+      .scratch = partials_.data()};
+  if (hidden.dtype == DType::kFloat16)
+    project_rows<__half>(args, rules, best, general(queue));
+  else
+    project_rows<__nv_bfloat16>(args, rules, best, general(queue));
   return true;
 }
 
 // In chunks of rows whose logits stay in the L2 cache.
-void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& projection, const RulesView& rules, const RowCandidates& best) {
+void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& projection,
+                            const RulesView& rules, const RowCandidates& best) {
   Tensor weight = projection.linear.weight;
   const std::int64_t vocabulary = weight.rows;
-  weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();  // allocated so by Weights
+  weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() *
+                row_multiple();  // allocated so by Weights
   fit(logits_, kLogitRows * weight.rows * static_cast<std::int64_t>(sizeof(float)));
   const float* bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
   for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
@@ -407,29 +464,36 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
                 .out = logits,
                 .epilogue = Gemm::Epilogue::kNone},
                general(queue));
-    select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, rules, first, rows, best, general(queue));
+    select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, rules, first, rows, best,
+                general(queue));
   }
 }
 
-void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection, const SearchRules& rules, const StepRows& rows, const SearchState& state) {
+void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection,
+                              const SearchRules& rules, const StepRows& rows,
+                              const SearchState& state) {
   const int count = candidates_of(rules);
   const RulesView view = view_of(queue, rules);
   const std::int64_t most_rows = state.slots * state.beams;
   fit(candidate_values_, most_rows * count * static_cast<std::int64_t>(sizeof(float)));
   fit(candidate_tokens_, most_rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));
-  const RowCandidates best{candidate_values_.as<float>(), candidate_tokens_.as<std::int32_t>(), count};
-  if (!find_best_fused(queue, hidden, projection, view, best, most_rows)) find_best(queue, hidden, projection, view, best);
+  const RowCandidates best{candidate_values_.as<float>(), candidate_tokens_.as<std::int32_t>(),
+                           count};
+  if (!find_best_fused(queue, hidden, projection, view, best, most_rows))
+    find_best(queue, hidden, projection, view, best);
   advance_slots(view, best, rows, state, general(queue));
   check(cudaGetLastError());
 }
 
-std::unique_ptr<Ticket> CudaBackend::collect(Queue& queue, std::span<const std::int32_t> slots, const SearchState& state) {
+std::unique_ptr<Ticket> CudaBackend::collect(Queue& queue, std::span<const std::int32_t> slots,
+                                             const SearchState& state) {
   const std::int32_t* device = scratch_list<std::int32_t>(queue, slots, collected_);
   const std::int64_t stride = SearchRecord::bytes(state.beams, state.longest);
   const std::size_t bytes = slots.size() * static_cast<std::size_t>(stride);
   // The records are written to the host's memory directly: few bytes of many are in use.
   auto block = pinned_->take(bytes);
-  collect_slots(device, static_cast<std::int64_t>(slots.size()), state, block->data, stride, general(queue));
+  collect_slots(device, static_cast<std::int64_t>(slots.size()), state, block->data, stride,
+                general(queue));
   check(cudaGetLastError());
   check(cudaEventRecord(block->event.get(), general(queue)));
   return std::make_unique<CudaTicket>(*pinned_, std::move(block), bytes);

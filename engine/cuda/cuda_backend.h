@@ -23,7 +23,9 @@ struct Ledger {
 };
 
 /// Candidates of each row that a step of search looks at.
-inline int candidates_of(const SearchRules& rules) { return rules.beams == 1 ? 1 : 2 * rules.beams; }
+inline int candidates_of(const SearchRules& rules) {
+  return rules.beams == 1 ? 1 : 2 * rules.beams;
+}
 
 class CudaBackend final : public Backend {
  public:
@@ -43,7 +45,8 @@ class CudaBackend final : public Backend {
   std::size_t cache_budget() const override;
   std::int64_t row_multiple() const override { return 128; }
   std::int64_t bucket_of(std::int64_t groups) const override;
-  std::int64_t repeat(Queue&, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) override;
+  std::int64_t repeat(Queue&, std::int64_t bucket, std::int64_t most,
+                      const std::function<void()>& step) override;
   void begin_work(Queue&, Work) override;
   void end_work(Queue&, Work) override;
   WorkSeconds work_seconds() override;
@@ -61,13 +64,18 @@ class CudaBackend final : public Backend {
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
   void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) override;
   void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
-  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads, Tensor out) override;
-  void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads, Tensor out) override;
+  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
+                   Tensor out) override;
+  void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
+                     Tensor out) override;
   void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                     const std::int32_t* positions, std::span<const PagedCache> layers) override;
-  void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots, std::span<const std::int32_t> limits, const SearchState&) override;
-  void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&, const SearchState&) override;
-  std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots, const SearchState&) override;
+  void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots,
+                   std::span<const std::int32_t> limits, const SearchState&) override;
+  void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&,
+                   const SearchState&) override;
+  std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots,
+                                  const SearchState&) override;
 
  private:
   void open_device();
@@ -76,19 +84,22 @@ class CudaBackend final : public Backend {
   template <class Pass>
   void run_operations(Queue&, const Program&, const Rooms&, const Pass&);
   /// linear into sums and add_norm of them, in one kernel where there is one for these shapes.
-  void linear_norm(Queue&, Tensor x, const Linear&, Tensor sums, WideRows stream, const Norm& after);
-  void linear_then_norm(Queue&, Tensor x, const Linear&, Tensor sums, WideRows stream, const Norm& after);
+  void linear_norm(Queue&, Tensor x, const Linear&, Tensor sums, WideRows stream,
+                   const Norm& after);
+  void linear_then_norm(Queue&, Tensor x, const Linear&, Tensor sums, WideRows stream,
+                        const Norm& after);
   /// stream = after(stream + y + bias); bias is y's, of the compute type, and may be empty.
   void add_norm(Queue&, WideRows stream, Tensor y, const Tensor& bias, const Norm& after);
   void prepare_library();
-  /// A product that a program has, for up to `most_rows` rows, with `memory` as all of its operands, of
-  /// `rows` rows.
+  /// A product that a program has, for up to `most_rows` rows, with `memory` as all of its
+  /// operands, of `rows` rows.
   Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined,
                                          Activation, void* memory, std::int64_t rows,
                                          std::int64_t most_rows) const;
   cudaStream_t general(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
-  bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&, std::int64_t most_rows);
+  bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&,
+                       const RowCandidates&, std::int64_t most_rows);
   void find_best(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&);
   struct StepKeys {
     Buffer heads, entries, taken;
@@ -116,17 +127,17 @@ class CudaBackend final : public Backend {
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Preparation> preparation_;
-  std::unique_ptr<SoloLauncher> solo_;  // where sentences are decoded one at a time
-  std::shared_ptr<SoloStep>* wanted_ =
-      nullptr;  // where decode is to leave the step that it compiles; null where none is to be compiled
+  std::unique_ptr<SoloLauncher> solo_;           // where sentences are decoded one at a time
+  std::shared_ptr<SoloStep>* wanted_ = nullptr;  // where decode is to leave the step that it
+                                                 // compiles; null where none is to be compiled
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;
   Paths paths_;
-  Buffer converted_;                                    // floats on their way into another type
+  Buffer converted_;  // floats on their way into another type
   StepKeys self_keys_, cross_keys_;
   const Step* listed_ = nullptr;  // the step whose program runs: the lists are of its keys
-  Buffer started_, collected_;                          // lists of slots
+  Buffer started_, collected_;    // lists of slots
   Buffer never_chosen_;
   std::vector<std::int32_t> never_chosen_host_;
   Buffer logits_, partials_, candidate_values_, candidate_tokens_;  // of a search step

@@ -18,11 +18,17 @@ __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); 
 template <class T>
 __device__ inline T from_float(float x);
 template <>
-__device__ inline float from_float<float>(float x) { return x; }
+__device__ inline float from_float<float>(float x) {
+  return x;
+}
 template <>
-__device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
+__device__ inline __half from_float<__half>(float x) {
+  return __float2half_rn(x);
+}
 template <>
-__device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+__device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
 
 // Butterflies: every lane gets the result, formed in one order whatever the data.
 __device__ inline float warp_sum(float x) {
@@ -39,7 +45,8 @@ __device__ __forceinline__ void warp_sums(float (&x)[kCount]) {
   }
 }
 __device__ inline float warp_max(float x) {
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, offset));
+  for (int offset = kWarp / 2; offset > 0; offset /= 2)
+    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, offset));
   return x;
 }
 
@@ -48,10 +55,13 @@ __device__ __forceinline__ bool better(const TokenValue& a, const TokenValue& b)
   return a.value > b.value || (a.value == b.value && a.token < b.token);
 }
 
-inline unsigned blocks_for(std::int64_t items, std::int64_t each) { return static_cast<unsigned>((items + each - 1) / each); }
+inline unsigned blocks_for(std::int64_t items, std::int64_t each) {
+  return static_cast<unsigned>((items + each - 1) / each);
+}
 
 // Row of the cache's pages where position t of a slot lies on a line.
-__device__ inline std::int64_t cache_row(const CacheView& cache, std::int64_t slot, std::int64_t t, int line) {
+__device__ inline std::int64_t cache_row(const CacheView& cache, std::int64_t slot, std::int64_t t,
+                                         int line) {
   const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];
   return (page * cache.page_tokens + t % cache.page_tokens) * cache.lines + line;
 }

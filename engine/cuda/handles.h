@@ -20,14 +20,17 @@ namespace xlate::cuda {
 
 struct SoloStep;
 
-inline void check(cudaError_t status, std::source_location where = std::source_location::current()) {
+inline void check(cudaError_t status,
+                  std::source_location where = std::source_location::current()) {
   if (status == cudaSuccess) return;
   std::string_view file = where.file_name();
   file.remove_prefix(file.rfind('/') + 1);
-  fail("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), file, where.line());
+  fail("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), file,
+       where.line());
 }
 
-/// A recorded step: one launch of the kernel for a lone sentence, or a graph, empty until its bucket has come a few times.
+/// A recorded step: one launch of the kernel for a lone sentence, or a graph, empty until its
+/// bucket has come a few times.
 struct Recorded {
   std::shared_ptr<SoloStep> solo;
   cudaGraphExec_t graph = nullptr;

@@ -1,6 +1,8 @@
-// What compute capability 9.0 alone has (sm_90a), as PTX: barriers in shared memory that count bytes, clusters of blocks, the copy engine that
-// moves boxes of a matrix. Shared memory is named by its 32-bit address. A stage is one or more boxes, mostly of 64 rows × 128 bytes, in which
-// the 16-byte chunk c of row r lies at chunk c ^ (r mod 8): the copy engine's and the products' 128-byte swizzle.
+// What compute capability 9.0 alone has (sm_90a), as PTX: barriers in shared memory that count
+// bytes, clusters of blocks, the copy engine that moves boxes of a matrix. Shared memory is named
+// by its 32-bit address. A stage is one or more boxes, mostly of 64 rows × 128 bytes, in which the
+// 16-byte chunk c of row r lies at chunk c ^ (r mod 8): the copy engine's and the products'
+// 128-byte swizzle.
 #pragma once
 
 #include <cuda.h>
@@ -14,28 +16,38 @@ namespace xlate::cuda {
 constexpr int kWarpgroup = 128;
 constexpr std::uint32_t kBoxBytes = 64 * 128;
 
-__device__ inline std::uint32_t shared_address(const void* data) { return static_cast<std::uint32_t>(__cvta_generic_to_shared(data)); }
+__device__ inline std::uint32_t shared_address(const void* data) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(data));
+}
 
 // Barriers. A phase ends when all arrivals have come, and the bytes that one of them announced.
 __device__ inline void init_barrier(std::uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
-__device__ inline void publish_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ inline void arrive(std::uint32_t barrier) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"); }
+__device__ inline void publish_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void arrive(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 __device__ inline void arrive_expecting(std::uint32_t barrier, std::uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
 }
 // At the barrier that lies at this address in another block of the cluster.
 __device__ inline void arrive_in(std::uint32_t barrier, std::uint32_t block) {
   asm volatile(
-      "{\n .reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier), "r"(block)
+      "{\n .reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n"
+      " mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
+      "r"(block)
       : "memory");
 }
 __device__ inline void wait(std::uint32_t barrier, std::uint32_t parity) {
   std::uint32_t done;
   do {
     asm volatile(
-        "{\n .reg .pred done;\n mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n selp.u32 %0, 1, 0, done;\n}"
+        "{\n .reg .pred done;\n mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+        " selp.u32 %0, 1, 0, done;\n}"
         : "=r"(done)
         : "r"(barrier), "r"(parity)
         : "memory");
@@ -63,49 +75,82 @@ __device__ inline std::uint32_t rank_in_cluster() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-__device__ inline void sync_cluster() { asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory"); }
-// As sync_cluster, but what was written before is not made known, which takes long: all are there and their barriers published, or all have used
-// what they read in one another's memory.
-__device__ inline void meet_cluster() { asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory"); }
+__device__ inline void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+// As sync_cluster, but what was written before is not made known, which takes long: all are there
+// and their barriers published, or all have used what they read in one another's memory.
+__device__ inline void meet_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+                   : "memory");
+}
 // … or what each block wrote to its own shared memory is known to all.
 __device__ inline void share_with_cluster() {
-  asm volatile("fence.release.sync_restrict::shared::cta.cluster;\nbarrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+  asm volatile(
+      "fence.release.sync_restrict::shared::cta.cluster;\n"
+      "barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+          : "memory");
 }
 
-// The box whose first element is (row, column) of the matrix, to `to`; announced to `barrier`, there too with several blocks.
-__device__ inline void load_box(std::uint32_t to, const CUtensorMap& matrix, int column, int row, std::uint32_t barrier) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"(&matrix),
-               "r"(column), "r"(row), "r"(barrier)
-               : "memory");
-}
-__device__ inline void load_box_for(std::uint16_t blocks, std::uint32_t to, const CUtensorMap& matrix, int column, int row, std::uint32_t barrier) {
+// The box whose first element is (row, column) of the matrix, to `to`; announced to `barrier`,
+// there too with several blocks.
+__device__ inline void load_box(std::uint32_t to, const CUtensorMap& matrix, int column, int row,
+                                std::uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+      "l"(&matrix), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+__device__ inline void load_box_for(std::uint16_t blocks, std::uint32_t to,
+                                    const CUtensorMap& matrix, int column, int row,
+                                    std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes."
+      "multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
       "l"(&matrix), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
       : "memory");
 }
 // So many bytes that follow each other, all multiples of 16.
-__device__ inline void load_bytes(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
-               : "memory");
+__device__ inline void load_bytes(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                  std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
 }
 // So many bytes into the L2 cache, a multiple of 16.
-__device__ inline void prefetch_bytes(const void* from, std::uint32_t bytes) { asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory"); }
-__device__ inline void prefetch_map(const CUtensorMap& matrix) { asm volatile("prefetch.tensormap [%0];" ::"l"(&matrix) : "memory"); }
+__device__ inline void prefetch_bytes(const void* from, std::uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+__device__ inline void prefetch_map(const CUtensorMap& matrix) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&matrix) : "memory");
+}
 
 // The next kernel may take the place of blocks that end; it waits itself for what they leave.
-__device__ inline void let_next_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ inline void let_next_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
 __device__ inline void wait_for_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 // Registers of a warpgroup's threads, handed from one to another.
 template <int kCount>
-__device__ inline void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount)); }
+__device__ inline void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
+}
 template <int kCount>
-__device__ inline void leave_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount)); }
+__device__ inline void leave_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
+}
 
 // Named barriers of two warpgroups: one waits until the other has been there.
-__device__ inline void wait_for_turn(int name) { asm volatile("bar.sync %0, %1;" ::"r"(name), "n"(2 * kWarpgroup) : "memory"); }
-__device__ inline void give_turn(int name) { asm volatile("bar.arrive %0, %1;" ::"r"(name), "n"(2 * kWarpgroup) : "memory"); }
+__device__ inline void wait_for_turn(int name) {
+  asm volatile("bar.sync %0, %1;" ::"r"(name), "n"(2 * kWarpgroup) : "memory");
+}
+__device__ inline void give_turn(int name) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(name), "n"(2 * kWarpgroup) : "memory");
+}
 
 // Four 8×8 matrices of 16-bit values; lane i names row i mod 8 of matrix i / 8.
 __device__ inline void load_matrices(std::uint32_t (&out)[4], std::uint32_t row) {
@@ -114,8 +159,11 @@ __device__ inline void load_matrices(std::uint32_t (&out)[4], std::uint32_t row)
                : "r"(row)
                : "memory");
 }
-__device__ inline void store_shared(std::uint32_t address, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory"); }
-// Where an address in this block's shared memory lies in another block of the cluster, and 16 bytes from there.
+__device__ inline void store_shared(std::uint32_t address, float x) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+}
+// Where an address in this block's shared memory lies in another block of the cluster, and 16 bytes
+// from there.
 __device__ inline std::uint32_t address_in(std::uint32_t block, std::uint32_t address) {
   std::uint32_t there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
@@ -123,7 +171,10 @@ __device__ inline std::uint32_t address_in(std::uint32_t block, std::uint32_t ad
 }
 __device__ inline uint4 load_from_cluster(std::uint32_t address) {
   uint4 x;
-  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(address) : "memory");
+  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(address)
+               : "memory");
   return x;
 }
 

@@ -20,15 +20,20 @@ class Paths {
   void slow(Of of, const Why& why) {
     if (entry(of).why.empty()) entry(of).why = why();
   }
-  /// By name: how it was done; "no: " and the reason; or both, where both happened. Nothing of what was not done at all.
+  /// By name: how it was done; "no: " and the reason; or both, where both happened. Nothing of what
+  /// was not done at all.
   std::map<std::string, std::string> list() const {
     static constexpr std::array<std::array<const char*, 2>, 4> kNames{
-        {{"vocabulary", "fused"}, {"attention", "streamed"}, {"norm", "joined to its product"}, {"solo", "a step is one kernel"}}};
+        {{"vocabulary", "fused"},
+         {"attention", "streamed"},
+         {"norm", "joined to its product"},
+         {"solo", "a step is one kernel"}}};
     std::map<std::string, std::string> paths;
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const auto& [fast, why] = entries_[i];
       if (!fast && why.empty()) continue;
-      paths[kNames[i][0]] = (fast ? kNames[i][1] : std::string()) + (fast && !why.empty() ? "; " : "") + (why.empty() ? "" : "no: " + why);
+      paths[kNames[i][0]] = (fast ? kNames[i][1] : std::string()) +
+                            (fast && !why.empty() ? "; " : "") + (why.empty() ? "" : "no: " + why);
     }
     return paths;
   }

@@ -1,5 +1,5 @@
-// How the CUDA backend runs programs: neighbours that have a kernel together are done at once, and a lone
-// sentence's step is one launch.
+// How the CUDA backend runs programs: neighbours that have a kernel together are done at once, and
+// a lone sentence's step is one launch.
 #include <algorithm>
 #include <utility>
 #include <variant>
@@ -16,15 +16,16 @@ struct Joined {
   const AddNorm* norm = nullptr;
 };
 
-// The product that stands at i, if it can be done with the norm behind it. That one alone reads the sums
-// (RoomKind::kSums).
+// The product that stands at i, if it can be done with the norm behind it. That one alone reads the
+// sums (RoomKind::kSums).
 Joined joined_at(const Program& program, std::size_t i) {
   const std::vector<Operation>& operations = program.operations();
   const auto* product = std::get_if<ApplyLinear>(&operations[i]);
   const auto* norm =
       product && i + 1 < operations.size() ? std::get_if<AddNorm>(&operations[i + 1]) : nullptr;
   if (!norm || norm->y != product->out || norm->y == norm->stream || product->x == norm->stream ||
-      product->activation != Activation::kNone || program.rooms()[product->out.index].kind != RoomKind::kSums)
+      product->activation != Activation::kNone ||
+      program.rooms()[product->out.index].kind != RoomKind::kSums)
     return {};
   return {product, norm};
 }
@@ -32,12 +33,14 @@ Joined joined_at(const Program& program, std::size_t i) {
 }  // namespace
 
 template <class Pass>
-void CudaBackend::run_operations(Queue& queue, const Program& program, const Rooms& rooms, const Pass& pass) {
+void CudaBackend::run_operations(Queue& queue, const Program& program, const Rooms& rooms,
+                                 const Pass& pass) {
   const CallVerb<Pass> call{*this, queue, rooms, pass};
   for (std::size_t i = 0; i < program.operations().size(); ++i) {
     if (const auto [product, norm] = joined_at(program, i); norm) {
       linear_norm(queue, rooms.rows(product->x, call.count), product->layer,
-                  rooms.rows(product->out, call.count), rooms.stream(norm->stream, call.count), norm->after);
+                  rooms.rows(product->out, call.count), rooms.stream(norm->stream, call.count),
+                  norm->after);
       ++i;
     } else {
       std::visit(call, program.operations()[i]);
@@ -45,7 +48,8 @@ void CudaBackend::run_operations(Queue& queue, const Program& program, const Roo
   }
 }
 
-void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms, const PackedRows& pass) {
+void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms,
+                      const PackedRows& pass) {
   run_operations(queue, program, rooms, pass);
 }
 
@@ -63,8 +67,8 @@ void CudaBackend::decode(Queue& queue, const Program& program, const Rooms& room
                          const Projection& projection, const SearchRules& rules) {
   if (solo_ && wanted_) {
     auto& stream = static_cast<Stream&>(queue);
-    if (auto step = solo_->compiler().compile(stream, program, rooms, pass, projection, view_of(queue, rules),
-                                              candidates_of(rules))) {
+    if (auto step = solo_->compiler().compile(stream, program, rooms, pass, projection,
+                                              view_of(queue, rules), candidates_of(rules))) {
       *wanted_ = step;
       solo_->put(std::move(step), 1, stream);
       return paths_.fast(Paths::Of::kSolo);
@@ -73,7 +77,8 @@ void CudaBackend::decode(Queue& queue, const Program& program, const Rooms& room
   if (options_.one_at_a_time) {
     paths_.slow(Paths::Of::kSolo, [&] {
       const std::string reason = solo_ ? solo_->compiler().reason() : general_reason();
-      return !reason.empty() ? reason : std::string("the device has no room for clusters of 16 blocks");
+      return !reason.empty() ? reason
+                             : std::string("the device has no room for clusters of 16 blocks");
     });
   }
   Backend::decode(queue, program, rooms, pass, projection, rules);
@@ -90,9 +95,9 @@ void CudaBackend::prepare_library() {
       std::move(memory));
 }
 
-// The products get memory of their own, one for all operands: a model may be gone before they are ready.
-// Nothing fails for want of it: it is only taken where it is a small part of what search and the products
-// still ask for. Layers are alike: a product of a shape is prepared once.
+// The products get memory of their own, one for all operands: a model may be gone before they are
+// ready. Nothing fails for want of it: it is only taken where it is a small part of what search and
+// the products still ask for. Layers are alike: a product of a shape is prepared once.
 void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   constexpr std::int64_t kRows = 128;
   if (solo_ && most_rows <= kSoloRows) return;

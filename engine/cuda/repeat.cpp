@@ -8,25 +8,30 @@ namespace xlate::cuda {
 namespace {
 
 constexpr std::int64_t kManyGroups = 256;
-// Of a bucket, so many steps run as they are: one that is not met again soon is not worth its recording, which takes as long as a step or two.
+// Of a bucket, so many steps run as they are: one that is not met again soon is not worth its
+// recording, which takes as long as a step or two.
 constexpr int kUnrecorded = 3;
 
 }  // namespace
 
-// Few sizes: above what is needed by fewer than 4 groups, or an eighth of many; a 32nd of so many that a step takes longer than its launches.
+// Few sizes: above what is needed by fewer than 4 groups, or an eighth of many; a 32nd of so many
+// that a step takes longer than its launches.
 std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
   if (groups <= 4) return groups;
   const std::int64_t share = groups < kManyGroups ? 8 : 32;
-  const std::int64_t step = std::max<std::int64_t>(4, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(groups))) / share);
+  const std::int64_t step = std::max<std::int64_t>(
+      4, static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(groups))) / share);
   return (groups + step - 1) / step * step;
 }
 
 // The first steps of a bucket run as they are; the very first chooses algorithms and makes room.
-std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most, const std::function<void()>& step) {
+std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most,
+                                 const std::function<void()>& step) {
   auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
   const std::int64_t times =
       recorded && recorded->solo ? std::min<std::int64_t>(most, SoloLauncher::most_times()) : 1;
-  if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + times) check(cudaErrorLaunchFailure);
+  if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + times)
+    check(cudaErrorLaunchFailure);
   const cudaStream_t stream = general(queue);
   if (recorded && recorded->solo) {
     solo_->put(recorded->solo, static_cast<int>(times), static_cast<Stream&>(queue));

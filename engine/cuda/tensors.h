@@ -14,10 +14,14 @@ namespace xlate::cuda {
 template <class Body>
 void with_type(DType type, const Body& body) {
   switch (type) {
-    case DType::kFloat32: return body(float{});
-    case DType::kFloat16: return body(__half{});
-    case DType::kBFloat16: return body(__nv_bfloat16{});
-    case DType::kInt8: break;
+    case DType::kFloat32:
+      return body(float{});
+    case DType::kFloat16:
+      return body(__half{});
+    case DType::kBFloat16:
+      return body(__nv_bfloat16{});
+    case DType::kInt8:
+      break;
   }
   fail("CUDA: {} is not a type to compute in", name_of(type));
 }
@@ -30,7 +34,8 @@ T* data_of(const Tensor& tensor) {
 /// T may be const.
 template <class T>
 Wide<T> wide_of(const WideRows& wide) {
-  return {static_cast<T*>(wide.rounded.data), static_cast<decltype(Wide<T>::rest)>(wide.rest.data), wide.rounded.stride, wide.rest.stride};
+  return {static_cast<T*>(wide.rounded.data), static_cast<decltype(Wide<T>::rest)>(wide.rest.data),
+          wide.rounded.stride, wide.rest.stride};
 }
 
 }  // namespace xlate::cuda

@@ -1,6 +1,8 @@
-// Views that several families of kernels take. Each family's launchers are in the header of its folder: they take typed
-// pointers, sizes and strides (in elements), the stream last; they neither allocate, wait, nor hold state. T is float,
-// __half or __nv_bfloat16. Letters are those of engine/backend.h; a group whose slot is negative is empty.
+// Views that several families of kernels take. Each family's launchers are in the header of its
+// folder: they take typed pointers, sizes and strides (in elements), the stream last; they neither
+// allocate, wait, nor hold state. T is float,
+// __half or __nv_bfloat16. Letters are those of engine/backend.h; a group whose slot is negative is
+// empty.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,7 +15,9 @@
 namespace xlate::cuda {
 
 /// Whether an address is a multiple of 16 bytes, a piece of a row as kernels read and write it.
-inline bool aligned(const void* address) { return reinterpret_cast<std::uintptr_t>(address) % 16 == 0; }
+inline bool aligned(const void* address) {
+  return reinterpret_cast<std::uintptr_t>(address) % 16 == 0;
+}
 
 /// Rows of the residual stream (WideRows).
 template <class T>

@@ -47,12 +47,15 @@ void WorkClock::begin(cudaStream_t stream, Work work) {
 }
 
 void WorkClock::end(cudaStream_t stream, Work work) {
-  const auto found = std::find_if(open_.rbegin(), open_.rend(), [&](const Interval& interval) { return interval.work == work && !interval.ended; });
+  const auto found = std::find_if(open_.rbegin(), open_.rend(), [&](const Interval& interval) {
+    return interval.work == work && !interval.ended;
+  });
   check(cudaEventRecord(found->end, stream));
   found->ended = true;
 }
 
-// Adds what has passed to the sums. Intervals of two queues begin nearly in order: what one adds to the union lies behind the last end.
+// Adds what has passed to the sums. Intervals of two queues begin nearly in order: what one adds to
+// the union lies behind the last end.
 void WorkClock::settle(bool wait) {
   for (; !open_.empty() && open_.front().ended; open_.pop_front()) {
     const Interval& interval = open_.front();
@@ -60,7 +63,8 @@ void WorkClock::settle(bool wait) {
     const cudaError_t status = cudaEventQuery(interval.end);
     if (status == cudaErrorNotReady) return;
     check(status);
-    const double begin = seconds_between(origin_, interval.begin), end = seconds_between(origin_, interval.end);
+    const double begin = seconds_between(origin_, interval.begin),
+                 end = seconds_between(origin_, interval.end);
     (interval.work == Work::kEncode ? seconds_.encode : seconds_.decode) += end - begin;
     seconds_.busy += std::max(0.0, end - std::max(begin, until_));
     if (first_ < 0) first_ = begin;

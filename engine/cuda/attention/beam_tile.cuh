@@ -1,4 +1,5 @@
-// A step's attention for a warp: up to 8 beams of a sentence and one head against keys, 16 at a time (tile.cuh).
+// A step's attention for a warp: up to 8 beams of a sentence and one head against keys, 16 at a
+// time (tile.cuh).
 #pragma once
 
 #include "engine/cuda/attention/tile.cuh"
@@ -10,7 +11,8 @@ struct TileWarp {
   std::int64_t group, part;     // the part's number among those of all groups
   int head, first_beam, beams;  // beams [first_beam, first_beam + beams) of the group's sentence
   __device__ TileWarp(int heads, const StepRows& rows) {
-    const std::int64_t warp = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
+    const std::int64_t warp =
+        static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
     const int all = static_cast<int>(rows.beams), parts = (all + kTileBeams - 1) / kTileBeams;
     head = static_cast<int>(warp % heads);
     part = warp / heads;
@@ -20,8 +22,8 @@ struct TileWarp {
   }
 };
 
-// The state of a warp's beams, up to 8: they are the columns of both products, so lane g brings beam g's query and ends with columns
-// 8g … of beams 2t and 2t + 1.
+// The state of a warp's beams, up to 8: they are the columns of both products, so lane g brings
+// beam g's query and ends with columns 8g … of beams 2t and 2t + 1.
 template <class T, int kHead>
 class BeamTile {
  public:
@@ -29,16 +31,18 @@ class BeamTile {
   __device__ void begin(const T* query) {
     const int t = threadIdx.x % 4;
 #pragma unroll
-    for (int c = 0; c < kChunks; ++c) query_[c] = query ? load_piece(query + 32 * c + 8 * t) : uint4{};
+    for (int c = 0; c < kChunks; ++c)
+      query_[c] = query ? load_piece(query + 32 * c + 8 * t) : uint4{};
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) acc_[j][0] = acc_[j][1] = acc_[j][2] = acc_[j][3] = 0.0f;
     max_[0] = max_[1] = -INFINITY;
     sum_[0] = sum_[1] = 0.0f;
   }
 
-  // Adds 16 keys. `key` are those of keys g and g + 8, which the beams of `viewers` see, a bit each; `value` those of keys 2t, 2t + 1,
-  // 2t + 8 and 2t + 9. All must be readable.
-  __device__ void add(const T* const (&key)[2], const unsigned (&viewers)[2], const T* const (&value)[4]) {
+  // Adds 16 keys. `key` are those of keys g and g + 8, which the beams of `viewers` see, a bit
+  // each; `value` those of keys 2t, 2t + 1, 2t + 8 and 2t + 9. All must be readable.
+  __device__ void add(const T* const (&key)[2], const unsigned (&viewers)[2],
+                      const T* const (&value)[4]) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     uint4 k[2][kChunks];
     Value v[4][kValues];
@@ -50,21 +54,28 @@ class BeamTile {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
-      for (int c = 0; c < kValues; ++c) v[i][c] = *reinterpret_cast<const Value*>(value[i] + 64 * c + kColumns * g);
+      for (int c = 0; c < kValues; ++c)
+        v[i][c] = *reinterpret_cast<const Value*>(value[i] + 64 * c + kColumns * g);
     }
     float score[4] = {};  // key g with beams 2t and 2t + 1, key g + 8 with them
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
-      multiply_add(score, {k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y}, query_[c].x, query_[c].y, T());
-      multiply_add(score, {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w}, query_[c].z, query_[c].w, T());
+      multiply_add(score, {k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y}, query_[c].x, query_[c].y,
+                   T());
+      multiply_add(score, {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w}, query_[c].z, query_[c].w,
+                   T());
     }
     unsigned share[2];
     weigh(score, viewers, share);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       const int c = j / (kColumns / 2), word = j % (kColumns / 2);
-      const unsigned a = word_of(v[0][c], word), b = word_of(v[1][c], word), d = word_of(v[2][c], word), e = word_of(v[3][c], word);
-      multiply_add(acc_[j], {__byte_perm(a, b, 0x5410), __byte_perm(a, b, 0x7632), __byte_perm(d, e, 0x5410), __byte_perm(d, e, 0x7632)}, share[0], share[1], T());
+      const unsigned a = word_of(v[0][c], word), b = word_of(v[1][c], word),
+                     d = word_of(v[2][c], word), e = word_of(v[3][c], word);
+      multiply_add(acc_[j],
+                   {__byte_perm(a, b, 0x5410), __byte_perm(a, b, 0x7632), __byte_perm(d, e, 0x5410),
+                    __byte_perm(d, e, 0x7632)},
+                   share[0], share[1], T());
     }
   }
 
@@ -74,25 +85,34 @@ class BeamTile {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float sum = sum_[i];
-      for (int offset = 4; offset < kWarp; offset *= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
+      for (int offset = 4; offset < kWarp; offset *= 2)
+        sum += __shfl_xor_sync(kAllLanes, sum, offset);
       const float inverse = 1.0f / sum;
       if (2 * t + i >= beams) continue;
       T* row = out + (2 * t + i) * stride + kColumns * g;
-      const auto pair = [&](int j) { return pack(acc_[j][i] * inverse, acc_[j][2 + i] * inverse, T()); };
+      const auto pair = [&](int j) {
+        return pack(acc_[j][i] * inverse, acc_[j][2 + i] * inverse, T());
+      };
 #pragma unroll
       for (int c = 0; c < kValues; ++c) {
-        if constexpr (kHead < 64) *reinterpret_cast<uint2*>(row) = {pair(0), pair(1)};
-        else *reinterpret_cast<uint4*>(row + 64 * c) = {pair(4 * c), pair(4 * c + 1), pair(4 * c + 2), pair(4 * c + 3)};
+        if constexpr (kHead < 64)
+          *reinterpret_cast<uint2*>(row) = {pair(0), pair(1)};
+        else
+          *reinterpret_cast<uint4*>(row + 64 * c) = {pair(4 * c), pair(4 * c + 1), pair(4 * c + 2),
+                                                     pair(4 * c + 3)};
       }
     }
   }
 
  private:
-  static constexpr int kChunks = HeadPieces<kHead>::kChunks, kValues = HeadPieces<kHead>::kValues, kColumns = HeadPieces<kHead>::kColumns;
-  static constexpr int kTiles = kHead / 16;  // of 16 output columns: rows g and g + 8 of tile j are columns 64·c + kColumns·g + 2·(j % …) and the next
+  static constexpr int kChunks = HeadPieces<kHead>::kChunks, kValues = HeadPieces<kHead>::kValues,
+                       kColumns = HeadPieces<kHead>::kColumns;
+  static constexpr int kTiles = kHead / 16;  // of 16 output columns: rows g and g + 8 of tile j are
+                                             // columns 64·c + kColumns·g + 2·(j % …) and the next
   using Value = typename HeadPieces<kHead>::Value;
 
-  // The online softmax over the tile, keys across lanes g; `share` becomes the B operand of the second product: keys 2t and 2t + 1 of beam g.
+  // The online softmax over the tile, keys across lanes g; `share` becomes the B operand of the
+  // second product: keys 2t and 2t + 1 of beam g.
   __device__ void weigh(float (&s)[4], const unsigned (&viewers)[2], unsigned (&share)[2]) {
     const int t = threadIdx.x % 4;
     float correction[2];
@@ -100,16 +120,22 @@ class BeamTile {
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
       for (int key = 0; key < 2; ++key) {
-        s[2 * key + i] = viewers[key] >> (2 * t + i) & 1 ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
+        s[2 * key + i] =
+            viewers[key] >> (2 * t + i) & 1 ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
       }
       float largest = fmaxf(s[i], s[2 + i]);
-      for (int offset = 4; offset < kWarp; offset *= 2) largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
+      for (int offset = 4; offset < kWarp; offset *= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
       largest = fmaxf(max_[i], largest);
-      const float origin = largest == -INFINITY ? 0.0f : largest;  // a beam may see no key of this tile, nor of those before
+      const float origin =
+          largest == -INFINITY
+              ? 0.0f
+              : largest;  // a beam may see no key of this tile, nor of those before
       correction[i] = exp2_approximate(max_[i] - origin);
       s[i] = exp2_approximate(s[i] - origin), s[2 + i] = exp2_approximate(s[2 + i] - origin);
       max_[i] = largest;
-      sum_[i] = sum_[i] * correction[i] + (s[i] + s[2 + i]);  // this lane's part: the eight are added at the end
+      sum_[i] = sum_[i] * correction[i] +
+                (s[i] + s[2 + i]);  // this lane's part: the eight are added at the end
     }
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
@@ -117,7 +143,8 @@ class BeamTile {
       acc_[j][1] *= correction[1], acc_[j][3] *= correction[1];
     }
 #pragma unroll
-    for (int key = 0; key < 2; ++key) share[key] = transposed(pack(s[2 * key], s[2 * key + 1], T()));
+    for (int key = 0; key < 2; ++key)
+      share[key] = transposed(pack(s[2 * key], s[2 * key + 1], T()));
   }
 
   uint4 query_[kChunks];

@@ -15,8 +15,9 @@ __device__ inline int sum_up_to_lane(int x) {
   return x;
 }
 
-// By a warp, for up to kTileBeams beams: line_of(t, k) is the line on which beam k has position t < length. For each position, in turn, the
-// lines on which beams have it, in the order of the first such beam: emit(place in the list, t, line, the beams as bits). Returns how many.
+// By a warp, for up to kTileBeams beams: line_of(t, k) is the line on which beam k has position t <
+// length. For each position, in turn, the lines on which beams have it, in the order of the first
+// such beam: emit(place in the list, t, line, the beams as bits). Returns how many.
 template <class LineOf, class Emit>
 __device__ int list_lines(int length, int beams, const LineOf& line_of, const Emit& emit) {
   const int lane = threadIdx.x % kWarp;
@@ -33,7 +34,8 @@ __device__ int list_lines(int length, int beams, const LineOf& line_of, const Em
       for (int k = 0; k < kTileBeams; ++k) {
         if (k >= beams) break;
 #pragma unroll
-        for (int j = 0; j < kTileBeams; ++j) viewers[k] |= j < beams && lines[j] == lines[k] ? 1u << j : 0u;
+        for (int j = 0; j < kTileBeams; ++j)
+          viewers[k] |= j < beams && lines[j] == lines[k] ? 1u << j : 0u;
         if (viewers[k] & ((1u << k) - 1)) viewers[k] = 0;
         found += viewers[k] != 0;
       }

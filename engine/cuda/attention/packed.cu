@@ -1,5 +1,5 @@
-// Self-attention inside the sentences of packed rows. On tensor cores a warp takes 16 queries of a sentence and one head
-// (tile.cuh); elsewhere one row and one head (rows.cuh). Float32 sums.
+// Self-attention inside the sentences of packed rows. On tensor cores a warp takes 16 queries of a
+// sentence and one head (tile.cuh); elsewhere one row and one head (rows.cuh). Float32 sums.
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/rows.cuh"
 #include "engine/cuda/attention/tile.cuh"
@@ -10,7 +10,8 @@ namespace {
 constexpr int kWarpsPerBlock = 4;
 constexpr int kQueries = 16;
 
-// The state of a warp's 16 query rows. Rows g (low) and g + 8 (high) are this lane's, as four lanes t hold one row.
+// The state of a warp's 16 query rows. Rows g (low) and g + 8 (high) are this lane's, as four lanes
+// t hold one row.
 template <class T, int kHead>
 class QueryTile {
  public:
@@ -28,8 +29,10 @@ class QueryTile {
     sum_[0] = sum_[1] = 0.0f;
   }
 
-  // Adds keys [first, first + 16) of n; key t lies at keys + t·stride, its value `value_offset` behind.
-  __device__ void add(const T* keys, std::int64_t stride, std::int64_t value_offset, int first, int n) {
+  // Adds keys [first, first + 16) of n; key t lies at keys + t·stride, its value `value_offset`
+  // behind.
+  __device__ void add(const T* keys, std::int64_t stride, std::int64_t value_offset, int first,
+                      int n) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     const auto row_of = [&](int key) { return keys + min(first + key, n - 1) * stride; };
     uint4 k[2][kChunks];
@@ -42,7 +45,9 @@ class QueryTile {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
-      for (int c = 0; c < kValues; ++c) v[i][c] = *reinterpret_cast<const Value*>(row_of(2 * t + i % 2 + i / 2 * 8) + value_offset + 64 * c + kColumns * g);
+      for (int c = 0; c < kValues; ++c)
+        v[i][c] = *reinterpret_cast<const Value*>(row_of(2 * t + i % 2 + i / 2 * 8) + value_offset +
+                                                  64 * c + kColumns * g);
     }
     float score[2][4] = {};
 #pragma unroll
@@ -55,12 +60,16 @@ class QueryTile {
         multiply_add(score[i], second, k[i][c].z, k[i][c].w, T());
       }
     }
-    unsigned share[4] = {};  // of the keys in the rows' sums, as the A operand of the second product
+    unsigned share[4] =
+        {};  // of the keys in the rows' sums, as the A operand of the second product
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       float scores[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) scores[i] = first + 2 * t + i % 2 + i / 2 * 8 < n ? score[i / 2][2 * row + i % 2] * score_scale<kHead>() : -INFINITY;
+      for (int i = 0; i < 4; ++i)
+        scores[i] = first + 2 * t + i % 2 + i / 2 * 8 < n
+                        ? score[i / 2][2 * row + i % 2] * score_scale<kHead>()
+                        : -INFINITY;
       weigh(row, scores, share[row], share[row + 2]);
     }
 #pragma unroll
@@ -80,8 +89,10 @@ class QueryTile {
   }
 
  private:
-  static constexpr int kChunks = HeadPieces<kHead>::kChunks, kValues = HeadPieces<kHead>::kValues, kColumns = HeadPieces<kHead>::kColumns;
-  static constexpr int kTiles = kHead / 8;  // of 8 output columns: column n of tile j is 64·c + kColumns·n + j % kColumns, c = j / kColumns
+  static constexpr int kChunks = HeadPieces<kHead>::kChunks, kValues = HeadPieces<kHead>::kValues,
+                       kColumns = HeadPieces<kHead>::kColumns;
+  static constexpr int kTiles = kHead / 8;  // of 8 output columns: column n of tile j is 64·c +
+                                            // kColumns·n + j % kColumns, c = j / kColumns
   using Value = typename HeadPieces<kHead>::Value;
 
   // The online softmax of one row over the tile; four lanes hold its 16 scores.
@@ -93,9 +104,11 @@ class QueryTile {
 #pragma unroll
     for (int i = 0; i < 4; ++i) s[i] = exp2_approximate(s[i] - largest);
     max_[row] = largest;
-    sum_[row] = sum_[row] * correction + ((s[0] + s[1]) + (s[2] + s[3]));  // this lane's part: the four are added at the end
+    sum_[row] = sum_[row] * correction +
+                ((s[0] + s[1]) + (s[2] + s[3]));  // this lane's part: the four are added at the end
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j) acc_[j][2 * row] *= correction, acc_[j][2 * row + 1] *= correction;
+    for (int j = 0; j < kTiles; ++j)
+      acc_[j][2 * row] *= correction, acc_[j][2 * row + 1] *= correction;
     first = pack(s[0], s[1], T());
     second = pack(s[2], s[3], T());
   }
@@ -107,7 +120,10 @@ class QueryTile {
     sum += __shfl_xor_sync(kAllLanes, sum, 2);
     if (!out) return;
     const float inverse = 1.0f / sum;
-    const auto pair = [&](int a, int column) { return pack(acc_[a][2 * row + column] * inverse, acc_[a + 1][2 * row + column] * inverse, T()); };
+    const auto pair = [&](int a, int column) {
+      return pack(acc_[a][2 * row + column] * inverse, acc_[a + 1][2 * row + column] * inverse,
+                  T());
+    };
 #pragma unroll
     for (int c = 0; c < kValues; ++c) {
 #pragma unroll
@@ -117,7 +133,8 @@ class QueryTile {
         if constexpr (kHead < 64) {
           *reinterpret_cast<uint2*>(place) = {pair(j, n), pair(j + 2, n)};
         } else {
-          *reinterpret_cast<uint4*>(place) = {pair(j, n), pair(j + 2, n), pair(j + 4, n), pair(j + 6, n)};
+          *reinterpret_cast<uint4*>(place) = {pair(j, n), pair(j + 2, n), pair(j + 4, n),
+                                              pair(j + 6, n)};
         }
       }
     }
@@ -127,9 +144,11 @@ class QueryTile {
   float max_[2], sum_[2], acc_[kTiles][4];
 };
 
-// The first sentence of [0, sentences) beyond which start(b) > wanted: start is not decreasing and start(0) <= wanted.
+// The first sentence of [0, sentences) beyond which start(b) > wanted: start is not decreasing and
+// start(0) <= wanted.
 template <class Start>
-__device__ std::int64_t find_sentence(std::int64_t sentences, std::int64_t wanted, const Start& start) {
+__device__ std::int64_t find_sentence(std::int64_t sentences, std::int64_t wanted,
+                                      const Start& start) {
   std::int64_t low = 0, high = sentences;
   while (high - low > 1) {
     const std::int64_t middle = (low + high) / 2;
@@ -138,10 +157,14 @@ __device__ std::int64_t find_sentence(std::int64_t sentences, std::int64_t wante
   return low;
 }
 
-// Sentence b has the tiles from offsets[b] / 16 + b on: at least as many as it needs, and their number is known without a table.
+// Sentence b has the tiles from offsets[b] / 16 + b on: at least as many as it needs, and their
+// number is known without a table.
 template <class T, int kHead>
-__global__ void __launch_bounds__(kWarpsPerBlock * kWarp) packed_tile_kernel(AttendArgs<T> args, const std::int32_t* offsets, std::int64_t sentences, std::int64_t tiles) {
-  const std::int64_t warp = static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+__global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
+    packed_tile_kernel(AttendArgs<T> args, const std::int32_t* offsets, std::int64_t sentences,
+                       std::int64_t tiles) {
+  const std::int64_t warp =
+      static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   const std::int64_t tile_index = warp / args.heads;
   if (tile_index >= tiles) return;
   const int head = static_cast<int>(warp % args.heads), lane = threadIdx.x % kWarp, g = lane / 4;
@@ -154,45 +177,59 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) packed_tile_kernel(Att
   const T* rows = args.query + begin * args.query_stride + head * kHead;
   const int low = first_query + g, high = low + 8;
   QueryTile<T, kHead> tile;
-  tile.begin(low < n ? rows + low * args.query_stride : nullptr, high < n ? rows + high * args.query_stride : nullptr);
-  for (int first = 0; first < n; first += kTileKeys) tile.add(rows + args.width, args.query_stride, args.width, first, n);
+  tile.begin(low < n ? rows + low * args.query_stride : nullptr,
+             high < n ? rows + high * args.query_stride : nullptr);
+  for (int first = 0; first < n; first += kTileKeys)
+    tile.add(rows + args.width, args.query_stride, args.width, first, n);
   T* out = args.out + begin * args.out_stride + head * kHead;
-  tile.end(low < n ? out + low * args.out_stride : nullptr, high < n ? out + high * args.out_stride : nullptr);
+  tile.end(low < n ? out + low * args.out_stride : nullptr,
+           high < n ? out + high * args.out_stride : nullptr);
 }
 
 template <class T, int kColumns>
-__global__ void packed_row_kernel(AttendArgs<T> args, const std::int32_t* offsets, std::int64_t sentences, std::int64_t rows) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+__global__ void packed_row_kernel(AttendArgs<T> args, const std::int32_t* offsets,
+                                  std::int64_t sentences, std::int64_t rows) {
+  const std::int64_t row =
+      static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads);
   if (row >= rows) return;
-  const std::int64_t sentence = find_sentence(sentences, row, [&](std::int64_t b) { return offsets[b]; });
+  const std::int64_t sentence =
+      find_sentence(sentences, row, [&](std::int64_t b) { return offsets[b]; });
   const std::int64_t first = offsets[sentence], n = offsets[sentence + 1] - first;
   const T* keys = args.query + first * args.query_stride + args.width + head * width;
-  attend<T, kColumns>(args.query + row * args.query_stride + head * width, n, width, args.width,
-                      [&](std::int64_t t) { return keys + t * args.query_stride; }, args.out + row * args.out_stride + head * width);
+  attend<T, kColumns>(
+      args.query + row * args.query_stride + head * width, n, width, args.width,
+      [&](std::int64_t t) { return keys + t * args.query_stride; },
+      args.out + row * args.out_stride + head * width);
 }
 
 }  // namespace
 
 template <class T>
-void attend_packed(const AttendArgs<T>& args, const std::int32_t* offsets, std::int64_t sentences, std::int64_t rows, cudaStream_t stream) {
+void attend_packed(const AttendArgs<T>& args, const std::int32_t* offsets, std::int64_t sentences,
+                   std::int64_t rows, cudaStream_t stream) {
   if (rows == 0) return;
   if constexpr (sizeof(T) == 2) {
     if (tile_attention_fits(args)) {
       const std::int64_t tiles = rows / kQueries + sentences, warps = tiles * args.heads;
       with_head(args.width / args.heads, [&](auto head) {
-        packed_tile_kernel<T, head><<<blocks_for(warps, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, stream>>>(args, offsets, sentences, tiles);
+        packed_tile_kernel<T, head>
+            <<<blocks_for(warps, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, stream>>>(
+                args, offsets, sentences, tiles);
       });
       return;
     }
   }
   with_columns(args.width / args.heads, [&](auto columns) {
     const dim3 grid(blocks_for(rows, kWarpsPerBlock), static_cast<unsigned>(args.heads));
-    packed_row_kernel<T, columns><<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, offsets, sentences, rows);
+    packed_row_kernel<T, columns>
+        <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, offsets, sentences, rows);
   });
 }
 
-#define INSTANTIATE(T) template void attend_packed<T>(const AttendArgs<T>&, const std::int32_t*, std::int64_t, std::int64_t, cudaStream_t);
+#define INSTANTIATE(T)                                                                    \
+  template void attend_packed<T>(const AttendArgs<T>&, const std::int32_t*, std::int64_t, \
+                                 std::int64_t, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

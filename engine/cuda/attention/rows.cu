@@ -1,5 +1,6 @@
-// Attention of a decoding step for any type and width, a warp per (row, head) (rows.cuh), and what goes into its caches. The
-// rows of a sentence share a block, and so the cache lines of what they share.
+// Attention of a decoding step for any type and width, a warp per (row, head) (rows.cuh), and what
+// goes into its caches. The rows of a sentence share a block, and so the cache lines of what they
+// share.
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/rows.cuh"
 
@@ -9,17 +10,21 @@ namespace {
 constexpr int kWarpsPerBlock = 4;
 
 template <class T, int kColumns>
-__global__ void self_row_kernel(AttendArgs<T> args, CacheView cache, SearchState state, StepRows rows) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+__global__ void self_row_kernel(AttendArgs<T> args, CacheView cache, SearchState state,
+                                StepRows rows) {
+  const std::int64_t row =
+      static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (row >= rows.groups * rows.beams) return;
-  const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads), lane = threadIdx.x % kWarp;
+  const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads),
+            lane = threadIdx.x % kWarp;
   const std::int64_t slot = rows.slots[row / rows.beams];
   if (slot < 0 || state.done[slot]) return;  // a sentence that is done may have taken all its pages
   const int beam = static_cast<int>(row % rows.beams);
   const std::int64_t length = state.length[slot];
   const T* own = args.query + row * args.query_stride + args.width + head * width;
   T* pages = static_cast<T*>(cache.pages) + head * width;
-  // The new key and value go to the cache; this row takes them from where they are, and no other row needs them in this step.
+  // The new key and value go to the cache; this row takes them from where they are, and no other
+  // row needs them in this step.
   T* place = pages + cache_row(cache, slot, length, beam) * 2 * args.width;
   for (int i = lane; i < width; i += kWarp) {
     place[i] = own[i];
@@ -27,69 +32,91 @@ __global__ void self_row_kernel(AttendArgs<T> args, CacheView cache, SearchState
   }
   const std::uint8_t* ancestor = state.ancestor + slot * state.longest * rows.beams + beam;
   const auto key_of = [&](std::int64_t t) -> const T* {
-    return t == length ? own : pages + cache_row(cache, slot, t, ancestor[t * rows.beams]) * 2 * args.width;
+    return t == length
+               ? own
+               : pages + cache_row(cache, slot, t, ancestor[t * rows.beams]) * 2 * args.width;
   };
-  attend<T, kColumns>(args.query + row * args.query_stride + head * width, length + 1, width, args.width, key_of,
-                      args.out + row * args.out_stride + head * width);
+  attend<T, kColumns>(args.query + row * args.query_stride + head * width, length + 1, width,
+                      args.width, key_of, args.out + row * args.out_stride + head * width);
 }
 
 template <class T, int kColumns>
-__global__ void cross_row_kernel(AttendArgs<T> args, CacheView cache, const std::int32_t* source_lengths, StepRows rows) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+__global__ void cross_row_kernel(AttendArgs<T> args, CacheView cache,
+                                 const std::int32_t* source_lengths, StepRows rows) {
+  const std::int64_t row =
+      static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (row >= rows.groups * rows.beams) return;
   const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads);
   const std::int64_t slot = rows.slots[row / rows.beams];
   if (slot < 0) return;
   const T* pages = static_cast<const T*>(cache.pages) + head * width;
-  attend<T, kColumns>(args.query + row * args.query_stride + head * width, source_lengths[slot], width, args.width,
-                      [&](std::int64_t t) { return pages + cache_row(cache, slot, t, 0) * 2 * args.width; },
-                      args.out + row * args.out_stride + head * width);
+  attend<T, kColumns>(
+      args.query + row * args.query_stride + head * width, source_lengths[slot], width, args.width,
+      [&](std::int64_t t) { return pages + cache_row(cache, slot, t, 0) * 2 * args.width; },
+      args.out + row * args.out_stride + head * width);
 }
 
 // A block per token, in pieces of 16 bytes where rows allow it.
 template <class Piece>
-__global__ void store_kernel(const Piece* keys_values, std::int64_t stride, std::int64_t width, const std::int32_t* token_slots, const std::int32_t* positions,
+__global__ void store_kernel(const Piece* keys_values, std::int64_t stride, std::int64_t width,
+                             const std::int32_t* token_slots, const std::int32_t* positions,
                              CacheView cache) {
   const std::int64_t row = blockIdx.x;
-  Piece* place = static_cast<Piece*>(cache.pages) + cache_row(cache, token_slots[row], positions[row], 0) * width;
-  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) place[i] = keys_values[row * stride + i];
+  Piece* place = static_cast<Piece*>(cache.pages) +
+                 cache_row(cache, token_slots[row], positions[row], 0) * width;
+  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x)
+    place[i] = keys_values[row * stride + i];
 }
 
 }  // namespace
 
 template <class T>
-void attend_self_rows(const AttendArgs<T>& args, const CacheView& cache, const SearchState& state, const StepRows& rows, cudaStream_t stream) {
+void attend_self_rows(const AttendArgs<T>& args, const CacheView& cache, const SearchState& state,
+                      const StepRows& rows, cudaStream_t stream) {
   with_columns(args.width / args.heads, [&](auto columns) {
     const dim3 grid(blocks_for(rows.rows(), kWarpsPerBlock), static_cast<unsigned>(args.heads));
-    self_row_kernel<T, columns><<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, state, rows);
+    self_row_kernel<T, columns>
+        <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, state, rows);
   });
 }
 
 template <class T>
-void attend_cross_rows(const AttendArgs<T>& args, const CacheView& cache, const std::int32_t* source_lengths, const StepRows& rows, cudaStream_t stream) {
+void attend_cross_rows(const AttendArgs<T>& args, const CacheView& cache,
+                       const std::int32_t* source_lengths, const StepRows& rows,
+                       cudaStream_t stream) {
   with_columns(args.width / args.heads, [&](auto columns) {
     const dim3 grid(blocks_for(rows.rows(), kWarpsPerBlock), static_cast<unsigned>(args.heads));
-    cross_row_kernel<T, columns><<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, source_lengths, rows);
+    cross_row_kernel<T, columns>
+        <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, source_lengths, rows);
   });
 }
 
 template <class T>
-void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width, const std::int32_t* token_slots,
-                 const std::int32_t* positions, const CacheView& cache, cudaStream_t stream) {
+void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width,
+                 const std::int32_t* token_slots, const std::int32_t* positions,
+                 const CacheView& cache, cudaStream_t stream) {
   if (rows == 0) return;
   constexpr std::int64_t kPiece = 16 / static_cast<std::int64_t>(sizeof(T));
-  const auto address = reinterpret_cast<std::uintptr_t>(keys_values) | reinterpret_cast<std::uintptr_t>(cache.pages);
+  const auto address =
+      reinterpret_cast<std::uintptr_t>(keys_values) | reinterpret_cast<std::uintptr_t>(cache.pages);
   if (address % 16 == 0 && width % kPiece == 0 && stride % kPiece == 0) {
-    store_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(reinterpret_cast<const uint4*>(keys_values), stride / kPiece, width / kPiece, token_slots, positions, cache);
+    store_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(
+        reinterpret_cast<const uint4*>(keys_values), stride / kPiece, width / kPiece, token_slots,
+        positions, cache);
   } else {
-    store_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(keys_values, stride, width, token_slots, positions, cache);
+    store_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(keys_values, stride, width,
+                                                                  token_slots, positions, cache);
   }
 }
 
-#define INSTANTIATE(T)                                                                                                              \
-  template void attend_self_rows<T>(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, cudaStream_t);     \
-  template void attend_cross_rows<T>(const AttendArgs<T>&, const CacheView&, const std::int32_t*, const StepRows&, cudaStream_t);   \
-  template void store_cross<T>(const T*, std::int64_t, std::int64_t, std::int64_t, const std::int32_t*, const std::int32_t*, const CacheView&, cudaStream_t);
+#define INSTANTIATE(T)                                                                            \
+  template void attend_self_rows<T>(const AttendArgs<T>&, const CacheView&, const SearchState&,   \
+                                    const StepRows&, cudaStream_t);                               \
+  template void attend_cross_rows<T>(const AttendArgs<T>&, const CacheView&, const std::int32_t*, \
+                                     const StepRows&, cudaStream_t);                              \
+  template void store_cross<T>(const T*, std::int64_t, std::int64_t, std::int64_t,                \
+                               const std::int32_t*, const std::int32_t*, const CacheView&,        \
+                               cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

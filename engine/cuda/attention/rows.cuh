@@ -1,6 +1,7 @@
-// Attention for any type and width, a warp per (row, head): keys in blocks of 32, one a lane, with an online softmax (Milakov and
-// Gimelshein 2018) in float32, so that any length takes the same registers and each row is summed in one order wherever it lies. Values
-// are read coalesced, a lane per column. What tile.cuh cannot take runs here: float32, and heads of other widths.
+// Attention for any type and width, a warp per (row, head): keys in blocks of 32, one a lane, with
+// an online softmax (Milakov and Gimelshein 2018) in float32, so that any length takes the same
+// registers and each row is summed in one order wherever it lies. Values are read coalesced, a lane
+// per column. What tile.cuh cannot take runs here: float32, and heads of other widths.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +16,13 @@ template <class T>
 __device__ float dot(const T* a, const T* b, int width) {
   constexpr int kPiece = 16 / static_cast<int>(sizeof(T));
   float sum = 0;
-  // Models' rows are aligned; views with other strides are read element by element, in the same order.
-  if (width % kPiece == 0 && (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0) {
+  // Models' rows are aligned; views with other strides are read element by element, in the same
+  // order.
+  if (width % kPiece == 0 &&
+      (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0) {
     for (int i = 0; i < width; i += kPiece) {
-      const uint4 x = *reinterpret_cast<const uint4*>(a + i), y = *reinterpret_cast<const uint4*>(b + i);
+      const uint4 x = *reinterpret_cast<const uint4*>(a + i),
+                  y = *reinterpret_cast<const uint4*>(b + i);
       const T *p = reinterpret_cast<const T*>(&x), *q = reinterpret_cast<const T*>(&y);
 #pragma unroll
       for (int j = 0; j < kPiece; ++j) sum = fmaf(to_float(p[j]), to_float(q[j]), sum);
@@ -31,7 +35,8 @@ __device__ float dot(const T* a, const T* b, int width) {
 
 // key_of(t) gives the key's first element of this head; its value is `value_offset` behind.
 template <class T, int kColumns, class KeyOf>
-__device__ void attend(const T* query, std::int64_t n, int width, std::int64_t value_offset, const KeyOf& key_of, T* out) {
+__device__ void attend(const T* query, std::int64_t n, int width, std::int64_t value_offset,
+                       const KeyOf& key_of, T* out) {
   const int lane = threadIdx.x % kWarp;
   const float scale = rsqrtf(static_cast<float>(width));
   float max = -INFINITY, sum = 0, acc[kColumns] = {};
@@ -48,7 +53,9 @@ __device__ void attend(const T* query, std::int64_t n, int width, std::int64_t v
     const int count = static_cast<int>(n - first < kWarp ? n - first : kWarp);
     for (int j = 0; j < count; ++j) {
       const float p = __shfl_sync(kAllLanes, share, j);
-      const T* value = reinterpret_cast<const T*>(__shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(key), j)) + value_offset;
+      const T* value = reinterpret_cast<const T*>(
+                           __shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(key), j)) +
+                       value_offset;
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) {
         const int column = lane + c * kWarp;
@@ -67,10 +74,14 @@ __device__ void attend(const T* query, std::int64_t n, int width, std::int64_t v
 // Calls launch with the number of columns a lane holds, as a constant.
 template <class Launch>
 void with_columns(std::int64_t head_width, const Launch& launch) {
-  if (head_width <= kWarp) launch(std::integral_constant<int, 1>());
-  else if (head_width <= 2 * kWarp) launch(std::integral_constant<int, 2>());
-  else if (head_width <= 4 * kWarp) launch(std::integral_constant<int, 4>());
-  else launch(std::integral_constant<int, kMaxColumns>());
+  if (head_width <= kWarp)
+    launch(std::integral_constant<int, 1>());
+  else if (head_width <= 2 * kWarp)
+    launch(std::integral_constant<int, 2>());
+  else if (head_width <= 4 * kWarp)
+    launch(std::integral_constant<int, 4>());
+  else
+    launch(std::integral_constant<int, kMaxColumns>());
 }
 
 }  // namespace xlate::cuda

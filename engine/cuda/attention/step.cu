@@ -1,5 +1,6 @@
-// Attention of a decoding step over the paged caches. On tensor cores a warp takes up to 8 beams of a sentence and one head: what the
-// beams share is read once for all of them (tile.cuh). What tensor cores cannot take goes to rows.cu. Float32 sums.
+// Attention of a decoding step over the paged caches. On tensor cores a warp takes up to 8 beams of
+// a sentence and one head: what the beams share is read once for all of them (tile.cuh). What
+// tensor cores cannot take goes to rows.cu. Float32 sums.
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/beam_tile.cuh"
 
@@ -8,23 +9,31 @@ namespace {
 
 constexpr int kWarpsPerBlock = 4;
 
-// Adds up to 32 keys, lane i holding the i-th: `count` of them are there, the rest readable. A row of the cache has `row_size` elements.
+// Adds up to 32 keys, lane i holding the i-th: `count` of them are there, the rest readable. A row
+// of the cache has `row_size` elements.
 template <class T, int kHead>
-__device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t row_size, KeyEntry entry, int count) {
+__device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t row_size,
+                         KeyEntry entry, int count) {
   const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   for (int first = 0; first < count; first += kTileKeys) {
-    const auto row_of = [&](int i) { return base + __shfl_sync(kAllLanes, entry.row, first + i) * row_size; };
+    const auto row_of = [&](int i) {
+      return base + __shfl_sync(kAllLanes, entry.row, first + i) * row_size;
+    };
     const T* const key[2] = {row_of(g), row_of(g + 8)};
-    const unsigned viewers[2] = {__shfl_sync(kAllLanes, entry.viewers, first + g), __shfl_sync(kAllLanes, entry.viewers, first + g + 8)};
+    const unsigned viewers[2] = {__shfl_sync(kAllLanes, entry.viewers, first + g),
+                                 __shfl_sync(kAllLanes, entry.viewers, first + g + 8)};
     const std::int64_t half = row_size / 2;
-    const T* const value[4] = {row_of(2 * t) + half, row_of(2 * t + 1) + half, row_of(2 * t + 8) + half, row_of(2 * t + 9) + half};
+    const T* const value[4] = {row_of(2 * t) + half, row_of(2 * t + 1) + half,
+                               row_of(2 * t + 8) + half, row_of(2 * t + 9) + half};
     tile.add(key, viewers, value);
   }
 }
 
-// The new keys and values of this warp's beams and head go to position `length`, each beam's on its own line.
+// The new keys and values of this warp's beams and head go to position `length`, each beam's on its
+// own line.
 template <class T, int kHead>
-__device__ void store_own(const T* own, std::int64_t stride, std::int64_t width, T* pages, std::int64_t row, int beams) {
+__device__ void store_own(const T* own, std::int64_t stride, std::int64_t width, T* pages,
+                          std::int64_t row, int beams) {
   constexpr int kPieces = kHead / 8;
   for (int i = threadIdx.x % kWarp; i < beams * 2 * kPieces; i += kWarp) {
     const int beam = i / (2 * kPieces), which = i / kPieces % 2, piece = i % kPieces;
@@ -34,19 +43,22 @@ __device__ void store_own(const T* own, std::int64_t stride, std::int64_t width,
 }
 
 template <class T, int kHead, bool kOwn>
-__global__ void __launch_bounds__(kWarpsPerBlock * kWarp) step_tile_kernel(AttendArgs<T> args, T* cache, StepRows rows, KeyLists lists) {
+__global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
+    step_tile_kernel(AttendArgs<T> args, T* cache, StepRows rows, KeyLists lists) {
   const TileWarp warp(args.heads, rows);
   if (warp.group >= rows.groups) return;
   const int lane = threadIdx.x % kWarp, g = lane / 4;
   const int2 head = lists.heads[warp.part];  // keys, and the row of the first new one
   const KeyEntry* list = lists.entries + warp.part * lists.stride;
-  KeyEntry entry = list[lane];  // with the head, not after it: lists are longer than a warp, whatever their entries
+  KeyEntry entry = list[lane];  // with the head, not after it: lists are longer than a warp,
+                                // whatever their entries
   const std::int64_t first_row = warp.group * rows.beams + warp.first_beam;
   const T* query = args.query + first_row * args.query_stride + warp.head * kHead;
   T* pages = cache + warp.head * kHead;
   if (head.x == 0) return;
   if (kOwn) {
-    store_own<T, kHead>(query + args.width, args.query_stride, args.width, pages, head.y, warp.beams);
+    store_own<T, kHead>(query + args.width, args.query_stride, args.width, pages, head.y,
+                        warp.beams);
     __syncwarp();
   }
   BeamTile<T, kHead> tile;
@@ -62,13 +74,18 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp) step_tile_kernel(Atten
 }
 
 template <class T, bool kOwn>
-AttentionKernel attend_tiles(const AttendArgs<T>& args, const CacheView& cache, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
+AttentionKernel attend_tiles(const AttendArgs<T>& args, const CacheView& cache,
+                             const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2) {
-    if (kOwn ? stream_self(args, cache, rows, lists, stream) : stream_cross(args, cache, rows, lists, stream)) return AttentionKernel::kStream;
+    if (kOwn ? stream_self(args, cache, rows, lists, stream)
+             : stream_cross(args, cache, rows, lists, stream))
+      return AttentionKernel::kStream;
     if (!tile_attention_fits(args)) return AttentionKernel::kRows;
     with_head(args.width / args.heads, [&](auto head) {
-      const unsigned blocks = blocks_for(key_list_parts(rows.groups, rows.beams) * args.heads, kWarpsPerBlock);
-      step_tile_kernel<T, head, kOwn><<<blocks, kWarpsPerBlock * kWarp, 0, stream>>>(args, static_cast<T*>(cache.pages), rows, lists);
+      const unsigned blocks =
+          blocks_for(key_list_parts(rows.groups, rows.beams) * args.heads, kWarpsPerBlock);
+      step_tile_kernel<T, head, kOwn><<<blocks, kWarpsPerBlock * kWarp, 0, stream>>>(
+          args, static_cast<T*>(cache.pages), rows, lists);
     });
     return AttentionKernel::kTiles;
   }
@@ -78,22 +95,31 @@ AttentionKernel attend_tiles(const AttendArgs<T>& args, const CacheView& cache, 
 }  // namespace
 
 template <class T>
-AttentionKernel attend_self(const AttendArgs<T>& args, const CacheView& cache, const SearchState& state, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
+AttentionKernel attend_self(const AttendArgs<T>& args, const CacheView& cache,
+                            const SearchState& state, const StepRows& rows, const KeyLists& lists,
+                            cudaStream_t stream) {
   const AttentionKernel kernel = attend_tiles<T, true>(args, cache, rows, lists, stream);
   if (kernel == AttentionKernel::kRows) attend_self_rows(args, cache, state, rows, stream);
   return kernel;
 }
 
 template <class T>
-AttentionKernel attend_cross(const AttendArgs<T>& args, const CacheView& cache, const std::int32_t* source_lengths, const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
+AttentionKernel attend_cross(const AttendArgs<T>& args, const CacheView& cache,
+                             const std::int32_t* source_lengths, const StepRows& rows,
+                             const KeyLists& lists, cudaStream_t stream) {
   const AttentionKernel kernel = attend_tiles<T, false>(args, cache, rows, lists, stream);
-  if (kernel == AttentionKernel::kRows) attend_cross_rows(args, cache, source_lengths, rows, stream);
+  if (kernel == AttentionKernel::kRows)
+    attend_cross_rows(args, cache, source_lengths, rows, stream);
   return kernel;
 }
 
-#define INSTANTIATE(T)                                                                                                                     \
-  template AttentionKernel attend_self<T>(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&, const KeyLists&, cudaStream_t); \
-  template AttentionKernel attend_cross<T>(const AttendArgs<T>&, const CacheView&, const std::int32_t*, const StepRows&, const KeyLists&, cudaStream_t);
+#define INSTANTIATE(T)                                                                            \
+  template AttentionKernel attend_self<T>(const AttendArgs<T>&, const CacheView&,                 \
+                                          const SearchState&, const StepRows&, const KeyLists&,   \
+                                          cudaStream_t);                                          \
+  template AttentionKernel attend_cross<T>(const AttendArgs<T>&, const CacheView&,                \
+                                           const std::int32_t*, const StepRows&, const KeyLists&, \
+                                           cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -1,10 +1,12 @@
-// Attention on tensor cores, for a warp: a few query rows against a list of keys, 16 at a time, with an online softmax (Milakov and
-// Gimelshein 2018; Dao et al. 2022) in float32. Queries, keys and values are 16-bit; a row's sums are formed in the order of its keys,
-// so they depend on nothing but the row's own sentence.
+// Attention on tensor cores, for a warp: a few query rows against a list of keys, 16 at a time,
+// with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022) in float32. Queries, keys
+// and values are 16-bit; a row's sums are formed in the order of its keys, so they depend on
+// nothing but the row's own sentence.
 //
-// mma.m16n8k16: lane = 4·g + t. A product does not mind in which order its inner dimension goes, so each lane reads 16 bytes of a row
-// and lets them stand for the columns that the fragment asks for: a row of 64 is read by 4 lanes in two contiguous halves, a value row
-// by 8 lanes at once, and nothing passes through shared memory. packed.cu has 16 queries as the rows of both products;
+// mma.m16n8k16: lane = 4·g + t. A product does not mind in which order its inner dimension goes, so
+// each lane reads 16 bytes of a row and lets them stand for the columns that the fragment asks for:
+// a row of 64 is read by 4 lanes in two contiguous halves, a value row by 8 lanes at once, and
+// nothing passes through shared memory. packed.cu has 16 queries as the rows of both products;
 // step.cu has up to 8 beams as their columns.
 #pragma once
 
@@ -16,13 +18,17 @@
 
 namespace xlate::cuda {
 
-__device__ inline void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __half) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+__device__ inline void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                    __half) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
+      "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-__device__ inline void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __nv_bfloat16) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+__device__ inline void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                    __nv_bfloat16) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+      "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -50,37 +56,50 @@ __device__ inline float exp2_approximate(float x) {
 }
 
 __device__ inline uint4 load_piece(const void* p) { return *static_cast<const uint4*>(p); }
-__device__ inline unsigned word_of(const uint4& x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
+__device__ inline unsigned word_of(const uint4& x, int i) {
+  return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
+}
 __device__ inline unsigned word_of(const uint2& x, int i) { return i == 0 ? x.x : x.y; }
 
 /// How a lane reads rows of kHead elements.
 template <int kHead>
 struct HeadPieces {
-  static constexpr int kChunks = kHead / 32;                        // 16-byte pieces of a query or key row that a lane reads
-  static constexpr int kValues = kHead < 64 ? 1 : kHead / 64;       // pieces of a value row that a lane reads …
-  static constexpr int kColumns = kHead < 64 ? kHead / 8 : 8;       // … of so many columns: lane g has 64·c + kColumns·g + …
-  using Value = std::conditional_t<kHead < 64, uint2, uint4>;
+  static constexpr int kChunks =
+      kHead / 32;  // 16-byte pieces of a query or key row that a lane reads
+  static constexpr int kValues =
+      kHead < 64 ? 1 : kHead / 64;  // pieces of a value row that a lane reads …
+  static constexpr int kColumns =
+      kHead < 64 ? kHead / 8 : 8;  // … of so many columns: lane g has 64·c + kColumns·g + …
+  using Value = std::conditional_t < kHead<64, uint2, uint4>;
 };
 
 /// Of a scaled score: to base 2.
 template <int kHead>
-__device__ float score_scale() { return 1.44269504f * rsqrtf(static_cast<float>(kHead)); }
+__device__ float score_scale() {
+  return 1.44269504f * rsqrtf(static_cast<float>(kHead));
+}
 
-/// Whether the kernels on tensor cores serve these arguments: 16-bit elements, rows aligned to 16 bytes.
+/// Whether the kernels on tensor cores serve these arguments: 16-bit elements, rows aligned to 16
+/// bytes.
 template <class T>
 bool tile_attention_fits(const AttendArgs<T>& args) {
   if constexpr (sizeof(T) != 2) return false;
   const std::int64_t head = args.width / args.heads;
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
-  return (head == 32 || head == 64 || head == 128) && args.width % 8 == 0 && args.query_stride % 8 == 0 && args.out_stride % 8 == 0 && aligned(args.query) && aligned(args.out);
+  return (head == 32 || head == 64 || head == 128) && args.width % 8 == 0 &&
+         args.query_stride % 8 == 0 && args.out_stride % 8 == 0 && aligned(args.query) &&
+         aligned(args.out);
 }
 
 /// Calls launch with the head's width as a constant.
 template <class Launch>
 void with_head(std::int64_t head, const Launch& launch) {
-  if (head == 32) launch(std::integral_constant<int, 32>());
-  else if (head == 64) launch(std::integral_constant<int, 64>());
-  else launch(std::integral_constant<int, 128>());
+  if (head == 32)
+    launch(std::integral_constant<int, 32>());
+  else if (head == 64)
+    launch(std::integral_constant<int, 64>());
+  else
+    launch(std::integral_constant<int, 128>());
 }
 
 }  // namespace xlate::cuda

@@ -1,5 +1,5 @@
-// Embedding of tokens: a thread per 16 bytes of a row, or per element where rows are not aligned; in float32 whatever
-// T is.
+// Embedding of tokens: a thread per 16 bytes of a row, or per element where rows are not aligned;
+// in float32 whatever T is.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/embedding/embedding.h"
 #include "engine/cuda/norms/pieces.cuh"
@@ -11,8 +11,8 @@ constexpr int kBlock = 256;
 
 // One piece of a row, or, where rows are not aligned to pieces, one element.
 template <class T, class Unit>
-__device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int64_t column, std::int32_t id,
-                           std::int32_t place) {
+__device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int64_t column,
+                           std::int32_t id, std::int32_t place) {
   constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
   const T* table = args.table + id * args.table_stride + column;
   const Floats<kSize> position(args.positions + place * args.positions_stride + column);
@@ -33,7 +33,8 @@ __global__ void embed_kernel(EmbedArgs<T> args) {
   constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
   const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
   const std::int64_t per_row = args.width / kSize, row = item / per_row;
-  if (row < args.rows) embed_unit<T, Unit>(args, row, item % per_row * kSize, args.ids[row], args.places[row]);
+  if (row < args.rows)
+    embed_unit<T, Unit>(args, row, item % per_row * kSize, args.ids[row], args.places[row]);
 }
 
 template <class T, class Unit>
@@ -44,8 +45,8 @@ __global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows
   if (row >= args.rows) return;
   const std::int64_t slot = rows.slots[row / rows.beams];
   if (slot < 0 || state.done[slot]) return;
-  embed_unit<T, Unit>(args, row, item % per_row * kSize, state.token[slot * rows.beams + row % rows.beams],
-                      state.length[slot]);
+  embed_unit<T, Unit>(args, row, item % per_row * kSize,
+                      state.token[slot * rows.beams + row % rows.beams], state.length[slot]);
 }
 
 template <class T>
@@ -61,14 +62,16 @@ void embed(const EmbedArgs<T>& args, cudaStream_t stream) {
   if (args.rows == 0) return;
   const std::int64_t elements = args.rows * args.width;
   if (all_in_pieces(args)) {
-    embed_kernel<T, Piece<T>><<<blocks_for(elements / Piece<T>::kSize, kBlock), kBlock, 0, stream>>>(args);
+    embed_kernel<T, Piece<T>>
+        <<<blocks_for(elements / Piece<T>::kSize, kBlock), kBlock, 0, stream>>>(args);
   } else {
     embed_kernel<T, T><<<blocks_for(elements, kBlock), kBlock, 0, stream>>>(args);
   }
 }
 
 template <class T>
-void embed_step(const EmbedArgs<T>& args, const SearchState& state, const StepRows& rows, cudaStream_t stream) {
+void embed_step(const EmbedArgs<T>& args, const SearchState& state, const StepRows& rows,
+                cudaStream_t stream) {
   const std::int64_t elements = args.rows * args.width;
   if (all_in_pieces(args)) {
     const unsigned blocks = blocks_for(elements / Piece<T>::kSize, kBlock);
@@ -78,9 +81,10 @@ void embed_step(const EmbedArgs<T>& args, const SearchState& state, const StepRo
   }
 }
 
-#define INSTANTIATE(T)                                       \
-  template void embed<T>(const EmbedArgs<T>&, cudaStream_t); \
-  template void embed_step<T>(const EmbedArgs<T>&, const SearchState&, const StepRows&, cudaStream_t);
+#define INSTANTIATE(T)                                                                  \
+  template void embed<T>(const EmbedArgs<T>&, cudaStream_t);                            \
+  template void embed_step<T>(const EmbedArgs<T>&, const SearchState&, const StepRows&, \
+                              cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -12,7 +12,9 @@ constexpr unsigned kMostBlocks = 32;
 
 template <class Word>
 __global__ void fetch_kernel(const Word* host, Word* device, std::int64_t count) {
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += static_cast<std::int64_t>(gridDim.x) * kThreads) device[i] = host[i];
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
+       i += static_cast<std::int64_t>(gridDim.x) * kThreads)
+    device[i] = host[i];
 }
 
 __global__ void change_kernel(const Change* changes, std::int64_t count, std::int32_t* table) {
@@ -22,20 +24,26 @@ __global__ void change_kernel(const Change* changes, std::int64_t count, std::in
 
 template <class Word>
 bool fetch_words(const void* host, void* device, std::size_t bytes, cudaStream_t stream) {
-  if ((reinterpret_cast<std::uintptr_t>(host) | reinterpret_cast<std::uintptr_t>(device) | bytes) % sizeof(Word) != 0) return false;
+  if ((reinterpret_cast<std::uintptr_t>(host) | reinterpret_cast<std::uintptr_t>(device) | bytes) %
+          sizeof(Word) !=
+      0)
+    return false;
   const auto count = static_cast<std::int64_t>(bytes / sizeof(Word));
-  fetch_kernel<<<std::min(blocks_for(count, kThreads), kMostBlocks), kThreads, 0, stream>>>(static_cast<const Word*>(host), static_cast<Word*>(device), count);
+  fetch_kernel<<<std::min(blocks_for(count, kThreads), kMostBlocks), kThreads, 0, stream>>>(
+      static_cast<const Word*>(host), static_cast<Word*>(device), count);
   return true;
 }
 
 }  // namespace
 
 bool fetch(const void* host, void* device, std::size_t bytes, cudaStream_t stream) {
-  return bytes > 0 && (fetch_words<uint4>(host, device, bytes, stream) || fetch_words<std::uint32_t>(host, device, bytes, stream));
+  return bytes > 0 && (fetch_words<uint4>(host, device, bytes, stream) ||
+                       fetch_words<std::uint32_t>(host, device, bytes, stream));
 }
 
 void change(const Change* changes, std::int64_t count, std::int32_t* table, cudaStream_t stream) {
-  if (count > 0) change_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(changes, count, table);
+  if (count > 0)
+    change_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(changes, count, table);
 }
 
 }  // namespace xlate::cuda

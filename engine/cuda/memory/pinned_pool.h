@@ -10,7 +10,8 @@
 
 namespace xlate::cuda {
 
-/// Host memory that copies run from and to; taken back once the event recorded behind its last use has passed.
+/// Host memory that copies run from and to; taken back once the event recorded behind its last use
+/// has passed.
 class PinnedPool {
  public:
   struct Block {
@@ -35,7 +36,8 @@ class PinnedPool {
 /// What a copy to a block brings.
 class CudaTicket final : public Ticket {
  public:
-  CudaTicket(PinnedPool& pool, std::unique_ptr<PinnedPool::Block> block, std::size_t bytes) : pool_(pool), block_(std::move(block)), bytes_(bytes) {}
+  CudaTicket(PinnedPool& pool, std::unique_ptr<PinnedPool::Block> block, std::size_t bytes)
+      : pool_(pool), block_(std::move(block)), bytes_(bytes) {}
   ~CudaTicket() override { pool_.give_back(std::move(block_)); }
   bool ready() const override { return block_->event.passed(); }
   std::span<const std::byte> wait() override {

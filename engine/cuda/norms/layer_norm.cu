@@ -10,17 +10,19 @@ constexpr int kNormBlock = 128;  // its last wave of blocks is shorter
 
 template <class T, class X, int kPieces>
 __global__ void norm_piece_kernel(NormArgs<T, X> args) {
-  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
+  const std::int64_t row =
+      (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   if (row >= args.rows) return;
   norm_pieces<T, X, kPieces>(args.x ? args.x + row * args.x_stride : nullptr, args.x_bias,
-                             row_of(args.residual, row), args.gain, args.bias, row_of(args.out, row),
-                             static_cast<int>(args.width), args.epsilon);
+                             row_of(args.residual, row), args.gain, args.bias,
+                             row_of(args.out, row), static_cast<int>(args.width), args.epsilon);
 }
 
 // Rows of any width and alignment.
 template <class T, class X>
 __global__ void norm_row_kernel(NormArgs<T, X> args) {
-  const std::int64_t row = (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
+  const std::int64_t row =
+      (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (row >= args.rows) return;
   const WideRow<const T> added = row_of(args.residual, row);
@@ -28,7 +30,9 @@ __global__ void norm_row_kernel(NormArgs<T, X> args) {
   const auto at = [&](std::int64_t i) {
     float x = args.x ? to_float(args.x[row * args.x_stride + i]) : 0;
     if (args.x_bias) x += to_float(args.x_bias[i]);
-    return added.rounded ? x + widened<T>(to_float(added.rounded[i]), added.rest ? added.rest[i] : 0) : x;
+    return added.rounded
+               ? x + widened<T>(to_float(added.rounded[i]), added.rest ? added.rest[i] : 0)
+               : x;
   };
   float2 moment[1];
   moments(moment, args.width, args.epsilon, [&](const auto& add) {
@@ -45,12 +49,17 @@ template <class T, class X>
 void layer_norm(const NormArgs<T, X>& args, cudaStream_t stream) {
   if (args.rows == 0) return;
   const unsigned grid = blocks_for(args.rows, kNormBlock / kWarp);
-  const std::int64_t pieces = (args.width + kWarp * Piece<T>::kSize - 1) / (kWarp * Piece<T>::kSize);
-  const bool aligned = in_pieces<T>(args.width | args.x_stride, {args.x, args.x_bias, args.gain, args.bias}) &&
-                       in_pieces(args.residual) && in_pieces(args.out);
-  if (aligned && pieces <= 2) norm_piece_kernel<T, X, 2><<<grid, kNormBlock, 0, stream>>>(args);
-  else if (aligned && pieces <= 8) norm_piece_kernel<T, X, 8><<<grid, kNormBlock, 0, stream>>>(args);
-  else norm_row_kernel<<<grid, kNormBlock, 0, stream>>>(args);
+  const std::int64_t pieces =
+      (args.width + kWarp * Piece<T>::kSize - 1) / (kWarp * Piece<T>::kSize);
+  const bool aligned =
+      in_pieces<T>(args.width | args.x_stride, {args.x, args.x_bias, args.gain, args.bias}) &&
+      in_pieces(args.residual) && in_pieces(args.out);
+  if (aligned && pieces <= 2)
+    norm_piece_kernel<T, X, 2><<<grid, kNormBlock, 0, stream>>>(args);
+  else if (aligned && pieces <= 8)
+    norm_piece_kernel<T, X, 8><<<grid, kNormBlock, 0, stream>>>(args);
+  else
+    norm_row_kernel<<<grid, kNormBlock, 0, stream>>>(args);
 }
 
 #define INSTANTIATE(T) template void layer_norm<T>(const NormArgs<T, T>&, cudaStream_t);

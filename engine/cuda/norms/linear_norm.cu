@@ -1,9 +1,12 @@
-// A product with the layer norm behind it, for compute capability 9.0: out = norm of (x·Wᵀ + b) + residual.
-// A cluster has a tile of rows, each of its blocks 256 of their outputs. The weights are the products' 64 rows, so that the tile's rows are
-// columns, and may be 64 to 192 in steps of 32: where there are no more rows than that for each cluster, all have one tile of about the same size.
-// Weights and rows come 64 columns at a time through a ring in shared memory; each block loads its part of the rows and sends it to all of its
-// cluster. The sums go to shared memory in float32, and each block normalizes its part of the rows, whose other outputs it
-// reads in the block that has them. Sums and norms are those of a product by cuBLASLt (13.1) and a norm one after the other, to the bit.
+// A product with the layer norm behind it, for compute capability 9.0: out = norm of (x·Wᵀ + b) +
+// residual. A cluster has a tile of rows, each of its blocks 256 of their outputs. The weights are
+// the products' 64 rows, so that the tile's rows are columns, and may be 64 to 192 in steps of 32:
+// where there are no more rows than that for each cluster, all have one tile of about the same
+// size. Weights and rows come 64 columns at a time through a ring in shared memory; each block
+// loads its part of the rows and sends it to all of its cluster. The sums go to shared memory in
+// float32, and each block normalizes its part of the rows, whose other outputs it reads in the
+// block that has them. Sums and norms are those of a product by cuBLASLt (13.1) and a norm one
+// after the other, to the bit.
 #include <algorithm>
 
 #include "engine/cuda/norms/norm.cuh"
@@ -15,15 +18,16 @@ namespace {
 
 constexpr int kBlockOutputs = kLinearNormOutputs;
 constexpr std::int64_t kLeastRows = 512;
-constexpr int kDepth = 64;       // columns of a stage
+constexpr int kDepth = 64;  // columns of a stage
 constexpr int kBoxRowBytes = 2 * kDepth;
 constexpr int kLeastTileRows = 64, kMostTileRows = 192, kTileStep = 32;
 constexpr int kConsumers = 2 * kWarpgroup, kThreads = kWarpgroup + kConsumers;
 constexpr int kWarps = kConsumers / kWarp;
 [[maybe_unused]] constexpr int kPieceStep = kWarp * 8;  // columns from a lane's piece to its next
-constexpr int kAtOnce = 4;       // rows that a warp normalizes together
-// Of a row's sums, which a lane reads eight at a time, the first fours of all lanes lie together, and behind them the second fours. Neither those who
-// write them nor those who read them meet in a bank. Bytes:
+constexpr int kAtOnce = 4;                              // rows that a warp normalizes together
+// Of a row's sums, which a lane reads eight at a time, the first fours of all lanes lie together,
+// and behind them the second fours. Neither those who write them nor those who read them meet in a
+// bank. Bytes:
 constexpr int kSecondFours = 2 * kBlockOutputs + 16, kSumsPitch = kSecondFours + 2 * kBlockOutputs;
 constexpr int kMostStages = 5, kStagesBytes = 225 << 10;
 
@@ -32,7 +36,8 @@ struct alignas(1024) Memory {
   static constexpr int kStageBytes = (kBlockOutputs + kTileRows) * kBoxRowBytes;
   static constexpr int kStages = std::min(kMostStages, kStagesBytes / kStageBytes);
   static_assert(kTileRows * kSumsPitch <= kStages * kStageBytes);
-  unsigned char stages[kStages][kStageBytes];  // weights, then rows; when all is multiplied the sums
+  unsigned char stages[kStages]
+                      [kStageBytes];  // weights, then rows; when all is multiplied the sums
   std::uint64_t full[kStages], empty[kStages];
 
   __device__ std::uint32_t stage_at(int place) const { return shared_address(stages[place]); }
@@ -40,7 +45,8 @@ struct alignas(1024) Memory {
   __device__ std::uint32_t empty_at(int place) const { return shared_address(&empty[place]); }
 };
 
-// What a block has: of its cluster's tile all rows' sums for 256 outputs, and of kRows of them the norm.
+// What a block has: of its cluster's tile all rows' sums for 256 outputs, and of kRows of them the
+// norm.
 template <int kTileRows, int kBlocks>
 struct Part {
   static constexpr int kRows = kTileRows / kBlocks;
@@ -58,10 +64,15 @@ __device__ void load_stages(Memory<kTileRows>& memory, const LinearNormArgs<T>& 
   for (int column = 0; column < args.depth; column += kDepth, ring.advance()) {
     wait(memory.empty_at(ring.place), ring.parity ^ 1);
     arrive_expecting(memory.full_at(ring.place), Memory<kTileRows>::kStageBytes);
-    load_box(memory.stage_at(ring.place), args.weight, column, part.rank * kBlockOutputs, memory.full_at(ring.place));
-    const std::uint32_t rows = memory.stage_at(ring.place) + (kBlockOutputs + part.first) * kBoxRowBytes;
-    if (kBlocks > 1) load_box_for((1 << kBlocks) - 1, rows, args.x, column, part.tile_row + part.first, memory.full_at(ring.place));
-    else load_box(rows, args.x, column, part.tile_row, memory.full_at(ring.place));
+    load_box(memory.stage_at(ring.place), args.weight, column, part.rank * kBlockOutputs,
+             memory.full_at(ring.place));
+    const std::uint32_t rows =
+        memory.stage_at(ring.place) + (kBlockOutputs + part.first) * kBoxRowBytes;
+    if (kBlocks > 1)
+      load_box_for((1 << kBlocks) - 1, rows, args.x, column, part.tile_row + part.first,
+                   memory.full_at(ring.place));
+    else
+      load_box(rows, args.x, column, part.tile_row, memory.full_at(ring.place));
   }
 }
 
@@ -93,17 +104,22 @@ struct Consumer {
     std::uint32_t last = 0;
     for (int column = 0; column < args.depth; column += kDepth, ring.advance()) {
       wait(memory.full_at(ring.place), ring.parity);
-      const std::uint64_t rows = matrix_at(memory.stage_at(ring.place) + kBlockOutputs * kBoxRowBytes), weights = matrix_at(memory.stage_at(ring.place) + own);
+      const std::uint64_t rows =
+                              matrix_at(memory.stage_at(ring.place) + kBlockOutputs * kBoxRowBytes),
+                          weights = matrix_at(memory.stage_at(ring.place) + own);
       begin_products();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) multiply<T>(sums[half], weights + half * (64 * kBoxRowBytes / 16) + 2 * k, rows + 2 * k, column + k > 0);
+        for (int half = 0; half < 2; ++half)
+          multiply<T>(sums[half], weights + half * (64 * kBoxRowBytes / 16) + 2 * k, rows + 2 * k,
+                      column + k > 0);
       }
       commit_products();
       if (column > 0) {
         wait_for_products<1>();
-        if (column + (Memory<kTileRows>::kStages - 1) * kDepth < args.depth) release(last);  // else nobody waits for it, or is still there
+        if (column + (Memory<kTileRows>::kStages - 1) * kDepth < args.depth)
+          release(last);  // else nobody waits for it, or is still there
       }
       last = memory.empty_at(ring.place);
     }
@@ -116,43 +132,57 @@ struct Consumer {
     if (lane < kBlocks) arrive_in(empty, static_cast<std::uint32_t>(lane));
   }
 
-  __device__ __forceinline__ std::uint32_t sums_at(int row) const { return shared_address(memory.stages) + row * kSumsPitch; }
+  __device__ __forceinline__ std::uint32_t sums_at(int row) const {
+    return shared_address(memory.stages) + row * kSumsPitch;
+  }
 
   __device__ __forceinline__ int first_output() const { return warp / 4 * 128 + warp % 4 * 16; }
   // Of the thread's outputs: those of `half` that are 8·h further on.
   __device__ __forceinline__ void load_bias(float (&bias)[2][2]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      bias[i / 2][i % 2] = args.bias ? to_float(args.bias[part.rank * kBlockOutputs + first_output() + i / 2 * 64 + i % 2 * 8 + lane / 4]) : 0.0f;
+      bias[i / 2][i % 2] = args.bias
+                               ? to_float(args.bias[part.rank * kBlockOutputs + first_output() +
+                                                    i / 2 * 64 + i % 2 * 8 + lane / 4])
+                               : 0.0f;
     }
   }
-  __device__ __forceinline__ void put_sums(const float (&sums)[2][kTileRows / 2], const float (&bias)[2][2]) {
+  __device__ __forceinline__ void put_sums(const float (&sums)[2][kTileRows / 2],
+                                           const float (&bias)[2][2]) {
     const int of_eight = lane / 4;
-    const std::uint32_t place = sums_at(2 * (lane % 4)) + 2 * first_output() + of_eight / 4 * kSecondFours + 4 * (of_eight % 4);
+    const std::uint32_t place = sums_at(2 * (lane % 4)) + 2 * first_output() +
+                                of_eight / 4 * kSecondFours + 4 * (of_eight % 4);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int i = 0; i < kTileRows / 2; ++i) {
         const int h = i / 2 % 2;
-        store_shared(place + (i / 4 * 8 + i % 2) * kSumsPitch + 2 * (64 * half + 8 * h), sums[half][i] + bias[half][h]);
+        store_shared(place + (i / 4 * 8 + i % 2) * kSumsPitch + 2 * (64 * half + 8 * h),
+                     sums[half][i] + bias[half][h]);
       }
     }
   }
 
-  // A warp norms every kWarps-th row of the part, kAtOnce together. Rows that are not there are others once more.
+  // A warp norms every kWarps-th row of the part, kAtOnce together. Rows that are not there are
+  // others once more.
   struct Residuals {
     uint4 pieces[kAtOnce][kBlocks];
     uint2 rests[kAtOnce][kBlocks];
   };
-  __device__ __forceinline__ int part_row(int batch, int r) const { return warp + kWarps * (batch * kAtOnce + r); }
+  __device__ __forceinline__ int part_row(int batch, int r) const {
+    return warp + kWarps * (batch * kAtOnce + r);
+  }
   __device__ __forceinline__ void fetch(Residuals& residuals, int batch) {
 #pragma unroll
     for (int r = 0; r < kAtOnce; ++r) {
-      const int from = min(part.tile_row + part.first + part_row(batch, r), args.rows - 1) * args.residual_stride + piece_column<T>(0);
+      const int from = min(part.tile_row + part.first + part_row(batch, r), args.rows - 1) *
+                           args.residual_stride +
+                       piece_column<T>(0);
 #pragma unroll
       for (int p = 0; p < kBlocks; ++p) {
         residuals.pieces[r][p] = load_piece(args.residual + from + p * kPieceStep);
-        residuals.rests[r][p] = *reinterpret_cast<const uint2*>(args.residual_rest + from + p * kPieceStep);
+        residuals.rests[r][p] =
+            *reinterpret_cast<const uint2*>(args.residual_rest + from + p * kPieceStep);
       }
     }
   }
@@ -160,23 +190,30 @@ struct Consumer {
     float values[kAtOnce][kBlocks][Piece<T>::kSize];
 #pragma unroll
     for (int p = 0; p < kBlocks; ++p) {
-      const std::uint32_t there = address_in(static_cast<std::uint32_t>(p), sums_at(part.first) + 16 * lane);  // piece p of a row lies in block p
+      const std::uint32_t there =
+          address_in(static_cast<std::uint32_t>(p),
+                     sums_at(part.first) + 16 * lane);  // piece p of a row lies in block p
 #pragma unroll
       for (int r = 0; r < kAtOnce; ++r) {
         const std::uint32_t from = there + min(part_row(batch, r), part.kRows - 1) * kSumsPitch;
 #pragma unroll
-        for (int i = 0; i < 2; ++i) unpack_piece<float>(*reinterpret_cast<float(*)[4]>(values[r][p] + 4 * i), load_from_cluster(from + i * kSecondFours));
+        for (int i = 0; i < 2; ++i)
+          unpack_piece<float>(*reinterpret_cast<float(*)[4]>(values[r][p] + 4 * i),
+                              load_from_cluster(from + i * kSecondFours));
         add_piece<T>(values[r][p], residuals.pieces[r][p], residuals.rests[r][p]);
       }
     }
-    norm_values<T, kBlocks, kAtOnce>(values, args.gain, args.shift, part.kWidth, args.epsilon, [&](int r, int column, const float (&results)[Piece<T>::kSize]) {
-      const int own = part_row(batch, r), row = part.tile_row + part.first + own, to = row * args.out_stride + column;
-      const uint4 piece = pack_piece<T>(results);
-      const uint2 rests = rests_of<T>(results, piece);
-      if (own >= part.kRows || row >= args.rows) return;
-      *reinterpret_cast<uint4*>(args.out + to) = piece;
-      *reinterpret_cast<uint2*>(args.out_rest + to) = rests;
-    });
+    norm_values<T, kBlocks, kAtOnce>(
+        values, args.gain, args.shift, part.kWidth, args.epsilon,
+        [&](int r, int column, const float(&results)[Piece<T>::kSize]) {
+          const int own = part_row(batch, r), row = part.tile_row + part.first + own,
+                    to = row * args.out_stride + column;
+          const uint4 piece = pack_piece<T>(results);
+          const uint2 rests = rests_of<T>(results, piece);
+          if (own >= part.kRows || row >= args.rows) return;
+          *reinterpret_cast<uint4*>(args.out + to) = piece;
+          *reinterpret_cast<uint2*>(args.out_rest + to) = rests;
+        });
   }
   __device__ __forceinline__ void norm_all(Residuals& now) {
     Residuals next;
@@ -192,7 +229,8 @@ struct Consumer {
 };
 
 template <class T, int kTileRows, int kBlocks>
-__global__ void __launch_bounds__(kThreads, 1) linear_norm_kernel(const __grid_constant__ LinearNormArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 1)
+    linear_norm_kernel(const __grid_constant__ LinearNormArgs<T> args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char shared[];
   auto& memory = *reinterpret_cast<Memory<kTileRows>*>(shared);
@@ -210,8 +248,10 @@ __global__ void __launch_bounds__(kThreads, 1) linear_norm_kernel(const __grid_c
   if (threadIdx.x < kWarpgroup) {
     leave_registers<24>();
     wait_for_kernel();
-    if (threadIdx.x == 0) load_stages<T, kTileRows, kBlocks>(memory, args);
-    else if (threadIdx.x / kWarp == 1) prefetch_residuals<T, kTileRows, kBlocks>(args);
+    if (threadIdx.x == 0)
+      load_stages<T, kTileRows, kBlocks>(memory, args);
+    else if (threadIdx.x / kWarp == 1)
+      prefetch_residuals<T, kTileRows, kBlocks>(args);
     __syncwarp();
     share_with_cluster();
   } else {
@@ -231,7 +271,8 @@ __global__ void __launch_bounds__(kThreads, 1) linear_norm_kernel(const __grid_c
     share_with_cluster();
     consumer.norm_all(first);
   }
-  meet_cluster();  // the others may still read here; each has made sums of what it read, before it comes
+  meet_cluster();  // the others may still read here; each has made sums of what it read, before it
+                   // comes
 #else
   __trap();  // linear_norm_fits says no
 #endif
@@ -240,7 +281,8 @@ __global__ void __launch_bounds__(kThreads, 1) linear_norm_kernel(const __grid_c
 template <class T, int kTileRows, int kBlocks>
 void launch(const LinearNormArgs<T>& args, cudaStream_t stream) {
   const auto kernel = linear_norm_kernel<T, kTileRows, kBlocks>;
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Memory<kTileRows>));
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       sizeof(Memory<kTileRows>));
   cudaLaunchAttribute attributes[2]{};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim = {kBlocks, 1, 1};
@@ -258,30 +300,37 @@ void launch(const LinearNormArgs<T>& args, cudaStream_t stream) {
 
 template <class T, int kTileRows>
 void launch_width(const LinearNormArgs<T>& args, cudaStream_t stream) {
-  if (args.width == kBlockOutputs) launch<T, kTileRows, 1>(args, stream);
-  else launch<T, kTileRows, 2>(args, stream);
+  if (args.width == kBlockOutputs)
+    launch<T, kTileRows, 1>(args, stream);
+  else
+    launch<T, kTileRows, 2>(args, stream);
 }
 
 }  // namespace
 
-// Fewer rows have too few tiles, the fewer the longer each takes: a product and a norm are faster (512 columns: 1024 rows 8.6 µs, here 7.8;
-// 2048 columns: 2048 rows 14 µs, here 16.5, 4096 rows 21.4 and 17.7).
+// Fewer rows have too few tiles, the fewer the longer each takes: a product and a norm are faster
+// (512 columns: 1024 rows 8.6 µs, here 7.8; 2048 columns: 2048 rows 14 µs, here 16.5, 4096
+// rows 21.4 and 17.7).
 bool linear_norm_fits(int capability, std::int64_t rows, std::int64_t depth, std::int64_t width) {
-  return linear_norm_serves(capability, depth, width) && rows >= std::max(kLeastRows, depth * 3 / 2) && rows < (1 << 30);
+  return linear_norm_serves(capability, depth, width) &&
+         rows >= std::max(kLeastRows, depth * 3 / 2) && rows < (1 << 30);
 }
 
 bool linear_norm_serves(int capability, std::int64_t depth, std::int64_t width) {
-  return capability == 90 && depth > 0 && depth % kDepth == 0 && depth < (1 << 20) && (width == kBlockOutputs || width == 2 * kBlockOutputs);
+  return capability == 90 && depth > 0 && depth % kDepth == 0 && depth < (1 << 20) &&
+         (width == kBlockOutputs || width == 2 * kBlockOutputs);
 }
 
-// Of each number of rows how long its tiles take, one after another where there are more than fit: what a tile takes besides its products is as
-// much as some 100 rows of 512 columns.
-int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width, int multiprocessors) {
+// Of each number of rows how long its tiles take, one after another where there are more than fit:
+// what a tile takes besides its products is as much as some 100 rows of 512 columns.
+int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width,
+                     int multiprocessors) {
   const std::int64_t clusters = multiprocessors / (width / kBlockOutputs);
   std::int64_t least = 0;
   int best = 0;
   for (int tile = kLeastTileRows; tile <= kMostTileRows; tile += kTileStep) {
-    const std::int64_t tiles = (rows + tile - 1) / tile, rounds = (tiles + clusters - 1) / clusters, time = rounds * (tile * depth + 100 * 512);
+    const std::int64_t tiles = (rows + tile - 1) / tile, rounds = (tiles + clusters - 1) / clusters,
+                       time = rounds * (tile * depth + 100 * 512);
     if (best == 0 || time < least) least = time, best = tile;
   }
   return best;
@@ -290,11 +339,16 @@ int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width, 
 template <class T>
 void linear_norm(const LinearNormArgs<T>& args, cudaStream_t stream) {
   switch (args.tile_rows) {
-    case 64: return launch_width<T, 64>(args, stream);
-    case 96: return launch_width<T, 96>(args, stream);
-    case 128: return launch_width<T, 128>(args, stream);
-    case 160: return launch_width<T, 160>(args, stream);
-    default: return launch_width<T, 192>(args, stream);
+    case 64:
+      return launch_width<T, 64>(args, stream);
+    case 96:
+      return launch_width<T, 96>(args, stream);
+    case 128:
+      return launch_width<T, 128>(args, stream);
+    case 160:
+      return launch_width<T, 160>(args, stream);
+    default:
+      return launch_width<T, 192>(args, stream);
   }
 }
 

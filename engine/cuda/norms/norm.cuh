@@ -1,13 +1,16 @@
-// Layer norm of a row by a warp, in float32 (Ba, Kiros, Hinton 2016): one order of sums, for whatever kernel and wherever the row lies.
+// Layer norm of a row by a warp, in float32 (Ba, Kiros, Hinton 2016): one order of sums, for
+// whatever kernel and wherever the row lies.
 #pragma once
 
 #include "engine/cuda/norms/pieces.cuh"
 
 namespace xlate::cuda {
 
-// Means and 1/deviations of kRows rows of which each lane passes its elements to `visit(add)`, twice, as add(row, element).
+// Means and 1/deviations of kRows rows of which each lane passes its elements to `visit(add)`,
+// twice, as add(row, element).
 template <int kRows, class Visit>
-__device__ __forceinline__ void moments(float2 (&moment)[kRows], std::int64_t width, float epsilon, const Visit& visit) {
+__device__ __forceinline__ void moments(float2 (&moment)[kRows], std::int64_t width, float epsilon,
+                                        const Visit& visit) {
   const float each = 1.0f / static_cast<float>(width);  // while the sum is formed
   float sum[kRows] = {}, squares[kRows] = {};
   visit([&](int r, float x) { sum[r] += x; });
@@ -22,11 +25,16 @@ __device__ __forceinline__ void moments(float2 (&moment)[kRows], std::int64_t wi
 
 // The column of a lane's p-th piece.
 template <class T>
-__device__ __forceinline__ int piece_column(int p) { return (static_cast<int>(threadIdx.x) % kWarp + p * kWarp) * Piece<T>::kSize; }
+__device__ __forceinline__ int piece_column(int p) {
+  return (static_cast<int>(threadIdx.x) % kWarp + p * kWarp) * Piece<T>::kSize;
+}
 
-// Norms of kRows rows at once, up to kPieces pieces a lane: put(row, column, values of a piece) takes the results.
+// Norms of kRows rows at once, up to kPieces pieces a lane: put(row, column, values of a piece)
+// takes the results.
 template <class T, int kPieces, int kRows, class Put>
-__device__ __forceinline__ void norm_values(const float (&values)[kRows][kPieces][Piece<T>::kSize], const float* gain, const float* shift, int width, float epsilon, const Put& put) {
+__device__ __forceinline__ void norm_values(const float (&values)[kRows][kPieces][Piece<T>::kSize],
+                                            const float* gain, const float* shift, int width,
+                                            float epsilon, const Put& put) {
   constexpr int kSize = Piece<T>::kSize;
   float2 moment[kRows];
   moments(moment, width, epsilon, [&](const auto& add) {
@@ -49,16 +57,21 @@ __device__ __forceinline__ void norm_values(const float (&values)[kRows][kPieces
     for (int r = 0; r < kRows; ++r) {
       float exact[kSize];
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) exact[i] = fmaf((values[r][p][i] - moment[r].x) * moment[r].y, gains.values[i], shifts.values[i]);
+      for (int i = 0; i < kSize; ++i)
+        exact[i] =
+            fmaf((values[r][p][i] - moment[r].x) * moment[r].y, gains.values[i], shifts.values[i]);
       put(r, column, exact);
     }
   }
 }
 
-// out = norm of x + bias + added, each of which may be null, but not all; it stays in registers: up to
-// kPieces pieces a lane. X is T or float. All is aligned to 16 bytes, rests to 8.
+// out = norm of x + bias + added, each of which may be null, but not all; it stays in registers: up
+// to kPieces pieces a lane. X is T or float. All is aligned to 16 bytes, rests to 8.
 template <class T, class X, int kPieces>
-__device__ __forceinline__ void norm_pieces(const X* x, const T* bias, const WideRow<const T>& added, const float* gain, const float* shift, const WideRow<T>& out, int width, float epsilon) {
+__device__ __forceinline__ void norm_pieces(const X* x, const T* bias,
+                                            const WideRow<const T>& added, const float* gain,
+                                            const float* shift, const WideRow<T>& out, int width,
+                                            float epsilon) {
   float values[1][kPieces][Piece<T>::kSize];
 #pragma unroll
   for (int p = 0; p < kPieces; ++p) {
@@ -71,9 +84,16 @@ __device__ __forceinline__ void norm_pieces(const X* x, const T* bias, const Wid
       for (int i = 0; i < Piece<T>::kSize; ++i) values[0][p][i] = 0;
     }
     if (bias) add_piece<T>(values[0][p], load_piece(bias + column), {});
-    if (added.rounded) add_piece<T>(values[0][p], load_piece(added.rounded + column), sizeof(T) == 2 && added.rest ? *reinterpret_cast<const uint2*>(added.rest + column) : uint2{});
+    if (added.rounded)
+      add_piece<T>(values[0][p], load_piece(added.rounded + column),
+                   sizeof(T) == 2 && added.rest
+                       ? *reinterpret_cast<const uint2*>(added.rest + column)
+                       : uint2{});
   }
-  norm_values<T, kPieces, 1>(values, gain, shift, width, epsilon, [&](int, int column, const float (&results)[Piece<T>::kSize]) { store_values(out, column, results); });
+  norm_values<T, kPieces, 1>(values, gain, shift, width, epsilon,
+                             [&](int, int column, const float(&results)[Piece<T>::kSize]) {
+                               store_values(out, column, results);
+                             });
 }
 
 }  // namespace xlate::cuda

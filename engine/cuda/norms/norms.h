@@ -7,9 +7,8 @@
 
 namespace xlate::cuda {
 
-/// out = layer norm of x + its bias + residual, in float32. X is T, or float where x is a product that was
-/// not rounded.
-/// Either x or the residual may be null.
+/// out = layer norm of x + its bias + residual, in float32. X is T, or float where x is a product
+/// that was not rounded. Either x or the residual may be null.
 template <class T, class X = T>
 struct NormArgs {
   const X* x;              // [N, D] or null
@@ -24,14 +23,14 @@ struct NormArgs {
 template <class T, class X>
 void layer_norm(const NormArgs<T, X>&, cudaStream_t);
 
-/// out = layer norm of x·Wᵀ + b + residual, on compute capability 9.0 (linear_norm.cu): the bits of a product
-/// in float32 and of layer_norm.
+/// out = layer norm of x·Wᵀ + b + residual, on compute capability 9.0 (linear_norm.cu): the bits of
+/// a product in float32 and of layer_norm.
 template <class T>
 struct LinearNormArgs {
-  CUtensorMap x;       // [N, depth] of T, in boxes of tile_rows·256/width rows (products/tensor_map.h)
-  CUtensorMap weight;  // [width, depth] of T, in boxes of 256 rows
-  const T* bias;       // [width] or null
-  const T* residual;   // [N, width] …
+  CUtensorMap x;  // [N, depth] of T, in boxes of tile_rows·256/width rows (products/tensor_map.h)
+  CUtensorMap weight;                // [width, depth] of T, in boxes of 256 rows
+  const T* bias;                     // [width] or null
+  const T* residual;                 // [N, width] …
   const std::int8_t* residual_rest;  // … and its rest
   const float* gain;                 // [width]
   const float* shift;                // [width]
@@ -44,11 +43,12 @@ struct LinearNormArgs {
 inline constexpr int kLinearNormOutputs = 256;  // of a block
 /// Whether there is a kernel for it, whatever the number of rows.
 bool linear_norm_serves(int capability, std::int64_t depth, std::int64_t width);
-/// Whether there is a kernel for it, and it is the faster way; `capability` is 10·major + minor of the
-/// device.
+/// Whether there is a kernel for it, and it is the faster way; `capability` is 10·major + minor of
+/// the device.
 bool linear_norm_fits(int capability, std::int64_t rows, std::int64_t depth, std::int64_t width);
 /// Rows of a tile that make this many rows take the shortest.
-int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width, int multiprocessors);
+int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width,
+                     int multiprocessors);
 /// T is __half or __nv_bfloat16; all is aligned to 16 bytes.
 template <class T>
 void linear_norm(const LinearNormArgs<T>&, cudaStream_t);

@@ -1,5 +1,5 @@
-// Rows in pieces of 16 bytes, those of the residual stream with their rests: read, written, and in registers as
-// float32.
+// Rows in pieces of 16 bytes, those of the residual stream with their rests: read, written, and in
+// registers as float32.
 #pragma once
 
 #include <initializer_list>
@@ -24,7 +24,8 @@ struct Floats {
       values[0] = *from;
     } else {
 #pragma unroll
-      for (int i = 0; i < kSize; i += 4) *reinterpret_cast<float4*>(values + i) = *reinterpret_cast<const float4*>(from + i);
+      for (int i = 0; i < kSize; i += 4)
+        *reinterpret_cast<float4*>(values + i) = *reinterpret_cast<const float4*>(from + i);
     }
   }
 };
@@ -45,13 +46,20 @@ __device__ __forceinline__ std::uint32_t pack_two<__nv_bfloat16>(float a, float 
 template <class T>
 __device__ __forceinline__ float2 unpack_two(std::uint32_t word);
 template <>
-__device__ __forceinline__ float2 unpack_two<__half>(std::uint32_t word) { return __half22float2(*reinterpret_cast<const __half2*>(&word)); }
+__device__ __forceinline__ float2 unpack_two<__half>(std::uint32_t word) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&word));
+}
 template <>
-__device__ __forceinline__ float2 unpack_two<__nv_bfloat16>(std::uint32_t word) { return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)}; }
+__device__ __forceinline__ float2 unpack_two<__nv_bfloat16>(std::uint32_t word) {
+  return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)};
+}
 
-// A piece is read as a whole: the compiler reads a struct element by element where it only sees a reference to it.
+// A piece is read as a whole: the compiler reads a struct element by element where it only sees a
+// reference to it.
 template <class T>
-__device__ __forceinline__ uint4 load_piece(const T* from) { return *reinterpret_cast<const uint4*>(from); }
+__device__ __forceinline__ uint4 load_piece(const T* from) {
+  return *reinterpret_cast<const uint4*>(from);
+}
 template <class T>
 __device__ __forceinline__ void unpack_piece(float (&values)[Piece<T>::kSize], uint4 piece) {
   const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
@@ -70,8 +78,10 @@ __device__ __forceinline__ uint4 pack_piece(const float (&values)[Piece<T>::kSiz
   std::uint32_t words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if constexpr (sizeof(T) == 4) words[i] = __float_as_uint(values[i]);
-    else words[i] = pack_two<T>(values[2 * i], values[2 * i + 1]);
+    if constexpr (sizeof(T) == 4)
+      words[i] = __float_as_uint(values[i]);
+    else
+      words[i] = pack_two<T>(values[2 * i], values[2 * i + 1]);
   }
   return {words[0], words[1], words[2], words[3]};
 }
@@ -93,18 +103,23 @@ __device__ __forceinline__ uint2 rests_of(const float (&exact)[Piece<T>::kSize],
   float rounded[Piece<T>::kSize];
   unpack_piece<T>(rounded, piece);
   const auto word = [&](int i) {
-    const auto rest = [&](int j) { return rest_of<T>(exact[(i + j) % Piece<T>::kSize], rounded[(i + j) % Piece<T>::kSize]); };
+    const auto rest = [&](int j) {
+      return rest_of<T>(exact[(i + j) % Piece<T>::kSize], rounded[(i + j) % Piece<T>::kSize]);
+    };
     return pack_rests(rest(0), rest(1), rest(2), rest(3));
   };
   return {word(0), word(4)};
 }
 // values (+)= those of a piece, and of its rests.
 template <class T>
-__device__ __forceinline__ void add_piece(float (&values)[Piece<T>::kSize], uint4 piece, uint2 rests) {
+__device__ __forceinline__ void add_piece(float (&values)[Piece<T>::kSize], uint4 piece,
+                                          uint2 rests) {
   float rounded[Piece<T>::kSize];
   unpack_piece<T>(rounded, piece);
 #pragma unroll
-  for (int i = 0; i < Piece<T>::kSize; ++i) values[i] += sizeof(T) == 4 ? rounded[i] : widened<T>(rounded[i], i < 4 ? rests.x : rests.y, i % 4);
+  for (int i = 0; i < Piece<T>::kSize; ++i)
+    values[i] +=
+        sizeof(T) == 4 ? rounded[i] : widened<T>(rounded[i], i < 4 ? rests.x : rests.y, i % 4);
 }
 
 // A row of Wide.
@@ -115,14 +130,17 @@ struct WideRow {
 };
 template <class T>
 __device__ __forceinline__ WideRow<T> row_of(const Wide<T>& wide, std::int64_t row) {
-  return {wide.rounded ? wide.rounded + row * wide.stride : nullptr, wide.rest ? wide.rest + row * wide.rest_stride : nullptr};
+  return {wide.rounded ? wide.rounded + row * wide.stride : nullptr,
+          wide.rest ? wide.rest + row * wide.rest_stride : nullptr};
 }
 
 template <class T>
-__device__ __forceinline__ void store_values(const WideRow<T>& out, int column, const float (&values)[Piece<T>::kSize]) {
+__device__ __forceinline__ void store_values(const WideRow<T>& out, int column,
+                                             const float (&values)[Piece<T>::kSize]) {
   const uint4 piece = pack_piece<T>(values);
   *reinterpret_cast<uint4*>(out.rounded + column) = piece;
-  if (sizeof(T) == 2 && out.rest) *reinterpret_cast<uint2*>(out.rest + column) = rests_of<T>(values, piece);
+  if (sizeof(T) == 2 && out.rest)
+    *reinterpret_cast<uint2*>(out.rest + column) = rests_of<T>(values, piece);
 }
 
 // The same for one value.
@@ -141,11 +159,12 @@ bool in_pieces(std::int64_t sizes, std::initializer_list<const void*> addresses)
   return all % 16 == 0;
 }
 
-// The same for rows of the residual stream: their rests lie in pieces of half the bytes. Rows that are not there can be
-// read, too.
+// The same for rows of the residual stream: their rests lie in pieces of half the bytes. Rows that
+// are not there can be read, too.
 template <class T>
 bool in_pieces(const Wide<T>& wide) {
-  const bool rests = !wide.rest || (wide.rest_stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(wide.rest) % 8 == 0);
+  const bool rests = !wide.rest || (wide.rest_stride % 8 == 0 &&
+                                    reinterpret_cast<std::uintptr_t>(wide.rest) % 8 == 0);
   return in_pieces<T>(wide.rounded ? wide.stride : 0, {wide.rounded}) && rests;
 }
 

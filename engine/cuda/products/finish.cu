@@ -1,4 +1,5 @@
-// What follows a product where cuBLASLt does not do it: a thread per element, in float32 whatever T is.
+// What follows a product where cuBLASLt does not do it: a thread per element, in float32 whatever T
+// is.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/products/activation.cuh"
 #include "engine/cuda/products/products.h"
@@ -28,9 +29,10 @@ void finish_rows(const FinishArgs<T, B>& args, cudaStream_t stream) {
 
 template void finish_rows<float, float>(const FinishArgs<float, float>&, cudaStream_t);
 template void finish_rows<float, __half>(const FinishArgs<float, __half>&, cudaStream_t);
-template void finish_rows<float, __nv_bfloat16>(const FinishArgs<float, __nv_bfloat16>&, cudaStream_t);
+template void finish_rows<float, __nv_bfloat16>(const FinishArgs<float, __nv_bfloat16>&,
+                                                cudaStream_t);
 template void finish_rows<__half, __half>(const FinishArgs<__half, __half>&, cudaStream_t);
-template void finish_rows<__nv_bfloat16, __nv_bfloat16>(const FinishArgs<__nv_bfloat16, __nv_bfloat16>&,
-                                                        cudaStream_t);
+template void finish_rows<__nv_bfloat16, __nv_bfloat16>(
+    const FinishArgs<__nv_bfloat16, __nv_bfloat16>&, cudaStream_t);
 
 }  // namespace xlate::cuda

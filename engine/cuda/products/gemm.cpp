@@ -16,26 +16,41 @@ namespace {
 // None: what needs one splits the inner dimension, and two streams could not share it.
 constexpr std::size_t kWorkspace = 0;
 
-void check_blas(cublasStatus_t status, std::source_location where = std::source_location::current()) {
-  if (status != CUBLAS_STATUS_SUCCESS) fail("cuBLASLt: status {}, at gemm.cpp:{}", static_cast<int>(status), where.line());
+void check_blas(cublasStatus_t status,
+                std::source_location where = std::source_location::current()) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    fail("cuBLASLt: status {}, at gemm.cpp:{}", static_cast<int>(status), where.line());
 }
 
 cudaDataType_t type_of(DType type) {
   switch (type) {
-    case DType::kFloat16: return CUDA_R_16F;
-    case DType::kBFloat16: return CUDA_R_16BF;
-    default: return CUDA_R_32F;
+    case DType::kFloat16:
+      return CUDA_R_16F;
+    case DType::kBFloat16:
+      return CUDA_R_16BF;
+    default:
+      return CUDA_R_32F;
   }
 }
 
 }  // namespace
 
-#define XLATE_CUBLASLT_FUNCTIONS(X)                                                                                      \
-  X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtGetVersion) X(cublasLtMatmul) X(cublasLtMatmulAlgoGetHeuristic)         \
-  X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute)                             \
-  X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy) X(cublasLtMatrixLayoutSetAttribute)                       \
-  X(cublasLtMatmulPreferenceCreate)                                                                                      \
-  X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoConfigGetAttribute)
+#define XLATE_CUBLASLT_FUNCTIONS(X)       \
+  X(cublasLtCreate)                       \
+  X(cublasLtDestroy)                      \
+  X(cublasLtGetVersion)                   \
+  X(cublasLtMatmul)                       \
+  X(cublasLtMatmulAlgoGetHeuristic)       \
+  X(cublasLtMatmulDescCreate)             \
+  X(cublasLtMatmulDescDestroy)            \
+  X(cublasLtMatmulDescSetAttribute)       \
+  X(cublasLtMatrixLayoutCreate)           \
+  X(cublasLtMatrixLayoutDestroy)          \
+  X(cublasLtMatrixLayoutSetAttribute)     \
+  X(cublasLtMatmulPreferenceCreate)       \
+  X(cublasLtMatmulPreferenceDestroy)      \
+  X(cublasLtMatmulPreferenceSetAttribute) \
+  X(cublasLtMatmulAlgoConfigGetAttribute)
 
 struct Gemm::Api {
 #define XLATE_DECLARE(name) decltype(&::name) name = nullptr;
@@ -65,9 +80,12 @@ Gemm::Gemm() : api_(std::make_unique<Api>()) {
     if (library) break;
     tried = dlerror();
   }
-  if (!library) fail("the CUDA backend needs cuBLASLt (libcublasLt.so.{}, of the CUDA toolkit): {}{}", XLATE_CUBLASLT_MAJOR, tried, memory_limits());
-#define XLATE_FIND(name) \
-  if (!(api_->name = reinterpret_cast<decltype(api_->name)>(dlsym(library, #name)))) fail("libcublasLt.so.{} has no {}", XLATE_CUBLASLT_MAJOR, #name);
+  if (!library)
+    fail("the CUDA backend needs cuBLASLt (libcublasLt.so.{}, of the CUDA toolkit): {}{}",
+         XLATE_CUBLASLT_MAJOR, tried, memory_limits());
+#define XLATE_FIND(name)                                                             \
+  if (!(api_->name = reinterpret_cast<decltype(api_->name)>(dlsym(library, #name)))) \
+    fail("libcublasLt.so.{} has no {}", XLATE_CUBLASLT_MAJOR, #name);
   XLATE_CUBLASLT_FUNCTIONS(XLATE_FIND)
 #undef XLATE_FIND
   check_blas(api_->cublasLtCreate(&handle_));
@@ -80,9 +98,10 @@ Gemm::~Gemm() {
 
 std::string Gemm::name() const { return fmt::format("cuBLASLt {}", api_->cublasLtGetVersion()); }
 
-// Rows for which a product's algorithm is chosen: few different numbers. A query of the heuristic and the first use of an algorithm, whose
-// code is then loaded, cost 2 ms, as much as a step. In float32 the library's algorithms sum the inner dimension each in its own way, so
-// that there is one for any number.
+// Rows for which a product's algorithm is chosen: few different numbers. A query of the heuristic
+// and the first use of an algorithm, whose code is then loaded, cost 2 ms, as much as a step. In
+// float32 the library's algorithms sum the inner dimension each in its own way, so that there is
+// one for any number.
 std::int64_t Gemm::rounded(DType type, std::int64_t rows) {
   constexpr std::int64_t kUsualRows = 2048;
   if (type == DType::kFloat32) return kUsualRows;
@@ -145,17 +164,21 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
   const cudaDataType_t in = type_of(product.x.dtype), out = type_of(product.out.dtype);
   check_blas(api_->cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
-    check_blas(api_->cublasLtMatmulDescSetAttribute(plan.operation, attribute, &value, sizeof(value)));
+    check_blas(
+        api_->cublasLtMatmulDescSetAttribute(plan.operation, attribute, &value, sizeof(value)));
   };
   set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
   if (product.epilogue != Epilogue::kNone) {
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, product.epilogue == Epilogue::kBias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_RELU_BIAS);
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE,
+        product.epilogue == Epilogue::kBias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_RELU_BIAS);
     set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
   }
   const auto u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
   plan.rows = rows;
-  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.weight, in, u(product.weight.columns), u(product.weight.rows), product.weight.stride));
-  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.x, in, u(product.x.columns), u(plan.rows), product.x.stride));
+  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.weight, in, u(product.weight.columns),
+                                              u(product.weight.rows), product.weight.stride));
+  check_blas(api_->cublasLtMatrixLayoutCreate(&plan.x, in, u(product.x.columns), u(plan.rows),
+                                              product.x.stride));
   check_blas(api_->cublasLtMatrixLayoutCreate(&plan.out, out, u(product.weight.rows), u(plan.rows),
                                               product.out.stride));
 
@@ -163,31 +186,36 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
   check_blas(api_->cublasLtMatmulPreferenceCreate(&preference));
   const std::uint64_t workspace = kWorkspace;
   const std::uint32_t in_one_piece = CUBLASLT_REDUCTION_SCHEME_NONE;
-  api_->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace));
-  api_->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_one_piece, sizeof(in_one_piece));
+  api_->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                             &workspace, sizeof(workspace));
+  api_->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                             &in_one_piece, sizeof(in_one_piece));
   cublasLtMatmulHeuristicResult_t found[8];
   int count = 0;
-  const cublasStatus_t status = api_->cublasLtMatmulAlgoGetHeuristic(
-      handle_, plan.operation, plan.weight, plan.x, plan.out, plan.out, preference, 8, found, &count);
+  const cublasStatus_t status =
+      api_->cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.out,
+                                           plan.out, preference, 8, found, &count);
   api_->cublasLtMatmulPreferenceDestroy(preference);
   check_blas(status);
   for (int i = 0; i < count; ++i) {
     std::int32_t splits = 1;
     std::size_t written = 0;
-    api_->cublasLtMatmulAlgoConfigGetAttribute(&found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof(splits), &written);
+    api_->cublasLtMatmulAlgoConfigGetAttribute(&found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
+                                               &splits, sizeof(splits), &written);
     if (found[i].state != CUBLAS_STATUS_SUCCESS || splits > 1) continue;
     plan.algorithm = found[i].algo;
     return chosen;
   }
-  fail("cuBLASLt: no algorithm for a product of [{}, {}] and [{}, {}] in {}", product.x.rows, product.x.columns, product.weight.rows,
-       product.weight.columns, name_of(product.x.dtype));
+  fail("cuBLASLt: no algorithm for a product of [{}, {}] and [{}, {}] in {}", product.x.rows,
+       product.x.columns, product.weight.rows, product.weight.columns, name_of(product.x.dtype));
 }
 
 void Gemm::run(const Product& product, cudaStream_t stream) {
   const std::int64_t rows = rounded(product.x.dtype, product.x.rows);
   cublasStatus_t status = launch(plan_of(product, rows), product, stream);
   // An algorithm may not serve other rows than it was chosen for where rows are not aligned.
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED && rows != product.x.rows) status = launch(plan_of(product, product.x.rows), product, stream);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED && rows != product.x.rows)
+    status = launch(plan_of(product, product.x.rows), product, stream);
   check_blas(status);
 }
 
@@ -196,16 +224,19 @@ cublasStatus_t Gemm::launch(Plan& plan, const Product& product, cudaStream_t str
     plan.rows = product.x.rows;
     const auto rows = static_cast<std::uint64_t>(plan.rows);
     for (const cublasLtMatrixLayout_t layout : {plan.x, plan.out}) {
-      check_blas(api_->cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &rows, sizeof(rows)));
+      check_blas(api_->cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &rows,
+                                                        sizeof(rows)));
     }
   }
   if (product.epilogue != Epilogue::kNone) {
-    check_blas(api_->cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product.bias, sizeof(product.bias)));
+    check_blas(api_->cublasLtMatmulDescSetAttribute(
+        plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product.bias, sizeof(product.bias)));
   }
   const float one = 1, zero = 0;
-  return api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight, product.x.data,
-                              plan.x, &zero, product.out.data, plan.out, product.out.data, plan.out,
-                              &plan.algorithm, nullptr, kWorkspace, stream);
+  return api_->cublasLtMatmul(handle_, plan.operation, &one, product.weight.data, plan.weight,
+                              product.x.data, plan.x, &zero, product.out.data, plan.out,
+                              product.out.data, plan.out, &plan.algorithm, nullptr, kWorkspace,
+                              stream);
 }
 
 }  // namespace xlate::cuda

@@ -1,4 +1,5 @@
-// Products, with and without the norm behind them: by cuBLASLt, or where there is a kernel for both at once by that (norms/linear_norm.cu).
+// Products, with and without the norm behind them: by cuBLASLt, or where there is a kernel for both
+// at once by that (norms/linear_norm.cu).
 #include <algorithm>
 
 #include "engine/cuda/cuda_backend.h"
@@ -22,36 +23,41 @@ Gemm::Epilogue epilogue_of(Activation activation, bool bias) {
 // Whether norms/linear_norm.cu takes these rows: their rests lie as they do.
 bool in_pieces(const WideRows& wide) {
   const Tensor &rounded = wide.rounded, &rest = wide.rest;
-  return rest && rest.stride == rounded.stride && rounded.stride % 16 == 0 && aligned(rounded.data) && aligned(rest.data) && rounded.rows * rounded.stride < INT32_MAX;
+  return rest && rest.stride == rounded.stride && rounded.stride % 16 == 0 &&
+         aligned(rounded.data) && aligned(rest.data) && rounded.rows * rounded.stride < INT32_MAX;
 }
 
 }  // namespace
 
-// Where the kernel for both is not the faster way, a joined product goes through the library without its bias
-// (linear_then_norm).
-Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined,
-                                                    Activation activation, void* memory, std::int64_t rows,
+// Where the kernel for both is not the faster way, a joined product goes through the library
+// without its bias (linear_then_norm).
+Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_t out, bool bias,
+                                                    bool joined, Activation activation,
+                                                    void* memory, std::int64_t rows,
                                                     std::int64_t most_rows) const {
   const auto any = [&](std::int64_t any_rows, std::int64_t columns, DType type) {
     return Tensor{memory, type, any_rows, columns, columns};
   };
   const bool plain = joined && size_of(type_) == 2;
-  Preparation::Expected entry{{.x = any(rows, in, type_),
-                               .weight = any(out, in, type_),
-                               .bias = bias && !plain ? memory : nullptr,
-                               .out = any(rows, out, plain ? DType::kFloat32 : type_),
-                               .epilogue = plain ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)},
-                              {}};
+  Preparation::Expected entry{
+      {.x = any(rows, in, type_),
+       .weight = any(out, in, type_),
+       .bias = bias && !plain ? memory : nullptr,
+       .out = any(rows, out, plain ? DType::kFloat32 : type_),
+       .epilogue = plain ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)},
+      {}};
   const std::vector<std::int64_t> planned = Gemm::planned_rows(type_, most_rows);
   for (std::size_t i = 0; i < planned.size(); ++i) {
     const std::int64_t fewest = i + 1 < planned.size() ? planned[i + 1] + 1 : 1;
-    if (!plain || solo_ || !linear_norm_fits(capability_, fewest, in, out)) entry.rows.push_back(planned[i]);
+    if (!plain || solo_ || !linear_norm_fits(capability_, fewest, in, out))
+      entry.rows.push_back(planned[i]);
   }
   return entry;
 }
 
 // The library adds a bias of the output's type only: to sums in float32 a kernel of ours adds it.
-void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation activation, Tensor out) {
+void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation activation,
+                         Tensor out) {
   if (x.rows == 0) return;
   const bool sums = out.dtype != x.dtype, bias = static_cast<bool>(layer.bias);
   if (sums && activation != Activation::kNone)
@@ -87,7 +93,8 @@ void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& 
   add_norm(queue, stream, y, {}, after);
 }
 
-void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Tensor& bias, const Norm& after) {
+void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Tensor& bias,
+                           const Norm& after) {
   with_type(stream.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
     const auto run = [&](auto y_tag) {
@@ -112,26 +119,30 @@ void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Tensor
 }
 
 // The product without its bias, which the library would want in float32, too.
-void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums, WideRows stream,
-                                   const Norm& after) {
+void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums,
+                                   WideRows stream, const Norm& after) {
   if (x.dtype == DType::kFloat32) {
     linear(queue, x, layer, Activation::kNone, sums);
     return add_norm(queue, stream, sums, after);
   }
   if (x.rows == 0) return;
-  gemm_->run(
-      {.x = x, .weight = layer.weight, .bias = nullptr, .out = sums, .epilogue = Gemm::Epilogue::kNone},
-      general(queue));
+  gemm_->run({.x = x,
+              .weight = layer.weight,
+              .bias = nullptr,
+              .out = sums,
+              .epilogue = Gemm::Epilogue::kNone},
+             general(queue));
   add_norm(queue, stream, sums, layer.bias, after);
 }
 
-void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums, WideRows stream,
-                              const Norm& after) {
+void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums,
+                              WideRows stream, const Norm& after) {
   const std::int64_t width = layer.weight.rows;
   if (!linear_norm_serves(capability_, x.columns, width) || size_of(type_) != 2) {
     paths_.slow(Paths::Of::kNorm, [&] {
       const std::string reason = general_reason();
-      return !reason.empty() ? reason : fmt::format("products of {} to {} columns", x.columns, width);
+      return !reason.empty() ? reason
+                             : fmt::format("products of {} to {} columns", x.columns, width);
     });
   }
   if (solo_ || !in_pieces(stream) || !aligned(after.gain.data) || !aligned(after.bias.data) ||
@@ -144,23 +155,24 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     if constexpr (sizeof(T) == 2) {
-      xlate::cuda::linear_norm<T>({.x = tensor_map(x, static_cast<int>(tile * kLinearNormOutputs / width)),
-                                   .weight = tensor_map(layer.weight, kLinearNormOutputs),
-                                   .bias = data_of<T>(layer.bias),
-                                   .residual = data_of<T>(stream.rounded),
-                                   .residual_rest = data_of<std::int8_t>(stream.rest),
-                                   .gain = data_of<float>(after.gain),
-                                   .shift = data_of<float>(after.bias),
-                                   .out = data_of<T>(stream.rounded),
-                                   .out_rest = data_of<std::int8_t>(stream.rest),
-                                   .rows = static_cast<int>(x.rows),
-                                   .depth = static_cast<int>(x.columns),
-                                   .width = static_cast<int>(width),
-                                   .tile_rows = tile,
-                                   .residual_stride = static_cast<int>(stream.rounded.stride),
-                                   .out_stride = static_cast<int>(stream.rounded.stride),
-                                   .epsilon = after.epsilon},
-                                  general(queue));
+      xlate::cuda::linear_norm<T>(
+          {.x = tensor_map(x, static_cast<int>(tile * kLinearNormOutputs / width)),
+           .weight = tensor_map(layer.weight, kLinearNormOutputs),
+           .bias = data_of<T>(layer.bias),
+           .residual = data_of<T>(stream.rounded),
+           .residual_rest = data_of<std::int8_t>(stream.rest),
+           .gain = data_of<float>(after.gain),
+           .shift = data_of<float>(after.bias),
+           .out = data_of<T>(stream.rounded),
+           .out_rest = data_of<std::int8_t>(stream.rest),
+           .rows = static_cast<int>(x.rows),
+           .depth = static_cast<int>(x.columns),
+           .width = static_cast<int>(width),
+           .tile_rows = tile,
+           .residual_stride = static_cast<int>(stream.rounded.stride),
+           .out_stride = static_cast<int>(stream.rounded.stride),
+           .epsilon = after.epsilon},
+          general(queue));
     }
   });
 }

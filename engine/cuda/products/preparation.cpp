@@ -41,7 +41,8 @@ void Preparation::add(std::vector<Expected> expected, Buffer memory) {
   for (const Expected& entry : expected) {
     for (const std::int64_t rows : entry.rows) items_.push_back({entry.product, rows});
   }
-  std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) { return a.rows < b.rows; });
+  std::stable_sort(items_.begin(), items_.end(),
+                   [](const Item& a, const Item& b) { return a.rows < b.rows; });
   if (!items_.empty()) most_rows_ = items_.back().rows;
   changed_.notify_one();
 }
@@ -59,7 +60,8 @@ void Preparation::work(int device) {
       lock.unlock();
       gemm_.prepare(item.product, item.rows, stream.get());
       lock.lock();
-      // Loading holds the driver's locks, for which launches wait: what is needed at once is got ready at once, the rest leaves them time.
+      // Loading holds the driver's locks, for which launches wait: what is needed at once is got
+      // ready at once, the rest leaves them time.
       if (item.rows < most_rows_) changed_.wait_for(lock, kPause, [&] { return ended_; });
     }
     cudaStreamSynchronize(stream.get());

@@ -1,5 +1,6 @@
-// Products that a run will need, got ready by a thread of their own beside its other work. cuBLASLt loads its code at its first product (some
-// 0.1 s), and an algorithm is chosen and its code loaded at its first use (2 to 3 ms): enough for a device to idle at a run's beginning and, where rows
+// Products that a run will need, got ready by a thread of their own beside its other work. cuBLASLt
+// loads its code at its first product (some 0.1 s), and an algorithm is chosen and its code loaded
+// at its first use (2 to 3 ms): enough for a device to idle at a run's beginning and, where rows
 // become few, at its end.
 #pragma once
 
@@ -41,7 +42,7 @@ class Preparation {
   Gemm& gemm_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<Item> items_;  // the next one last
+  std::vector<Item> items_;     // the next one last
   std::int64_t most_rows_ = 0;  // of them
   std::vector<Buffer> memory_;
   bool ended_ = false;

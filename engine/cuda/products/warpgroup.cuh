@@ -1,25 +1,32 @@
-// Products of a warpgroup on compute capability 9.0 (sm_90a): 64 rows by 2·kSums columns, float32 sums in registers. They run on until waited
-// for. Matrices in shared memory are boxes of 128-byte rows (hopper.cuh).
+// Products of a warpgroup on compute capability 9.0 (sm_90a): 64 rows by 2·kSums columns, float32
+// sums in registers. They run on until waited for. Matrices in shared memory are boxes of 128-byte
+// rows (hopper.cuh).
 #pragma once
 
 #include "engine/cuda/hopper.cuh"
 
 namespace xlate::cuda {
 
-// Where a product finds a matrix of boxes: 1024 bytes from 8 rows to the next 8, 128-byte swizzle. 16 columns further on is + 2.
+// Where a product finds a matrix of boxes: 1024 bytes from 8 rows to the next 8, 128-byte swizzle.
+// 16 columns further on is + 2.
 __device__ inline std::uint64_t matrix_at(std::uint32_t address) {
-  return static_cast<std::uint64_t>(address >> 4) | std::uint64_t{1} << 16 | std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
+  return static_cast<std::uint64_t>(address >> 4) | std::uint64_t{1} << 16 |
+         std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
 }
 
-// d (+)= rows [64, 16] · columns [2·kSums, 16]ᵀ. In warp w of the four, lane l holds of rows 16·w + l / 4 + 8·h the columns
-// 8·j + 2·(l mod 4) + b at d[4·j + 2·h + b]. The rows lie in registers, as load_matrices leaves them, …
+// d (+)= rows [64, 16] · columns [2·kSums, 16]ᵀ. In warp w of the four, lane l holds of rows 16·w +
+// l / 4 + 8·h the columns 8·j + 2·(l mod 4) + b at d[4·j + 2·h + b]. The rows lie in registers, as
+// load_matrices leaves them, …
 template <class T>
-__device__ void multiply(float (&d)[64], const std::uint32_t (&rows)[4], std::uint64_t columns, int add);
+__device__ void multiply(float (&d)[64], const std::uint32_t (&rows)[4], std::uint64_t columns,
+                         int add);
 // … or in shared memory.
 template <class T, int kSums>
 __device__ void multiply(float (&d)[kSums], std::uint64_t rows, std::uint64_t columns, int add);
 
-#define XLATE_SUMS_8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define XLATE_SUMS_8(d, i)                                                                    \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
 #define XLATE_SUMS_16(d) XLATE_SUMS_8(d, 0), XLATE_SUMS_8(d, 8)
 #define XLATE_SUMS_32(d) XLATE_SUMS_16(d), XLATE_SUMS_8(d, 16), XLATE_SUMS_8(d, 24)
 #define XLATE_SUMS_48(d) XLATE_SUMS_32(d), XLATE_SUMS_8(d, 32), XLATE_SUMS_8(d, 40)
@@ -27,33 +34,54 @@ __device__ void multiply(float (&d)[kSums], std::uint64_t rows, std::uint64_t co
 #define XLATE_SUMS_80(d) XLATE_SUMS_64(d), XLATE_SUMS_8(d, 64), XLATE_SUMS_8(d, 72)
 #define XLATE_SUMS_96(d) XLATE_SUMS_80(d), XLATE_SUMS_8(d, 80), XLATE_SUMS_8(d, 88)
 #define XLATE_NAMES_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-#define XLATE_NAMES_32 XLATE_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define XLATE_NAMES_48 XLATE_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define XLATE_NAMES_64 XLATE_NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define XLATE_NAMES_80 XLATE_NAMES_64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
-#define XLATE_NAMES_96 XLATE_NAMES_80 ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define XLATE_NAMES_32                       \
+  XLATE_NAMES_16                             \
+  ", %16, %17, %18, %19, %20, %21, %22, %23" \
+  ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define XLATE_NAMES_48                       \
+  XLATE_NAMES_32                             \
+  ", %32, %33, %34, %35, %36, %37, %38, %39" \
+  ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define XLATE_NAMES_64                       \
+  XLATE_NAMES_48                             \
+  ", %48, %49, %50, %51, %52, %53, %54, %55" \
+  ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define XLATE_NAMES_80                       \
+  XLATE_NAMES_64                             \
+  ", %64, %65, %66, %67, %68, %69, %70, %71" \
+  ", %72, %73, %74, %75, %76, %77, %78, %79"
+#define XLATE_NAMES_96                       \
+  XLATE_NAMES_80                             \
+  ", %80, %81, %82, %83, %84, %85, %86, %87" \
+  ", %88, %89, %90, %91, %92, %93, %94, %95"
 
-#define XLATE_MULTIPLY_HELD(T, type)                                                                                                      \
-  template <>                                                                                                                             \
-  __device__ inline void multiply<T>(float (&d)[64], const std::uint32_t (&rows)[4], std::uint64_t columns, int add) {                     \
-    asm volatile("{\n .reg .pred add;\n setp.ne.b32 add, %69, 0;\n wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type             \
-                 " {" XLATE_NAMES_64 "}, {%64, %65, %66, %67}, %68, add, 1, 1, 0;\n}"                                                      \
-                 : XLATE_SUMS_64(d)                                                                                                       \
-                 : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "l"(columns), "r"(add));                                        \
+#define XLATE_MULTIPLY_HELD(T, type)                                                       \
+  template <>                                                                              \
+  __device__ inline void multiply<T>(float(&d)[64], const std::uint32_t(&rows)[4],         \
+                                     std::uint64_t columns, int add) {                     \
+    asm volatile(                                                                          \
+        "{\n .reg .pred add;\n setp.ne.b32 add, %69, 0;\n"                                 \
+        " wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" XLATE_NAMES_64  \
+        "}, {%64, %65, %66, %67}, %68, add, 1, 1, 0;\n}"                                   \
+        : XLATE_SUMS_64(d)                                                                 \
+        : "r"(rows[0]), "r"(rows[1]), "r"(rows[2]), "r"(rows[3]), "l"(columns), "r"(add)); \
   }
 XLATE_MULTIPLY_HELD(__half, "f16")
 XLATE_MULTIPLY_HELD(__nv_bfloat16, "bf16")
 
-#define XLATE_MULTIPLY(T, type, columns_, sums, rows_at, columns_at, add_at)                                                              \
-  template <>                                                                                                                             \
-  __device__ inline void multiply<T, sums>(float (&d)[sums], std::uint64_t rows, std::uint64_t columns, int add) {                         \
-    asm volatile("{\n .reg .pred add;\n setp.ne.b32 add, %" #add_at ", 0;\n wgmma.mma_async.sync.aligned.m64n" #columns_ "k16.f32." type "." type \
-                 " {" XLATE_NAMES_##sums "}, %" #rows_at ", %" #columns_at ", add, 1, 1, 0, 0;\n}"                                         \
-                 : XLATE_SUMS_##sums(d)                                                                                                   \
-                 : "l"(rows), "l"(columns), "r"(add));                                                                                    \
+#define XLATE_MULTIPLY(T, type, columns_, sums, rows_at, columns_at, add_at)                       \
+  template <>                                                                                      \
+  __device__ inline void multiply<T, sums>(float(&d)[sums], std::uint64_t rows,                    \
+                                           std::uint64_t columns, int add) {                       \
+    asm volatile("{\n .reg .pred add;\n setp.ne.b32 add, %" #add_at                                \
+                 ", 0;\n"                                                                          \
+                 " wgmma.mma_async.sync.aligned.m64n" #columns_ "k16.f32." type "." type           \
+                 " {" XLATE_NAMES_##sums "}, %" #rows_at ", %" #columns_at ", add, 1, 1, 0, 0;\n}" \
+                 : XLATE_SUMS_##sums(d)                                                            \
+                 : "l"(rows), "l"(columns), "r"(add));                                             \
   }
-#define XLATE_MULTIPLY_BOTH(columns, sums, rows_at, columns_at, add_at)                \
-  XLATE_MULTIPLY(__half, "f16", columns, sums, rows_at, columns_at, add_at)            \
+#define XLATE_MULTIPLY_BOTH(columns, sums, rows_at, columns_at, add_at)     \
+  XLATE_MULTIPLY(__half, "f16", columns, sums, rows_at, columns_at, add_at) \
   XLATE_MULTIPLY(__nv_bfloat16, "bf16", columns, sums, rows_at, columns_at, add_at)
 XLATE_MULTIPLY_BOTH(64, 32, 32, 33, 34)
 XLATE_MULTIPLY_BOTH(96, 48, 48, 49, 50)
@@ -62,24 +90,31 @@ XLATE_MULTIPLY_BOTH(160, 80, 80, 81, 82)
 XLATE_MULTIPLY_BOTH(192, 96, 96, 97, 98)
 
 __device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ inline void commit_products() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
 // Until no more than kLeft of the committed groups run.
 template <int kLeft>
-__device__ inline void wait_for_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory"); }
+__device__ inline void wait_for_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+}
 
 // Until all have ended: only then may d be read.
 template <int kSums>
 __device__ void finish_products(float (&d)[kSums]);
-// Nothing, but what is computed from d behind it is not computed before it, where registers are scarce.
+// Nothing, but what is computed from d behind it is not computed before it, where registers are
+// scarce.
 template <int kSums>
 __device__ void keep_behind(float (&d)[kSums]);
-#define XLATE_FINISH(sums)                                                                                                  \
-  template <>                                                                                                               \
-  __device__ inline void finish_products<sums>(float (&d)[sums]) {                                                          \
-    asm volatile("wgmma.wait_group.sync.aligned 0;" : XLATE_SUMS_##sums(d) : : "memory");                                   \
-  }                                                                                                                         \
-  template <>                                                                                                               \
-  __device__ inline void keep_behind<sums>(float (&d)[sums]) { asm volatile("" : XLATE_SUMS_##sums(d)); }
+#define XLATE_FINISH(sums)                                                                \
+  template <>                                                                             \
+  __device__ inline void finish_products<sums>(float(&d)[sums]) {                         \
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : XLATE_SUMS_##sums(d) : : "memory"); \
+  }                                                                                       \
+  template <>                                                                             \
+  __device__ inline void keep_behind<sums>(float(&d)[sums]) {                             \
+    asm volatile("" : XLATE_SUMS_##sums(d));                                              \
+  }
 XLATE_FINISH(32)
 XLATE_FINISH(48)
 XLATE_FINISH(64)

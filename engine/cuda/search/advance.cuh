@@ -1,4 +1,5 @@
-// One step of search for one sentence, by a block: ranks its candidates and keeps the books (docs/search.md, steps 2 to 5).
+// One step of search for one sentence, by a block: ranks its candidates and keeps the books
+// (docs/search.md, steps 2 to 5).
 #pragma once
 
 #include "engine/cuda/device.cuh"
@@ -20,30 +21,37 @@ struct Candidate {
 };
 
 // Best first; among equals the older one stays ahead.
-__device__ inline void finish(const Finished& entry, Finished* finished, std::int32_t& count, int beams) {
+__device__ inline void finish(const Finished& entry, Finished* finished, std::int32_t& count,
+                              int beams) {
   if (count == beams && !(entry.score > finished[beams - 1].score)) return;
   int at = count < beams ? count++ : beams - 1;
   for (; at > 0 && entry.score > finished[at - 1].score; --at) finished[at] = finished[at - 1];
   finished[at] = entry;
 }
 
-__device__ inline bool is_done(const RulesView& rules, const Finished* finished, std::int32_t count, float best, float divisor, std::int32_t limit) {
+__device__ inline bool is_done(const RulesView& rules, const Finished* finished, std::int32_t count,
+                               float best, float divisor, std::int32_t limit) {
   if (count < rules.beams) return false;
   const float worst = finished[rules.beams - 1].score;
   if (rules.beams == 1 || rules.early_stopping == EarlyStopping::kTrue) return true;
-  if (rules.early_stopping == EarlyStopping::kFalse || !(rules.length_penalty > 0)) return best / divisor <= worst;
+  if (rules.early_stopping == EarlyStopping::kFalse || !(rules.length_penalty > 0))
+    return best / divisor <= worst;
   return best / length_divisor(limit, rules.length_penalty) <= worst;
 }
 
-// What a step takes of a slot's books to shared memory: this, the candidates in order [count], the live ones [K], the finished list [K],
-// the scores [K].
+// What a step takes of a slot's books to shared memory: this, the candidates in order [count], the
+// live ones [K], the finished list [K], the scores [K].
 struct Books {
   std::int32_t length, limit, finished_count;
   int filled, live_count, done;
   __device__ Candidate* ordered() { return reinterpret_cast<Candidate*>(this + 1); }
   __device__ Candidate* live(int count) { return ordered() + count; }
-  __device__ Finished* finished(int count, int beams) { return reinterpret_cast<Finished*>(live(count) + beams); }
-  __device__ float* scores(int count, int beams) { return reinterpret_cast<float*>(finished(count, beams) + beams); }
+  __device__ Finished* finished(int count, int beams) {
+    return reinterpret_cast<Finished*>(live(count) + beams);
+  }
+  __device__ float* scores(int count, int beams) {
+    return reinterpret_cast<float*>(finished(count, beams) + beams);
+  }
 };
 // The threads that keep a sentence's books.
 struct WholeBlock {
@@ -53,14 +61,17 @@ struct WholeBlock {
 };
 
 inline std::size_t books_bytes(int count, int beams) {
-  return sizeof(Books) + static_cast<std::size_t>(count + beams) * sizeof(Candidate) + static_cast<std::size_t>(beams) * (sizeof(Finished) + sizeof(float));
+  return sizeof(Books) + static_cast<std::size_t>(count + beams) * sizeof(Candidate) +
+         static_cast<std::size_t>(beams) * (sizeof(Finished) + sizeof(float));
 }
 
 template <class Team>
-__device__ void open_books(const Team& team, const RulesView& rules, int count, const SearchState& state, std::int64_t slot, Books& books) {
+__device__ void open_books(const Team& team, const RulesView& rules, int count,
+                           const SearchState& state, std::int64_t slot, Books& books) {
   const int beams = rules.beams;
   if (team.thread() == 0) {
-    books.length = state.length[slot], books.limit = state.limit[slot], books.finished_count = state.finished_count[slot];
+    books.length = state.length[slot], books.limit = state.limit[slot],
+    books.finished_count = state.finished_count[slot];
     books.filled = 0;
   }
   for (int k = team.thread(); k < beams; k += team.threads()) {
@@ -69,17 +80,20 @@ __device__ void open_books(const Team& team, const RulesView& rules, int count, 
   }
 }
 
-// Advances a slot that is not done and whose books are open; at most kBeams beams. best(k, i) is the value and token of hypothesis k's
-// candidate i of `count`, best first. All of the team call.
+// Advances a slot that is not done and whose books are open; at most kBeams beams. best(k, i) is
+// the value and token of hypothesis k's candidate i of `count`, best first. All of the team call.
 template <int kBeams, class Team, class Best>
-__device__ void advance_slot(const Team& team, const RulesView& rules, const Best& best, int count, const SearchState& state, std::int64_t slot, Books& books) {
+__device__ void advance_slot(const Team& team, const RulesView& rules, const Best& best, int count,
+                             const SearchState& state, std::int64_t slot, Books& books) {
   const int beams = rules.beams;
   Candidate *ordered = books.ordered(), *live = books.live(count);
   Finished* finished = books.finished(count, beams);
   const float* scores = books.scores(count, beams);
   team.sync();
   const std::int32_t length = books.length, limit = books.limit;
-  const std::int32_t forced = length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end : length == 0 ? rules.forced_first : -1;
+  const std::int32_t forced = length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end
+                              : length == 0                                ? rules.forced_first
+                                                                           : -1;
   const int per_row = forced >= 0 ? 1 : count, total = beams * per_row;
   const auto candidate = [&](int beam, int i) {
     if (forced >= 0) return Candidate{scores[beam], {forced, beam}};
@@ -92,10 +106,13 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
     atomicAdd(&books.filled, 1);
     int place = 0;
     for (int beam = 0; beam < beams && place < count; ++beam) {
-      for (int j = 0; j < per_row; ++j) {  // from the best on, though sums of different candidates may be equal
+      for (int j = 0; j < per_row;
+           ++j) {  // from the best on, though sums of different candidates may be equal
         const Candidate other = candidate(beam, j);
         if (other.value < mine.value) break;
-        place += other.value > mine.value || (beam != mine.node.parent ? beam < mine.node.parent : other.node.token < mine.node.token);
+        place += other.value > mine.value ||
+                 (beam != mine.node.parent ? beam < mine.node.parent
+                                           : other.node.token < mine.node.token);
       }
     }
     if (place < count) ordered[place] = mine;
@@ -120,17 +137,21 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
     for (int k = live_count; k < beams; ++k) live[k] = {kDead, {rules.start, 0}};
     books.finished_count = state.finished_count[slot] = finished_count;
     state.length[slot] = n;
-    books.done = state.done[slot] = at_limit || is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kNone, divisor, limit);
+    books.done = state.done[slot] =
+        at_limit || is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kNone,
+                            divisor, limit);
   }
   team.sync();
-  for (int k = team.thread(); k < books.finished_count; k += team.threads()) state.finished[slot * beams + k] = finished[k];
+  for (int k = team.thread(); k < books.finished_count; k += team.threads())
+    state.finished[slot * beams + k] = finished[k];
   if (books.done) return;
 
   for (int k = team.thread(); k < beams; k += team.threads()) {
     state.token[slot * beams + k] = live[k].node.token;
     state.score[slot * beams + k] = live[k].value;
     state.history[(slot * state.longest + length) * beams + k] = live[k].node;
-    state.ancestor[(slot * state.longest + length) * beams + k] = static_cast<std::uint8_t>(live[k].node.parent);
+    state.ancestor[(slot * state.longest + length) * beams + k] =
+        static_cast<std::uint8_t>(live[k].node.parent);
   }
   // Each thread moves whole rows of the table, so that nothing is read after it was written.
   for (int t = team.thread(); t < length; t += team.threads()) {

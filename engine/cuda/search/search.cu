@@ -1,5 +1,5 @@
-// A step of search on the device. advance_slots: a block per sentence ranks its candidates and keeps the books
-// (docs/search.md).
+// A step of search on the device. advance_slots: a block per sentence ranks its candidates and
+// keeps the books (docs/search.md).
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/search/advance.cuh"
 #include "engine/cuda/search/search.h"
@@ -9,19 +9,23 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__global__ void advance_kernel(RulesView rules, RowCandidates best, StepRows rows, SearchState state) {
+__global__ void advance_kernel(RulesView rules, RowCandidates best, StepRows rows,
+                               SearchState state) {
   extern __shared__ std::int32_t memory[];
   Books& books = *reinterpret_cast<Books*>(memory);
-  const std::int64_t slot = rows.slots[blockIdx.x], first = static_cast<std::int64_t>(blockIdx.x) * rules.beams;
+  const std::int64_t slot = rows.slots[blockIdx.x],
+                     first = static_cast<std::int64_t>(blockIdx.x) * rules.beams;
   if (slot < 0 || state.done[slot]) return;
   open_books(WholeBlock(), rules, best.count, state, slot, books);
   const auto candidate = [&](int beam, int i) {
-    return TokenValue{best.values[(first + beam) * best.count + i], best.tokens[(first + beam) * best.count + i]};
+    return TokenValue{best.values[(first + beam) * best.count + i],
+                      best.tokens[(first + beam) * best.count + i]};
   };
   advance_slot<kMaxBeams>(WholeBlock(), rules, candidate, best.count, state, slot, books);
 }
 
-__global__ void start_kernel(RulesView rules, const std::int32_t* slots, const std::int32_t* limits, SearchState state) {
+__global__ void start_kernel(RulesView rules, const std::int32_t* slots, const std::int32_t* limits,
+                             SearchState state) {
   const std::int64_t slot = slots[blockIdx.x];
   for (int k = threadIdx.x; k < rules.beams; k += blockDim.x) {
     state.token[slot * rules.beams + k] = rules.start;
@@ -34,7 +38,8 @@ __global__ void start_kernel(RulesView rules, const std::int32_t* slots, const s
   state.finished_count[slot] = 0;
 }
 
-__global__ void collect_kernel(const std::int32_t* slots, SearchState state, char* records, std::int64_t stride) {
+__global__ void collect_kernel(const std::int32_t* slots, SearchState state, char* records,
+                               std::int64_t stride) {
   const std::int64_t slot = slots[blockIdx.x], beams = state.beams;
   char* record = records + blockIdx.x * stride;
   const std::int32_t length = state.length[slot];
@@ -43,26 +48,34 @@ __global__ void collect_kernel(const std::int32_t* slots, SearchState state, cha
     reinterpret_cast<std::int32_t*>(record)[1] = length;
   }
   auto* finished = reinterpret_cast<Finished*>(record + 8);
-  for (std::int64_t k = threadIdx.x; k < state.finished_count[slot]; k += blockDim.x) finished[k] = state.finished[slot * beams + k];
+  for (std::int64_t k = threadIdx.x; k < state.finished_count[slot]; k += blockDim.x)
+    finished[k] = state.finished[slot * beams + k];
   // The last row was never written: what was chosen last stands in the finished list.
   auto* history = reinterpret_cast<Node*>(record + 8 + beams * sizeof(Finished));
-  for (std::int64_t i = threadIdx.x; i < (length - 1) * beams; i += blockDim.x) history[i] = state.history[slot * state.longest * beams + i];
+  for (std::int64_t i = threadIdx.x; i < (length - 1) * beams; i += blockDim.x)
+    history[i] = state.history[slot * state.longest * beams + i];
 }
 
 }  // namespace
 
-void start_slots(const RulesView& rules, const std::int32_t* slots, const std::int32_t* limits, std::int64_t count, const SearchState& state,
-                 cudaStream_t stream) {
-  if (count > 0) start_kernel<<<static_cast<unsigned>(count), kWarp, 0, stream>>>(rules, slots, limits, state);
+void start_slots(const RulesView& rules, const std::int32_t* slots, const std::int32_t* limits,
+                 std::int64_t count, const SearchState& state, cudaStream_t stream) {
+  if (count > 0)
+    start_kernel<<<static_cast<unsigned>(count), kWarp, 0, stream>>>(rules, slots, limits, state);
 }
 
-void advance_slots(const RulesView& rules, const RowCandidates& best, const StepRows& rows, const SearchState& state, cudaStream_t stream) {
+void advance_slots(const RulesView& rules, const RowCandidates& best, const StepRows& rows,
+                   const SearchState& state, cudaStream_t stream) {
   const std::size_t shared = books_bytes(best.count, rules.beams);
-  advance_kernel<<<static_cast<unsigned>(rows.groups), rules.beams > 8 ? kThreads : 2 * kWarp, shared, stream>>>(rules, best, rows, state);
+  advance_kernel<<<static_cast<unsigned>(rows.groups), (rules.beams > 8 ? kThreads : 2 * kWarp),
+                   shared, stream>>>(rules, best, rows, state);
 }
 
-void collect_slots(const std::int32_t* slots, std::int64_t count, const SearchState& state, void* records, std::int64_t stride, cudaStream_t stream) {
-  if (count > 0) collect_kernel<<<static_cast<unsigned>(count), 64, 0, stream>>>(slots, state, static_cast<char*>(records), stride);
+void collect_slots(const std::int32_t* slots, std::int64_t count, const SearchState& state,
+                   void* records, std::int64_t stride, cudaStream_t stream) {
+  if (count > 0)
+    collect_kernel<<<static_cast<unsigned>(count), 64, 0, stream>>>(
+        slots, state, static_cast<char*>(records), stride);
 }
 
 }  // namespace xlate::cuda

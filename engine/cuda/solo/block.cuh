@@ -1,5 +1,6 @@
-// What the parts of the kernel for a lone sentence share: the ring through which weights come, and the exchange of rows between the blocks of
-// a cluster. Each block has a copy of all rows; what it computes it sends to all, and an exchange is over when all bytes have come.
+// What the parts of the kernel for a lone sentence share: the ring through which weights come, and
+// the exchange of rows between the blocks of a cluster. Each block has a copy of all rows; what it
+// computes it sends to all, and an exchange is over when all bytes have come.
 #pragma once
 
 #include "engine/cuda/attention/tile.cuh"
@@ -21,11 +22,13 @@ struct SoloBlock {
   std::uint64_t full[kSoloMostStages], empty[kSoloMostStages], exchange[2];
   SoloNews news;
   int list_count, own_row;
-  unsigned used;          // stages that were read, when `stop` says that no more are
+  unsigned used;  // stages that were read, when `stop` says that no more are
   volatile int stop;
 };
 
-__device__ inline void sync_workers() { asm volatile("bar.sync 1, %0;" ::"n"(kSoloThreads) : "memory"); }
+__device__ inline void sync_workers() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kSoloThreads) : "memory");
+}
 
 // The threads that compute.
 struct SoloTeam {
@@ -37,14 +40,16 @@ struct SoloTeam {
 __device__ inline bool passed(std::uint32_t barrier, std::uint32_t parity) {
   std::uint32_t done;
   asm volatile(
-      "{\n .reg .pred done;\n mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n selp.u32 %0, 1, 0, done;\n}"
+      "{\n .reg .pred done;\n mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      " selp.u32 %0, 1, 0, done;\n}"
       : "=r"(done)
       : "r"(barrier), "r"(parity)
       : "memory");
   return done;
 }
 __device__ inline void arrive_many(std::uint32_t barrier, int count) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(count)
+               : "memory");
 }
 // How far a block's shared memory is from this block's, of which `here` is an address.
 __device__ inline std::uint32_t way_to(std::uint32_t block, std::uint32_t here) {
@@ -53,15 +58,21 @@ __device__ inline std::uint32_t way_to(std::uint32_t block, std::uint32_t here) 
   return there - here;
 }
 // 16 bytes to where `to` is in another block, announced to its `barrier`.
-__device__ inline void send_piece(std::uint32_t to, const uint4& piece, std::uint32_t barrier, std::uint32_t way) {
-  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to + way), "r"(piece.x), "r"(piece.y),
-               "r"(piece.z), "r"(piece.w), "r"(barrier + way)
-               : "memory");
+__device__ inline void send_piece(std::uint32_t to, const uint4& piece, std::uint32_t barrier,
+                                  std::uint32_t way) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
+      "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to + way),
+      "r"(piece.x), "r"(piece.y), "r"(piece.z), "r"(piece.w), "r"(barrier + way)
+      : "memory");
 }
-__device__ inline void load_bytes_hinted(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier, std::uint64_t policy) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to), "l"(from), "r"(bytes),
-               "r"(barrier), "l"(policy)
-               : "memory");
+__device__ inline void load_bytes_hinted(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                         std::uint32_t barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
 }
 // Of what is read once a step, so that the rest stays in L2 from step to step.
 __device__ inline std::uint64_t read_once() {
@@ -72,7 +83,8 @@ __device__ inline std::uint64_t read_once() {
 
 // 16 bytes from memory to shared memory, while the thread goes on.
 __device__ inline void fetch_piece(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
+               : "memory");
 }
 __device__ inline void wait_fetched() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
@@ -103,13 +115,15 @@ __device__ inline bool wait_for_room(const SoloBlock& block, const SoloRing& rin
 // What was asked for and not read must have come before the block ends.
 __device__ inline void drain(const SoloBlock& block, const SoloRing& asked) {
   SoloRing left(asked.stages);
-  for (left.skip(static_cast<int>(block.used % (2 * asked.stages))), left.used = block.used; left.used != asked.used; left.advance()) {
+  for (left.skip(static_cast<int>(block.used % (2 * asked.stages))), left.used = block.used;
+       left.used != asked.used; left.advance()) {
     wait(shared_address(&block.full[left.place]), left.parity);
   }
 }
 
-// The exchange at hand. All blocks begin it; a block that begins is done with the one before. It orders nothing but the rows that are sent: an
-// acquire for the whole cluster would empty the first cache, of the kernel's arguments too, which costs some microseconds an operation.
+// The exchange at hand. All blocks begin it; a block that begins is done with the one before. It
+// orders nothing but the rows that are sent: an acquire for the whole cluster would empty the first
+// cache, of the kernel's arguments too, which costs some microseconds an operation.
 struct Exchange {
   static constexpr int kWays = kSoloCluster / 4;
   std::uint32_t barriers;  // two, in turns: no block is more than one exchange ahead of another
@@ -125,8 +139,11 @@ struct Exchange {
   // By one warp: so many bytes are to come here.
   __device__ void begin(std::uint32_t bytes) const {
     const std::uint32_t lane = threadIdx.x % kWarp;
-    if (lane == rank_in_cluster()) arrive_expecting(barrier(), bytes);
-    else if (lane < kSoloCluster) asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier() + way) : "memory");
+    if (lane == rank_in_cluster())
+      arrive_expecting(barrier(), bytes);
+    else if (lane < kSoloCluster)
+      asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier() + way)
+                   : "memory");
   }
   // Of a quad's rows: a lane to a quarter of the blocks.
   __device__ void send(std::uint32_t to, const uint4& piece) const {
@@ -138,7 +155,9 @@ struct Exchange {
     if (threadIdx.x % 4 == 0) send_piece(to, piece, barrier(), way_to(block, barriers));
   }
   // To this lane's block.
-  __device__ void send_one(std::uint32_t to, const uint4& piece) const { send_piece(to, piece, barrier(), way); }
+  __device__ void send_one(std::uint32_t to, const uint4& piece) const {
+    send_piece(to, piece, barrier(), way);
+  }
   // By all that compute; what they fetched has come too.
   __device__ void end() {
     wait(barrier(), count >> 1 & 1);
@@ -148,8 +167,9 @@ struct Exchange {
   }
 };
 
-// A warp's view of a product of 16 rows of a weight with 8 rows of x: chains of mma.m16n8k16 over ascending columns, as cuBLASLt's kernels and
-// WGMMA sum, to the bit (tests/solo_step_test.cpp). Lane 4·g + q ends with outputs g and g + 8 of rows 2q and 2q + 1.
+// A warp's view of a product of 16 rows of a weight with 8 rows of x: chains of mma.m16n8k16 over
+// ascending columns, as cuBLASLt's kernels and WGMMA sum, to the bit (tests/solo_step_test.cpp).
+// Lane 4·g + q ends with outputs g and g + 8 of rows 2q and 2q + 1.
 struct SoloTile {
   std::uint32_t x, weight;  // this lane's: row of x, row of a box
   __device__ SoloTile(std::uint32_t rows, int pitch, int count, int tile) {
@@ -170,16 +190,19 @@ struct SoloFragments {
   template <class T>
   __device__ __forceinline__ void multiply(float (&sums)[4]) const {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) multiply_add(sums, weight[k], x[k / 2][k % 2 * 2], x[k / 2][k % 2 * 2 + 1], T());
+    for (int k = 0; k < 4; ++k)
+      multiply_add(sums, weight[k], x[k / 2][k % 2 * 2], x[k / 2][k % 2 * 2 + 1], T());
   }
 };
 
-// The sums of a tile as a product's stages come, of kBoxes boxes each; `workers` warps read them. What is not known when this is compiled
-// costs more here than the products: one warp issues an instruction in three clocks or so. Where a stage is one box, the next one is read while
-// one is multiplied.
+// The sums of a tile as a product's stages come, of kBoxes boxes each; `workers` warps read them.
+// What is not known when this is compiled costs more here than the products: one warp issues an
+// instruction in three clocks or so. Where a stage is one box, the next one is read while one is
+// multiplied.
 template <class T, int kBoxes>
-__device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t stages, SoloRing& ring, const SoloTile& tile, int count, std::uint32_t box_bytes, int workers,
-                                           float (&sums)[4]) {
+__device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t stages,
+                                           SoloRing& ring, const SoloTile& tile, int count,
+                                           std::uint32_t box_bytes, int workers, float (&sums)[4]) {
   const int arrivals = threadIdx.x < kWarp ? kSoloWarps - workers + 1 : 1;
   const std::uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
   std::uint32_t x = tile.x;
@@ -217,7 +240,8 @@ __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t
       const std::uint32_t weight = await();
       SoloFragments boxes[kBoxes];
 #pragma unroll
-      for (int box = 0; box < kBoxes; ++box) boxes[box].load(x + box * kSoloBoxLine, weight + box * box_bytes);
+      for (int box = 0; box < kBoxes; ++box)
+        boxes[box].load(x + box * kSoloBoxLine, weight + box * box_bytes);
 #pragma unroll
       for (int box = 0; box < kBoxes; ++box) boxes[box].template multiply<T>(sums);
       release(ring.place);
@@ -229,15 +253,21 @@ __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t
 
 // As row_of_outputs, of floats: their halves are transposed apart.
 __device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&pieces)[2]) {
-  const std::uint32_t a = __float_as_uint(even), b = __float_as_uint(odd), low = transposed(__byte_perm(a, b, 0x5410)), high = transposed(__byte_perm(a, b, 0x7632));
-  const std::uint32_t first = __byte_perm(low, high, 0x5410), second = __byte_perm(low, high, 0x7632);
+  const std::uint32_t a = __float_as_uint(even), b = __float_as_uint(odd),
+                      low = transposed(__byte_perm(a, b, 0x5410)),
+                      high = transposed(__byte_perm(a, b, 0x7632));
+  const std::uint32_t first = __byte_perm(low, high, 0x5410),
+                      second = __byte_perm(low, high, 0x7632);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    pieces[i].x = __shfl_sync(kAllLanes, first, 2 * i, 4), pieces[i].y = __shfl_sync(kAllLanes, second, 2 * i, 4);
-    pieces[i].z = __shfl_sync(kAllLanes, first, 2 * i + 1, 4), pieces[i].w = __shfl_sync(kAllLanes, second, 2 * i + 1, 4);
+    pieces[i].x = __shfl_sync(kAllLanes, first, 2 * i, 4),
+    pieces[i].y = __shfl_sync(kAllLanes, second, 2 * i, 4);
+    pieces[i].z = __shfl_sync(kAllLanes, first, 2 * i + 1, 4),
+    pieces[i].w = __shfl_sync(kAllLanes, second, 2 * i + 1, 4);
   }
 }
-// Two neighbouring rows' outputs g as pairs of T become the row g's 8 outputs, in each lane of its quad.
+// Two neighbouring rows' outputs g as pairs of T become the row g's 8 outputs, in each lane of its
+// quad.
 __device__ __forceinline__ uint4 row_of_outputs(std::uint32_t pair) {
   const std::uint32_t word = transposed(pair);
   uint4 piece;

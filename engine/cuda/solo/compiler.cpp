@@ -14,8 +14,10 @@ namespace {
 constexpr std::int64_t kBoxColumns = 64;
 constexpr std::int64_t kNormWidth = 1024;
 constexpr int kMostHeldKeys = 80;  // of a head of 64, in shared memory
-constexpr int kKeyGap = 64;        // bytes behind a key and its value: rows read together meet no bank twice
-constexpr int kBooksBytes = 1024;  // at most, of up to 8 hypotheses and 16 candidates (search/advance.cuh)
+constexpr int kKeyGap =
+    64;  // bytes behind a key and its value: rows read together meet no bank twice
+constexpr int kBooksBytes =
+    1024;  // at most, of up to 8 hypotheses and 16 candidates (search/advance.cuh)
 
 /// A step that the kernel does not have, and why.
 struct Unfit {
@@ -29,8 +31,8 @@ void require(bool fits, fmt::format_string<Args...> why, Args&&... args) {
 int narrow(std::int64_t n) { return static_cast<int>(n); }
 
 bool packable(const Tensor& weight) {
-  return size_of(weight.dtype) == 2 && weight.columns % kBoxColumns == 0 && weight.stride % 8 == 0 &&
-         aligned(weight.data);
+  return size_of(weight.dtype) == 2 && weight.columns % kBoxColumns == 0 &&
+         weight.stride % 8 == 0 && aligned(weight.data);
 }
 
 SoloOp empty_op(SoloKind kind) {
@@ -42,8 +44,9 @@ SoloOp empty_op(SoloKind kind) {
 
 }  // namespace
 
-std::shared_ptr<SoloStep> SoloCompiler::compile(Stream& queue, const Program& program, const Rooms& rooms,
-                                                const Step& step, const Projection& projection,
+std::shared_ptr<SoloStep> SoloCompiler::compile(Stream& queue, const Program& program,
+                                                const Rooms& rooms, const Step& step,
+                                                const Projection& projection,
                                                 const RulesView& rules, int candidates) try {
   if (no_room_) return nullptr;
   rooms_ = &rooms, step_ = &step;
@@ -68,7 +71,8 @@ std::shared_ptr<SoloStep> SoloCompiler::compile(Stream& queue, const Program& pr
 
 void SoloCompiler::begin(const Step& step, std::int64_t width) {
   const auto& [state, rows, caches] = step;
-  require(rows.groups == 1 && rows.beams <= kSoloRows && state.beams == rows.beams && width <= kNormWidth,
+  require(rows.groups == 1 && rows.beams <= kSoloRows && state.beams == rows.beams &&
+              width <= kNormWidth,
           "{} sentences of {} beams, width {}", rows.groups, rows.beams, width);
   require(!caches.source.empty() && !caches.own.empty(), "no keys of a source");
   program_.beams = narrow(rows.beams), program_.width = narrow(width);
@@ -83,15 +87,16 @@ SoloCompiler::Place SoloCompiler::place(Room room) {
   require(columns % kBoxColumns == 0, "rows of {} columns", columns);
   const auto take = [&](const Tensor& tensor) {
     if (!tensor) return SoloRows{};
-    const int pitch = narrow(columns) * narrow(static_cast<std::int64_t>(size_of(tensor.dtype))) + kSoloGap;
+    const int pitch =
+        narrow(columns) * narrow(static_cast<std::int64_t>(size_of(tensor.dtype))) + kSoloGap;
     return SoloRows{std::exchange(row_bytes_, row_bytes_ + program_.beams * pitch), pitch};
   };
   const SoloRows rounded = take(rows.rounded);
   return places_[room.index] = {rounded, take(rows.rest), columns};
 }
 
-// A block may still be at an operation when another one sends it what the next one gives: that must not go
-// where it reads or writes.
+// A block may still be at an operation when another one sends it what the next one gives: that must
+// not go where it reads or writes.
 void SoloCompiler::append(SoloOp op, const SoloRows& out) {
   if (op.kind == SoloKind::kNorm) {
     read_since_.insert(read_since_.end(), {op.x, op.added, out});
@@ -109,9 +114,9 @@ void SoloCompiler::add(const Embed& op) {
   const auto& [table, positions, scale] = op.embedding;
   require(table.columns == program_.width, "embeddings of {} columns", table.columns);
   require(ops_.empty() && !program_.table, "an embedding behind other operations");
-  require(
-      aligned(table.data) && table.stride % 8 == 0 && aligned(positions.data) && positions.stride % 4 == 0,
-      "rows of embeddings that are not aligned");
+  require(aligned(table.data) && table.stride % 8 == 0 && aligned(positions.data) &&
+              positions.stride % 4 == 0,
+          "rows of embeddings that are not aligned");
   const Place out = place(op.out);
   program_.embedded = out.rows, program_.embedded_rest = out.rest;
   program_.table = table.data, program_.table_stride = table.stride;
@@ -138,10 +143,11 @@ void SoloCompiler::add(const ApplyLinear& apply) {
   op.tiles_each = (op.tiles + kSoloCluster - 1) / kSoloCluster;
   op.pass_tiles = std::min(op.tiles_each, kSoloWarps);
   op.boxes = narrow(x.columns / kBoxColumns);
-  op.stage_boxes = op.boxes % kSoloStageBoxes == 0 &&
-                           op.pass_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes
-                       ? kSoloStageBoxes
-                       : 1;
+  op.stage_boxes =
+      op.boxes % kSoloStageBoxes == 0 &&
+              op.pass_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes
+          ? kSoloStageBoxes
+          : 1;
   op.stages = op.boxes / op.stage_boxes;
   op.passes = (op.tiles_each + op.pass_tiles - 1) / op.pass_tiles;
   append(op, out.rows);
@@ -150,7 +156,8 @@ void SoloCompiler::add(const ApplyLinear& apply) {
 
 void SoloCompiler::add(const AddNorm& norm) {
   require(norm.y != norm.stream, "a norm on the embeddings");
-  require(rooms_->rows(norm.y, program_.beams).dtype == DType::kFloat32, "a norm of no product's sums");
+  require(rooms_->rows(norm.y, program_.beams).dtype == DType::kFloat32,
+          "a norm of no product's sums");
   const Place stream = place(norm.stream), sums = place(norm.y);
   require(stream.columns == program_.width && sums.columns == program_.width &&
               aligned(norm.after.gain.data) && aligned(norm.after.bias.data),
@@ -167,7 +174,8 @@ void SoloCompiler::add(const AddNorm& norm) {
 
 void SoloCompiler::add(const AttendSelf& op) {
   const PagedCache& cache = step_->caches.own[op.layer];
-  require(cache.lines == program_.beams, "{} lines of keys for {} beams", cache.lines, program_.beams);
+  require(cache.lines == program_.beams, "{} lines of keys for {} beams", cache.lines,
+          program_.beams);
   attend(SoloKind::kSelf, op.queries_keys_values, cache, program_.self, op.heads, op.out);
 }
 
@@ -177,20 +185,23 @@ void SoloCompiler::add(const AttendSource& op) {
   attend(SoloKind::kCross, op.queries, cache, program_.cross, op.heads, op.out);
 }
 
-void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheView& view, int heads,
-                          Room out) {
+void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheView& view,
+                          int heads, Room out) {
   const Place rows = place(x), to = place(out);
   const std::int64_t width = to.columns, head = width / heads;
   require(width == program_.width && rows.columns == (kind == SoloKind::kSelf ? 3 : 1) * width &&
-              heads <= kSoloCluster && width % heads == 0 && (head == 32 || head == 64 || head == 128) &&
+              heads <= kSoloCluster && width % heads == 0 &&
+              (head == 32 || head == 64 || head == 128) &&
               (program_.heads == 0 || program_.heads == heads),
           "{} heads of width {}", heads, head);
-  require(aligned(cache.pages.data) && size_of(cache.pages.dtype) == 2 && cache.pages.columns == 2 * width &&
-              cache.pages.stride == 2 * width && cache.pages.rows <= INT32_MAX,
+  require(aligned(cache.pages.data) && size_of(cache.pages.dtype) == 2 &&
+              cache.pages.columns == 2 * width && cache.pages.stride == 2 * width &&
+              cache.pages.rows <= INT32_MAX,
           "a cache of {} rows of {} columns", cache.pages.rows, cache.pages.columns);
-  require(!view.table || (view.table == cache.table && view.pages_per_slot == cache.pages_per_slot &&
-                          view.page_tokens == cache.page_tokens),
-          "layers with tables of their own");
+  require(
+      !view.table || (view.table == cache.table && view.pages_per_slot == cache.pages_per_slot &&
+                      view.page_tokens == cache.page_tokens),
+      "layers with tables of their own");
   view = {.pages = nullptr,
           .table = cache.table,
           .pages_per_slot = cache.pages_per_slot,
@@ -205,8 +216,8 @@ void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheV
   weights_.push_back({});
 }
 
-void SoloCompiler::finish(const Program& program, const Projection& projection, const RulesView& rules,
-                          int candidates) {
+void SoloCompiler::finish(const Program& program, const Projection& projection,
+                          const RulesView& rules, int candidates) {
   const Tensor& weight = projection.linear.weight;
   require(program_.table && program_.heads > 0 && places_.contains(program.out().index),
           "a step without embedding or attention");
@@ -224,8 +235,8 @@ void SoloCompiler::finish(const Program& program, const Projection& projection, 
   link();
 }
 
-// What may be fetched when an operation is done: the next norm's gain, around to the next step's first; the
-// next layer's keys, of self-attention not around, as the next step's lie elsewhere.
+// What may be fetched when an operation is done: the next norm's gain, around to the next step's
+// first; the next layer's keys, of self-attention not around, as the next step's lie elsewhere.
 void SoloCompiler::link() {
   const auto next_of = [&](SoloKind kind, std::size_t from) {
     for (std::size_t i = from; i < ops_.size(); ++i) {
@@ -233,7 +244,8 @@ void SoloCompiler::link() {
     }
     return -1;
   };
-  program_.first_norm = next_of(SoloKind::kNorm, 0), program_.first_self = next_of(SoloKind::kSelf, 0),
+  program_.first_norm = next_of(SoloKind::kNorm, 0),
+  program_.first_self = next_of(SoloKind::kSelf, 0),
   program_.first_cross = next_of(SoloKind::kCross, 0);
   const auto is_attention = [](const SoloOp& op) {
     return op.kind == SoloKind::kSelf || op.kind == SoloKind::kCross;
@@ -245,7 +257,8 @@ void SoloCompiler::link() {
     SoloOp& op = ops_[i];
     if (op.kind == SoloKind::kLinear) {
       op.for_heads =
-          !at(program_.hidden, op.out) && std::none_of(ops_.begin(), ops_.end(), [&](const SoloOp& other) {
+          !at(program_.hidden, op.out) &&
+          std::none_of(ops_.begin(), ops_.end(), [&](const SoloOp& other) {
             return (!is_attention(other) && at(other.x, op.out)) || at(other.added, op.out);
           });
       continue;
@@ -260,8 +273,8 @@ void SoloCompiler::link() {
 bool SoloCompiler::lay_out(SoloProgram& program, int longest_source) {
   const SoloProgram fresh = program;
   const std::vector<SoloOp> ops = ops_;
-  const int most =
-      program.width / program.heads <= 64 ? kMostHeldKeys : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
+  const int most = program.width / program.heads <= 64 ? kMostHeldKeys
+                                                       : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
   for (int held = most; held > 0; held -= kTileKeys) {
     if (lay_out(program, longest_source, held)) return true;
     program = fresh, ops_ = ops;
@@ -276,7 +289,8 @@ bool SoloCompiler::lay_out(SoloProgram& program, int longest_source, int held_ke
             entries = narrow(program.state.longest) * beams + kTileKeys;  // a whole tile at the end
   // Candidates and the sentence's books lie where self-attention's keys are.
   const int best_bytes =
-      beams * program.candidates * (program.candidates + 2) * narrow(sizeof(TokenValue)) + kBooksBytes;
+      beams * program.candidates * (program.candidates + 2) * narrow(sizeof(TokenValue)) +
+      kBooksBytes;
   int end = 0;
   const auto room = [&](int bytes) { return std::exchange(end, end + (bytes + 15) / 16 * 16); };
   layout.key_pitch = 2 * head * 2 + kKeyGap;
@@ -295,10 +309,11 @@ bool SoloCompiler::lay_out(SoloProgram& program, int longest_source, int held_ke
   layout.stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
   const int ring = layout.stages * kSoloStageBytes;
   layout.bytes = ring + end;
-  for (int* at : {&layout.ops, &layout.norm, &layout.self_keys, &layout.cross_keys, &layout.list_rows,
-                  &layout.list_viewers, &layout.source_rows})
+  for (int* at : {&layout.ops, &layout.norm, &layout.self_keys, &layout.cross_keys,
+                  &layout.list_rows, &layout.list_viewers, &layout.source_rows})
     *at += ring;
-  for (SoloRows* at : {&program.embedded, &program.embedded_rest, &program.hidden}) at->at += ring + rows;
+  for (SoloRows* at : {&program.embedded, &program.embedded_rest, &program.hidden})
+    at->at += ring + rows;
   for (SoloOp& op : ops_) {
     op.biases += ring;
     for (SoloRows* at : {&op.x, &op.added, &op.out, &op.added_rest, &op.out_rest}) {
@@ -313,7 +328,8 @@ bool SoloCompiler::lay_out(SoloProgram& program, int longest_source, int held_ke
   layout.logits = room(beams * layout.share_tiles * kSoloTileIds * narrow(sizeof(float)));
   layout.never = room(layout.share_tiles * kSoloTileIds / 8);
   layout.word_stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
-  for (int* at : {&layout.hidden, &layout.logits, &layout.never}) *at += layout.word_stages * kSoloStageBytes;
+  for (int* at : {&layout.hidden, &layout.logits, &layout.never})
+    *at += layout.word_stages * kSoloStageBytes;
   layout.bytes = std::max(layout.bytes, layout.word_stages * kSoloStageBytes + end);
   return layout.stages >= kSoloLeastStages && layout.word_stages >= kSoloLeastStages;
 }
@@ -330,14 +346,15 @@ Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int share_rows, int pass
   return packed;
 }
 
-std::shared_ptr<SoloStep> SoloCompiler::completed(Stream& queue, SoloProgram program, Tensor vocabulary) try {
+std::shared_ptr<SoloStep> SoloCompiler::completed(Stream& queue, SoloProgram program,
+                                                  Tensor vocabulary) try {
   auto step = std::make_shared<SoloStep>();
   step->clusters = clusters_;
   for (std::size_t i = 0; i < ops_.size(); ++i) {
     SoloOp& op = ops_[i];
     if (op.kind != SoloKind::kLinear) continue;
-    step->weights.push_back(
-        pack(queue, weights_[i], op.tiles_each * kSoloTileOutputs, op.pass_tiles * kSoloTileOutputs));
+    step->weights.push_back(pack(queue, weights_[i], op.tiles_each * kSoloTileOutputs,
+                                 op.pass_tiles * kSoloTileOutputs));
     op.weight = step->weights.back().data();
   }
   step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds));

@@ -1,6 +1,6 @@
-// Makes the program of a decoding step of one sentence, with the search behind it, one launch of the kernel
-// of solo.h: gives each room a place in shared memory, packs the weights, and lays the rest of a block's
-// memory out. Says why where the kernel does not have such a step.
+// Makes the program of a decoding step of one sentence, with the search behind it, one launch of
+// the kernel of solo.h: gives each room a place in shared memory, packs the weights, and lays the
+// rest of a block's memory out. Says why where the kernel does not have such a step.
 #pragma once
 
 #include <map>
@@ -24,13 +24,14 @@ struct SoloStep {
 
 class SoloCompiler {
  public:
-  /// The device holds `clusters` clusters of the kernel at once, and gives a block `shared_bytes` bytes.
+  /// The device holds `clusters` clusters of the kernel at once, and gives a block `shared_bytes`
+  /// bytes.
   SoloCompiler(Backend& backend, int clusters, int shared_bytes)
       : backend_(backend), clusters_(clusters), shared_bytes_(shared_bytes) {}
 
   /// Null where the kernel does not have it: reason() says why.
-  std::shared_ptr<SoloStep> compile(Stream&, const Program&, const Rooms&, const Step&, const Projection&,
-                                    const RulesView&, int candidates);
+  std::shared_ptr<SoloStep> compile(Stream&, const Program&, const Rooms&, const Step&,
+                                    const Projection&, const RulesView&, int candidates);
   /// Why the last step that was refused was refused; empty where none was.
   const std::string& reason() const { return reason_; }
 
@@ -70,7 +71,8 @@ class SoloCompiler {
   std::vector<Tensor> weights_;          // of each operation, or none
   std::map<std::size_t, Place> places_;  // by room
   int row_bytes_ = 0;
-  std::vector<SoloRows> read_since_;  // since the exchange before the last: others may still read them
+  std::vector<SoloRows>
+      read_since_;  // since the exchange before the last: others may still read them
 };
 
 }  // namespace xlate::cuda

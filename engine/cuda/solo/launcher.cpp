@@ -27,7 +27,8 @@ std::unique_ptr<SoloLauncher> SoloLauncher::open(Backend& backend, int device) {
   const DType type = backend.compute_type();
   if (major != 9 || minor != 0 || size_of(type) != 2) return nullptr;
   const int bytes = shared - kReservedBytes,
-            clusters = with_type(type, [&](auto tag) { return prepare_solo_step<decltype(tag)>(bytes); });
+            clusters =
+                with_type(type, [&](auto tag) { return prepare_solo_step<decltype(tag)>(bytes); });
   if (clusters == 0) {
     cudaGetLastError();
     return nullptr;
@@ -43,7 +44,8 @@ void SoloLauncher::put(std::shared_ptr<SoloStep> step, int times, Stream& queue)
 }
 
 bool SoloLauncher::read(const void* device, void* host, std::size_t bytes, const Stream& queue) {
-  if (!pending_ || &queue != queue_ || bytes % sizeof(std::int32_t) != 0 || bytes > kMostCopied) return false;
+  if (!pending_ || &queue != queue_ || bytes % sizeof(std::int32_t) != 0 || bytes > kMostCopied)
+    return false;
   SoloProgram& program = pending_->program;
   program.copy_from = static_cast<const std::int32_t*>(device);
   program.copy_to = static_cast<std::int32_t*>(host);
@@ -64,7 +66,9 @@ void SoloLauncher::flush() {
   // Launches share their signals: one begins when another has ended.
   if (launched_on_ && launched_on_ != queue_) check(cudaDeviceSynchronize());
   launched_on_ = queue_;
-  with_type(type_, [&](auto tag) { run_solo_step<decltype(tag)>(program, step->clusters, queue_->get()); });
+  with_type(type_, [&](auto tag) {
+    run_solo_step<decltype(tag)>(program, step->clusters, queue_->get());
+  });
   check(cudaGetLastError());
 }
 

@@ -1,5 +1,5 @@
-// Launches the lone sentence's kernel. A step that was asked for waits until something else is asked for: if
-// that is the step's outcome, the kernel itself copies it to the host.
+// Launches the lone sentence's kernel. A step that was asked for waits until something else is
+// asked for: if that is the step's outcome, the kernel itself copies it to the host.
 #pragma once
 
 #include <memory>
@@ -21,8 +21,8 @@ class SoloLauncher {
   bool read(const void* device, void* host, std::size_t bytes, const Stream&);
   /// Something else comes next: launches the step at hand, if there is one.
   void flush();
-  /// A queue ends. Its step at hand is dropped: nobody has asked for the outcome, and what it reads may be
-  /// gone.
+  /// A queue ends. Its step at hand is dropped: nobody has asked for the outcome, and what it reads
+  /// may be gone.
   void forget(const Stream&);
 
  private:

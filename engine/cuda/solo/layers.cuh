@@ -1,4 +1,5 @@
-// A lone sentence's step: the token's embedding, layer norms, products. Embedding and norms are computed by every block for itself.
+// A lone sentence's step: the token's embedding, layer norms, products. Embedding and norms are
+// computed by every block for itself.
 #pragma once
 
 #include "engine/cuda/norms/norm.cuh"
@@ -10,11 +11,15 @@ namespace xlate::cuda {
 constexpr int kSoloNormPieces = 4;  // of a row, a lane
 
 template <class T>
-__device__ __forceinline__ T* row_at(const SoloRows& rows, int row, char* memory) { return reinterpret_cast<T*>(memory + rows.at + row * rows.pitch); }
+__device__ __forceinline__ T* row_at(const SoloRows& rows, int row, char* memory) {
+  return reinterpret_cast<T*>(memory + rows.at + row * rows.pitch);
+}
 // … null where there are none.
 template <class T>
-__device__ __forceinline__ WideRow<T> wide_row_at(const SoloRows& rounded, const SoloRows& rest, int row, char* memory) {
-  return {rounded.pitch ? row_at<T>(rounded, row, memory) : nullptr, rest.pitch ? row_at<std::int8_t>(rest, row, memory) : nullptr};
+__device__ __forceinline__ WideRow<T> wide_row_at(const SoloRows& rounded, const SoloRows& rest,
+                                                  int row, char* memory) {
+  return {rounded.pitch ? row_at<T>(rounded, row, memory) : nullptr,
+          rest.pitch ? row_at<std::int8_t>(rest, row, memory) : nullptr};
 }
 
 template <class T>
@@ -30,7 +35,8 @@ __device__ inline void embed_rows(const SoloProgram& program, const SoloNews& ne
     const Floats<kSize> places(position + column);
 #pragma unroll
     for (int j = 0; j < kSize; ++j) values[j] = fmaf(values[j], program.scale, places.values[j]);
-    store_values(wide_row_at<T>(program.embedded, program.embedded_rest, row, memory), column, values);
+    store_values(wide_row_at<T>(program.embedded, program.embedded_rest, row, memory), column,
+                 values);
   }
 }
 
@@ -48,22 +54,29 @@ __device__ __forceinline__ void fetch_norm(const SoloOp& op, float* to, int firs
 
 // Not inlined: it needs many registers.
 template <class T>
-__device__ __noinline__ void norm_wide_row(const float* x, WideRow<const T> added, const float* gain, const float* shift, WideRow<T> out, int width, float epsilon) {
+__device__ __noinline__ void norm_wide_row(const float* x, WideRow<const T> added,
+                                           const float* gain, const float* shift, WideRow<T> out,
+                                           int width, float epsilon) {
   norm_pieces<T, float, kSoloNormPieces>(x, nullptr, added, gain, shift, out, width, epsilon);
 }
 
 // A warp a row; none of them needs what another one writes.
 template <class T>
-__device__ __forceinline__ void norm_row(const SoloOp& op, int row, const float* gain, char* memory) {
+__device__ __forceinline__ void norm_row(const SoloOp& op, int row, const float* gain,
+                                         char* memory) {
   const float* x = row_at<float>(op.x, row, memory);
   const auto added = wide_row_at<const T>(op.added, op.added_rest, row, memory);
   const auto out = wide_row_at<T>(op.out, op.out_rest, row, memory);
-  if (op.in <= 2 * kWarp * Piece<T>::kSize) norm_pieces<T, float, 2>(x, nullptr, added, gain, gain + op.in, out, op.in, op.epsilon);
-  else norm_wide_row<T>(x, added, gain, gain + op.in, out, op.in, op.epsilon);
+  if (op.in <= 2 * kWarp * Piece<T>::kSize)
+    norm_pieces<T, float, 2>(x, nullptr, added, gain, gain + op.in, out, op.in, op.epsilon);
+  else
+    norm_wide_row<T>(x, added, gain, gain + op.in, out, op.in, op.epsilon);
 }
 
 // They round as the library's epilogues and finish_kernel (products/finish.cu) do.
-__device__ __noinline__ float activated(float y, Activation activation) { return activate(y, activation); }
+__device__ __noinline__ float activated(float y, Activation activation) {
+  return activate(y, activation);
+}
 template <class T>
 __device__ __forceinline__ T finished(float sum, float bias, Activation activation) {
   const float y = sum + bias;
@@ -87,17 +100,22 @@ __device__ inline int head_of_block(const SoloProgram& program) {
 struct SoloShare {
   int first, count;  // tiles of this block
   __device__ explicit SoloShare(const SoloOp& op)
-      : first(static_cast<int>(rank_in_cluster()) * op.tiles_each), count(max(0, min(op.tiles_each, op.tiles - first))) {}
+      : first(static_cast<int>(rank_in_cluster()) * op.tiles_each),
+        count(max(0, min(op.tiles_each, op.tiles - first))) {}
 };
 // Brings a product's weights. One thread; false where no more are wanted.
-__device__ inline bool bring_weights(const SoloBlock& block, std::uint32_t stages, SoloRing& ring, const SoloOp& op) {
+__device__ inline bool bring_weights(const SoloBlock& block, std::uint32_t stages, SoloRing& ring,
+                                     const SoloOp& op) {
   const SoloShare share(op);
-  const std::uint32_t box_bytes = static_cast<std::uint32_t>(op.pass_tiles) * kSoloTileOutputs * kSoloBoxLine;
-  const char* from = static_cast<const char*>(op.weight) + static_cast<std::size_t>(rank_in_cluster() * op.passes) * op.boxes * box_bytes;
+  const std::uint32_t box_bytes =
+      static_cast<std::uint32_t>(op.pass_tiles) * kSoloTileOutputs * kSoloBoxLine;
+  const char* from = static_cast<const char*>(op.weight) +
+                     static_cast<std::size_t>(rank_in_cluster() * op.passes) * op.boxes * box_bytes;
   for (int pass = 0; pass < share.count; pass += op.pass_tiles) {
     for (int box = 0; box < op.boxes; box += op.stage_boxes, ring.advance()) {
       if (!wait_for_room(block, ring)) return false;
-      const std::uint32_t full = shared_address(&block.full[ring.place]), bytes = min(op.stage_boxes, op.boxes - box) * box_bytes;
+      const std::uint32_t full = shared_address(&block.full[ring.place]),
+                          bytes = min(op.stage_boxes, op.boxes - box) * box_bytes;
       arrive_expecting(full, bytes);
       load_bytes(stages + ring.place * kSoloStageBytes, from, bytes, full);
       from += bytes;
@@ -111,13 +129,17 @@ template <class T>
 __device__ inline void keep_biases(const SoloOp& op, char* memory) {
   const SoloShare share(op);
   for (int i = threadIdx.x; i < share.count * kSoloTileOutputs; i += kSoloThreads) {
-    reinterpret_cast<T*>(memory + op.biases)[i] = op.bias ? static_cast<const T*>(op.bias)[share.first * kSoloTileOutputs + i] : from_float<T>(0.0f);
+    reinterpret_cast<T*>(memory + op.biases)[i] =
+        op.bias ? static_cast<const T*>(op.bias)[share.first * kSoloTileOutputs + i]
+                : from_float<T>(0.0f);
   }
 }
 
 // A warp takes a tile of 16 outputs over all columns, and sends it to all blocks.
 template <class T, int kHead>
-__device__ __forceinline__ void product(const SoloProgram& program, const SoloOp& op, const SoloBlock& block, std::uint32_t address, const char* memory, SoloRing& ring,
+__device__ __forceinline__ void product(const SoloProgram& program, const SoloOp& op,
+                                        const SoloBlock& block, std::uint32_t address,
+                                        const char* memory, SoloRing& ring,
                                         const Exchange& exchange) {
   const SoloShare share(op);
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4;
@@ -130,11 +152,18 @@ __device__ __forceinline__ void product(const SoloProgram& program, const SoloOp
     }
     float sums[4] = {};
     const SoloTile tile(address + op.x.at, op.x.pitch, program.beams, warp);
-    const std::uint32_t box_bytes = static_cast<std::uint32_t>(op.pass_tiles) * kSoloTileOutputs * kSoloBoxLine;
-    if (op.stage_boxes == kSoloStageBoxes) sum_stages<T, kSoloStageBoxes>(block, address, ring, tile, op.stages, box_bytes, workers, sums);
-    else sum_stages<T, 1>(block, address, ring, tile, op.stages, box_bytes, workers, sums);
-    const T* bias = reinterpret_cast<const T*>(memory + op.biases) + (pass + warp) * kSoloTileOutputs + g;
-    const std::uint32_t to = address + op.out.at + g * op.out.pitch + (share.first + pass + warp) * kSoloTileOutputs * static_cast<int>(op.sums ? sizeof(float) : sizeof(T));
+    const std::uint32_t box_bytes =
+        static_cast<std::uint32_t>(op.pass_tiles) * kSoloTileOutputs * kSoloBoxLine;
+    if (op.stage_boxes == kSoloStageBoxes)
+      sum_stages<T, kSoloStageBoxes>(block, address, ring, tile, op.stages, box_bytes, workers,
+                                     sums);
+    else
+      sum_stages<T, 1>(block, address, ring, tile, op.stages, box_bytes, workers, sums);
+    const T* bias =
+        reinterpret_cast<const T*>(memory + op.biases) + (pass + warp) * kSoloTileOutputs + g;
+    const std::uint32_t to = address + op.out.at + g * op.out.pitch +
+                             (share.first + pass + warp) * kSoloTileOutputs *
+                                 static_cast<int>(op.sums ? sizeof(float) : sizeof(T));
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float own = to_float(bias[8 * half]);
@@ -146,11 +175,16 @@ __device__ __forceinline__ void product(const SoloProgram& program, const SoloOp
         exchange.send(to + 32 * half + 16, pieces[1]);
         continue;
       }
-      const T pair[2] = {finished<T>(sums[2 * half], own, op.activation), finished<T>(sums[2 * half + 1], own, op.activation)};
+      const T pair[2] = {finished<T>(sums[2 * half], own, op.activation),
+                         finished<T>(sums[2 * half + 1], own, op.activation)};
       const uint4 piece = row_of_outputs(*reinterpret_cast<const std::uint32_t*>(pair));
       if (g >= program.beams) continue;
-      if (op.for_heads) exchange.send_to(block_of_column<kHead>(program, (share.first + pass + warp) * kSoloTileOutputs), to + 16 * half, piece);
-      else exchange.send(to + 16 * half, piece);
+      if (op.for_heads)
+        exchange.send_to(
+            block_of_column<kHead>(program, (share.first + pass + warp) * kSoloTileOutputs),
+            to + 16 * half, piece);
+      else
+        exchange.send(to + 16 * half, piece);
     }
   }
 }

@@ -1,6 +1,8 @@
-// The kernel for a lone sentence: a cluster of 16 blocks has the layers, each block a share of every weight, and its blocks send one another
-// what they compute (block.cuh); the other clusters have the vocabulary. In each block 8 warps compute and one brings weights through
-// a ring of stages, as far ahead as there is room: so memory is never waited for in the row of dependent operations.
+// The kernel for a lone sentence: a cluster of 16 blocks has the layers, each block a share of
+// every weight, and its blocks send one another what they compute (block.cuh); the other clusters
+// have the vocabulary. In each block 8 warps compute and one brings weights through a ring of
+// stages, as far ahead as there is room: so memory is never waited for in the row of dependent
+// operations.
 #include "engine/cuda/search/advance.cuh"
 #include "engine/cuda/solo/attention.cuh"
 #include "engine/cuda/solo/layers.cuh"
@@ -16,8 +18,12 @@ __device__ unsigned look(const unsigned* signal) {
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(signal) : "memory");
   return value;
 }
-__device__ void tell(unsigned* signal, unsigned value) { asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(signal), "r"(value) : "memory"); }
-__device__ void count_one(unsigned* signal) { asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(signal) : "memory"); }
+__device__ void tell(unsigned* signal, unsigned value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(signal), "r"(value) : "memory");
+}
+__device__ void count_one(unsigned* signal) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(signal) : "memory");
+}
 
 // No more weights are wanted than these that were used.
 __device__ void stop(SoloBlock& block, const SoloRing& ring) {
@@ -31,8 +37,15 @@ template <class T, int kHead>
 class Layers {
  public:
   __device__ Layers(const SoloProgram& program, SoloBlock& block, char* memory)
-      : program_(program), block_(block), memory_(memory), address_(shared_address(memory)), ring_(program.layout.stages), exchange_(block),
-        ops_(reinterpret_cast<const SoloOp*>(memory + program.layout.ops)), slot_(program.slots[0]), head_(head_of_block(program)) {}
+      : program_(program),
+        block_(block),
+        memory_(memory),
+        address_(shared_address(memory)),
+        ring_(program.layout.stages),
+        exchange_(block),
+        ops_(reinterpret_cast<const SoloOp*>(memory + program.layout.ops)),
+        slot_(program.slots[0]),
+        head_(head_of_block(program)) {}
 
   __device__ void run() {
     begin();
@@ -44,7 +57,8 @@ class Layers {
     wait_fetched();
     if (rank_in_cluster() != 0) return;
     sync_workers();  // the search has written what is copied
-    for (int i = threadIdx.x; i < program_.copy_words; i += kSoloThreads) program_.copy_to[i] = program_.copy_from[i];
+    for (int i = threadIdx.x; i < program_.copy_words; i += kSoloThreads)
+      program_.copy_to[i] = program_.copy_from[i];
   }
 
  private:
@@ -58,19 +72,25 @@ class Layers {
       news.length = slot_ < 0 ? 0 : state.length[slot_];
       if (rank_in_cluster() == 0) parts_before_ = look(&program_.signals->parts);
     }
-    if (static_cast<int>(threadIdx.x) < beams) news.tokens[threadIdx.x] = slot_ < 0 ? 0 : state.token[slot_ * beams + threadIdx.x];
+    if (static_cast<int>(threadIdx.x) < beams)
+      news.tokens[threadIdx.x] = slot_ < 0 ? 0 : state.token[slot_ * beams + threadIdx.x];
     source_length_ = slot_ < 0 ? 0 : program_.source_lengths[slot_];
     if (head_ >= 0 && slot_ >= 0) list_source(program_, memory_, slot_, source_length_);
-    if (program_.first_norm >= 0) fetch_norm(ops_[program_.first_norm], norm_place(program_, memory_, 0), 0);
+    if (program_.first_norm >= 0)
+      fetch_norm(ops_[program_.first_norm], norm_place(program_, memory_, 0), 0);
     for (int i = 0; i < program_.count; ++i) {
       if (ops_[i].kind == SoloKind::kLinear) keep_biases<T>(ops_[i], memory_);
     }
     sync_workers();
-    if (head_ >= 0 && program_.first_cross >= 0) fetch(program_.first_cross, threadIdx.x, kSoloThreads);
+    if (head_ >= 0 && program_.first_cross >= 0)
+      fetch(program_.first_cross, threadIdx.x, kSoloThreads);
   }
 
   __device__ void fetch(int op, int thread, int threads) {
-    fetch_keys<T, kHead>(program_, ops_[op], keys_of(program_, ops_[op].kind == SoloKind::kSelf, block_.list_count, source_length_, memory_), 0, head_, thread, threads);
+    fetch_keys<T, kHead>(program_, ops_[op],
+                         keys_of(program_, ops_[op].kind == SoloKind::kSelf, block_.list_count,
+                                 source_length_, memory_),
+                         0, head_, thread, threads);
   }
 
   __device__ void step(int time) {
@@ -78,7 +98,8 @@ class Layers {
     wait_fetched();
     sync_workers();
     // While the others are at the first product.
-    if (head_ >= 0 && static_cast<int>(threadIdx.x) / kWarp == kListWarp && program_.first_self >= 0) {
+    if (head_ >= 0 && static_cast<int>(threadIdx.x) / kWarp == kListWarp &&
+        program_.first_self >= 0) {
       list_step(program_, block_, memory_, slot_);
       fetch(program_.first_self, threadIdx.x % kWarp, kWarp);
     }
@@ -94,24 +115,32 @@ class Layers {
       const float* gain = norm_place(program_, memory_, norm_turn_);
       norm_turn_ ^= 1;
       if (warp < program_.beams) norm_row<T>(op, warp, gain, memory_);
-      if (static_cast<int>(threadIdx.x) >= first) fetch_norm(ops_[op.next], norm_place(program_, memory_, norm_turn_), first);
+      if (static_cast<int>(threadIdx.x) >= first)
+        fetch_norm(ops_[op.next], norm_place(program_, memory_, norm_turn_), first);
       wait_fetched();  // another norm may follow
       return sync_workers();
     }
     // By a warp that is seldom needed: to arrive in 16 blocks takes a while.
     if (warp == kListWarp) {
-      const int columns = !op.for_heads ? op.width : head_ >= 0 ? op.width / program_.width * kHead : 0;
-      exchange_.begin(static_cast<std::uint32_t>(program_.beams * columns) * (op.sums ? sizeof(float) : sizeof(T)));
+      const int columns = !op.for_heads ? op.width
+                          : head_ >= 0  ? op.width / program_.width * kHead
+                                        : 0;
+      exchange_.begin(static_cast<std::uint32_t>(program_.beams * columns) *
+                      (op.sums ? sizeof(float) : sizeof(T)));
     }
     if (op.kind == SoloKind::kLinear) {
       product<T, kHead>(program_, op, block_, address_, memory_, ring_, exchange_);
     } else if (head_ >= 0 && warp == 0) {
-      attend_head<T, kHead>(program_, op, keys_of(program_, op.kind == SoloKind::kSelf, block_.list_count, source_length_, memory_), head_, memory_, exchange_);
+      attend_head<T, kHead>(
+          program_, op,
+          keys_of(program_, op.kind == SoloKind::kSelf, block_.list_count, source_length_, memory_),
+          head_, memory_, exchange_);
     } else if (head_ >= 0 && warp == 1 && op.kind == SoloKind::kSelf) {
       store_own<T, kHead>(program_, op, block_.own_row, head_, memory_);
     }
     exchange_.end();
-    if (op.kind != SoloKind::kLinear && head_ >= 0 && op.next >= 0) fetch(op.next, threadIdx.x, kSoloThreads);
+    if (op.kind != SoloKind::kLinear && head_ >= 0 && op.next >= 0)
+      fetch(op.next, threadIdx.x, kSoloThreads);
   }
 
   // The last rows go to the other clusters, and what the search comes to comes to all blocks.
@@ -123,10 +152,12 @@ class Layers {
     }
     const int pieces = program_.width * static_cast<int>(sizeof(T)) / 16;
     for (int i = threadIdx.x; i < program_.beams * pieces; i += kSoloThreads) {
-      static_cast<uint4*>(program_.hidden_rows)[i] = *reinterpret_cast<const uint4*>(memory_ + program_.hidden.at + i / pieces * program_.hidden.pitch + i % pieces * 16);
+      static_cast<uint4*>(program_.hidden_rows)[i] = *reinterpret_cast<const uint4*>(
+          memory_ + program_.hidden.at + i / pieces * program_.hidden.pitch + i % pieces * 16);
     }
     sync_workers();
-    if (threadIdx.x == 0) tell(&program_.signals->hidden, program_.launch << 8 | static_cast<unsigned>(time + 1));
+    if (threadIdx.x == 0)
+      tell(&program_.signals->hidden, program_.launch << 8 | static_cast<unsigned>(time + 1));
     advance(time);
     __threadfence();
     sync_workers();
@@ -134,29 +165,35 @@ class Layers {
       exchange_.begin(kBytes);
       const int lane = threadIdx.x % kWarp;
       for (int i = lane; i < 3 * kSoloCluster; i += kWarp) {
-        exchange_.send_one(shared_address(&block_.news) + i / kSoloCluster * 16, reinterpret_cast<const uint4*>(&block_.news)[i / kSoloCluster]);
+        exchange_.send_one(shared_address(&block_.news) + i / kSoloCluster * 16,
+                           reinterpret_cast<const uint4*>(&block_.news)[i / kSoloCluster]);
       }
     }
     exchange_.end();
   }
 
   __device__ __forceinline__ void advance(int time) {
-    const int beams = program_.beams, count = program_.candidates, warp = threadIdx.x / kWarp, parts = static_cast<int>(gridDim.x) - kSoloCluster;
+    const int beams = program_.beams, count = program_.candidates, warp = threadIdx.x / kWarp,
+              parts = static_cast<int>(gridDim.x) - kSoloCluster;
     // Where self-attention's keys were.
     auto* best = reinterpret_cast<TokenValue*>(memory_ + program_.layout.self_keys);
     const int room = count * (count + 2);
     Books& books = *reinterpret_cast<Books*>(best + beams * room);
     open_books(SoloTeam(), program_.rules, count, program_.state, slot_, books);
     if (threadIdx.x == 0) {
-      while (look(&program_.signals->parts) - parts_before_ < static_cast<unsigned>(parts * (time + 1))) {
+      while (look(&program_.signals->parts) - parts_before_ <
+             static_cast<unsigned>(parts * (time + 1))) {
       }
     }
     sync_workers();
     if (warp < beams) merge_parts(program_, warp, parts, best + warp * room);
-    advance_slot<kSoloRows>(SoloTeam(), program_.rules, [&](int k, int i) { return best[k * room + i]; }, count, program_.state, slot_, books);
+    advance_slot<kSoloRows>(
+        SoloTeam(), program_.rules, [&](int k, int i) { return best[k * room + i]; }, count,
+        program_.state, slot_, books);
     SoloNews& news = block_.news;
     if (threadIdx.x == 0) news.length = books.length + 1, news.done = books.done;
-    if (static_cast<int>(threadIdx.x) < beams && !books.done) news.tokens[threadIdx.x] = books.live(count)[threadIdx.x].node.token;
+    if (static_cast<int>(threadIdx.x) < beams && !books.done)
+      news.tokens[threadIdx.x] = books.live(count)[threadIdx.x].node.token;
   }
 
   const SoloProgram& program_;
@@ -188,7 +225,9 @@ __device__ void project(const SoloProgram& program, SoloBlock& block, char* memo
     sync_workers();
     if (block.stop) return;
     for (int i = threadIdx.x; i < program.beams * pieces; i += kSoloThreads) {
-      *reinterpret_cast<uint4*>(memory + program.layout.hidden + i / pieces * (pieces * 16 + kSoloGap) + i % pieces * 16) = __ldcg(static_cast<const uint4*>(program.hidden_rows) + i);
+      *reinterpret_cast<uint4*>(memory + program.layout.hidden +
+                                i / pieces * (pieces * 16 + kSoloGap) + i % pieces * 16) =
+          __ldcg(static_cast<const uint4*>(program.hidden_rows) + i);
     }
     sync_workers();
     find_logits<T>(program, block, shared_address(memory), memory, ring, tiles);
@@ -200,7 +239,8 @@ __device__ void project(const SoloProgram& program, SoloBlock& block, char* memo
 }
 
 // One thread of a block's last warp.
-__device__ void bring(const SoloProgram& program, SoloBlock& block, std::uint32_t stages, const SoloOp* ops) {
+__device__ void bring(const SoloProgram& program, SoloBlock& block, std::uint32_t stages,
+                      const SoloOp* ops) {
   const bool layers = blockIdx.x < kSoloCluster;
   SoloRing ring(layers ? program.layout.stages : program.layout.word_stages);
   bool more = true;
@@ -224,7 +264,8 @@ __device__ void bring(const SoloProgram& program, SoloBlock& block, std::uint32_
 #endif
 
 template <class T, int kHead>
-__global__ void __launch_bounds__(kSoloThreads + kWarp, 1) solo_step_kernel(const __grid_constant__ SoloProgram program) {
+__global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
+    solo_step_kernel(const __grid_constant__ SoloProgram program) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(1024) char memory[];
   __shared__ SoloBlock block;
@@ -241,12 +282,16 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1) solo_step_kernel(cons
   if (layers) {
     const auto* from = reinterpret_cast<const uint4*>(program.ops);
     auto* to = reinterpret_cast<uint4*>(memory + program.layout.ops);
-    for (int i = threadIdx.x; i < program.count * static_cast<int>(sizeof(SoloOp) / 16); i += kSoloThreads + kWarp) to[i] = from[i];
+    for (int i = threadIdx.x; i < program.count * static_cast<int>(sizeof(SoloOp) / 16);
+         i += kSoloThreads + kWarp)
+      to[i] = from[i];
   }
   __syncthreads();
   sync_cluster();
   if (threadIdx.x >= kSoloThreads) {
-    if (threadIdx.x == kSoloThreads) bring(program, block, shared_address(memory), reinterpret_cast<const SoloOp*>(memory + program.layout.ops));
+    if (threadIdx.x == kSoloThreads)
+      bring(program, block, shared_address(memory),
+            reinterpret_cast<const SoloOp*>(memory + program.layout.ops));
     __syncwarp();
   } else if (layers) {
     Layers<T, kHead>(program, block, memory).run();
@@ -261,7 +306,8 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1) solo_step_kernel(cons
 }
 
 // A thread a piece of 8 columns.
-__global__ void pack_kernel(SoloPacking packing, int passes, std::int64_t pieces, const uint4* weight, uint4* packed) {
+__global__ void pack_kernel(SoloPacking packing, int passes, std::int64_t pieces,
+                            const uint4* weight, uint4* packed) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kSoloThreads + threadIdx.x;
   if (i >= pieces) return;
   const int chunk = static_cast<int>(i % 8), boxes = packing.columns / 64;
@@ -276,7 +322,8 @@ __global__ void pack_kernel(SoloPacking packing, int passes, std::int64_t pieces
   packed[i] = there ? weight[output * (packing.stride / 8) + box * 8 + (chunk ^ row % 8)] : uint4{};
 }
 
-cudaLaunchConfig_t configured(int clusters, int bytes, cudaLaunchAttribute (&attributes)[1], cudaStream_t stream) {
+cudaLaunchConfig_t configured(int clusters, int bytes, cudaLaunchAttribute (&attributes)[1],
+                              cudaStream_t stream) {
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim = {kSoloCluster, 1, 1};
   cudaLaunchConfig_t config{};
@@ -300,9 +347,12 @@ int prepare_solo_step(int bytes) {
       cudaLaunchAttribute attributes[1]{};
       const cudaLaunchConfig_t config = configured(kSoloMostClusters, bytes, attributes, nullptr);
       int clusters = 0;
-      const bool fine = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) == cudaSuccess &&
-                        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) == cudaSuccess &&
-                        cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess && clusters >= 2;
+      const bool fine = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed,
+                                             1) == cudaSuccess &&
+                        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             bytes) == cudaSuccess &&
+                        cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess &&
+                        clusters >= 2;
       least = fine ? min(least, clusters) : 0;
     });
   }
@@ -313,16 +363,20 @@ template <class T>
 void run_solo_step(const SoloProgram& program, int clusters, cudaStream_t stream) {
   cudaLaunchAttribute attributes[1]{};
   const cudaLaunchConfig_t config = configured(clusters, program.layout.bytes, attributes, stream);
-  with_head(program.width / program.heads, [&](auto width) { cudaLaunchKernelEx(&config, solo_step_kernel<T, width>, program); });
+  with_head(program.width / program.heads,
+            [&](auto width) { cudaLaunchKernelEx(&config, solo_step_kernel<T, width>, program); });
 }
 
-void pack_solo_weight(const SoloPacking& packing, const void* weight, void* packed, cudaStream_t stream) {
+void pack_solo_weight(const SoloPacking& packing, const void* weight, void* packed,
+                      cudaStream_t stream) {
   const auto pieces = static_cast<std::int64_t>(packing.bytes() / 16);
-  pack_kernel<<<blocks_for(pieces, kSoloThreads), kSoloThreads, 0, stream>>>(packing, packing.passes(), pieces, static_cast<const uint4*>(weight), static_cast<uint4*>(packed));
+  pack_kernel<<<blocks_for(pieces, kSoloThreads), kSoloThreads, 0, stream>>>(
+      packing, packing.passes(), pieces, static_cast<const uint4*>(weight),
+      static_cast<uint4*>(packed));
 }
 
-#define INSTANTIATE(T)                              \
-  template int prepare_solo_step<T>(int bytes);     \
+#define INSTANTIATE(T)                          \
+  template int prepare_solo_step<T>(int bytes); \
   template void run_solo_step<T>(const SoloProgram&, int clusters, cudaStream_t);
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

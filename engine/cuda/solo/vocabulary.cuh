@@ -1,6 +1,8 @@
-// A lone sentence's vocabulary: the blocks of all clusters but the first have shares of it, in tiles of 128 ids, and bring their weights while
-// the layers are computed. What a block leaves are, of each row, its tiles' sums of exponentials and its best candidates; then the sentence's
-// own block makes them one. Sums as vocabulary/project.cu and vocabulary/merge.cu form them, to the bit.
+// A lone sentence's vocabulary: the blocks of all clusters but the first have shares of it, in
+// tiles of 128 ids, and bring their weights while the layers are computed. What a block leaves are,
+// of each row, its tiles' sums of exponentials and its best candidates; then the sentence's own
+// block makes them one. Sums as vocabulary/project.cu and vocabulary/merge.cu form them, to the
+// bit.
 #pragma once
 
 #include "engine/cuda/solo/block.cuh"
@@ -9,36 +11,46 @@
 namespace xlate::cuda {
 
 // The order of `better` (device.cuh), of numbers.
-__device__ inline bool comes_before(const TokenValue& a, const TokenValue& b) { return a.value != b.value ? a.value > b.value : a.token < b.token; }
-// Value and token as one integer, larger for what comes first; 0 for what cannot be chosen: −∞ and NaN.
+__device__ inline bool comes_before(const TokenValue& a, const TokenValue& b) {
+  return a.value != b.value ? a.value > b.value : a.token < b.token;
+}
+// Value and token as one integer, larger for what comes first; 0 for what cannot be chosen: −∞ and
+// NaN.
 __device__ inline unsigned long long key_of(float value, std::int32_t token) {
   const unsigned bits = __float_as_uint(value + 0.0f);
   if (!(value > -INFINITY)) return 0;
-  return static_cast<unsigned long long>(bits & 0x80000000u ? ~bits : bits | 0x80000000u) << 32 | ~static_cast<unsigned>(token);
+  return static_cast<unsigned long long>(bits & 0x80000000u ? ~bits : bits | 0x80000000u) << 32 |
+         ~static_cast<unsigned>(token);
 }
 __device__ inline TokenValue best_of_key(unsigned long long key) {
   const auto place = static_cast<unsigned>(key >> 32);
   if (key == 0) return {-INFINITY, 0};
-  return {__uint_as_float(place & 0x80000000u ? place & 0x7fffffffu : ~place), static_cast<std::int32_t>(~static_cast<unsigned>(key))};
+  return {__uint_as_float(place & 0x80000000u ? place & 0x7fffffffu : ~place),
+          static_cast<std::int32_t>(~static_cast<unsigned>(key))};
 }
 __device__ inline unsigned long long max_of_warp(unsigned long long key) {
   const auto high = static_cast<unsigned>(key >> 32), largest = __reduce_max_sync(kAllLanes, high);
-  return static_cast<unsigned long long>(largest) << 32 | __reduce_max_sync(kAllLanes, high == largest ? static_cast<unsigned>(key) : 0u);
+  return static_cast<unsigned long long>(largest) << 32 |
+         __reduce_max_sync(kAllLanes, high == largest ? static_cast<unsigned>(key) : 0u);
 }
 
 // The tiles of a block.
 struct SoloTiles {
   int block, blocks, first, count;
   __device__ explicit SoloTiles(const SoloProgram& program)
-      : block(static_cast<int>(blockIdx.x) - kSoloCluster), blocks(static_cast<int>(gridDim.x) - kSoloCluster),
+      : block(static_cast<int>(blockIdx.x) - kSoloCluster),
+        blocks(static_cast<int>(gridDim.x) - kSoloCluster),
         first(static_cast<int>(static_cast<std::int64_t>(block) * program.tiles / blocks)),
-        count(static_cast<int>(static_cast<std::int64_t>(block + 1) * program.tiles / blocks) - first) {}
+        count(static_cast<int>(static_cast<std::int64_t>(block + 1) * program.tiles / blocks) -
+              first) {}
 };
 
-__device__ inline bool bring_tiles(const SoloProgram& program, const SoloBlock& block, std::uint32_t stages, SoloRing& ring, const SoloTiles& tiles) {
+__device__ inline bool bring_tiles(const SoloProgram& program, const SoloBlock& block,
+                                   std::uint32_t stages, SoloRing& ring, const SoloTiles& tiles) {
   const std::uint64_t policy = read_once();
   const int boxes = program.width / 64;
-  const char* from = static_cast<const char*>(program.vocabulary_weight) + static_cast<std::size_t>(tiles.first) * boxes * kSoloStageBytes;
+  const char* from = static_cast<const char*>(program.vocabulary_weight) +
+                     static_cast<std::size_t>(tiles.first) * boxes * kSoloStageBytes;
   for (int i = 0; i < tiles.count * boxes; ++i, from += kSoloStageBytes, ring.advance()) {
     if (!wait_for_room(block, ring)) return false;
     const std::uint32_t full = shared_address(&block.full[ring.place]);
@@ -49,7 +61,8 @@ __device__ inline bool bring_tiles(const SoloProgram& program, const SoloBlock& 
 }
 
 // Ids of the block that are never chosen, a bit each.
-__device__ inline void mark_never(const SoloProgram& program, const SoloTiles& tiles, char* memory) {
+__device__ inline void mark_never(const SoloProgram& program, const SoloTiles& tiles,
+                                  char* memory) {
   auto* never = reinterpret_cast<unsigned*>(memory + program.layout.never);
   for (int i = threadIdx.x; i < tiles.count * kSoloTileIds / 32; i += kSoloThreads) never[i] = 0;
   sync_workers();
@@ -59,15 +72,22 @@ __device__ inline void mark_never(const SoloProgram& program, const SoloTiles& t
   }
   sync_workers();
 }
-__device__ inline bool is_never(const unsigned* never, int n) { return never[n / 32] >> n % 32 & 1; }
+__device__ inline bool is_never(const unsigned* never, int n) {
+  return never[n / 32] >> n % 32 & 1;
+}
 
-// logits [rows, the block's ids], −∞ where there is no id, or none that takes part. A warp takes 16 ids of a tile.
+// logits [rows, the block's ids], −∞ where there is no id, or none that takes part. A warp takes 16
+// ids of a tile.
 template <class T>
-__device__ __forceinline__ void find_logits(const SoloProgram& program, const SoloBlock& block, std::uint32_t address, char* memory, SoloRing& ring, const SoloTiles& tiles) {
-  const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, q = threadIdx.x % 4, ids = tiles.count * kSoloTileIds;
+__device__ __forceinline__ void find_logits(const SoloProgram& program, const SoloBlock& block,
+                                            std::uint32_t address, char* memory, SoloRing& ring,
+                                            const SoloTiles& tiles) {
+  const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, q = threadIdx.x % 4,
+            ids = tiles.count * kSoloTileIds;
   auto* logits = reinterpret_cast<float*>(memory + program.layout.logits);
   const auto* never = reinterpret_cast<const unsigned*>(memory + program.layout.never);
-  const SoloTile tile(address + program.layout.hidden, program.width * static_cast<int>(sizeof(T)) + kSoloGap, program.beams, warp);
+  const SoloTile tile(address + program.layout.hidden,
+                      program.width * static_cast<int>(sizeof(T)) + kSoloGap, program.beams, warp);
 #pragma unroll 1
   for (int i = 0; i < tiles.count; ++i) {
     const int n = i * kSoloTileIds + warp * kSoloTileOutputs + g;
@@ -75,23 +95,32 @@ __device__ __forceinline__ void find_logits(const SoloProgram& program, const So
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int id = tiles.first * kSoloTileIds + n + 8 * half;
-      bias[half] = id >= program.vocabulary || (program.rules.renormalize && is_never(never, n + 8 * half)) ? -INFINITY : program.vocabulary_bias ? program.vocabulary_bias[id] : 0.0f;
+      bias[half] =
+          id >= program.vocabulary || (program.rules.renormalize && is_never(never, n + 8 * half))
+              ? -INFINITY
+          : program.vocabulary_bias ? program.vocabulary_bias[id]
+                                    : 0.0f;
     }
     float sums[4] = {};
-    sum_stages<T, 1>(block, address, ring, tile, program.width / 64, kSoloStageBytes, kSoloWarps, sums);
+    sum_stages<T, 1>(block, address, ring, tile, program.width / 64, kSoloStageBytes, kSoloWarps,
+                     sums);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      if (2 * q + j % 2 < program.beams) logits[(2 * q + j % 2) * ids + n + j / 2 * 8] = sums[j] + bias[j / 2];
+      if (2 * q + j % 2 < program.beams)
+        logits[(2 * q + j % 2) * ids + n + j / 2 * 8] = sums[j] + bias[j / 2];
     }
   }
 }
 
-// A tile's sum of exponentials by a warp: lanes as a quad of vocabulary/project.cu has columns, 8·j + 2·t + b, and then its tree.
-__device__ inline float2 sum_of_tile(const SoloProgram& program, const float* logits, const unsigned* never) {
+// A tile's sum of exponentials by a warp: lanes as a quad of vocabulary/project.cu has columns, 8·j
+// + 2·t + b, and then its tree.
+__device__ inline float2 sum_of_tile(const SoloProgram& program, const float* logits,
+                                     const unsigned* never) {
   constexpr float kLog2E = 1.4426950408889634f;
   const int lane = threadIdx.x % kWarp, t = lane % 4, j = lane / 4;
   const auto over_columns = [&](float x, const auto& join) {
-    for (int offset = 16; offset >= 4; offset /= 2) x = join(x, __shfl_xor_sync(kAllLanes, x, offset));
+    for (int offset = 16; offset >= 4; offset /= 2)
+      x = join(x, __shfl_xor_sync(kAllLanes, x, offset));
     return x;
   };
   const auto larger = [](float a, float b) { return fmaxf(a, b); };
@@ -99,12 +128,16 @@ __device__ inline float2 sum_of_tile(const SoloProgram& program, const float* lo
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
 #pragma unroll
-    for (int b = 0; b < 2; ++b) value[i][b] = logits[8 * (j + 8 * i) + 2 * t + b], highest = fmaxf(highest, value[i][b]);
+    for (int b = 0; b < 2; ++b)
+      value[i][b] = logits[8 * (j + 8 * i) + 2 * t + b], highest = fmaxf(highest, value[i][b]);
   }
   float top = over_columns(highest, larger) * kLog2E;
-  const auto power = [&](float x, float relative_to) { return exp2_approximate(fmaf(x, kLog2E, relative_to == -INFINITY ? 0.0f : -relative_to)); };
+  const auto power = [&](float x, float relative_to) {
+    return exp2_approximate(fmaf(x, kLog2E, relative_to == -INFINITY ? 0.0f : -relative_to));
+  };
   float sum = 0;
-  if (program.candidates == 1 && !program.rules.renormalize) {  // there what is never chosen is added first, one after another
+  if (program.candidates == 1 &&
+      !program.rules.renormalize) {  // there what is never chosen is added first, one after another
     for (int word = 0; word < kSoloTileIds / 32; ++word) {
       for (unsigned bits = never[word]; bits; bits &= bits - 1) {
         const int n = 32 * word + __ffs(static_cast<int>(bits)) - 1;
@@ -117,7 +150,9 @@ __device__ inline float2 sum_of_tile(const SoloProgram& program, const float* lo
   }
   float pair[2];
 #pragma unroll
-  for (int b = 0; b < 2; ++b) pair[b] = over_columns(power(value[0][b], top) + power(value[1][b], top), [](float x, float y) { return x + y; });
+  for (int b = 0; b < 2; ++b)
+    pair[b] = over_columns(power(value[0][b], top) + power(value[1][b], top),
+                           [](float x, float y) { return x + y; });
   sum += pair[0] + pair[1];
   float most = fmaxf(top, __shfl_xor_sync(kAllLanes, top, 1));
   most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 2));
@@ -127,15 +162,19 @@ __device__ inline float2 sum_of_tile(const SoloProgram& program, const float* lo
   return {most, sum};
 }
 
-// The best of a row's logits here, by a warp, one after another: each lane offers the best of its own that comes after what was taken.
-__device__ __noinline__ void list_in_turn(const float* logits, const unsigned* never, int first_id, int ids, int candidates, TokenValue* list) {
+// The best of a row's logits here, by a warp, one after another: each lane offers the best of its
+// own that comes after what was taken.
+__device__ __noinline__ void list_in_turn(const float* logits, const unsigned* never, int first_id,
+                                          int ids, int candidates, TokenValue* list) {
   const int lane = threadIdx.x % kWarp;
   const auto next_after = [&](const TokenValue& last) {
     TokenValue best{-INFINITY, -1};
 #pragma unroll 4
     for (int n = lane; n < ids; n += kWarp) {
       const float value = logits[n];
-      if (value > best.value && (value < last.value || (value == last.value && n > last.token)) && !is_never(never, n)) best = {value, n};
+      if (value > best.value && (value < last.value || (value == last.value && n > last.token)) &&
+          !is_never(never, n))
+        best = {value, n};
     }
     return best;
   };
@@ -150,8 +189,11 @@ __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* n
   }
 }
 
-// The same, mostly at once: the candidates-th largest of the lanes' own best bounds them from below, and as a rule few logits reach it.
-__device__ __forceinline__ void list_best(const SoloProgram& program, const float* logits, const unsigned* never, int first_id, int ids, TokenValue* list) {
+// The same, mostly at once: the candidates-th largest of the lanes' own best bounds them from
+// below, and as a rule few logits reach it.
+__device__ __forceinline__ void list_best(const SoloProgram& program, const float* logits,
+                                          const unsigned* never, int first_id, int ids,
+                                          TokenValue* list) {
   const int lane = threadIdx.x % kWarp, candidates = program.candidates;
   float own = -INFINITY;
 #pragma unroll 4
@@ -184,37 +226,49 @@ __device__ __forceinline__ void list_best(const SoloProgram& program, const floa
   if (count > kWarp) return list_in_turn(logits, never, first_id, ids, candidates, list);
   int place = 0;
   for (int i = 0; i < count; ++i) {
-    const TokenValue other{__shfl_sync(kAllLanes, found.value, i), __shfl_sync(kAllLanes, found.token, i)};
+    const TokenValue other{__shfl_sync(kAllLanes, found.value, i),
+                           __shfl_sync(kAllLanes, found.token, i)};
     place += comes_before(other, found);
   }
   if (lane < count && place < candidates) list[place] = {found.value, first_id + found.token};
 }
 
-__device__ __forceinline__ void leave_parts(const SoloProgram& program, const SoloTiles& tiles, char* memory) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, beams = program.beams, ids = tiles.count * kSoloTileIds;
+__device__ __forceinline__ void leave_parts(const SoloProgram& program, const SoloTiles& tiles,
+                                            char* memory) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, beams = program.beams,
+            ids = tiles.count * kSoloTileIds;
   const auto* logits = reinterpret_cast<const float*>(memory + program.layout.logits);
   const auto* never = reinterpret_cast<const unsigned*>(memory + program.layout.never);
   if (warp < beams) {
-    TokenValue* list = program.lists + (static_cast<std::int64_t>(warp) * tiles.blocks + tiles.block) * program.candidates;
-    if (program.candidates == 1) list_in_turn(logits + warp * ids, never, tiles.first * kSoloTileIds, ids, 1, list);
-    else list_best(program, logits + warp * ids, never, tiles.first * kSoloTileIds, ids, list);
+    TokenValue* list =
+        program.lists +
+        (static_cast<std::int64_t>(warp) * tiles.blocks + tiles.block) * program.candidates;
+    if (program.candidates == 1)
+      list_in_turn(logits + warp * ids, never, tiles.first * kSoloTileIds, ids, 1, list);
+    else
+      list_best(program, logits + warp * ids, never, tiles.first * kSoloTileIds, ids, list);
   }
 #pragma unroll 1
   for (int i = kSoloWarps - 1 - warp; i < beams * tiles.count; i += kSoloWarps) {
     const int row = i % beams, tile = i / beams;
-    const float2 sum = sum_of_tile(program, logits + row * ids + tile * kSoloTileIds, never + tile * kSoloTileIds / 32);
-    if (lane == 0) program.sums[static_cast<std::int64_t>(row) * program.tiles + tiles.first + tile] = sum;
+    const float2 sum = sum_of_tile(program, logits + row * ids + tile * kSoloTileIds,
+                                   never + tile * kSoloTileIds / 32);
+    if (lane == 0)
+      program.sums[static_cast<std::int64_t>(row) * program.tiles + tiles.first + tile] = sum;
   }
 }
 
-// The best of one row's parts as log-probabilities, by a warp, to best[0, count): fewer end with −∞. Room for count² + 2·count entries there.
-__device__ __forceinline__ void merge_parts(const SoloProgram& program, int row, int parts, TokenValue* best_of_row) {
+// The best of one row's parts as log-probabilities, by a warp, to best[0, count): fewer end with
+// −∞. Room for count² + 2·count entries there.
+__device__ __forceinline__ void merge_parts(const SoloProgram& program, int row, int parts,
+                                            TokenValue* best_of_row) {
   constexpr int kHeads = (kSoloMostClusters - 1) * kSoloCluster / kWarp;
   const int lane = threadIdx.x % kWarp, count = program.candidates;
   TokenValue* list = best_of_row + count;
   const TokenValue* lists = program.lists + static_cast<std::int64_t>(row) * parts * count;
   const auto read = [&](int part, int i) {
-    const uint2 bits = __ldcg(reinterpret_cast<const uint2*>(lists + static_cast<std::int64_t>(part) * count + i));
+    const uint2 bits =
+        __ldcg(reinterpret_cast<const uint2*>(lists + static_cast<std::int64_t>(part) * count + i));
     return TokenValue{__uint_as_float(bits.x), static_cast<std::int32_t>(bits.y)};
   };
   const auto key_at = [&](int part, int i) {
@@ -223,10 +277,13 @@ __device__ __forceinline__ void merge_parts(const SoloProgram& program, int row,
   };
   unsigned long long heads[kHeads];
 #pragma unroll
-  for (int i = 0; i < kHeads; ++i) heads[i] = lane + i * kWarp < parts ? key_at(lane + i * kWarp, 0) : 0;
-  const float all = log_sum(program.sums + static_cast<std::int64_t>(row) * program.tiles, program.tiles);
+  for (int i = 0; i < kHeads; ++i)
+    heads[i] = lane + i * kWarp < parts ? key_at(lane + i * kWarp, 0) : 0;
+  const float all =
+      log_sum(program.sums + static_cast<std::int64_t>(row) * program.tiles, program.tiles);
 
-  // The best are in the lists with the best heads; no entry after the count-th of these is among them.
+  // The best are in the lists with the best heads; no entry after the count-th of these is among
+  // them.
   unsigned long long bound = 0;
   auto* chosen = reinterpret_cast<int*>(list + count * count);
   int lists_chosen = 0;
@@ -247,7 +304,8 @@ __device__ __forceinline__ void merge_parts(const SoloProgram& program, int row,
 #pragma unroll 2
   for (int first = 0; first < lists_chosen * count; first += kWarp) {
     const int e = first + lane;
-    const TokenValue entry = e < lists_chosen * count ? read(chosen[e / count], e % count) : TokenValue{-INFINITY, INT32_MAX};
+    const TokenValue entry = e < lists_chosen * count ? read(chosen[e / count], e % count)
+                                                      : TokenValue{-INFINITY, INT32_MAX};
     const unsigned long long key = key_of(entry.value, entry.token);
     const bool taken = key != 0 && key >= bound;
     const unsigned lanes = __ballot_sync(kAllLanes, taken);

@@ -1,4 +1,5 @@
-// What a thread of the vocabulary kernel (project.cu) keeps of its two rows while tiles pass: the log-sum's parts and the best candidates.
+// What a thread of the vocabulary kernel (project.cu) keeps of its two rows while tiles pass: the
+// log-sum's parts and the best candidates.
 #pragma once
 
 #include "engine/cuda/vocabulary/work.cuh"
@@ -9,9 +10,10 @@ namespace {
 // A thread's part of two rows (h = 0, 1) over a run: d as in products/warpgroup.cuh.
 struct RowState {
   float top[2], sum[2];  // of a tile's powers of two: sum·2^top
-  float bound[2];        // what is not above it is not among the row's best; with one candidate, the thread's best so far
-  int token[2];          // of that
-  float highest[2];      // of the tile
+  float bound[2];    // what is not above it is not among the row's best; with one candidate, the
+                     // thread's best so far
+  int token[2];      // of that
+  float highest[2];  // of the tile
 
   template <int kRow, int kPart>
   __device__ __forceinline__ static float highest_in(const float (&d)[64]) {
@@ -22,9 +24,12 @@ struct RowState {
   }
   template <int kRow>
   __device__ __forceinline__ static float highest_of(const float (&d)[64]) {
-    return fmaxf(fmaxf(highest_in<kRow, 0>(d), highest_in<kRow, 1>(d)), fmaxf(highest_in<kRow, 2>(d), highest_in<kRow, 3>(d)));
+    return fmaxf(fmaxf(highest_in<kRow, 0>(d), highest_in<kRow, 1>(d)),
+                 fmaxf(highest_in<kRow, 2>(d), highest_in<kRow, 3>(d)));
   }
-  __device__ __forceinline__ void find_highest(const float (&d)[64]) { highest[0] = highest_of<0>(d), highest[1] = highest_of<1>(d); }
+  __device__ __forceinline__ void find_highest(const float (&d)[64]) {
+    highest[0] = highest_of<0>(d), highest[1] = highest_of<1>(d);
+  }
 
   // The tile's exponentials, as powers of two relative to the top, are added in one order.
   __device__ __forceinline__ void set_top() {
@@ -64,7 +69,8 @@ struct RowState {
     }
   }
 
-  // With several, to begin with: each of a quad's threads has kLeast values or more above the new bound.
+  // With several, to begin with: each of a quad's threads has kLeast values or more above the new
+  // bound.
   template <int kLeast>
   __device__ __forceinline__ void bound_below(const float (&d)[64]) {
     bound_row_below<0, kLeast>(d);
@@ -72,17 +78,22 @@ struct RowState {
   }
   template <int kRow, int kLeast>
   __device__ __forceinline__ void bound_row_below(const float (&d)[64]) {
-    const float a = highest_in<kRow, 0>(d), b = highest_in<kRow, 1>(d), c = highest_in<kRow, 2>(d), e = highest_in<kRow, 3>(d);
+    const float a = highest_in<kRow, 0>(d), b = highest_in<kRow, 1>(d), c = highest_in<kRow, 2>(d),
+                e = highest_in<kRow, 3>(d);
     // The second largest of the four, or the least.
-    float most = kLeast <= 2 ? fmaxf(fminf(fmaxf(a, b), fmaxf(c, e)), fmaxf(fminf(a, b), fminf(c, e))) : fminf(fminf(a, b), fminf(c, e));
+    float most = kLeast <= 2
+                     ? fmaxf(fminf(fmaxf(a, b), fmaxf(c, e)), fmaxf(fminf(a, b), fminf(c, e)))
+                     : fminf(fminf(a, b), fminf(c, e));
     most = fminf(most, __shfl_xor_sync(kAllLanes, most, 1));
     most = fminf(most, __shfl_xor_sync(kAllLanes, most, 2));
-    bound[kRow] = fmaxf(most - (fabsf(most) * 1e-6f + 1e-30f), kNone);  // not NaN with infinite ones
+    bound[kRow] =
+        fmaxf(most - (fabsf(most) * 1e-6f + 1e-30f), kNone);  // not NaN with infinite ones
   }
 };
 
-// With several candidates each thread keeps, of each of its two rows, what was above the row's bound when it came: values and ids in shared memory,
-// in no order. Where room runs out the bound is raised to the kCount-th best of the quad's, or somewhat less, and what is below it goes.
+// With several candidates each thread keeps, of each of its two rows, what was above the row's
+// bound when it came: values and ids in shared memory, in no order. Where room runs out the bound
+// is raised to the kCount-th best of the quad's, or somewhat less, and what is below it goes.
 template <int kCount>
 struct Keeper {
   static constexpr int kSorted = kCount / 2;
@@ -90,23 +101,31 @@ struct Keeper {
   int thread;
   std::uint32_t to[2];  // where the next entry goes
 
-  __device__ __forceinline__ std::uint32_t begin_of(int row) const { return shared_address(&memory.values[row][0][thread]); }
-  __device__ __forceinline__ int count_of(int row) const { return static_cast<int>((row ? to[1] : to[0]) - begin_of(row)) / kNext; }
+  __device__ __forceinline__ std::uint32_t begin_of(int row) const {
+    return shared_address(&memory.values[row][0][thread]);
+  }
+  __device__ __forceinline__ int count_of(int row) const {
+    return static_cast<int>((row ? to[1] : to[0]) - begin_of(row)) / kNext;
+  }
   __device__ __forceinline__ void clear() { to[0] = begin_of(0), to[1] = begin_of(1); }
   // Whether every thread of the warp has room for 8 entries more of each row.
   __device__ __forceinline__ bool has_room() const {
-    return !__any_sync(kAllLanes, count_of(0) > Memory<kCount>::kEntries - 8 || count_of(1) > Memory<kCount>::kEntries - 8);
+    return !__any_sync(kAllLanes, count_of(0) > Memory<kCount>::kEntries - 8 ||
+                                      count_of(1) > Memory<kCount>::kEntries - 8);
   }
 
   template <int kRow, int kPart, int kValue>
   __device__ __forceinline__ void append_one(const float (&d)[64], float bound, int first_id) {
-    // Ids lie behind all values. Two stores: a pair would have to lie in two adjacent registers, which all of d's would then be kept free for.
+    // Ids lie behind all values. Two stores: a pair would have to lie in two adjacent registers,
+    // which all of d's would then be kept free for.
     asm volatile(
-        "{\n .reg .pred above;\n .reg .b32 id;\n setp.gt.f32 above, %1, %2;\n add.s32 id, %3, %4;\n @above st.shared.f32 [%0], %1;\n"
+        "{\n .reg .pred above;\n .reg .b32 id;\n setp.gt.f32 above, %1, %2;\n"
+        " add.s32 id, %3, %4;\n @above st.shared.f32 [%0], %1;\n"
         " @above st.shared.s32 [%0+%5], id;\n @above add.u32 %0, %0, %6;\n}"
         : "+r"(to[kRow])
-        : "f"(d[16 * kPart + kValue / 2 * 4 + 2 * kRow + kValue % 2]), "f"(bound), "r"(first_id), "n"(32 * kPart + kValue / 2 * 8 + kValue % 2),
-          "n"(Memory<kCount>::kEntries * 2 * kNext), "n"(kNext)
+        : "f"(d[16 * kPart + kValue / 2 * 4 + 2 * kRow + kValue % 2]), "f"(bound), "r"(first_id),
+          "n"(32 * kPart + kValue / 2 * 8 + kValue % 2), "n"(Memory<kCount>::kEntries * 2 * kNext),
+          "n"(kNext)
         : "memory");
   }
   template <int kRow, int kPart>
@@ -117,26 +136,42 @@ struct Keeper {
     append_one<kRow, kPart, 6>(d, bound, first_id), append_one<kRow, kPart, 7>(d, bound, first_id);
   }
   // What is above a bound in 32 columns of one row: piece 2·part + row.
-  __device__ __forceinline__ void append(int piece, const float (&d)[64], const RowState& state, int first_id) {
+  __device__ __forceinline__ void append(int piece, const float (&d)[64], const RowState& state,
+                                         int first_id) {
     switch (piece) {
-      case 0: return append_row<0, 0>(d, state.bound[0], first_id);
-      case 1: return append_row<1, 0>(d, state.bound[1], first_id);
-      case 2: return append_row<0, 1>(d, state.bound[0], first_id);
-      case 3: return append_row<1, 1>(d, state.bound[1], first_id);
-      case 4: return append_row<0, 2>(d, state.bound[0], first_id);
-      case 5: return append_row<1, 2>(d, state.bound[1], first_id);
-      case 6: return append_row<0, 3>(d, state.bound[0], first_id);
-      default: return append_row<1, 3>(d, state.bound[1], first_id);
+      case 0:
+        return append_row<0, 0>(d, state.bound[0], first_id);
+      case 1:
+        return append_row<1, 0>(d, state.bound[1], first_id);
+      case 2:
+        return append_row<0, 1>(d, state.bound[0], first_id);
+      case 3:
+        return append_row<1, 1>(d, state.bound[1], first_id);
+      case 4:
+        return append_row<0, 2>(d, state.bound[0], first_id);
+      case 5:
+        return append_row<1, 2>(d, state.bound[1], first_id);
+      case 6:
+        return append_row<0, 3>(d, state.bound[0], first_id);
+      default:
+        return append_row<1, 3>(d, state.bound[1], first_id);
     }
   }
   // Pieces in which some lane has what is above its bound, as bits.
-  __device__ __forceinline__ static unsigned pieces_above(const float (&d)[64], const RowState& state) {
+  __device__ __forceinline__ static unsigned pieces_above(const float (&d)[64],
+                                                          const RowState& state) {
     unsigned pieces = 0;
-    const auto look = [&](int piece, float highest, float bound) { pieces |= highest > bound ? 1u << piece : 0u; };
-    look(0, RowState::highest_in<0, 0>(d), state.bound[0]), look(1, RowState::highest_in<1, 0>(d), state.bound[1]);
-    look(2, RowState::highest_in<0, 1>(d), state.bound[0]), look(3, RowState::highest_in<1, 1>(d), state.bound[1]);
-    look(4, RowState::highest_in<0, 2>(d), state.bound[0]), look(5, RowState::highest_in<1, 2>(d), state.bound[1]);
-    look(6, RowState::highest_in<0, 3>(d), state.bound[0]), look(7, RowState::highest_in<1, 3>(d), state.bound[1]);
+    const auto look = [&](int piece, float highest, float bound) {
+      pieces |= highest > bound ? 1u << piece : 0u;
+    };
+    look(0, RowState::highest_in<0, 0>(d), state.bound[0]),
+        look(1, RowState::highest_in<1, 0>(d), state.bound[1]);
+    look(2, RowState::highest_in<0, 1>(d), state.bound[0]),
+        look(3, RowState::highest_in<1, 1>(d), state.bound[1]);
+    look(4, RowState::highest_in<0, 2>(d), state.bound[0]),
+        look(5, RowState::highest_in<1, 2>(d), state.bound[1]);
+    look(6, RowState::highest_in<0, 3>(d), state.bound[0]),
+        look(7, RowState::highest_in<1, 3>(d), state.bound[1]);
     return __reduce_or_sync(kAllLanes, pieces);
   }
 
@@ -147,13 +182,15 @@ struct Keeper {
     for (int i = first; i < count; ++i) {
       const TokenValue entry{memory.values[row][i][thread], memory.tokens[row][i][thread]};
       if (!keep(entry)) continue;
-      memory.values[row][kept][thread] = entry.value, memory.tokens[row][kept][thread] = entry.token;
+      memory.values[row][kept][thread] = entry.value,
+      memory.tokens[row][kept][thread] = entry.token;
       ++kept;
     }
     return kept;
   }
 
-  // The kCount-th largest of the quad's values, of which each lane names its kSorted largest in falling order: or one that is a little further down.
+  // The kCount-th largest of the quad's values, of which each lane names its kSorted largest in
+  // falling order: or one that is a little further down.
   __device__ __forceinline__ static float bound_of(const float (&own)[kSorted]) {
     float pair[2 * kSorted];  // of two lanes, sorted by a bitonic network
 #pragma unroll
@@ -172,7 +209,9 @@ struct Keeper {
     }
     float least = INFINITY;
 #pragma unroll
-    for (int i = 0; i < 2 * kSorted; ++i) least = fminf(least, fmaxf(pair[i], __shfl_xor_sync(kAllLanes, pair[2 * kSorted - 1 - i], 2)));
+    for (int i = 0; i < 2 * kSorted; ++i)
+      least =
+          fminf(least, fmaxf(pair[i], __shfl_xor_sync(kAllLanes, pair[2 * kSorted - 1 - i], 2)));
     return least;
   }
   __device__ __forceinline__ float raise(int row, float bound, int& count) {
@@ -189,12 +228,14 @@ struct Keeper {
     }
     __syncwarp();
     const float raised = fmaxf(bound, bound_of(own));
-    // What equals the bound may still be among the best, by its id; what comes later and equals it is not.
+    // What equals the bound may still be among the best, by its id; what comes later and equals it
+    // is not.
     count = filter(row, 0, count, [&](const TokenValue& entry) { return entry.value >= raised; });
     return raised;
   }
 
-  // Calls take(rank, entry) for the quad's best kCount entries, in order; (−∞, INT32_MAX) where there are fewer. Returns the last.
+  // Calls take(rank, entry) for the quad's best kCount entries, in order; (−∞, INT32_MAX) where
+  // there are fewer. Returns the last.
   template <class Take>
   __device__ __forceinline__ TokenValue find_best(int row, int count, const Take& take) const {
     TokenValue last{INFINITY, -1};
@@ -209,7 +250,8 @@ struct Keeper {
       __syncwarp();
 #pragma unroll
       for (int offset = 1; offset < 4; offset *= 2) {
-        const TokenValue other{__shfl_xor_sync(kAllLanes, best.value, offset), __shfl_xor_sync(kAllLanes, best.token, offset)};
+        const TokenValue other{__shfl_xor_sync(kAllLanes, best.value, offset),
+                               __shfl_xor_sync(kAllLanes, best.token, offset)};
         if (better(other, best)) best = other;
       }
       take(rank, best);
@@ -233,7 +275,9 @@ struct Keeper {
   __device__ __forceinline__ void drop_before(int first) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      to[h] = begin_of(h) + filter(h, 0, count_of(h), [&](const TokenValue& entry) { return entry.token >= first; }) * kNext;
+      to[h] = begin_of(h) + filter(h, 0, count_of(h), [&](const TokenValue& entry) {
+                              return entry.token >= first;
+                            }) * kNext;
     }
     __syncwarp();
   }
@@ -243,7 +287,9 @@ struct Keeper {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       int count = raise_row(state, h);
-      if (__any_sync(kAllLanes, count > Memory<kCount>::kEntries - 8)) {  // equal values, or nearly all in one lane: exactly
+      if (__any_sync(kAllLanes,
+                     count > Memory<kCount>::kEntries -
+                                 8)) {  // equal values, or nearly all in one lane: exactly
         const TokenValue last = find_best(h, count, [](int, const TokenValue&) {});
         count = filter(h, 0, count, [&](const TokenValue& entry) { return !better(last, entry); });
         state.bound[h] = fmaxf(state.bound[h], last.value);
@@ -252,17 +298,23 @@ struct Keeper {
     }
   }
 
-  // Takes what is above the rows' bounds, 32 columns at a time. Later columns have later ids: they must be above what was taken before.
-  // `never` has the marks of a tile, or is null.
-  __device__ __forceinline__ void take(RowState& state, const float (&d)[64], int tile, const std::uint32_t* never) {
-    if (!__any_sync(kAllLanes, state.highest[0] > state.bound[0] || state.highest[1] > state.bound[1])) return;
+  // Takes what is above the rows' bounds, 32 columns at a time. Later columns have later ids: they
+  // must be above what was taken before. `never` has the marks of a tile, or is null.
+  __device__ __forceinline__ void take(RowState& state, const float (&d)[64], int tile,
+                                       const std::uint32_t* never) {
+    if (!__any_sync(kAllLanes,
+                    state.highest[0] > state.bound[0] || state.highest[1] > state.bound[1]))
+      return;
     const int first_id = tile * kTileIds + 2 * (thread % 4);
     for (unsigned pieces = pieces_above(d, state); pieces; pieces &= pieces - 1) {
       if (!has_room()) make_room(state);
-      const int piece = __ffs(static_cast<int>(pieces)) - 1, row = piece % 2, before = count_of(row);
+      const int piece = __ffs(static_cast<int>(pieces)) - 1, row = piece % 2,
+                before = count_of(row);
       append(piece, d, state, first_id);
       if (never) {
-        const auto chosen = [&](const TokenValue& entry) { return !(never[entry.token % kTileIds / 32] >> entry.token % 32 & 1); };
+        const auto chosen = [&](const TokenValue& entry) {
+          return !(never[entry.token % kTileIds / 32] >> entry.token % 32 & 1);
+        };
         const int kept = filter(row, before, count_of(row), chosen);
         (row ? to[1] : to[0]) = begin_of(row) + kept * kNext;
         __syncwarp();

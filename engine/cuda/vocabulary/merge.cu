@@ -1,5 +1,6 @@
-// What a row's vocabulary left in parts, made one: the log-sum of all and the best of the parts' lists. A warp per row; lanes take parts in turn,
-// in the same order whatever the row, and a tree of fixed shape joins them. Float32.
+// What a row's vocabulary left in parts, made one: the log-sum of all and the best of the parts'
+// lists. A warp per row; lanes take parts in turn, in the same order whatever the row, and a tree
+// of fixed shape joins them. Float32.
 #include "engine/cuda/hopper.cuh"
 #include "engine/cuda/vocabulary/log_sum.cuh"
 #include "engine/cuda/vocabulary/vocabulary.h"
@@ -7,7 +8,7 @@
 namespace xlate::cuda {
 namespace {
 
-constexpr int kRows = 4;       // of a block
+constexpr int kRows = 4;  // of a block
 constexpr int kMostHeads = kMostListParts / kWarp;
 constexpr float kNone = -INFINITY;
 
@@ -26,7 +27,8 @@ struct Heads {
 
   __device__ TokenValue load(int k) const {
     const int part = lane + k * kWarp;
-    return part < parts && taken[k] < count ? lists[part * count + taken[k]] : TokenValue{kNone, INT32_MAX};
+    return part < parts && taken[k] < count ? lists[part * count + taken[k]]
+                                            : TokenValue{kNone, INT32_MAX};
   }
   __device__ void start() {
 #pragma unroll
@@ -46,14 +48,16 @@ struct Heads {
   }
 };
 
-__global__ void __launch_bounds__(kRows * kWarp) merge_kernel(RowPartials partials, std::int64_t rows, RowCandidates out) {
+__global__ void __launch_bounds__(kRows* kWarp)
+    merge_kernel(RowPartials partials, std::int64_t rows, RowCandidates out) {
 #if __CUDA_ARCH__ >= 900
   wait_for_kernel();  // it may have been started before what it reads was there
 #endif
   const int lane = threadIdx.x % kWarp;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRows + threadIdx.x / kWarp;
   if (row >= rows) return;
-  Heads heads{partials.lists + row * partials.list_parts * partials.count, partials.list_parts, partials.count, lane};
+  Heads heads{partials.lists + row * partials.list_parts * partials.count, partials.list_parts,
+              partials.count, lane};
   heads.start();
   const float sum = log_sum(partials.sums + row * partials.sum_parts, partials.sum_parts);
   float* values = out.values + row * out.count;
@@ -61,7 +65,8 @@ __global__ void __launch_bounds__(kRows * kWarp) merge_kernel(RowPartials partia
   for (int i = 0; i < out.count; ++i) {
     const TokenValue own = heads.best();
     const bool any = own.value > kNone;
-    const unsigned place = any ? place_of(own.value) : 0, best = __reduce_max_sync(kAllLanes, place);
+    const unsigned place = any ? place_of(own.value) : 0,
+                   best = __reduce_max_sync(kAllLanes, place);
     const int token = __reduce_min_sync(kAllLanes, any && place == best ? own.token : INT32_MAX);
     if (best == 0) {
       if (lane == 0) values[i] = kNone, tokens[i] = 0;
@@ -74,7 +79,8 @@ __global__ void __launch_bounds__(kRows * kWarp) merge_kernel(RowPartials partia
 
 }  // namespace
 
-void merge_rows(const RowPartials& partials, std::int64_t rows, const RowCandidates& out, cudaStream_t stream) {
+void merge_rows(const RowPartials& partials, std::int64_t rows, const RowCandidates& out,
+                cudaStream_t stream) {
   if (rows == 0) return;
   int device = 0, major = 0;
   cudaGetDevice(&device);

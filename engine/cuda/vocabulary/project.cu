@@ -1,10 +1,13 @@
-// The vocabulary product with its log-sum and best candidates, for compute capability 9.0: logits live in accumulators only.
-// A block holds 128 rows, 64 in the registers of each of two warpgroups, and streams the weights past them in tiles of 128 ids: 64 columns at a
-// time through a ring in shared memory, filled by a thread of a third warpgroup; in a cluster each of two blocks loads half and sends it to both.
-// The warpgroups multiply in turns: while one's products run, the other takes its tile apart. An accumulator row lies in the four lanes of a quad.
-// The work is the line of (row blocks, tile of 128 ids), cut into equal pieces. Nothing that a row's results depend on is cut: products sum the
-// inner dimension in one order, exponentials are summed per tile, and best lists are exact, so that merge_rows finds the same bits whatever the
-// cuts. Float32 throughout; 16-bit only in the product's inputs.
+// The vocabulary product with its log-sum and best candidates, for compute capability 9.0: logits
+// live in accumulators only. A block holds 128 rows, 64 in the registers of each of two warpgroups,
+// and streams the weights past them in tiles of 128 ids: 64 columns at a time through a ring in
+// shared memory, filled by a thread of a third warpgroup; in a cluster each of two blocks loads
+// half and sends it to both. The warpgroups multiply in turns: while one's products run, the other
+// takes its tile apart. An accumulator row lies in the four lanes of a quad. The work is the line
+// of (row blocks, tile of 128 ids), cut into equal pieces. Nothing that a row's results depend on
+// is cut: products sum the inner dimension in one order, exponentials are summed per tile, and best
+// lists are exact, so that merge_rows finds the same bits whatever the cuts. Float32 throughout;
+// 16-bit only in the product's inputs.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/products/warpgroup.cuh"
 #include "engine/cuda/vocabulary/candidates.cuh"
@@ -16,7 +19,8 @@ namespace {
 
 // Fills the ring: the rows' blocks at the beginning of a run, then each tile's weights. One thread.
 template <int kBlocks, int kCount>
-__device__ void load_stages(Memory<kCount>& memory, const CUtensorMap& hidden, const CUtensorMap& weight, const Work& work) {
+__device__ void load_stages(Memory<kCount>& memory, const CUtensorMap& hidden,
+                            const CUtensorMap& weight, const Work& work) {
   Ring<Memory<kCount>::kStages> ring;
   const std::uint32_t cluster = cluster_blocks(), rank = rank_in_cluster();
   const auto next_stage = [&](std::uint32_t& full) {
@@ -43,7 +47,8 @@ __device__ void load_stages(Memory<kCount>& memory, const CUtensorMap& hidden, c
         std::uint32_t full;
         const std::uint32_t stage = next_stage(full);
         if (cluster > 1) {
-          load_box_for(3, stage + rank * kBoxBytes, weight, block * kDepth, tile * kTileIds + rank * 64, full);
+          load_box_for(3, stage + rank * kBoxBytes, weight, block * kDepth,
+                       tile * kTileIds + rank * 64, full);
         } else {
           load_box(stage, weight, block * kDepth, tile * kTileIds, full);
           load_box(stage + kBoxBytes, weight, block * kDepth, tile * kTileIds + 64, full);
@@ -65,10 +70,12 @@ __device__ void load_biases(Memory<kCount>& memory, const Work& work) {
       float bias[4];
       std::uint32_t never = 0;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) bias[i] = first + i >= work.vocabulary ? kNone : work.bias ? work.bias[first + i] : 0.0f;
+      for (int i = 0; i < 4; ++i)
+        bias[i] = first + i >= work.vocabulary ? kNone : work.bias ? work.bias[first + i] : 0.0f;
       for (int i = 0; i < work.never_chosen_count; i += kWarp) {
         const int id = i + lane < work.never_chosen_count ? work.never_chosen[i + lane] : -1;
-        for (unsigned found = __ballot_sync(kAllLanes, id >= 0 && id / kTileIds == tile); found; found &= found - 1) {
+        for (unsigned found = __ballot_sync(kAllLanes, id >= 0 && id / kTileIds == tile); found;
+             found &= found - 1) {
           const int place = __shfl_sync(kAllLanes, id, __ffs(found) - 1) - first;
           if (place >= 0 && place < 4) never |= 1u << place;
         }
@@ -79,9 +86,11 @@ __device__ void load_biases(Memory<kCount>& memory, const Work& work) {
       }
       if (work.renormalize) never = 0;  // as if there were no such ids
       never <<= 4 * (lane % 8);
-      for (int offset = 1; offset < 8; offset *= 2) never |= __shfl_xor_sync(kAllLanes, never, offset);
+      for (int offset = 1; offset < 8; offset *= 2)
+        never |= __shfl_xor_sync(kAllLanes, never, offset);
       wait(shared_address(&memory.bias_empty[slot.place]), slot.parity ^ 1);
-      *reinterpret_cast<float4*>(&memory.bias[slot.place][4 * lane]) = make_float4(bias[0], bias[1], bias[2], bias[3]);
+      *reinterpret_cast<float4*>(&memory.bias[slot.place][4 * lane]) =
+          make_float4(bias[0], bias[1], bias[2], bias[3]);
       if (lane % 8 == 0) memory.never[slot.place][lane / 8] = never;
       __syncwarp();
       if (lane == 0) arrive(shared_address(&memory.bias_full[slot.place]));
@@ -93,7 +102,8 @@ __device__ void load_biases(Memory<kCount>& memory, const Work& work) {
 template <class T, int kBlocks, int kCount>
 struct Consumer {
   static constexpr int kHeld = kBlocks < kHeldBlocks ? kBlocks : kHeldBlocks;
-  static constexpr bool kTurns = kBlocks <= kHeldBlocks;  // the ring has room for one to be a tile behind
+  static constexpr bool kTurns =
+      kBlocks <= kHeldBlocks;  // the ring has room for one to be a tile behind
 
   Memory<kCount>& memory;
   const Work& work;
@@ -103,7 +113,9 @@ struct Consumer {
   Ring<Memory<kCount>::kStages> ring;
   Ring<kSlots> slot;
 
-  __device__ __forceinline__ std::uint32_t stage_at(int place) const { return shared_address(memory.stages[place]); }
+  __device__ __forceinline__ std::uint32_t stage_at(int place) const {
+    return shared_address(memory.stages[place]);
+  }
   __device__ __forceinline__ int take_stage() {
     const int place = ring.place;
     wait(shared_address(&memory.full[place]), ring.parity);
@@ -113,7 +125,8 @@ struct Consumer {
   // Both blocks' weights come into both: each asks the other's leave.
   __device__ __forceinline__ void release(int place) {
     __syncwarp();
-    if (lane < static_cast<int>(cluster)) arrive_in(shared_address(&memory.empty[place]), static_cast<std::uint32_t>(lane));
+    if (lane < static_cast<int>(cluster))
+      arrive_in(shared_address(&memory.empty[place]), static_cast<std::uint32_t>(lane));
   }
 
   __device__ __forceinline__ void hold_rows(std::uint32_t (&rows)[4 * kHeld][4]) {
@@ -123,23 +136,28 @@ struct Consumer {
       const int place = take_stage();
       const std::uint32_t line = stage_at(place) + group * kBoxBytes + row * 128;
 #pragma unroll
-      for (int k = 0; k < 4; ++k) load_matrices(rows[4 * block + k], line + ((2 * k + lane / 16) ^ (row % 8)) * 16);
+      for (int k = 0; k < 4; ++k)
+        load_matrices(rows[4 * block + k], line + ((2 * k + lane / 16) ^ (row % 8)) * 16);
       release(place);
     }
   }
 
-  __device__ __forceinline__ void multiply_tile(float (&d)[64], const std::uint32_t (&rows)[4 * kHeld][4]) {
+  __device__ __forceinline__ void multiply_tile(float (&d)[64],
+                                                const std::uint32_t (&rows)[4 * kHeld][4]) {
     int last = 0, last_rows = 0;
     if (kTurns) wait_for_turn(1 + group);
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       const int own = block < kHeld ? 0 : take_stage(), place = take_stage();
-      const std::uint64_t weights = matrix_at(stage_at(place)), others = matrix_at(stage_at(own) + group * kBoxBytes);
+      const std::uint64_t weights = matrix_at(stage_at(place)),
+                          others = matrix_at(stage_at(own) + group * kBoxBytes);
       begin_products();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        if (block < kHeld) multiply<T>(d, rows[block % kHeld * 4 + k], weights + 2 * k, block + k > 0);
-        else multiply<T>(d, others + 2 * k, weights + 2 * k, 1);
+        if (block < kHeld)
+          multiply<T>(d, rows[block % kHeld * 4 + k], weights + 2 * k, block + k > 0);
+        else
+          multiply<T>(d, others + 2 * k, weights + 2 * k, 1);
       }
       commit_products();
       if (block > 0) {
@@ -164,7 +182,8 @@ struct Consumer {
       d[4 * j] += two.x, d[4 * j + 1] += two.y, d[4 * j + 2] += two.x, d[4 * j + 3] += two.y;
     }
   }
-  // With one candidate, what is never chosen goes, once it is in the sums. Rare, so that it is to need few registers: a column at a time.
+  // With one candidate, what is never chosen goes, once it is in the sums. Rare, so that it is to
+  // need few registers: a column at a time.
   __device__ __forceinline__ void forbid(RowState& state, float (&d)[64]) {
     for (int word = 0; word < kTileIds / 32; ++word) {
       for (std::uint32_t bits = memory.never[slot.place][word]; bits; bits &= bits - 1) {
@@ -175,13 +194,16 @@ struct Consumer {
           if (column == i / 4 * 8 + i % 2) value[i / 2 % 2] = d[i], d[i] = kNone;
         }
 #pragma unroll
-        for (int h = 0; h < 2; ++h) state.sum[h] += exp2_fast(fmaf(value[h], kLog2E, -reference_of(state.top[h])));
+        for (int h = 0; h < 2; ++h)
+          state.sum[h] += exp2_fast(fmaf(value[h], kLog2E, -reference_of(state.top[h])));
       }
     }
     state.find_highest(d);
   }
 
-  __device__ __forceinline__ void take_apart(RowState& state, Keeper<kCount>& keeper, float (&d)[64], int tile, bool is_first, bool is_seed) {
+  __device__ __forceinline__ void take_apart(RowState& state, Keeper<kCount>& keeper,
+                                             float (&d)[64], int tile, bool is_first,
+                                             bool is_seed) {
     wait(shared_address(&memory.bias_full[slot.place]), slot.parity);
     add_bias(d);
     state.find_highest(d);
@@ -194,8 +216,10 @@ struct Consumer {
       state.template keep_best<1>(d, tile * kTileIds + 2 * (lane % 4));
     } else {
       if (is_first && never <= 16 - kCount) {
-        if (never) state.template bound_below<4>(d);
-        else state.template bound_below<kCount / 4>(d);
+        if (never)
+          state.template bound_below<4>(d);
+        else
+          state.template bound_below<kCount / 4>(d);
       }
       keeper.take(state, d, tile, never ? words : nullptr);
     }
@@ -210,32 +234,39 @@ struct Consumer {
   __device__ __forceinline__ void write_sums(RowState& state, int row, int tile) {
     float top[2], sum[2];
 #pragma unroll
-    for (int h = 0; h < 2; ++h) top[h] = fmaxf(state.top[h], __shfl_xor_sync(kAllLanes, state.top[h], 1));
+    for (int h = 0; h < 2; ++h)
+      top[h] = fmaxf(state.top[h], __shfl_xor_sync(kAllLanes, state.top[h], 1));
 #pragma unroll
     for (int h = 0; h < 2; ++h) top[h] = fmaxf(top[h], __shfl_xor_sync(kAllLanes, top[h], 2));
 #pragma unroll
-    for (int h = 0; h < 2; ++h) sum[h] = state.sum[h] * exp2_fast(state.top[h] - reference_of(top[h]));
+    for (int h = 0; h < 2; ++h)
+      sum[h] = state.sum[h] * exp2_fast(state.top[h] - reference_of(top[h]));
 #pragma unroll
     for (int h = 0; h < 2; ++h) sum[h] += __shfl_xor_sync(kAllLanes, sum[h], 1);
 #pragma unroll
     for (int h = 0; h < 2; ++h) sum[h] += __shfl_xor_sync(kAllLanes, sum[h], 2);
     if (lane % 4 != 0) return;
-    float2* out = work.sums + (static_cast<std::uint32_t>(row) * static_cast<std::uint32_t>(work.tiles) + static_cast<std::uint32_t>(tile));
+    float2* out =
+        work.sums + (static_cast<std::uint32_t>(row) * static_cast<std::uint32_t>(work.tiles) +
+                     static_cast<std::uint32_t>(tile));
     if (row < work.rows) *out = make_float2(top[0], sum[0]);
     if (row + 8 < work.rows) out[8 * work.tiles] = make_float2(top[1], sum[1]);
   }
 
   // To part `part` of the rows' lists; the last of a row's parts is followed by empty ones.
-  __device__ __forceinline__ void write_lists(RowState& state, Keeper<kCount>& keeper, int row, int part, bool last) {
+  __device__ __forceinline__ void write_lists(RowState& state, Keeper<kCount>& keeper, int row,
+                                              int part, bool last) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      TokenValue* out = work.lists + (static_cast<std::int64_t>(row + 8 * h) * work.list_parts + part) * kCount;
+      TokenValue* out =
+          work.lists + (static_cast<std::int64_t>(row + 8 * h) * work.list_parts + part) * kCount;
       const bool writes = row + 8 * h < work.rows && lane % 4 == 0;
       if constexpr (kCount == 1) {
         TokenValue best{state.bound[h], state.token[h]};
 #pragma unroll
         for (int offset = 1; offset < 4; offset *= 2) {
-          const TokenValue other{__shfl_xor_sync(kAllLanes, best.value, offset), __shfl_xor_sync(kAllLanes, best.token, offset)};
+          const TokenValue other{__shfl_xor_sync(kAllLanes, best.value, offset),
+                                 __shfl_xor_sync(kAllLanes, best.token, offset)};
           if (better(other, best)) best = other;
         }
         if (writes) *out = best;
@@ -246,7 +277,8 @@ struct Consumer {
           if (writes) out[rank] = entry;
         });
       }
-      for (int i = kCount; writes && last && i < (work.list_parts - part) * kCount; ++i) out[i] = {kNone, 0};
+      for (int i = kCount; writes && last && i < (work.list_parts - part) * kCount; ++i)
+        out[i] = {kNone, 0};
     }
   }
 
@@ -276,12 +308,14 @@ struct Consumer {
       take_apart(state, keeper, d, tile, tile == run.begin(), run.is_seed(tile));
       if (!run.is_seed(tile)) write_sums(state, first_row + row_of(thread), tile);
       if constexpr (kCount > 1) {
-        // Few values are above a bound that is of many, so that it pays to raise it before room runs out.
+        // Few values are above a bound that is of many, so that it pays to raise it before room
+        // runs out.
         if (tile + 1 == kMostSeeds || tile % 128 == 15) keeper.raise_both(state);
       }
     }
     if constexpr (kCount > 1) keeper.drop_before(run.tile * kTileIds);  // the seeds' tokens
-    write_lists(state, keeper, first_row + row_of(thread), part_of(work, run), run.end == work.tiles);
+    write_lists(state, keeper, first_row + row_of(thread), part_of(work, run),
+                run.end == work.tiles);
   }
 
   __device__ __forceinline__ void work_all() {
@@ -290,15 +324,19 @@ struct Consumer {
     for (Runs runs(work); runs.next(work, run);) {
       const int first_row = first_row_of(run);
       const bool last_run = runs.unit == runs.end;
-      if (first_row + group * kGroupRows < work.rows) work_run(run, last_run, first_row);
-      else pass_run(run, last_run);
+      if (first_row + group * kGroupRows < work.rows)
+        work_run(run, last_run, first_row);
+      else
+        pass_run(run, last_run);
     }
   }
 };
 
 template <class T, int kBlocks, int kCount>
 __global__ void __launch_bounds__(kThreads, 1)
-    vocabulary_kernel(const __grid_constant__ CUtensorMap hidden, const __grid_constant__ CUtensorMap weight, const __grid_constant__ Work work) {
+    vocabulary_kernel(const __grid_constant__ CUtensorMap hidden,
+                      const __grid_constant__ CUtensorMap weight,
+                      const __grid_constant__ Work work) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char shared[];
   auto& memory = *reinterpret_cast<Memory<kCount>*>(shared);
@@ -328,7 +366,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     take_registers<240>();
     const int thread = threadIdx.x - kWarpgroup;
-    Consumer<T, kBlocks, kCount> consumer{memory, work, thread, thread / kWarpgroup, thread % kWarp, cluster};
+    Consumer<T, kBlocks, kCount> consumer{memory,         work,   thread, thread / kWarpgroup,
+                                          thread % kWarp, cluster};
     consumer.work_all();
   }
   sync_cluster();  // the other block may still send here, and arrive at barriers here
@@ -354,8 +393,10 @@ Cuts cut(const VocabularyArgs& args, int multiprocessors) {
   work.units = cuts.blocks * work.tiles;
   cuts.clusters = min(min(multiprocessors, kMostBlocks) / cuts.cluster, work.units);
   for (int i = 0; i < cuts.blocks; ++i) {
-    const std::int64_t first = static_cast<std::int64_t>(i) * work.tiles, last = first + work.tiles - 1;
-    work.list_parts = max(work.list_parts, cluster_of(last, work.units, cuts.clusters) - cluster_of(first, work.units, cuts.clusters) + 1);
+    const std::int64_t first = static_cast<std::int64_t>(i) * work.tiles,
+                       last = first + work.tiles - 1;
+    work.list_parts = max(work.list_parts, cluster_of(last, work.units, cuts.clusters) -
+                                               cluster_of(first, work.units, cuts.clusters) + 1);
   }
   return cuts;
 }
@@ -381,44 +422,58 @@ void launch(const VocabularyArgs& args, const Cuts& cuts, cudaStream_t stream) {
 
 template <class T, int kCount>
 void launch_width(const VocabularyArgs& args, const Cuts& cuts, cudaStream_t stream) {
-  if (args.width <= 4 * kDepth) launch<T, 4, kCount>(args, cuts, stream);
-  else if (args.width <= 8 * kDepth) launch<T, 8, kCount>(args, cuts, stream);
-  else launch<T, 16, kCount>(args, cuts, stream);
+  if (args.width <= 4 * kDepth)
+    launch<T, 4, kCount>(args, cuts, stream);
+  else if (args.width <= 8 * kDepth)
+    launch<T, 8, kCount>(args, cuts, stream);
+  else
+    launch<T, 16, kCount>(args, cuts, stream);
 }
 
 }  // namespace
 
-bool vocabulary_kernel_fits(int capability, std::int64_t width, std::int64_t vocabulary, int count) {
-  return capability == 90 && width > 0 && width % kDepth == 0 && width <= 16 * kDepth && count >= 1 && count <= 16 && vocabulary < (1 << 30);
+bool vocabulary_kernel_fits(int capability, std::int64_t width, std::int64_t vocabulary,
+                            int count) {
+  return capability == 90 && width > 0 && width % kDepth == 0 && width <= 16 * kDepth &&
+         count >= 1 && count <= 16 && vocabulary < (1 << 30);
 }
 
 std::size_t vocabulary_scratch_bytes(std::int64_t rows, std::int64_t vocabulary, int count) {
   // A row block's lists have at most two parts more than it has clusters.
   const std::int64_t tiles = (vocabulary + kTileIds - 1) / kTileIds;
-  const std::int64_t lists = (static_cast<std::int64_t>(kMostBlocks) * kBlockRows + 2 * rows) * listed(count);
-  return static_cast<std::size_t>(lists) * sizeof(TokenValue) + static_cast<std::size_t>(rows * tiles) * sizeof(float2);
+  const std::int64_t lists =
+      (static_cast<std::int64_t>(kMostBlocks) * kBlockRows + 2 * rows) * listed(count);
+  return static_cast<std::size_t>(lists) * sizeof(TokenValue) +
+         static_cast<std::size_t>(rows * tiles) * sizeof(float2);
 }
 
 template <class T>
-void project_rows(const VocabularyArgs& args, const RulesView& rules, const RowCandidates& out, cudaStream_t stream) {
+void project_rows(const VocabularyArgs& args, const RulesView& rules, const RowCandidates& out,
+                  cudaStream_t stream) {
   if (args.rows == 0) return;
   int device = 0, multiprocessors = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   Cuts cuts = cut(args, multiprocessors);
   Work& work = cuts.work;
-  work.never_chosen = rules.never_chosen, work.never_chosen_count = rules.never_chosen_count, work.renormalize = rules.renormalize;
+  work.never_chosen = rules.never_chosen, work.never_chosen_count = rules.never_chosen_count,
+  work.renormalize = rules.renormalize;
   const int count = listed(out.count);
   work.seeds = count > 1 ? kMostSeeds : 0;
   work.lists = static_cast<TokenValue*>(args.scratch);
   work.sums = reinterpret_cast<float2*>(work.lists + args.rows * work.list_parts * count);
-  if (count == 1) launch_width<T, 1>(args, cuts, stream);
-  else if (count == 8) launch_width<T, 8>(args, cuts, stream);
-  else launch_width<T, 16>(args, cuts, stream);
+  if (count == 1)
+    launch_width<T, 1>(args, cuts, stream);
+  else if (count == 8)
+    launch_width<T, 8>(args, cuts, stream);
+  else
+    launch_width<T, 16>(args, cuts, stream);
   merge_rows({work.sums, work.tiles, work.lists, work.list_parts, count}, args.rows, out, stream);
 }
 
-template void project_rows<__half>(const VocabularyArgs&, const RulesView&, const RowCandidates&, cudaStream_t);
-template void project_rows<__nv_bfloat16>(const VocabularyArgs&, const RulesView&, const RowCandidates&, cudaStream_t);
+template void project_rows<__half>(const VocabularyArgs&, const RulesView&, const RowCandidates&,
+                                   cudaStream_t);
+template void project_rows<__nv_bfloat16>(const VocabularyArgs&, const RulesView&,
+                                          const RowCandidates&, cudaStream_t);
 
 }  // namespace xlate::cuda

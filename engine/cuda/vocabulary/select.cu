@@ -1,6 +1,6 @@
-// The log-sum and the best candidates of logits in memory: a block per row finds them in two passes that stay in L2,
-// without sorting. The count-th largest of the threads' own maxima bounds the candidates from below, and the few logits
-// above it are ranked in shared memory.
+// The log-sum and the best candidates of logits in memory: a block per row finds them in two passes
+// that stay in L2, without sorting. The count-th largest of the threads' own maxima bounds the
+// candidates from below, and the few logits above it are ranked in shared memory.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/vocabulary/vocabulary.h"
 
@@ -8,7 +8,8 @@ namespace xlate::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kListed = 2048;  // candidates above the bound that fit shared memory; more are taken one by one
+constexpr int kListed =
+    2048;  // candidates above the bound that fit shared memory; more are taken one by one
 constexpr float kNone = -INFINITY;
 
 struct Best {
@@ -16,7 +17,9 @@ struct Best {
   std::int32_t token;
 };
 
-__device__ bool better(float a, std::int32_t a_id, float b, std::int32_t b_id) { return a != b ? a > b : a_id < b_id; }
+__device__ bool better(float a, std::int32_t a_id, float b, std::int32_t b_id) {
+  return a != b ? a > b : a_id < b_id;
+}
 
 __device__ bool is_never(const RulesView& rules, std::int32_t id) {
   for (int i = 0; i < rules.never_chosen_count; ++i) {
@@ -31,7 +34,9 @@ struct RowLogits {
   const float* bias;
   const RulesView* rules;
   __device__ float at(std::int64_t v) const { return bias ? logits[v] + bias[v] : logits[v]; }
-  __device__ bool allowed(std::int64_t v) const { return !is_never(*rules, static_cast<std::int32_t>(v)); }
+  __device__ bool allowed(std::int64_t v) const {
+    return !is_never(*rules, static_cast<std::int32_t>(v));
+  }
 };
 
 __device__ float block_max(float x, float* shared) {
@@ -64,20 +69,24 @@ __device__ float block_sum(float x, float* shared) {
   return x;
 }
 
-// The best of all allowed logits that come after (value, id) in the order of `better`; for rows with too many equal logits.
+// The best of all allowed logits that come after (value, id) in the order of `better`; for rows
+// with too many equal logits.
 __device__ Best next_best(const RowLogits& row, std::int64_t vocabulary, Best last, Best* shared) {
   Best best{kNone, INT32_MAX};
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
     const float value = row.at(v);
     const auto id = static_cast<std::int32_t>(v);
-    if (better(last.value, last.token, value, id) && better(value, id, best.value, best.token) && row.allowed(v)) best = {value, id};
+    if (better(last.value, last.token, value, id) && better(value, id, best.value, best.token) &&
+        row.allowed(v))
+      best = {value, id};
   }
   shared[threadIdx.x] = best;
   __syncthreads();
   for (int half = kThreads / 2; half > 0; half /= 2) {
     if (threadIdx.x < half) {
       const Best other = shared[threadIdx.x + half];
-      if (better(other.value, other.token, shared[threadIdx.x].value, shared[threadIdx.x].token)) shared[threadIdx.x] = other;
+      if (better(other.value, other.token, shared[threadIdx.x].value, shared[threadIdx.x].token))
+        shared[threadIdx.x] = other;
     }
     __syncthreads();
   }
@@ -86,15 +95,17 @@ __device__ Best next_best(const RowLogits& row, std::int64_t vocabulary, Best la
   return best;
 }
 
-__global__ void __launch_bounds__(kThreads) select_kernel(const float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,
-                                                           RulesView rules, std::int64_t first_row, RowCandidates out) {
+__global__ void __launch_bounds__(kThreads)
+    select_kernel(const float* logits, std::int64_t stride, std::int64_t vocabulary,
+                  const float* bias, RulesView rules, std::int64_t first_row, RowCandidates out) {
   __shared__ float partial[kThreads];
   __shared__ Best list[kListed];
   __shared__ float bound;
   __shared__ int listed;
   const RowLogits row{logits + blockIdx.x * stride, bias, &rules};
 
-  // First pass: maxima of all and of the allowed, and the sum of exponentials relative to the running maximum.
+  // First pass: maxima of all and of the allowed, and the sum of exponentials relative to the
+  // running maximum.
   float max = kNone, sum = 0, own = kNone;
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
     const float value = row.at(v);
@@ -109,14 +120,16 @@ __global__ void __launch_bounds__(kThreads) select_kernel(const float* logits, s
     }
   }
   const float row_max = block_max(max, partial);
-  const float log_sum = row_max + logf(block_sum(max == kNone ? 0.0f : sum * __expf(max - row_max), partial));
+  const float log_sum =
+      row_max + logf(block_sum(max == kNone ? 0.0f : sum * __expf(max - row_max), partial));
 
   // The count-th largest of the threads' maxima; −∞ where there are fewer threads than candidates.
   partial[threadIdx.x] = own;
   if (threadIdx.x == 0) listed = 0, bound = kNone;
   __syncthreads();
   int rank = 0;
-  for (int i = 0; i < kThreads; ++i) rank += partial[i] > own || (partial[i] == own && i < threadIdx.x);
+  for (int i = 0; i < kThreads; ++i)
+    rank += partial[i] > own || (partial[i] == own && i < threadIdx.x);
   if (rank == out.count - 1) bound = own;
   __syncthreads();
 
@@ -137,25 +150,31 @@ __global__ void __launch_bounds__(kThreads) select_kernel(const float* logits, s
   if (found <= kListed) {
     for (int i = threadIdx.x; i < found; i += kThreads) {
       int place = 0;
-      for (int j = 0; j < found; ++j) place += better(list[j].value, list[j].token, list[i].value, list[i].token);
+      for (int j = 0; j < found; ++j)
+        place += better(list[j].value, list[j].token, list[i].value, list[i].token);
       if (place < out.count) values[place] = list[i].value - log_sum, tokens[place] = list[i].token;
     }
-    for (int i = found + threadIdx.x; i < out.count; i += kThreads) values[i] = kNone, tokens[i] = 0;
+    for (int i = found + threadIdx.x; i < out.count; i += kThreads)
+      values[i] = kNone, tokens[i] = 0;
     return;
   }
   __syncthreads();
   Best last{INFINITY, -1};
   for (int i = 0; i < out.count; ++i) {
     last = next_best(row, vocabulary, last, list);
-    if (threadIdx.x == 0) values[i] = last.value - log_sum, tokens[i] = last.value > kNone ? last.token : 0;
+    if (threadIdx.x == 0)
+      values[i] = last.value - log_sum, tokens[i] = last.value > kNone ? last.token : 0;
   }
 }
 
 }  // namespace
 
-void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias, const RulesView& rules, std::int64_t first,
-                 std::int64_t rows, const RowCandidates& out, cudaStream_t stream) {
-  if (rows > 0) select_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(logits, stride, vocabulary, bias, rules, first, out);
+void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabulary,
+                 const float* bias, const RulesView& rules, std::int64_t first, std::int64_t rows,
+                 const RowCandidates& out, cudaStream_t stream) {
+  if (rows > 0)
+    select_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(logits, stride, vocabulary,
+                                                                        bias, rules, first, out);
 }
 
 }  // namespace xlate::cuda

@@ -8,49 +8,57 @@
 namespace xlate::cuda {
 namespace {
 
-constexpr int kTileIds = 128;      // of an accumulator tile
-constexpr int kGroupRows = 64;     // of a warpgroup
+constexpr int kTileIds = 128;   // of an accumulator tile
+constexpr int kGroupRows = 64;  // of a warpgroup
 constexpr int kBlockRows = 2 * kGroupRows;
 constexpr int kThreads = 3 * kWarpgroup;
 constexpr int kGroupWarps = kWarpgroup / kWarp;
-constexpr int kDepth = 64;         // columns of a stage
+constexpr int kDepth = 64;  // columns of a stage
 constexpr std::uint32_t kStageBytes = 2 * kBoxBytes;
-constexpr int kHeldBlocks = 8;     // of 64 columns of the rows, that registers have room for; the rest comes along with the weights
+constexpr int kHeldBlocks = 8;  // of 64 columns of the rows, that registers have room for; the rest
+                                // comes along with the weights
 constexpr int kNext = 2 * kWarpgroup * 4;  // bytes from an entry of a thread to its next
-constexpr int kSlots = 4;          // tiles whose bias is there
+constexpr int kSlots = 4;                  // tiles whose bias is there
 constexpr int kMostBlocks = 144;
-constexpr int kMostSeeds = 4, kTilesOfSeed = 16;  // of a run; so many of its own tiles for each, as a seed takes as long
+constexpr int kMostSeeds = 4,
+              kTilesOfSeed =
+                  16;  // of a run; so many of its own tiles for each, as a seed takes as long
 constexpr float kNone = -INFINITY;
 constexpr float kLog2E = 1.4426950408889634f;
 
 struct Work {
-  const float* bias;                 // [V] or null
+  const float* bias;  // [V] or null
   const std::int32_t* never_chosen;
   int never_chosen_count;
   bool renormalize;
   int rows, vocabulary, tiles;
-  int units;                         // of all row blocks: a unit is a tile of a cluster's rows
+  int units;  // of all row blocks: a unit is a tile of a cluster's rows
   int list_parts;
-  int seeds;                         // tiles at most that come before a run that does not begin with the first one
-  float2* sums;                      // [R, tiles]
-  TokenValue* lists;                 // [R, list_parts, kCount]
+  int seeds;          // tiles at most that come before a run that does not begin with the first one
+  float2* sums;       // [R, tiles]
+  TokenValue* lists;  // [R, list_parts, kCount]
 };
 
 template <int kCount>
 struct alignas(1024) Memory {
   // More than a tile has of 512 columns: one warpgroup may be a whole tile behind the other.
   static constexpr int kStages = kCount == 1 ? 12 : kCount == 8 ? 9 : 8;
-  static constexpr int kEntries = kCount == 1 ? 1 : kCount == 8 ? 20 : 24;  // of a thread's row at most: the best, wherever they lie, and 8
+  static constexpr int kEntries =
+      kCount == 1   ? 1
+      : kCount == 8 ? 20
+                    : 24;  // of a thread's row at most: the best, wherever they lie, and 8
   unsigned char stages[kStages][kStageBytes];
-  float values[2][kEntries][2 * kWarpgroup];         // of each thread's two rows what may be among the best …
+  float values[2][kEntries]
+              [2 * kWarpgroup];  // of each thread's two rows what may be among the best …
   std::int32_t tokens[2][kEntries][2 * kWarpgroup];  // … and its ids
-  float bias[kSlots][kTileIds];                                  // −∞ where there is no id, or none that takes part
-  std::uint32_t never[kSlots][kTileIds / 32];                    // bits of ids that count in the sums, but are never chosen
+  float bias[kSlots][kTileIds];  // −∞ where there is no id, or none that takes part
+  std::uint32_t never[kSlots]
+                     [kTileIds / 32];  // bits of ids that count in the sums, but are never chosen
   std::uint64_t full[kStages], empty[kStages], bias_full[kSlots], bias_empty[kSlots];
 };
 
-// Tiles [tile, end) of the row blocks of one cluster. Before them come the first `seeds` tiles of the vocabulary, of which only a bound for the
-// rows' best is wanted: frequent tokens have low ids.
+// Tiles [tile, end) of the row blocks of one cluster. Before them come the first `seeds` tiles of
+// the vocabulary, of which only a bound for the rows' best is wanted: frequent tokens have low ids.
 struct Run {
   int blocks, tile, end, seeds;
   __device__ int begin() const { return seeds > 0 ? 0 : tile; }
@@ -62,7 +70,8 @@ struct Run {
 struct Runs {
   int unit, end;
   __device__ explicit Runs(const Work& work) {
-    const std::int64_t cluster = blockIdx.x / cluster_blocks(), clusters = gridDim.x / cluster_blocks();
+    const std::int64_t cluster = blockIdx.x / cluster_blocks(),
+                       clusters = gridDim.x / cluster_blocks();
     unit = static_cast<int>(cluster * work.units / clusters);
     end = static_cast<int>((cluster + 1) * work.units / clusters);
   }
@@ -81,15 +90,21 @@ struct Runs {
 __device__ inline int row_of(int thread) { return thread / kWarp * 16 + thread % kWarp / 4; }
 
 // The cluster that has this unit.
-__host__ __device__ inline int cluster_of(std::int64_t unit, std::int64_t units, std::int64_t clusters) {
+__host__ __device__ inline int cluster_of(std::int64_t unit, std::int64_t units,
+                                          std::int64_t clusters) {
   return static_cast<int>(((unit + 1) * clusters - 1) / units);
 }
 
 // The first row of this block, and which of its rows' parts this cluster has.
-__device__ inline int first_row_of(const Run& run) { return (run.blocks * static_cast<int>(cluster_blocks()) + static_cast<int>(rank_in_cluster())) * kBlockRows; }
+__device__ inline int first_row_of(const Run& run) {
+  return (run.blocks * static_cast<int>(cluster_blocks()) + static_cast<int>(rank_in_cluster())) *
+         kBlockRows;
+}
 __device__ inline int part_of(const Work& work, const Run& run) {
   const std::int64_t cluster = cluster_blocks();
-  return static_cast<int>(blockIdx.x / cluster) - cluster_of(static_cast<std::int64_t>(run.blocks) * work.tiles, work.units, gridDim.x / cluster);
+  return static_cast<int>(blockIdx.x / cluster) -
+         cluster_of(static_cast<std::int64_t>(run.blocks) * work.tiles, work.units,
+                    gridDim.x / cluster);
 }
 
 // Not −∞, which would be subtracted from −∞.
