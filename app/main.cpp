@@ -10,7 +10,7 @@
 #include <exception>
 #include <new>
 
-#include "app/clashes.h"
+#include "app/file_conflicts.h"
 #include "app/interrupt.h"
 #include "app/options.h"
 #include "app/output_file.h"
@@ -64,7 +64,7 @@ int print(RunRecord& record, const std::string& text) {
 int run(RunRecord& record) {
   try {
     try {
-      check_clashes(*record.options);
+      check_file_conflicts(*record.options);
       check_report_path(record.options->report);
     } catch (const Error&) {
       record.options->report.clear();  // not to be written at the end

@@ -208,7 +208,7 @@ std::string report_text(const RunRecord& run) {
                      {"skipped", counters.skipped.load()},
                      {"invalid_utf8", counters.invalid_utf8.load()},
                      {"hit_length_limit", statistics.hit_limit},
-                     {"retried", statistics.begun_again}};
+                     {"retried", statistics.preempted}};
   report["counts"] = {{"source_words", counters.source_words.load()},
                       {"source_tokens", statistics.source_tokens},
                       {"target_tokens", statistics.target_tokens},

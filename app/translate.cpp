@@ -8,8 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "app/forced_lengths.h"
 #include "app/format.h"
-#include "app/imposed_lengths.h"
 #include "app/interrupt.h"
 #include "app/line_reader.h"
 #include "app/ordered_output.h"
@@ -26,7 +26,7 @@ namespace {
 // Between the decoder and the threads that make text: pieces of so many lines, and so many pieces.
 // Short sentences end by the thousand with each step: as many wait as end in the steps of a
 // window's short end.
-constexpr std::size_t kPiece = 32, kPiecesWaiting = 1024;
+constexpr std::size_t kLinesPerBatch = 32, kBatchesWaiting = 1024;
 constexpr int kMostTextThreads = 12;
 
 // The first error of any stage ends the run; the others follow from it.
@@ -113,16 +113,16 @@ ModelFacts facts_of(const ModelFile& file) {
 }
 
 // Makes text of decoded lines on threads of its own, and hands it to the output.
-class TextStage {
+class DetokenizerThreads {
  public:
-  TextStage(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output,
-            Counters& counters, FirstError& error)
+  DetokenizerThreads(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output,
+                     Counters& counters, FirstError& error)
       : options_(options),
         tokenizer_(tokenizer),
         output_(output),
         counters_(counters),
         error_(error),
-        queue_(kPiecesWaiting) {
+        queue_(kBatchesWaiting) {
     // On the average far fewer are busy, but short sentences come many times as fast as others.
     try {
       for (int i = 0; i < std::clamp(options.threads / 2, 1, kMostTextThreads); ++i)
@@ -132,13 +132,13 @@ class TextStage {
       throw;
     }
   }
-  ~TextStage() { finish(); }
+  ~DetokenizerThreads() { finish(); }
 
   void put(std::vector<Decoded> decoded) {
-    for (std::size_t first = 0; first < decoded.size(); first += kPiece) {
+    for (std::size_t first = 0; first < decoded.size(); first += kLinesPerBatch) {
       const auto begin = decoded.begin() + static_cast<std::ptrdiff_t>(first),
-                 end = decoded.begin() +
-                       static_cast<std::ptrdiff_t>(std::min(decoded.size(), first + kPiece));
+                 end = decoded.begin() + static_cast<std::ptrdiff_t>(
+                                             std::min(decoded.size(), first + kLinesPerBatch));
       queue_.push({std::make_move_iterator(begin), std::make_move_iterator(end)});
     }
   }
@@ -149,8 +149,8 @@ class TextStage {
 
  private:
   void work() {
-    while (const auto piece = queue_.pop()) {
-      for (const Decoded& decoded : *piece) {
+    while (const auto batch = queue_.pop()) {
+      for (const Decoded& decoded : *batch) {
         try {
           put_text(decoded);
         } catch (...) {  // the lines behind it may come before it in the output
@@ -203,11 +203,11 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
 }
 
 std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescription& description,
-                                    Backend& backend, SequenceModel& model, bool imposed) {
+                                    Backend& backend, SequenceModel& model, bool forced) {
   const Options& options = *record.options;
   const SearchRules rules = rules_of(options, description);
   const RunnerOptions wanted{
-      .rules = imposed ? ending_at_limits(rules) : rules,
+      .rules = forced ? ending_at_limits(rules) : rules,
       .policy = *record.policy,
       .batch_tokens = options.line_buffered
                           ? 1
@@ -223,8 +223,8 @@ std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescript
 }
 
 // Loads the model while the first lines are read and tokenized, and decodes until the input ends.
-void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSource& source,
-            TextStage& text) {
+void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowInput& source,
+            DetokenizerThreads& text) {
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
   const auto model = load_model(file, backend);
@@ -242,13 +242,13 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowSo
     record.paths = backend.paths();
   };
   try {
-    const std::vector<std::int32_t> lengths = imposed_lengths();
+    const std::vector<std::int32_t> lengths = forced_lengths();
     runner = make_runner(record, file.description(), backend, *model, !lengths.empty());
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
-    ImposedLengths imposed(source, lengths);
+    ForcedLengths forced(source, lengths);
     runner->run(
-        lengths.empty() ? static_cast<SentenceSource&>(source) : imposed,
+        lengths.empty() ? static_cast<SentenceInput&>(source) : forced,
         [&](std::vector<Decoded> decoded) { text.put(std::move(decoded)); }, stop_flag());
   } catch (const std::bad_alloc&) {
     keep_figures();
@@ -299,8 +299,8 @@ void translate(RunRecord& record, Console& console) {
   FirstError error(reader);
   OrderedOutput output(output_file, record,
                        [&](std::exception_ptr failure) { error.set(failure); });
-  WindowSource source(options, reader, tokenizer, output, record, console);
-  TextStage text(options, tokenizer, output, record.counters, error);
+  WindowInput source(options, reader, tokenizer, output, record, console);
+  DetokenizerThreads text(options, tokenizer, output, record.counters, error);
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
   try {
     decode(record, file, *backend, source, text);

@@ -35,8 +35,8 @@ std::int64_t words_in(std::string_view text) {
 
 }  // namespace
 
-WindowSource::WindowSource(const Options& options, LineReader& reader, const Tokenizer& tokenizer,
-                           OrderedOutput& output, RunRecord& record, Console& console)
+WindowInput::WindowInput(const Options& options, LineReader& reader, const Tokenizer& tokenizer,
+                         OrderedOutput& output, RunRecord& record, Console& console)
     : options_(options),
       reader_(reader),
       tokenizer_(tokenizer),
@@ -54,9 +54,9 @@ WindowSource::WindowSource(const Options& options, LineReader& reader, const Tok
   }
 }
 
-WindowSource::~WindowSource() { stop(); }
+WindowInput::~WindowInput() { stop(); }
 
-void WindowSource::stop() {
+void WindowInput::stop() {
   reader_.stop();
   output_.give_up_waiting();  // only the reading thread waits there
   windows_.close();
@@ -65,17 +65,17 @@ void WindowSource::stop() {
   if (tokenizing_.joinable()) tokenizing_.join();
 }
 
-std::exception_ptr WindowSource::input_error() {
+std::exception_ptr WindowInput::input_error() {
   std::lock_guard lock(error_mutex_);
   return error_;
 }
 
-void WindowSource::end_with(std::exception_ptr error) {
+void WindowInput::end_with(std::exception_ptr error) {
   std::lock_guard lock(error_mutex_);
   if (!error_) error_ = error;
 }
 
-const Sentence* WindowSource::next(bool wait) {
+const Sentence* WindowInput::next(bool wait) {
   while (current_.empty()) {
     auto window = wait ? sentences_.pop() : sentences_.try_pop();
     if (!window) return nullptr;
@@ -84,13 +84,13 @@ const Sentence* WindowSource::next(bool wait) {
   return &current_.back();
 }
 
-Sentence WindowSource::take() {
+Sentence WindowInput::take() {
   Sentence sentence = std::move(current_.back());
   current_.pop_back();
   return sentence;
 }
 
-void WindowSource::read_windows() {
+void WindowInput::read_windows() {
   try {
     std::deque<std::int64_t>
         ends;  // of the windows in flight, the end of the last one written before them
@@ -125,7 +125,7 @@ void WindowSource::read_windows() {
 }
 
 // False once the input has ended; the lines read before an error are kept.
-bool WindowSource::read_window(Window& window, std::int64_t size) {
+bool WindowInput::read_window(Window& window, std::int64_t size) {
   std::size_t bytes = 0;
   while (static_cast<std::int64_t>(window.lines.size()) < size && bytes < kWindowBytes) {
     Line line;
@@ -145,7 +145,7 @@ bool WindowSource::read_window(Window& window, std::int64_t size) {
 }
 
 // Reads a line, and counts as waiting what passes while all earlier lines are written.
-LineReader::Got WindowSource::read_line(Line& line, std::int64_t number, milliseconds timeout) {
+LineReader::Got WindowInput::read_line(Line& line, std::int64_t number, milliseconds timeout) {
   const Clock::time_point start = Clock::now();
   const auto got = reader_.next(line, timeout);
   const Clock::time_point end = Clock::now();
@@ -159,7 +159,7 @@ LineReader::Got WindowSource::read_line(Line& line, std::int64_t number, millise
   return got;
 }
 
-void WindowSource::tokenize_windows() {
+void WindowInput::tokenize_windows() {
   try {
     while (auto window = windows_.pop()) {
       if (stop_flag()) break;
@@ -181,7 +181,7 @@ void WindowSource::tokenize_windows() {
   output_.give_up_waiting();
 }
 
-std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
+std::vector<WindowInput::Tokenized> WindowInput::tokenize(Window& window) {
   std::vector<Tokenized> tokenized(window.lines.size());
   std::atomic<std::size_t> next{0};
   std::mutex failure_mutex;
@@ -217,7 +217,7 @@ std::vector<WindowSource::Tokenized> WindowSource::tokenize(Window& window) {
   return tokenized;
 }
 
-WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
+WindowInput::Tokenized WindowInput::tokenize_line(Line& line) {
   if (make_valid_utf8(line.text)) ++record_.counters.invalid_utf8;
   record_.counters.source_words += words_in(line.text);
   Tokenized result{.ids = {}, .tokens = 0, .shortened = line.shortened, .error = {}};
@@ -251,8 +251,8 @@ WindowSource::Tokenized WindowSource::tokenize_line(Line& line) {
 
 // Answers the lines that the model is not asked about, deals with those that are too long, and
 // sorts the rest by length, the longest last.
-std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line,
-                                             std::vector<Tokenized> tokenized) {
+std::vector<Sentence> WindowInput::sort_out(std::int64_t first_line,
+                                            std::vector<Tokenized> tokenized) {
   std::vector<Sentence> sentences;
   const auto longest = static_cast<std::size_t>(*options_.max_source_length);
   std::int64_t line = first_line;
@@ -295,14 +295,14 @@ std::vector<Sentence> WindowSource::sort_out(std::int64_t first_line,
 }
 
 // The input ends before this line: everything before it is still translated.
-void WindowSource::refuse(const std::string& why) {
+void WindowInput::refuse(const std::string& why) {
   end_with(std::make_exception_ptr(Error(why)));
   refused_ = true;
   reader_.stop();
   output_.give_up_waiting();
 }
 
-void WindowSource::note_long_line(const std::string& text) {
+void WindowInput::note_long_line(const std::string& text) {
   if (long_lines_noted_ > kLongLinesNoted) return;
   console_.note(long_lines_noted_ < kLongLinesNoted ? text
                                                     : "further long lines are counted, not named");

@@ -22,11 +22,11 @@
 
 namespace xlate {
 
-class WindowSource final : public SentenceSource {
+class WindowInput final : public SentenceInput {
  public:
   /// Starts reading. `options` are resolved; everything must outlive the object.
-  WindowSource(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, RunRecord&, Console&);
-  ~WindowSource() override;
+  WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, RunRecord&, Console&);
+  ~WindowInput() override;
 
   const Sentence* next(bool wait) override;
   Sentence take() override;

@@ -12,22 +12,23 @@
 
 namespace xlate {
 
-void Backend::run(Queue& queue, const Program& program, const Rooms& rooms,
-                  const PackedRows& pass) {
+void Backend::run(Queue& queue, const Program& program, const Workspace& workspace,
+                  const PackedRows& batch) {
   for (const Operation& operation : program.operations())
-    std::visit(CallVerb<PackedRows>{*this, queue, rooms, pass}, operation);
+    std::visit(CallBackend<PackedRows>{*this, queue, workspace, batch}, operation);
 }
 
-void Backend::run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) {
+void Backend::run(Queue& queue, const Program& program, const Workspace& workspace,
+                  const Step& batch) {
   for (const Operation& operation : program.operations())
-    std::visit(CallVerb<Step>{*this, queue, rooms, pass}, operation);
+    std::visit(CallBackend<Step>{*this, queue, workspace, batch}, operation);
 }
 
-void Backend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
-                     const Projection& projection, const SearchRules& rules) {
-  run(queue, program, rooms, pass);
-  search_step(queue, rooms.rows(program.out(), pass.rows.rows()), projection, rules, pass.rows,
-              pass.state);
+void Backend::decode(Queue& queue, const Program& program, const Workspace& workspace,
+                     const Step& batch, const Projection& projection, const SearchRules& rules) {
+  run(queue, program, workspace, batch);
+  search_step(queue, workspace.rows(program.out(), batch.rows.rows()), projection, rules,
+              batch.rows, batch.state);
 }
 
 std::string processor_name() {

@@ -13,16 +13,16 @@
 #include <utility>
 
 #include "engine/activation.h"
-#include "engine/change.h"
+#include "engine/batch.h"
 #include "engine/layers.h"
-#include "engine/pass.h"
 #include "engine/program.h"
 #include "engine/search_state.h"
+#include "engine/table_update.h"
 #include "engine/tensor.h"
 
 namespace xlate {
 
-class Rooms;
+class Workspace;
 
 struct DeviceInfo {
   std::string kind;             // "cpu" or "cuda"
@@ -84,9 +84,9 @@ class Queue {
 };
 
 /// A copy back to the host that may still be under way: the only way back from a device.
-class Ticket {
+class PendingRead {
  public:
-  virtual ~Ticket() = default;
+  virtual ~PendingRead() = default;
   virtual bool ready() const = 0;
   /// Waits for the copy; the bytes stay valid as long as the ticket lives.
   virtual std::span<const std::byte> wait() = 0;
@@ -112,8 +112,8 @@ class Backend {
   /// order.
   virtual void upload(Queue&, std::span<const std::byte> host, void* device) = 0;
   /// table[place] = value for each change; as upload. No place comes twice.
-  virtual void change(Queue&, std::span<const Change>, std::int32_t* table) = 0;
-  virtual std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) = 0;
+  virtual void update_table(Queue&, std::span<const TableUpdate>, std::int32_t* table) = 0;
+  virtual std::unique_ptr<PendingRead> read_later(Queue&, std::span<const std::byte> device) = 0;
   virtual std::unique_ptr<Queue> make_queue() = 0;
   /// Work given to `later` from now on starts after all that was given to `earlier` until now.
   virtual void order(Queue& earlier, Queue& later) = 0;
@@ -130,12 +130,12 @@ class Backend {
   virtual std::int64_t row_multiple() const { return 1; }
   /// Row groups that a step is run with where `groups` are in use: a backend that records steps
   /// needs few different sizes.
-  virtual std::int64_t bucket_of(std::int64_t groups) const { return groups; }
+  virtual std::int64_t padded_groups(std::int64_t groups) const { return groups; }
   /// Runs a step, or up to `most` of them, until all their sentences are done. A backend may record
   /// the step at the first call with this bucket and replay it afterwards: all that changes from
   /// step to step must be device arrays at fixed addresses. Returns how many steps that are at
   /// most, 1 to `most`; caches must have room for `most`.
-  virtual std::int64_t repeat(Queue&, std::int64_t bucket, std::int64_t most,
+  virtual std::int64_t repeat(Queue&, std::int64_t groups, std::int64_t most,
                               const std::function<void()>& step) = 0;
   /// Marks where work of a kind begins and ends on a queue, to be timed there.
   virtual void begin_work(Queue&, Work) = 0;
@@ -153,27 +153,27 @@ class Backend {
   /// Runs a program: the verbs of its operations, one after the other. A backend may do neighbours
   /// at once, with the same results. Rows of slots that are done, and of groups without a slot, are
   /// undefined.
-  virtual void run(Queue&, const Program&, const Rooms&, const PackedRows&);
-  virtual void run(Queue&, const Program&, const Rooms&, const Step&);
+  virtual void run(Queue&, const Program&, const Workspace&, const PackedRows&);
+  virtual void run(Queue&, const Program&, const Workspace&, const Step&);
   /// A whole decoding step: runs the program, then search_step with what it comes to. A backend may
   /// do all of it at once, and then leaves the rooms as they are: only the caches and the search
   /// state tell what was done.
-  virtual void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&,
+  virtual void decode(Queue&, const Program&, const Workspace&, const Step&, const Projection&,
                       const SearchRules&);
 
   // The verbs of a program. Those of a step leave alone what belongs to a slot that is done, and
   // groups without a slot.
   /// out[i] = table[ids[i]]·scale + positions[positions[i]]; out [N, D].
-  virtual void embed(Queue&, const Embedding&, const PackedRows&, WideRows out) = 0;
+  virtual void embed(Queue&, const Embedding&, const PackedRows&, ResidualRows out) = 0;
   /// As embed, for the last token of each live hypothesis, at position `length` of its slot; out
   /// [R, D].
-  virtual void embed(Queue&, const Embedding&, const Step&, WideRows out) = 0;
+  virtual void embed(Queue&, const Embedding&, const Step&, ResidualRows out) = 0;
   /// out = activation(x·Wᵀ + b); x [N, in]; out [N, out] in the type of x, or without an activation
   /// in float32.
   virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) = 0;
   /// stream = after(stream + y), in float32; both [N, D]. y is of the compute type or float32;
   /// empty, nothing is added.
-  virtual void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) = 0;
+  virtual void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) = 0;
   /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)).
   /// qkv [N, 3·D]; out [N, D].
   virtual void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) = 0;
@@ -183,13 +183,13 @@ class Backend {
   virtual void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
                            Tensor out) = 0;
   /// Attends over the source tokens of each row's slot; query [R, D]; out [R, D].
-  virtual void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
-                             Tensor out) = 0;
+  virtual void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
+                            Tensor out) = 0;
   /// Copies keys and values of packed source tokens into the caches of their slots: keys_values [N,
   /// layers·2·D] (layer-major), token i goes to position positions[i] of slot token_slots[i]; both
   /// [N] on the device. One cache per layer, one table.
-  virtual void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
-                            const std::int32_t* positions, std::span<const PagedCache> layers) = 0;
+  virtual void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                           const std::int32_t* positions, std::span<const PagedCache> layers) = 0;
 
   // Search (docs/search.md gives the rules; engine/search.h the bookkeeping around it).
   /// Makes each listed slot hold a new sentence: one hypothesis with score 0 at the start token.
@@ -198,8 +198,8 @@ class Backend {
                            std::span<const std::int32_t> limits, const SearchState&) = 0;
   /// What tracing back the listed slots, which are done, needs: a record each (SearchRecord). May
   /// run beside other queues.
-  virtual std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots,
-                                          const SearchState&) = 0;
+  virtual std::unique_ptr<PendingRead> collect(Queue&, std::span<const std::int32_t> slots,
+                                               const SearchState&) = 0;
   /// Advances every listed slot that is not done by one token: projection of hidden [R, D],
   /// log-softmax, candidates, selection, finished lists, back-pointers and the test whether the
   /// sentence is done.

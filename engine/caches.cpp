@@ -22,15 +22,15 @@ Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape,
     : backend_(backend), policy_(policy), shape_(shape) {
   const std::int64_t slots = capacity.slots;
   source_lengths_host_.assign(static_cast<std::size_t>(slots), 0);
-  if (shape.source_keys) {
+  if (shape.cross_keys) {
     source_lengths_ = backend.allocate(source_lengths_host_.size() * sizeof(std::int32_t));
-    views_.source_lengths = source_lengths_.as<std::int32_t>();
+    paged_caches_.source_lengths = source_lengths_.as<std::int32_t>();
   }
   const PageCounts pages = page_counts(capacity);
-  source_.pool = PagePool(pages.source, policy.page_tokens, slots);
-  own_.pool = PagePool(pages.own, policy.page_tokens, slots);
-  if (shape.source_keys) views_.source = make(source_, slots, capacity.longest_source, 1);
-  views_.own = make(own_, slots, capacity.longest_target, capacity.beams);
+  cross_.pool = PagePool(pages.source, policy.page_tokens, slots);
+  self_.pool = PagePool(pages.own, policy.page_tokens, slots);
+  if (shape.cross_keys) paged_caches_.cross = make(cross_, slots, capacity.longest_source, 1);
+  paged_caches_.self = make(self_, slots, capacity.longest_target, capacity.beams);
   forecast_ = PageForecast(policy.page_tokens, slots, capacity.longest_target);
   tokens_read_ = policy.first_tokens, steps_taken_ = policy.expected_factor * policy.first_tokens;
 }
@@ -47,7 +47,7 @@ Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
   const double sentences =
       std::min(slots, std::ceil(source_tokens / static_cast<double>(policy_.expected_source)));
   const std::int64_t source_pages =
-      shape_.source_keys ? pages(source_tokens + sentences * unused) : 0;
+      shape_.cross_keys ? pages(source_tokens + sentences * unused) : 0;
   const double extra = static_cast<double>(capacity.slots * capacity.target_extra);
   const double most = std::min(capacity.target_factor * source_tokens + extra,
                                static_cast<double>(capacity.slots * capacity.longest_target));
@@ -65,9 +65,9 @@ Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
 }
 
 std::vector<PagedCache> Caches::make(Keys& keys, std::int64_t slots, std::int64_t longest,
-                                     std::int64_t lines) {
+                                     std::int64_t keys_per_token) {
   const DType type = backend_.compute_type();
-  const std::int64_t rows = keys.pool.total() * policy_.page_tokens * lines,
+  const std::int64_t rows = keys.pool.total() * policy_.page_tokens * keys_per_token,
                      columns = 2 * shape_.width;
   const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));
   keys.pages_per_slot = keys.pool.pages_for(longest);
@@ -81,7 +81,7 @@ std::vector<PagedCache> Caches::make(Keys& keys, std::int64_t slots, std::int64_
                       .table = keys.table.as<std::int32_t>(),
                       .pages_per_slot = keys.pages_per_slot,
                       .page_tokens = policy_.page_tokens,
-                      .lines = lines});
+                      .keys_per_token = keys_per_token});
   }
   return layers;
 }
@@ -93,7 +93,7 @@ std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& pol
   const double expected_source = static_cast<double>(policy.expected_source);
   const double share = policy.unused_tokens() / expected_source;
   const double extra = static_cast<double>(policy.expected_extra) / expected_source;
-  const double source = shape.source_keys ? 1 + share : 0;
+  const double source = shape.cross_keys ? 1 + share : 0;
   const double own =
       policy.in_use * (policy.expected_factor + extra + share) * static_cast<double>(beams);
   const double bytes = bytes_of(backend, shape, 1) * (source + own) + shape.working_bytes;
@@ -101,40 +101,40 @@ std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& pol
       1, static_cast<std::int64_t>(static_cast<double>(backend.cache_budget()) / bytes));
 }
 
-std::int64_t Caches::expected_tokens(const Source& source) const {
+std::int64_t Caches::expected_tokens(const SourceSentence& source) const {
   const double factor = steps_taken_ / tokens_read_;
   const double tokens =
       factor * static_cast<double>(source.ids.size()) + static_cast<double>(policy_.expected_extra);
   return std::min(static_cast<std::int64_t>(source.limit), static_cast<std::int64_t>(tokens));
 }
 
-bool Caches::has_room(const Source& source) const {
-  return source_.pool.pages_for(source_tokens(source)) <= source_.pool.free() &&
-         own_.pool.free() > 0 && forecast_.most_with(expected_pages(source)) <= own_.pool.total();
+bool Caches::has_room(const SourceSentence& source) const {
+  return cross_.pool.pages_for(source_tokens(source)) <= cross_.pool.free() &&
+         self_.pool.free() > 0 && forecast_.most_with(expected_pages(source)) <= self_.pool.total();
 }
 
-void Caches::reserve(std::int64_t slot, const Source& source) {
+void Caches::reserve(std::int64_t slot, const SourceSentence& source) {
   source_lengths_host_[static_cast<std::size_t>(slot)] =
       static_cast<std::int32_t>(source.ids.size());
-  lengths_changed_ = shape_.source_keys;
-  take(source_, slot, source_tokens(source));
-  take(own_, slot, 1);
+  lengths_changed_ = shape_.cross_keys;
+  take(cross_, slot, source_tokens(source));
+  take(self_, slot, 1);
   forecast_.expect(slot, expected_pages(source));
 }
 
 // What grows beyond what was expected takes what others leave.
 std::int64_t Caches::extend(std::int64_t slot, std::int64_t tokens) {
-  const std::int64_t wanted = own_.pool.pages_for(tokens), room = own_.pool.room_of(slot);
+  const std::int64_t wanted = self_.pool.pages_for(tokens), room = self_.pool.room_of(slot);
   if (tokens <= room) return room;
-  if (wanted - own_.pool.pages_for(room) > own_.pool.free()) return 0;
-  take(own_, slot, tokens);
+  if (wanted - self_.pool.pages_for(room) > self_.pool.free()) return 0;
+  take(self_, slot, tokens);
   forecast_.expect(slot, wanted);
-  return own_.pool.room_of(slot);
+  return self_.pool.room_of(slot);
 }
 
 void Caches::release(std::int64_t slot, bool done) {
-  source_.pool.give_back(slot);
-  own_.pool.give_back(slot);
+  cross_.pool.give_back(slot);
+  self_.pool.give_back(slot);
   const std::int64_t steps = forecast_.forget(slot);
   if (!done) return;
   tokens_read_ += static_cast<double>(source_lengths_host_[static_cast<std::size_t>(slot)]);
@@ -143,8 +143,8 @@ void Caches::release(std::int64_t slot, bool done) {
 }
 
 void Caches::publish(Queue& queue) {
-  for (Keys* keys : {&source_, &own_}) {
-    backend_.change(queue, keys->changes, keys->table.as<std::int32_t>());
+  for (Keys* keys : {&cross_, &self_}) {
+    backend_.update_table(queue, keys->changes, keys->table.as<std::int32_t>());
     keys->changes.clear();
   }
   if (!lengths_changed_) return;

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "engine/backend.h"
-#include "engine/change.h"
 #include "engine/pages.h"
 #include "engine/policy.h"
 #include "engine/sequence_model.h"
+#include "engine/table_update.h"
 
 namespace xlate {
 
@@ -30,37 +30,37 @@ class Caches {
                                         std::int64_t beams);
 
   /// The addresses stay as they are as long as the object lives.
-  const CacheViews& views() const { return views_; }
+  const PagedCaches& paged_caches() const { return paged_caches_; }
 
   /// Whether there is room for this sentence beside those admitted, as far as can be told
   /// beforehand. One sentence alone always fits.
-  bool has_room(const Source&) const;
+  bool has_room(const SourceSentence&) const;
   /// Reserves a free slot's pages for a sentence that has room, until it is released.
-  void reserve(std::int64_t slot, const Source&);
+  void reserve(std::int64_t slot, const SourceSentence&);
   /// Makes room for at least so many target tokens of a slot's sentence, within its limit. Returns
   /// for how many there is room now; 0 where the pages have run dry.
   std::int64_t extend(std::int64_t slot, std::int64_t tokens);
   /// Takes a slot's pages back; `done`: its sentence has been decoded, not only put off.
   void release(std::int64_t slot, bool done);
   /// So many steps have been asked for: sentences admitted have come nearer to their ends.
-  void pass(std::int64_t steps) { forecast_.pass(steps); }
+  void advance(std::int64_t steps) { forecast_.advance(steps); }
   /// Lets the device know what was reserved, extended and released: before the install() or step
   /// that needs it. A slot that was released is not reserved again before.
   void publish(Queue&);
 
   /// Target tokens that a sentence is expected to need, by what was learned so far; at most its
   /// limit.
-  std::int64_t expected_tokens(const Source&) const;
+  std::int64_t expected_tokens(const SourceSentence&) const;
   /// Pages that no sentence has, of the source's keys and of own keys.
-  std::int64_t free_source_pages() const { return source_.pool.free(); }
-  std::int64_t free_own_pages() const { return own_.pool.free(); }
+  std::int64_t free_cross_pages() const { return cross_.pool.free(); }
+  std::int64_t free_self_pages() const { return self_.pool.free(); }
 
  private:
   struct Keys {
     PagePool pool;
     Buffer memory, table;
     std::int64_t pages_per_slot = 0;
-    std::vector<Change> changes;  // of the table, since it was last published
+    std::vector<TableUpdate> changes;  // of the table, since it was last published
   };
   struct PageCounts {
     std::int64_t source = 0, own = 0;
@@ -69,16 +69,17 @@ class Caches {
   PageCounts page_counts(const Capacity&) const;
   /// Allocates the pages of a pool, on so many lines, and a table for sentences of at most
   /// `longest` tokens. Returns each layer's view.
-  std::vector<PagedCache> make(Keys&, std::int64_t slots, std::int64_t longest, std::int64_t lines);
+  std::vector<PagedCache> make(Keys&, std::int64_t slots, std::int64_t longest,
+                               std::int64_t keys_per_token);
   /// Takes pages for so many tokens of a slot in all.
   static void take(Keys&, std::int64_t slot, std::int64_t tokens);
   /// Tokens of a source whose keys are kept.
-  std::int64_t source_tokens(const Source& source) const {
-    return shape_.source_keys ? std::ssize(source.ids) : 0;
+  std::int64_t source_tokens(const SourceSentence& source) const {
+    return shape_.cross_keys ? std::ssize(source.ids) : 0;
   }
   /// Pages of own keys that a sentence is expected to fill.
-  std::int64_t expected_pages(const Source& source) const {
-    return own_.pool.pages_for(expected_tokens(source));
+  std::int64_t expected_pages(const SourceSentence& source) const {
+    return self_.pool.pages_for(expected_tokens(source));
   }
 
   Backend& backend_;
@@ -87,8 +88,8 @@ class Caches {
   Buffer source_lengths_;  // [S]
   std::vector<std::int32_t> source_lengths_host_;
   bool lengths_changed_ = false;
-  Keys source_, own_;
-  CacheViews views_;
+  Keys cross_, self_;
+  PagedCaches paged_caches_;
   PageForecast forecast_;                     // of own keys' pages
   double tokens_read_ = 0, steps_taken_ = 0;  // by sentences decoded lately
 };

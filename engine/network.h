@@ -17,7 +17,7 @@ struct SelfAttention {
 };
 
 /// Attention to the source, whose keys and values are made for all layers at once.
-struct SourceAttention {
+struct CrossAttention {
   Linear query;  // [D, D]
   Linear out;    // [D, D]
   Norm after;
@@ -36,7 +36,7 @@ struct EncoderLayer {
 
 struct DecoderLayer {
   SelfAttention self;
-  SourceAttention source;
+  CrossAttention cross;
   FeedForward feed_forward;
 };
 
@@ -54,8 +54,8 @@ struct Network {
   Stack encoder, decoder;
   std::vector<EncoderLayer> encoder_layers;
   std::vector<DecoderLayer> decoder_layers;
-  Linear source_keys_values;  // of all decoder layers: [layers·2·D, D], a layer's keys, then its
-                              // values
+  Linear cross_keys_values;  // of all decoder layers: [layers·2·D, D], a layer's keys, then its
+                             // values
   Projection projection;
 };
 

@@ -30,7 +30,7 @@ PageForecast::PageForecast(std::int64_t page_tokens, std::int64_t slots, std::in
       pages_(static_cast<std::size_t>((longest / page_tokens + 2) * page_tokens)),
       lives_(static_cast<std::size_t>(slots)) {}
 
-void PageForecast::pass(std::int64_t steps) {
+void PageForecast::advance(std::int64_t steps) {
   for (std::int64_t i = 0; i < std::min(steps, std::ssize(pages_)); ++i)
     pages_[place_of(now_ + i)] = 0;
   now_ += steps;

@@ -50,7 +50,7 @@ class PageForecast {
   PageForecast(std::int64_t page_tokens, std::int64_t slots, std::int64_t longest);
 
   /// So many steps have gone by.
-  void pass(std::int64_t steps);
+  void advance(std::int64_t steps);
   /// The most pages in use at any step of a sentence that began now and ended when so many pages
   /// were full; its own included.
   std::int64_t most_with(std::int64_t pages) const;

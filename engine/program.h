@@ -15,75 +15,76 @@
 namespace xlate {
 
 /// What the rows of a room are kept as.
-enum class RoomKind : std::uint8_t {
-  kRows,    // the type that the backend computes in
-  kStream,  // the residual stream: the same, and in 16-bit types what rounding takes off each value
-            // besides (WideRows)
-  kSums,    // float32: a product on its way into the add_norm behind it, which alone reads it: a
-            // backend may do both at once and never write it
+enum class TensorKind : std::uint8_t {
+  kComputeType,  // the type that the backend computes in
+  kResidual,     // the residual stream: the same, and in 16-bit types what rounding takes off each
+                 // value besides (ResidualRows)
+  kAccumulator,  // float32: a product on its way into the add_norm behind it, which alone reads it:
+                 // a backend may do both at once and never write it
 };
 
-/// Rows of some width that operations read and write. Their memory is in a Rooms (engine/rooms.h).
-struct Room {
+/// Rows of some width that operations read and write. Their memory is in a Rooms
+/// (engine/workspace.h).
+struct TensorId {
   std::size_t index = 0;
-  bool operator==(const Room&) const = default;
+  bool operator==(const TensorId&) const = default;
 };
 
 // The operations. What each one computes is said at the Backend's verb of the same name.
 struct Embed {
   Embedding embedding;
-  Room out;
+  TensorId out;
 };
 struct ApplyLinear {
-  Room x;
+  TensorId x;
   Linear layer;
   Activation activation;
-  Room out;
+  TensorId out;
 };
 struct AddNorm {
-  Room stream;
-  Room y;  // what is added to the stream first, unless it is the stream itself
+  TensorId stream;
+  TensorId y;  // what is added to the stream first, unless it is the stream itself
   Norm after;
 };
 /// Self-attention inside each packed sentence, or of a step over the tokens before, whose keys are
 /// in the cache of `layer`.
 struct AttendSelf {
-  Room queries_keys_values;
+  TensorId queries_keys_values;
   std::size_t layer;
   int heads;
-  Room out;
+  TensorId out;
 };
-struct AttendSource {
-  Room queries;
+struct AttendCross {
+  TensorId queries;
   std::size_t layer;
   int heads;
-  Room out;
+  TensorId out;
 };
-using Operation = std::variant<Embed, ApplyLinear, AddNorm, AttendSelf, AttendSource>;
+using Operation = std::variant<Embed, ApplyLinear, AddNorm, AttendSelf, AttendCross>;
 
 class Program {
  public:
-  struct RoomShape {
-    RoomKind kind;
+  struct TensorShape {
+    TensorKind kind;
     std::int64_t columns;
   };
 
-  Room room(RoomKind kind, std::int64_t columns) {
-    rooms_.push_back({kind, columns});
-    return {rooms_.size() - 1};
+  TensorId tensor(TensorKind kind, std::int64_t columns) {
+    tensors_.push_back({kind, columns});
+    return {tensors_.size() - 1};
   }
   void add(const Operation& operation) { operations_.push_back(operation); }
   /// The room with what the pass comes to.
-  void set_out(Room out) { out_ = out; }
+  void set_out(TensorId out) { out_ = out; }
 
-  const std::vector<RoomShape>& rooms() const { return rooms_; }
+  const std::vector<TensorShape>& tensors() const { return tensors_; }
   const std::vector<Operation>& operations() const { return operations_; }
-  Room out() const { return out_; }
+  TensorId out() const { return out_; }
 
  private:
-  std::vector<RoomShape> rooms_;
+  std::vector<TensorShape> tensors_;
   std::vector<Operation> operations_;
-  Room out_;
+  TensorId out_;
 };
 
 }  // namespace xlate

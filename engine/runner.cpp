@@ -39,9 +39,9 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
                           .longest_target = longest,
                           .target_factor = options.max_length_factor,
                           .target_extra = kLimitExtra};
-  model_.make_room(capacity);
+  model_.allocate(capacity);
   caches_ = std::make_unique<Caches>(backend_, policy, model_.cache_shape(), capacity);
-  model_.begin(caches_->views());
+  model_.begin(caches_->paged_caches());
   search_ = std::make_unique<Search>(backend_, *queue_, options.rules, slots, longest);
   active_device_ = backend_.allocate(static_cast<std::size_t>(slots) * sizeof(std::int32_t));
   slots_.resize(static_cast<std::size_t>(slots));
@@ -63,15 +63,15 @@ std::int32_t Runner::limit_of(const Sentence& sentence) const {
   return sentence.limit > 0 ? std::min(limit, sentence.limit) : limit;
 }
 
-void Runner::run(SentenceSource& source, const Done& done, const std::atomic<bool>& stop) {
+void Runner::run(SentenceInput& source, const Done& done, const std::atomic<bool>& stop) {
   while (!stop) {
     admit(source);
     if (active_.empty()) break;
     const std::int64_t steps = steps_at_once();
-    make_room(steps);
+    reserve_pages(steps);
     step(steps);
-    while (static_cast<int>(flights_.size()) > backend_.steps_ahead() ||
-           (!flights_.empty() && flights_.front().done->ready()))
+    while (static_cast<int>(pending_steps_.size()) > backend_.steps_ahead() ||
+           (!pending_steps_.empty() && pending_steps_.front().done->ready()))
       settle(done);
   }
 }
@@ -84,7 +84,7 @@ RunnerStatistics Runner::statistics() const {
 
 // Fills free slots from the batch that was encoded ahead, and encodes the next one, which then runs
 // beside the steps to come.
-void Runner::admit(SentenceSource& source) {
+void Runner::admit(SentenceInput& source) {
   while (!ahead_.used_up() || encode_ahead(source)) {
     if (!install()) return;
   }
@@ -92,25 +92,26 @@ void Runner::admit(SentenceSource& source) {
 
 // Encodes the next sentences. Waits for the source only where nothing else is to be done. False
 // where there are none.
-bool Runner::encode_ahead(SentenceSource& source) {
+bool Runner::encode_ahead(SentenceInput& source) {
   ahead_ = {};
   std::int64_t tokens = 0;
   while (true) {
-    const Sentence* next =
-        again_.empty() ? source.next(active_.empty() && ahead_.sentences.empty()) : &again_.back();
+    const Sentence* next = preempted_.empty()
+                               ? source.next(active_.empty() && ahead_.sentences.empty())
+                               : &preempted_.back();
     if (!next) break;
     const auto length = static_cast<std::int64_t>(next->ids.size());
     if (!ahead_.sentences.empty() && tokens + length > encoder_tokens_) break;
     tokens += length;
-    if (again_.empty()) {
+    if (preempted_.empty()) {
       ahead_.sentences.push_back(source.take());
     } else {
-      ahead_.sentences.push_back(std::move(again_.back()));
-      again_.pop_back();
+      ahead_.sentences.push_back(std::move(preempted_.back()));
+      preempted_.pop_back();
     }
   }
   if (ahead_.sentences.empty()) return false;
-  std::vector<Source> sources;
+  std::vector<SourceSentence> sources;
   for (const Sentence& sentence : ahead_.sentences)
     sources.push_back({sentence.ids, limit_of(sentence)});
   backend_.order(*queue_,
@@ -135,7 +136,7 @@ bool Runner::install() {
   for (; !ahead_.used_up() && !free_.empty(); ++ahead_.next) {
     Sentence& sentence = ahead_.sentences[ahead_.next];
     const auto length = static_cast<std::int64_t>(sentence.ids.size());
-    const Source need{sentence.ids, limit_of(sentence)};
+    const SourceSentence need{sentence.ids, limit_of(sentence)};
     const bool alone = active_.empty() && slots.empty();
     if (!alone && tokens + length > room) break;
     if (!alone && !caches_->has_room(need)) {
@@ -170,7 +171,7 @@ std::int64_t Runner::steps_at_once() const {
                                   options_.policy.steps_at_once);
 }
 
-void Runner::make_room(std::int64_t steps) {
+void Runner::reserve_pages(std::int64_t steps) {
   const std::vector<std::int32_t> in_turn = active_;
   for (const std::int32_t index : in_turn) {
     Slot& slot = slots_[static_cast<std::size_t>(index)];
@@ -179,17 +180,17 @@ void Runner::make_room(std::int64_t steps) {
       const auto first_step = [&](std::int32_t other) {
         return slots_[static_cast<std::size_t>(other)].first_step;
       };
-      begin_again(*std::max_element(active_.begin(), active_.end(),
-                                    [&](auto a, auto b) { return first_step(a) < first_step(b); }));
+      preempt(*std::max_element(active_.begin(), active_.end(),
+                                [&](auto a, auto b) { return first_step(a) < first_step(b); }));
     }
   }
   caches_->publish(*queue_);
 }
 
 // The sentence that has run longest never begins again, and one alone has room: all end.
-void Runner::begin_again(std::int32_t index) {
-  again_.push_back(slots_[static_cast<std::size_t>(index)].sentence);
-  ++statistics_.begun_again;
+void Runner::preempt(std::int32_t index) {
+  preempted_.push_back(slots_[static_cast<std::size_t>(index)].sentence);
+  ++statistics_.preempted;
   leave(index, false);
   std::erase(active_, index);
 }
@@ -206,7 +207,7 @@ void Runner::leave(std::int32_t index, bool done) {
 
 void Runner::step(std::int64_t most) {
   const std::int64_t groups =
-      std::min(backend_.bucket_of(static_cast<std::int64_t>(active_.size())),
+      std::min(backend_.padded_groups(static_cast<std::int64_t>(active_.size())),
                static_cast<std::int64_t>(slots_.size()));
   if (active_changed_) {
     std::vector<std::int32_t> listed = active_;
@@ -218,8 +219,8 @@ void Runner::step(std::int64_t most) {
   backend_.begin_work(*queue_, Work::kDecode);
   const std::int64_t began = now_;
   now_ += backend_.repeat(*queue_, groups, most, [&] { model_.step(rows, *search_); });
-  caches_->pass(now_ - began);
-  flights_.push_back(
+  caches_->advance(now_ - began);
+  pending_steps_.push_back(
       {began, search_->read_done()});  // right behind the step, which a backend may then do in one
   backend_.end_work(*queue_, Work::kDecode);
   if (now_ - began > 1) return;  // as many as are needed: finish() counts them
@@ -230,13 +231,13 @@ void Runner::step(std::int64_t most) {
 
 // Looks at the oldest step's outcome and lets what is done leave.
 void Runner::settle(const Done& done) {
-  const Flight flight = std::move(flights_.front());
-  flights_.pop_front();
-  const auto* flags = reinterpret_cast<const std::int32_t*>(flight.done->wait().data());
+  const PendingStep pending = std::move(pending_steps_.front());
+  pending_steps_.pop_front();
+  const auto* flags = reinterpret_cast<const std::int32_t*>(pending.done->wait().data());
   std::vector<std::int32_t> leaving;
   for (const std::int32_t slot : active_) {
     // A slot filled again since then shows its last sentence's flag.
-    if (slots_[static_cast<std::size_t>(slot)].first_step <= flight.step && flags[slot])
+    if (slots_[static_cast<std::size_t>(slot)].first_step <= pending.step && flags[slot])
       leaving.push_back(slot);
   }
   if (leaving.empty()) return;

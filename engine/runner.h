@@ -35,9 +35,9 @@ struct Decoded {
 };
 
 /// Where sentences come from, in the order in which they should be decoded.
-class SentenceSource {
+class SentenceInput {
  public:
-  virtual ~SentenceSource() = default;
+  virtual ~SentenceInput() = default;
   /// The next sentence, which stays the next one until it is taken; null at the end, or, where
   /// `wait` is false, if there is none yet.
   virtual const Sentence* next(bool wait) = 0;
@@ -65,8 +65,8 @@ struct RunnerStatistics {
   std::int64_t target_tokens = 0;  // of best hypotheses, end tokens included
   std::int64_t target_tokens_without_end = 0;
   std::int64_t hit_limit = 0;
-  std::int64_t batches = 0;      // encoder batches
-  std::int64_t begun_again = 0;  // sentences that left for want of cache and were decoded anew
+  std::int64_t batches = 0;    // encoder batches
+  std::int64_t preempted = 0;  // sentences that left for want of cache and were decoded anew
   std::int64_t steps = 0, rows = 0, rows_useful = 0;
   WorkSeconds seconds;
   std::vector<Bucket> buckets;  // by source length: 1–8, 9–16, …
@@ -82,7 +82,7 @@ class Runner {
   using Done = std::function<void(std::vector<Decoded>)>;
   /// Decodes until the source ends or `stop` is set; each sentence decoded goes to `done`, in the
   /// order in which they finish.
-  void run(SentenceSource&, const Done& done, const std::atomic<bool>& stop);
+  void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
   /// Waits for the device.
   RunnerStatistics statistics() const;
   /// The limit on generated tokens of a sentence of so many source tokens.
@@ -99,9 +99,9 @@ class Runner {
     std::int64_t room = 0;     // target tokens for which its caches have room
     std::int64_t source_tokens() const { return static_cast<std::int64_t>(sentence.ids.size()); }
   };
-  struct Flight {  // a step whose outcome has not been looked at
+  struct PendingStep {  // a step whose outcome has not been looked at
     std::int64_t step;
-    std::unique_ptr<Ticket> done;
+    std::unique_ptr<PendingRead> done;
   };
 
   struct Encoding {  // a batch encoded ahead: its sentences from `next` on have no slot yet
@@ -112,16 +112,16 @@ class Runner {
   };
 
   std::int32_t limit_of(const Sentence&) const;
-  void admit(SentenceSource&);
-  bool encode_ahead(SentenceSource&);
+  void admit(SentenceInput&);
+  bool encode_ahead(SentenceInput&);
   bool install();
   /// How many steps may run before their outcome is looked at: more than one where there is one
   /// slot.
   std::int64_t steps_at_once() const;
   /// Room in the caches for the steps to come; sentences admitted last begin again later where
   /// there is too little.
-  void make_room(std::int64_t steps);
-  void begin_again(std::int32_t slot);
+  void reserve_pages(std::int64_t steps);
+  void preempt(std::int32_t slot);
   void leave(std::int32_t slot, bool done);
   void step(std::int64_t most);
   void settle(const Done& done);
@@ -140,8 +140,8 @@ class Runner {
   std::vector<Slot> slots_;
   std::vector<std::int32_t> free_;  // slots
   Encoding ahead_;
-  std::vector<Sentence> again_;  // to be begun again
-  std::deque<Flight> flights_;
+  std::vector<Sentence> preempted_;  // to be begun again
+  std::deque<PendingStep> pending_steps_;
   std::int64_t now_ =
       0;  // steps asked for so far; where a sentence is done early, some were not run
   std::int64_t encoder_tokens_ = 0;  // of an encoder batch of several sentences, at most

@@ -69,16 +69,16 @@ void Search::start(std::span<const std::int32_t> slots, std::span<const std::int
   backend_.start_slots(queue_, rules_, slots, limits, state_);
 }
 
-void Search::step(const Program& program, const Rooms& rooms, const CacheViews& caches,
+void Search::step(const Program& program, const Workspace& workspace, const PagedCaches& caches,
                   const StepRows& rows, const Projection& projection) {
-  backend_.decode(queue_, program, rooms, {state_, rows, caches}, projection, rules_);
+  backend_.decode(queue_, program, workspace, {state_, rows, caches}, projection, rules_);
 }
 
 void Search::step(Tensor hidden, const StepRows& rows, const Projection& projection) {
   backend_.search_step(queue_, hidden, projection, rules_, rows, state_);
 }
 
-std::unique_ptr<Ticket> Search::read_done() {
+std::unique_ptr<PendingRead> Search::read_done() {
   return backend_.read_later(queue_, bytes_of(state_.done, state_.slots));
 }
 

@@ -66,11 +66,12 @@ class Search {
   /// A new sentence in each of the slots, at most limits[i] tokens.
   void start(std::span<const std::int32_t> slots, std::span<const std::int32_t> limits);
   /// One token more for each of the rows' sentences, by the network that a program is.
-  void step(const Program&, const Rooms&, const CacheViews&, const StepRows&, const Projection&);
+  void step(const Program&, const Workspace&, const PagedCaches&, const StepRows&,
+            const Projection&);
   /// The same by hidden rows [R, D] of a model that is no program, as the table of the tests.
   void step(Tensor hidden, const StepRows&, const Projection&);
   /// Each slot's done flag (int32) as it is when the queue gets there.
-  std::unique_ptr<Ticket> read_done();
+  std::unique_ptr<PendingRead> read_done();
   /// The queue that its steps are enqueued on.
   Queue& queue() { return queue_; }
   /// What each of the slots, which are done, has found.

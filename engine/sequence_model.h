@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "engine/backend.h"
-#include "engine/pass.h"
+#include "engine/batch.h"
 #include "engine/search_state.h"
 
 namespace xlate {
@@ -19,7 +19,7 @@ class Search;
 
 /// A sentence to decode: its source ids, end token included, and how many tokens it may get, end
 /// token included.
-struct Source {
+struct SourceSentence {
   std::span<const std::int32_t> ids;
   std::int32_t limit = 0;
 };
@@ -42,7 +42,7 @@ struct Capacity {
 struct CacheShape {
   std::int64_t layers = 1;
   std::int64_t width = 1;  // of a key, and of a value, in elements of the backend's compute type
-  bool source_keys =
+  bool cross_keys =
       true;  // keys of source tokens too, for all beams, beside each beam's own of target tokens
   double working_bytes = 0;  // of the model's own rows, for each source token in flight
 };
@@ -61,11 +61,11 @@ class SequenceModel {
   virtual CacheShape cache_shape() const = 0;
   /// Makes room for a run's rows, before its caches get their share of what is left. Throws Error
   /// where the device has too little.
-  virtual void make_room(const Capacity&) = 0;
+  virtual void allocate(const Capacity&) = 0;
   /// Begins the run for which room was made. Its caches live until the last step.
-  virtual void begin(const CacheViews&) = 0;
+  virtual void begin(const PagedCaches&) = 0;
   /// Encodes a batch; at most `encoder_tokens` source tokens in all.
-  virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) = 0;
+  virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const SourceSentence>) = 0;
   /// Puts sentence first + i of the batch into slots[i]. The device knows the pages that are
   /// reserved for it.
   virtual void install(Queue&, const Encoded&, std::int64_t first,

@@ -66,12 +66,13 @@ struct Tensor {
 };
 
 /// Rows of the residual stream, [N, D]: rounded to the type that is computed in, as products read
-/// them, and in `rest`, int8 [N, D], what that took off them, in a form of the backend's own.
+/// them, and in `low_bits`, int8 [N, D], what that took off them, in a form of the backend's own.
 /// Without a rest they are as they are rounded.
-struct WideRows {
-  Tensor rounded, rest;
-  WideRows() = default;
-  WideRows(const Tensor& rounded, const Tensor& rest = {}) : rounded(rounded), rest(rest) {}
+struct ResidualRows {
+  Tensor rounded, low_bits;
+  ResidualRows() = default;
+  ResidualRows(const Tensor& rounded, const Tensor& low_bits = {})
+      : rounded(rounded), low_bits(low_bits) {}
   explicit operator bool() const { return static_cast<bool>(rounded); }
 };
 

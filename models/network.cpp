@@ -27,7 +27,7 @@ class Visitor {
                                         feed_forward(name, described_.decoder)});
     }
     const std::int64_t width = described_.decoder.width;
-    network.source_keys_values =
+    network.cross_keys_values =
         weights_.linear("decoder.cross.keys_values", 2 * width * described_.decoder.layers, width);
     network.projection.linear =
         weights_.projection("decoder.projection", described_.decoder.embedding.vocabulary, width);
@@ -64,7 +64,7 @@ class Visitor {
     return {weights_.linear(name + ".qkv", 3 * width, width),
             weights_.linear(name + ".out", width, width), after(name, described)};
   }
-  SourceAttention source(const std::string& layer, const StackDescription& described) {
+  CrossAttention source(const std::string& layer, const StackDescription& described) {
     const std::string name = layer + ".cross";
     const std::int64_t width = described.width;
     return {weights_.linear(name + ".query", width, width),

@@ -9,7 +9,7 @@ namespace xlate {
 
 /// Reads packed source sentences; comes to the keys and values of the source for all decoder
 /// layers, [N, layers·2·D].
-Program reading_program(const Network&);
+Program encoder_program(const Network&);
 /// One decoding step; comes to the last hidden rows, [R, D].
 Program step_program(const Network&);
 

@@ -19,7 +19,7 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 
 /// Packed sentences that have been read. Their cross-attention keys and values stay in the
 /// program's room until they are installed.
-struct Transformer::Batch final : Encoded {
+struct Transformer::EncodedBatch final : Encoded {
   std::vector<std::int32_t> offsets;        // [B + 1]
   std::vector<std::int32_t> limits;         // [B]
   const std::int32_t* positions = nullptr;  // [N], device
@@ -57,38 +57,39 @@ CacheShape Transformer::cache_shape() const {
   constexpr std::int64_t kRows = 1024;
   const DType type = backend_.compute_type();
   const std::size_t bytes = index_bytes(kRows, kRows) +
-                            Rooms::bytes(reading_program(network_), type, kRows) +
-                            Rooms::bytes(step_program(network_), type, kRows);
+                            Workspace::bytes(encoder_program(network_), type, kRows) +
+                            Workspace::bytes(step_program(network_), type, kRows);
   return {.layers = described_.decoder.layers,
           .width = network_.decoder.width,
-          .source_keys = true,
+          .cross_keys = true,
           .working_bytes = static_cast<double>(bytes) / static_cast<double>(kRows)};
 }
 
-void Transformer::make_room(const Capacity& capacity) {
+void Transformer::allocate(const Capacity& capacity) {
   capacity_ = capacity;
   make_sinusoids();
-  reading_program_ = reading_program(network_);
+  encoder_program_ = encoder_program(network_);
   step_program_ = step_program(network_);
   indices_ = Arena(backend_, index_bytes(capacity.encoder_tokens, capacity.encoder_tokens));
-  reading_rooms_ = Rooms(backend_, reading_program_, capacity.encoder_tokens);
-  step_rooms_ = Rooms(backend_, step_program_, capacity.slots * capacity.beams);
+  encoder_workspace_ = Workspace(backend_, encoder_program_, capacity.encoder_tokens);
+  step_workspace_ = Workspace(backend_, step_program_, capacity.slots * capacity.beams);
 }
 
-void Transformer::begin(const CacheViews& caches) {
+void Transformer::begin(const PagedCaches& caches) {
   caches_ = caches;
-  backend_.prepare(reading_program_, capacity_.encoder_tokens);
+  backend_.prepare(encoder_program_, capacity_.encoder_tokens);
   backend_.prepare(step_program_, capacity_.slots * capacity_.beams);
 }
 
-std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Source> sources) {
-  for (const Source& source : sources)
+std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
+                                             std::span<const SourceSentence> sources) {
+  for (const SourceSentence& source : sources)
     sinusoids_.fill(backend_, *queue_, static_cast<std::int64_t>(source.ids.size()));
   backend_.order(*queue_, queue);  // positions are filled on the loading queue
-  auto batch = std::make_unique<Batch>();
+  auto batch = std::make_unique<EncodedBatch>();
   std::vector<std::int32_t> ids, positions;
   batch->offsets.push_back(0);
-  for (const Source& source : sources) {
+  for (const SourceSentence& source : sources) {
     ids.insert(ids.end(), source.ids.begin(), source.ids.end());
     for (std::size_t i = 0; i < source.ids.size(); ++i)
       positions.push_back(static_cast<std::int32_t>(i));
@@ -114,13 +115,13 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue, std::span<const Sourc
                         .positions = positions_device,
                         .offsets_host = batch->offsets,
                         .offsets = offsets_device};
-  backend_.run(queue, reading_program_, reading_rooms_, rows);
+  backend_.run(queue, encoder_program_, encoder_workspace_, rows);
   return batch;
 }
 
 void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t first,
                           std::span<const std::int32_t> slots) {
-  const auto& batch = static_cast<const Batch&>(encoded);
+  const auto& batch = static_cast<const EncodedBatch&>(encoded);
   std::vector<std::int32_t> token_slots;
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const auto sentence = static_cast<std::size_t>(first) + i;
@@ -132,14 +133,14 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
   const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)],
                      tokens = static_cast<std::int64_t>(token_slots.size());
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
-  const Tensor keys_values = reading_rooms_.rows(reading_program_.out(), first_token + tokens)
+  const Tensor keys_values = encoder_workspace_.rows(encoder_program_.out(), first_token + tokens)
                                  .row_range(first_token, tokens);
-  backend_.store_source(queue, keys_values, batch.token_slots + first_token,
-                        batch.positions + first_token, caches_.source);
+  backend_.store_cross(queue, keys_values, batch.token_slots + first_token,
+                       batch.positions + first_token, caches_.cross);
 }
 
 void Transformer::step(const StepRows& rows, Search& search) {
-  search.step(step_program_, step_rooms_, caches_, rows, network_.projection);
+  search.step(step_program_, step_workspace_, caches_, rows, network_.projection);
 }
 
 }  // namespace xlate

@@ -7,8 +7,8 @@
 
 #include "engine/arena.h"
 #include "engine/backend.h"
-#include "engine/rooms.h"
 #include "engine/sequence_model.h"
+#include "engine/workspace.h"
 #include "models/model_file.h"
 #include "models/network.h"
 #include "models/sinusoids.h"
@@ -21,15 +21,15 @@ class Transformer final : public SequenceModel {
   Transformer(const ModelFile&, Backend&);
 
   CacheShape cache_shape() const override;
-  void make_room(const Capacity&) override;
-  void begin(const CacheViews&) override;
-  std::unique_ptr<Encoded> encode(Queue&, std::span<const Source>) override;
+  void allocate(const Capacity&) override;
+  void begin(const PagedCaches&) override;
+  std::unique_ptr<Encoded> encode(Queue&, std::span<const SourceSentence>) override;
   void install(Queue&, const Encoded&, std::int64_t first,
                std::span<const std::int32_t> slots) override;
   void step(const StepRows&, Search&) override;
 
  private:
-  struct Batch;
+  struct EncodedBatch;
 
   void make_sinusoids();
   /// Bytes that the ids, positions, slots and offsets of a batch take.
@@ -43,10 +43,10 @@ class Transformer final : public SequenceModel {
   Sinusoids sinusoids_;  // for the embeddings that have no stored table
 
   Capacity capacity_;
-  Program reading_program_, step_program_;
+  Program encoder_program_, step_program_;
   Arena indices_;
-  Rooms reading_rooms_, step_rooms_;
-  CacheViews caches_;
+  Workspace encoder_workspace_, step_workspace_;
+  PagedCaches caches_;
 };
 
 }  // namespace xlate

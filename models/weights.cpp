@@ -101,12 +101,12 @@ Tensor Weights::load(const StoredTensor& stored, DType type) {
 // In pieces that stay in the cache between their expansion and their copy.
 void Weights::upload_expanded(const StoredTensor& stored, DType type, std::int64_t elements,
                               char* device) {
-  constexpr std::int64_t kPiece = 64 * 1024;
-  std::vector<float> piece(static_cast<std::size_t>(std::min(kPiece, elements)));
-  for (std::int64_t first = 0; first < elements; first += kPiece) {
-    const std::int64_t count = std::min(kPiece, elements - first);
-    expand(stored, first, count, piece.data());
-    backend_.upload_as(queue_, std::span(piece).first(static_cast<std::size_t>(count)), type,
+  constexpr std::int64_t kChunk = 64 * 1024;
+  std::vector<float> chunk(static_cast<std::size_t>(std::min(kChunk, elements)));
+  for (std::int64_t first = 0; first < elements; first += kChunk) {
+    const std::int64_t count = std::min(kChunk, elements - first);
+    expand(stored, first, count, chunk.data());
+    backend_.upload_as(queue_, std::span(chunk).first(static_cast<std::size_t>(count)), type,
                        device + static_cast<std::size_t>(first) * size_of(type));
   }
 }

@@ -19,8 +19,8 @@
 
 #include "engine/backend.h"
 #include "engine/error.h"
-#include "engine/rooms.h"
 #include "engine/search.h"
+#include "engine/workspace.h"
 #include "tests/linear_norm.h"
 
 namespace xlate {
@@ -61,7 +61,7 @@ class Bench {
   void norm(std::int64_t rows);
   void embed(std::int64_t rows);
   void attend_self(std::int64_t rows, std::int64_t beams);
-  void attend_source(std::int64_t rows, std::int64_t beams);
+  void attend_cross(std::int64_t rows, std::int64_t beams);
   void attend_packed(std::int64_t rows);
   void search_step(std::int64_t rows, int beams);
   void print(std::ostream& out) const;
@@ -103,9 +103,10 @@ class Bench {
     return {buffer.as<char>() + copy * rows * columns * size_, type_, rows, columns, columns};
   }
   // Rows of the residual stream, and bytes of so many rows' rests: float32 has none.
-  WideRows wide(const Buffer& rounded, const Buffer& rest, std::int64_t rows,
-                std::int64_t copy) const {
-    const Tensor rests{rest.as<char>() + copy * rows * kWidth, DType::kInt8, rows, kWidth, kWidth};
+  ResidualRows wide(const Buffer& rounded, const Buffer& low_bits, std::int64_t rows,
+                    std::int64_t copy) const {
+    const Tensor rests{low_bits.as<char>() + copy * rows * kWidth, DType::kInt8, rows, kWidth,
+                       kWidth};
     return {matrix(rounded, rows, kWidth, copy), size_ == 2 ? rests : Tensor{}};
   }
   std::int64_t rests(std::int64_t rows) const { return size_ == 2 ? rows * kWidth : 0; }
@@ -159,7 +160,7 @@ class Bench {
   double list_keys(const std::string& shape, std::int64_t rows, std::int64_t copies,
                    const std::function<Step(std::int64_t)>& step_of) {
     return add("keys of a step", shape, rows, 0, 0, copies,
-               [&](std::int64_t i) { backend_->run(*queue_, Program(), Rooms(), step_of(i)); });
+               [&](std::int64_t i) { backend_->run(*queue_, Program(), Workspace(), step_of(i)); });
   }
 
   struct Caches {
@@ -168,7 +169,7 @@ class Bench {
     SearchState state;
     double keys = 0;  // distinct ones that a call reads, on average over the copies
   };
-  Caches make_caches(std::int64_t groups, std::int64_t beams, std::int64_t lines,
+  Caches make_caches(std::int64_t groups, std::int64_t beams, std::int64_t keys_per_token,
                      std::int64_t copies);
 
   std::unique_ptr<Backend> backend_;
@@ -242,7 +243,7 @@ void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
   const double bytes = static_cast<double>(
       (in * kWidth + kWidth + rows * (in + 2 * kWidth)) * size_ + rests(2 * rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer rest = numbers(copies * rows * kWidth);
+  const Buffer low_bits = numbers(copies * rows * kWidth);
   const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f),
                b = numbers(kWidth), r = numbers(copies * rows * kWidth),
                between = floats(rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
@@ -253,7 +254,7 @@ void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
         test::run_linear_norm(*backend_, *queue_, matrix(x, rows, in, i),
                               {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)},
                               {between.data(), DType::kFloat32, rows, kWidth, kWidth},
-                              wide(r, rest, rows, i), {g, s});
+                              wide(r, low_bits, rows, i), {g, s});
       });
 }
 
@@ -261,12 +262,12 @@ void Bench::norm(std::int64_t rows) {
   if (!chosen("norm")) return;
   const double bytes = static_cast<double>(3 * rows * kWidth * size_ + rests(2 * rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer rest = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth),
+  const Buffer low_bits = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth),
                r = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth},
       b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->add_norm(*queue_, wide(r, rest, rows, i), matrix(x, rows, kWidth, i), {g, b});
+    backend_->add_norm(*queue_, wide(r, low_bits, rows, i), matrix(x, rows, kWidth, i), {g, b});
   });
 }
 
@@ -274,7 +275,7 @@ void Bench::embed(std::int64_t rows) {
   if (!chosen("embed")) return;
   const double bytes = static_cast<double>(2 * rows * kWidth * size_ + rests(rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer rest = numbers(copies * rows * kWidth), table = numbers(kVocabulary * kWidth),
+  const Buffer low_bits = numbers(copies * rows * kWidth), table = numbers(kVocabulary * kWidth),
                places = floats(kLongest * kWidth), y = numbers(copies * rows * kWidth);
   std::vector<std::int32_t> ids, positions;
   for (std::int64_t i = 0; i < copies * rows; ++i)
@@ -290,13 +291,13 @@ void Bench::embed(std::int64_t rows) {
                         PackedRows{.count = rows,
                                    .ids = ids_device.as<std::int32_t>() + i * rows,
                                    .positions = positions_device.as<std::int32_t>() + i * rows},
-                        wide(y, rest, rows, i));
+                        wide(y, low_bits, rows, i));
       });
 }
 
 // Sentences of 1…60 tokens, their pages anywhere; beams that parted six tokens ago.
-Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams, std::int64_t lines,
-                                 std::int64_t copies) {
+Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams,
+                                 std::int64_t keys_per_token, std::int64_t copies) {
   constexpr std::int64_t parted = 6;
   const std::int64_t slots = groups * copies, per_slot = (kLongest + kPageTokens) / kPageTokens;
   std::vector<std::int32_t> table(static_cast<std::size_t>(slots * per_slot)), lengths, listed;
@@ -308,7 +309,7 @@ Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams, std::i
     const auto length = static_cast<std::int32_t>(1 + slot * 37 % (kLongest - 1));
     lengths.push_back(length);
     listed.push_back(static_cast<std::int32_t>(slot));
-    const std::int64_t own = lines == 1 ? 0 : std::min<std::int64_t>(parted, length);
+    const std::int64_t own = keys_per_token == 1 ? 0 : std::min<std::int64_t>(parted, length);
     made.keys += static_cast<double>(length - own + own * beams) / static_cast<double>(copies);
     for (std::int64_t t = length - own; t < length; ++t) {
       for (std::int64_t k = 0; k < beams; ++k)
@@ -316,13 +317,13 @@ Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams, std::i
             static_cast<std::uint8_t>(k);
     }
   }
-  const std::int64_t rows = slots * per_slot * kPageTokens * lines;
+  const std::int64_t rows = slots * per_slot * kPageTokens * keys_per_token;
   made.pages = numbers(rows * 2 * kWidth);
   made.table = list(table), made.lengths = list(lengths), made.groups = list(listed),
   made.ancestors = list(ancestors);
   made.done = list(std::vector<std::int32_t>(static_cast<std::size_t>(slots)));
   made.cache = {matrix(made.pages, rows, 2 * kWidth), made.table.as<std::int32_t>(), per_slot,
-                kPageTokens, lines};
+                kPageTokens, keys_per_token};
   made.state = {.length = made.lengths.as<std::int32_t>(),
                 .done = made.done.as<std::int32_t>(),
                 .ancestor = made.ancestors.as<std::uint8_t>(),
@@ -348,7 +349,7 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   // Once a step, for all layers; here before each call, since each has other rows. No source
   // tokens.
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
-  const CacheViews caches{{made.cache}, {made.cache}, none.as<std::int32_t>()};
+  const PagedCaches caches{{made.cache}, {made.cache}, none.as<std::int32_t>()};
   const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) {
     return Step{made.state, rows_of(i), caches};
   });
@@ -362,7 +363,7 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
       begin);
 }
 
-void Bench::attend_source(std::int64_t rows, std::int64_t beams) {
+void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
   if (!chosen("attend_source")) return;
   const std::int64_t groups = rows / beams,
                      copies = copies_for(static_cast<double>(groups * 30 * 2 * kWidth * size_));
@@ -377,16 +378,16 @@ void Bench::attend_source(std::int64_t rows, std::int64_t beams) {
   SearchState unused = made.state;  // of self-attention: a beam, no history
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   unused.length = none.as<std::int32_t>();
-  const CacheViews caches{{made.cache}, {made.cache}, made.state.length};
+  const PagedCaches caches{{made.cache}, {made.cache}, made.state.length};
   const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) {
     return Step{unused, rows_of(i), caches};
   });
   add(
       "attend_source", shape, rows, bytes, 0, copies,
       [&](std::int64_t i) {
-        backend_->attend_source(*queue_, matrix(query, rows, kWidth, i),
-                                Step{unused, rows_of(i), caches}, 0, kHeads,
-                                matrix(out, rows, kWidth, i));
+        backend_->attend_cross(*queue_, matrix(query, rows, kWidth, i),
+                               Step{unused, rows_of(i), caches}, 0, kHeads,
+                               matrix(out, rows, kWidth, i));
       },
       begin);
 }
@@ -524,7 +525,7 @@ void run(int count, char** arguments) {
     bench.embed(r);
     for (const std::int64_t beams : {std::int64_t{1}, kBeams}) {
       bench.attend_self(r, beams);
-      bench.attend_source(r, beams);
+      bench.attend_cross(r, beams);
       bench.search_step(r, static_cast<int>(beams));
     }
     bench.attend_packed(r);

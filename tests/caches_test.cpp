@@ -25,9 +25,10 @@ class NotingBackend final : public UnrecordedBackend {
     allocated.push_back(bytes);
     return UnrecordedBackend::allocate(bytes);
   }
-  void change(Queue& queue, std::span<const Change> changes, std::int32_t* table) override {
+  void update_table(Queue& queue, std::span<const TableUpdate> changes,
+                    std::int32_t* table) override {
     changed += std::ssize(changes);
-    UnrecordedBackend::change(queue, changes, table);
+    UnrecordedBackend::update_table(queue, changes, table);
   }
   void upload(Queue& queue, std::span<const std::byte> host, void* device) override {
     ++uploads;
@@ -54,7 +55,7 @@ Capacity capacity_of(std::int64_t slots, std::int64_t source_tokens) {
 }
 
 // A sentence of so many tokens; caches ask no more of its ids than their number.
-Source source_of(std::int64_t tokens, std::int32_t limit) {
+SourceSentence source_of(std::int64_t tokens, std::int32_t limit) {
   static const std::vector<std::int32_t> ids(1000, 5);
   return {std::span(ids).first(static_cast<std::size_t>(tokens)), limit};
 }
@@ -70,20 +71,20 @@ TEST(Caches, HaveRoomUntilTheirPagesAreTaken) {
   capacity.target_factor = 0;  // so that room is made for the longest sentence alone
   capacity.target_extra = 0;
   Caches caches(backend, {}, {}, capacity);
-  ASSERT_EQ(caches.free_own_pages(), 5);  // of 8 tokens: 40
-  const Source longest = source_of(50, 40), shortest = source_of(1, 1);
+  ASSERT_EQ(caches.free_self_pages(), 5);  // of 8 tokens: 40
+  const SourceSentence longest = source_of(50, 40), shortest = source_of(1, 1);
   EXPECT_TRUE(caches.has_room(longest));
   caches.reserve(0, longest);
   EXPECT_FALSE(caches.has_room(longest));
   EXPECT_TRUE(caches.has_room(shortest));  // done before the other one needs all
-  caches.pass(32);
+  caches.advance(32);
   EXPECT_EQ(caches.extend(0, 33), 40);
   EXPECT_FALSE(caches.has_room(shortest));
   caches.release(0, false);
   EXPECT_TRUE(caches.has_room(longest));
   caches.reserve(1, shortest);
   EXPECT_TRUE(caches.has_room(longest));  // which is at its first page while the other has one
-  caches.pass(1);
+  caches.advance(1);
   caches.reserve(2, longest);
   EXPECT_EQ(caches.extend(1, 17), 24);  // longer than was expected
   EXPECT_FALSE(caches.has_room(source_of(20, 30)));
@@ -99,10 +100,10 @@ TEST(Caches, SourcesNeedRoomToo) {
   Caches caches(backend, {}, {}, capacity_of(4, 100));
   // 100 tokens and the rests of pages of 4 sentences: 116 tokens in 15 pages, of which 50 tokens
   // need 7.
-  ASSERT_EQ(caches.free_source_pages(), 15);
+  ASSERT_EQ(caches.free_cross_pages(), 15);
   caches.reserve(0, source_of(50, 1));
   caches.reserve(1, source_of(50, 1));
-  EXPECT_EQ(caches.free_source_pages(), 1);
+  EXPECT_EQ(caches.free_cross_pages(), 1);
   EXPECT_TRUE(caches.has_room(source_of(8, 1)));
   EXPECT_FALSE(caches.has_room(source_of(9, 1)));
   caches.release(0, true);
@@ -111,10 +112,10 @@ TEST(Caches, SourcesNeedRoomToo) {
 
 TEST(Caches, AModelWithoutSourceKeysHasNone) {
   NotingBackend backend;
-  Caches caches(backend, {}, {.source_keys = false}, capacity_of(4, 100));
-  EXPECT_TRUE(caches.views().source.empty());
-  EXPECT_EQ(caches.views().source_lengths, nullptr);
-  EXPECT_EQ(caches.free_source_pages(), 0);
+  Caches caches(backend, {}, {.cross_keys = false}, capacity_of(4, 100));
+  EXPECT_TRUE(caches.paged_caches().cross.empty());
+  EXPECT_EQ(caches.paged_caches().source_lengths, nullptr);
+  EXPECT_EQ(caches.free_cross_pages(), 0);
   EXPECT_TRUE(caches.has_room(source_of(50, 8)));
   caches.reserve(0, source_of(50, 8));
   const auto queue = backend.make_queue();
@@ -130,12 +131,12 @@ TEST(Caches, LearnHowLongTargetsBecome) {
   Capacity capacity = capacity_of(2, 100);
   capacity.longest_target = 400;
   Caches caches(backend, policy, {}, capacity);
-  const Source source = source_of(40, 400);
+  const SourceSentence source = source_of(40, 400);
   const auto decode = [&](std::int64_t steps, bool done) {
     caches.reserve(0, source);
     for (std::int64_t step = 0; step < steps; ++step) {
       ASSERT_GT(caches.extend(0, step + 1), step);
-      caches.pass(1);
+      caches.advance(1);
     }
     caches.release(0, done);
   };
@@ -163,7 +164,7 @@ TEST(Caches, TellTheDeviceOnce) {
   caches.publish(*queue);
   EXPECT_EQ(backend.changed, 3 + 1);  // pages of the source, and the target's first one
   EXPECT_EQ(backend.uploads, 1);
-  EXPECT_EQ(caches.views().source_lengths[2], 17);
+  EXPECT_EQ(caches.paged_caches().source_lengths[2], 17);
   caches.publish(*queue);
   EXPECT_EQ(caches.extend(2, kPage), kPage);  // it has that already
   caches.publish(*queue);
@@ -188,7 +189,7 @@ TEST(Caches, TablesNameEachPageOnce) {
   Random random(1);
   int dry = 0, refused = 0;
   const auto move = [&](int slot) {
-    const Source source = source_of(whole(random, 1, 50), whole(random, 1, 40));
+    const SourceSentence source = source_of(whole(random, 1, 50), whole(random, 1, 40));
     auto& room = tokens[static_cast<std::size_t>(slot)];
     if (room == 0) {
       if (!caches.has_room(source)) return void(++refused);
@@ -207,10 +208,11 @@ TEST(Caches, TablesNameEachPageOnce) {
   };
   for (int i = 0; i < 5000; ++i) {
     move(i % kSlots);
-    if (i % kSlots == 0) caches.pass(1);
+    if (i % kSlots == 0) caches.advance(1);
     caches.publish(*queue);
     for (const bool own : {false, true}) {
-      const PagedCache& cache = own ? caches.views().own.back() : caches.views().source.back();
+      const PagedCache& cache =
+          own ? caches.paged_caches().self.back() : caches.paged_caches().cross.back();
       std::set<std::int32_t> pages;
       for (int slot = 0; slot < kSlots; ++slot) {
         const std::int64_t room = tokens[static_cast<std::size_t>(slot)];
@@ -218,7 +220,7 @@ TEST(Caches, TablesNameEachPageOnce) {
             own || room == 0 ? room : source_tokens[static_cast<std::size_t>(slot)];
         for (std::int64_t page = 0; page * kPage < count; ++page) {
           const std::int32_t number = page_of(cache, slot, page);
-          ASSERT_TRUE(number >= 0 && number * kPage * cache.lines < cache.pages.rows);
+          ASSERT_TRUE(number >= 0 && number * kPage * cache.keys_per_token < cache.pages.rows);
           ASSERT_TRUE(pages.insert(number).second) << "page " << number << " has two owners";
         }
       }
@@ -236,31 +238,32 @@ TEST(Caches, AllocateInOrder) {
   const auto bytes = [](std::int64_t count) {
     return static_cast<std::size_t>(count) * sizeof(float);
   };
-  const std::int64_t own_pages = caches.free_own_pages();
+  const std::int64_t own_pages = caches.free_self_pages();
   // What 100 source tokens of 4 sentences are expected to need, 112.5 + 4·4 tokens and 4 rests of
   // pages, three fifths of it.
   EXPECT_EQ(own_pages, static_cast<std::int64_t>(std::ceil(0.6 * (112.5 + 16 + 16) / 8)));
   EXPECT_EQ(backend.allocated,
             (std::vector<std::size_t>{bytes(4), bytes(3 * 15 * 8 * 2 * 64), bytes(4 * 7),
                                       bytes(3 * own_pages * 8 * 2 * 2 * 64), bytes(4 * 5)}));
-  ASSERT_EQ(caches.views().own.size(), 3u);
-  ASSERT_EQ(caches.views().source.size(), 3u);
-  for (const PagedCache& cache : caches.views().own) {
+  ASSERT_EQ(caches.paged_caches().self.size(), 3u);
+  ASSERT_EQ(caches.paged_caches().cross.size(), 3u);
+  for (const PagedCache& cache : caches.paged_caches().self) {
     EXPECT_EQ(cache.pages.rows, own_pages * 8 * 2);
     EXPECT_EQ(cache.pages.columns, 2 * 64);
-    EXPECT_EQ(cache.lines, 2);
-    EXPECT_EQ(cache.table, caches.views().own.front().table);
+    EXPECT_EQ(cache.keys_per_token, 2);
+    EXPECT_EQ(cache.table, caches.paged_caches().self.front().table);
   }
-  EXPECT_EQ(caches.views().source.front().lines, 1);
+  EXPECT_EQ(caches.paged_caches().cross.front().keys_per_token, 1);
 }
 
 TEST(Caches, ABudgetBoundsThem) {
   const CacheShape shape{.layers = 3, .width = 64};
   const std::int64_t page = 8 * 2 * 64 * 3 * static_cast<std::int64_t>(sizeof(float));
   NotingBackend small(static_cast<std::size_t>(page * (15 + 2 * 7) + 1));
-  EXPECT_EQ(Caches(small, {}, shape, capacity_of(4, 100)).free_own_pages(), 7);
+  EXPECT_EQ(Caches(small, {}, shape, capacity_of(4, 100)).free_self_pages(), 7);
   NotingBackend none(0);
-  EXPECT_EQ(Caches(none, {}, shape, capacity_of(4, 100)).free_own_pages(), 5);  // one sentence fits
+  EXPECT_EQ(Caches(none, {}, shape, capacity_of(4, 100)).free_self_pages(),
+            5);  // one sentence fits
 }
 
 // What is said to be affordable fits, and not much less than that is said.

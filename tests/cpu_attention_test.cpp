@@ -43,20 +43,21 @@ std::vector<double> attention(const double* query, const std::vector<KeyRow>& ke
 // A paged cache whose pages lie in another order than the slots, one slot's first page last.
 struct Pages {
   Pages(Lab& lab, Random& random, std::int64_t slots, std::int64_t per_slot,
-        std::int64_t page_tokens, std::int64_t lines, std::int64_t width)
+        std::int64_t page_tokens, std::int64_t keys_per_token, std::int64_t width)
       : table(static_cast<std::size_t>(slots * per_slot)), width(width) {
     std::iota(table.begin(), table.end(), 0);
     for (std::size_t i = table.size(); i > 1; --i) std::swap(table[i - 1], table[random() % i]);
-    contents = random_matrix(random, slots * per_slot * page_tokens * lines, 2 * width, lab.type());
-    cache = {lab.put(contents, lab.type()), lab.put(table), per_slot, page_tokens, lines};
+    contents = random_matrix(random, slots * per_slot * page_tokens * keys_per_token, 2 * width,
+                             lab.type());
+    cache = {lab.put(contents, lab.type()), lab.put(table), per_slot, page_tokens, keys_per_token};
   }
-  std::int64_t row(std::int64_t slot, std::int64_t t, std::int64_t line) const {
+  std::int64_t row(std::int64_t slot, std::int64_t t, std::int64_t beam) const {
     const std::int64_t page =
         table[static_cast<std::size_t>(slot * cache.pages_per_slot + t / cache.page_tokens)];
-    return (page * cache.page_tokens + t % cache.page_tokens) * cache.lines + line;
+    return (page * cache.page_tokens + t % cache.page_tokens) * cache.keys_per_token + beam;
   }
-  KeyRow at(std::int64_t slot, std::int64_t t, std::int64_t line) const {
-    const double* key = &contents.values[static_cast<std::size_t>(row(slot, t, line) * 2 * width)];
+  KeyRow at(std::int64_t slot, std::int64_t t, std::int64_t beam) const {
+    const double* key = &contents.values[static_cast<std::size_t>(row(slot, t, beam) * 2 * width)];
     return {key, key + width};
   }
 
@@ -107,7 +108,7 @@ TEST_P(AttentionTest, Packed) {
           lengths.size() % 2 ? 0 : 8;  // heads of 8 columns stay where a GPU reads them at once
       Matrix qkv = random_matrix(random, offsets.back(), 3 * shape.width, lab.type());
       for (std::int64_t c = 0; c < shape.width; ++c) qkv(0, c) *= 16;  // one query that picks
-      const Tensor out = lab.room(qkv.rows, shape.width, lab.type(), gap);
+      const Tensor out = lab.uninitialized(qkv.rows, shape.width, lab.type(), gap);
       const PackedRows packed{
           .count = qkv.rows, .offsets_host = offsets, .offsets = lab.put(offsets)};
       lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), gap), packed, shape.heads, out);
@@ -169,9 +170,9 @@ TEST_P(AttentionTest, SelfOverPagesAndAncestors) {
                               .longest = longest};
       const std::int64_t rows = static_cast<std::int64_t>(groups.size()) * beams;
       const Matrix qkv = random_matrix(random, rows, 3 * width, lab.type());
-      const Tensor out = lab.room(rows, width, lab.type(), 2 * shape.gap);
+      const Tensor out = lab.uninitialized(rows, width, lab.type(), 2 * shape.gap);
       const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
-      const CacheViews caches{
+      const PagedCaches caches{
           {pages.cache}, {pages.cache}, lab.put(Ints(static_cast<std::size_t>(slots), 0))};
       lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), shape.gap), {state, step, caches}, 0,
                        heads, out);
@@ -233,15 +234,15 @@ TEST_P(AttentionTest, ManySentences) {
     const std::int64_t rows = slots * beams;
     const Matrix qkv = random_matrix(random, rows, 3 * width, lab.type()),
                  query = random_matrix(random, rows, width, lab.type());
-    const Tensor context = lab.room(rows, width, lab.type()),
-                 other = lab.room(rows, width, lab.type());
+    const Tensor context = lab.uninitialized(rows, width, lab.type()),
+                 other = lab.uninitialized(rows, width, lab.type());
     const StepRows step{lab.put(groups), slots, beams};
     const std::int32_t* source_lengths = lab.put(sources);
-    const CacheViews caches{{cross.cache}, {self.cache}, source_lengths};
+    const PagedCaches caches{{cross.cache}, {self.cache}, source_lengths};
     lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, step, caches}, 0, heads,
                      context);
-    lab->attend_source(lab.queue(), lab.put(query, lab.type()), {state, step, caches}, 0, heads,
-                       other);
+    lab->attend_cross(lab.queue(), lab.put(query, lab.type()), {state, step, caches}, 0, heads,
+                      other);
     const Matrix found = lab.get(context), across = lab.get(other);
     for (std::int64_t r = 0; r < rows; ++r) {
       const auto slot = static_cast<std::size_t>(groups[static_cast<std::size_t>(r / beams)]);
@@ -279,9 +280,9 @@ TEST_P(AttentionTest, SelfLeavesDoneAndEmptyGroupsAlone) {
                           .longest = longest};
   const Matrix qkv = random_matrix(random, 3 * beams, 3 * width, lab.type());
   const StepRows rows{lab.put(Ints{0, 1, -1}), 3, beams};
-  const CacheViews caches{{pages.cache}, {pages.cache}, lab.put(Ints(2, 0))};
+  const PagedCaches caches{{pages.cache}, {pages.cache}, lab.put(Ints(2, 0))};
   lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, rows, caches}, 0, 2,
-                   lab.room(3 * beams, width, lab.type()));
+                   lab.uninitialized(3 * beams, width, lab.type()));
   EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values);
 }
 
@@ -302,7 +303,7 @@ TEST_P(AttentionTest, Cross) {
       const Ints lengths{1, 40, 16, 17, 3}, groups{2, 4, 0, 1};
       const std::int64_t rows = static_cast<std::int64_t>(groups.size()) * beams;
       const Matrix query = random_matrix(random, rows, width, lab.type());
-      const Tensor out = lab.room(rows, width, lab.type(), 2 * shape.gap);
+      const Tensor out = lab.uninitialized(rows, width, lab.type(), 2 * shape.gap);
       const Pages own(lab, random, slots, 1, page_tokens, beams, width);
       const Ints none(static_cast<std::size_t>(slots), 0);
       const SearchState state{
@@ -314,9 +315,9 @@ TEST_P(AttentionTest, Cross) {
           .longest = 1};
       const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
       const std::int32_t* source_lengths = lab.put(lengths);
-      const CacheViews caches{{pages.cache}, {own.cache}, source_lengths};
-      lab->attend_source(lab.queue(), lab.put(query, lab.type(), shape.gap), {state, step, caches},
-                         0, heads, out);
+      const PagedCaches caches{{pages.cache}, {own.cache}, source_lengths};
+      lab->attend_cross(lab.queue(), lab.put(query, lab.type(), shape.gap), {state, step, caches},
+                        0, heads, out);
       const Matrix found = lab.get(out);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
@@ -350,8 +351,8 @@ TEST_P(AttentionTest, StoreCross) {
   }
   const Matrix rows = random_matrix(random, static_cast<std::int64_t>(token_slots.size()),
                                     3 * 2 * width, lab.type());
-  lab->store_source(lab.queue(), lab.put(rows, lab.type(), 4), lab.put(token_slots),
-                    lab.put(positions), caches);
+  lab->store_cross(lab.queue(), lab.put(rows, lab.type(), 4), lab.put(token_slots),
+                   lab.put(positions), caches);
   for (std::int64_t layer = 0; layer < 3; ++layer) {
     Pages& pages = layers[static_cast<std::size_t>(layer)];
     for (std::int64_t i = 0; i < rows.rows; ++i) {

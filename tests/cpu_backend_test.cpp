@@ -123,13 +123,13 @@ TEST_P(BackendTest, ChangesOnlyWhatIsNamed) {
     std::vector<std::int32_t> table(1000);
     for (std::int32_t i = 0; i < 1000; ++i) table[static_cast<std::size_t>(i)] = i;
     std::int32_t* const device = lab.put(table);
-    std::vector<Change> changes;
+    std::vector<TableUpdate> changes;
     for (std::int64_t i = 0; i < count; ++i) {
       const auto place = static_cast<std::int32_t>(i * 7 % 1000);
       changes.push_back({place, -1 - place});
       table[static_cast<std::size_t>(place)] = -1 - place;
     }
-    lab->change(lab.queue(), changes, device);
+    lab->update_table(lab.queue(), changes, device);
     changes.assign(changes.size(), {0, 0});  // they were copied
     EXPECT_EQ(lab.array<std::int32_t>(device, 1000), table);
   }
@@ -141,7 +141,8 @@ TEST_P(BackendTest, NumbersInItsOwnTypeAndZeros) {
     for (int i = 0; i < count; ++i)
       numbers.push_back(uniform(random, -70000, 70000) *
                         static_cast<float>(std::ldexp(1, -whole(random, 0, 30))));
-    const Tensor own = lab.room(1, count, lab.type()), floats = lab.room(1, count, DType::kFloat32);
+    const Tensor own = lab.uninitialized(1, count, lab.type()),
+                 floats = lab.uninitialized(1, count, DType::kFloat32);
     lab->upload_as(lab.queue(), numbers, lab.type(), own.data);
     lab->upload_as(lab.queue(), numbers, DType::kFloat32, floats.data);
     const Matrix found = lab.get(own), same = lab.get(floats);
@@ -173,7 +174,7 @@ TEST_P(BackendTest, Embed) {
       Ints ids, places;
       for (int i = 0; i < rows; ++i)
         ids.push_back(whole(random, 0, 10)), places.push_back(whole(random, 0, 19));
-      const Tensor out = lab.room(rows, width, lab.type(), gap);
+      const Tensor out = lab.uninitialized(rows, width, lab.type(), gap);
       lab->embed(lab.queue(), embedding,
                  PackedRows{.count = rows, .ids = lab.put(ids), .positions = lab.put(places)}, out);
       Matrix expected(rows, width), magnitude(rows, width);
@@ -207,8 +208,8 @@ TEST_P(BackendTest, EmbedStep) {
                             .slots = slots,
                             .beams = beams,
                             .longest = 8};
-    const Tensor out = lab.room(3 * beams, width, lab.type(), 2);
-    const CacheViews none;
+    const Tensor out = lab.uninitialized(3 * beams, width, lab.type(), 2);
+    const PagedCaches none;
     lab->embed(lab.queue(), embedding, Step{state, {lab.put(groups), 3, beams}, none}, out);
     Matrix expected(out.rows, width);
     for (std::int64_t r = 0; r < out.rows; ++r) {
@@ -271,7 +272,8 @@ TEST_P(BackendTest, WhatRoundingTakesOffIsKept) {
       const std::int64_t gap = rows == 33 ? 3 : rows == 9 ? 16 : 0;
       const Norm plain{lab.put(constant(Matrix(1, width), 1), DType::kFloat32),
                        lab.put(Matrix(1, width), DType::kFloat32), 1e-20f};
-      const auto expect_rest = [&](const WideRows& wide, const Matrix& exact, const char* what) {
+      const auto expect_rest = [&](const ResidualRows& wide, const Matrix& exact,
+                                   const char* what) {
         Matrix negative = lab.get(wide.rounded), remainder = exact, magnitude;
         for (std::size_t i = 0; i < exact.values.size(); ++i)
           remainder.values[i] -= negative.values[i], negative.values[i] *= -1;
@@ -294,8 +296,8 @@ TEST_P(BackendTest, WhatRoundingTakesOffIsKept) {
       const Embedding embedding{lab.put(table, lab.type()), lab.put(positions, DType::kFloat32), 3};
       const PackedRows packed{.count = rows, .ids = lab.put(ids), .positions = lab.put(places)};
       const auto embedded = [&] {
-        const WideRows x(lab.room(rows, width, lab.type(), gap),
-                         lab.room(rows, width, DType::kInt8, gap));
+        const ResidualRows x(lab.uninitialized(rows, width, lab.type(), gap),
+                             lab.uninitialized(rows, width, DType::kInt8, gap));
         lab->embed(lab.queue(), embedding, packed, x);
         return x;
       };
@@ -313,7 +315,7 @@ TEST_P(BackendTest, WhatRoundingTakesOffIsKept) {
                    shift = random_matrix(random, 1, width, DType::kFloat32);
       const Norm norm{lab.put(gain, DType::kFloat32), lab.put(shift, DType::kFloat32), 1e-5f};
       for (const bool adds : {true, false}) {
-        const WideRows x = embedded();
+        const ResidualRows x = embedded();
         lab->add_norm(lab.queue(), x, adds ? lab.put(added, lab.type(), gap) : Tensor{}, norm);
         Matrix magnitude;
         expect_rest(x,
@@ -362,7 +364,8 @@ TEST_P(BackendTest, Linear) {
                        w = random_matrix(random, out_width, in, lab.type());
           const Matrix b = random_matrix(random, 1, out_width, lab.type());
           const Linear layer{lab.put(w, lab.type(), gap), bias ? lab.put(b, lab.type()) : Tensor{}};
-          const Tensor out = lab.room(rows, out_width, sums ? DType::kFloat32 : lab.type(), gap);
+          const Tensor out =
+              lab.uninitialized(rows, out_width, sums ? DType::kFloat32 : lab.type(), gap);
           lab->linear(lab.queue(), lab.put(x, lab.type(), gap), layer, activation, out);
           Matrix expected(rows, out_width), magnitude(rows, out_width),
               rounded_before(rows, out_width);
@@ -413,15 +416,16 @@ TEST_P(BackendTest, LinearNorm) {
       const Norm norm{lab.put(gain, DType::kFloat32), lab.put(shift, DType::kFloat32), 1e-5f};
       const Linear layer{lab.put_weight(w), turn % 2 ? lab.put(b, lab.type()) : Tensor{}};
       const auto with_rest = [&](const Tensor& rounded) {
-        if (lab.type() == DType::kFloat32 || turn % 5 == 0) return WideRows(rounded);
-        const Tensor rest = lab.room(rows, width, DType::kInt8, rounded.stride - width);
+        if (lab.type() == DType::kFloat32 || turn % 5 == 0) return ResidualRows(rounded);
+        const Tensor low_bits =
+            lab.uninitialized(rows, width, DType::kInt8, rounded.stride - width);
         for (std::int64_t row = 0; row < rows; ++row)
-          lab->clear(lab.queue(), rest.row_range(row, 1).data, static_cast<std::size_t>(width));
-        return WideRows(rounded, rest);
+          lab->clear(lab.queue(), low_bits.row_range(row, 1).data, static_cast<std::size_t>(width));
+        return ResidualRows(rounded, low_bits);
       };
       const Tensor input = lab.put(x, lab.type(), gap),
-                   between = lab.room(rows, width, DType::kFloat32);
-      const WideRows stream = with_rest(lab.put(r, lab.type(), 2 * gap));
+                   between = lab.uninitialized(rows, width, DType::kFloat32);
+      const ResidualRows stream = with_rest(lab.put(r, lab.type(), 2 * gap));
       run_linear_norm(*lab, lab.queue(), input, layer, between, stream, norm);
       Matrix product(rows, width), magnitude;
       for (std::int64_t i = 0; i < rows; ++i) {
@@ -451,7 +455,7 @@ TEST_P(BackendTest, ActivationsOfLargeValues) {
     Matrix one(12, 12);
     for (std::int64_t i = 0; i < 12; ++i) one(i, i) = 1;
     const Linear layer{lab.put(one, lab.type()), {}};
-    const Tensor out = lab.room(1, 12, lab.type());
+    const Tensor out = lab.uninitialized(1, 12, lab.type());
     lab->linear(lab.queue(), lab.put(x, lab.type()), layer, activation, out);
     Matrix expected(1, 12);
     for (std::size_t i = 0; i < 12; ++i) expected.values[i] = activated(x.values[i], activation);

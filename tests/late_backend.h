@@ -18,7 +18,8 @@ class UnrecordedBackend : public Backend {
   }
 
   int steps_ahead() const override { return backend_->steps_ahead(); }
-  std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override {
+  std::unique_ptr<PendingRead> read_later(Queue& queue,
+                                          std::span<const std::byte> device) override {
     return backend_->read_later(queue, device);
   }
   DeviceMemory memory() const override { return backend_->memory(); }
@@ -27,8 +28,9 @@ class UnrecordedBackend : public Backend {
   void upload(Queue& queue, std::span<const std::byte> host, void* device) override {
     backend_->upload(queue, host, device);
   }
-  void change(Queue& queue, std::span<const Change> changes, std::int32_t* table) override {
-    backend_->change(queue, changes, table);
+  void update_table(Queue& queue, std::span<const TableUpdate> changes,
+                    std::int32_t* table) override {
+    backend_->update_table(queue, changes, table);
   }
   std::unique_ptr<Queue> make_queue() override { return backend_->make_queue(); }
   void order(Queue& earlier, Queue& later) override { backend_->order(earlier, later); }
@@ -39,7 +41,9 @@ class UnrecordedBackend : public Backend {
     backend_->clear(queue, device, bytes);
   }
   std::int64_t row_multiple() const override { return backend_->row_multiple(); }
-  std::int64_t bucket_of(std::int64_t groups) const override { return backend_->bucket_of(groups); }
+  std::int64_t padded_groups(std::int64_t groups) const override {
+    return backend_->padded_groups(groups);
+  }
   void begin_work(Queue& queue, Work work) override { backend_->begin_work(queue, work); }
   void end_work(Queue& queue, Work work) override { backend_->end_work(queue, work); }
   WorkSeconds work_seconds() override { return backend_->work_seconds(); }
@@ -48,29 +52,31 @@ class UnrecordedBackend : public Backend {
   void prepare(const Program& program, std::int64_t most_rows) override {
     backend_->prepare(program, most_rows);
   }
-  void run(Queue& queue, const Program& program, const Rooms& rooms,
-           const PackedRows& pass) override {
-    backend_->run(queue, program, rooms, pass);
+  void run(Queue& queue, const Program& program, const Workspace& workspace,
+           const PackedRows& batch) override {
+    backend_->run(queue, program, workspace, batch);
   }
-  void run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) override {
-    backend_->run(queue, program, rooms, pass);
+  void run(Queue& queue, const Program& program, const Workspace& workspace,
+           const Step& batch) override {
+    backend_->run(queue, program, workspace, batch);
   }
-  void decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
+  void decode(Queue& queue, const Program& program, const Workspace& workspace, const Step& batch,
               const Projection& projection, const SearchRules& rules) override {
-    backend_->decode(queue, program, rooms, pass, projection, rules);
+    backend_->decode(queue, program, workspace, batch, projection, rules);
   }
   void embed(Queue& queue, const Embedding& embedding, const PackedRows& rows,
-             WideRows out) override {
+             ResidualRows out) override {
     backend_->embed(queue, embedding, rows, out);
   }
-  void embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) override {
+  void embed(Queue& queue, const Embedding& embedding, const Step& step,
+             ResidualRows out) override {
     backend_->embed(queue, embedding, step, out);
   }
   void linear(Queue& queue, Tensor x, const Linear& layer, Activation activation,
               Tensor out) override {
     backend_->linear(queue, x, layer, activation, out);
   }
-  void add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& after) override {
+  void add_norm(Queue& queue, ResidualRows stream, Tensor y, const Norm& after) override {
     backend_->add_norm(queue, stream, y, after);
   }
   void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads,
@@ -81,20 +87,20 @@ class UnrecordedBackend : public Backend {
                    Tensor out) override {
     backend_->attend_self(queue, qkv, step, layer, heads, out);
   }
-  void attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads,
-                     Tensor out) override {
-    backend_->attend_source(queue, query, step, layer, heads, out);
+  void attend_cross(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads,
+                    Tensor out) override {
+    backend_->attend_cross(queue, query, step, layer, heads, out);
   }
-  void store_source(Queue& queue, Tensor keys_values, const std::int32_t* slots,
-                    const std::int32_t* positions, std::span<const PagedCache> layers) override {
-    backend_->store_source(queue, keys_values, slots, positions, layers);
+  void store_cross(Queue& queue, Tensor keys_values, const std::int32_t* slots,
+                   const std::int32_t* positions, std::span<const PagedCache> layers) override {
+    backend_->store_cross(queue, keys_values, slots, positions, layers);
   }
   void start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots,
                    std::span<const std::int32_t> limits, const SearchState& state) override {
     backend_->start_slots(queue, rules, slots, limits, state);
   }
-  std::unique_ptr<Ticket> collect(Queue& queue, std::span<const std::int32_t> slots,
-                                  const SearchState& state) override {
+  std::unique_ptr<PendingRead> collect(Queue& queue, std::span<const std::int32_t> slots,
+                                       const SearchState& state) override {
     return backend_->collect(queue, slots, state);
   }
   void search_step(Queue& queue, Tensor hidden, const Projection& projection,
@@ -115,14 +121,15 @@ class LateBackend final : public UnrecordedBackend {
       : UnrecordedBackend(std::move(backend)), ahead_(ahead) {}
 
   int steps_ahead() const override { return ahead_; }
-  std::unique_ptr<Ticket> read_later(Queue& queue, std::span<const std::byte> device) override {
+  std::unique_ptr<PendingRead> read_later(Queue& queue,
+                                          std::span<const std::byte> device) override {
     return std::make_unique<LateTicket>(UnrecordedBackend::read_later(queue, device));
   }
 
  private:
-  class LateTicket final : public Ticket {
+  class LateTicket final : public PendingRead {
    public:
-    explicit LateTicket(std::unique_ptr<Ticket> ticket) : ticket_(std::move(ticket)) {}
+    explicit LateTicket(std::unique_ptr<PendingRead> ticket) : ticket_(std::move(ticket)) {}
     bool ready() const override { return waited_; }
     std::span<const std::byte> wait() override {
       waited_ = true;
@@ -130,7 +137,7 @@ class LateBackend final : public UnrecordedBackend {
     }
 
    private:
-    std::unique_ptr<Ticket> ticket_;
+    std::unique_ptr<PendingRead> ticket_;
     bool waited_ = false;
   };
   int ahead_;

@@ -77,13 +77,13 @@ TEST(PageForecast, ThoseThatEndMakeRoom) {
   EXPECT_EQ(forecast.most_with(3), 3);
   forecast.expect(0, 3);  // 1 page for 4 steps, then 2, then 3
   EXPECT_EQ(forecast.most_with(3), 6);
-  forecast.pass(
+  forecast.advance(
       6);  // now 2, and 3 for the last 4 steps: they meet the second page of one that begins now
   EXPECT_EQ(forecast.most_with(1), 4);
   EXPECT_EQ(forecast.most_with(3), 5);
-  forecast.pass(5);  // its last step
+  forecast.advance(5);  // its last step
   EXPECT_EQ(forecast.most_with(1), 4);
-  forecast.pass(1);
+  forecast.advance(1);
   EXPECT_EQ(forecast.most_with(3), 3);
   forecast.expect(0, 4);  // it goes on
   EXPECT_EQ(forecast.most_with(1), 5);
@@ -127,7 +127,7 @@ TEST(PageForecast, CountsWhatEachLifeHas) {
     }
     ASSERT_EQ(forecast.most_with(pages), most) << "after " << i << " calls";
     const std::int64_t steps = test::whole(random, 0, 4) == 0 ? test::whole(random, 0, 40) : 0;
-    forecast.pass(steps);
+    forecast.advance(steps);
     now += steps;
   }
 }

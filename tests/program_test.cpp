@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/rooms.h"
+#include "engine/workspace.h"
 #include "tests/support.h"
 
 namespace xlate::test {
@@ -18,17 +18,18 @@ INSTANTIATE_TEST_SUITE_P(, ProgramTest, testing::ValuesIn(backends()), backend_n
 
 TEST_P(ProgramTest, RoomsLieInTheirBytesAndStayThere) {
   Program program;
-  const Room stream = program.room(RoomKind::kStream, 33), rows = program.room(RoomKind::kRows, 5),
-             sums = program.room(RoomKind::kSums, 7);
-  const Rooms rooms(*lab, program, 9);
-  EXPECT_EQ(rooms.rows(rows, 9).dtype, lab.type());
-  EXPECT_EQ(rooms.rows(sums, 9).dtype, DType::kFloat32);
-  EXPECT_EQ(static_cast<bool>(rooms.stream(stream, 9).rest), lab.type() != DType::kFloat32);
-  EXPECT_FALSE(rooms.stream(rows, 9).rest);
-  const char* first = static_cast<const char*>(rooms.rows(stream, 9).data);
-  const auto bytes = static_cast<std::ptrdiff_t>(Rooms::bytes(program, lab.type(), 9));
-  for (const Room room : {stream, rows, sums}) {
-    const Tensor all = rooms.rows(room, 9), few = rooms.rows(room, 2);
+  const TensorId stream = program.tensor(TensorKind::kResidual, 33),
+                 rows = program.tensor(TensorKind::kComputeType, 5),
+                 sums = program.tensor(TensorKind::kAccumulator, 7);
+  const Workspace workspace(*lab, program, 9);
+  EXPECT_EQ(workspace.rows(rows, 9).dtype, lab.type());
+  EXPECT_EQ(workspace.rows(sums, 9).dtype, DType::kFloat32);
+  EXPECT_EQ(static_cast<bool>(workspace.stream(stream, 9).low_bits), lab.type() != DType::kFloat32);
+  EXPECT_FALSE(workspace.stream(rows, 9).low_bits);
+  const char* first = static_cast<const char*>(workspace.rows(stream, 9).data);
+  const auto bytes = static_cast<std::ptrdiff_t>(Workspace::bytes(program, lab.type(), 9));
+  for (const TensorId tensor : {stream, rows, sums}) {
+    const Tensor all = workspace.rows(tensor, 9), few = workspace.rows(tensor, 2);
     const char* begin = static_cast<const char*>(all.data);
     EXPECT_GE(begin, first);
     EXPECT_LE(begin + 9 * all.stride * static_cast<std::int64_t>(size_of(all.dtype)),
@@ -42,11 +43,12 @@ TEST_P(ProgramTest, RoomsLieInTheirBytesAndStayThere) {
 // Packed rows have no source: only a step does.
 TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
   Program program;
-  const Room query = program.room(RoomKind::kRows, 4), out = program.room(RoomKind::kRows, 4);
-  program.add(AttendSource{query, 0, 1, out});
+  const TensorId query = program.tensor(TensorKind::kComputeType, 4),
+                 out = program.tensor(TensorKind::kComputeType, 4);
+  program.add(AttendCross{query, 0, 1, out});
   program.set_out(out);
-  const Rooms rooms(*lab, program, 1);
-  expect_error([&] { lab->run(lab.queue(), program, rooms, PackedRows{.count = 1}); },
+  const Workspace workspace(*lab, program, 1);
+  expect_error([&] { lab->run(lab.queue(), program, workspace, PackedRows{.count = 1}); },
                {"packed rows", "only a step"});
 }
 
@@ -56,8 +58,9 @@ TEST_P(ProgramTest, AnActivationBeforeANormIsNotLost) {
   if (lab.type() != DType::kFloat32)
     GTEST_SKIP() << "16-bit products with an activation do not stay in float32";
   Program program;
-  const Room x = program.room(RoomKind::kRows, 2), sums = program.room(RoomKind::kSums, 2),
-             stream = program.room(RoomKind::kStream, 2);
+  const TensorId x = program.tensor(TensorKind::kComputeType, 2),
+                 sums = program.tensor(TensorKind::kAccumulator, 2),
+                 stream = program.tensor(TensorKind::kResidual, 2);
   Matrix input(1, 2), identity(2, 2), gain(1, 2), zero(1, 2);
   input(0, 0) = -6, input(0, 1) = 2;
   identity(0, 0) = identity(1, 1) = gain(0, 0) = gain(0, 1) = 1;
@@ -69,9 +72,10 @@ TEST_P(ProgramTest, AnActivationBeforeANormIsNotLost) {
   Matrix before(1, 2);
   before(0, 0) = 4;
   const Tensor rows = lab.put(before, DType::kFloat32);
-  lab->run(lab.queue(), program,
-           Rooms({lab.put(input, DType::kFloat32), lab.room(1, 2, DType::kFloat32), rows}),
-           PackedRows{.count = 1});
+  lab->run(
+      lab.queue(), program,
+      Workspace({lab.put(input, DType::kFloat32), lab.uninitialized(1, 2, DType::kFloat32), rows}),
+      PackedRows{.count = 1});
   // (4, 0) + (0, 2) has mean 3 and deviation 1; without the activation it would be (−2, 2), which
   // norms to (−1, 1).
   const Matrix found = lab.get(rows);

@@ -17,7 +17,7 @@ constexpr int kKinds = 5, kVocabulary = 12;
 
 // Sentences from a list. `absent(n)` says whether the n-th call that does not wait finds nothing
 // yet.
-class ListSource final : public SentenceSource {
+class ListSource final : public SentenceInput {
  public:
   explicit ListSource(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
 
@@ -99,8 +99,8 @@ struct RunnerTest : OnBackend {
     Lab lab(GetParam());
     TableModel model(lab, table);
     Runner runner(*lab, model, options);
-    const std::int64_t source_pages = runner.caches().free_source_pages(),
-                       own_pages = runner.caches().free_own_pages();
+    const std::int64_t source_pages = runner.caches().free_cross_pages(),
+                       own_pages = runner.caches().free_self_pages();
     if (room != kPlenty) {
       EXPECT_EQ(own_pages, std::max<std::int64_t>(room, runner.limit_of(options.longest_source)));
     }
@@ -122,8 +122,8 @@ struct RunnerTest : OnBackend {
     most_rows = model.most_rows;
     most_source_tokens = model.most_source_tokens;
     if (!stop) {
-      EXPECT_EQ(runner.caches().free_source_pages(), source_pages);
-      EXPECT_EQ(runner.caches().free_own_pages(), own_pages);
+      EXPECT_EQ(runner.caches().free_cross_pages(), source_pages);
+      EXPECT_EQ(runner.caches().free_self_pages(), own_pages);
     }
     const std::vector<std::int32_t> ids(20);
     expected_of_20 = runner.caches().expected_tokens({ids, 1000});
@@ -135,7 +135,7 @@ struct RunnerTest : OnBackend {
     Lab lab(GetParam());
     TableModel model(lab, table);
     options.policy.in_use = 10;
-    return static_cast<double>(Runner(*lab, model, options).caches().free_own_pages()) /
+    return static_cast<double>(Runner(*lab, model, options).caches().free_self_pages()) /
            options.policy.in_use;
   }
   Results run(const RunnerOptions& options, const std::vector<Sentence>& sentences,
@@ -300,7 +300,7 @@ TEST_P(RunnerTest, WhereCachesAreFullItWaits) {
       expect_same(run(options_of(2, 200, refill), sentences, room), expected);
       EXPECT_LT(most_rows, rows);
       if (steps_ahead == 0) {  // otherwise those that are done leave later than expected
-        EXPECT_EQ(statistics.begun_again, 0);
+        EXPECT_EQ(statistics.preempted, 0);
       }
     }
   }
@@ -320,12 +320,12 @@ TEST_P(RunnerTest, CachesRunDry) {
   const auto sentences = random_sentences(60, 30);
   caches_grow = true;
   const Results expected = run(options_of(2, 5000), sentences);
-  EXPECT_EQ(statistics.begun_again, 0);
-  std::int64_t begun_again = 0;
+  EXPECT_EQ(statistics.preempted, 0);
+  std::int64_t preempted = 0;
   for (const std::int64_t room : {0, 41, 60, 150, 300}) {
     for (const bool refill : {true, false}) {
       expect_same(run(options_of(2, 200, refill), sentences, room), expected);
-      begun_again += statistics.begun_again;
+      preempted += statistics.preempted;
       EXPECT_EQ(statistics.target_tokens, [&] {
         std::int64_t tokens = 0;
         for (const auto& [line, decoded] : expected) tokens += decoded.hypotheses[0].length;
@@ -333,7 +333,7 @@ TEST_P(RunnerTest, CachesRunDry) {
       }());
     }
   }
-  EXPECT_GT(begun_again, 0);
+  EXPECT_GT(preempted, 0);
 }
 
 // A sentence's steps count from its admission until its end is seen; where it begins again, only
@@ -345,7 +345,7 @@ TEST_P(RunnerTest, CachesLearnHowLongSentencesTook) {
     RunnerOptions options = options_of(1, 100);
     options.policy.expected_factor = factor, options.policy.first_tokens = 200;
     const Results results = run(options, sentences, room);
-    EXPECT_EQ(statistics.begun_again > 0, room != kPlenty);
+    EXPECT_EQ(statistics.preempted > 0, room != kPlenty);
     double read = options.policy.first_tokens, fewest = factor * read, most = fewest;
     for (const auto& [line, decoded] : results) {
       read += static_cast<double>(decoded.source_tokens);

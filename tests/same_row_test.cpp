@@ -134,7 +134,7 @@ TEST_P(SameRowTest, Products) {
 void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias, bool wide) {
   const DType type = lab.type();
   std::vector<std::byte> rest_pattern(static_cast<std::size_t>(kPeriod * width));
-  for (std::byte& rest : rest_pattern) rest = static_cast<std::byte>(random());
+  for (std::byte& low_bits : rest_pattern) low_bits = static_cast<std::byte>(random());
   const auto rest_bytes = [&](std::int64_t rows) {
     return static_cast<std::size_t>(wide ? rows * width : 0);
   };
@@ -149,13 +149,14 @@ void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias, boo
   const auto view = [&](const Buffer& buffer, std::int64_t rows, std::int64_t columns) {
     return Tensor{buffer.data(), type, rows, columns, columns};
   };
-  const auto wide_view = [&](const Buffer& rounded, const Buffer& rest, std::int64_t rows) {
-    return WideRows(view(rounded, rows, width),
-                    wide ? Tensor{rest.data(), DType::kInt8, rows, width, width} : Tensor{});
+  const auto wide_view = [&](const Buffer& rounded, const Buffer& low_bits, std::int64_t rows) {
+    return ResidualRows(
+        view(rounded, rows, width),
+        wide ? Tensor{low_bits.data(), DType::kInt8, rows, width, width} : Tensor{});
   };
   const Buffer few = repeated(pattern, kPeriod),
                few_rests = repeated(rest_pattern, rest_bytes(kPeriod));
-  const WideRows whole = wide_view(few, few_rests, kPeriod);
+  const ResidualRows whole = wide_view(few, few_rests, kPeriod);
   const auto sums = [&](std::int64_t rows) {
     return Tensor{between.data(), DType::kFloat32, rows, width, width};
   };
@@ -168,12 +169,12 @@ void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias, boo
   for (const std::int64_t rows : rows_up_to(kMost)) {
     const Buffer residual = repeated(pattern, rows),
                  rests = repeated(rest_pattern, rest_bytes(rows));
-    const WideRows out = wide_view(residual, rests, rows);
+    const ResidualRows out = wide_view(residual, rests, rows);
     run_linear_norm(*lab, lab.queue(), view(x, rows, in), layer, sums(rows), out, norm);
     if (const std::int64_t row = different(out.rounded, expected); row >= 0)
       wrong += fmt::format(" {} (row {})", rows, row);
     if (!wide) continue;
-    if (const std::int64_t row = different(out.rest, expected_rests); row >= 0)
+    if (const std::int64_t row = different(out.low_bits, expected_rests); row >= 0)
       wrong += fmt::format(" {} (rest of row {})", rows, row);
   }
   EXPECT_EQ(wrong, "") << in << " → " << width << ", bias " << bias << ", rest " << wide

@@ -49,15 +49,15 @@ std::vector<T> poison(std::int64_t count) {
 class Guarded {
  public:
   Guarded(Lab& lab, const Shape& shape) : lab_(lab), shape_(shape) {
-    const std::int64_t lines = kSlots * shape.beams;
-    state_ = {.token = lab.put(poison<std::int32_t>(lines)),
-              .score = lab.put(poison<float>(lines)),
+    const std::int64_t beam_rows = kSlots * shape.beams;
+    state_ = {.token = lab.put(poison<std::int32_t>(beam_rows)),
+              .score = lab.put(poison<float>(beam_rows)),
               .length = lab.put(poison<std::int32_t>(kSlots)),
               .limit = lab.put(poison<std::int32_t>(kSlots)),
               .done = lab.put(poison<std::int32_t>(kSlots)),
-              .history = lab.put(poison<Node>(lines * kLongest)),
-              .ancestor = lab.put(poison<std::uint8_t>(lines * kLongest)),
-              .finished = lab.put(poison<Finished>(lines)),
+              .history = lab.put(poison<Node>(beam_rows * kLongest)),
+              .ancestor = lab.put(poison<std::uint8_t>(beam_rows * kLongest)),
+              .finished = lab.put(poison<Finished>(beam_rows)),
               .finished_count = lab.put(poison<std::int32_t>(kSlots)),
               .slots = kSlots,
               .beams = shape.beams,
@@ -101,15 +101,15 @@ class Guarded {
 
  private:
   Snapshot snapshot() {
-    const std::int64_t lines = kSlots * shape_.beams;
-    return {lab_.array<std::int32_t>(state_.token, lines),
+    const std::int64_t beam_rows = kSlots * shape_.beams;
+    return {lab_.array<std::int32_t>(state_.token, beam_rows),
             lab_.array<std::int32_t>(state_.length, kSlots),
             lab_.array<std::int32_t>(state_.done, kSlots),
             lab_.array<std::int32_t>(state_.finished_count, kSlots),
-            lab_.array<float>(state_.score, lines),
-            lab_.array<Node>(state_.history, lines * kLongest),
-            lab_.array<std::uint8_t>(state_.ancestor, lines * kLongest),
-            lab_.array<Finished>(state_.finished, lines)};
+            lab_.array<float>(state_.score, beam_rows),
+            lab_.array<Node>(state_.history, beam_rows * kLongest),
+            lab_.array<std::uint8_t>(state_.ancestor, beam_rows * kLongest),
+            lab_.array<Finished>(state_.finished, beam_rows)};
   }
 
   Lab& lab_;

@@ -5,8 +5,8 @@
 #include <bit>
 #include <numeric>
 
-#include "engine/rooms.h"
 #include "engine/search.h"
+#include "engine/workspace.h"
 #include "tests/support.h"
 #include "tests/table_model.h"
 
@@ -20,7 +20,7 @@ struct Shape {
   std::int64_t heads, head, layers, ffn, vocabulary;
   int source, steps;  // tokens
   Activation activation = Activation::kRelu;
-  bool biases = true, renormalize = false, fits = true, rest = true;
+  bool biases = true, renormalize = false, fits = true, low_bits = true;
   Ints never_chosen = {};
   std::int64_t width() const { return heads * head; }
 };
@@ -126,20 +126,23 @@ class Network {
             lab_.put(random_matrix(random_, 1, shape_.width(), DType::kFloat32), DType::kFloat32),
             1e-5f};
   }
-  PagedCache cache(std::int64_t lines) {
-    return {weight(kPages * kPageTokens * lines, 2 * shape_.width(), 1), cache_table_, kPages,
-            kPageTokens, lines};
+  PagedCache cache(std::int64_t keys_per_token) {
+    return {weight(kPages * kPageTokens * keys_per_token, 2 * shape_.width(), 1), cache_table_,
+            kPages, kPageTokens, keys_per_token};
   }
 
   // The program, over rooms that may be without rests.
   void write() {
     const std::int64_t width = shape_.width();
-    const Room x = room(RoomKind::kStream, width), sums = room(RoomKind::kSums, width),
-               context = room(RoomKind::kRows, width), inner = room(RoomKind::kRows, shape_.ffn),
-               qkv = room(RoomKind::kRows, 3 * width), query = room(RoomKind::kRows, width);
+    const TensorId x = tensor(TensorKind::kResidual, width),
+                   sums = tensor(TensorKind::kAccumulator, width),
+                   context = tensor(TensorKind::kComputeType, width),
+                   inner = tensor(TensorKind::kComputeType, shape_.ffn),
+                   qkv = tensor(TensorKind::kComputeType, 3 * width),
+                   query = tensor(TensorKind::kComputeType, width);
     const int heads = static_cast<int>(shape_.heads);
     program_.add(Embed{table_, x});
-    const auto add_norm = [&](Room from, const Linear& layer, const Norm& norm) {
+    const auto add_norm = [&](TensorId from, const Linear& layer, const Norm& norm) {
       program_.add(ApplyLinear{from, layer, Activation::kNone, sums});
       program_.add(AddNorm{x, sums, norm});
     };
@@ -149,25 +152,25 @@ class Network {
       program_.add(AttendSelf{qkv, i, heads, context});
       add_norm(context, layer.out, layer.norm);
       program_.add(ApplyLinear{x, layer.query, Activation::kNone, query});
-      program_.add(AttendSource{query, i, heads, context});
+      program_.add(AttendCross{query, i, heads, context});
       add_norm(context, layer.cross_out, layer.cross_norm);
       program_.add(ApplyLinear{x, layer.up, shape_.activation, inner});
       add_norm(inner, layer.down, layer.last_norm);
-      caches_.own.push_back(layer.self), caches_.source.push_back(layer.cross);
+      caches_.self.push_back(layer.self), caches_.cross.push_back(layer.cross);
     }
     program_.set_out(x);
-    rooms_ = Rooms(rows_);
+    workspace_ = Workspace(rows_);
   }
-  Room room(RoomKind kind, std::int64_t columns) {
-    WideRows rows(
-        lab_.room(shape_.beams, columns, kind == RoomKind::kSums ? DType::kFloat32 : lab_.type()));
-    if (kind == RoomKind::kStream && shape_.rest)
-      rows.rest = lab_.room(shape_.beams, columns, DType::kInt8);
+  TensorId tensor(TensorKind kind, std::int64_t columns) {
+    ResidualRows rows(lab_.uninitialized(
+        shape_.beams, columns, kind == TensorKind::kAccumulator ? DType::kFloat32 : lab_.type()));
+    if (kind == TensorKind::kResidual && shape_.low_bits)
+      rows.low_bits = lab_.uninitialized(shape_.beams, columns, DType::kInt8);
     rows_.push_back(rows);
-    return program_.room(kind, columns);
+    return program_.tensor(kind, columns);
   }
   void step(Search& search, const StepRows& rows) {
-    search.step(program_, rooms_, caches_, rows, projection_);
+    search.step(program_, workspace_, caches_, rows, projection_);
   }
 
   Lab lab_;
@@ -178,9 +181,9 @@ class Network {
   Projection projection_;
   std::int32_t* cache_table_ = nullptr;
   Program program_;
-  std::vector<WideRows> rows_;
-  Rooms rooms_;
-  CacheViews caches_;
+  std::vector<ResidualRows> rows_;
+  Workspace workspace_;
+  PagedCaches caches_;
 };
 
 std::vector<Shape> shapes() {
@@ -221,7 +224,7 @@ std::vector<Shape> shapes() {
        .vocabulary = 2501,
        .source = 17,
        .steps = 40,
-       .rest = false,
+       .low_bits = false,
        .never_chosen = {5, 2100, 2500}},
       {.beams = 8,
        .heads = 8,

@@ -229,7 +229,7 @@ class Lab {
   DType type() const { return test_.type; }
 
   /// An output: rows lie `gap` elements apart.
-  Tensor room(std::int64_t rows, std::int64_t columns, DType type, std::int64_t gap = 0) {
+  Tensor uninitialized(std::int64_t rows, std::int64_t columns, DType type, std::int64_t gap = 0) {
     const std::int64_t stride = columns + gap;
     char* data = guarded(static_cast<std::size_t>(rows * stride) * size_of(type),
                          static_cast<std::size_t>(columns) * size_of(type),
@@ -237,7 +237,7 @@ class Lab {
     return {data, type, rows, columns, stride};
   }
   Tensor put(const Matrix& matrix, DType type, std::int64_t gap = 0) {
-    const Tensor tensor = room(matrix.rows, matrix.columns, type, gap);
+    const Tensor tensor = uninitialized(matrix.rows, matrix.columns, type, gap);
     write(matrix, tensor, queue());
     wait(tensor.data);
     return tensor;

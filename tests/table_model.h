@@ -59,15 +59,15 @@ class TableModel final : public SequenceModel {
   }
 
   CacheShape cache_shape() const override { return {}; }
-  void make_room(const Capacity& capacity) override {
+  void allocate(const Capacity& capacity) override {
     capacity_ = capacity;
-    hidden_ = lab_.room(capacity.slots * capacity.beams, table_.places(), lab_.type());
+    hidden_ = lab_.uninitialized(capacity.slots * capacity.beams, table_.places(), lab_.type());
   }
-  void begin(const CacheViews& caches) override { caches_ = caches; }
-  std::unique_ptr<Encoded> encode(Queue&, std::span<const Source> sources) override {
+  void begin(const PagedCaches& caches) override { caches_ = caches; }
+  std::unique_ptr<Encoded> encode(Queue&, std::span<const SourceSentence> sources) override {
     auto batch = std::make_unique<Batch>();
     std::int64_t tokens = 0;
-    for (const Source& source : sources) {
+    for (const SourceSentence& source : sources) {
       EXPECT_FALSE(source.ids.empty());
       batch->sentences.push_back(
           {source.ids[0] % table_.kinds, static_cast<std::int32_t>(source.ids.size())});
@@ -88,7 +88,7 @@ class TableModel final : public SequenceModel {
     }
     const std::vector<std::int32_t> none(
         static_cast<std::size_t>(capacity_.slots));  // tokens decoded
-    if (!caches_.own.empty()) check_pages(queue, slots, none);
+    if (!caches_.self.empty()) check_pages(queue, slots, none);
   }
   void step(const StepRows& rows, Search& search) override {
     Queue& queue = search.queue();
@@ -122,7 +122,7 @@ class TableModel final : public SequenceModel {
       return done[static_cast<std::size_t>(slot)] != 0;
     });  // stepped in vain
     check_ancestors(queue, state, slots, lengths, tokens);
-    if (!caches_.own.empty()) check_pages(queue, slots, lengths);
+    if (!caches_.self.empty()) check_pages(queue, slots, lengths);
     const Tensor out = hidden_.row_range(0, rows.rows());
     lab_.write(hidden, out, queue);
     search.step(out, rows, projection_);
@@ -147,7 +147,7 @@ class TableModel final : public SequenceModel {
     for (const std::int32_t slot : slots) {
       const auto length = static_cast<std::int64_t>(lengths[static_cast<std::size_t>(slot)]),
                  beams = state.beams;
-      auto& lines = paths_[slot];
+      auto& beam_rows = paths_[slot];
       const auto nodes =
           lab_.array<Node>(state.history + slot * state.longest * beams, length * beams, queue);
       const auto ancestors = lab_.array<std::uint8_t>(state.ancestor + slot * state.longest * beams,
@@ -162,16 +162,17 @@ class TableModel final : public SequenceModel {
         }
         EXPECT_TRUE(path.empty() ||
                     path.back() == tokens[static_cast<std::size_t>(slot * beams + beam)]);
-        for (std::int64_t t = 0; t < length && t < static_cast<std::int64_t>(lines.size()); ++t) {
-          const Path& key = lines[static_cast<std::size_t>(t)]
-                                 [ancestors[static_cast<std::size_t>(t * beams + beam)]];
+        for (std::int64_t t = 0; t < length && t < static_cast<std::int64_t>(beam_rows.size());
+             ++t) {
+          const Path& key = beam_rows[static_cast<std::size_t>(t)]
+                                     [ancestors[static_cast<std::size_t>(t * beams + beam)]];
           EXPECT_EQ(key, Path(path.begin(), path.begin() + t))
               << "slot " << slot << ", beam " << beam << ", position " << t;
         }
         now.push_back(path);
       }
-      EXPECT_EQ(static_cast<std::int64_t>(lines.size()), length);
-      lines.push_back(std::move(now));
+      EXPECT_EQ(static_cast<std::int64_t>(beam_rows.size()), length);
+      beam_rows.push_back(std::move(now));
     }
   }
 
@@ -181,7 +182,7 @@ class TableModel final : public SequenceModel {
                    const std::vector<std::int32_t>& lengths) {
     const auto source_lengths =
         lab_.array<std::int32_t>(caches_.source_lengths, capacity_.slots, queue);
-    for (const PagedCache* cache : {&caches_.source.front(), &caches_.own.front()}) {
+    for (const PagedCache* cache : {&caches_.cross.front(), &caches_.self.front()}) {
       const auto table =
           lab_.array<std::int32_t>(cache->table, capacity_.slots * cache->pages_per_slot, queue);
       std::set<std::int32_t> pages;
@@ -189,7 +190,7 @@ class TableModel final : public SequenceModel {
         const auto s = static_cast<std::size_t>(slot);
         EXPECT_EQ(source_lengths[s], installed_[slot].source_tokens) << "slot " << slot;
         const std::int64_t tokens =
-            cache == &caches_.own.front() ? lengths[s] + 1 : source_lengths[s];
+            cache == &caches_.self.front() ? lengths[s] + 1 : source_lengths[s];
         for (std::int64_t page = 0; page * cache->page_tokens < tokens; ++page) {
           const std::int32_t number =
               table[static_cast<std::size_t>(slot * cache->pages_per_slot + page)];
@@ -210,7 +211,7 @@ class TableModel final : public SequenceModel {
   Lab& lab_;
   const Table& table_;
   Capacity capacity_;
-  CacheViews caches_;
+  PagedCaches caches_;
   Tensor hidden_;
   Projection projection_;
   std::map<std::int64_t, Sentence> installed_;                    // by slot
@@ -236,10 +237,10 @@ inline Outcome outcome_of(const SearchResult& result) {
 inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules,
                            std::int32_t limit, int kind, std::int64_t all_slots,
                            std::int32_t slot) {
-  model.make_room({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
+  model.allocate({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
   Search search(*lab, lab.queue(), rules, all_slots, limit);
   const std::vector<std::int32_t> slots{slot}, limits{limit}, ids{kind};
-  const Source source{ids, limit};
+  const SourceSentence source{ids, limit};
   model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
   search.start(slots, limits);
   const StepRows rows{lab.put(slots), 1, rules.beams};

@@ -9,8 +9,8 @@
 #include <sstream>
 
 #include "engine/caches.h"
-#include "engine/rooms.h"
 #include "engine/runner.h"
+#include "engine/workspace.h"
 #include "tests/late_backend.h"
 #include "tests/support.h"
 
@@ -32,7 +32,7 @@ std::vector<Ids> shared_sources() {
   return sources;
 }
 
-class ListSource final : public SentenceSource {
+class ListSource final : public SentenceInput {
  public:
   explicit ListSource(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
   const Sentence* next(bool) override {
@@ -90,11 +90,11 @@ using Hypotheses = std::vector<std::vector<Hypothesis>>;
 class HiddenRows final : public UnrecordedBackend {
  public:
   using UnrecordedBackend::UnrecordedBackend;
-  void decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
+  void decode(Queue& queue, const Program& program, const Workspace& workspace, const Step& batch,
               const Projection& projection, const SearchRules& rules) override {
-    run(queue, program, rooms, pass);
-    hidden = rooms.rows(program.out(), pass.rows.rows());
-    search_step(queue, hidden, projection, rules, pass.rows, pass.state);
+    run(queue, program, workspace, batch);
+    hidden = workspace.rows(program.out(), batch.rows.rows());
+    search_step(queue, hidden, projection, rules, batch.rows, batch.state);
   }
   Tensor hidden;
 };
@@ -245,12 +245,12 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
                               .longest_source = 100,
                               .longest_target = kLimit,
                               .target_factor = 3};
-      model->make_room(capacity);
+      model->allocate(capacity);
       Caches caches(*backend, {}, model->cache_shape(), capacity);
-      model->begin(caches.views());
+      model->begin(caches.paged_caches());
       const auto queue = backend->make_queue();
       Search search(*backend, *queue, rules_of(shared_file(), kBeams), kSlots, kLimit);
-      std::vector<Source> batch;
+      std::vector<SourceSentence> batch;
       for (std::size_t i = 0; i < slots.size(); ++i)
         batch.push_back({i == place ? ids : sources[10 + i], kLimit});
       for (std::size_t i = 0; i < slots.size(); ++i) caches.reserve(slots[i], batch[i]);

@@ -48,12 +48,12 @@ std::uint32_t Normalizer::unit(std::uint32_t place) const {
 // The longest of the character map's rules that the text begins with; 0 bytes where there is none.
 // The layout of a unit is that of Darts-clone: the byte that leads to it, whether a key ends at it,
 // how far its children are; a key's value is in a child of byte 0.
-Normalizer::Step Normalizer::longest_rule(std::string_view text) const {
+Normalizer::Replacement Normalizer::longest_rule(std::string_view text) const {
   const auto children = [](std::uint32_t unit) {
     return (unit >> 10) << ((unit & (1u << 9)) >> 6);
   };
   std::uint32_t place = children(unit(0));
-  Step longest{{}, 0};
+  Replacement longest{{}, 0};
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
     place ^= byte;
@@ -67,11 +67,11 @@ Normalizer::Step Normalizer::longest_rule(std::string_view text) const {
   return longest;
 }
 
-Normalizer::Step Normalizer::first_step(std::string_view text) const {
+Normalizer::Replacement Normalizer::first_replacement(std::string_view text) const {
   if (const std::size_t length = user_defined_.longest_prefix(text); length > 0)
     return {text.substr(0, length), length};
   if (!units_.empty()) {
-    if (const Step rule = longest_rule(text); rule.bytes > 0) return rule;
+    if (const Replacement rule = longest_rule(text); rule.bytes > 0) return rule;
   }
   const std::size_t length = character_bytes(text);
   return {text.substr(0, length), length};
@@ -82,7 +82,7 @@ std::string Normalizer::normalize(std::string_view text) const {
   std::string out;
   if (rules_.remove_extra_whitespaces) {
     while (!text.empty()) {
-      const Step step = first_step(text);
+      const Replacement step = first_replacement(text);
       if (step.text != " ") break;
       text.remove_prefix(step.bytes);
     }
@@ -91,7 +91,7 @@ std::string Normalizer::normalize(std::string_view text) const {
   out.reserve(text.size() + text.size() / 2 + kMark.size());
   if (rules_.add_dummy_prefix && !rules_.whitespace_as_suffix) out += blank;
   for (bool after_blank = rules_.remove_extra_whitespaces; !text.empty();) {
-    Step step = first_step(text);
+    Replacement step = first_replacement(text);
     text.remove_prefix(step.bytes);
     if (after_blank)
       step.text.remove_prefix(std::min(step.text.find_first_not_of(' '), step.text.size()));

@@ -23,12 +23,12 @@ class Normalizer {
 
  private:
   /// What the beginning of a text becomes, and how many of its bytes that was.
-  struct Step {
+  struct Replacement {
     std::string_view text;
     std::size_t bytes;
   };
-  Step first_step(std::string_view text) const;
-  Step longest_rule(std::string_view text) const;
+  Replacement first_replacement(std::string_view text) const;
+  Replacement longest_rule(std::string_view text) const;
   std::uint32_t unit(std::uint32_t place) const;
 
   SentencePieceModel::Normalization rules_;

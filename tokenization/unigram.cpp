@@ -70,10 +70,10 @@ Unigram::Unigram(SentencePieceModel model, const std::string& name)
 // By Viterbi's algorithm, from the left. All sums are float, and a way gives place to a better one
 // only: of ways that are equally good the one whose last piece begins first, which is the longest,
 // stays.
-std::vector<Unigram::Way> Unigram::best_ways(std::string_view normalized) const {
-  std::vector<Way> ways(normalized.size() + 1);
+std::vector<Unigram::BestPath> Unigram::best_paths(std::string_view normalized) const {
+  std::vector<BestPath> ways(normalized.size() + 1);
   const auto offer = [&](std::size_t start, std::size_t length, std::int32_t id, float score) {
-    Way& way = ways[start + length];
+    BestPath& way = ways[start + length];
     const float sum = ways[start].score + score;
     if (way.id < 0 || sum > way.score) way = {sum, id, static_cast<std::uint32_t>(start)};
   };
@@ -93,12 +93,12 @@ std::vector<Unigram::Way> Unigram::best_ways(std::string_view normalized) const 
 
 void Unigram::segment(std::string_view text, Segmentation& out) const {
   const std::string normalized = normalizer_.normalize(text);
-  const std::vector<Way> ways = best_ways(normalized);
+  const std::vector<BestPath> ways = best_paths(normalized);
   std::vector<std::size_t> ends;
   for (std::size_t end = normalized.size(); end > 0; end = ways[end].start) ends.push_back(end);
   bool after_unknown = false;
   for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
-    const Way& way = ways[*end];
+    const BestPath& way = ways[*end];
     const bool unknown = way.id == model_.unknown;
     if (unknown)
       append_unknown(std::string_view(normalized).substr(way.start, *end - way.start),

@@ -27,12 +27,12 @@ class Unigram {
 
  private:
   /// The best way to a place of the text: where its last piece begins, and which piece that is.
-  struct Way {
+  struct BestPath {
     float score = 0;
     std::int32_t id = -1;
     std::uint32_t start = 0;
   };
-  std::vector<Way> best_ways(std::string_view normalized) const;
+  std::vector<BestPath> best_paths(std::string_view normalized) const;
   void append_unknown(std::string_view text, bool continued, Segmentation& out) const;
 
   SentencePieceModel model_;

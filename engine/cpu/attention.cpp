@@ -17,10 +17,10 @@ float scale_of(std::int64_t width) { return 1.0f / std::sqrt(static_cast<float>(
 
 // Where position t of a slot lies on a line of its pages: the key; the value is cache.pages.columns
 // / 2 behind.
-float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, std::int64_t line) {
+float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, std::int64_t beam) {
   const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];
   return cache.pages.as<float>() +
-         ((page * cache.page_tokens + t % cache.page_tokens) * cache.lines + line) *
+         ((page * cache.page_tokens + t % cache.page_tokens) * cache.keys_per_token + beam) *
              cache.pages.stride;
 }
 
@@ -74,7 +74,7 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, int hea
 void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer, int heads,
                              Tensor out) {
   const auto& [state, rows, caches] = step;
-  const PagedCache& cache = caches.own[layer];
+  const PagedCache& cache = caches.self[layer];
   const std::int64_t width = out.columns, beams = rows.beams;
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
@@ -100,10 +100,10 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
   });
 }
 
-void CpuBackend::attend_source(Queue&, Tensor query, const Step& step, std::size_t layer, int heads,
-                               Tensor out) {
+void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_t layer, int heads,
+                              Tensor out) {
   const auto& [state, rows, caches] = step;
-  const PagedCache& cache = caches.source[layer];
+  const PagedCache& cache = caches.cross[layer];
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
     const std::int64_t slot = rows.slots[group];
@@ -120,8 +120,8 @@ void CpuBackend::attend_source(Queue&, Tensor query, const Step& step, std::size
   });
 }
 
-void CpuBackend::store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
-                              const std::int32_t* positions, std::span<const PagedCache> layers) {
+void CpuBackend::store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                             const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
   for (std::int64_t token = 0; token < keys_values.rows; ++token) {
     const float* row = keys_values.as<float>() + token * keys_values.stride;

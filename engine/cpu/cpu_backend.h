@@ -7,7 +7,7 @@
 
 #include "engine/backend.h"
 #include "engine/cpu/blas.h"
-#include "engine/cpu/slot.h"
+#include "engine/cpu/slot_search.h"
 #include "engine/cpu/thread_pool.h"
 #include "engine/cpu/vocabulary.h"
 
@@ -31,8 +31,8 @@ class CpuBackend final : public Backend {
   DeviceInfo info() const override;
   Buffer allocate(std::size_t bytes) override;
   void upload(Queue&, std::span<const std::byte> host, void* device) override;
-  void change(Queue&, std::span<const Change>, std::int32_t* table) override;
-  std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) override;
+  void update_table(Queue&, std::span<const TableUpdate>, std::int32_t* table) override;
+  std::unique_ptr<PendingRead> read_later(Queue&, std::span<const std::byte> device) override;
   std::unique_ptr<Queue> make_queue() override;
   void order(Queue&, Queue&) override {}
   void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
@@ -49,38 +49,38 @@ class CpuBackend final : public Backend {
   std::size_t cache_budget() const override;
   int steps_ahead() const override { return 0; }
 
-  void embed(Queue&, const Embedding&, const PackedRows&, WideRows out) override;
-  void embed(Queue&, const Embedding&, const Step&, WideRows out) override;
+  void embed(Queue&, const Embedding&, const PackedRows&, ResidualRows out) override;
+  void embed(Queue&, const Embedding&, const Step&, ResidualRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
-  void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) override;
+  void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) override;
   void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
                    Tensor out) override;
-  void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
-                     Tensor out) override;
-  void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
-                    const std::int32_t* positions, std::span<const PagedCache> layers) override;
+  void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
+                    Tensor out) override;
+  void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                   const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots,
                    std::span<const std::int32_t> limits, const SearchState&) override;
-  std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots,
-                                  const SearchState&) override;
+  std::unique_ptr<PendingRead> collect(Queue&, std::span<const std::int32_t> slots,
+                                       const SearchState&) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&,
                    const SearchState&) override;
 
  private:
-  struct VocabularyPass {
+  struct VocabularyScan {
     Tensor hidden;
     const Projection& projection;
     const SearchRules& rules;
-    std::int64_t parts;  // of the vocabulary, one a thread
-    int count;           // best tokens kept of each row and part
+    std::int64_t splits;  // of the vocabulary, one a thread
+    int count;            // best tokens kept of each row and part
   };
-  void scan_chunk(const VocabularyPass&, std::int64_t part, std::int64_t chunk,
+  void scan_chunk(const VocabularyScan&, std::int64_t split, std::int64_t chunk,
                   std::int64_t first_row, float* logits);
   void sum_chunks(std::int64_t rows, std::int64_t chunks);
   std::int64_t find_best(Tensor hidden, const Projection&, const SearchRules&, int count);
-  std::vector<Candidate> candidates_of(const Slot&, std::int64_t group, std::int64_t beams,
-                                       std::int64_t parts, int count) const;
+  std::vector<Candidate> candidates_of(const SlotSearch&, std::int64_t group, std::int64_t beams,
+                                       std::int64_t splits, int count) const;
   struct Tile {
     std::int64_t rows, columns, row_tiles, column_tiles;
   };

@@ -31,14 +31,14 @@ void embed_one(const Embedding& embedding, std::int32_t id, std::int32_t positio
 }  // namespace
 
 void CpuBackend::embed(Queue&, const Embedding& embedding, const PackedRows& rows,
-                       WideRows stream) {
+                       ResidualRows stream) {
   const Tensor out = stream.rounded;
   each_row(pool_, out.rows, [&](std::int64_t row) {
     embed_one(embedding, rows.ids[row], rows.positions[row], out.as<float>() + row * out.stride);
   });
 }
 
-void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, WideRows stream) {
+void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, ResidualRows stream) {
   const Tensor out = stream.rounded;
   const auto& [state, rows, caches] = step;
   each_row(pool_, out.rows, [&](std::int64_t row) {
@@ -49,7 +49,7 @@ void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, Wid
   });
 }
 
-void CpuBackend::add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) {
+void CpuBackend::add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) {
   const Tensor x = stream.rounded;  // float32 has no rest
   each_row(pool_, x.rows, [&](std::int64_t row) {
     float* sum = x.as<float>() + row * x.stride;
@@ -102,7 +102,7 @@ void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activa
     else
       blas_.product(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
     for (std::int64_t i = 0; i < m; ++i)
-      finish_row(y + i * out.stride, bias ? bias + column : nullptr, activation, n);
+      bias_activation_row(y + i * out.stride, bias ? bias + column : nullptr, activation, n);
   });
 }
 

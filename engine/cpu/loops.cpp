@@ -146,7 +146,8 @@ XLATE_CLONES void norm_row(const float* x, const float* gain, const float* bias,
   for (std::int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * inverse * gain[i] + bias[i];
 }
 
-XLATE_CLONES void finish_row(float* y, const float* bias, Activation activation, std::int64_t n) {
+XLATE_CLONES void bias_activation_row(float* y, const float* bias, Activation activation,
+                                      std::int64_t n) {
   if (bias) {
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i) y[i] += bias[i];
@@ -193,9 +194,9 @@ XLATE_CLONES void attend_row(const float* query, const float* const* keys,
   for (std::int64_t i = 0; i < width; ++i) out[i] = 0;
   for (std::int64_t t = 0; t < n; ++t) {
     const float* value = keys[t] + value_offset;
-    const float share = scores[t];
+    const float weight = scores[t];
 #pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) out[i] += share * value[i];
+    for (std::int64_t i = 0; i < width; ++i) out[i] += weight * value[i];
   }
 }
 

@@ -19,7 +19,7 @@ void norm_row(const float* x, const float* gain, const float* bias, float epsilo
               float* out);
 
 /// y = activation(y + bias) over n elements; bias may be null.
-void finish_row(float* y, const float* bias, Activation activation, std::int64_t n);
+void bias_activation_row(float* y, const float* bias, Activation activation, std::int64_t n);
 
 /// y[i] = x[i]·W for up to kFewRows rows: x [m, k], w [n, k], out [m, n]. Reads each weight once
 /// and packs nothing.

@@ -17,9 +17,9 @@ namespace {
 
 class CpuQueue final : public Queue {};
 
-class CpuTicket final : public Ticket {
+class CpuPendingRead final : public PendingRead {
  public:
-  CpuTicket(std::unique_ptr<std::byte[]> bytes, std::size_t count)
+  CpuPendingRead(std::unique_ptr<std::byte[]> bytes, std::size_t count)
       : bytes_(std::move(bytes)), count_(count) {}
   bool ready() const override { return true; }
   std::span<const std::byte> wait() override { return {bytes_.get(), count_}; }
@@ -61,8 +61,8 @@ void CpuBackend::upload(Queue&, std::span<const std::byte> host, void* device) {
   if (!host.empty()) std::memcpy(device, host.data(), host.size());
 }
 
-void CpuBackend::change(Queue&, std::span<const Change> changes, std::int32_t* table) {
-  for (const Change& change : changes) table[change.place] = change.value;
+void CpuBackend::update_table(Queue&, std::span<const TableUpdate> changes, std::int32_t* table) {
+  for (const TableUpdate& update : changes) table[update.index] = update.value;
 }
 
 void CpuBackend::upload_as(Queue& queue, std::span<const float> host, [[maybe_unused]] DType type,
@@ -73,8 +73,8 @@ void CpuBackend::upload_as(Queue& queue, std::span<const float> host, [[maybe_un
 
 void CpuBackend::clear(Queue&, void* device, std::size_t bytes) { std::memset(device, 0, bytes); }
 
-std::unique_ptr<Ticket> CpuBackend::collect(Queue&, std::span<const std::int32_t> slots,
-                                            const SearchState& state) {
+std::unique_ptr<PendingRead> CpuBackend::collect(Queue&, std::span<const std::int32_t> slots,
+                                                 const SearchState& state) {
   const std::int64_t stride = SearchRecord::bytes(state.beams, state.longest);
   // Not cleared: of the history, which is as long as the longest sentence allowed, most is never
   // written nor read.
@@ -91,13 +91,13 @@ std::unique_ptr<Ticket> CpuBackend::collect(Queue&, std::span<const std::int32_t
                 static_cast<std::size_t>((head.length - 1) * state.beams) * sizeof(Node));
     record += stride;
   }
-  return std::make_unique<CpuTicket>(std::move(records), bytes);
+  return std::make_unique<CpuPendingRead>(std::move(records), bytes);
 }
 
-std::unique_ptr<Ticket> CpuBackend::read_later(Queue&, std::span<const std::byte> device) {
+std::unique_ptr<PendingRead> CpuBackend::read_later(Queue&, std::span<const std::byte> device) {
   auto bytes = std::make_unique_for_overwrite<std::byte[]>(device.size());
   std::copy(device.begin(), device.end(), bytes.get());
-  return std::make_unique<CpuTicket>(std::move(bytes), device.size());
+  return std::make_unique<CpuPendingRead>(std::move(bytes), device.size());
 }
 
 // Work does not overlap here: calls return when it is done.

@@ -7,7 +7,7 @@
 
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
-#include "engine/cpu/slot.h"
+#include "engine/cpu/slot_search.h"
 
 namespace xlate::cpu {
 namespace {
@@ -49,13 +49,13 @@ void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const s
 
 // Logits of up to kRowBlock rows over one chunk of the vocabulary: leaves their sums, and offers
 // them to the rows' best lists.
-void CpuBackend::scan_chunk(const VocabularyPass& pass, std::int64_t part, std::int64_t chunk,
+void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std::int64_t chunk,
                             std::int64_t first_row, float* logits) {
-  const Tensor weight = pass.projection.linear.weight, hidden = pass.hidden;
+  const Tensor weight = scan.projection.linear.weight, hidden = scan.hidden;
   const std::int64_t first = chunk * kChunk, n = std::min(kChunk, weight.rows - first),
                      m = std::min(kRowBlock, hidden.rows - first_row);
   const float* bias =
-      pass.projection.linear.bias ? pass.projection.linear.bias.as<float>() + first : nullptr;
+      scan.projection.linear.bias ? scan.projection.linear.bias.as<float>() + first : nullptr;
   const float* x = hidden.as<float>() + first_row * hidden.stride;
   const float* w = weight.as<float>() + first * weight.stride;
   if (m <= kFewRows)
@@ -66,23 +66,23 @@ void CpuBackend::scan_chunk(const VocabularyPass& pass, std::int64_t part, std::
     float* row = logits + i * n;
     MaxSum sum = sum_logits(row, bias, n);
     bool masked = false;
-    for (const std::int32_t id : pass.rules.never_chosen) {
+    for (const std::int32_t id : scan.rules.never_chosen) {
       if (id < first || id >= first + n) continue;
-      row[id - first] = kNone;
+      row[id - first] = kMinusInfinity;
       masked = true;
     }
     // Out before the softmax is the same as log-softmax once more afterwards.
-    if (masked && pass.rules.renormalize) sum = sum_logits(row, nullptr, n);
+    if (masked && scan.rules.renormalize) sum = sum_logits(row, nullptr, n);
     search_.sums[static_cast<std::size_t>(chunk * hidden.rows + first_row + i)] = sum;
-    const std::int64_t list = (first_row + i) * pass.parts + part;
-    Scored* best = search_.best.data() + list * pass.count;
+    const std::int64_t list = (first_row + i) * scan.splits + split;
+    Scored* best = search_.best.data() + list * scan.count;
     int& found = search_.best_count[static_cast<std::size_t>(list)];
-    if (found == pass.count && !(sum.max > best[0].logit))
+    if (found == scan.count && !(sum.max > best[0].logit))
       continue;  // ids grow: an equal logit here is a larger id
     for (std::int64_t j = 0; j < n; ++j) {
-      const float least = found < pass.count ? kNone : best[0].logit;
+      const float least = found < scan.count ? kMinusInfinity : best[0].logit;
       if (row[j] > least)
-        offer(best, found, pass.count, {row[j], static_cast<std::int32_t>(first + j)});
+        offer(best, found, scan.count, {row[j], static_cast<std::int32_t>(first + j)});
     }
   }
 }
@@ -91,13 +91,13 @@ void CpuBackend::scan_chunk(const VocabularyPass& pass, std::int64_t part, std::
 void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
   search_.log_sums.resize(static_cast<std::size_t>(rows));
   for (std::int64_t row = 0; row < rows; ++row) {
-    const auto part = [&](std::int64_t chunk) {
+    const auto split = [&](std::int64_t chunk) {
       return search_.sums[static_cast<std::size_t>(chunk * rows + row)];
     };
-    float max = kNone, sum = 0;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) max = std::max(max, part(chunk).max);
+    float max = kMinusInfinity, sum = 0;
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) max = std::max(max, split(chunk).max);
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk)
-      sum += part(chunk).sum * std::exp(part(chunk).max - max);
+      sum += split(chunk).sum * std::exp(split(chunk).max - max);
     search_.log_sums[static_cast<std::size_t>(row)] = max + std::log(sum);
   }
 }
@@ -108,27 +108,28 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
                                    const SearchRules& rules, int count) {
   const std::int64_t rows = hidden.rows,
                      chunks = (projection.linear.weight.rows + kChunk - 1) / kChunk;
-  const std::int64_t parts = std::min<std::int64_t>(pool_.threads(), chunks);
+  const std::int64_t splits = std::min<std::int64_t>(pool_.threads(), chunks);
   search_.sums.resize(static_cast<std::size_t>(chunks * rows));
-  search_.best.resize(static_cast<std::size_t>(rows * parts * count));
-  search_.best_count.assign(static_cast<std::size_t>(rows * parts), 0);
-  const VocabularyPass pass{hidden, projection, rules, parts, count};
-  pool_.run(parts, [&](std::int64_t part, int thread) {
+  search_.best.resize(static_cast<std::size_t>(rows * splits * count));
+  search_.best_count.assign(static_cast<std::size_t>(rows * splits), 0);
+  const VocabularyScan scan{hidden, projection, rules, splits, count};
+  pool_.run(splits, [&](std::int64_t split, int thread) {
     float* logits =
         scratch_[static_cast<std::size_t>(thread)].numbers_of(std::min(rows, kRowBlock) * kChunk);
-    for (std::int64_t chunk = part * chunks / parts; chunk < (part + 1) * chunks / parts; ++chunk) {
+    for (std::int64_t chunk = split * chunks / splits; chunk < (split + 1) * chunks / splits;
+         ++chunk) {
       for (std::int64_t row = 0; row < rows; row += kRowBlock)
-        scan_chunk(pass, part, chunk, row, logits);
+        scan_chunk(scan, split, chunk, row, logits);
     }
   });
   sum_chunks(rows, chunks);
-  return parts;
+  return splits;
 }
 
 // The best `count` continuations of a group's hypotheses, in order: larger value, earlier
 // hypothesis, smaller id.
-std::vector<Candidate> CpuBackend::candidates_of(const Slot& slot, std::int64_t group,
-                                                 std::int64_t beams, std::int64_t parts,
+std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, std::int64_t group,
+                                                 std::int64_t beams, std::int64_t splits,
                                                  int count) const {
   std::vector<Candidate> candidates;
   const std::int32_t forced = slot.forced();
@@ -138,7 +139,7 @@ std::vector<Candidate> CpuBackend::candidates_of(const Slot& slot, std::int64_t 
       continue;
     }
     const std::int64_t row = group * beams + beam;
-    for (std::int64_t list = row * parts; list < (row + 1) * parts; ++list) {
+    for (std::int64_t list = row * splits; list < (row + 1) * splits; ++list) {
       for (int i = 0; i < search_.best_count[static_cast<std::size_t>(list)]; ++i) {
         const Scored& item = search_.best[static_cast<std::size_t>(list * count + i)];
         const float log_probability = item.logit - search_.log_sums[static_cast<std::size_t>(row)];
@@ -160,11 +161,11 @@ void CpuBackend::search_step(Queue&, Tensor hidden, const Projection& projection
                              const SearchRules& rules, const StepRows& rows,
                              const SearchState& state) {
   const int count = static_cast<int>(rows.beams == 1 ? 1 : 2 * rows.beams);
-  const std::int64_t parts = find_best(hidden, projection, rules, count);
+  const std::int64_t splits = find_best(hidden, projection, rules, count);
   pool_.run(rows.groups, [&](std::int64_t group, int) {
     if (rows.slots[group] < 0 || state.done[rows.slots[group]]) return;
-    Slot slot(rules, state, rows.slots[group]);
-    slot.advance(candidates_of(slot, group, rows.beams, parts, count));
+    SlotSearch slot(rules, state, rows.slots[group]);
+    slot.advance(candidates_of(slot, group, rows.beams, splits, count));
   });
 }
 

@@ -16,10 +16,10 @@
 namespace xlate::cuda {
 namespace {
 
-constexpr std::size_t kUploadPiece = std::size_t{4} << 20;
+constexpr std::size_t kUploadChunk = std::size_t{4} << 20;
 // Up to so many bytes a kernel fetches faster than the copy engine, which takes some 7 µs to begin
 // behind a kernel, and the next kernel behind it.
-constexpr std::size_t kFetched = std::size_t{64} << 10;
+constexpr std::size_t kKernelCopyBytes = std::size_t{64} << 10;
 constexpr int kOldestDriver = 13000;  // CUDA 13.0
 constexpr int kFastCapability = 90;   // for which the special kernels are made
 // Logits of so many rows at a time stay in L2 between the product and the selection.
@@ -34,18 +34,18 @@ CacheView view_of(const PagedCache& cache) {
           .table = cache.table,
           .pages_per_slot = cache.pages_per_slot,
           .page_tokens = cache.page_tokens,
-          .lines = cache.lines};
+          .keys_per_token = cache.keys_per_token};
 }
 
 // ids and places are null where they are a step's.
 template <class T>
 EmbedArgs<T> embed_args(const Embedding& embedding, const std::int32_t* ids,
-                        const std::int32_t* places, const WideRows& out) {
+                        const std::int32_t* token_positions, const ResidualRows& out) {
   return {.table = data_of<T>(embedding.table),
           .positions = data_of<float>(embedding.positions),
           .ids = ids,
-          .places = places,
-          .out = wide_of<T>(out),
+          .token_positions = token_positions,
+          .out = residual_view<T>(out),
           .rows = out.rounded.rows,
           .width = out.rounded.columns,
           .table_stride = embedding.table.stride,
@@ -89,8 +89,8 @@ std::string CudaBackend::general_reason() const {
 }
 
 void CudaBackend::note_attention(AttentionKernel kernel, int heads, const Tensor& out) {
-  if (kernel == AttentionKernel::kStream) return paths_.fast(Paths::Of::kAttention);
-  paths_.slow(Paths::Of::kAttention, [&] {
+  if (kernel == AttentionKernel::kStream) return paths_.fast(KernelPaths::Of::kAttention);
+  paths_.slow(KernelPaths::Of::kAttention, [&] {
     const std::string reason = general_reason();
     return !reason.empty() ? reason
                            : fmt::format("{} heads of width {}", heads, out.columns / heads);
@@ -99,7 +99,7 @@ void CudaBackend::note_attention(AttentionKernel kernel, int heads, const Tensor
 
 // A queue's stream, for all but the lone sentence's step, which is launched first where one is
 // waiting.
-cudaStream_t CudaBackend::general(Queue& queue) {
+cudaStream_t CudaBackend::flushed_stream(Queue& queue) {
   if (solo_) solo_->flush();
   return stream_of(queue);
 }
@@ -129,7 +129,7 @@ void CudaBackend::open_device() {
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, options_.device));
   capability_ = 10 * major + minor;
   check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device));
-  ledger_->limit =
+  memory_usage_->limit =
       options_.memory_bytes > 0
           ? options_.memory_bytes
           : static_cast<std::int64_t>(options_.memory_share * static_cast<double>(free));
@@ -162,26 +162,26 @@ DeviceInfo CudaBackend::info() const {
 }
 
 DeviceMemory CudaBackend::memory() const {
-  return {.peak_bytes = ledger_->peak, .context_bytes = context_bytes_};
+  return {.peak_bytes = memory_usage_->peak, .context_bytes = context_bytes_};
 }
 
 Buffer CudaBackend::allocate(std::size_t bytes) {
   if (bytes == 0) return {};
   const auto size = static_cast<std::int64_t>(bytes);
-  if (ledger_->used + size > ledger_->limit) {
+  if (memory_usage_->used + size > memory_usage_->limit) {
     fail(
         "out of GPU memory: {} bytes more than the {} taken, expected at most {} in all "
         "(--gpu-memory)",
-        size, ledger_->used, ledger_->limit);
+        size, memory_usage_->used, memory_usage_->limit);
   }
   void* data = nullptr;
   check(cudaMalloc(&data, bytes));
   check(cudaMemset(data, 0, bytes));      // rows of empty groups are computed with, each for itself
   check(cudaStreamSynchronize(nullptr));  // our queues do not wait for the default stream
-  ledger_->used += size;
-  ledger_->peak = std::max(ledger_->peak, ledger_->used);
+  memory_usage_->used += size;
+  memory_usage_->peak = std::max(memory_usage_->peak, memory_usage_->used);
   return Buffer(std::shared_ptr<void>(data,
-                                      [ledger = ledger_, size](void* memory) {
+                                      [ledger = memory_usage_, size](void* memory) {
                                         cudaFree(memory);
                                         ledger->used -= size;
                                       }),
@@ -191,32 +191,34 @@ Buffer CudaBackend::allocate(std::size_t bytes) {
 std::size_t CudaBackend::cache_budget() const {
   // What is left, less what search and the products will still ask for.
   return static_cast<std::size_t>(
-      std::max<std::int64_t>(0, (ledger_->limit - ledger_->used) / 5 * 4));
+      std::max<std::int64_t>(0, (memory_usage_->limit - memory_usage_->used) / 5 * 4));
 }
 
 void CudaBackend::upload(Queue& queue, std::span<const std::byte> host, void* device) {
-  for (std::size_t first = 0; first < host.size(); first += kUploadPiece) {
-    const std::size_t bytes = std::min(kUploadPiece, host.size() - first);
+  for (std::size_t first = 0; first < host.size(); first += kUploadChunk) {
+    const std::size_t bytes = std::min(kUploadChunk, host.size() - first);
     auto block = pinned_->take(bytes);
     std::memcpy(block->data, host.data() + first, bytes);
     void* to = static_cast<char*>(device) + first;
-    if (host.size() > kFetched || !fetch(block->data, to, bytes, general(queue))) {
-      check(cudaMemcpyAsync(to, block->data, bytes, cudaMemcpyHostToDevice, general(queue)));
+    if (host.size() > kKernelCopyBytes ||
+        !copy_from_host(block->data, to, bytes, flushed_stream(queue))) {
+      check(cudaMemcpyAsync(to, block->data, bytes, cudaMemcpyHostToDevice, flushed_stream(queue)));
     }
     check(cudaGetLastError());
-    check(cudaEventRecord(block->event.get(), general(queue)));
+    check(cudaEventRecord(block->event.get(), flushed_stream(queue)));
     pinned_->give_back(std::move(block));
   }
 }
 
-void CudaBackend::change(Queue& queue, std::span<const Change> changes, std::int32_t* table) {
+void CudaBackend::update_table(Queue& queue, std::span<const TableUpdate> changes,
+                               std::int32_t* table) {
   if (changes.empty()) return;
   auto block = pinned_->take(changes.size_bytes());
   std::memcpy(block->data, changes.data(), changes.size_bytes());
-  xlate::cuda::change(reinterpret_cast<const Change*>(block->data), std::ssize(changes), table,
-                      general(queue));
+  xlate::cuda::update_table(reinterpret_cast<const TableUpdate*>(block->data), std::ssize(changes),
+                            table, flushed_stream(queue));
   check(cudaGetLastError());
-  check(cudaEventRecord(block->event.get(), general(queue)));
+  check(cudaEventRecord(block->event.get(), flushed_stream(queue)));
   pinned_->give_back(std::move(block));
 }
 
@@ -229,23 +231,24 @@ void CudaBackend::upload_as(Queue& queue, std::span<const float> host, DType typ
   upload(queue, std::as_bytes(host), converted_.data());
   with_type(type, [&](auto tag) {
     convert(converted_.as<float>(), static_cast<decltype(tag)*>(device),
-            static_cast<std::int64_t>(host.size()), general(queue));
+            static_cast<std::int64_t>(host.size()), flushed_stream(queue));
   });
 }
 
 void CudaBackend::clear(Queue& queue, void* device, std::size_t bytes) {
-  check(cudaMemsetAsync(device, 0, bytes, general(queue)));
+  check(cudaMemsetAsync(device, 0, bytes, flushed_stream(queue)));
 }
 
-std::unique_ptr<Ticket> CudaBackend::read_later(Queue& queue, std::span<const std::byte> device) {
+std::unique_ptr<PendingRead> CudaBackend::read_later(Queue& queue,
+                                                     std::span<const std::byte> device) {
   auto block = pinned_->take(device.size());
   if (!solo_ ||
       !solo_->read(device.data(), block->data, device.size(), static_cast<Stream&>(queue))) {
     check(cudaMemcpyAsync(block->data, device.data(), device.size(), cudaMemcpyDeviceToHost,
-                          general(queue)));
+                          flushed_stream(queue)));
   }
-  check(cudaEventRecord(block->event.get(), general(queue)));
-  return std::make_unique<CudaTicket>(*pinned_, std::move(block), device.size());
+  check(cudaEventRecord(block->event.get(), flushed_stream(queue)));
+  return std::make_unique<CudaPendingRead>(*pinned_, std::move(block), device.size());
 }
 
 std::unique_ptr<Queue> CudaBackend::make_queue() {
@@ -257,12 +260,14 @@ std::unique_ptr<Queue> CudaBackend::make_queue() {
 }
 
 void CudaBackend::order(Queue& earlier, Queue& later) {
-  check(cudaEventRecord(order_event_->get(), general(earlier)));
-  check(cudaStreamWaitEvent(general(later), order_event_->get()));
+  check(cudaEventRecord(order_event_->get(), flushed_stream(earlier)));
+  check(cudaStreamWaitEvent(flushed_stream(later), order_event_->get()));
 }
 
-void CudaBackend::begin_work(Queue& queue, Work work) { clock_->begin(general(queue), work); }
-void CudaBackend::end_work(Queue& queue, Work work) { clock_->end(general(queue), work); }
+void CudaBackend::begin_work(Queue& queue, Work work) {
+  clock_->begin(flushed_stream(queue), work);
+}
+void CudaBackend::end_work(Queue& queue, Work work) { clock_->end(flushed_stream(queue), work); }
 
 WorkSeconds CudaBackend::work_seconds() {
   try {
@@ -273,18 +278,20 @@ WorkSeconds CudaBackend::work_seconds() {
 }
 
 void CudaBackend::embed(Queue& queue, const Embedding& embedding, const PackedRows& rows,
-                        WideRows out) {
+                        ResidualRows out) {
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
-    xlate::cuda::embed<T>(embed_args<T>(embedding, rows.ids, rows.positions, out), general(queue));
+    xlate::cuda::embed<T>(embed_args<T>(embedding, rows.ids, rows.positions, out),
+                          flushed_stream(queue));
   });
 }
 
-void CudaBackend::embed(Queue& queue, const Embedding& embedding, const Step& step, WideRows out) {
+void CudaBackend::embed(Queue& queue, const Embedding& embedding, const Step& step,
+                        ResidualRows out) {
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), step.state,
-                               step.rows, general(queue));
+                               step.rows, flushed_stream(queue));
   });
 }
 
@@ -293,22 +300,22 @@ void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, 
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     attend_packed<T>(attend_args<T>(qkv, heads, out), rows.offsets,
-                     std::ssize(rows.offsets_host) - 1, out.rows, general(queue));
+                     std::ssize(rows.offsets_host) - 1, out.rows, flushed_stream(queue));
   });
 }
 
-void CudaBackend::fit(Buffer& buffer, std::int64_t bytes) {
+void CudaBackend::grow(Buffer& buffer, std::int64_t bytes) {
   if (buffer.bytes() >= static_cast<std::size_t>(bytes)) return;
   check(cudaDeviceSynchronize());  // another run's steps may still read the smaller one
   buffer = {};
   buffer = allocate(static_cast<std::size_t>(bytes));
 }
 
-void CudaBackend::make_room(StepKeys& keys, std::int64_t parts, std::int64_t stride) {
-  fit(keys.heads, parts * static_cast<std::int64_t>(sizeof(int2)));
-  fit(keys.entries, parts * stride * static_cast<std::int64_t>(sizeof(KeyEntry)));
-  fit(keys.taken, kAttentionsOfAStep * static_cast<std::int64_t>(sizeof(int)));
-  keys.lists = {.heads = keys.heads.as<int2>(),
+void CudaBackend::grow_key_lists(StepKeys& keys, std::int64_t beam_tiles, std::int64_t stride) {
+  grow(keys.headers, beam_tiles * static_cast<std::int64_t>(sizeof(int2)));
+  grow(keys.entries, beam_tiles * stride * static_cast<std::int64_t>(sizeof(KeyEntry)));
+  grow(keys.taken, kAttentionsOfAStep * static_cast<std::int64_t>(sizeof(int)));
+  keys.lists = {.headers = keys.headers.as<int2>(),
                 .entries = keys.entries.as<KeyEntry>(),
                 .stride = stride,
                 .taken = keys.taken.as<int>(),
@@ -321,56 +328,57 @@ KeyLists CudaBackend::next_attention(StepKeys& keys) {
   return lists;
 }
 
-void CudaBackend::list_keys_of(Queue& queue, const Step& step) {
+void CudaBackend::prepare_key_lists(Queue& queue, const Step& step) {
   const auto& [state, rows, caches] = step;
-  if (caches.own.empty() || caches.source.empty())
+  if (caches.self.empty() || caches.cross.empty())
     fail(
         "CUDA: a step has {} layers of own keys and {} of a source's, expected at least one of "
         "each",
-        caches.own.size(), caches.source.size());
-  const PagedCache &own = caches.own.front(), &source = caches.source.front();
-  const std::int64_t parts = key_list_parts(std::max(state.slots, rows.groups),
-                                            state.beams);  // empty groups have a part too
-  make_room(self_keys_, parts, key_list_stride(state.longest, state.beams));
-  make_room(cross_keys_, parts, key_list_stride(source.pages_per_slot * source.page_tokens, 1));
-  list_keys(cuda::view_of(own), cuda::view_of(source), caches.source_lengths, state, rows,
-            self_keys_.lists, cross_keys_.lists, general(queue));
+        caches.self.size(), caches.cross.size());
+  const PagedCache &own = caches.self.front(), &source = caches.cross.front();
+  const std::int64_t beam_tiles = key_list_count(std::max(state.slots, rows.groups),
+                                                 state.beams);  // empty groups have a part too
+  grow_key_lists(self_keys_, beam_tiles, key_list_stride(state.longest, state.beams));
+  grow_key_lists(cross_keys_, beam_tiles,
+                 key_list_stride(source.pages_per_slot * source.page_tokens, 1));
+  build_key_lists(cuda::view_of(own), cuda::view_of(source), caches.source_lengths, state, rows,
+                  self_keys_.lists, cross_keys_.lists, flushed_stream(queue));
 }
 
 void CudaBackend::attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer,
                               int heads, Tensor out) {
-  need_keys(queue, step);
+  ensure_key_lists(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     note_attention(xlate::cuda::attend_self<T>(
-                       attend_args<T>(qkv, heads, out), cuda::view_of(step.caches.own[layer]),
-                       step.state, step.rows, next_attention(self_keys_), general(queue)),
+                       attend_args<T>(qkv, heads, out), cuda::view_of(step.caches.self[layer]),
+                       step.state, step.rows, next_attention(self_keys_), flushed_stream(queue)),
                    heads, out);
   });
 }
 
-void CudaBackend::attend_source(Queue& queue, Tensor query, const Step& step, std::size_t layer,
-                                int heads, Tensor out) {
-  need_keys(queue, step);
+void CudaBackend::attend_cross(Queue& queue, Tensor query, const Step& step, std::size_t layer,
+                               int heads, Tensor out) {
+  ensure_key_lists(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out),
-                                                cuda::view_of(step.caches.source[layer]),
+                                                cuda::view_of(step.caches.cross[layer]),
                                                 step.caches.source_lengths, step.rows,
-                                                next_attention(cross_keys_), general(queue)),
+                                                next_attention(cross_keys_), flushed_stream(queue)),
                    heads, out);
   });
 }
 
-void CudaBackend::store_source(Queue& queue, Tensor keys_values, const std::int32_t* token_slots,
-                               const std::int32_t* positions, std::span<const PagedCache> layers) {
+void CudaBackend::store_cross(Queue& queue, Tensor keys_values, const std::int32_t* token_slots,
+                              const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
   with_type(keys_values.dtype, [&](auto tag) {
     using T = decltype(tag);
     for (std::size_t i = 0; i < layers.size(); ++i) {
       xlate::cuda::store_cross<T>(data_of<T>(keys_values) + static_cast<std::int64_t>(i) * width,
                                   keys_values.stride, keys_values.rows, width, token_slots,
-                                  positions, cuda::view_of(layers[i]), general(queue));
+                                  positions, cuda::view_of(layers[i]), flushed_stream(queue));
     }
   });
 }
@@ -411,7 +419,7 @@ void CudaBackend::start_slots(Queue& queue, const SearchRules& rules,
   const RulesView view = view_of(queue, rules);
   const std::int32_t* device = scratch_list<std::int32_t>(queue, lists, started_);
   const auto count = static_cast<std::int64_t>(slots.size());
-  xlate::cuda::start_slots(view, device, device + count, count, state, general(queue));
+  xlate::cuda::start_slots(view, device, device + count, count, state, flushed_stream(queue));
 }
 
 // Without the logits going through memory, where there is a kernel for it.
@@ -421,16 +429,16 @@ bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection&
   const Tensor& weight = projection.linear.weight;
   if (!has_tensor_map(hidden) || !has_tensor_map(weight) ||
       !vocabulary_kernel_fits(capability_, hidden.columns, weight.rows, best.count)) {
-    paths_.slow(Paths::Of::kVocabulary, [&] {
+    paths_.slow(KernelPaths::Of::kVocabulary, [&] {
       const std::string reason = general_reason();
       return !reason.empty() ? reason
                              : fmt::format("width {}, {} candidates", hidden.columns, best.count);
     });
     return false;
   }
-  paths_.fast(Paths::Of::kVocabulary);
-  fit(partials_,
-      static_cast<std::int64_t>(vocabulary_scratch_bytes(most_rows, weight.rows, best.count)));
+  paths_.fast(KernelPaths::Of::kVocabulary);
+  grow(partials_,
+       static_cast<std::int64_t>(vocabulary_scratch_bytes(most_rows, weight.rows, best.count)));
   const VocabularyArgs args{
       .hidden = tensor_map(hidden),
       .weight = tensor_map(weight),
@@ -440,9 +448,9 @@ bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection&
       .vocabulary = weight.rows,
       .scratch = partials_.data()};
   if (hidden.dtype == DType::kFloat16)
-    project_rows<__half>(args, rules, best, general(queue));
+    project_rows<__half>(args, rules, best, flushed_stream(queue));
   else
-    project_rows<__nv_bfloat16>(args, rules, best, general(queue));
+    project_rows<__nv_bfloat16>(args, rules, best, flushed_stream(queue));
   return true;
 }
 
@@ -453,7 +461,7 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
   const std::int64_t vocabulary = weight.rows;
   weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() *
                 row_multiple();  // allocated so by Weights
-  fit(logits_, kLogitRows * weight.rows * static_cast<std::int64_t>(sizeof(float)));
+  grow(logits_, kLogitRows * weight.rows * static_cast<std::int64_t>(sizeof(float)));
   const float* bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
   for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, hidden.rows - first);
@@ -463,9 +471,9 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
                 .bias = nullptr,
                 .out = logits,
                 .epilogue = Gemm::Epilogue::kNone},
-               general(queue));
+               flushed_stream(queue));
     select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, rules, first, rows, best,
-                general(queue));
+                flushed_stream(queue));
   }
 }
 
@@ -475,28 +483,28 @@ void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& pro
   const int count = candidates_of(rules);
   const RulesView view = view_of(queue, rules);
   const std::int64_t most_rows = state.slots * state.beams;
-  fit(candidate_values_, most_rows * count * static_cast<std::int64_t>(sizeof(float)));
-  fit(candidate_tokens_, most_rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));
+  grow(candidate_values_, most_rows * count * static_cast<std::int64_t>(sizeof(float)));
+  grow(candidate_tokens_, most_rows * count * static_cast<std::int64_t>(sizeof(std::int32_t)));
   const RowCandidates best{candidate_values_.as<float>(), candidate_tokens_.as<std::int32_t>(),
                            count};
   if (!find_best_fused(queue, hidden, projection, view, best, most_rows))
     find_best(queue, hidden, projection, view, best);
-  advance_slots(view, best, rows, state, general(queue));
+  advance_slots(view, best, rows, state, flushed_stream(queue));
   check(cudaGetLastError());
 }
 
-std::unique_ptr<Ticket> CudaBackend::collect(Queue& queue, std::span<const std::int32_t> slots,
-                                             const SearchState& state) {
+std::unique_ptr<PendingRead> CudaBackend::collect(Queue& queue, std::span<const std::int32_t> slots,
+                                                  const SearchState& state) {
   const std::int32_t* device = scratch_list<std::int32_t>(queue, slots, collected_);
   const std::int64_t stride = SearchRecord::bytes(state.beams, state.longest);
   const std::size_t bytes = slots.size() * static_cast<std::size_t>(stride);
   // The records are written to the host's memory directly: few bytes of many are in use.
   auto block = pinned_->take(bytes);
   collect_slots(device, static_cast<std::int64_t>(slots.size()), state, block->data, stride,
-                general(queue));
+                flushed_stream(queue));
   check(cudaGetLastError());
-  check(cudaEventRecord(block->event.get(), general(queue)));
-  return std::make_unique<CudaTicket>(*pinned_, std::move(block), bytes);
+  check(cudaEventRecord(block->event.get(), flushed_stream(queue)));
+  return std::make_unique<CudaPendingRead>(*pinned_, std::move(block), bytes);
 }
 
 }  // namespace xlate::cuda

@@ -8,8 +8,8 @@
 #include "engine/backend.h"
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/handles.h"
+#include "engine/cuda/kernel_paths.h"
 #include "engine/cuda/memory/pinned_pool.h"
-#include "engine/cuda/paths.h"
 #include "engine/cuda/products/gemm.h"
 #include "engine/cuda/products/preparation.h"
 #include "engine/cuda/solo/launcher.h"
@@ -18,7 +18,7 @@
 namespace xlate::cuda {
 
 /// Bytes taken on the device, and the bound on them.
-struct Ledger {
+struct MemoryUsage {
   std::int64_t used = 0, peak = 0, limit = 0;
 };
 
@@ -35,17 +35,17 @@ class CudaBackend final : public Backend {
   DeviceInfo info() const override;
   Buffer allocate(std::size_t bytes) override;
   void upload(Queue&, std::span<const std::byte> host, void* device) override;
-  void change(Queue&, std::span<const Change>, std::int32_t* table) override;
+  void update_table(Queue&, std::span<const TableUpdate>, std::int32_t* table) override;
   void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
   void clear(Queue&, void* device, std::size_t bytes) override;
-  std::unique_ptr<Ticket> read_later(Queue&, std::span<const std::byte> device) override;
+  std::unique_ptr<PendingRead> read_later(Queue&, std::span<const std::byte> device) override;
   std::unique_ptr<Queue> make_queue() override;
   void order(Queue& earlier, Queue& later) override;
   DType compute_type() const override { return type_; }
   std::size_t cache_budget() const override;
   std::int64_t row_multiple() const override { return 128; }
-  std::int64_t bucket_of(std::int64_t groups) const override;
-  std::int64_t repeat(Queue&, std::int64_t bucket, std::int64_t most,
+  std::int64_t padded_groups(std::int64_t groups) const override;
+  std::int64_t repeat(Queue&, std::int64_t groups, std::int64_t most,
                       const std::function<void()>& step) override;
   void begin_work(Queue&, Work) override;
   void end_work(Queue&, Work) override;
@@ -55,66 +55,66 @@ class CudaBackend final : public Backend {
   std::map<std::string, std::string> paths() const override { return paths_.list(); }
 
   void prepare(const Program&, std::int64_t most_rows) override;
-  void run(Queue&, const Program&, const Rooms&, const PackedRows&) override;
-  void run(Queue&, const Program&, const Rooms&, const Step&) override;
-  void decode(Queue&, const Program&, const Rooms&, const Step&, const Projection&,
+  void run(Queue&, const Program&, const Workspace&, const PackedRows&) override;
+  void run(Queue&, const Program&, const Workspace&, const Step&) override;
+  void decode(Queue&, const Program&, const Workspace&, const Step&, const Projection&,
               const SearchRules&) override;
-  void embed(Queue&, const Embedding&, const PackedRows&, WideRows out) override;
-  void embed(Queue&, const Embedding&, const Step&, WideRows out) override;
+  void embed(Queue&, const Embedding&, const PackedRows&, ResidualRows out) override;
+  void embed(Queue&, const Embedding&, const Step&, ResidualRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
-  void add_norm(Queue&, WideRows stream, Tensor y, const Norm& after) override;
+  void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) override;
   void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
                    Tensor out) override;
-  void attend_source(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
-                     Tensor out) override;
-  void store_source(Queue&, Tensor keys_values, const std::int32_t* token_slots,
-                    const std::int32_t* positions, std::span<const PagedCache> layers) override;
+  void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
+                    Tensor out) override;
+  void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                   const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots,
                    std::span<const std::int32_t> limits, const SearchState&) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&,
                    const SearchState&) override;
-  std::unique_ptr<Ticket> collect(Queue&, std::span<const std::int32_t> slots,
-                                  const SearchState&) override;
+  std::unique_ptr<PendingRead> collect(Queue&, std::span<const std::int32_t> slots,
+                                       const SearchState&) override;
 
  private:
   void open_device();
   std::string general_reason() const;
   void note_attention(AttentionKernel, int heads, const Tensor& out);
-  template <class Pass>
-  void run_operations(Queue&, const Program&, const Rooms&, const Pass&);
+  template <class Batch>
+  void run_operations(Queue&, const Program&, const Workspace&, const Batch&);
   /// linear into sums and add_norm of them, in one kernel where there is one for these shapes.
-  void linear_norm(Queue&, Tensor x, const Linear&, Tensor sums, WideRows stream,
+  void linear_norm(Queue&, Tensor x, const Linear&, Tensor sums, ResidualRows stream,
                    const Norm& after);
-  void linear_then_norm(Queue&, Tensor x, const Linear&, Tensor sums, WideRows stream,
+  void linear_then_norm(Queue&, Tensor x, const Linear&, Tensor sums, ResidualRows stream,
                         const Norm& after);
   /// stream = after(stream + y + bias); bias is y's, of the compute type, and may be empty.
-  void add_norm(Queue&, WideRows stream, Tensor y, const Tensor& bias, const Norm& after);
+  void add_norm(Queue&, ResidualRows stream, Tensor y, const Tensor& bias, const Norm& after);
   void prepare_library();
   /// A product that a program has, for up to `most_rows` rows, with `memory` as all of its
   /// operands, of `rows` rows.
-  Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias, bool joined,
+  Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias, bool fused,
                                          Activation, void* memory, std::int64_t rows,
                                          std::int64_t most_rows) const;
-  cudaStream_t general(Queue&);
+  cudaStream_t flushed_stream(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
   bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&,
                        const RowCandidates&, std::int64_t most_rows);
   void find_best(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&);
   struct StepKeys {
-    Buffer heads, entries, taken;
+    Buffer headers, entries, taken;
     KeyLists lists{};
   };
-  void make_room(StepKeys&, std::int64_t parts, std::int64_t stride);
-  void list_keys_of(Queue&, const Step&);
+  void grow_key_lists(StepKeys&, std::int64_t beam_tiles, std::int64_t stride);
+  void prepare_key_lists(Queue&, const Step&);
   /// Lists the step's keys, unless a run of its program has done so for all its operations.
-  void need_keys(Queue& queue, const Step& step) {
-    if (listed_ != &step) list_keys_of(queue, step);
+  void ensure_key_lists(Queue& queue, const Step& step) {
+    if (listed_step_ != &step) prepare_key_lists(queue, step);
   }
   /// The lists for one more attention of the step.
   static KeyLists next_attention(StepKeys&);
   /// Makes the buffer at least so large; nothing may be kept in it.
-  void fit(Buffer&, std::int64_t bytes);
+  void grow(Buffer&, std::int64_t bytes);
   template <class T>
   T* scratch_list(Queue&, std::span<const T> host, Buffer& device);
 
@@ -123,21 +123,22 @@ class CudaBackend final : public Backend {
   std::int64_t context_bytes_ = 0;
   int capability_ = 0;  // 10·major + minor
   int multiprocessors_ = 0;
-  std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
+  std::shared_ptr<MemoryUsage> memory_usage_ = std::make_shared<MemoryUsage>();
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Preparation> preparation_;
-  std::unique_ptr<SoloLauncher> solo_;           // where sentences are decoded one at a time
-  std::shared_ptr<SoloStep>* wanted_ = nullptr;  // where decode is to leave the step that it
-                                                 // compiles; null where none is to be compiled
+  std::unique_ptr<SoloLauncher> solo_;  // where sentences are decoded one at a time
+  std::shared_ptr<SoloStep>* compile_into_ =
+      nullptr;  // where decode is to leave the step that it
+                // compiles; null where none is to be compiled
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;
-  Paths paths_;
+  KernelPaths paths_;
   Buffer converted_;  // floats on their way into another type
   StepKeys self_keys_, cross_keys_;
-  const Step* listed_ = nullptr;  // the step whose program runs: the lists are of its keys
-  Buffer started_, collected_;    // lists of slots
+  const Step* listed_step_ = nullptr;  // the step whose program runs: the lists are of its keys
+  Buffer started_, collected_;         // lists of slots
   Buffer never_chosen_;
   std::vector<std::int32_t> never_chosen_host_;
   Buffer logits_, partials_, candidate_values_, candidate_tokens_;  // of a search step

@@ -61,9 +61,9 @@ inline unsigned blocks_for(std::int64_t items, std::int64_t each) {
 
 // Row of the cache's pages where position t of a slot lies on a line.
 __device__ inline std::int64_t cache_row(const CacheView& cache, std::int64_t slot, std::int64_t t,
-                                         int line) {
+                                         int beam) {
   const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];
-  return (page * cache.page_tokens + t % cache.page_tokens) * cache.lines + line;
+  return (page * cache.page_tokens + t % cache.page_tokens) * cache.keys_per_token + beam;
 }
 
 }  // namespace xlate::cuda

@@ -55,12 +55,12 @@ __device__ inline void wait(std::uint32_t barrier, std::uint32_t parity) {
 }
 
 // A place in a ring, and the parity of its round.
-template <int kPlaces>
-struct Ring {
-  int place = 0;
+template <int kStages>
+struct PipelineState {
+  int index = 0;
   std::uint32_t parity = 0;
   __device__ void advance() {
-    if (++place == kPlaces) place = 0, parity ^= 1;
+    if (++index == kStages) index = 0, parity ^= 1;
   }
 };
 
@@ -80,7 +80,7 @@ __device__ inline void sync_cluster() {
 }
 // As sync_cluster, but what was written before is not made known, which takes long: all are there
 // and their barriers published, or all have used what they read in one another's memory.
-__device__ inline void meet_cluster() {
+__device__ inline void sync_cluster_relaxed() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
                    : "memory");
 }
@@ -129,18 +129,20 @@ __device__ inline void prefetch_map(const CUtensorMap& matrix) {
 }
 
 // The next kernel may take the place of blocks that end; it waits itself for what they leave.
-__device__ inline void let_next_start() {
+__device__ inline void launch_dependents() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
-__device__ inline void wait_for_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ inline void wait_for_primary_kernel() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
 
 // Registers of a warpgroup's threads, handed from one to another.
 template <int kCount>
-__device__ inline void take_registers() {
+__device__ inline void increase_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 template <int kCount>
-__device__ inline void leave_registers() {
+__device__ inline void decrease_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 

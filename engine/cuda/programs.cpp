@@ -11,36 +11,36 @@ namespace xlate::cuda {
 namespace {
 
 /// A product and the norm behind it that its sums go into.
-struct Joined {
+struct FusedPair {
   const ApplyLinear* product = nullptr;
   const AddNorm* norm = nullptr;
 };
 
 // The product that stands at i, if it can be done with the norm behind it. That one alone reads the
-// sums (RoomKind::kSums).
-Joined joined_at(const Program& program, std::size_t i) {
+// sums (TensorKind::kAccumulator).
+FusedPair fused_at(const Program& program, std::size_t i) {
   const std::vector<Operation>& operations = program.operations();
   const auto* product = std::get_if<ApplyLinear>(&operations[i]);
   const auto* norm =
       product && i + 1 < operations.size() ? std::get_if<AddNorm>(&operations[i + 1]) : nullptr;
   if (!norm || norm->y != product->out || norm->y == norm->stream || product->x == norm->stream ||
       product->activation != Activation::kNone ||
-      program.rooms()[product->out.index].kind != RoomKind::kSums)
+      program.tensors()[product->out.index].kind != TensorKind::kAccumulator)
     return {};
   return {product, norm};
 }
 
 }  // namespace
 
-template <class Pass>
-void CudaBackend::run_operations(Queue& queue, const Program& program, const Rooms& rooms,
-                                 const Pass& pass) {
-  const CallVerb<Pass> call{*this, queue, rooms, pass};
+template <class Batch>
+void CudaBackend::run_operations(Queue& queue, const Program& program, const Workspace& workspace,
+                                 const Batch& batch) {
+  const CallBackend<Batch> call{*this, queue, workspace, batch};
   for (std::size_t i = 0; i < program.operations().size(); ++i) {
-    if (const auto [product, norm] = joined_at(program, i); norm) {
-      linear_norm(queue, rooms.rows(product->x, call.count), product->layer,
-                  rooms.rows(product->out, call.count), rooms.stream(norm->stream, call.count),
-                  norm->after);
+    if (const auto [product, norm] = fused_at(program, i); norm) {
+      linear_norm(queue, workspace.rows(product->x, call.count), product->layer,
+                  workspace.rows(product->out, call.count),
+                  workspace.stream(norm->stream, call.count), norm->after);
       ++i;
     } else {
       std::visit(call, program.operations()[i]);
@@ -48,40 +48,42 @@ void CudaBackend::run_operations(Queue& queue, const Program& program, const Roo
   }
 }
 
-void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms,
-                      const PackedRows& pass) {
-  run_operations(queue, program, rooms, pass);
+void CudaBackend::run(Queue& queue, const Program& program, const Workspace& workspace,
+                      const PackedRows& batch) {
+  run_operations(queue, program, workspace, batch);
 }
 
-void CudaBackend::run(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass) {
-  list_keys_of(queue, pass);
+void CudaBackend::run(Queue& queue, const Program& program, const Workspace& workspace,
+                      const Step& batch) {
+  prepare_key_lists(queue, batch);
   const struct Listed {
     const Step*& listed;
     ~Listed() { listed = nullptr; }
-  } until_done{listed_};
-  listed_ = &pass;
-  run_operations(queue, program, rooms, pass);
+  } until_done{listed_step_};
+  listed_step_ = &batch;
+  run_operations(queue, program, workspace, batch);
 }
 
-void CudaBackend::decode(Queue& queue, const Program& program, const Rooms& rooms, const Step& pass,
-                         const Projection& projection, const SearchRules& rules) {
-  if (solo_ && wanted_) {
+void CudaBackend::decode(Queue& queue, const Program& program, const Workspace& workspace,
+                         const Step& batch, const Projection& projection,
+                         const SearchRules& rules) {
+  if (solo_ && compile_into_) {
     auto& stream = static_cast<Stream&>(queue);
-    if (auto step = solo_->compiler().compile(stream, program, rooms, pass, projection,
+    if (auto step = solo_->compiler().compile(stream, program, workspace, batch, projection,
                                               view_of(queue, rules), candidates_of(rules))) {
-      *wanted_ = step;
+      *compile_into_ = step;
       solo_->put(std::move(step), 1, stream);
-      return paths_.fast(Paths::Of::kSolo);
+      return paths_.fast(KernelPaths::Of::kSolo);
     }
   }
   if (options_.one_at_a_time) {
-    paths_.slow(Paths::Of::kSolo, [&] {
+    paths_.slow(KernelPaths::Of::kSolo, [&] {
       const std::string reason = solo_ ? solo_->compiler().reason() : general_reason();
       return !reason.empty() ? reason
                              : std::string("the device has no room for clusters of 16 blocks");
     });
   }
-  Backend::decode(queue, program, rooms, pass, projection, rules);
+  Backend::decode(queue, program, workspace, batch, projection, rules);
 }
 
 // Has the library load its own code.
@@ -103,7 +105,7 @@ void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   if (solo_ && most_rows <= kSoloRows) return;
   struct Shape {
     std::int64_t in, out;
-    bool bias, joined;
+    bool bias, fused;
     Activation activation;
     bool operator==(const Shape&) const = default;
   };
@@ -112,7 +114,7 @@ void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
     const auto* product = std::get_if<ApplyLinear>(&program.operations()[i]);
     if (!product) continue;
     const Shape shape{product->layer.weight.columns, product->layer.weight.rows,
-                      static_cast<bool>(product->layer.bias), joined_at(program, i).norm != nullptr,
+                      static_cast<bool>(product->layer.bias), fused_at(program, i).norm != nullptr,
                       product->activation};
     if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
   }
@@ -120,11 +122,11 @@ void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   for (const Shape& shape : shapes)
     most = std::max({most, shape.out * shape.in, 2 * kRows * shape.out, kRows * shape.in});
   const std::int64_t bytes = most * static_cast<std::int64_t>(size_of(type_));
-  if (bytes > (ledger_->limit - ledger_->used) / 8) return;
+  if (bytes > (memory_usage_->limit - memory_usage_->used) / 8) return;
   Buffer memory = allocate(static_cast<std::size_t>(bytes));
   std::vector<Preparation::Expected> expected;
-  for (const auto& [in, out, bias, joined, activation] : shapes)
-    expected.push_back(expected_product(in, out, bias, joined, activation, memory.data(),
+  for (const auto& [in, out, bias, fused, activation] : shapes)
+    expected.push_back(expected_product(in, out, bias, fused, activation, memory.data(),
                                         std::min(kRows, most_rows), most_rows));
   preparation_->add(std::move(expected), std::move(memory));
 }

@@ -16,7 +16,7 @@ constexpr int kUnrecorded = 3;
 
 // Few sizes: above what is needed by fewer than 4 groups, or an eighth of many; a 32nd of so many
 // that a step takes longer than its launches.
-std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
+std::int64_t CudaBackend::padded_groups(std::int64_t groups) const {
   if (groups <= 4) return groups;
   const std::int64_t share = groups < kManyGroups ? 8 : 32;
   const std::int64_t step = std::max<std::int64_t>(
@@ -25,14 +25,14 @@ std::int64_t CudaBackend::bucket_of(std::int64_t groups) const {
 }
 
 // The first steps of a bucket run as they are; the very first chooses algorithms and makes room.
-std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t most,
+std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t groups, std::int64_t most,
                                  const std::function<void()>& step) {
-  auto& recorded = static_cast<Stream&>(queue).recorded()[bucket];
+  auto& recorded = static_cast<Stream&>(queue).recorded()[groups];
   const std::int64_t times =
       recorded && recorded->solo ? std::min<std::int64_t>(most, SoloLauncher::most_times()) : 1;
   if (steps_ < options_.fail_at_step && options_.fail_at_step <= steps_ + times)
     check(cudaErrorLaunchFailure);
-  const cudaStream_t stream = general(queue);
+  const cudaStream_t stream = flushed_stream(queue);
   if (recorded && recorded->solo) {
     solo_->put(recorded->solo, static_cast<int>(times), static_cast<Stream&>(queue));
     steps_ += times;
@@ -41,11 +41,11 @@ std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t bucket, std::int64_t
   ++steps_;
   if (!recorded) {
     recorded = std::make_unique<Recorded>();
-    const struct Wanted {
-      std::shared_ptr<SoloStep>*& wanted;
-      ~Wanted() { wanted = nullptr; }
-    } until_done{wanted_};
-    wanted_ = &recorded->solo;
+    const struct ResetAtEnd {
+      std::shared_ptr<SoloStep>*& target;
+      ~ResetAtEnd() { target = nullptr; }
+    } until_done{compile_into_};
+    compile_into_ = &recorded->solo;
     step();
     return 1;
   }

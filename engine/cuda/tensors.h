@@ -33,9 +33,10 @@ T* data_of(const Tensor& tensor) {
 
 /// T may be const.
 template <class T>
-Wide<T> wide_of(const WideRows& wide) {
-  return {static_cast<T*>(wide.rounded.data), static_cast<decltype(Wide<T>::rest)>(wide.rest.data),
-          wide.rounded.stride, wide.rest.stride};
+ResidualView<T> residual_view(const ResidualRows& wide) {
+  return {static_cast<T*>(wide.rounded.data),
+          static_cast<decltype(ResidualView<T>::low_bits)>(wide.low_bits.data), wide.rounded.stride,
+          wide.low_bits.stride};
 }
 
 }  // namespace xlate::cuda

@@ -19,19 +19,19 @@ inline bool aligned(const void* address) {
   return reinterpret_cast<std::uintptr_t>(address) % 16 == 0;
 }
 
-/// Rows of the residual stream (WideRows).
+/// Rows of the residual stream (ResidualRows).
 template <class T>
-struct Wide {
+struct ResidualView {
   T* rounded;
-  std::conditional_t<std::is_const_v<T>, const std::int8_t, std::int8_t>* rest;  // or null
-  std::int64_t stride, rest_stride;
+  std::conditional_t<std::is_const_v<T>, const std::int8_t, std::int8_t>* low_bits;  // or null
+  std::int64_t stride, low_bits_stride;
 };
 
 /// A layer's pages (engine/backend.h, PagedCache).
 struct CacheView {
   void* pages;  // [pages·page_tokens·lines, 2·D]
   const std::int32_t* table;
-  std::int64_t pages_per_slot, page_tokens, lines;
+  std::int64_t pages_per_slot, page_tokens, keys_per_token;
 };
 
 /// The fixed part of SearchRules, as kernels take it.

@@ -24,12 +24,12 @@ constexpr int kTileBeams = 8;
 constexpr int kTileKeys = 16;
 /// A key that some beams of a part have in their history.
 struct KeyEntry {
-  std::int32_t row;       // of the cache
-  std::uint32_t viewers;  // bit k: the part's beam k
+  std::int32_t row;         // of the cache
+  std::uint32_t beam_mask;  // bit k: the part's beam k
 };
 /// Where the keys of a step's rows lie.
 struct KeyLists {
-  int2* heads;        // [parts] keys, and the cache row of the part's first new one
+  int2* headers;      // [parts] keys, and the cache row of the part's first new one
   KeyEntry* entries;  // [parts, stride]
   std::int64_t stride;
   int* taken;  // [launches] parts that the blocks of a launch have taken beyond their first: zero
@@ -37,15 +37,15 @@ struct KeyLists {
   int launches;
 };
 /// Parts of so many row groups, and the stride that lists over so many positions need.
-std::int64_t key_list_parts(std::int64_t groups, std::int64_t beams);
+std::int64_t key_list_count(std::int64_t groups, std::int64_t beams);
 std::int64_t key_list_stride(std::int64_t positions, std::int64_t beams);
 /// Once a step: the lists serve the caches of all layers.
-void list_keys(const CacheView& self, const CacheView& cross, const std::int32_t* source_lengths,
-               const SearchState&, const StepRows&, const KeyLists& self_lists,
-               const KeyLists& cross_lists, cudaStream_t);
+void build_key_lists(const CacheView& self, const CacheView& cross,
+                     const std::int32_t* source_lengths, const SearchState&, const StepRows&,
+                     const KeyLists& self_lists, const KeyLists& cross_lists, cudaStream_t);
 
 /// Which kernel did it: the stream of rows, tiles on tensor cores, or each row by itself.
-enum class AttentionKernel : std::uint8_t { kStream, kTiles, kRows };
+enum class AttentionKernel : std::uint8_t { kStream, kTiles, kRowByRow };
 template <class T>
 AttentionKernel attend_self(const AttendArgs<T>&, const CacheView&, const SearchState&,
                             const StepRows&, const KeyLists&, cudaStream_t);

@@ -8,17 +8,17 @@ namespace xlate::cuda {
 
 // Which beams and head a warp has: all heads of a part of a sentence's beams follow each other.
 struct TileWarp {
-  std::int64_t group, part;     // the part's number among those of all groups
-  int head, first_beam, beams;  // beams [first_beam, first_beam + beams) of the group's sentence
+  std::int64_t group, beam_tile;  // the part's number among those of all groups
+  int head, first_beam, beams;    // beams [first_beam, first_beam + beams) of the group's sentence
   __device__ TileWarp(int heads, const StepRows& rows) {
     const std::int64_t warp =
         static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
-    const int all = static_cast<int>(rows.beams), parts = (all + kTileBeams - 1) / kTileBeams;
+    const int all = static_cast<int>(rows.beams), beam_tiles = (all + kTileBeams - 1) / kTileBeams;
     head = static_cast<int>(warp % heads);
-    part = warp / heads;
-    first_beam = static_cast<int>(part % parts) * kTileBeams;
+    beam_tile = warp / heads;
+    first_beam = static_cast<int>(beam_tile % beam_tiles) * kTileBeams;
     beams = min(kTileBeams, all - first_beam);
-    group = part / parts;
+    group = beam_tile / beam_tiles;
   }
 };
 
@@ -32,16 +32,16 @@ class BeamTile {
     const int t = threadIdx.x % 4;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c)
-      query_[c] = query ? load_piece(query + 32 * c + 8 * t) : uint4{};
+      query_[c] = query ? load_vector(query + 32 * c + 8 * t) : uint4{};
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) acc_[j][0] = acc_[j][1] = acc_[j][2] = acc_[j][3] = 0.0f;
     max_[0] = max_[1] = -INFINITY;
     sum_[0] = sum_[1] = 0.0f;
   }
 
-  // Adds 16 keys. `key` are those of keys g and g + 8, which the beams of `viewers` see, a bit
+  // Adds 16 keys. `key` are those of keys g and g + 8, which the beams of `beam_mask` see, a bit
   // each; `value` those of keys 2t, 2t + 1, 2t + 8 and 2t + 9. All must be readable.
-  __device__ void add(const T* const (&key)[2], const unsigned (&viewers)[2],
+  __device__ void add(const T* const (&key)[2], const unsigned (&beam_mask)[2],
                       const T* const (&value)[4]) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     uint4 k[2][kChunks];
@@ -49,7 +49,7 @@ class BeamTile {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
-      for (int c = 0; c < kChunks; ++c) k[i][c] = load_piece(key[i] + 32 * c + 8 * t);
+      for (int c = 0; c < kChunks; ++c) k[i][c] = load_vector(key[i] + 32 * c + 8 * t);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -65,8 +65,8 @@ class BeamTile {
       multiply_add(score, {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w}, query_[c].z, query_[c].w,
                    T());
     }
-    unsigned share[2];
-    weigh(score, viewers, share);
+    unsigned weight[2];
+    weigh(score, beam_mask, weight);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       const int c = j / (kColumns / 2), word = j % (kColumns / 2);
@@ -75,7 +75,7 @@ class BeamTile {
       multiply_add(acc_[j],
                    {__byte_perm(a, b, 0x5410), __byte_perm(a, b, 0x7632), __byte_perm(d, e, 0x5410),
                     __byte_perm(d, e, 0x7632)},
-                   share[0], share[1], T());
+                   weight[0], weight[1], T());
     }
   }
 
@@ -105,15 +105,15 @@ class BeamTile {
   }
 
  private:
-  static constexpr int kChunks = HeadPieces<kHead>::kChunks, kValues = HeadPieces<kHead>::kValues,
-                       kColumns = HeadPieces<kHead>::kColumns;
+  static constexpr int kChunks = HeadVectors<kHead>::kChunks, kValues = HeadVectors<kHead>::kValues,
+                       kColumns = HeadVectors<kHead>::kColumns;
   static constexpr int kTiles = kHead / 16;  // of 16 output columns: rows g and g + 8 of tile j are
                                              // columns 64·c + kColumns·g + 2·(j % …) and the next
-  using Value = typename HeadPieces<kHead>::Value;
+  using Value = typename HeadVectors<kHead>::Value;
 
-  // The online softmax over the tile, keys across lanes g; `share` becomes the B operand of the
+  // The online softmax over the tile, keys across lanes g; `weight` becomes the B operand of the
   // second product: keys 2t and 2t + 1 of beam g.
-  __device__ void weigh(float (&s)[4], const unsigned (&viewers)[2], unsigned (&share)[2]) {
+  __device__ void weigh(float (&s)[4], const unsigned (&beam_mask)[2], unsigned (&weight)[2]) {
     const int t = threadIdx.x % 4;
     float correction[2];
 #pragma unroll
@@ -121,7 +121,7 @@ class BeamTile {
 #pragma unroll
       for (int key = 0; key < 2; ++key) {
         s[2 * key + i] =
-            viewers[key] >> (2 * t + i) & 1 ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
+            beam_mask[key] >> (2 * t + i) & 1 ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
       }
       float largest = fmaxf(s[i], s[2 + i]);
       for (int offset = 4; offset < kWarp; offset *= 2)
@@ -144,7 +144,7 @@ class BeamTile {
     }
 #pragma unroll
     for (int key = 0; key < 2; ++key)
-      share[key] = transposed(pack(s[2 * key], s[2 * key + 1], T()));
+      weight[key] = transposed(pack(s[2 * key], s[2 * key + 1], T()));
   }
 
   uint4 query_[kChunks];

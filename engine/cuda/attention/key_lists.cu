@@ -18,27 +18,27 @@ __device__ void list_self(const CacheView& cache, const SearchState& state, std:
   const int stride = static_cast<int>(state.beams), lane = threadIdx.x % kWarp,
             length = state.length[slot];
   const std::uint8_t* ancestors = state.ancestor + slot * state.longest * stride + warp.first_beam;
-  KeyEntry* list = lists.entries + warp.part * lists.stride;
-  const int count = list_lines(
+  KeyEntry* list = lists.entries + warp.beam_tile * lists.stride;
+  const int count = list_distinct_keys(
       length, warp.beams,
       [&](int t, int k) {
         return static_cast<int>(ancestors[static_cast<std::int64_t>(t) * stride + k]);
       },
-      [&](int place, int t, int line, unsigned viewers) {
-        list[place] = {static_cast<std::int32_t>(cache_row(cache, slot, t, line)), viewers};
+      [&](int place, int t, int ancestor, unsigned beam_mask) {
+        list[place] = {static_cast<std::int32_t>(cache_row(cache, slot, t, ancestor)), beam_mask};
       });
   const auto own = static_cast<std::int32_t>(cache_row(cache, slot, length, warp.first_beam));
   if (lane < warp.beams) list[count + lane] = {own + lane, 1u << lane};
-  if (lane == 0) lists.heads[warp.part] = {count + warp.beams, own};
+  if (lane == 0) lists.headers[warp.beam_tile] = {count + warp.beams, own};
 }
 
 __device__ void list_cross(const CacheView& cache, int source_length, std::int64_t slot,
                            const TileWarp& warp, const KeyLists& lists) {
   const int lane = threadIdx.x % kWarp;
-  KeyEntry* list = lists.entries + warp.part * lists.stride;
+  KeyEntry* list = lists.entries + warp.beam_tile * lists.stride;
   for (int t = lane; t < source_length; t += kWarp)
     list[t] = {static_cast<std::int32_t>(cache_row(cache, slot, t, 0)), ~0u};
-  if (lane == 0) lists.heads[warp.part] = {source_length, 0};
+  if (lane == 0) lists.headers[warp.beam_tile] = {source_length, 0};
 }
 
 __global__ void key_list_kernel(CacheView self, CacheView cross, const std::int32_t* source_lengths,
@@ -52,7 +52,7 @@ __global__ void key_list_kernel(CacheView self, CacheView cross, const std::int3
   const std::int64_t slot = rows.slots[warp.group];
   if (slot < 0 || state.done[slot]) {  // a sentence that is done may have taken all its pages
     if (threadIdx.x % kWarp == 0)
-      self_lists.heads[warp.part] = cross_lists.heads[warp.part] = {0, 0};
+      self_lists.headers[warp.beam_tile] = cross_lists.headers[warp.beam_tile] = {0, 0};
     return;
   }
   list_self(self, state, slot, warp, self_lists);
@@ -61,7 +61,7 @@ __global__ void key_list_kernel(CacheView self, CacheView cross, const std::int3
 
 }  // namespace
 
-std::int64_t key_list_parts(std::int64_t groups, std::int64_t beams) {
+std::int64_t key_list_count(std::int64_t groups, std::int64_t beams) {
   return groups * ((beams + kTileBeams - 1) / kTileBeams);
 }
 
@@ -69,10 +69,11 @@ std::int64_t key_list_stride(std::int64_t positions, std::int64_t beams) {
   return std::max<std::int64_t>(kWarp, positions * std::min<std::int64_t>(beams, kTileBeams));
 }
 
-void list_keys(const CacheView& self, const CacheView& cross, const std::int32_t* source_lengths,
-               const SearchState& state, const StepRows& rows, const KeyLists& self_lists,
-               const KeyLists& cross_lists, cudaStream_t stream) {
-  const unsigned blocks = blocks_for(key_list_parts(rows.groups, rows.beams), kWarpsPerBlock);
+void build_key_lists(const CacheView& self, const CacheView& cross,
+                     const std::int32_t* source_lengths, const SearchState& state,
+                     const StepRows& rows, const KeyLists& self_lists, const KeyLists& cross_lists,
+                     cudaStream_t stream) {
+  const unsigned blocks = blocks_for(key_list_count(rows.groups, rows.beams), kWarpsPerBlock);
   key_list_kernel<<<blocks, kWarpsPerBlock * kWarp, 0, stream>>>(self, cross, source_lengths, state,
                                                                  rows, self_lists, cross_lists);
 }

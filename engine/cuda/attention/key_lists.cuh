@@ -15,36 +15,37 @@ __device__ inline int sum_up_to_lane(int x) {
   return x;
 }
 
-// By a warp, for up to kTileBeams beams: line_of(t, k) is the line on which beam k has position t <
-// length. For each position, in turn, the lines on which beams have it, in the order of the first
-// such beam: emit(place in the list, t, line, the beams as bits). Returns how many.
-template <class LineOf, class Emit>
-__device__ int list_lines(int length, int beams, const LineOf& line_of, const Emit& emit) {
+// By a warp, for up to kTileBeams beams: ancestor_of(t, k) is the line on which beam k has position
+// t < length. For each position, in turn, the lines on which beams have it, in the order of the
+// first such beam: emit(place in the list, t, line, the beams as bits). Returns how many.
+template <class AncestorOf, class Emit>
+__device__ int list_distinct_keys(int length, int beams, const AncestorOf& ancestor_of,
+                                  const Emit& emit) {
   const int lane = threadIdx.x % kWarp;
   int count = 0;
   for (int first = 0; first < length; first += kWarp) {
     const int t = first + lane;
-    int lines[kTileBeams];
-    unsigned viewers[kTileBeams] = {};  // of beam k's line, where no earlier beam has it
+    int ancestors[kTileBeams];
+    unsigned beam_mask[kTileBeams] = {};  // of beam k's line, where no earlier beam has it
     int found = 0;
     if (t < length) {
 #pragma unroll
-      for (int k = 0; k < kTileBeams; ++k) lines[k] = k < beams ? line_of(t, k) : -1;
+      for (int k = 0; k < kTileBeams; ++k) ancestors[k] = k < beams ? ancestor_of(t, k) : -1;
 #pragma unroll
       for (int k = 0; k < kTileBeams; ++k) {
         if (k >= beams) break;
 #pragma unroll
         for (int j = 0; j < kTileBeams; ++j)
-          viewers[k] |= j < beams && lines[j] == lines[k] ? 1u << j : 0u;
-        if (viewers[k] & ((1u << k) - 1)) viewers[k] = 0;
-        found += viewers[k] != 0;
+          beam_mask[k] |= j < beams && ancestors[j] == ancestors[k] ? 1u << j : 0u;
+        if (beam_mask[k] & ((1u << k) - 1)) beam_mask[k] = 0;
+        found += beam_mask[k] != 0;
       }
     }
     const int end = sum_up_to_lane(found);
     int place = count + end - found;
 #pragma unroll
     for (int k = 0; k < kTileBeams; ++k) {
-      if (viewers[k]) emit(place++, t, lines[k], viewers[k]);
+      if (beam_mask[k]) emit(place++, t, ancestors[k], beam_mask[k]);
     }
     count += __shfl_sync(kAllLanes, end, kWarp - 1);
   }

@@ -20,8 +20,8 @@ class QueryTile {
     const int t = threadIdx.x % 4;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
-      query_[0][c] = low ? load_piece(low + 32 * c + 8 * t) : uint4{};
-      query_[1][c] = high ? load_piece(high + 32 * c + 8 * t) : uint4{};
+      query_[0][c] = low ? load_vector(low + 32 * c + 8 * t) : uint4{};
+      query_[1][c] = high ? load_vector(high + 32 * c + 8 * t) : uint4{};
     }
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) acc_[j][0] = acc_[j][1] = acc_[j][2] = acc_[j][3] = 0.0f;
@@ -40,7 +40,7 @@ class QueryTile {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
-      for (int c = 0; c < kChunks; ++c) k[i][c] = load_piece(row_of(g + 8 * i) + 32 * c + 8 * t);
+      for (int c = 0; c < kChunks; ++c) k[i][c] = load_vector(row_of(g + 8 * i) + 32 * c + 8 * t);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -60,7 +60,7 @@ class QueryTile {
         multiply_add(score[i], second, k[i][c].z, k[i][c].w, T());
       }
     }
-    unsigned share[4] =
+    unsigned weight[4] =
         {};  // of the keys in the rows' sums, as the A operand of the second product
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -70,7 +70,7 @@ class QueryTile {
         scores[i] = first + 2 * t + i % 2 + i / 2 * 8 < n
                         ? score[i / 2][2 * row + i % 2] * score_scale<kHead>()
                         : -INFINITY;
-      weigh(row, scores, share[row], share[row + 2]);
+      weigh(row, scores, weight[row], weight[row + 2]);
     }
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
@@ -78,7 +78,7 @@ class QueryTile {
       const unsigned pick = j % 2 ? 0x7632 : 0x5410;
       const unsigned b0 = __byte_perm(word_of(v[0][c], word), word_of(v[1][c], word), pick);
       const unsigned b1 = __byte_perm(word_of(v[2][c], word), word_of(v[3][c], word), pick);
-      multiply_add(acc_[j], share, b0, b1, T());
+      multiply_add(acc_[j], weight, b0, b1, T());
     }
   }
 
@@ -89,11 +89,11 @@ class QueryTile {
   }
 
  private:
-  static constexpr int kChunks = HeadPieces<kHead>::kChunks, kValues = HeadPieces<kHead>::kValues,
-                       kColumns = HeadPieces<kHead>::kColumns;
+  static constexpr int kChunks = HeadVectors<kHead>::kChunks, kValues = HeadVectors<kHead>::kValues,
+                       kColumns = HeadVectors<kHead>::kColumns;
   static constexpr int kTiles = kHead / 8;  // of 8 output columns: column n of tile j is 64·c +
                                             // kColumns·n + j % kColumns, c = j / kColumns
-  using Value = typename HeadPieces<kHead>::Value;
+  using Value = typename HeadVectors<kHead>::Value;
 
   // The online softmax of one row over the tile; four lanes hold its 16 scores.
   __device__ void weigh(int row, float (&s)[4], unsigned& first, unsigned& second) {

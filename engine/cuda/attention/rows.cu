@@ -57,13 +57,13 @@ __global__ void cross_row_kernel(AttendArgs<T> args, CacheView cache,
 }
 
 // A block per token, in pieces of 16 bytes where rows allow it.
-template <class Piece>
-__global__ void store_kernel(const Piece* keys_values, std::int64_t stride, std::int64_t width,
+template <class Vector16>
+__global__ void store_kernel(const Vector16* keys_values, std::int64_t stride, std::int64_t width,
                              const std::int32_t* token_slots, const std::int32_t* positions,
                              CacheView cache) {
   const std::int64_t row = blockIdx.x;
-  Piece* place = static_cast<Piece*>(cache.pages) +
-                 cache_row(cache, token_slots[row], positions[row], 0) * width;
+  Vector16* place = static_cast<Vector16*>(cache.pages) +
+                    cache_row(cache, token_slots[row], positions[row], 0) * width;
   for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x)
     place[i] = keys_values[row * stride + i];
 }
@@ -96,12 +96,12 @@ void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, s
                  const std::int32_t* token_slots, const std::int32_t* positions,
                  const CacheView& cache, cudaStream_t stream) {
   if (rows == 0) return;
-  constexpr std::int64_t kPiece = 16 / static_cast<std::int64_t>(sizeof(T));
+  constexpr std::int64_t kVector = 16 / static_cast<std::int64_t>(sizeof(T));
   const auto address =
       reinterpret_cast<std::uintptr_t>(keys_values) | reinterpret_cast<std::uintptr_t>(cache.pages);
-  if (address % 16 == 0 && width % kPiece == 0 && stride % kPiece == 0) {
+  if (address % 16 == 0 && width % kVector == 0 && stride % kVector == 0) {
     store_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(
-        reinterpret_cast<const uint4*>(keys_values), stride / kPiece, width / kPiece, token_slots,
+        reinterpret_cast<const uint4*>(keys_values), stride / kVector, width / kVector, token_slots,
         positions, cache);
   } else {
     store_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(keys_values, stride, width,

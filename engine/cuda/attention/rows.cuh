@@ -14,18 +14,18 @@ constexpr int kMaxColumns = 8;  // columns of a head a lane holds: heads of up t
 
 template <class T>
 __device__ float dot(const T* a, const T* b, int width) {
-  constexpr int kPiece = 16 / static_cast<int>(sizeof(T));
+  constexpr int kVector = 16 / static_cast<int>(sizeof(T));
   float sum = 0;
   // Models' rows are aligned; views with other strides are read element by element, in the same
   // order.
-  if (width % kPiece == 0 &&
+  if (width % kVector == 0 &&
       (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0) {
-    for (int i = 0; i < width; i += kPiece) {
+    for (int i = 0; i < width; i += kVector) {
       const uint4 x = *reinterpret_cast<const uint4*>(a + i),
                   y = *reinterpret_cast<const uint4*>(b + i);
       const T *p = reinterpret_cast<const T*>(&x), *q = reinterpret_cast<const T*>(&y);
 #pragma unroll
-      for (int j = 0; j < kPiece; ++j) sum = fmaf(to_float(p[j]), to_float(q[j]), sum);
+      for (int j = 0; j < kVector; ++j) sum = fmaf(to_float(p[j]), to_float(q[j]), sum);
     }
     return sum;
   }
@@ -45,14 +45,14 @@ __device__ void attend(const T* query, std::int64_t n, int width, std::int64_t v
     const T* key = t < n ? key_of(t) : nullptr;
     const float score = key ? dot(query, key, width) * scale : -INFINITY;
     const float largest = fmaxf(max, warp_max(score));
-    const float correction = __expf(max - largest), share = __expf(score - largest);
-    sum = sum * correction + warp_sum(share);
+    const float correction = __expf(max - largest), weight = __expf(score - largest);
+    sum = sum * correction + warp_sum(weight);
     max = largest;
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) acc[c] *= correction;
     const int count = static_cast<int>(n - first < kWarp ? n - first : kWarp);
     for (int j = 0; j < count; ++j) {
-      const float p = __shfl_sync(kAllLanes, share, j);
+      const float p = __shfl_sync(kAllLanes, weight, j);
       const T* value = reinterpret_cast<const T*>(
                            __shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(key), j)) +
                        value_offset;

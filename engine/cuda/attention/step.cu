@@ -20,45 +20,45 @@ __device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t r
       return base + __shfl_sync(kAllLanes, entry.row, first + i) * row_size;
     };
     const T* const key[2] = {row_of(g), row_of(g + 8)};
-    const unsigned viewers[2] = {__shfl_sync(kAllLanes, entry.viewers, first + g),
-                                 __shfl_sync(kAllLanes, entry.viewers, first + g + 8)};
+    const unsigned beam_mask[2] = {__shfl_sync(kAllLanes, entry.beam_mask, first + g),
+                                   __shfl_sync(kAllLanes, entry.beam_mask, first + g + 8)};
     const std::int64_t half = row_size / 2;
     const T* const value[4] = {row_of(2 * t) + half, row_of(2 * t + 1) + half,
                                row_of(2 * t + 8) + half, row_of(2 * t + 9) + half};
-    tile.add(key, viewers, value);
+    tile.add(key, beam_mask, value);
   }
 }
 
 // The new keys and values of this warp's beams and head go to position `length`, each beam's on its
 // own line.
 template <class T, int kHead>
-__device__ void store_own(const T* own, std::int64_t stride, std::int64_t width, T* pages,
-                          std::int64_t row, int beams) {
-  constexpr int kPieces = kHead / 8;
-  for (int i = threadIdx.x % kWarp; i < beams * 2 * kPieces; i += kWarp) {
-    const int beam = i / (2 * kPieces), which = i / kPieces % 2, piece = i % kPieces;
-    *reinterpret_cast<uint4*>(pages + (row + beam) * 2 * width + which * width + piece * 8) =
-        *reinterpret_cast<const uint4*>(own + beam * stride + which * width + piece * 8);
+__device__ void store_new_keys(const T* own, std::int64_t stride, std::int64_t width, T* pages,
+                               std::int64_t row, int beams) {
+  constexpr int kVectors = kHead / 8;
+  for (int i = threadIdx.x % kWarp; i < beams * 2 * kVectors; i += kWarp) {
+    const int beam = i / (2 * kVectors), which = i / kVectors % 2, vector = i % kVectors;
+    *reinterpret_cast<uint4*>(pages + (row + beam) * 2 * width + which * width + vector * 8) =
+        *reinterpret_cast<const uint4*>(own + beam * stride + which * width + vector * 8);
   }
 }
 
-template <class T, int kHead, bool kOwn>
+template <class T, int kHead, bool kSelf>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
     step_tile_kernel(AttendArgs<T> args, T* cache, StepRows rows, KeyLists lists) {
   const TileWarp warp(args.heads, rows);
   if (warp.group >= rows.groups) return;
   const int lane = threadIdx.x % kWarp, g = lane / 4;
-  const int2 head = lists.heads[warp.part];  // keys, and the row of the first new one
-  const KeyEntry* list = lists.entries + warp.part * lists.stride;
+  const int2 head = lists.headers[warp.beam_tile];  // keys, and the row of the first new one
+  const KeyEntry* list = lists.entries + warp.beam_tile * lists.stride;
   KeyEntry entry = list[lane];  // with the head, not after it: lists are longer than a warp,
                                 // whatever their entries
   const std::int64_t first_row = warp.group * rows.beams + warp.first_beam;
   const T* query = args.query + first_row * args.query_stride + warp.head * kHead;
   T* pages = cache + warp.head * kHead;
   if (head.x == 0) return;
-  if (kOwn) {
-    store_own<T, kHead>(query + args.width, args.query_stride, args.width, pages, head.y,
-                        warp.beams);
+  if (kSelf) {
+    store_new_keys<T, kHead>(query + args.width, args.query_stride, args.width, pages, head.y,
+                             warp.beams);
     __syncwarp();
   }
   BeamTile<T, kHead> tile;
@@ -73,23 +73,23 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
   tile.end(args.out + first_row * args.out_stride + warp.head * kHead, args.out_stride, warp.beams);
 }
 
-template <class T, bool kOwn>
+template <class T, bool kSelf>
 AttentionKernel attend_tiles(const AttendArgs<T>& args, const CacheView& cache,
                              const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2) {
-    if (kOwn ? stream_self(args, cache, rows, lists, stream)
-             : stream_cross(args, cache, rows, lists, stream))
+    if (kSelf ? stream_self(args, cache, rows, lists, stream)
+              : stream_cross(args, cache, rows, lists, stream))
       return AttentionKernel::kStream;
-    if (!tile_attention_fits(args)) return AttentionKernel::kRows;
+    if (!tile_attention_fits(args)) return AttentionKernel::kRowByRow;
     with_head(args.width / args.heads, [&](auto head) {
       const unsigned blocks =
-          blocks_for(key_list_parts(rows.groups, rows.beams) * args.heads, kWarpsPerBlock);
-      step_tile_kernel<T, head, kOwn><<<blocks, kWarpsPerBlock * kWarp, 0, stream>>>(
+          blocks_for(key_list_count(rows.groups, rows.beams) * args.heads, kWarpsPerBlock);
+      step_tile_kernel<T, head, kSelf><<<blocks, kWarpsPerBlock * kWarp, 0, stream>>>(
           args, static_cast<T*>(cache.pages), rows, lists);
     });
     return AttentionKernel::kTiles;
   }
-  return AttentionKernel::kRows;
+  return AttentionKernel::kRowByRow;
 }
 
 }  // namespace
@@ -99,7 +99,7 @@ AttentionKernel attend_self(const AttendArgs<T>& args, const CacheView& cache,
                             const SearchState& state, const StepRows& rows, const KeyLists& lists,
                             cudaStream_t stream) {
   const AttentionKernel kernel = attend_tiles<T, true>(args, cache, rows, lists, stream);
-  if (kernel == AttentionKernel::kRows) attend_self_rows(args, cache, state, rows, stream);
+  if (kernel == AttentionKernel::kRowByRow) attend_self_rows(args, cache, state, rows, stream);
   return kernel;
 }
 
@@ -108,7 +108,7 @@ AttentionKernel attend_cross(const AttendArgs<T>& args, const CacheView& cache,
                              const std::int32_t* source_lengths, const StepRows& rows,
                              const KeyLists& lists, cudaStream_t stream) {
   const AttentionKernel kernel = attend_tiles<T, false>(args, cache, rows, lists, stream);
-  if (kernel == AttentionKernel::kRows)
+  if (kernel == AttentionKernel::kRowByRow)
     attend_cross_rows(args, cache, source_lengths, rows, stream);
   return kernel;
 }

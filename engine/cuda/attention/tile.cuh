@@ -55,7 +55,7 @@ __device__ inline float exp2_approximate(float x) {
   return y;
 }
 
-__device__ inline uint4 load_piece(const void* p) { return *static_cast<const uint4*>(p); }
+__device__ inline uint4 load_vector(const void* p) { return *static_cast<const uint4*>(p); }
 __device__ inline unsigned word_of(const uint4& x, int i) {
   return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
 }
@@ -63,7 +63,7 @@ __device__ inline unsigned word_of(const uint2& x, int i) { return i == 0 ? x.x 
 
 /// How a lane reads rows of kHead elements.
 template <int kHead>
-struct HeadPieces {
+struct HeadVectors {
   static constexpr int kChunks =
       kHead / 32;  // 16-byte pieces of a query or key row that a lane reads
   static constexpr int kValues =

@@ -2,7 +2,7 @@
 // in float32 whatever T is.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/embedding/embedding.h"
-#include "engine/cuda/norms/pieces.cuh"
+#include "engine/cuda/norms/vectors.cuh"
 
 namespace xlate::cuda {
 namespace {
@@ -12,14 +12,14 @@ constexpr int kBlock = 256;
 // One piece of a row, or, where rows are not aligned to pieces, one element.
 template <class T, class Unit>
 __device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int64_t column,
-                           std::int32_t id, std::int32_t place) {
+                           std::int32_t id, std::int32_t token_position) {
   constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
   const T* table = args.table + id * args.table_stride + column;
-  const Floats<kSize> position(args.positions + place * args.positions_stride + column);
-  const WideRow<T> out = row_of(args.out, row);
+  const Floats<kSize> position(args.positions + token_position * args.positions_stride + column);
+  const ResidualRow<T> out = row_of(args.out, row);
   if constexpr (kSize > 1) {
     float values[kSize];
-    unpack_piece<T>(values, load_piece(table));
+    unpack_vector<T>(values, load_vector(table));
 #pragma unroll
     for (int i = 0; i < kSize; ++i) values[i] = fmaf(values[i], args.scale, position.values[i]);
     store_values(out, static_cast<int>(column), values);
@@ -34,7 +34,8 @@ __global__ void embed_kernel(EmbedArgs<T> args) {
   const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
   const std::int64_t per_row = args.width / kSize, row = item / per_row;
   if (row < args.rows)
-    embed_unit<T, Unit>(args, row, item % per_row * kSize, args.ids[row], args.places[row]);
+    embed_unit<T, Unit>(args, row, item % per_row * kSize, args.ids[row],
+                        args.token_positions[row]);
 }
 
 template <class T, class Unit>
@@ -50,9 +51,9 @@ __global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows
 }
 
 template <class T>
-bool all_in_pieces(const EmbedArgs<T>& args) {
-  return in_pieces<T>(args.width | args.table_stride, {args.table}) && in_pieces(args.out) &&
-         in_pieces<float>(args.positions_stride, {args.positions});
+bool all_vector_aligned(const EmbedArgs<T>& args) {
+  return vector_aligned<T>(args.width | args.table_stride, {args.table}) &&
+         vector_aligned(args.out) && vector_aligned<float>(args.positions_stride, {args.positions});
 }
 
 }  // namespace
@@ -61,9 +62,9 @@ template <class T>
 void embed(const EmbedArgs<T>& args, cudaStream_t stream) {
   if (args.rows == 0) return;
   const std::int64_t elements = args.rows * args.width;
-  if (all_in_pieces(args)) {
-    embed_kernel<T, Piece<T>>
-        <<<blocks_for(elements / Piece<T>::kSize, kBlock), kBlock, 0, stream>>>(args);
+  if (all_vector_aligned(args)) {
+    embed_kernel<T, Vector16<T>>
+        <<<blocks_for(elements / Vector16<T>::kSize, kBlock), kBlock, 0, stream>>>(args);
   } else {
     embed_kernel<T, T><<<blocks_for(elements, kBlock), kBlock, 0, stream>>>(args);
   }
@@ -73,9 +74,9 @@ template <class T>
 void embed_step(const EmbedArgs<T>& args, const SearchState& state, const StepRows& rows,
                 cudaStream_t stream) {
   const std::int64_t elements = args.rows * args.width;
-  if (all_in_pieces(args)) {
-    const unsigned blocks = blocks_for(elements / Piece<T>::kSize, kBlock);
-    embed_step_kernel<T, Piece<T>><<<blocks, kBlock, 0, stream>>>(args, state, rows);
+  if (all_vector_aligned(args)) {
+    const unsigned blocks = blocks_for(elements / Vector16<T>::kSize, kBlock);
+    embed_step_kernel<T, Vector16<T>><<<blocks, kBlock, 0, stream>>>(args, state, rows);
   } else {
     embed_step_kernel<T, T><<<blocks_for(elements, kBlock), kBlock, 0, stream>>>(args, state, rows);
   }

@@ -8,11 +8,11 @@ namespace xlate::cuda {
 /// out[i] = table[ids[i]]·scale + positions[place[i]], N rows of D.
 template <class T>
 struct EmbedArgs {
-  const T* table;              // [V, D]
-  const float* positions;      // [P, D]
-  const std::int32_t* ids;     // [N]
-  const std::int32_t* places;  // [N]
-  Wide<T> out;                 // [N, D]
+  const T* table;                       // [V, D]
+  const float* positions;               // [P, D]
+  const std::int32_t* ids;              // [N]
+  const std::int32_t* token_positions;  // [N]
+  ResidualView<T> out;                  // [N, D]
   std::int64_t rows, width, table_stride, positions_stride;
   float scale;
 };

@@ -34,11 +34,11 @@ class PinnedPool {
 };
 
 /// What a copy to a block brings.
-class CudaTicket final : public Ticket {
+class CudaPendingRead final : public PendingRead {
  public:
-  CudaTicket(PinnedPool& pool, std::unique_ptr<PinnedPool::Block> block, std::size_t bytes)
+  CudaPendingRead(PinnedPool& pool, std::unique_ptr<PinnedPool::Block> block, std::size_t bytes)
       : pool_(pool), block_(std::move(block)), bytes_(bytes) {}
-  ~CudaTicket() override { pool_.give_back(std::move(block_)); }
+  ~CudaPendingRead() override { pool_.give_back(std::move(block_)); }
   bool ready() const override { return block_->event.passed(); }
   std::span<const std::byte> wait() override {
     check(cudaEventSynchronize(block_->event.get()));

@@ -8,14 +8,14 @@ namespace {
 
 constexpr int kNormBlock = 128;  // its last wave of blocks is shorter
 
-template <class T, class X, int kPieces>
-__global__ void norm_piece_kernel(NormArgs<T, X> args) {
+template <class T, class X, int kVectors>
+__global__ void norm_vector_kernel(NormArgs<T, X> args) {
   const std::int64_t row =
       (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   if (row >= args.rows) return;
-  norm_pieces<T, X, kPieces>(args.x ? args.x + row * args.x_stride : nullptr, args.x_bias,
-                             row_of(args.residual, row), args.gain, args.bias,
-                             row_of(args.out, row), static_cast<int>(args.width), args.epsilon);
+  norm_vectors<T, X, kVectors>(args.x ? args.x + row * args.x_stride : nullptr, args.x_bias,
+                               row_of(args.residual, row), args.gain, args.bias,
+                               row_of(args.out, row), static_cast<int>(args.width), args.epsilon);
 }
 
 // Rows of any width and alignment.
@@ -25,14 +25,14 @@ __global__ void norm_row_kernel(NormArgs<T, X> args) {
       (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (row >= args.rows) return;
-  const WideRow<const T> added = row_of(args.residual, row);
-  const WideRow<T> out = row_of(args.out, row);
+  const ResidualRow<const T> residual = row_of(args.residual, row);
+  const ResidualRow<T> out = row_of(args.out, row);
   const auto at = [&](std::int64_t i) {
     float x = args.x ? to_float(args.x[row * args.x_stride + i]) : 0;
     if (args.x_bias) x += to_float(args.x_bias[i]);
-    return added.rounded
-               ? x + widened<T>(to_float(added.rounded[i]), added.rest ? added.rest[i] : 0)
-               : x;
+    return residual.rounded ? x + widened<T>(to_float(residual.rounded[i]),
+                                             residual.low_bits ? residual.low_bits[i] : 0)
+                            : x;
   };
   float2 moment[1];
   moments(moment, args.width, args.epsilon, [&](const auto& add) {
@@ -49,15 +49,15 @@ template <class T, class X>
 void layer_norm(const NormArgs<T, X>& args, cudaStream_t stream) {
   if (args.rows == 0) return;
   const unsigned grid = blocks_for(args.rows, kNormBlock / kWarp);
-  const std::int64_t pieces =
-      (args.width + kWarp * Piece<T>::kSize - 1) / (kWarp * Piece<T>::kSize);
+  const std::int64_t vectors =
+      (args.width + kWarp * Vector16<T>::kSize - 1) / (kWarp * Vector16<T>::kSize);
   const bool aligned =
-      in_pieces<T>(args.width | args.x_stride, {args.x, args.x_bias, args.gain, args.bias}) &&
-      in_pieces(args.residual) && in_pieces(args.out);
-  if (aligned && pieces <= 2)
-    norm_piece_kernel<T, X, 2><<<grid, kNormBlock, 0, stream>>>(args);
-  else if (aligned && pieces <= 8)
-    norm_piece_kernel<T, X, 8><<<grid, kNormBlock, 0, stream>>>(args);
+      vector_aligned<T>(args.width | args.x_stride, {args.x, args.x_bias, args.gain, args.bias}) &&
+      vector_aligned(args.residual) && vector_aligned(args.out);
+  if (aligned && vectors <= 2)
+    norm_vector_kernel<T, X, 2><<<grid, kNormBlock, 0, stream>>>(args);
+  else if (aligned && vectors <= 8)
+    norm_vector_kernel<T, X, 8><<<grid, kNormBlock, 0, stream>>>(args);
   else
     norm_row_kernel<<<grid, kNormBlock, 0, stream>>>(args);
 }

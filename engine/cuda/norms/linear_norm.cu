@@ -23,8 +23,9 @@ constexpr int kBoxRowBytes = 2 * kDepth;
 constexpr int kLeastTileRows = 64, kMostTileRows = 192, kTileStep = 32;
 constexpr int kConsumers = 2 * kWarpgroup, kThreads = kWarpgroup + kConsumers;
 constexpr int kWarps = kConsumers / kWarp;
-[[maybe_unused]] constexpr int kPieceStep = kWarp * 8;  // columns from a lane's piece to its next
-constexpr int kAtOnce = 4;                              // rows that a warp normalizes together
+[[maybe_unused]] constexpr int kVectorStride =
+    kWarp * 8;              // columns from a lane's piece to its next
+constexpr int kAtOnce = 4;  // rows that a warp normalizes together
 // Of a row's sums, which a lane reads eight at a time, the first fours of all lanes lie together,
 // and behind them the second fours. Neither those who write them nor those who read them meet in a
 // bank. Bytes:
@@ -32,7 +33,7 @@ constexpr int kSecondFours = 2 * kBlockOutputs + 16, kSumsPitch = kSecondFours +
 constexpr int kMostStages = 5, kStagesBytes = 225 << 10;
 
 template <int kTileRows>
-struct alignas(1024) Memory {
+struct alignas(1024) SharedStorage {
   static constexpr int kStageBytes = (kBlockOutputs + kTileRows) * kBoxRowBytes;
   static constexpr int kStages = std::min(kMostStages, kStagesBytes / kStageBytes);
   static_assert(kTileRows * kSumsPitch <= kStages * kStageBytes);
@@ -45,46 +46,46 @@ struct alignas(1024) Memory {
   __device__ std::uint32_t empty_at(int place) const { return shared_address(&empty[place]); }
 };
 
-// What a block has: of its cluster's tile all rows' sums for 256 outputs, and of kRows of them the
-// norm.
+// What a block has: of its cluster's tile all rows' sums for 256 outputs, and of kRowsPerBlock of
+// them the norm.
 template <int kTileRows, int kBlocks>
-struct Part {
-  static constexpr int kRows = kTileRows / kBlocks;
+struct BlockRows {
+  static constexpr int kRowsPerBlock = kTileRows / kBlocks;
   static constexpr int kWidth = kBlocks * kBlockOutputs;
   int rank = kBlocks > 1 ? static_cast<int>(rank_in_cluster()) : 0;
   int tile_row = static_cast<int>(blockIdx.x) / kBlocks * kTileRows;
-  int first = rank * kRows;  // of the tile
+  int first = rank * kRowsPerBlock;  // of the tile
 };
 
 // One thread.
 template <class T, int kTileRows, int kBlocks>
-__device__ void load_stages(Memory<kTileRows>& memory, const LinearNormArgs<T>& args) {
-  const Part<kTileRows, kBlocks> part;
-  Ring<Memory<kTileRows>::kStages> ring;
+__device__ void load_stages(SharedStorage<kTileRows>& memory, const LinearNormArgs<T>& args) {
+  const BlockRows<kTileRows, kBlocks> block_rows;
+  PipelineState<SharedStorage<kTileRows>::kStages> ring;
   for (int column = 0; column < args.depth; column += kDepth, ring.advance()) {
-    wait(memory.empty_at(ring.place), ring.parity ^ 1);
-    arrive_expecting(memory.full_at(ring.place), Memory<kTileRows>::kStageBytes);
-    load_box(memory.stage_at(ring.place), args.weight, column, part.rank * kBlockOutputs,
-             memory.full_at(ring.place));
+    wait(memory.empty_at(ring.index), ring.parity ^ 1);
+    arrive_expecting(memory.full_at(ring.index), SharedStorage<kTileRows>::kStageBytes);
+    load_box(memory.stage_at(ring.index), args.weight, column, block_rows.rank * kBlockOutputs,
+             memory.full_at(ring.index));
     const std::uint32_t rows =
-        memory.stage_at(ring.place) + (kBlockOutputs + part.first) * kBoxRowBytes;
+        memory.stage_at(ring.index) + (kBlockOutputs + block_rows.first) * kBoxRowBytes;
     if (kBlocks > 1)
-      load_box_for((1 << kBlocks) - 1, rows, args.x, column, part.tile_row + part.first,
-                   memory.full_at(ring.place));
+      load_box_for((1 << kBlocks) - 1, rows, args.x, column, block_rows.tile_row + block_rows.first,
+                   memory.full_at(ring.index));
     else
-      load_box(rows, args.x, column, part.tile_row, memory.full_at(ring.place));
+      load_box(rows, args.x, column, block_rows.tile_row, memory.full_at(ring.index));
   }
 }
 
 // What the norm will add comes into L2 meanwhile. A warp.
 template <class T, int kTileRows, int kBlocks>
 __device__ void prefetch_residuals(const LinearNormArgs<T>& args) {
-  const Part<kTileRows, kBlocks> part;
-  for (int i = static_cast<int>(threadIdx.x) % kWarp; i < part.kRows; i += kWarp) {
-    const int row = part.tile_row + part.first + i;
+  const BlockRows<kTileRows, kBlocks> block_rows;
+  for (int i = static_cast<int>(threadIdx.x) % kWarp; i < block_rows.kRowsPerBlock; i += kWarp) {
+    const int row = block_rows.tile_row + block_rows.first + i;
     if (row >= args.rows) continue;
-    prefetch_bytes(args.residual + row * args.residual_stride, part.kWidth * sizeof(T));
-    prefetch_bytes(args.residual_rest + row * args.residual_stride, part.kWidth);
+    prefetch_bytes(args.residual + row * args.residual_stride, block_rows.kWidth * sizeof(T));
+    prefetch_bytes(args.residual_low_bits + row * args.residual_stride, block_rows.kWidth);
   }
 }
 
@@ -93,20 +94,20 @@ template <class T, int kTileRows, int kBlocks>
 struct Consumer {
   static constexpr int kBatches = (kTileRows / kBlocks + kWarps * kAtOnce - 1) / (kWarps * kAtOnce);
 
-  Memory<kTileRows>& memory;
+  SharedStorage<kTileRows>& memory;
   const LinearNormArgs<T>& args;
   int warp, lane;
-  Part<kTileRows, kBlocks> part;
+  BlockRows<kTileRows, kBlocks> block_rows;
 
   __device__ __forceinline__ void multiply_all(float (&sums)[2][kTileRows / 2]) {
-    Ring<Memory<kTileRows>::kStages> ring;
+    PipelineState<SharedStorage<kTileRows>::kStages> ring;
     const std::uint32_t own = warp / 4 * 128 * kBoxRowBytes;
     std::uint32_t last = 0;
     for (int column = 0; column < args.depth; column += kDepth, ring.advance()) {
-      wait(memory.full_at(ring.place), ring.parity);
+      wait(memory.full_at(ring.index), ring.parity);
       const std::uint64_t rows =
-                              matrix_at(memory.stage_at(ring.place) + kBlockOutputs * kBoxRowBytes),
-                          weights = matrix_at(memory.stage_at(ring.place) + own);
+                              matrix_at(memory.stage_at(ring.index) + kBlockOutputs * kBoxRowBytes),
+                          weights = matrix_at(memory.stage_at(ring.index) + own);
       begin_products();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
@@ -118,12 +119,12 @@ struct Consumer {
       commit_products();
       if (column > 0) {
         wait_for_products<1>();
-        if (column + (Memory<kTileRows>::kStages - 1) * kDepth < args.depth)
+        if (column + (SharedStorage<kTileRows>::kStages - 1) * kDepth < args.depth)
           release(last);  // else nobody waits for it, or is still there
       }
-      last = memory.empty_at(ring.place);
+      last = memory.empty_at(ring.index);
     }
-    finish_products(sums[0]);
+    wait_for_all_products(sums[0]);
     keep_behind(sums[1]);
   }
   // All blocks' rows come into each: each asks the others' leave.
@@ -141,14 +142,14 @@ struct Consumer {
   __device__ __forceinline__ void load_bias(float (&bias)[2][2]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      bias[i / 2][i % 2] = args.bias
-                               ? to_float(args.bias[part.rank * kBlockOutputs + first_output() +
-                                                    i / 2 * 64 + i % 2 * 8 + lane / 4])
-                               : 0.0f;
+      bias[i / 2][i % 2] =
+          args.bias ? to_float(args.bias[block_rows.rank * kBlockOutputs + first_output() +
+                                         i / 2 * 64 + i % 2 * 8 + lane / 4])
+                    : 0.0f;
     }
   }
-  __device__ __forceinline__ void put_sums(const float (&sums)[2][kTileRows / 2],
-                                           const float (&bias)[2][2]) {
+  __device__ __forceinline__ void store_accumulators(const float (&sums)[2][kTileRows / 2],
+                                                     const float (&bias)[2][2]) {
     const int of_eight = lane / 4;
     const std::uint32_t place = sums_at(2 * (lane % 4)) + 2 * first_output() +
                                 of_eight / 4 * kSecondFours + 4 * (of_eight % 4);
@@ -166,53 +167,55 @@ struct Consumer {
   // A warp norms every kWarps-th row of the part, kAtOnce together. Rows that are not there are
   // others once more.
   struct Residuals {
-    uint4 pieces[kAtOnce][kBlocks];
-    uint2 rests[kAtOnce][kBlocks];
+    uint4 vectors[kAtOnce][kBlocks];
+    uint2 low_bits[kAtOnce][kBlocks];
   };
-  __device__ __forceinline__ int part_row(int batch, int r) const {
+  __device__ __forceinline__ int block_row(int batch, int r) const {
     return warp + kWarps * (batch * kAtOnce + r);
   }
   __device__ __forceinline__ void fetch(Residuals& residuals, int batch) {
 #pragma unroll
     for (int r = 0; r < kAtOnce; ++r) {
-      const int from = min(part.tile_row + part.first + part_row(batch, r), args.rows - 1) *
-                           args.residual_stride +
-                       piece_column<T>(0);
+      const int from =
+          min(block_rows.tile_row + block_rows.first + block_row(batch, r), args.rows - 1) *
+              args.residual_stride +
+          vector_column<T>(0);
 #pragma unroll
       for (int p = 0; p < kBlocks; ++p) {
-        residuals.pieces[r][p] = load_piece(args.residual + from + p * kPieceStep);
-        residuals.rests[r][p] =
-            *reinterpret_cast<const uint2*>(args.residual_rest + from + p * kPieceStep);
+        residuals.vectors[r][p] = load_vector(args.residual + from + p * kVectorStride);
+        residuals.low_bits[r][p] =
+            *reinterpret_cast<const uint2*>(args.residual_low_bits + from + p * kVectorStride);
       }
     }
   }
   __device__ __forceinline__ void norm_batch(const Residuals& residuals, int batch) {
-    float values[kAtOnce][kBlocks][Piece<T>::kSize];
+    float values[kAtOnce][kBlocks][Vector16<T>::kSize];
 #pragma unroll
     for (int p = 0; p < kBlocks; ++p) {
       const std::uint32_t there =
           address_in(static_cast<std::uint32_t>(p),
-                     sums_at(part.first) + 16 * lane);  // piece p of a row lies in block p
+                     sums_at(block_rows.first) + 16 * lane);  // piece p of a row lies in block p
 #pragma unroll
       for (int r = 0; r < kAtOnce; ++r) {
-        const std::uint32_t from = there + min(part_row(batch, r), part.kRows - 1) * kSumsPitch;
+        const std::uint32_t from =
+            there + min(block_row(batch, r), block_rows.kRowsPerBlock - 1) * kSumsPitch;
 #pragma unroll
         for (int i = 0; i < 2; ++i)
-          unpack_piece<float>(*reinterpret_cast<float(*)[4]>(values[r][p] + 4 * i),
-                              load_from_cluster(from + i * kSecondFours));
-        add_piece<T>(values[r][p], residuals.pieces[r][p], residuals.rests[r][p]);
+          unpack_vector<float>(*reinterpret_cast<float(*)[4]>(values[r][p] + 4 * i),
+                               load_from_cluster(from + i * kSecondFours));
+        add_vector<T>(values[r][p], residuals.vectors[r][p], residuals.low_bits[r][p]);
       }
     }
     norm_values<T, kBlocks, kAtOnce>(
-        values, args.gain, args.shift, part.kWidth, args.epsilon,
-        [&](int r, int column, const float(&results)[Piece<T>::kSize]) {
-          const int own = part_row(batch, r), row = part.tile_row + part.first + own,
+        values, args.gain, args.shift, block_rows.kWidth, args.epsilon,
+        [&](int r, int column, const float(&results)[Vector16<T>::kSize]) {
+          const int own = block_row(batch, r), row = block_rows.tile_row + block_rows.first + own,
                     to = row * args.out_stride + column;
-          const uint4 piece = pack_piece<T>(results);
-          const uint2 rests = rests_of<T>(results, piece);
-          if (own >= part.kRows || row >= args.rows) return;
-          *reinterpret_cast<uint4*>(args.out + to) = piece;
-          *reinterpret_cast<uint2*>(args.out_rest + to) = rests;
+          const uint4 vector = pack_vector<T>(results);
+          const uint2 low_bits = packed_low_bits_of<T>(results, vector);
+          if (own >= block_rows.kRowsPerBlock || row >= args.rows) return;
+          *reinterpret_cast<uint4*>(args.out + to) = vector;
+          *reinterpret_cast<uint2*>(args.out_low_bits + to) = low_bits;
         });
   }
   __device__ __forceinline__ void norm_all(Residuals& now) {
@@ -233,7 +236,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     linear_norm_kernel(const __grid_constant__ LinearNormArgs<T> args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char shared[];
-  auto& memory = *reinterpret_cast<Memory<kTileRows>*>(shared);
+  auto& memory = *reinterpret_cast<SharedStorage<kTileRows>*>(shared);
   if (threadIdx.x == 0) {
     prefetch_map(args.x);
     prefetch_map(args.weight);
@@ -244,10 +247,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     publish_barriers();
   }
   __syncthreads();
-  meet_cluster();
+  sync_cluster_relaxed();
   if (threadIdx.x < kWarpgroup) {
-    leave_registers<24>();
-    wait_for_kernel();
+    decrease_registers<24>();
+    wait_for_primary_kernel();
     if (threadIdx.x == 0)
       load_stages<T, kTileRows, kBlocks>(memory, args);
     else if (threadIdx.x / kWarp == 1)
@@ -255,8 +258,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncwarp();
     share_with_cluster();
   } else {
-    take_registers<240>();
-    wait_for_kernel();
+    increase_registers<240>();
+    wait_for_primary_kernel();
     const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
     Consumer<T, kTileRows, kBlocks> consumer{memory, args, thread / kWarp, thread % kWarp, {}};
     {
@@ -264,17 +267,17 @@ __global__ void __launch_bounds__(kThreads, 1)
       consumer.load_bias(bias);
       consumer.multiply_all(sums);
       wait_for_turn(1);  // both warpgroups have multiplied: the stages are free
-      consumer.put_sums(sums, bias);
+      consumer.store_accumulators(sums, bias);
     }
     typename Consumer<T, kTileRows, kBlocks>::Residuals first;
     consumer.fetch(first, 0);
     share_with_cluster();
     consumer.norm_all(first);
   }
-  meet_cluster();  // the others may still read here; each has made sums of what it read, before it
-                   // comes
+  sync_cluster_relaxed();  // the others may still read here; each has made sums of what it read,
+                           // before it comes
 #else
-  __trap();  // linear_norm_fits says no
+  __trap();  // linear_norm_is_faster says no
 #endif
 }
 
@@ -282,7 +285,7 @@ template <class T, int kTileRows, int kBlocks>
 void launch(const LinearNormArgs<T>& args, cudaStream_t stream) {
   const auto kernel = linear_norm_kernel<T, kTileRows, kBlocks>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                       sizeof(Memory<kTileRows>));
+                       sizeof(SharedStorage<kTileRows>));
   cudaLaunchAttribute attributes[2]{};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim = {kBlocks, 1, 1};
@@ -291,7 +294,7 @@ void launch(const LinearNormArgs<T>& args, cudaStream_t stream) {
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>((args.rows + kTileRows - 1) / kTileRows * kBlocks));
   config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = sizeof(Memory<kTileRows>);
+  config.dynamicSmemBytes = sizeof(SharedStorage<kTileRows>);
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = 2;
@@ -311,12 +314,13 @@ void launch_width(const LinearNormArgs<T>& args, cudaStream_t stream) {
 // Fewer rows have too few tiles, the fewer the longer each takes: a product and a norm are faster
 // (512 columns: 1024 rows 8.6 µs, here 7.8; 2048 columns: 2048 rows 14 µs, here 16.5, 4096
 // rows 21.4 and 17.7).
-bool linear_norm_fits(int capability, std::int64_t rows, std::int64_t depth, std::int64_t width) {
-  return linear_norm_serves(capability, depth, width) &&
+bool linear_norm_is_faster(int capability, std::int64_t rows, std::int64_t depth,
+                           std::int64_t width) {
+  return linear_norm_supports(capability, depth, width) &&
          rows >= std::max(kLeastRows, depth * 3 / 2) && rows < (1 << 30);
 }
 
-bool linear_norm_serves(int capability, std::int64_t depth, std::int64_t width) {
+bool linear_norm_supports(int capability, std::int64_t depth, std::int64_t width) {
   return capability == 90 && depth > 0 && depth % kDepth == 0 && depth < (1 << 20) &&
          (width == kBlockOutputs || width == 2 * kBlockOutputs);
 }

@@ -2,7 +2,7 @@
 // whatever kernel and wherever the row lies.
 #pragma once
 
-#include "engine/cuda/norms/pieces.cuh"
+#include "engine/cuda/norms/vectors.cuh"
 
 namespace xlate::cuda {
 
@@ -25,22 +25,22 @@ __device__ __forceinline__ void moments(float2 (&moment)[kRows], std::int64_t wi
 
 // The column of a lane's p-th piece.
 template <class T>
-__device__ __forceinline__ int piece_column(int p) {
-  return (static_cast<int>(threadIdx.x) % kWarp + p * kWarp) * Piece<T>::kSize;
+__device__ __forceinline__ int vector_column(int p) {
+  return (static_cast<int>(threadIdx.x) % kWarp + p * kWarp) * Vector16<T>::kSize;
 }
 
-// Norms of kRows rows at once, up to kPieces pieces a lane: put(row, column, values of a piece)
+// Norms of kRows rows at once, up to kVectors pieces a lane: put(row, column, values of a piece)
 // takes the results.
-template <class T, int kPieces, int kRows, class Put>
-__device__ __forceinline__ void norm_values(const float (&values)[kRows][kPieces][Piece<T>::kSize],
-                                            const float* gain, const float* shift, int width,
-                                            float epsilon, const Put& put) {
-  constexpr int kSize = Piece<T>::kSize;
+template <class T, int kVectors, int kRows, class Put>
+__device__ __forceinline__ void norm_values(
+    const float (&values)[kRows][kVectors][Vector16<T>::kSize], const float* gain,
+    const float* shift, int width, float epsilon, const Put& put) {
+  constexpr int kSize = Vector16<T>::kSize;
   float2 moment[kRows];
   moments(moment, width, epsilon, [&](const auto& add) {
 #pragma unroll
-    for (int p = 0; p < kPieces; ++p) {
-      if (piece_column<T>(p) >= width) break;
+    for (int p = 0; p < kVectors; ++p) {
+      if (vector_column<T>(p) >= width) break;
 #pragma unroll
       for (int i = 0; i < kSize; ++i) {
 #pragma unroll
@@ -49,8 +49,8 @@ __device__ __forceinline__ void norm_values(const float (&values)[kRows][kPieces
     }
   });
 #pragma unroll
-  for (int p = 0; p < kPieces; ++p) {
-    const int column = piece_column<T>(p);
+  for (int p = 0; p < kVectors; ++p) {
+    const int column = vector_column<T>(p);
     if (column >= width) break;
     const Floats<kSize> gains(gain + column), shifts(shift + column);
 #pragma unroll
@@ -66,34 +66,34 @@ __device__ __forceinline__ void norm_values(const float (&values)[kRows][kPieces
 }
 
 // out = norm of x + bias + added, each of which may be null, but not all; it stays in registers: up
-// to kPieces pieces a lane. X is T or float. All is aligned to 16 bytes, rests to 8.
-template <class T, class X, int kPieces>
-__device__ __forceinline__ void norm_pieces(const X* x, const T* bias,
-                                            const WideRow<const T>& added, const float* gain,
-                                            const float* shift, const WideRow<T>& out, int width,
-                                            float epsilon) {
-  float values[1][kPieces][Piece<T>::kSize];
+// to kVectors pieces a lane. X is T or float. All is aligned to 16 bytes, rests to 8.
+template <class T, class X, int kVectors>
+__device__ __forceinline__ void norm_vectors(const X* x, const T* bias,
+                                             const ResidualRow<const T>& residual,
+                                             const float* gain, const float* shift,
+                                             const ResidualRow<T>& out, int width, float epsilon) {
+  float values[1][kVectors][Vector16<T>::kSize];
 #pragma unroll
-  for (int p = 0; p < kPieces; ++p) {
-    const int column = piece_column<T>(p);
+  for (int p = 0; p < kVectors; ++p) {
+    const int column = vector_column<T>(p);
     if (column >= width) break;
     if (x) {
       load_values(values[0][p], x + column);
     } else {
 #pragma unroll
-      for (int i = 0; i < Piece<T>::kSize; ++i) values[0][p][i] = 0;
+      for (int i = 0; i < Vector16<T>::kSize; ++i) values[0][p][i] = 0;
     }
-    if (bias) add_piece<T>(values[0][p], load_piece(bias + column), {});
-    if (added.rounded)
-      add_piece<T>(values[0][p], load_piece(added.rounded + column),
-                   sizeof(T) == 2 && added.rest
-                       ? *reinterpret_cast<const uint2*>(added.rest + column)
-                       : uint2{});
+    if (bias) add_vector<T>(values[0][p], load_vector(bias + column), {});
+    if (residual.rounded)
+      add_vector<T>(values[0][p], load_vector(residual.rounded + column),
+                    sizeof(T) == 2 && residual.low_bits
+                        ? *reinterpret_cast<const uint2*>(residual.low_bits + column)
+                        : uint2{});
   }
-  norm_values<T, kPieces, 1>(values, gain, shift, width, epsilon,
-                             [&](int, int column, const float(&results)[Piece<T>::kSize]) {
-                               store_values(out, column, results);
-                             });
+  norm_values<T, kVectors, 1>(values, gain, shift, width, epsilon,
+                              [&](int, int column, const float(&results)[Vector16<T>::kSize]) {
+                                store_values(out, column, results);
+                              });
 }
 
 }  // namespace xlate::cuda

@@ -21,10 +21,11 @@ Gemm::Epilogue epilogue_of(Activation activation, bool bias) {
 }
 
 // Whether norms/linear_norm.cu takes these rows: their rests lie as they do.
-bool in_pieces(const WideRows& wide) {
-  const Tensor &rounded = wide.rounded, &rest = wide.rest;
-  return rest && rest.stride == rounded.stride && rounded.stride % 16 == 0 &&
-         aligned(rounded.data) && aligned(rest.data) && rounded.rows * rounded.stride < INT32_MAX;
+bool vector_aligned(const ResidualRows& wide) {
+  const Tensor &rounded = wide.rounded, &low_bits = wide.low_bits;
+  return low_bits && low_bits.stride == rounded.stride && rounded.stride % 16 == 0 &&
+         aligned(rounded.data) && aligned(low_bits.data) &&
+         rounded.rows * rounded.stride < INT32_MAX;
 }
 
 }  // namespace
@@ -32,13 +33,13 @@ bool in_pieces(const WideRows& wide) {
 // Where the kernel for both is not the faster way, a joined product goes through the library
 // without its bias (linear_then_norm).
 Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_t out, bool bias,
-                                                    bool joined, Activation activation,
-                                                    void* memory, std::int64_t rows,
+                                                    bool fused, Activation activation, void* memory,
+                                                    std::int64_t rows,
                                                     std::int64_t most_rows) const {
   const auto any = [&](std::int64_t any_rows, std::int64_t columns, DType type) {
     return Tensor{memory, type, any_rows, columns, columns};
   };
-  const bool plain = joined && size_of(type_) == 2;
+  const bool plain = fused && size_of(type_) == 2;
   Preparation::Expected entry{
       {.x = any(rows, in, type_),
        .weight = any(out, in, type_),
@@ -49,7 +50,7 @@ Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_
   const std::vector<std::int64_t> planned = Gemm::planned_rows(type_, most_rows);
   for (std::size_t i = 0; i < planned.size(); ++i) {
     const std::int64_t fewest = i + 1 < planned.size() ? planned[i + 1] + 1 : 1;
-    if (!plain || solo_ || !linear_norm_fits(capability_, fewest, in, out))
+    if (!plain || solo_ || !linear_norm_is_faster(capability_, fewest, in, out))
       entry.rows.push_back(planned[i]);
   }
   return entry;
@@ -68,19 +69,19 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
               .bias = sums ? nullptr : layer.bias.data,
               .out = out,
               .epilogue = sums ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)},
-             general(queue));
+             flushed_stream(queue));
   if (!own_activation && !(sums && bias)) return;
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     const auto finish = [&](auto out_tag) {
       using Out = decltype(out_tag);
-      finish_rows<Out, T>({.bias = sums ? data_of<T>(layer.bias) : nullptr,
-                           .out = data_of<Out>(out),
-                           .rows = out.rows,
-                           .columns = out.columns,
-                           .out_stride = out.stride,
-                           .activation = activation},
-                          general(queue));
+      apply_epilogue<Out, T>({.bias = sums ? data_of<T>(layer.bias) : nullptr,
+                              .out = data_of<Out>(out),
+                              .rows = out.rows,
+                              .columns = out.columns,
+                              .out_stride = out.stride,
+                              .activation = activation},
+                             flushed_stream(queue));
     };
     if (sums)
       finish(float{});
@@ -89,11 +90,11 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
   });
 }
 
-void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Norm& after) {
+void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Norm& after) {
   add_norm(queue, stream, y, {}, after);
 }
 
-void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Tensor& bias,
+void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Tensor& bias,
                            const Norm& after) {
   with_type(stream.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -101,15 +102,15 @@ void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Tensor
       using Y = decltype(y_tag);
       layer_norm<T, Y>({.x = data_of<Y>(y),
                         .x_bias = data_of<T>(bias),
-                        .residual = wide_of<const T>(stream),
+                        .residual = residual_view<const T>(stream),
                         .gain = data_of<float>(after.gain),
                         .bias = data_of<float>(after.bias),
-                        .out = wide_of<T>(stream),
+                        .out = residual_view<T>(stream),
                         .rows = stream.rounded.rows,
                         .width = stream.rounded.columns,
                         .x_stride = y.stride,
                         .epsilon = after.epsilon},
-                       general(queue));
+                       flushed_stream(queue));
     };
     if (y && y.dtype != stream.rounded.dtype)
       run(float{});
@@ -120,7 +121,7 @@ void CudaBackend::add_norm(Queue& queue, WideRows stream, Tensor y, const Tensor
 
 // The product without its bias, which the library would want in float32, too.
 void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums,
-                                   WideRows stream, const Norm& after) {
+                                   ResidualRows stream, const Norm& after) {
   if (x.dtype == DType::kFloat32) {
     linear(queue, x, layer, Activation::kNone, sums);
     return add_norm(queue, stream, sums, after);
@@ -131,26 +132,26 @@ void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, 
               .bias = nullptr,
               .out = sums,
               .epilogue = Gemm::Epilogue::kNone},
-             general(queue));
+             flushed_stream(queue));
   add_norm(queue, stream, sums, layer.bias, after);
 }
 
 void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums,
-                              WideRows stream, const Norm& after) {
+                              ResidualRows stream, const Norm& after) {
   const std::int64_t width = layer.weight.rows;
-  if (!linear_norm_serves(capability_, x.columns, width) || size_of(type_) != 2) {
-    paths_.slow(Paths::Of::kNorm, [&] {
+  if (!linear_norm_supports(capability_, x.columns, width) || size_of(type_) != 2) {
+    paths_.slow(KernelPaths::Of::kNorm, [&] {
       const std::string reason = general_reason();
       return !reason.empty() ? reason
                              : fmt::format("products of {} to {} columns", x.columns, width);
     });
   }
-  if (solo_ || !in_pieces(stream) || !aligned(after.gain.data) || !aligned(after.bias.data) ||
+  if (solo_ || !vector_aligned(stream) || !aligned(after.gain.data) || !aligned(after.bias.data) ||
       !has_tensor_map(x) || !has_tensor_map(layer.weight) ||
-      !linear_norm_fits(capability_, x.rows, x.columns, width)) {
+      !linear_norm_is_faster(capability_, x.rows, x.columns, width)) {
     return linear_then_norm(queue, x, layer, sums, stream, after);
   }
-  paths_.fast(Paths::Of::kNorm);
+  paths_.fast(KernelPaths::Of::kNorm);
   const int tile = linear_norm_tile(x.rows, x.columns, width, multiprocessors_);
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -160,11 +161,11 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
            .weight = tensor_map(layer.weight, kLinearNormOutputs),
            .bias = data_of<T>(layer.bias),
            .residual = data_of<T>(stream.rounded),
-           .residual_rest = data_of<std::int8_t>(stream.rest),
+           .residual_low_bits = data_of<std::int8_t>(stream.low_bits),
            .gain = data_of<float>(after.gain),
            .shift = data_of<float>(after.bias),
            .out = data_of<T>(stream.rounded),
-           .out_rest = data_of<std::int8_t>(stream.rest),
+           .out_low_bits = data_of<std::int8_t>(stream.low_bits),
            .rows = static_cast<int>(x.rows),
            .depth = static_cast<int>(x.columns),
            .width = static_cast<int>(width),
@@ -172,7 +173,7 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
            .residual_stride = static_cast<int>(stream.rounded.stride),
            .out_stride = static_cast<int>(stream.rounded.stride),
            .epsilon = after.epsilon},
-          general(queue));
+          flushed_stream(queue));
     }
   });
 }

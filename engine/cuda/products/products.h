@@ -11,13 +11,13 @@ namespace xlate::cuda {
 
 /// out = activation(out + bias).
 template <class T, class B = T>
-struct FinishArgs {
+struct EpilogueArgs {
   const B* bias;  // [columns] or null
   T* out;         // [N, columns]
   std::int64_t rows, columns, out_stride;
   Activation activation;
 };
 template <class T, class B>
-void finish_rows(const FinishArgs<T, B>&, cudaStream_t);
+void apply_epilogue(const EpilogueArgs<T, B>&, cudaStream_t);
 
 }  // namespace xlate::cuda

@@ -1,6 +1,6 @@
-// Products of a warpgroup on compute capability 9.0 (sm_90a): 64 rows by 2·kSums columns, float32
-// sums in registers. They run on until waited for. Matrices in shared memory are boxes of 128-byte
-// rows (hopper.cuh).
+// Products of a warpgroup on compute capability 9.0 (sm_90a): 64 rows by 2·kAccumulators columns,
+// float32 sums in registers. They run on until waited for. Matrices in shared memory are boxes of
+// 128-byte rows (hopper.cuh).
 #pragma once
 
 #include "engine/cuda/hopper.cuh"
@@ -14,15 +14,16 @@ __device__ inline std::uint64_t matrix_at(std::uint32_t address) {
          std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
 }
 
-// d (+)= rows [64, 16] · columns [2·kSums, 16]ᵀ. In warp w of the four, lane l holds of rows 16·w +
-// l / 4 + 8·h the columns 8·j + 2·(l mod 4) + b at d[4·j + 2·h + b]. The rows lie in registers, as
-// load_matrices leaves them, …
+// d (+)= rows [64, 16] · columns [2·kAccumulators, 16]ᵀ. In warp w of the four, lane l holds of
+// rows 16·w + l / 4 + 8·h the columns 8·j + 2·(l mod 4) + b at d[4·j + 2·h + b]. The rows lie in
+// registers, as load_matrices leaves them, …
 template <class T>
 __device__ void multiply(float (&d)[64], const std::uint32_t (&rows)[4], std::uint64_t columns,
                          int add);
 // … or in shared memory.
-template <class T, int kSums>
-__device__ void multiply(float (&d)[kSums], std::uint64_t rows, std::uint64_t columns, int add);
+template <class T, int kAccumulators>
+__device__ void multiply(float (&d)[kAccumulators], std::uint64_t rows, std::uint64_t columns,
+                         int add);
 
 #define XLATE_SUMS_8(d, i)                                                                    \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
@@ -100,15 +101,15 @@ __device__ inline void wait_for_products() {
 }
 
 // Until all have ended: only then may d be read.
-template <int kSums>
-__device__ void finish_products(float (&d)[kSums]);
+template <int kAccumulators>
+__device__ void wait_for_all_products(float (&d)[kAccumulators]);
 // Nothing, but what is computed from d behind it is not computed before it, where registers are
 // scarce.
-template <int kSums>
-__device__ void keep_behind(float (&d)[kSums]);
+template <int kAccumulators>
+__device__ void keep_behind(float (&d)[kAccumulators]);
 #define XLATE_FINISH(sums)                                                                \
   template <>                                                                             \
-  __device__ inline void finish_products<sums>(float(&d)[sums]) {                         \
+  __device__ inline void wait_for_all_products<sums>(float(&d)[sums]) {                   \
     asm volatile("wgmma.wait_group.sync.aligned 0;" : XLATE_SUMS_##sums(d) : : "memory"); \
   }                                                                                       \
   template <>                                                                             \

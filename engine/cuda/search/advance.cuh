@@ -6,7 +6,7 @@
 
 namespace xlate::cuda {
 
-constexpr float kNone = -INFINITY;
+constexpr float kMinusInfinity = -INFINITY;
 constexpr float kDead = -1e9f;
 constexpr float kWorthless = -1e8f;
 
@@ -21,8 +21,8 @@ struct Candidate {
 };
 
 // Best first; among equals the older one stays ahead.
-__device__ inline void finish(const Finished& entry, Finished* finished, std::int32_t& count,
-                              int beams) {
+__device__ inline void add_finished(const Finished& entry, Finished* finished, std::int32_t& count,
+                                    int beams) {
   if (count == beams && !(entry.score > finished[beams - 1].score)) return;
   int at = count < beams ? count++ : beams - 1;
   for (; at > 0 && entry.score > finished[at - 1].score; --at) finished[at] = finished[at - 1];
@@ -41,7 +41,7 @@ __device__ inline bool is_done(const RulesView& rules, const Finished* finished,
 
 // What a step takes of a slot's books to shared memory: this, the candidates in order [count], the
 // live ones [K], the finished list [K], the scores [K].
-struct Books {
+struct SlotState {
   std::int32_t length, limit, finished_count;
   int filled, live_count, done;
   __device__ Candidate* ordered() { return reinterpret_cast<Candidate*>(this + 1); }
@@ -60,23 +60,24 @@ struct WholeBlock {
   __device__ void sync() const { __syncthreads(); }
 };
 
-inline std::size_t books_bytes(int count, int beams) {
-  return sizeof(Books) + static_cast<std::size_t>(count + beams) * sizeof(Candidate) +
+inline std::size_t slot_state_bytes(int count, int beams) {
+  return sizeof(SlotState) + static_cast<std::size_t>(count + beams) * sizeof(Candidate) +
          static_cast<std::size_t>(beams) * (sizeof(Finished) + sizeof(float));
 }
 
 template <class Team>
-__device__ void open_books(const Team& team, const RulesView& rules, int count,
-                           const SearchState& state, std::int64_t slot, Books& books) {
+__device__ void load_slot_state(const Team& team, const RulesView& rules, int count,
+                                const SearchState& state, std::int64_t slot,
+                                SlotState& slot_state) {
   const int beams = rules.beams;
   if (team.thread() == 0) {
-    books.length = state.length[slot], books.limit = state.limit[slot],
-    books.finished_count = state.finished_count[slot];
-    books.filled = 0;
+    slot_state.length = state.length[slot], slot_state.limit = state.limit[slot],
+    slot_state.finished_count = state.finished_count[slot];
+    slot_state.filled = 0;
   }
   for (int k = team.thread(); k < beams; k += team.threads()) {
-    books.scores(count, beams)[k] = state.score[slot * beams + k];
-    books.finished(count, beams)[k] = state.finished[slot * beams + k];
+    slot_state.scores(count, beams)[k] = state.score[slot * beams + k];
+    slot_state.finished(count, beams)[k] = state.finished[slot * beams + k];
   }
 }
 
@@ -84,13 +85,13 @@ __device__ void open_books(const Team& team, const RulesView& rules, int count,
 // the value and token of hypothesis k's candidate i of `count`, best first. All of the team call.
 template <int kBeams, class Team, class Best>
 __device__ void advance_slot(const Team& team, const RulesView& rules, const Best& best, int count,
-                             const SearchState& state, std::int64_t slot, Books& books) {
+                             const SearchState& state, std::int64_t slot, SlotState& slot_state) {
   const int beams = rules.beams;
-  Candidate *ordered = books.ordered(), *live = books.live(count);
-  Finished* finished = books.finished(count, beams);
-  const float* scores = books.scores(count, beams);
+  Candidate *ordered = slot_state.ordered(), *live = slot_state.live(count);
+  Finished* finished = slot_state.finished(count, beams);
+  const float* scores = slot_state.scores(count, beams);
   team.sync();
-  const std::int32_t length = books.length, limit = books.limit;
+  const std::int32_t length = slot_state.length, limit = slot_state.limit;
   const std::int32_t forced = length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end
                               : length == 0                                ? rules.forced_first
                                                                            : -1;
@@ -102,8 +103,8 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
   };
   for (int i = team.thread(); i < total; i += team.threads()) {
     const Candidate mine = candidate(i / per_row, i % per_row);
-    if (!(mine.value > kNone)) continue;
-    atomicAdd(&books.filled, 1);
+    if (!(mine.value > kMinusInfinity)) continue;
+    atomicAdd(&slot_state.filled, 1);
     int place = 0;
     for (int beam = 0; beam < beams && place < count; ++beam) {
       for (int j = 0; j < per_row;
@@ -123,28 +124,28 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
     const std::int32_t n = length + 1;
     const bool at_limit = n == limit;
     const float divisor = length_divisor(n, rules.length_penalty);
-    const int candidates = books.filled < count ? books.filled : count;
+    const int candidates = slot_state.filled < count ? slot_state.filled : count;
     int live_count = 0;
-    std::int32_t finished_count = books.finished_count;
+    std::int32_t finished_count = slot_state.finished_count;
     for (int i = 0; i < candidates; ++i) {
       const Candidate& c = ordered[i];
       if (!at_limit && c.node.token != rules.end) {
         if (live_count < beams) live[live_count++] = c;
       } else if (i < beams && c.value > kWorthless) {
-        finish({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);
+        add_finished({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);
       }
     }
     for (int k = live_count; k < beams; ++k) live[k] = {kDead, {rules.start, 0}};
-    books.finished_count = state.finished_count[slot] = finished_count;
+    slot_state.finished_count = state.finished_count[slot] = finished_count;
     state.length[slot] = n;
-    books.done = state.done[slot] =
-        at_limit || is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kNone,
-                            divisor, limit);
+    slot_state.done = state.done[slot] =
+        at_limit || is_done(rules, finished, finished_count,
+                            live_count > 0 ? live[0].value : kMinusInfinity, divisor, limit);
   }
   team.sync();
-  for (int k = team.thread(); k < books.finished_count; k += team.threads())
+  for (int k = team.thread(); k < slot_state.finished_count; k += team.threads())
     state.finished[slot * beams + k] = finished[k];
-  if (books.done) return;
+  if (slot_state.done) return;
 
   for (int k = team.thread(); k < beams; k += team.threads()) {
     state.token[slot * beams + k] = live[k].node.token;
@@ -155,17 +156,17 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
   }
   // Each thread moves whole rows of the table, so that nothing is read after it was written.
   for (int t = team.thread(); t < length; t += team.threads()) {
-    std::uint8_t* lines = state.ancestor + (slot * state.longest + t) * beams;
+    std::uint8_t* ancestors = state.ancestor + (slot * state.longest + t) * beams;
     std::uint8_t moved[kBeams];
 #pragma unroll(kBeams <= 8 ? kBeams : 1)
     for (int k = 0; k < kBeams; ++k) {
       if (k >= beams) break;
-      moved[k] = lines[live[k].node.parent];
+      moved[k] = ancestors[live[k].node.parent];
     }
 #pragma unroll(kBeams <= 8 ? kBeams : 1)
     for (int k = 0; k < kBeams; ++k) {
       if (k >= beams) break;
-      lines[k] = moved[k];
+      ancestors[k] = moved[k];
     }
   }
 }

@@ -12,16 +12,16 @@ constexpr int kThreads = 256;
 __global__ void advance_kernel(RulesView rules, RowCandidates best, StepRows rows,
                                SearchState state) {
   extern __shared__ std::int32_t memory[];
-  Books& books = *reinterpret_cast<Books*>(memory);
+  SlotState& slot_state = *reinterpret_cast<SlotState*>(memory);
   const std::int64_t slot = rows.slots[blockIdx.x],
                      first = static_cast<std::int64_t>(blockIdx.x) * rules.beams;
   if (slot < 0 || state.done[slot]) return;
-  open_books(WholeBlock(), rules, best.count, state, slot, books);
+  load_slot_state(WholeBlock(), rules, best.count, state, slot, slot_state);
   const auto candidate = [&](int beam, int i) {
     return TokenValue{best.values[(first + beam) * best.count + i],
                       best.tokens[(first + beam) * best.count + i]};
   };
-  advance_slot<kMaxBeams>(WholeBlock(), rules, candidate, best.count, state, slot, books);
+  advance_slot<kMaxBeams>(WholeBlock(), rules, candidate, best.count, state, slot, slot_state);
 }
 
 __global__ void start_kernel(RulesView rules, const std::int32_t* slots, const std::int32_t* limits,
@@ -66,7 +66,7 @@ void start_slots(const RulesView& rules, const std::int32_t* slots, const std::i
 
 void advance_slots(const RulesView& rules, const RowCandidates& best, const StepRows& rows,
                    const SearchState& state, cudaStream_t stream) {
-  const std::size_t shared = books_bytes(best.count, rules.beams);
+  const std::size_t shared = slot_state_bytes(best.count, rules.beams);
   advance_kernel<<<static_cast<unsigned>(rows.groups), (rules.beams > 8 ? kThreads : 2 * kWarp),
                    shared, stream>>>(rules, best, rows, state);
 }

@@ -10,18 +10,18 @@
 namespace xlate::cuda {
 
 constexpr int kSoloThreads = kSoloWarps * kWarp;  // that compute
-constexpr std::uint32_t kSoloBoxLine = 128;       // bytes of a row in a box
+constexpr std::uint32_t kSoloBoxRowBytes = 128;   // bytes of a row in a box
 
 /// What the search comes to, for all blocks of the first cluster. Three pieces of 16 bytes.
-struct alignas(16) SoloNews {
+struct alignas(16) SoloStepResult {
   int length, done, tokens[kSoloRows];
   int unused[2];
 };
 
 struct SoloBlock {
   std::uint64_t full[kSoloMostStages], empty[kSoloMostStages], exchange[2];
-  SoloNews news;
-  int list_count, own_row;
+  SoloStepResult step_result;
+  int list_count, new_key_row;
   unsigned used;  // stages that were read, when `stop` says that no more are
   volatile int stop;
 };
@@ -52,18 +52,18 @@ __device__ inline void arrive_many(std::uint32_t barrier, int count) {
                : "memory");
 }
 // How far a block's shared memory is from this block's, of which `here` is an address.
-__device__ inline std::uint32_t way_to(std::uint32_t block, std::uint32_t here) {
+__device__ inline std::uint32_t peer_offset(std::uint32_t block, std::uint32_t here) {
   std::uint32_t there;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(block));
   return there - here;
 }
 // 16 bytes to where `to` is in another block, announced to its `barrier`.
-__device__ inline void send_piece(std::uint32_t to, const uint4& piece, std::uint32_t barrier,
-                                  std::uint32_t way) {
+__device__ inline void send_vector(std::uint32_t to, const uint4& vector, std::uint32_t barrier,
+                                   std::uint32_t way) {
   asm volatile(
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
       "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to + way),
-      "r"(piece.x), "r"(piece.y), "r"(piece.z), "r"(piece.w), "r"(barrier + way)
+      "r"(vector.x), "r"(vector.y), "r"(vector.z), "r"(vector.w), "r"(barrier + way)
       : "memory");
 }
 __device__ inline void load_bytes_hinted(std::uint32_t to, const void* from, std::uint32_t bytes,
@@ -82,30 +82,30 @@ __device__ inline std::uint64_t read_once() {
 }
 
 // 16 bytes from memory to shared memory, while the thread goes on.
-__device__ inline void fetch_piece(void* to, const void* from) {
+__device__ inline void copy_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
                : "memory");
 }
 __device__ inline void wait_fetched() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // A place in the ring, and the parity of its round.
-struct SoloRing {
-  int stages, place = 0;
+struct SoloPipelineState {
+  int stages, index = 0;
   std::uint32_t parity = 0, used = 0;
-  __device__ explicit SoloRing(int stages) : stages(stages) {}
+  __device__ explicit SoloPipelineState(int stages) : stages(stages) {}
   __device__ void advance() {
     ++used;
-    if (++place == stages) place = 0, parity ^= 1;
+    if (++index == stages) index = 0, parity ^= 1;
   }
   __device__ void skip(int count) {
-    used += count, place += count;
-    for (; place >= stages; place -= stages) parity ^= 1;
+    used += count, index += count;
+    for (; index >= stages; index -= stages) parity ^= 1;
   }
 };
 
 // Waits until the ring's place is free; false where no more is wanted.
-__device__ inline bool wait_for_room(const SoloBlock& block, const SoloRing& ring) {
-  const std::uint32_t empty = shared_address(&block.empty[ring.place]);
+__device__ inline bool wait_for_room(const SoloBlock& block, const SoloPipelineState& ring) {
+  const std::uint32_t empty = shared_address(&block.empty[ring.index]);
   while (!passed(empty, ring.parity ^ 1)) {
     if (block.stop) return false;
   }
@@ -113,11 +113,11 @@ __device__ inline bool wait_for_room(const SoloBlock& block, const SoloRing& rin
 }
 
 // What was asked for and not read must have come before the block ends.
-__device__ inline void drain(const SoloBlock& block, const SoloRing& asked) {
-  SoloRing left(asked.stages);
+__device__ inline void drain(const SoloBlock& block, const SoloPipelineState& asked) {
+  SoloPipelineState left(asked.stages);
   for (left.skip(static_cast<int>(block.used % (2 * asked.stages))), left.used = block.used;
        left.used != asked.used; left.advance()) {
-    wait(shared_address(&block.full[left.place]), left.parity);
+    wait(shared_address(&block.full[left.index]), left.parity);
   }
 }
 
@@ -132,8 +132,8 @@ struct Exchange {
   std::uint32_t way;          // to block lane mod 16
   __device__ explicit Exchange(SoloBlock& block) : barriers(shared_address(block.exchange)) {
 #pragma unroll
-    for (int i = 0; i < kWays; ++i) ways[i] = way_to(threadIdx.x % 4 + 4 * i, barriers);
-    way = way_to(threadIdx.x % kSoloCluster, barriers);
+    for (int i = 0; i < kWays; ++i) ways[i] = peer_offset(threadIdx.x % 4 + 4 * i, barriers);
+    way = peer_offset(threadIdx.x % kSoloCluster, barriers);
   }
   __device__ std::uint32_t barrier() const { return barriers + 8 * (count & 1); }
   // By one warp: so many bytes are to come here.
@@ -146,17 +146,17 @@ struct Exchange {
                    : "memory");
   }
   // Of a quad's rows: a lane to a quarter of the blocks.
-  __device__ void send(std::uint32_t to, const uint4& piece) const {
+  __device__ void send(std::uint32_t to, const uint4& vector) const {
 #pragma unroll
-    for (int i = 0; i < kWays; ++i) send_piece(to, piece, barrier(), ways[i]);
+    for (int i = 0; i < kWays; ++i) send_vector(to, vector, barrier(), ways[i]);
   }
   // To one block, by a lane of each quad.
-  __device__ void send_to(std::uint32_t block, std::uint32_t to, const uint4& piece) const {
-    if (threadIdx.x % 4 == 0) send_piece(to, piece, barrier(), way_to(block, barriers));
+  __device__ void send_to(std::uint32_t block, std::uint32_t to, const uint4& vector) const {
+    if (threadIdx.x % 4 == 0) send_vector(to, vector, barrier(), peer_offset(block, barriers));
   }
   // To this lane's block.
-  __device__ void send_one(std::uint32_t to, const uint4& piece) const {
-    send_piece(to, piece, barrier(), way);
+  __device__ void send_one(std::uint32_t to, const uint4& vector) const {
+    send_vector(to, vector, barrier(), way);
   }
   // By all that compute; what they fetched has come too.
   __device__ void end() {
@@ -175,7 +175,7 @@ struct SoloTile {
   __device__ SoloTile(std::uint32_t rows, int pitch, int count, int tile) {
     const int lane = threadIdx.x % kWarp, row = lane % 16;
     x = rows + min(lane % 8, count - 1) * pitch + lane / 8 * 16;
-    weight = (tile * kSoloTileOutputs + row) * kSoloBoxLine + (lane / 16 ^ row % 8) * 16;
+    weight = (tile * kSoloTileOutputs + row) * kSoloBoxRowBytes + (lane / 16 ^ row % 8) * 16;
   }
 };
 struct SoloFragments {
@@ -201,26 +201,26 @@ struct SoloFragments {
 // multiplied.
 template <class T, int kBoxes>
 __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t stages,
-                                           SoloRing& ring, const SoloTile& tile, int count,
+                                           SoloPipelineState& ring, const SoloTile& tile, int count,
                                            std::uint32_t box_bytes, int workers, float (&sums)[4]) {
   const int arrivals = threadIdx.x < kWarp ? kSoloWarps - workers + 1 : 1;
   const std::uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
   std::uint32_t x = tile.x;
   const auto await = [&] {
-    wait(full + 8 * ring.place, ring.parity);
-    return stages + ring.place * kSoloStageBytes + tile.weight;
+    wait(full + 8 * ring.index, ring.parity);
+    return stages + ring.index * kSoloStageBytes + tile.weight;
   };
-  const auto release = [&](int place) {
-    if (threadIdx.x % kWarp == 0) arrive_many(empty + 8 * place, arrivals);
+  const auto release = [&](int index) {
+    if (threadIdx.x % kWarp == 0) arrive_many(empty + 8 * index, arrivals);
   };
   if constexpr (kBoxes == 1) {
     SoloFragments even, odd;
     const auto load = [&](SoloFragments& fragments) {
       fragments.load(x, await());
-      x += kSoloBoxLine;
-      const int place = ring.place;
+      x += kSoloBoxRowBytes;
+      const int index = ring.index;
       ring.advance();
-      return place;
+      return index;
     };
     int even_place = load(even), odd_place = 0;
 #pragma unroll 1
@@ -241,18 +241,18 @@ __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t
       SoloFragments boxes[kBoxes];
 #pragma unroll
       for (int box = 0; box < kBoxes; ++box)
-        boxes[box].load(x + box * kSoloBoxLine, weight + box * box_bytes);
+        boxes[box].load(x + box * kSoloBoxRowBytes, weight + box * box_bytes);
 #pragma unroll
       for (int box = 0; box < kBoxes; ++box) boxes[box].template multiply<T>(sums);
-      release(ring.place);
+      release(ring.index);
       ring.advance();
-      x += kBoxes * kSoloBoxLine;
+      x += kBoxes * kSoloBoxRowBytes;
     }
   }
 }
 
 // As row_of_outputs, of floats: their halves are transposed apart.
-__device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&pieces)[2]) {
+__device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&vectors)[2]) {
   const std::uint32_t a = __float_as_uint(even), b = __float_as_uint(odd),
                       low = transposed(__byte_perm(a, b, 0x5410)),
                       high = transposed(__byte_perm(a, b, 0x7632));
@@ -260,20 +260,20 @@ __device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&piece
                       second = __byte_perm(low, high, 0x7632);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    pieces[i].x = __shfl_sync(kAllLanes, first, 2 * i, 4),
-    pieces[i].y = __shfl_sync(kAllLanes, second, 2 * i, 4);
-    pieces[i].z = __shfl_sync(kAllLanes, first, 2 * i + 1, 4),
-    pieces[i].w = __shfl_sync(kAllLanes, second, 2 * i + 1, 4);
+    vectors[i].x = __shfl_sync(kAllLanes, first, 2 * i, 4),
+    vectors[i].y = __shfl_sync(kAllLanes, second, 2 * i, 4);
+    vectors[i].z = __shfl_sync(kAllLanes, first, 2 * i + 1, 4),
+    vectors[i].w = __shfl_sync(kAllLanes, second, 2 * i + 1, 4);
   }
 }
 // Two neighbouring rows' outputs g as pairs of T become the row g's 8 outputs, in each lane of its
 // quad.
 __device__ __forceinline__ uint4 row_of_outputs(std::uint32_t pair) {
   const std::uint32_t word = transposed(pair);
-  uint4 piece;
-  piece.x = __shfl_sync(kAllLanes, word, 0, 4), piece.y = __shfl_sync(kAllLanes, word, 1, 4);
-  piece.z = __shfl_sync(kAllLanes, word, 2, 4), piece.w = __shfl_sync(kAllLanes, word, 3, 4);
-  return piece;
+  uint4 vector;
+  vector.x = __shfl_sync(kAllLanes, word, 0, 4), vector.y = __shfl_sync(kAllLanes, word, 1, 4);
+  vector.z = __shfl_sync(kAllLanes, word, 2, 4), vector.w = __shfl_sync(kAllLanes, word, 3, 4);
+  return vector;
 }
 
 }  // namespace xlate::cuda

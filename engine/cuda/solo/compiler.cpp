@@ -6,7 +6,7 @@
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/vocabulary/vocabulary.h"
 #include "engine/error.h"
-#include "engine/rooms.h"
+#include "engine/workspace.h"
 
 namespace xlate::cuda {
 namespace {
@@ -16,7 +16,7 @@ constexpr std::int64_t kNormWidth = 1024;
 constexpr int kMostHeldKeys = 80;  // of a head of 64, in shared memory
 constexpr int kKeyGap =
     64;  // bytes behind a key and its value: rows read together meet no bank twice
-constexpr int kBooksBytes =
+constexpr int kSlotStateBytes =
     1024;  // at most, of up to 8 hypotheses and 16 candidates (search/advance.cuh)
 
 /// A step that the kernel does not have, and why.
@@ -45,19 +45,19 @@ SoloOp empty_op(SoloKind kind) {
 }  // namespace
 
 std::shared_ptr<SoloStep> SoloCompiler::compile(Stream& queue, const Program& program,
-                                                const Rooms& rooms, const Step& step,
+                                                const Workspace& workspace, const Step& step,
                                                 const Projection& projection,
                                                 const RulesView& rules, int candidates) try {
   if (no_room_) return nullptr;
-  rooms_ = &rooms, step_ = &step;
-  program_ = {};
+  workspace_ = &workspace, step_ = &step;
+  args_ = {};
   ops_.clear(), weights_.clear(), places_.clear(), read_since_.clear();
   row_bytes_ = 0;
-  begin(step, program.rooms()[program.out().index].columns);
+  begin(step, program.tensors()[program.out().index].columns);
   for (const Operation& operation : program.operations())
     std::visit([&](const auto& op) { add(op); }, operation);
   finish(program, projection, rules, candidates);
-  SoloProgram whole = program_;
+  SoloArgs whole = args_;
   require(lay_out(whole, narrow(whole.cross.pages_per_slot * whole.cross.page_tokens)),
           "shared memory is too small");
   auto compiled = completed(queue, whole, projection.linear.weight);
@@ -74,32 +74,32 @@ void SoloCompiler::begin(const Step& step, std::int64_t width) {
   require(rows.groups == 1 && rows.beams <= kSoloRows && state.beams == rows.beams &&
               width <= kNormWidth,
           "{} sentences of {} beams, width {}", rows.groups, rows.beams, width);
-  require(!caches.source.empty() && !caches.own.empty(), "no keys of a source");
-  program_.beams = narrow(rows.beams), program_.width = narrow(width);
-  program_.state = state, program_.slots = rows.slots;
-  program_.source_lengths = caches.source_lengths;
+  require(!caches.cross.empty() && !caches.self.empty(), "no keys of a source");
+  args_.beams = narrow(rows.beams), args_.width = narrow(width);
+  args_.state = state, args_.slots = rows.slots;
+  args_.source_lengths = caches.source_lengths;
 }
 
-SoloCompiler::Place SoloCompiler::place(Room room) {
-  if (const auto found = places_.find(room.index); found != places_.end()) return found->second;
-  const WideRows rows = rooms_->stream(room, program_.beams);
+SoloCompiler::Place SoloCompiler::place(TensorId id) {
+  if (const auto found = places_.find(id.index); found != places_.end()) return found->second;
+  const ResidualRows rows = workspace_->stream(id, args_.beams);
   const std::int64_t columns = rows.rounded.columns;
   require(columns % kBoxColumns == 0, "rows of {} columns", columns);
   const auto take = [&](const Tensor& tensor) {
     if (!tensor) return SoloRows{};
     const int pitch =
         narrow(columns) * narrow(static_cast<std::int64_t>(size_of(tensor.dtype))) + kSoloGap;
-    return SoloRows{std::exchange(row_bytes_, row_bytes_ + program_.beams * pitch), pitch};
+    return SoloRows{std::exchange(row_bytes_, row_bytes_ + args_.beams * pitch), pitch};
   };
   const SoloRows rounded = take(rows.rounded);
-  return places_[room.index] = {rounded, take(rows.rest), columns};
+  return places_[id.index] = {rounded, take(rows.low_bits), columns};
 }
 
 // A block may still be at an operation when another one sends it what the next one gives: that must
 // not go where it reads or writes.
 void SoloCompiler::append(SoloOp op, const SoloRows& out) {
   if (op.kind == SoloKind::kNorm) {
-    read_since_.insert(read_since_.end(), {op.x, op.added, out});
+    read_since_.insert(read_since_.end(), {op.x, op.residual, out});
   } else {
     const auto same = [&](const SoloRows& rows) { return rows.pitch != 0 && rows.at == out.at; };
     require(!same(op.x) && std::none_of(read_since_.begin(), read_since_.end(), same),
@@ -112,16 +112,16 @@ void SoloCompiler::append(SoloOp op, const SoloRows& out) {
 
 void SoloCompiler::add(const Embed& op) {
   const auto& [table, positions, scale] = op.embedding;
-  require(table.columns == program_.width, "embeddings of {} columns", table.columns);
-  require(ops_.empty() && !program_.table, "an embedding behind other operations");
+  require(table.columns == args_.width, "embeddings of {} columns", table.columns);
+  require(ops_.empty() && !args_.table, "an embedding behind other operations");
   require(aligned(table.data) && table.stride % 8 == 0 && aligned(positions.data) &&
               positions.stride % 4 == 0,
           "rows of embeddings that are not aligned");
   const Place out = place(op.out);
-  program_.embedded = out.rows, program_.embedded_rest = out.rest;
-  program_.table = table.data, program_.table_stride = table.stride;
-  program_.positions = positions.as<float>(), program_.positions_stride = positions.stride;
-  program_.scale = scale;
+  args_.embedded = out.rows, args_.embedded_low_bits = out.low_bits;
+  args_.table = table.data, args_.table_stride = table.stride;
+  args_.positions = positions.as<float>(), args_.positions_stride = positions.stride;
+  args_.scale = scale;
 }
 
 void SoloCompiler::add(const ApplyLinear& apply) {
@@ -129,43 +129,44 @@ void SoloCompiler::add(const ApplyLinear& apply) {
   const Tensor& weight = apply.layer.weight;
   require(packable(weight) && weight.columns == x.columns && weight.rows == out.columns,
           "a product of {} to {} columns", x.columns, out.columns);
-  const bool sums = rooms_->rows(apply.out, program_.beams).dtype == DType::kFloat32;
-  require(rooms_->rows(apply.x, program_.beams).dtype == weight.dtype &&
+  const bool sums = workspace_->rows(apply.out, args_.beams).dtype == DType::kFloat32;
+  require(workspace_->rows(apply.x, args_.beams).dtype == weight.dtype &&
               !(sums && apply.activation != Activation::kNone),
           "a product of sums, or with an activation into sums");
   SoloOp op = empty_op(SoloKind::kLinear);
   op.activation = apply.activation;
   op.x = x.rows;
-  op.sums = sums;
+  op.float32_out = sums;
   op.in = narrow(x.columns), op.width = narrow(weight.rows);
   op.bias = apply.layer.bias.data;
   op.tiles = op.width / kSoloTileOutputs;
   op.tiles_each = (op.tiles + kSoloCluster - 1) / kSoloCluster;
-  op.pass_tiles = std::min(op.tiles_each, kSoloWarps);
+  op.round_tiles = std::min(op.tiles_each, kSoloWarps);
   op.boxes = narrow(x.columns / kBoxColumns);
   op.stage_boxes =
       op.boxes % kSoloStageBoxes == 0 &&
-              op.pass_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes
+              op.round_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes
           ? kSoloStageBoxes
           : 1;
   op.stages = op.boxes / op.stage_boxes;
-  op.passes = (op.tiles_each + op.pass_tiles - 1) / op.pass_tiles;
+  op.rounds = (op.tiles_each + op.round_tiles - 1) / op.round_tiles;
   append(op, out.rows);
   weights_.push_back(weight);
 }
 
 void SoloCompiler::add(const AddNorm& norm) {
   require(norm.y != norm.stream, "a norm on the embeddings");
-  require(rooms_->rows(norm.y, program_.beams).dtype == DType::kFloat32,
+  require(workspace_->rows(norm.y, args_.beams).dtype == DType::kFloat32,
           "a norm of no product's sums");
   const Place stream = place(norm.stream), sums = place(norm.y);
-  require(stream.columns == program_.width && sums.columns == program_.width &&
+  require(stream.columns == args_.width && sums.columns == args_.width &&
               aligned(norm.after.gain.data) && aligned(norm.after.bias.data),
           "a norm of {} columns", stream.columns);
   SoloOp op = empty_op(SoloKind::kNorm);
   op.x = sums.rows;
-  op.added = stream.rows, op.added_rest = stream.rest, op.out_rest = stream.rest;
-  op.in = op.width = program_.width;
+  op.residual = stream.rows, op.residual_low_bits = stream.low_bits,
+  op.out_low_bits = stream.low_bits;
+  op.in = op.width = args_.width;
   op.gain = norm.after.gain.as<float>(), op.shift = norm.after.bias.as<float>(),
   op.epsilon = norm.after.epsilon;
   append(op, stream.rows);
@@ -173,26 +174,26 @@ void SoloCompiler::add(const AddNorm& norm) {
 }
 
 void SoloCompiler::add(const AttendSelf& op) {
-  const PagedCache& cache = step_->caches.own[op.layer];
-  require(cache.lines == program_.beams, "{} lines of keys for {} beams", cache.lines,
-          program_.beams);
-  attend(SoloKind::kSelf, op.queries_keys_values, cache, program_.self, op.heads, op.out);
+  const PagedCache& cache = step_->caches.self[op.layer];
+  require(cache.keys_per_token == args_.beams, "{} lines of keys for {} beams",
+          cache.keys_per_token, args_.beams);
+  attend(SoloKind::kSelf, op.queries_keys_values, cache, args_.self, op.heads, op.out);
 }
 
-void SoloCompiler::add(const AttendSource& op) {
-  const PagedCache& cache = step_->caches.source[op.layer];
-  require(cache.lines == 1, "{} lines of keys of the source", cache.lines);
-  attend(SoloKind::kCross, op.queries, cache, program_.cross, op.heads, op.out);
+void SoloCompiler::add(const AttendCross& op) {
+  const PagedCache& cache = step_->caches.cross[op.layer];
+  require(cache.keys_per_token == 1, "{} lines of keys of the source", cache.keys_per_token);
+  attend(SoloKind::kCross, op.queries, cache, args_.cross, op.heads, op.out);
 }
 
-void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheView& view,
-                          int heads, Room out) {
+void SoloCompiler::attend(SoloKind kind, TensorId x, const PagedCache& cache, CacheView& view,
+                          int heads, TensorId out) {
   const Place rows = place(x), to = place(out);
   const std::int64_t width = to.columns, head = width / heads;
-  require(width == program_.width && rows.columns == (kind == SoloKind::kSelf ? 3 : 1) * width &&
+  require(width == args_.width && rows.columns == (kind == SoloKind::kSelf ? 3 : 1) * width &&
               heads <= kSoloCluster && width % heads == 0 &&
               (head == 32 || head == 64 || head == 128) &&
-              (program_.heads == 0 || program_.heads == heads),
+              (args_.heads == 0 || args_.heads == heads),
           "{} heads of width {}", heads, head);
   require(aligned(cache.pages.data) && size_of(cache.pages.dtype) == 2 &&
               cache.pages.columns == 2 * width && cache.pages.stride == 2 * width &&
@@ -206,8 +207,8 @@ void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheV
           .table = cache.table,
           .pages_per_slot = cache.pages_per_slot,
           .page_tokens = cache.page_tokens,
-          .lines = cache.lines};
-  program_.heads = heads, program_.head_step = kSoloCluster / heads;
+          .keys_per_token = cache.keys_per_token};
+  args_.heads = heads, args_.head_stride = kSoloCluster / heads;
   SoloOp op = empty_op(kind);
   op.x = rows.rows;
   op.in = narrow(rows.columns), op.width = narrow(width);
@@ -219,19 +220,19 @@ void SoloCompiler::attend(SoloKind kind, Room x, const PagedCache& cache, CacheV
 void SoloCompiler::finish(const Program& program, const Projection& projection,
                           const RulesView& rules, int candidates) {
   const Tensor& weight = projection.linear.weight;
-  require(program_.table && program_.heads > 0 && places_.contains(program.out().index),
+  require(args_.table && args_.heads > 0 && places_.contains(program.out().index),
           "a step without embedding or attention");
-  require(packable(weight) && weight.columns == program_.width &&
-              vocabulary_kernel_fits(90, program_.width, weight.rows, candidates) &&
-              rules.beams == program_.beams,
+  require(packable(weight) && weight.columns == args_.width &&
+              vocabulary_kernel_fits(90, args_.width, weight.rows, candidates) &&
+              rules.beams == args_.beams,
           "a vocabulary of {}, {} candidates", weight.rows, candidates);
-  program_.hidden = place(program.out()).rows;
-  program_.count = narrow(static_cast<std::int64_t>(ops_.size()));
-  program_.vocabulary_bias = projection.linear.bias ? projection.linear.bias.as<float>() : nullptr;
-  program_.vocabulary = narrow(weight.rows),
-  program_.tiles = narrow((weight.rows + kSoloTileIds - 1) / kSoloTileIds);
-  program_.candidates = candidates;
-  program_.rules = rules;
+  args_.hidden = place(program.out()).rows;
+  args_.count = narrow(static_cast<std::int64_t>(ops_.size()));
+  args_.vocabulary_bias = projection.linear.bias ? projection.linear.bias.as<float>() : nullptr;
+  args_.vocabulary = narrow(weight.rows),
+  args_.tiles = narrow((weight.rows + kSoloTileIds - 1) / kSoloTileIds);
+  args_.candidates = candidates;
+  args_.rules = rules;
   link();
 }
 
@@ -244,9 +245,8 @@ void SoloCompiler::link() {
     }
     return -1;
   };
-  program_.first_norm = next_of(SoloKind::kNorm, 0),
-  program_.first_self = next_of(SoloKind::kSelf, 0),
-  program_.first_cross = next_of(SoloKind::kCross, 0);
+  args_.first_norm = next_of(SoloKind::kNorm, 0), args_.first_self = next_of(SoloKind::kSelf, 0),
+  args_.first_cross = next_of(SoloKind::kCross, 0);
   const auto is_attention = [](const SoloOp& op) {
     return op.kind == SoloKind::kSelf || op.kind == SoloKind::kCross;
   };
@@ -257,21 +257,21 @@ void SoloCompiler::link() {
     SoloOp& op = ops_[i];
     if (op.kind == SoloKind::kLinear) {
       op.for_heads =
-          !at(program_.hidden, op.out) &&
+          !at(args_.hidden, op.out) &&
           std::none_of(ops_.begin(), ops_.end(), [&](const SoloOp& other) {
-            return (!is_attention(other) && at(other.x, op.out)) || at(other.added, op.out);
+            return (!is_attention(other) && at(other.x, op.out)) || at(other.residual, op.out);
           });
       continue;
     }
     op.next = next_of(op.kind, i + 1);
-    if (op.next < 0 && op.kind == SoloKind::kNorm) op.next = program_.first_norm;
-    if (op.next < 0 && op.kind == SoloKind::kCross) op.next = program_.first_cross;
+    if (op.next < 0 && op.kind == SoloKind::kNorm) op.next = args_.first_norm;
+    if (op.next < 0 && op.kind == SoloKind::kCross) op.next = args_.first_cross;
   }
 }
 
 // Holds as many keys in shared memory as leave the ring of stages enough.
-bool SoloCompiler::lay_out(SoloProgram& program, int longest_source) {
-  const SoloProgram fresh = program;
+bool SoloCompiler::lay_out(SoloArgs& program, int longest_source) {
+  const SoloArgs fresh = program;
   const std::vector<SoloOp> ops = ops_;
   const int most = program.width / program.heads <= 64 ? kMostHeldKeys
                                                        : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
@@ -283,70 +283,70 @@ bool SoloCompiler::lay_out(SoloProgram& program, int longest_source) {
 }
 
 // What has a fixed size lies behind the ring; the ring gets what is left.
-bool SoloCompiler::lay_out(SoloProgram& program, int longest_source, int held_keys) {
+bool SoloCompiler::lay_out(SoloArgs& program, int longest_source, int held_keys) {
   SoloLayout& layout = program.layout;
   const int beams = program.beams, head = program.width / program.heads,
             entries = narrow(program.state.longest) * beams + kTileKeys;  // a whole tile at the end
   // Candidates and the sentence's books lie where self-attention's keys are.
   const int best_bytes =
       beams * program.candidates * (program.candidates + 2) * narrow(sizeof(TokenValue)) +
-      kBooksBytes;
+      kSlotStateBytes;
   int end = 0;
-  const auto room = [&](int bytes) { return std::exchange(end, end + (bytes + 15) / 16 * 16); };
+  const auto reserve = [&](int bytes) { return std::exchange(end, end + (bytes + 15) / 16 * 16); };
   layout.key_pitch = 2 * head * 2 + kKeyGap;
   layout.held_keys = held_keys;
-  layout.ops = room(narrow(static_cast<std::int64_t>(ops_.size() * sizeof(SoloOp))));
-  layout.norm = room(2 * 2 * program.width * narrow(sizeof(float)));  // of two norms in turns
-  layout.self_keys = room(std::max(layout.held_keys * layout.key_pitch, best_bytes));
-  layout.cross_keys = room(layout.held_keys * layout.key_pitch);
-  layout.list_rows = room(entries * narrow(sizeof(std::int32_t)));
-  layout.list_viewers = room(entries);
-  layout.source_rows = room(longest_source * narrow(sizeof(std::int32_t)));
-  const int rows = room(row_bytes_);
+  layout.ops = reserve(narrow(static_cast<std::int64_t>(ops_.size() * sizeof(SoloOp))));
+  layout.norm = reserve(2 * 2 * program.width * narrow(sizeof(float)));  // of two norms in turns
+  layout.self_keys = reserve(std::max(layout.held_keys * layout.key_pitch, best_bytes));
+  layout.cross_keys = reserve(layout.held_keys * layout.key_pitch);
+  layout.list_rows = reserve(entries * narrow(sizeof(std::int32_t)));
+  layout.list_beam_masks = reserve(entries);
+  layout.source_rows = reserve(longest_source * narrow(sizeof(std::int32_t)));
+  const int rows = reserve(row_bytes_);
   for (SoloOp& op : ops_) {
-    if (op.kind == SoloKind::kLinear) op.biases = room(op.tiles_each * kSoloTileOutputs * 2);
+    if (op.kind == SoloKind::kLinear) op.biases = reserve(op.tiles_each * kSoloTileOutputs * 2);
   }
   layout.stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
   const int ring = layout.stages * kSoloStageBytes;
   layout.bytes = ring + end;
   for (int* at : {&layout.ops, &layout.norm, &layout.self_keys, &layout.cross_keys,
-                  &layout.list_rows, &layout.list_viewers, &layout.source_rows})
+                  &layout.list_rows, &layout.list_beam_masks, &layout.source_rows})
     *at += ring;
-  for (SoloRows* at : {&program.embedded, &program.embedded_rest, &program.hidden})
+  for (SoloRows* at : {&program.embedded, &program.embedded_low_bits, &program.hidden})
     at->at += ring + rows;
   for (SoloOp& op : ops_) {
     op.biases += ring;
-    for (SoloRows* at : {&op.x, &op.added, &op.out, &op.added_rest, &op.out_rest}) {
+    for (SoloRows* at : {&op.x, &op.residual, &op.out, &op.residual_low_bits, &op.out_low_bits}) {
       if (at->pitch != 0) at->at += ring + rows;
     }
   }
 
   end = 0;
   const int blocks = (clusters_ - 1) * kSoloCluster;
-  layout.share_tiles = (program.tiles + blocks - 1) / blocks;
-  layout.hidden = room(beams * (program.width * 2 + kSoloGap));
-  layout.logits = room(beams * layout.share_tiles * kSoloTileIds * narrow(sizeof(float)));
-  layout.never = room(layout.share_tiles * kSoloTileIds / 8);
-  layout.word_stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
+  layout.slice_tiles = (program.tiles + blocks - 1) / blocks;
+  layout.hidden = reserve(beams * (program.width * 2 + kSoloGap));
+  layout.logits = reserve(beams * layout.slice_tiles * kSoloTileIds * narrow(sizeof(float)));
+  layout.never = reserve(layout.slice_tiles * kSoloTileIds / 8);
+  layout.vocabulary_stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
   for (int* at : {&layout.hidden, &layout.logits, &layout.never})
-    *at += layout.word_stages * kSoloStageBytes;
-  layout.bytes = std::max(layout.bytes, layout.word_stages * kSoloStageBytes + end);
-  return layout.stages >= kSoloLeastStages && layout.word_stages >= kSoloLeastStages;
+    *at += layout.vocabulary_stages * kSoloStageBytes;
+  layout.bytes = std::max(layout.bytes, layout.vocabulary_stages * kSoloStageBytes + end);
+  return layout.stages >= kSoloLeastStages && layout.vocabulary_stages >= kSoloLeastStages;
 }
 
-Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int share_rows, int pass_rows) {
+Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int slice_rows, int round_rows) {
   const SoloPacking packing{.rows = narrow(weight.rows),
                             .columns = narrow(weight.columns),
                             .stride = weight.stride,
-                            .share_rows = share_rows,
-                            .pass_rows = pass_rows};
+                            .slice_rows = slice_rows,
+                            .round_rows = round_rows};
   Buffer packed = backend_.allocate(packing.bytes());
   pack_solo_weight(packing, weight.data, packed.data(), queue.get());
   check(cudaGetLastError());
   return packed;
 }
 
-std::shared_ptr<SoloStep> SoloCompiler::completed(Stream& queue, SoloProgram program,
+std::shared_ptr<SoloStep> SoloCompiler::completed(Stream& queue, SoloArgs program,
                                                   Tensor vocabulary) try {
   auto step = std::make_shared<SoloStep>();
   step->clusters = clusters_;
@@ -354,7 +354,7 @@ std::shared_ptr<SoloStep> SoloCompiler::completed(Stream& queue, SoloProgram pro
     SoloOp& op = ops_[i];
     if (op.kind != SoloKind::kLinear) continue;
     step->weights.push_back(pack(queue, weights_[i], op.tiles_each * kSoloTileOutputs,
-                                 op.pass_tiles * kSoloTileOutputs));
+                                 op.round_tiles * kSoloTileOutputs));
     op.weight = step->weights.back().data();
   }
   step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds));

@@ -16,7 +16,7 @@ namespace xlate::cuda {
 
 /// A whole step, with its lists on the device. Launching it again is the same step again.
 struct SoloStep {
-  SoloProgram program{};
+  SoloArgs program{};
   int clusters = 0;
   Buffer ops, hidden_rows, sums, lists;
   std::vector<Buffer> weights;  // packed
@@ -30,43 +30,43 @@ class SoloCompiler {
       : backend_(backend), clusters_(clusters), shared_bytes_(shared_bytes) {}
 
   /// Null where the kernel does not have it: reason() says why.
-  std::shared_ptr<SoloStep> compile(Stream&, const Program&, const Rooms&, const Step&,
+  std::shared_ptr<SoloStep> compile(Stream&, const Program&, const Workspace&, const Step&,
                                     const Projection&, const RulesView&, int candidates);
   /// Why the last step that was refused was refused; empty where none was.
   const std::string& reason() const { return reason_; }
 
  private:
   struct Place {
-    SoloRows rows, rest;
+    SoloRows rows, low_bits;
     std::int64_t columns;
   };
   /// Returns where a room's rows are. The first call for a room gives it its place.
-  Place place(Room);
+  Place place(TensorId);
   /// Each throws Unfit where the kernel does not have the operation.
   void begin(const Step&, std::int64_t width);
   void add(const Embed&);
   void add(const ApplyLinear&);
   void add(const AddNorm&);
   void add(const AttendSelf&);
-  void add(const AttendSource&);
-  void attend(SoloKind, Room x, const PagedCache&, CacheView&, int heads, Room out);
+  void add(const AttendCross&);
+  void attend(SoloKind, TensorId x, const PagedCache&, CacheView&, int heads, TensorId out);
   void append(SoloOp, const SoloRows& out);
   void finish(const Program&, const Projection&, const RulesView&, int candidates);
   void link();
-  bool lay_out(SoloProgram&, int longest_source);
-  bool lay_out(SoloProgram&, int longest_source, int held_keys);
+  bool lay_out(SoloArgs&, int longest_source);
+  bool lay_out(SoloArgs&, int longest_source, int held_keys);
   /// Null where the device has no room for it.
-  std::shared_ptr<SoloStep> completed(Stream&, SoloProgram, Tensor vocabulary);
-  Buffer pack(Stream&, Tensor weight, int share_rows, int pass_rows);
+  std::shared_ptr<SoloStep> completed(Stream&, SoloArgs, Tensor vocabulary);
+  Buffer pack(Stream&, Tensor weight, int slice_rows, int round_rows);
 
   Backend& backend_;
   int clusters_, shared_bytes_;
   std::string reason_;
   bool no_room_ = false;  // the device has no memory for the packed copy of the weights
   // The step that is being compiled; of no meaning between two calls.
-  const Rooms* rooms_ = nullptr;
+  const Workspace* workspace_ = nullptr;
   const Step* step_ = nullptr;
-  SoloProgram program_{};
+  SoloArgs args_{};
   std::vector<SoloOp> ops_;
   std::vector<Tensor> weights_;          // of each operation, or none
   std::map<std::size_t, Place> places_;  // by room

@@ -46,7 +46,7 @@ void SoloLauncher::put(std::shared_ptr<SoloStep> step, int times, Stream& queue)
 bool SoloLauncher::read(const void* device, void* host, std::size_t bytes, const Stream& queue) {
   if (!pending_ || &queue != queue_ || bytes % sizeof(std::int32_t) != 0 || bytes > kMostCopied)
     return false;
-  SoloProgram& program = pending_->program;
+  SoloArgs& program = pending_->program;
   program.copy_from = static_cast<const std::int32_t*>(device);
   program.copy_to = static_cast<std::int32_t*>(host);
   program.copy_words = static_cast<int>(bytes / sizeof(std::int32_t));
@@ -57,7 +57,7 @@ bool SoloLauncher::read(const void* device, void* host, std::size_t bytes, const
 void SoloLauncher::flush() {
   if (!pending_) return;
   const std::shared_ptr<SoloStep> step = std::exchange(pending_, nullptr);
-  SoloProgram program = step->program;
+  SoloArgs program = step->program;
   step->program.copy_from = nullptr, step->program.copy_to = nullptr,
   step->program.copy_words = 0;  // of this launch alone
   program.signals = signals_.as<SoloSignals>();

@@ -40,17 +40,17 @@ enum class SoloKind : int { kNorm, kLinear, kSelf, kCross };
 struct alignas(16) SoloOp {
   SoloKind kind;
   Activation activation;
-  SoloRows x, added,
+  SoloRows x, residual,
       out;  // of attention x is the query, keys and values of the new token behind it
-  SoloRows added_rest, out_rest;  // of a norm, of int8; its x is float
-  int sums;                       // out is float: a norm reads it
-  int in, width;                  // of a row of x, of out
-  int tiles, tiles_each;          // of 16 outputs: in all, of a block at most
-  int pass_tiles;                 // of a block at once: a box of the weight has 16·pass_tiles rows
-  int boxes, stage_boxes;         // of 64 columns: in all, of a stage
-  int stages;                     // of a pass
+  SoloRows residual_low_bits, out_low_bits;  // of a norm, of int8; its x is float
+  int float32_out;                           // out is float: a norm reads it
+  int in, width;                             // of a row of x, of out
+  int tiles, tiles_each;                     // of 16 outputs: in all, of a block at most
+  int round_tiles;         // of a block at once: a box of the weight has 16·round_tiles rows
+  int boxes, stage_boxes;  // of 64 columns: in all, of a stage
+  int stages;              // of a pass
   int next;    // the operation whose gain or keys may be fetched when this one is done; −1: none
-  int passes;  // of a block
+  int rounds;  // of a block
   int for_heads;  // out is read by attention alone: each block needs its head's columns only
   int biases;     // where the block's share of the bias lies in its shared memory
   float epsilon;
@@ -63,10 +63,10 @@ struct alignas(16) SoloOp {
 
 /// Where things lie in a block's shared memory, behind the ring, in bytes.
 struct SoloLayout {
-  int stages, ops, norm, self_keys, cross_keys, held_keys, key_pitch, list_rows, list_viewers,
+  int stages, ops, norm, self_keys, cross_keys, held_keys, key_pitch, list_rows, list_beam_masks,
       source_rows;  // of the first cluster; `held_keys` in number, whole tiles
-  int word_stages, hidden, logits, never,
-      share_tiles;  // of the others; `share_tiles` in number, at most
+  int vocabulary_stages, hidden, logits, never,
+      slice_tiles;  // of the others; `slice_tiles` in number, at most
   int bytes;
 };
 
@@ -74,23 +74,23 @@ struct SoloLayout {
 struct SoloSignals {
   alignas(
       128) unsigned hidden;  // launch << 8 | step, from 1: its hidden rows are there; or kSoloStop
-  alignas(128) unsigned parts;  // blocks that have left their parts, ever
+  alignas(128) unsigned blocks_done;  // blocks that have left their parts, ever
 };
 inline constexpr unsigned kSoloStop = 255;
 
-struct SoloProgram {
+struct SoloArgs {
   const SoloOp* ops;  // [count]
   int count;
   int beams, width, heads;  // K, D, H
-  int head_step;            // every so many blocks one has a head, in their order
+  int head_stride;          // every so many blocks one has a head, in their order
   SoloLayout layout;
   // The token's embedding.
   const void* table;       // T [V, D]
   const float* positions;  // [P, D]
   std::int64_t table_stride, positions_stride;
   float scale;
-  SoloRows embedded, embedded_rest, hidden;  // rows of the first operation, and of the last
-  int first_norm, first_self, first_cross;   // −1: none
+  SoloRows embedded, embedded_low_bits, hidden;  // rows of the first operation, and of the last
+  int first_norm, first_self, first_cross;       // −1: none
   CacheView self, cross;
   const std::int32_t* source_lengths;
   // Search.
@@ -118,7 +118,7 @@ struct SoloProgram {
 template <class T>
 int prepare_solo_step(int bytes);
 template <class T>
-void run_solo_step(const SoloProgram&, int clusters, cudaStream_t);
+void run_solo_step(const SoloArgs&, int clusters, cudaStream_t);
 
 /// How a weight [rows, columns] of 16-bit elements is packed: the shares of blocks one after
 /// another, in each its passes, in each pass boxes of 64 columns, swizzled as hopper.cuh's; what is
@@ -127,12 +127,12 @@ void run_solo_step(const SoloProgram&, int clusters, cudaStream_t);
 struct SoloPacking {
   int rows, columns;
   std::int64_t stride;
-  int share_rows, pass_rows;  // of a block, of a pass; multiples of 16
-  int shares() const { return (rows + share_rows - 1) / share_rows; }
-  int passes() const { return (share_rows + pass_rows - 1) / pass_rows; }
+  int slice_rows, round_rows;  // of a block, of a pass; multiples of 16
+  int slices() const { return (rows + slice_rows - 1) / slice_rows; }
+  int rounds() const { return (slice_rows + round_rows - 1) / round_rows; }
   std::size_t bytes() const {
-    return static_cast<std::size_t>(shares()) * static_cast<std::size_t>(passes()) *
-           static_cast<std::size_t>(pass_rows) * static_cast<std::size_t>(columns) * 2;
+    return static_cast<std::size_t>(slices()) * static_cast<std::size_t>(rounds()) *
+           static_cast<std::size_t>(round_rows) * static_cast<std::size_t>(columns) * 2;
   }
 };
 void pack_solo_weight(const SoloPacking&, const void* weight, void* packed, cudaStream_t);

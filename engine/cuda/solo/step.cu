@@ -13,20 +13,20 @@ namespace {
 
 #if __CUDA_ARCH__ >= 900
 
-__device__ unsigned look(const unsigned* signal) {
+__device__ unsigned load_acquire(const unsigned* signal) {
   unsigned value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(signal) : "memory");
   return value;
 }
-__device__ void tell(unsigned* signal, unsigned value) {
+__device__ void store_release(unsigned* signal, unsigned value) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(signal), "r"(value) : "memory");
 }
-__device__ void count_one(unsigned* signal) {
+__device__ void add_release(unsigned* signal) {
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(signal) : "memory");
 }
 
 // No more weights are wanted than these that were used.
-__device__ void stop(SoloBlock& block, const SoloRing& ring) {
+__device__ void stop(SoloBlock& block, const SoloPipelineState& ring) {
   block.used = ring.used;
   __threadfence_block();
   block.stop = 1;
@@ -36,74 +36,72 @@ __device__ void stop(SoloBlock& block, const SoloRing& ring) {
 template <class T, int kHead>
 class Layers {
  public:
-  __device__ Layers(const SoloProgram& program, SoloBlock& block, char* memory)
-      : program_(program),
+  __device__ Layers(const SoloArgs& args, SoloBlock& block, char* memory)
+      : args_(args),
         block_(block),
         memory_(memory),
         address_(shared_address(memory)),
-        ring_(program.layout.stages),
+        ring_(args.layout.stages),
         exchange_(block),
-        ops_(reinterpret_cast<const SoloOp*>(memory + program.layout.ops)),
-        slot_(program.slots[0]),
-        head_(head_of_block(program)) {}
+        ops_(reinterpret_cast<const SoloOp*>(memory + args.layout.ops)),
+        slot_(args.slots[0]),
+        head_(head_of_block(args)) {}
 
   __device__ void run() {
     begin();
-    for (int time = 0; !block_.news.done && time < program_.times; ++time) step(time);
+    for (int time = 0; !block_.step_result.done && time < args_.times; ++time) step(time);
     if (threadIdx.x == 0) {
-      if (rank_in_cluster() == 0) tell(&program_.signals->hidden, program_.launch << 8 | kSoloStop);
+      if (rank_in_cluster() == 0)
+        store_release(&args_.signals->hidden, args_.launch << 8 | kSoloStop);
       stop(block_, ring_);
     }
     wait_fetched();
     if (rank_in_cluster() != 0) return;
     sync_workers();  // the search has written what is copied
-    for (int i = threadIdx.x; i < program_.copy_words; i += kSoloThreads)
-      program_.copy_to[i] = program_.copy_from[i];
+    for (int i = threadIdx.x; i < args_.copy_words; i += kSoloThreads)
+      args_.copy_to[i] = args_.copy_from[i];
   }
 
  private:
   // What holds for all steps of the launch.
   __device__ void begin() {
-    const SearchState& state = program_.state;
-    SoloNews& news = block_.news;
-    const int beams = program_.beams;
+    const SearchState& state = args_.state;
+    SoloStepResult& step_result = block_.step_result;
+    const int beams = args_.beams;
     if (threadIdx.x == 0) {
-      news.done = slot_ < 0 || state.done[slot_];
-      news.length = slot_ < 0 ? 0 : state.length[slot_];
-      if (rank_in_cluster() == 0) parts_before_ = look(&program_.signals->parts);
+      step_result.done = slot_ < 0 || state.done[slot_];
+      step_result.length = slot_ < 0 ? 0 : state.length[slot_];
+      if (rank_in_cluster() == 0) blocks_done_before_ = load_acquire(&args_.signals->blocks_done);
     }
     if (static_cast<int>(threadIdx.x) < beams)
-      news.tokens[threadIdx.x] = slot_ < 0 ? 0 : state.token[slot_ * beams + threadIdx.x];
-    source_length_ = slot_ < 0 ? 0 : program_.source_lengths[slot_];
-    if (head_ >= 0 && slot_ >= 0) list_source(program_, memory_, slot_, source_length_);
-    if (program_.first_norm >= 0)
-      fetch_norm(ops_[program_.first_norm], norm_place(program_, memory_, 0), 0);
-    for (int i = 0; i < program_.count; ++i) {
+      step_result.tokens[threadIdx.x] = slot_ < 0 ? 0 : state.token[slot_ * beams + threadIdx.x];
+    source_length_ = slot_ < 0 ? 0 : args_.source_lengths[slot_];
+    if (head_ >= 0 && slot_ >= 0) list_source(args_, memory_, slot_, source_length_);
+    if (args_.first_norm >= 0) fetch_norm(ops_[args_.first_norm], norm_place(args_, memory_, 0), 0);
+    for (int i = 0; i < args_.count; ++i) {
       if (ops_[i].kind == SoloKind::kLinear) keep_biases<T>(ops_[i], memory_);
     }
     sync_workers();
-    if (head_ >= 0 && program_.first_cross >= 0)
-      fetch(program_.first_cross, threadIdx.x, kSoloThreads);
+    if (head_ >= 0 && args_.first_cross >= 0) fetch(args_.first_cross, threadIdx.x, kSoloThreads);
   }
 
   __device__ void fetch(int op, int thread, int threads) {
-    fetch_keys<T, kHead>(program_, ops_[op],
-                         keys_of(program_, ops_[op].kind == SoloKind::kSelf, block_.list_count,
+    fetch_keys<T, kHead>(args_, ops_[op],
+                         keys_of(args_, ops_[op].kind == SoloKind::kSelf, block_.list_count,
                                  source_length_, memory_),
                          0, head_, thread, threads);
   }
 
   __device__ void step(int time) {
-    embed_rows<T>(program_, block_.news, memory_);
+    embed_rows<T>(args_, block_.step_result, memory_);
     wait_fetched();
     sync_workers();
     // While the others are at the first product.
-    if (head_ >= 0 && static_cast<int>(threadIdx.x) / kWarp == kListWarp &&
-        program_.first_self >= 0) {
-      list_step(program_, block_, memory_, slot_);
-      fetch(program_.first_self, threadIdx.x % kWarp, kWarp);
+    if (head_ >= 0 && static_cast<int>(threadIdx.x) / kWarp == kListWarp && args_.first_self >= 0) {
+      list_step(args_, block_, memory_, slot_);
+      fetch(args_.first_self, threadIdx.x % kWarp, kWarp);
     }
-    for (int i = 0; i < program_.count; ++i) operate(ops_[i]);
+    for (int i = 0; i < args_.count; ++i) operate(ops_[i]);
     search(time);
   }
 
@@ -111,32 +109,32 @@ class Layers {
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     if (op.kind == SoloKind::kNorm) {
       // Those without a row fetch the next one's gain, if there are any.
-      const int first = program_.beams < kSoloWarps ? program_.beams * kWarp : 0;
-      const float* gain = norm_place(program_, memory_, norm_turn_);
+      const int first = args_.beams < kSoloWarps ? args_.beams * kWarp : 0;
+      const float* gain = norm_place(args_, memory_, norm_turn_);
       norm_turn_ ^= 1;
-      if (warp < program_.beams) norm_row<T>(op, warp, gain, memory_);
+      if (warp < args_.beams) norm_row<T>(op, warp, gain, memory_);
       if (static_cast<int>(threadIdx.x) >= first)
-        fetch_norm(ops_[op.next], norm_place(program_, memory_, norm_turn_), first);
+        fetch_norm(ops_[op.next], norm_place(args_, memory_, norm_turn_), first);
       wait_fetched();  // another norm may follow
       return sync_workers();
     }
     // By a warp that is seldom needed: to arrive in 16 blocks takes a while.
     if (warp == kListWarp) {
       const int columns = !op.for_heads ? op.width
-                          : head_ >= 0  ? op.width / program_.width * kHead
+                          : head_ >= 0  ? op.width / args_.width * kHead
                                         : 0;
-      exchange_.begin(static_cast<std::uint32_t>(program_.beams * columns) *
-                      (op.sums ? sizeof(float) : sizeof(T)));
+      exchange_.begin(static_cast<std::uint32_t>(args_.beams * columns) *
+                      (op.float32_out ? sizeof(float) : sizeof(T)));
     }
     if (op.kind == SoloKind::kLinear) {
-      product<T, kHead>(program_, op, block_, address_, memory_, ring_, exchange_);
+      product<T, kHead>(args_, op, block_, address_, memory_, ring_, exchange_);
     } else if (head_ >= 0 && warp == 0) {
       attend_head<T, kHead>(
-          program_, op,
-          keys_of(program_, op.kind == SoloKind::kSelf, block_.list_count, source_length_, memory_),
+          args_, op,
+          keys_of(args_, op.kind == SoloKind::kSelf, block_.list_count, source_length_, memory_),
           head_, memory_, exchange_);
     } else if (head_ >= 0 && warp == 1 && op.kind == SoloKind::kSelf) {
-      store_own<T, kHead>(program_, op, block_.own_row, head_, memory_);
+      store_new_keys<T, kHead>(args_, op, block_.new_key_row, head_, memory_);
     }
     exchange_.end();
     if (op.kind != SoloKind::kLinear && head_ >= 0 && op.next >= 0)
@@ -150,14 +148,14 @@ class Layers {
       if (threadIdx.x < kWarp) exchange_.begin(kBytes);
       return exchange_.end();
     }
-    const int pieces = program_.width * static_cast<int>(sizeof(T)) / 16;
-    for (int i = threadIdx.x; i < program_.beams * pieces; i += kSoloThreads) {
-      static_cast<uint4*>(program_.hidden_rows)[i] = *reinterpret_cast<const uint4*>(
-          memory_ + program_.hidden.at + i / pieces * program_.hidden.pitch + i % pieces * 16);
+    const int vectors = args_.width * static_cast<int>(sizeof(T)) / 16;
+    for (int i = threadIdx.x; i < args_.beams * vectors; i += kSoloThreads) {
+      static_cast<uint4*>(args_.hidden_rows)[i] = *reinterpret_cast<const uint4*>(
+          memory_ + args_.hidden.at + i / vectors * args_.hidden.pitch + i % vectors * 16);
     }
     sync_workers();
     if (threadIdx.x == 0)
-      tell(&program_.signals->hidden, program_.launch << 8 | static_cast<unsigned>(time + 1));
+      store_release(&args_.signals->hidden, args_.launch << 8 | static_cast<unsigned>(time + 1));
     advance(time);
     __threadfence();
     sync_workers();
@@ -165,93 +163,94 @@ class Layers {
       exchange_.begin(kBytes);
       const int lane = threadIdx.x % kWarp;
       for (int i = lane; i < 3 * kSoloCluster; i += kWarp) {
-        exchange_.send_one(shared_address(&block_.news) + i / kSoloCluster * 16,
-                           reinterpret_cast<const uint4*>(&block_.news)[i / kSoloCluster]);
+        exchange_.send_one(shared_address(&block_.step_result) + i / kSoloCluster * 16,
+                           reinterpret_cast<const uint4*>(&block_.step_result)[i / kSoloCluster]);
       }
     }
     exchange_.end();
   }
 
   __device__ __forceinline__ void advance(int time) {
-    const int beams = program_.beams, count = program_.candidates, warp = threadIdx.x / kWarp,
-              parts = static_cast<int>(gridDim.x) - kSoloCluster;
+    const int beams = args_.beams, count = args_.candidates, warp = threadIdx.x / kWarp,
+              splits = static_cast<int>(gridDim.x) - kSoloCluster;
     // Where self-attention's keys were.
-    auto* best = reinterpret_cast<TokenValue*>(memory_ + program_.layout.self_keys);
+    auto* best = reinterpret_cast<TokenValue*>(memory_ + args_.layout.self_keys);
     const int room = count * (count + 2);
-    Books& books = *reinterpret_cast<Books*>(best + beams * room);
-    open_books(SoloTeam(), program_.rules, count, program_.state, slot_, books);
+    SlotState& slot_state = *reinterpret_cast<SlotState*>(best + beams * room);
+    load_slot_state(SoloTeam(), args_.rules, count, args_.state, slot_, slot_state);
     if (threadIdx.x == 0) {
-      while (look(&program_.signals->parts) - parts_before_ <
-             static_cast<unsigned>(parts * (time + 1))) {
+      while (load_acquire(&args_.signals->blocks_done) - blocks_done_before_ <
+             static_cast<unsigned>(splits * (time + 1))) {
       }
     }
     sync_workers();
-    if (warp < beams) merge_parts(program_, warp, parts, best + warp * room);
+    if (warp < beams) merge_partials(args_, warp, splits, best + warp * room);
     advance_slot<kSoloRows>(
-        SoloTeam(), program_.rules, [&](int k, int i) { return best[k * room + i]; }, count,
-        program_.state, slot_, books);
-    SoloNews& news = block_.news;
-    if (threadIdx.x == 0) news.length = books.length + 1, news.done = books.done;
-    if (static_cast<int>(threadIdx.x) < beams && !books.done)
-      news.tokens[threadIdx.x] = books.live(count)[threadIdx.x].node.token;
+        SoloTeam(), args_.rules, [&](int k, int i) { return best[k * room + i]; }, count,
+        args_.state, slot_, slot_state);
+    SoloStepResult& step_result = block_.step_result;
+    if (threadIdx.x == 0)
+      step_result.length = slot_state.length + 1, step_result.done = slot_state.done;
+    if (static_cast<int>(threadIdx.x) < beams && !slot_state.done)
+      step_result.tokens[threadIdx.x] = slot_state.live(count)[threadIdx.x].node.token;
   }
 
-  const SoloProgram& program_;
+  const SoloArgs& args_;
   SoloBlock& block_;
   char* memory_;
   std::uint32_t address_;
-  SoloRing ring_;
+  SoloPipelineState ring_;
   Exchange exchange_;
   const SoloOp* ops_;
   int slot_, head_, source_length_ = 0, norm_turn_ = 0;
-  unsigned parts_before_ = 0;
+  unsigned blocks_done_before_ = 0;
 };
 
 // The other clusters' blocks.
 template <class T>
-__device__ void project(const SoloProgram& program, SoloBlock& block, char* memory) {
-  const SoloTiles tiles(program);
-  SoloRing ring(program.layout.word_stages);
-  mark_never(program, tiles, memory);
-  const int pieces = program.width * static_cast<int>(sizeof(T)) / 16;
+__device__ void project(const SoloArgs& args, SoloBlock& block, char* memory) {
+  const SoloTiles tiles(args);
+  SoloPipelineState ring(args.layout.vocabulary_stages);
+  mark_never(args, tiles, memory);
+  const int vectors = args.width * static_cast<int>(sizeof(T)) / 16;
   for (unsigned step = 1;; ++step) {
     if (threadIdx.x == 0) {
       unsigned signal;
       do {
-        signal = look(&program.signals->hidden);
-      } while (signal >> 8 != program.launch || (signal & 255) < step);
+        signal = load_acquire(&args.signals->hidden);
+      } while (signal >> 8 != args.launch || (signal & 255) < step);
       if ((signal & 255) == kSoloStop) stop(block, ring);
     }
     sync_workers();
     if (block.stop) return;
-    for (int i = threadIdx.x; i < program.beams * pieces; i += kSoloThreads) {
-      *reinterpret_cast<uint4*>(memory + program.layout.hidden +
-                                i / pieces * (pieces * 16 + kSoloGap) + i % pieces * 16) =
-          __ldcg(static_cast<const uint4*>(program.hidden_rows) + i);
+    for (int i = threadIdx.x; i < args.beams * vectors; i += kSoloThreads) {
+      *reinterpret_cast<uint4*>(memory + args.layout.hidden +
+                                i / vectors * (vectors * 16 + kSoloGap) + i % vectors * 16) =
+          __ldcg(static_cast<const uint4*>(args.hidden_rows) + i);
     }
     sync_workers();
-    find_logits<T>(program, block, shared_address(memory), memory, ring, tiles);
+    find_logits<T>(args, block, shared_address(memory), memory, ring, tiles);
     sync_workers();
-    leave_parts(program, tiles, memory);
+    write_partials(args, tiles, memory);
     sync_workers();
-    if (threadIdx.x == 0) count_one(&program.signals->parts);
+    if (threadIdx.x == 0) add_release(&args.signals->blocks_done);
   }
 }
 
 // One thread of a block's last warp.
-__device__ void bring(const SoloProgram& program, SoloBlock& block, std::uint32_t stages,
-                      const SoloOp* ops) {
+__device__ void load_stages(const SoloArgs& args, SoloBlock& block, std::uint32_t stages,
+                            const SoloOp* ops) {
   const bool layers = blockIdx.x < kSoloCluster;
-  SoloRing ring(layers ? program.layout.stages : program.layout.word_stages);
+  SoloPipelineState ring(layers ? args.layout.stages : args.layout.vocabulary_stages);
   bool more = true;
   while (more) {
     if (!layers) {
-      const SoloTiles tiles(program);
-      more = tiles.count > 0 && bring_tiles(program, block, stages, ring, tiles);
+      const SoloTiles tiles(args);
+      more = tiles.count > 0 && load_tiles(args, block, stages, ring, tiles);
       continue;
     }
-    for (int i = 0; more && i < program.count; ++i) {
-      if (ops[i].kind == SoloKind::kLinear) more = bring_weights(block, stages, ring, ops[i]);
+    for (int i = 0; more && i < args.count; ++i) {
+      if (ops[i].kind == SoloKind::kLinear) more = load_weights(block, stages, ring, ops[i]);
     }
     more = more && !block.stop;
   }
@@ -265,7 +264,7 @@ __device__ void bring(const SoloProgram& program, SoloBlock& block, std::uint32_
 
 template <class T, int kHead>
 __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
-    solo_step_kernel(const __grid_constant__ SoloProgram program) {
+    solo_step_kernel(const __grid_constant__ SoloArgs args) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(1024) char memory[];
   __shared__ SoloBlock block;
@@ -280,9 +279,9 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
   }
   const bool layers = blockIdx.x < kSoloCluster;
   if (layers) {
-    const auto* from = reinterpret_cast<const uint4*>(program.ops);
-    auto* to = reinterpret_cast<uint4*>(memory + program.layout.ops);
-    for (int i = threadIdx.x; i < program.count * static_cast<int>(sizeof(SoloOp) / 16);
+    const auto* from = reinterpret_cast<const uint4*>(args.ops);
+    auto* to = reinterpret_cast<uint4*>(memory + args.layout.ops);
+    for (int i = threadIdx.x; i < args.count * static_cast<int>(sizeof(SoloOp) / 16);
          i += kSoloThreads + kWarp)
       to[i] = from[i];
   }
@@ -290,13 +289,13 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
   sync_cluster();
   if (threadIdx.x >= kSoloThreads) {
     if (threadIdx.x == kSoloThreads)
-      bring(program, block, shared_address(memory),
-            reinterpret_cast<const SoloOp*>(memory + program.layout.ops));
+      load_stages(args, block, shared_address(memory),
+                  reinterpret_cast<const SoloOp*>(memory + args.layout.ops));
     __syncwarp();
   } else if (layers) {
-    Layers<T, kHead>(program, block, memory).run();
+    Layers<T, kHead>(args, block, memory).run();
   } else {
-    project<T>(program, block, memory);
+    project<T>(args, block, memory);
   }
   __syncwarp();
   sync_cluster();  // another block may still send here, and arrive at barriers here
@@ -306,19 +305,19 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
 }
 
 // A thread a piece of 8 columns.
-__global__ void pack_kernel(SoloPacking packing, int passes, std::int64_t pieces,
+__global__ void pack_kernel(SoloPacking packing, int rounds, std::int64_t vectors,
                             const uint4* weight, uint4* packed) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kSoloThreads + threadIdx.x;
-  if (i >= pieces) return;
+  if (i >= vectors) return;
   const int chunk = static_cast<int>(i % 8), boxes = packing.columns / 64;
   std::int64_t rest = i / 8;
-  const int row = static_cast<int>(rest % packing.pass_rows);
-  rest /= packing.pass_rows;
+  const int row = static_cast<int>(rest % packing.round_rows);
+  rest /= packing.round_rows;
   const int box = static_cast<int>(rest % boxes);
   rest /= boxes;
-  const int in_share = static_cast<int>(rest % passes) * packing.pass_rows + row;
-  const std::int64_t output = rest / passes * packing.share_rows + in_share;
-  const bool there = in_share < packing.share_rows && output < packing.rows;
+  const int in_slice = static_cast<int>(rest % rounds) * packing.round_rows + row;
+  const std::int64_t output = rest / rounds * packing.slice_rows + in_slice;
+  const bool there = in_slice < packing.slice_rows && output < packing.rows;
   packed[i] = there ? weight[output * (packing.stride / 8) + box * 8 + (chunk ^ row % 8)] : uint4{};
 }
 
@@ -360,24 +359,24 @@ int prepare_solo_step(int bytes) {
 }
 
 template <class T>
-void run_solo_step(const SoloProgram& program, int clusters, cudaStream_t stream) {
+void run_solo_step(const SoloArgs& args, int clusters, cudaStream_t stream) {
   cudaLaunchAttribute attributes[1]{};
-  const cudaLaunchConfig_t config = configured(clusters, program.layout.bytes, attributes, stream);
-  with_head(program.width / program.heads,
-            [&](auto width) { cudaLaunchKernelEx(&config, solo_step_kernel<T, width>, program); });
+  const cudaLaunchConfig_t config = configured(clusters, args.layout.bytes, attributes, stream);
+  with_head(args.width / args.heads,
+            [&](auto width) { cudaLaunchKernelEx(&config, solo_step_kernel<T, width>, args); });
 }
 
 void pack_solo_weight(const SoloPacking& packing, const void* weight, void* packed,
                       cudaStream_t stream) {
-  const auto pieces = static_cast<std::int64_t>(packing.bytes() / 16);
-  pack_kernel<<<blocks_for(pieces, kSoloThreads), kSoloThreads, 0, stream>>>(
-      packing, packing.passes(), pieces, static_cast<const uint4*>(weight),
+  const auto vectors = static_cast<std::int64_t>(packing.bytes() / 16);
+  pack_kernel<<<blocks_for(vectors, kSoloThreads), kSoloThreads, 0, stream>>>(
+      packing, packing.rounds(), vectors, static_cast<const uint4*>(weight),
       static_cast<uint4*>(packed));
 }
 
 #define INSTANTIATE(T)                          \
   template int prepare_solo_step<T>(int bytes); \
-  template void run_solo_step<T>(const SoloProgram&, int clusters, cudaStream_t);
+  template void run_solo_step<T>(const SoloArgs&, int clusters, cudaStream_t);
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)
 

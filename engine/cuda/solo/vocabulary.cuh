@@ -37,37 +37,37 @@ __device__ inline unsigned long long max_of_warp(unsigned long long key) {
 // The tiles of a block.
 struct SoloTiles {
   int block, blocks, first, count;
-  __device__ explicit SoloTiles(const SoloProgram& program)
+  __device__ explicit SoloTiles(const SoloArgs& args)
       : block(static_cast<int>(blockIdx.x) - kSoloCluster),
         blocks(static_cast<int>(gridDim.x) - kSoloCluster),
-        first(static_cast<int>(static_cast<std::int64_t>(block) * program.tiles / blocks)),
-        count(static_cast<int>(static_cast<std::int64_t>(block + 1) * program.tiles / blocks) -
+        first(static_cast<int>(static_cast<std::int64_t>(block) * args.tiles / blocks)),
+        count(static_cast<int>(static_cast<std::int64_t>(block + 1) * args.tiles / blocks) -
               first) {}
 };
 
-__device__ inline bool bring_tiles(const SoloProgram& program, const SoloBlock& block,
-                                   std::uint32_t stages, SoloRing& ring, const SoloTiles& tiles) {
+__device__ inline bool load_tiles(const SoloArgs& args, const SoloBlock& block,
+                                  std::uint32_t stages, SoloPipelineState& ring,
+                                  const SoloTiles& tiles) {
   const std::uint64_t policy = read_once();
-  const int boxes = program.width / 64;
-  const char* from = static_cast<const char*>(program.vocabulary_weight) +
+  const int boxes = args.width / 64;
+  const char* from = static_cast<const char*>(args.vocabulary_weight) +
                      static_cast<std::size_t>(tiles.first) * boxes * kSoloStageBytes;
   for (int i = 0; i < tiles.count * boxes; ++i, from += kSoloStageBytes, ring.advance()) {
     if (!wait_for_room(block, ring)) return false;
-    const std::uint32_t full = shared_address(&block.full[ring.place]);
+    const std::uint32_t full = shared_address(&block.full[ring.index]);
     arrive_expecting(full, kSoloStageBytes);
-    load_bytes_hinted(stages + ring.place * kSoloStageBytes, from, kSoloStageBytes, full, policy);
+    load_bytes_hinted(stages + ring.index * kSoloStageBytes, from, kSoloStageBytes, full, policy);
   }
   return true;
 }
 
 // Ids of the block that are never chosen, a bit each.
-__device__ inline void mark_never(const SoloProgram& program, const SoloTiles& tiles,
-                                  char* memory) {
-  auto* never = reinterpret_cast<unsigned*>(memory + program.layout.never);
+__device__ inline void mark_never(const SoloArgs& args, const SoloTiles& tiles, char* memory) {
+  auto* never = reinterpret_cast<unsigned*>(memory + args.layout.never);
   for (int i = threadIdx.x; i < tiles.count * kSoloTileIds / 32; i += kSoloThreads) never[i] = 0;
   sync_workers();
-  for (int i = threadIdx.x; i < program.rules.never_chosen_count; i += kSoloThreads) {
-    const int n = program.rules.never_chosen[i] - tiles.first * kSoloTileIds;
+  for (int i = threadIdx.x; i < args.rules.never_chosen_count; i += kSoloThreads) {
+    const int n = args.rules.never_chosen[i] - tiles.first * kSoloTileIds;
     if (n >= 0 && n < tiles.count * kSoloTileIds) atomicOr(&never[n / 32], 1u << n % 32);
   }
   sync_workers();
@@ -79,15 +79,15 @@ __device__ inline bool is_never(const unsigned* never, int n) {
 // logits [rows, the block's ids], −∞ where there is no id, or none that takes part. A warp takes 16
 // ids of a tile.
 template <class T>
-__device__ __forceinline__ void find_logits(const SoloProgram& program, const SoloBlock& block,
-                                            std::uint32_t address, char* memory, SoloRing& ring,
-                                            const SoloTiles& tiles) {
+__device__ __forceinline__ void find_logits(const SoloArgs& args, const SoloBlock& block,
+                                            std::uint32_t address, char* memory,
+                                            SoloPipelineState& ring, const SoloTiles& tiles) {
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, q = threadIdx.x % 4,
             ids = tiles.count * kSoloTileIds;
-  auto* logits = reinterpret_cast<float*>(memory + program.layout.logits);
-  const auto* never = reinterpret_cast<const unsigned*>(memory + program.layout.never);
-  const SoloTile tile(address + program.layout.hidden,
-                      program.width * static_cast<int>(sizeof(T)) + kSoloGap, program.beams, warp);
+  auto* logits = reinterpret_cast<float*>(memory + args.layout.logits);
+  const auto* never = reinterpret_cast<const unsigned*>(memory + args.layout.never);
+  const SoloTile tile(address + args.layout.hidden,
+                      args.width * static_cast<int>(sizeof(T)) + kSoloGap, args.beams, warp);
 #pragma unroll 1
   for (int i = 0; i < tiles.count; ++i) {
     const int n = i * kSoloTileIds + warp * kSoloTileOutputs + g;
@@ -96,17 +96,17 @@ __device__ __forceinline__ void find_logits(const SoloProgram& program, const So
     for (int half = 0; half < 2; ++half) {
       const int id = tiles.first * kSoloTileIds + n + 8 * half;
       bias[half] =
-          id >= program.vocabulary || (program.rules.renormalize && is_never(never, n + 8 * half))
+          id >= args.vocabulary || (args.rules.renormalize && is_never(never, n + 8 * half))
               ? -INFINITY
-          : program.vocabulary_bias ? program.vocabulary_bias[id]
-                                    : 0.0f;
+          : args.vocabulary_bias ? args.vocabulary_bias[id]
+                                 : 0.0f;
     }
     float sums[4] = {};
-    sum_stages<T, 1>(block, address, ring, tile, program.width / 64, kSoloStageBytes, kSoloWarps,
+    sum_stages<T, 1>(block, address, ring, tile, args.width / 64, kSoloStageBytes, kSoloWarps,
                      sums);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      if (2 * q + j % 2 < program.beams)
+      if (2 * q + j % 2 < args.beams)
         logits[(2 * q + j % 2) * ids + n + j / 2 * 8] = sums[j] + bias[j / 2];
     }
   }
@@ -114,7 +114,7 @@ __device__ __forceinline__ void find_logits(const SoloProgram& program, const So
 
 // A tile's sum of exponentials by a warp: lanes as a quad of vocabulary/project.cu has columns, 8·j
 // + 2·t + b, and then its tree.
-__device__ inline float2 sum_of_tile(const SoloProgram& program, const float* logits,
+__device__ inline float2 sum_of_tile(const SoloArgs& args, const float* logits,
                                      const unsigned* never) {
   constexpr float kLog2E = 1.4426950408889634f;
   const int lane = threadIdx.x % kWarp, t = lane % 4, j = lane / 4;
@@ -136,8 +136,8 @@ __device__ inline float2 sum_of_tile(const SoloProgram& program, const float* lo
     return exp2_approximate(fmaf(x, kLog2E, relative_to == -INFINITY ? 0.0f : -relative_to));
   };
   float sum = 0;
-  if (program.candidates == 1 &&
-      !program.rules.renormalize) {  // there what is never chosen is added first, one after another
+  if (args.candidates == 1 &&
+      !args.rules.renormalize) {  // there what is never chosen is added first, one after another
     for (int word = 0; word < kSoloTileIds / 32; ++word) {
       for (unsigned bits = never[word]; bits; bits &= bits - 1) {
         const int n = 32 * word + __ffs(static_cast<int>(bits)) - 1;
@@ -191,10 +191,10 @@ __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* n
 
 // The same, mostly at once: the candidates-th largest of the lanes' own best bounds them from
 // below, and as a rule few logits reach it.
-__device__ __forceinline__ void list_best(const SoloProgram& program, const float* logits,
+__device__ __forceinline__ void list_best(const SoloArgs& args, const float* logits,
                                           const unsigned* never, int first_id, int ids,
                                           TokenValue* list) {
-  const int lane = threadIdx.x % kWarp, candidates = program.candidates;
+  const int lane = threadIdx.x % kWarp, candidates = args.candidates;
   float own = -INFINITY;
 #pragma unroll 4
   for (int n = lane; n < ids; n += kWarp) {
@@ -233,54 +233,52 @@ __device__ __forceinline__ void list_best(const SoloProgram& program, const floa
   if (lane < count && place < candidates) list[place] = {found.value, first_id + found.token};
 }
 
-__device__ __forceinline__ void leave_parts(const SoloProgram& program, const SoloTiles& tiles,
-                                            char* memory) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, beams = program.beams,
+__device__ __forceinline__ void write_partials(const SoloArgs& args, const SoloTiles& tiles,
+                                               char* memory) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, beams = args.beams,
             ids = tiles.count * kSoloTileIds;
-  const auto* logits = reinterpret_cast<const float*>(memory + program.layout.logits);
-  const auto* never = reinterpret_cast<const unsigned*>(memory + program.layout.never);
+  const auto* logits = reinterpret_cast<const float*>(memory + args.layout.logits);
+  const auto* never = reinterpret_cast<const unsigned*>(memory + args.layout.never);
   if (warp < beams) {
-    TokenValue* list =
-        program.lists +
-        (static_cast<std::int64_t>(warp) * tiles.blocks + tiles.block) * program.candidates;
-    if (program.candidates == 1)
+    TokenValue* list = args.lists + (static_cast<std::int64_t>(warp) * tiles.blocks + tiles.block) *
+                                        args.candidates;
+    if (args.candidates == 1)
       list_in_turn(logits + warp * ids, never, tiles.first * kSoloTileIds, ids, 1, list);
     else
-      list_best(program, logits + warp * ids, never, tiles.first * kSoloTileIds, ids, list);
+      list_best(args, logits + warp * ids, never, tiles.first * kSoloTileIds, ids, list);
   }
 #pragma unroll 1
   for (int i = kSoloWarps - 1 - warp; i < beams * tiles.count; i += kSoloWarps) {
     const int row = i % beams, tile = i / beams;
-    const float2 sum = sum_of_tile(program, logits + row * ids + tile * kSoloTileIds,
+    const float2 sum = sum_of_tile(args, logits + row * ids + tile * kSoloTileIds,
                                    never + tile * kSoloTileIds / 32);
     if (lane == 0)
-      program.sums[static_cast<std::int64_t>(row) * program.tiles + tiles.first + tile] = sum;
+      args.sums[static_cast<std::int64_t>(row) * args.tiles + tiles.first + tile] = sum;
   }
 }
 
 // The best of one row's parts as log-probabilities, by a warp, to best[0, count): fewer end with
 // −∞. Room for count² + 2·count entries there.
-__device__ __forceinline__ void merge_parts(const SoloProgram& program, int row, int parts,
-                                            TokenValue* best_of_row) {
-  constexpr int kHeads = (kSoloMostClusters - 1) * kSoloCluster / kWarp;
-  const int lane = threadIdx.x % kWarp, count = program.candidates;
+__device__ __forceinline__ void merge_partials(const SoloArgs& args, int row, int splits,
+                                               TokenValue* best_of_row) {
+  constexpr int kFronts = (kSoloMostClusters - 1) * kSoloCluster / kWarp;
+  const int lane = threadIdx.x % kWarp, count = args.candidates;
   TokenValue* list = best_of_row + count;
-  const TokenValue* lists = program.lists + static_cast<std::int64_t>(row) * parts * count;
-  const auto read = [&](int part, int i) {
-    const uint2 bits =
-        __ldcg(reinterpret_cast<const uint2*>(lists + static_cast<std::int64_t>(part) * count + i));
+  const TokenValue* lists = args.lists + static_cast<std::int64_t>(row) * splits * count;
+  const auto read = [&](int split, int i) {
+    const uint2 bits = __ldcg(
+        reinterpret_cast<const uint2*>(lists + static_cast<std::int64_t>(split) * count + i));
     return TokenValue{__uint_as_float(bits.x), static_cast<std::int32_t>(bits.y)};
   };
-  const auto key_at = [&](int part, int i) {
-    const TokenValue entry = read(part, i);
+  const auto key_at = [&](int split, int i) {
+    const TokenValue entry = read(split, i);
     return key_of(entry.value, entry.token);
   };
-  unsigned long long heads[kHeads];
+  unsigned long long fronts[kFronts];
 #pragma unroll
-  for (int i = 0; i < kHeads; ++i)
-    heads[i] = lane + i * kWarp < parts ? key_at(lane + i * kWarp, 0) : 0;
-  const float all =
-      log_sum(program.sums + static_cast<std::int64_t>(row) * program.tiles, program.tiles);
+  for (int i = 0; i < kFronts; ++i)
+    fronts[i] = lane + i * kWarp < splits ? key_at(lane + i * kWarp, 0) : 0;
+  const float all = log_sum(args.sums + static_cast<std::int64_t>(row) * args.tiles, args.tiles);
 
   // The best are in the lists with the best heads; no entry after the count-th of these is among
   // them.
@@ -290,13 +288,13 @@ __device__ __forceinline__ void merge_parts(const SoloProgram& program, int row,
   for (; lists_chosen < count; ++lists_chosen) {
     unsigned long long mine = 0;
 #pragma unroll
-    for (int i = 0; i < kHeads; ++i) mine = heads[i] > mine ? heads[i] : mine;
+    for (int i = 0; i < kFronts; ++i) mine = fronts[i] > mine ? fronts[i] : mine;
     bound = max_of_warp(mine);
     if (bound == 0) break;
     if (mine != bound) continue;
 #pragma unroll
-    for (int i = 0; i < kHeads; ++i) {
-      if (heads[i] == bound) heads[i] = 0, chosen[lists_chosen] = lane + i * kWarp;
+    for (int i = 0; i < kFronts; ++i) {
+      if (fronts[i] == bound) fronts[i] = 0, chosen[lists_chosen] = lane + i * kWarp;
     }
   }
   __syncwarp();

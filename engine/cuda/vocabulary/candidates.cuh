@@ -2,7 +2,7 @@
 // log-sum's parts and the best candidates.
 #pragma once
 
-#include "engine/cuda/vocabulary/work.cuh"
+#include "engine/cuda/vocabulary/schedule.cuh"
 
 namespace xlate::cuda {
 namespace {
@@ -15,11 +15,11 @@ struct RowState {
   int token[2];      // of that
   float highest[2];  // of the tile
 
-  template <int kRow, int kPart>
+  template <int kRow, int kQuarter>
   __device__ __forceinline__ static float highest_in(const float (&d)[64]) {
-    float most = d[16 * kPart + 2 * kRow];
+    float most = d[16 * kQuarter + 2 * kRow];
 #pragma unroll
-    for (int i = 1; i < 8; ++i) most = fmaxf(most, d[16 * kPart + i / 2 * 4 + 2 * kRow + i % 2]);
+    for (int i = 1; i < 8; ++i) most = fmaxf(most, d[16 * kQuarter + i / 2 * 4 + 2 * kRow + i % 2]);
     return most;
   }
   template <int kRow>
@@ -87,7 +87,7 @@ struct RowState {
     most = fminf(most, __shfl_xor_sync(kAllLanes, most, 1));
     most = fminf(most, __shfl_xor_sync(kAllLanes, most, 2));
     bound[kRow] =
-        fmaxf(most - (fabsf(most) * 1e-6f + 1e-30f), kNone);  // not NaN with infinite ones
+        fmaxf(most - (fabsf(most) * 1e-6f + 1e-30f), kMinusInfinity);  // not NaN with infinite ones
   }
 };
 
@@ -95,9 +95,9 @@ struct RowState {
 // bound when it came: values and ids in shared memory, in no order. Where room runs out the bound
 // is raised to the kCount-th best of the quad's, or somewhat less, and what is below it goes.
 template <int kCount>
-struct Keeper {
+struct CandidateBuffer {
   static constexpr int kSorted = kCount / 2;
-  Memory<kCount>& memory;
+  SharedStorage<kCount>& memory;
   int thread;
   std::uint32_t to[2];  // where the next entry goes
 
@@ -110,11 +110,11 @@ struct Keeper {
   __device__ __forceinline__ void clear() { to[0] = begin_of(0), to[1] = begin_of(1); }
   // Whether every thread of the warp has room for 8 entries more of each row.
   __device__ __forceinline__ bool has_room() const {
-    return !__any_sync(kAllLanes, count_of(0) > Memory<kCount>::kEntries - 8 ||
-                                      count_of(1) > Memory<kCount>::kEntries - 8);
+    return !__any_sync(kAllLanes, count_of(0) > SharedStorage<kCount>::kEntries - 8 ||
+                                      count_of(1) > SharedStorage<kCount>::kEntries - 8);
   }
 
-  template <int kRow, int kPart, int kValue>
+  template <int kRow, int kQuarter, int kValue>
   __device__ __forceinline__ void append_one(const float (&d)[64], float bound, int first_id) {
     // Ids lie behind all values. Two stores: a pair would have to lie in two adjacent registers,
     // which all of d's would then be kept free for.
@@ -123,22 +123,26 @@ struct Keeper {
         " add.s32 id, %3, %4;\n @above st.shared.f32 [%0], %1;\n"
         " @above st.shared.s32 [%0+%5], id;\n @above add.u32 %0, %0, %6;\n}"
         : "+r"(to[kRow])
-        : "f"(d[16 * kPart + kValue / 2 * 4 + 2 * kRow + kValue % 2]), "f"(bound), "r"(first_id),
-          "n"(32 * kPart + kValue / 2 * 8 + kValue % 2), "n"(Memory<kCount>::kEntries * 2 * kNext),
-          "n"(kNext)
+        : "f"(d[16 * kQuarter + kValue / 2 * 4 + 2 * kRow + kValue % 2]), "f"(bound), "r"(first_id),
+          "n"(32 * kQuarter + kValue / 2 * 8 + kValue % 2),
+          "n"(SharedStorage<kCount>::kEntries * 2 * kNext), "n"(kNext)
         : "memory");
   }
-  template <int kRow, int kPart>
+  template <int kRow, int kQuarter>
   __device__ __forceinline__ void append_row(const float (&d)[64], float bound, int first_id) {
-    append_one<kRow, kPart, 0>(d, bound, first_id), append_one<kRow, kPart, 1>(d, bound, first_id);
-    append_one<kRow, kPart, 2>(d, bound, first_id), append_one<kRow, kPart, 3>(d, bound, first_id);
-    append_one<kRow, kPart, 4>(d, bound, first_id), append_one<kRow, kPart, 5>(d, bound, first_id);
-    append_one<kRow, kPart, 6>(d, bound, first_id), append_one<kRow, kPart, 7>(d, bound, first_id);
+    append_one<kRow, kQuarter, 0>(d, bound, first_id),
+        append_one<kRow, kQuarter, 1>(d, bound, first_id);
+    append_one<kRow, kQuarter, 2>(d, bound, first_id),
+        append_one<kRow, kQuarter, 3>(d, bound, first_id);
+    append_one<kRow, kQuarter, 4>(d, bound, first_id),
+        append_one<kRow, kQuarter, 5>(d, bound, first_id);
+    append_one<kRow, kQuarter, 6>(d, bound, first_id),
+        append_one<kRow, kQuarter, 7>(d, bound, first_id);
   }
   // What is above a bound in 32 columns of one row: piece 2·part + row.
-  __device__ __forceinline__ void append(int piece, const float (&d)[64], const RowState& state,
-                                         int first_id) {
-    switch (piece) {
+  __device__ __forceinline__ void append(int row_quarter, const float (&d)[64],
+                                         const RowState& state, int first_id) {
+    switch (row_quarter) {
       case 0:
         return append_row<0, 0>(d, state.bound[0], first_id);
       case 1:
@@ -158,11 +162,11 @@ struct Keeper {
     }
   }
   // Pieces in which some lane has what is above its bound, as bits.
-  __device__ __forceinline__ static unsigned pieces_above(const float (&d)[64],
-                                                          const RowState& state) {
-    unsigned pieces = 0;
-    const auto look = [&](int piece, float highest, float bound) {
-      pieces |= highest > bound ? 1u << piece : 0u;
+  __device__ __forceinline__ static unsigned quarters_above(const float (&d)[64],
+                                                            const RowState& state) {
+    unsigned row_quarters = 0;
+    const auto look = [&](int row_quarter, float highest, float bound) {
+      row_quarters |= highest > bound ? 1u << row_quarter : 0u;
     };
     look(0, RowState::highest_in<0, 0>(d), state.bound[0]),
         look(1, RowState::highest_in<1, 0>(d), state.bound[1]);
@@ -172,7 +176,7 @@ struct Keeper {
         look(5, RowState::highest_in<1, 2>(d), state.bound[1]);
     look(6, RowState::highest_in<0, 3>(d), state.bound[0]),
         look(7, RowState::highest_in<1, 3>(d), state.bound[1]);
-    return __reduce_or_sync(kAllLanes, pieces);
+    return __reduce_or_sync(kAllLanes, row_quarters);
   }
 
   // Keeps entries from `first` on that `keep` says.
@@ -217,7 +221,7 @@ struct Keeper {
   __device__ __forceinline__ float raise(int row, float bound, int& count) {
     float own[kSorted];
 #pragma unroll
-    for (int k = 0; k < kSorted; ++k) own[k] = kNone;
+    for (int k = 0; k < kSorted; ++k) own[k] = kMinusInfinity;
     for (int i = 0; i < count; ++i) {
       float value = memory.values[row][i][thread];
 #pragma unroll
@@ -241,7 +245,7 @@ struct Keeper {
     TokenValue last{INFINITY, -1};
 #pragma unroll 1
     for (int rank = 0; rank < kCount; ++rank) {
-      TokenValue best{kNone, INT32_MAX};
+      TokenValue best{kMinusInfinity, INT32_MAX};
 #pragma unroll 1
       for (int i = 0; i < count; ++i) {
         const TokenValue entry{memory.values[row][i][thread], memory.tokens[row][i][thread]};
@@ -283,12 +287,12 @@ struct Keeper {
   }
 
   // Makes room for 8 entries more of each row.
-  __device__ __forceinline__ void make_room(RowState& state) {
+  __device__ __forceinline__ void prune(RowState& state) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       int count = raise_row(state, h);
       if (__any_sync(kAllLanes,
-                     count > Memory<kCount>::kEntries -
+                     count > SharedStorage<kCount>::kEntries -
                                  8)) {  // equal values, or nearly all in one lane: exactly
         const TokenValue last = find_best(h, count, [](int, const TokenValue&) {});
         count = filter(h, 0, count, [&](const TokenValue& entry) { return !better(last, entry); });
@@ -306,11 +310,12 @@ struct Keeper {
                     state.highest[0] > state.bound[0] || state.highest[1] > state.bound[1]))
       return;
     const int first_id = tile * kTileIds + 2 * (thread % 4);
-    for (unsigned pieces = pieces_above(d, state); pieces; pieces &= pieces - 1) {
-      if (!has_room()) make_room(state);
-      const int piece = __ffs(static_cast<int>(pieces)) - 1, row = piece % 2,
+    for (unsigned row_quarters = quarters_above(d, state); row_quarters;
+         row_quarters &= row_quarters - 1) {
+      if (!has_room()) prune(state);
+      const int row_quarter = __ffs(static_cast<int>(row_quarters)) - 1, row = row_quarter % 2,
                 before = count_of(row);
-      append(piece, d, state, first_id);
+      append(row_quarter, d, state, first_id);
       if (never) {
         const auto chosen = [&](const TokenValue& entry) {
           return !(never[entry.token % kTileIds / 32] >> entry.token % 32 & 1);

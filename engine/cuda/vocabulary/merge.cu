@@ -8,9 +8,9 @@
 namespace xlate::cuda {
 namespace {
 
-constexpr int kRows = 4;  // of a block
-constexpr int kMostHeads = kMostListParts / kWarp;
-constexpr float kNone = -INFINITY;
+constexpr int kRowsPerBlock = 4;  // of a block
+constexpr int kMostCursors = kMostListSplits / kWarp;
+constexpr float kMinusInfinity = -INFINITY;
 
 // The order of floats as one of integers; −0 is 0.
 __device__ unsigned place_of(float value) {
@@ -19,60 +19,62 @@ __device__ unsigned place_of(float value) {
 }
 
 // A lane's parts, lane, lane + 32, …: what is left of each begins at its head.
-struct Heads {
+struct ListCursors {
   const TokenValue* lists;
-  int parts, count, lane;
-  TokenValue head[kMostHeads];
-  int taken[kMostHeads] = {};
+  int splits, count, lane;
+  TokenValue front[kMostCursors];
+  int taken[kMostCursors] = {};
 
   __device__ TokenValue load(int k) const {
-    const int part = lane + k * kWarp;
-    return part < parts && taken[k] < count ? lists[part * count + taken[k]]
-                                            : TokenValue{kNone, INT32_MAX};
+    const int split = lane + k * kWarp;
+    return split < splits && taken[k] < count ? lists[split * count + taken[k]]
+                                              : TokenValue{kMinusInfinity, INT32_MAX};
   }
   __device__ void start() {
 #pragma unroll
-    for (int k = 0; k < kMostHeads; ++k) head[k] = load(k);
+    for (int k = 0; k < kMostCursors; ++k) front[k] = load(k);
   }
   __device__ TokenValue best() const {
-    TokenValue most = head[0];
+    TokenValue most = front[0];
 #pragma unroll
-    for (int k = 1; k < kMostHeads; ++k) most = better(head[k], most) ? head[k] : most;
+    for (int k = 1; k < kMostCursors; ++k) most = better(front[k], most) ? front[k] : most;
     return most;
   }
   __device__ void take(int token) {
 #pragma unroll
-    for (int k = 0; k < kMostHeads; ++k) {
-      if (head[k].token == token && head[k].value > kNone) ++taken[k], head[k] = load(k);
+    for (int k = 0; k < kMostCursors; ++k) {
+      if (front[k].token == token && front[k].value > kMinusInfinity)
+        ++taken[k], front[k] = load(k);
     }
   }
 };
 
-__global__ void __launch_bounds__(kRows* kWarp)
+__global__ void __launch_bounds__(kRowsPerBlock* kWarp)
     merge_kernel(RowPartials partials, std::int64_t rows, RowCandidates out) {
 #if __CUDA_ARCH__ >= 900
-  wait_for_kernel();  // it may have been started before what it reads was there
+  wait_for_primary_kernel();  // it may have been started before what it reads was there
 #endif
   const int lane = threadIdx.x % kWarp;
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRows + threadIdx.x / kWarp;
+  const std::int64_t row =
+      static_cast<std::int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.x / kWarp;
   if (row >= rows) return;
-  Heads heads{partials.lists + row * partials.list_parts * partials.count, partials.list_parts,
-              partials.count, lane};
-  heads.start();
-  const float sum = log_sum(partials.sums + row * partials.sum_parts, partials.sum_parts);
+  ListCursors cursors{partials.lists + row * partials.list_splits * partials.count,
+                      partials.list_splits, partials.count, lane};
+  cursors.start();
+  const float sum = log_sum(partials.sums + row * partials.sum_splits, partials.sum_splits);
   float* values = out.values + row * out.count;
   std::int32_t* tokens = out.tokens + row * out.count;
   for (int i = 0; i < out.count; ++i) {
-    const TokenValue own = heads.best();
-    const bool any = own.value > kNone;
+    const TokenValue own = cursors.best();
+    const bool any = own.value > kMinusInfinity;
     const unsigned place = any ? place_of(own.value) : 0,
                    best = __reduce_max_sync(kAllLanes, place);
     const int token = __reduce_min_sync(kAllLanes, any && place == best ? own.token : INT32_MAX);
     if (best == 0) {
-      if (lane == 0) values[i] = kNone, tokens[i] = 0;
+      if (lane == 0) values[i] = kMinusInfinity, tokens[i] = 0;
     } else if (place == best && own.token == token) {
       values[i] = own.value - sum, tokens[i] = token;
-      heads.take(token);
+      cursors.take(token);
     }
   }
 }
@@ -89,8 +91,8 @@ void merge_rows(const RowPartials& partials, std::int64_t rows, const RowCandida
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>((rows + kRows - 1) / kRows));
-  config.blockDim = dim3(kRows * kWarp);
+  config.gridDim = dim3(static_cast<unsigned>((rows + kRowsPerBlock - 1) / kRowsPerBlock));
+  config.blockDim = dim3(kRowsPerBlock * kWarp);
   config.stream = stream;
   config.attrs = &early;
   config.numAttrs = major >= 9 ? 1 : 0;

@@ -11,23 +11,23 @@
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/products/warpgroup.cuh"
 #include "engine/cuda/vocabulary/candidates.cuh"
+#include "engine/cuda/vocabulary/schedule.cuh"
 #include "engine/cuda/vocabulary/vocabulary.h"
-#include "engine/cuda/vocabulary/work.cuh"
 
 namespace xlate::cuda {
 namespace {
 
 // Fills the ring: the rows' blocks at the beginning of a run, then each tile's weights. One thread.
 template <int kBlocks, int kCount>
-__device__ void load_stages(Memory<kCount>& memory, const CUtensorMap& hidden,
-                            const CUtensorMap& weight, const Work& work) {
-  Ring<Memory<kCount>::kStages> ring;
+__device__ void load_stages(SharedStorage<kCount>& memory, const CUtensorMap& hidden,
+                            const CUtensorMap& weight, const Schedule& schedule) {
+  PipelineState<SharedStorage<kCount>::kStages> ring;
   const std::uint32_t cluster = cluster_blocks(), rank = rank_in_cluster();
   const auto next_stage = [&](std::uint32_t& full) {
-    wait(shared_address(&memory.empty[ring.place]), ring.parity ^ 1);
-    full = shared_address(&memory.full[ring.place]);
+    wait(shared_address(&memory.empty[ring.index]), ring.parity ^ 1);
+    full = shared_address(&memory.full[ring.index]);
     arrive_expecting(full, kStageBytes);
-    const std::uint32_t stage = shared_address(memory.stages[ring.place]);
+    const std::uint32_t stage = shared_address(memory.stages[ring.index]);
     ring.advance();
     return stage;
   };
@@ -35,13 +35,13 @@ __device__ void load_stages(Memory<kCount>& memory, const CUtensorMap& hidden,
     std::uint32_t full;
     const std::uint32_t stage = next_stage(full);
     load_box(stage, hidden, block * kDepth, row, full);
-    load_box(stage + kBoxBytes, hidden, block * kDepth, row + kGroupRows, full);
+    load_box(stage + kBoxBytes, hidden, block * kDepth, row + kWarpgroupRows, full);
   };
-  Run run;
-  for (Runs runs(work); runs.next(work, run);) {
-    const int row = (run.blocks * cluster + rank) * kBlockRows;
+  TileRange range;
+  for (TileRanges ranges(schedule); ranges.next(schedule, range);) {
+    const int row = (range.blocks * cluster + rank) * kBlockRows;
     for (int block = 0; block < min(kBlocks, kHeldBlocks); ++block) load_rows(block, row);
-    for (int tile = run.begin(); tile < run.end; tile = run.next(tile)) {
+    for (int tile = range.begin(); tile < range.end; tile = range.next(tile)) {
       for (int block = 0; block < kBlocks; ++block) {
         if (block >= kHeldBlocks) load_rows(block, row);
         std::uint32_t full;
@@ -60,20 +60,23 @@ __device__ void load_stages(Memory<kCount>& memory, const CUtensorMap& hidden,
 
 // Puts each tile's bias and marks ready. One warp, four ids a lane.
 template <int kCount>
-__device__ void load_biases(Memory<kCount>& memory, const Work& work) {
+__device__ void load_biases(SharedStorage<kCount>& memory, const Schedule& schedule) {
   const int lane = threadIdx.x % kWarp;
-  Ring<kSlots> slot;
-  Run run;
-  for (Runs runs(work); runs.next(work, run);) {
-    for (int tile = run.begin(); tile < run.end; tile = run.next(tile), slot.advance()) {
+  PipelineState<kBiasStages> bias_ring;
+  TileRange range;
+  for (TileRanges ranges(schedule); ranges.next(schedule, range);) {
+    for (int tile = range.begin(); tile < range.end; tile = range.next(tile), bias_ring.advance()) {
       const int first = tile * kTileIds + 4 * lane;
       float bias[4];
       std::uint32_t never = 0;
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        bias[i] = first + i >= work.vocabulary ? kNone : work.bias ? work.bias[first + i] : 0.0f;
-      for (int i = 0; i < work.never_chosen_count; i += kWarp) {
-        const int id = i + lane < work.never_chosen_count ? work.never_chosen[i + lane] : -1;
+        bias[i] = first + i >= schedule.vocabulary ? kMinusInfinity
+                  : schedule.bias                  ? schedule.bias[first + i]
+                                                   : 0.0f;
+      for (int i = 0; i < schedule.never_chosen_count; i += kWarp) {
+        const int id =
+            i + lane < schedule.never_chosen_count ? schedule.never_chosen[i + lane] : -1;
         for (unsigned found = __ballot_sync(kAllLanes, id >= 0 && id / kTileIds == tile); found;
              found &= found - 1) {
           const int place = __shfl_sync(kAllLanes, id, __ffs(found) - 1) - first;
@@ -82,18 +85,18 @@ __device__ void load_biases(Memory<kCount>& memory, const Work& work) {
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (work.renormalize && (never >> i & 1)) bias[i] = kNone;
+        if (schedule.renormalize && (never >> i & 1)) bias[i] = kMinusInfinity;
       }
-      if (work.renormalize) never = 0;  // as if there were no such ids
+      if (schedule.renormalize) never = 0;  // as if there were no such ids
       never <<= 4 * (lane % 8);
       for (int offset = 1; offset < 8; offset *= 2)
         never |= __shfl_xor_sync(kAllLanes, never, offset);
-      wait(shared_address(&memory.bias_empty[slot.place]), slot.parity ^ 1);
-      *reinterpret_cast<float4*>(&memory.bias[slot.place][4 * lane]) =
+      wait(shared_address(&memory.bias_empty[bias_ring.index]), bias_ring.parity ^ 1);
+      *reinterpret_cast<float4*>(&memory.bias[bias_ring.index][4 * lane]) =
           make_float4(bias[0], bias[1], bias[2], bias[3]);
-      if (lane % 8 == 0) memory.never[slot.place][lane / 8] = never;
+      if (lane % 8 == 0) memory.never[bias_ring.index][lane / 8] = never;
       __syncwarp();
-      if (lane == 0) arrive(shared_address(&memory.bias_full[slot.place]));
+      if (lane == 0) arrive(shared_address(&memory.bias_full[bias_ring.index]));
     }
   }
 }
@@ -105,19 +108,19 @@ struct Consumer {
   static constexpr bool kTurns =
       kBlocks <= kHeldBlocks;  // the ring has room for one to be a tile behind
 
-  Memory<kCount>& memory;
-  const Work& work;
+  SharedStorage<kCount>& memory;
+  const Schedule& schedule;
   int thread;  // of both warpgroups
-  int group, lane;
+  int warpgroup, lane;
   std::uint32_t cluster;
-  Ring<Memory<kCount>::kStages> ring;
-  Ring<kSlots> slot;
+  PipelineState<SharedStorage<kCount>::kStages> ring;
+  PipelineState<kBiasStages> bias_ring;
 
   __device__ __forceinline__ std::uint32_t stage_at(int place) const {
     return shared_address(memory.stages[place]);
   }
   __device__ __forceinline__ int take_stage() {
-    const int place = ring.place;
+    const int place = ring.index;
     wait(shared_address(&memory.full[place]), ring.parity);
     ring.advance();
     return place;
@@ -134,10 +137,10 @@ struct Consumer {
 #pragma unroll
     for (int block = 0; block < kHeld; ++block) {
       const int place = take_stage();
-      const std::uint32_t line = stage_at(place) + group * kBoxBytes + row * 128;
+      const std::uint32_t row_address = stage_at(place) + warpgroup * kBoxBytes + row * 128;
 #pragma unroll
       for (int k = 0; k < 4; ++k)
-        load_matrices(rows[4 * block + k], line + ((2 * k + lane / 16) ^ (row % 8)) * 16);
+        load_matrices(rows[4 * block + k], row_address + ((2 * k + lane / 16) ^ (row % 8)) * 16);
       release(place);
     }
   }
@@ -145,12 +148,12 @@ struct Consumer {
   __device__ __forceinline__ void multiply_tile(float (&d)[64],
                                                 const std::uint32_t (&rows)[4 * kHeld][4]) {
     int last = 0, last_rows = 0;
-    if (kTurns) wait_for_turn(1 + group);
+    if (kTurns) wait_for_turn(1 + warpgroup);
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       const int own = block < kHeld ? 0 : take_stage(), place = take_stage();
       const std::uint64_t weights = matrix_at(stage_at(place)),
-                          others = matrix_at(stage_at(own) + group * kBoxBytes);
+                          others = matrix_at(stage_at(own) + warpgroup * kBoxBytes);
       begin_products();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
@@ -167,15 +170,15 @@ struct Consumer {
       }
       last = place, last_rows = own;
     }
-    if (kTurns && give_next) give_turn(2 - group);
-    finish_products(d);
+    if (kTurns && give_next) give_turn(2 - warpgroup);
+    wait_for_all_products(d);
     release(last);
     if (kBlocks > kHeld) release(last_rows);
   }
   bool give_next = true;
 
   __device__ __forceinline__ void add_bias(float (&d)[64]) {
-    const float* bias = memory.bias[slot.place] + 2 * (lane % 4);
+    const float* bias = memory.bias[bias_ring.index] + 2 * (lane % 4);
 #pragma unroll
     for (int j = 0; j < 16; ++j) {
       const float2 two = *reinterpret_cast<const float2*>(bias + 8 * j);
@@ -186,12 +189,12 @@ struct Consumer {
   // need few registers: a column at a time.
   __device__ __forceinline__ void forbid(RowState& state, float (&d)[64]) {
     for (int word = 0; word < kTileIds / 32; ++word) {
-      for (std::uint32_t bits = memory.never[slot.place][word]; bits; bits &= bits - 1) {
+      for (std::uint32_t bits = memory.never[bias_ring.index][word]; bits; bits &= bits - 1) {
         const int column = 32 * word + __ffs(static_cast<int>(bits)) - 1 - 2 * (lane % 4);
-        float value[2] = {kNone, kNone};
+        float value[2] = {kMinusInfinity, kMinusInfinity};
 #pragma unroll
         for (int i = 0; i < 64; ++i) {
-          if (column == i / 4 * 8 + i % 2) value[i / 2 % 2] = d[i], d[i] = kNone;
+          if (column == i / 4 * 8 + i % 2) value[i / 2 % 2] = d[i], d[i] = kMinusInfinity;
         }
 #pragma unroll
         for (int h = 0; h < 2; ++h)
@@ -201,14 +204,14 @@ struct Consumer {
     state.find_highest(d);
   }
 
-  __device__ __forceinline__ void take_apart(RowState& state, Keeper<kCount>& keeper,
-                                             float (&d)[64], int tile, bool is_first,
-                                             bool is_seed) {
-    wait(shared_address(&memory.bias_full[slot.place]), slot.parity);
+  __device__ __forceinline__ void reduce_tile(RowState& state, CandidateBuffer<kCount>& candidates,
+                                              float (&d)[64], int tile, bool is_first,
+                                              bool is_seed) {
+    wait(shared_address(&memory.bias_full[bias_ring.index]), bias_ring.parity);
     add_bias(d);
     state.find_highest(d);
     state.set_top();
-    const std::uint32_t* words = memory.never[slot.place];
+    const std::uint32_t* words = memory.never[bias_ring.index];
     const int never = __popc(words[0]) + __popc(words[1]) + __popc(words[2]) + __popc(words[3]);
     if constexpr (kCount == 1) {
       if (never) forbid(state, d);
@@ -221,11 +224,11 @@ struct Consumer {
         else
           state.template bound_below<kCount / 4>(d);
       }
-      keeper.take(state, d, tile, never ? words : nullptr);
+      candidates.take(state, d, tile, never ? words : nullptr);
     }
     __syncwarp();
-    if (lane == 0) arrive(shared_address(&memory.bias_empty[slot.place]));
-    slot.advance();
+    if (lane == 0) arrive(shared_address(&memory.bias_empty[bias_ring.index]));
+    bias_ring.advance();
     keep_behind(d);
     if (!is_seed) state.add_powers(d);
   }
@@ -246,21 +249,22 @@ struct Consumer {
 #pragma unroll
     for (int h = 0; h < 2; ++h) sum[h] += __shfl_xor_sync(kAllLanes, sum[h], 2);
     if (lane % 4 != 0) return;
-    float2* out =
-        work.sums + (static_cast<std::uint32_t>(row) * static_cast<std::uint32_t>(work.tiles) +
-                     static_cast<std::uint32_t>(tile));
-    if (row < work.rows) *out = make_float2(top[0], sum[0]);
-    if (row + 8 < work.rows) out[8 * work.tiles] = make_float2(top[1], sum[1]);
+    float2* out = schedule.sums +
+                  (static_cast<std::uint32_t>(row) * static_cast<std::uint32_t>(schedule.tiles) +
+                   static_cast<std::uint32_t>(tile));
+    if (row < schedule.rows) *out = make_float2(top[0], sum[0]);
+    if (row + 8 < schedule.rows) out[8 * schedule.tiles] = make_float2(top[1], sum[1]);
   }
 
-  // To part `part` of the rows' lists; the last of a row's parts is followed by empty ones.
-  __device__ __forceinline__ void write_lists(RowState& state, Keeper<kCount>& keeper, int row,
-                                              int part, bool last) {
+  // To part `split` of the rows' lists; the last of a row's parts is followed by empty ones.
+  __device__ __forceinline__ void write_lists(RowState& state, CandidateBuffer<kCount>& candidates,
+                                              int row, int split, bool last) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       TokenValue* out =
-          work.lists + (static_cast<std::int64_t>(row + 8 * h) * work.list_parts + part) * kCount;
-      const bool writes = row + 8 * h < work.rows && lane % 4 == 0;
+          schedule.lists +
+          (static_cast<std::int64_t>(row + 8 * h) * schedule.list_splits + split) * kCount;
+      const bool writes = row + 8 * h < schedule.rows && lane % 4 == 0;
       if constexpr (kCount == 1) {
         TokenValue best{state.bound[h], state.token[h]};
 #pragma unroll
@@ -271,63 +275,67 @@ struct Consumer {
         }
         if (writes) *out = best;
       } else {
-        int count = keeper.count_of(h);
-        keeper.raise(h, state.bound[h], count);
-        keeper.find_best(h, count, [&](int rank, const TokenValue& entry) {
+        int count = candidates.count_of(h);
+        candidates.raise(h, state.bound[h], count);
+        candidates.find_best(h, count, [&](int rank, const TokenValue& entry) {
           if (writes) out[rank] = entry;
         });
       }
-      for (int i = kCount; writes && last && i < (work.list_parts - part) * kCount; ++i)
-        out[i] = {kNone, 0};
+      for (int i = kCount; writes && last && i < (schedule.list_splits - split) * kCount; ++i)
+        out[i] = {kMinusInfinity, 0};
     }
   }
 
   // Of a run in which this warpgroup has no rows: it only keeps the others going.
-  __device__ void pass_run(const Run& run, bool last_run) {
+  __device__ void skip_range(const TileRange& range, bool last_range) {
     for (int i = 0; i < kHeld; ++i) release(take_stage());
-    for (int tile = run.begin(); tile < run.end; tile = run.next(tile), slot.advance()) {
-      if (kTurns) wait_for_turn(1 + group);
+    for (int tile = range.begin(); tile < range.end; tile = range.next(tile), bias_ring.advance()) {
+      if (kTurns) wait_for_turn(1 + warpgroup);
       for (int i = 0; i < kBlocks + (kBlocks - kHeld); ++i) release(take_stage());
-      if (kTurns && !(last_run && group == 1 && tile + 1 == run.end)) give_turn(2 - group);
-      wait(shared_address(&memory.bias_full[slot.place]), slot.parity);
+      if (kTurns && !(last_range && warpgroup == 1 && tile + 1 == range.end))
+        give_turn(2 - warpgroup);
+      wait(shared_address(&memory.bias_full[bias_ring.index]), bias_ring.parity);
       __syncwarp();
-      if (lane == 0) arrive(shared_address(&memory.bias_empty[slot.place]));
+      if (lane == 0) arrive(shared_address(&memory.bias_empty[bias_ring.index]));
     }
   }
 
-  __device__ __forceinline__ void work_run(const Run& run, bool last_run, int first_row) {
+  __device__ __forceinline__ void process_range(const TileRange& range, bool last_range,
+                                                int first_row) {
     std::uint32_t rows[4 * kHeld][4];
     float d[64];
-    RowState state{{kNone, kNone}, {0, 0}, {kNone, kNone}, {0, 0}, {}};
-    Keeper<kCount> keeper{memory, thread, {}};
-    keeper.clear();
+    RowState state{
+        {kMinusInfinity, kMinusInfinity}, {0, 0}, {kMinusInfinity, kMinusInfinity}, {0, 0}, {}};
+    CandidateBuffer<kCount> candidates{memory, thread, {}};
+    candidates.clear();
     hold_rows(rows);
-    for (int tile = run.begin(); tile < run.end; tile = run.next(tile)) {
-      give_next = !(last_run && group == 1 && tile + 1 == run.end);  // the other one has ended
+    for (int tile = range.begin(); tile < range.end; tile = range.next(tile)) {
+      give_next =
+          !(last_range && warpgroup == 1 && tile + 1 == range.end);  // the other one has ended
       multiply_tile(d, rows);
-      take_apart(state, keeper, d, tile, tile == run.begin(), run.is_seed(tile));
-      if (!run.is_seed(tile)) write_sums(state, first_row + row_of(thread), tile);
+      reduce_tile(state, candidates, d, tile, tile == range.begin(), range.is_seed(tile));
+      if (!range.is_seed(tile)) write_sums(state, first_row + row_of(thread), tile);
       if constexpr (kCount > 1) {
         // Few values are above a bound that is of many, so that it pays to raise it before room
         // runs out.
-        if (tile + 1 == kMostSeeds || tile % 128 == 15) keeper.raise_both(state);
+        if (tile + 1 == kMostSeeds || tile % 128 == 15) candidates.raise_both(state);
       }
     }
-    if constexpr (kCount > 1) keeper.drop_before(run.tile * kTileIds);  // the seeds' tokens
-    write_lists(state, keeper, first_row + row_of(thread), part_of(work, run),
-                run.end == work.tiles);
+    if constexpr (kCount > 1) candidates.drop_before(range.tile * kTileIds);  // the seeds' tokens
+    write_lists(state, candidates, first_row + row_of(thread), split_of(schedule, range),
+                range.end == schedule.tiles);
   }
 
-  __device__ __forceinline__ void work_all() {
-    if (kTurns && group == 1) give_turn(1);
-    Run run;
-    for (Runs runs(work); runs.next(work, run);) {
-      const int first_row = first_row_of(run);
-      const bool last_run = runs.unit == runs.end;
-      if (first_row + group * kGroupRows < work.rows)
-        work_run(run, last_run, first_row);
+  __device__ __forceinline__ void process_all() {
+    if (kTurns && warpgroup == 1) give_turn(1);
+    TileRange range;
+    for (TileRanges ranges(schedule); ranges.next(schedule, range);) {
+      const int first_row = first_row_of(range);
+      const bool last_range = ranges.unit == ranges.end;
+      if (first_row + warpgroup * kWarpgroupRows < schedule.rows)
+        process_range(range, last_range, first_row);
       else
-        pass_run(run, last_run);
+        skip_range(range, last_range);
     }
   }
 };
@@ -336,10 +344,10 @@ template <class T, int kBlocks, int kCount>
 __global__ void __launch_bounds__(kThreads, 1)
     vocabulary_kernel(const __grid_constant__ CUtensorMap hidden,
                       const __grid_constant__ CUtensorMap weight,
-                      const __grid_constant__ Work work) {
+                      const __grid_constant__ Schedule schedule) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char shared[];
-  auto& memory = *reinterpret_cast<Memory<kCount>*>(shared);
+  auto& memory = *reinterpret_cast<SharedStorage<kCount>*>(shared);
   const int warp = threadIdx.x / kWarp;
   const std::uint32_t cluster = cluster_blocks();
   if (threadIdx.x == 0) {
@@ -347,28 +355,29 @@ __global__ void __launch_bounds__(kThreads, 1)
     prefetch_map(weight);
     for (int i = 0; i < memory.kStages; ++i) {
       init_barrier(shared_address(&memory.full[i]), 1);
-      init_barrier(shared_address(&memory.empty[i]), static_cast<int>(cluster) * 2 * kGroupWarps);
+      init_barrier(shared_address(&memory.empty[i]),
+                   static_cast<int>(cluster) * 2 * kWarpgroupWarps);
     }
-    for (int i = 0; i < kSlots; ++i) {
+    for (int i = 0; i < kBiasStages; ++i) {
       init_barrier(shared_address(&memory.bias_full[i]), 1);
-      init_barrier(shared_address(&memory.bias_empty[i]), 2 * kGroupWarps);
+      init_barrier(shared_address(&memory.bias_empty[i]), 2 * kWarpgroupWarps);
     }
     publish_barriers();
   }
-  let_next_start();
+  launch_dependents();
   __syncthreads();
   sync_cluster();
   if (threadIdx.x < kWarpgroup) {
-    leave_registers<24>();
-    if (threadIdx.x == 0) load_stages<kBlocks, kCount>(memory, hidden, weight, work);
-    if (warp == 1) load_biases<kCount>(memory, work);
+    decrease_registers<24>();
+    if (threadIdx.x == 0) load_stages<kBlocks, kCount>(memory, hidden, weight, schedule);
+    if (warp == 1) load_biases<kCount>(memory, schedule);
     __syncwarp();
   } else {
-    take_registers<240>();
+    increase_registers<240>();
     const int thread = threadIdx.x - kWarpgroup;
-    Consumer<T, kBlocks, kCount> consumer{memory,         work,   thread, thread / kWarpgroup,
+    Consumer<T, kBlocks, kCount> consumer{memory,         schedule, thread, thread / kWarpgroup,
                                           thread % kWarp, cluster};
-    consumer.work_all();
+    consumer.process_all();
   }
   sync_cluster();  // the other block may still send here, and arrive at barriers here
 #else
@@ -378,25 +387,27 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // How `rows` are cut: clusters of two blocks share weights as soon as there are two blocks of rows.
 struct Cuts {
-  int cluster, blocks, clusters, list_parts;
-  Work work;
+  int cluster, blocks, clusters, list_splits;
+  Schedule schedule;
 };
 
 Cuts cut(const VocabularyArgs& args, int multiprocessors) {
   Cuts cuts{};
-  Work& work = cuts.work;
-  work.bias = args.bias;
-  work.rows = static_cast<int>(args.rows), work.vocabulary = static_cast<int>(args.vocabulary);
-  work.tiles = (work.vocabulary + kTileIds - 1) / kTileIds;
-  cuts.cluster = work.rows > kBlockRows ? 2 : 1;
-  cuts.blocks = (work.rows + cuts.cluster * kBlockRows - 1) / (cuts.cluster * kBlockRows);
-  work.units = cuts.blocks * work.tiles;
-  cuts.clusters = min(min(multiprocessors, kMostBlocks) / cuts.cluster, work.units);
+  Schedule& schedule = cuts.schedule;
+  schedule.bias = args.bias;
+  schedule.rows = static_cast<int>(args.rows),
+  schedule.vocabulary = static_cast<int>(args.vocabulary);
+  schedule.tiles = (schedule.vocabulary + kTileIds - 1) / kTileIds;
+  cuts.cluster = schedule.rows > kBlockRows ? 2 : 1;
+  cuts.blocks = (schedule.rows + cuts.cluster * kBlockRows - 1) / (cuts.cluster * kBlockRows);
+  schedule.units = cuts.blocks * schedule.tiles;
+  cuts.clusters = min(min(multiprocessors, kMostBlocks) / cuts.cluster, schedule.units);
   for (int i = 0; i < cuts.blocks; ++i) {
-    const std::int64_t first = static_cast<std::int64_t>(i) * work.tiles,
-                       last = first + work.tiles - 1;
-    work.list_parts = max(work.list_parts, cluster_of(last, work.units, cuts.clusters) -
-                                               cluster_of(first, work.units, cuts.clusters) + 1);
+    const std::int64_t first = static_cast<std::int64_t>(i) * schedule.tiles,
+                       last = first + schedule.tiles - 1;
+    schedule.list_splits =
+        max(schedule.list_splits, cluster_of(last, schedule.units, cuts.clusters) -
+                                      cluster_of(first, schedule.units, cuts.clusters) + 1);
   }
   return cuts;
 }
@@ -406,18 +417,19 @@ int listed(int count) { return count == 1 ? 1 : count <= 8 ? 8 : 16; }
 template <class T, int kBlocks, int kCount>
 void launch(const VocabularyArgs& args, const Cuts& cuts, cudaStream_t stream) {
   const auto kernel = vocabulary_kernel<T, kBlocks, kCount>;
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Memory<kCount>));
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       sizeof(SharedStorage<kCount>));
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {static_cast<unsigned>(cuts.cluster), 1, 1};
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(cuts.clusters * cuts.cluster));
   config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = sizeof(Memory<kCount>);
+  config.dynamicSmemBytes = sizeof(SharedStorage<kCount>);
   config.stream = stream;
   config.attrs = &cluster;
   config.numAttrs = 1;
-  cudaLaunchKernelEx(&config, kernel, args.hidden, args.weight, cuts.work);
+  cudaLaunchKernelEx(&config, kernel, args.hidden, args.weight, cuts.schedule);
 }
 
 template <class T, int kCount>
@@ -455,20 +467,22 @@ void project_rows(const VocabularyArgs& args, const RulesView& rules, const RowC
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   Cuts cuts = cut(args, multiprocessors);
-  Work& work = cuts.work;
-  work.never_chosen = rules.never_chosen, work.never_chosen_count = rules.never_chosen_count,
-  work.renormalize = rules.renormalize;
+  Schedule& schedule = cuts.schedule;
+  schedule.never_chosen = rules.never_chosen,
+  schedule.never_chosen_count = rules.never_chosen_count, schedule.renormalize = rules.renormalize;
   const int count = listed(out.count);
-  work.seeds = count > 1 ? kMostSeeds : 0;
-  work.lists = static_cast<TokenValue*>(args.scratch);
-  work.sums = reinterpret_cast<float2*>(work.lists + args.rows * work.list_parts * count);
+  schedule.seeds = count > 1 ? kMostSeeds : 0;
+  schedule.lists = static_cast<TokenValue*>(args.scratch);
+  schedule.sums =
+      reinterpret_cast<float2*>(schedule.lists + args.rows * schedule.list_splits * count);
   if (count == 1)
     launch_width<T, 1>(args, cuts, stream);
   else if (count == 8)
     launch_width<T, 8>(args, cuts, stream);
   else
     launch_width<T, 16>(args, cuts, stream);
-  merge_rows({work.sums, work.tiles, work.lists, work.list_parts, count}, args.rows, out, stream);
+  merge_rows({schedule.sums, schedule.tiles, schedule.lists, schedule.list_splits, count},
+             args.rows, out, stream);
 }
 
 template void project_rows<__half>(const VocabularyArgs&, const RulesView&, const RowCandidates&,

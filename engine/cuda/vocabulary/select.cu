@@ -10,7 +10,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kListed =
     2048;  // candidates above the bound that fit shared memory; more are taken one by one
-constexpr float kNone = -INFINITY;
+constexpr float kMinusInfinity = -INFINITY;
 
 struct Best {
   float value;
@@ -43,7 +43,7 @@ __device__ float block_max(float x, float* shared) {
   x = warp_max(x);
   if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = x;
   __syncthreads();
-  x = threadIdx.x < kThreads / kWarp ? shared[threadIdx.x] : kNone;
+  x = threadIdx.x < kThreads / kWarp ? shared[threadIdx.x] : kMinusInfinity;
   if (threadIdx.x < kWarp) {
     x = warp_max(x);
     if (threadIdx.x == 0) shared[0] = x;
@@ -72,7 +72,7 @@ __device__ float block_sum(float x, float* shared) {
 // The best of all allowed logits that come after (value, id) in the order of `better`; for rows
 // with too many equal logits.
 __device__ Best next_best(const RowLogits& row, std::int64_t vocabulary, Best last, Best* shared) {
-  Best best{kNone, INT32_MAX};
+  Best best{kMinusInfinity, INT32_MAX};
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
     const float value = row.at(v);
     const auto id = static_cast<std::int32_t>(v);
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kThreads)
 
   // First pass: maxima of all and of the allowed, and the sum of exponentials relative to the
   // running maximum.
-  float max = kNone, sum = 0, own = kNone;
+  float max = kMinusInfinity, sum = 0, own = kMinusInfinity;
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
     const float value = row.at(v);
     const bool allowed = row.allowed(v);
@@ -121,11 +121,12 @@ __global__ void __launch_bounds__(kThreads)
   }
   const float row_max = block_max(max, partial);
   const float log_sum =
-      row_max + logf(block_sum(max == kNone ? 0.0f : sum * __expf(max - row_max), partial));
+      row_max +
+      logf(block_sum(max == kMinusInfinity ? 0.0f : sum * __expf(max - row_max), partial));
 
   // The count-th largest of the threads' maxima; −∞ where there are fewer threads than candidates.
   partial[threadIdx.x] = own;
-  if (threadIdx.x == 0) listed = 0, bound = kNone;
+  if (threadIdx.x == 0) listed = 0, bound = kMinusInfinity;
   __syncthreads();
   int rank = 0;
   for (int i = 0; i < kThreads; ++i)
@@ -134,10 +135,10 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
 
   // Second pass: what reaches the bound.
-  if (own >= bound && own > kNone) {
+  if (own >= bound && own > kMinusInfinity) {
     for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
       const float value = row.at(v);
-      if (value >= bound && value > kNone && row.allowed(v)) {
+      if (value >= bound && value > kMinusInfinity && row.allowed(v)) {
         const int place = atomicAdd(&listed, 1);
         if (place < kListed) list[place] = {value, static_cast<std::int32_t>(v)};
       }
@@ -155,7 +156,7 @@ __global__ void __launch_bounds__(kThreads)
       if (place < out.count) values[place] = list[i].value - log_sum, tokens[place] = list[i].token;
     }
     for (int i = found + threadIdx.x; i < out.count; i += kThreads)
-      values[i] = kNone, tokens[i] = 0;
+      values[i] = kMinusInfinity, tokens[i] = 0;
     return;
   }
   __syncthreads();
@@ -163,7 +164,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < out.count; ++i) {
     last = next_best(row, vocabulary, last, list);
     if (threadIdx.x == 0)
-      values[i] = last.value - log_sum, tokens[i] = last.value > kNone ? last.token : 0;
+      values[i] = last.value - log_sum, tokens[i] = last.value > kMinusInfinity ? last.token : 0;
   }
 }
 

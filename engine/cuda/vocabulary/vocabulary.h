@@ -14,16 +14,16 @@ void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabula
                  const float* bias, const RulesView&, std::int64_t first, std::int64_t rows,
                  const RowCandidates&, cudaStream_t);
 
-constexpr int kMostListParts = 160;
+constexpr int kMostListSplits = 160;
 /// Rows whose vocabulary was gone through in parts.
 struct RowPartials {
   const float2*
-      sums;  // [R, sum_parts] (x, y): y·2^x is the sum of a part's exponentials; (−∞, 0) of none
-  int sum_parts;            // always the same for a vocabulary: they are added in their order
-  const TokenValue* lists;  // [R, list_parts, count] each part's best, in order, no token in two;
+      sums;  // [R, sum_splits] (x, y): y·2^x is the sum of a part's exponentials; (−∞, 0) of none
+  int sum_splits;           // always the same for a vocabulary: they are added in their order
+  const TokenValue* lists;  // [R, list_splits, count] each part's best, in order, no token in two;
                             // −∞ where there are fewer
-  int list_parts;  // at most kMostListParts, cut as it suits: the best of all do not depend on it
-  int count;       // at least that of the candidates
+  int list_splits;  // at most kMostListSplits, cut as it suits: the best of all do not depend on it
+  int count;        // at least that of the candidates
 };
 /// Makes them one: values less the log-sum. On compute capability 9.0 it may be launched before the
 /// kernel in front of it has ended, where that kernel says so; it waits for all of that kernel's

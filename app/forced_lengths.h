@@ -12,15 +12,15 @@
 namespace xlate {
 
 /// The source's sentences with limits from a list, in turns: line i gets lengths[i mod n].
-class ImposedLengths final : public SentenceSource {
+class ForcedLengths final : public SentenceInput {
  public:
-  ImposedLengths(SentenceSource& source, std::vector<std::int32_t> lengths)
+  ForcedLengths(SentenceInput& source, std::vector<std::int32_t> lengths)
       : source_(source), lengths_(std::move(lengths)) {}
   const Sentence* next(bool wait) override;
   Sentence take() override;
 
  private:
-  SentenceSource& source_;
+  SentenceInput& source_;
   std::vector<std::int32_t> lengths_;
   Sentence present_;
   bool has_present_ = false;
@@ -28,7 +28,7 @@ class ImposedLengths final : public SentenceSource {
 
 /// The numbers of the file that XLATE_TEST_LENGTHS names, one a line; empty without it. Throws
 /// Error where a line is not a number above 0.
-std::vector<std::int32_t> imposed_lengths();
+std::vector<std::int32_t> forced_lengths();
 
 /// The rules under which a sentence ends at its limit and nowhere else.
 SearchRules ending_at_limits(SearchRules);

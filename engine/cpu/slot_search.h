@@ -10,7 +10,7 @@
 
 namespace xlate::cpu {
 
-inline constexpr float kNone = -std::numeric_limits<float>::infinity();
+inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 inline constexpr float kDead = -1e9f;  // score of the hypotheses that a sentence does not have yet
 inline constexpr float kWorthless = -1e8f;  // what is not above never enters a finished list
 
@@ -20,9 +20,9 @@ struct Candidate {
 };
 
 /// A view of one slot's arrays in SearchState.
-class Slot {
+class SlotSearch {
  public:
-  Slot(const SearchRules&, const SearchState&, std::int64_t slot);
+  SlotSearch(const SearchRules&, const SearchState&, std::int64_t slot);
 
   /// The only token that may be chosen now, or −1.
   std::int32_t forced() const;
@@ -31,7 +31,7 @@ class Slot {
   void advance(const std::vector<Candidate>& candidates);
 
  private:
-  void finish(const Finished&);
+  void add_finished(const Finished&);
   bool is_done(float best, float divisor) const;
   void keep(const std::vector<Candidate>& live);
 

@@ -4,13 +4,13 @@
 
 #include <initializer_list>
 
-#include "engine/cuda/norms/wide.cuh"
+#include "engine/cuda/norms/residual.cuh"
 
 namespace xlate::cuda {
 
 // 16 bytes of a row.
 template <class T>
-struct alignas(16) Piece {
+struct alignas(16) Vector16 {
   static constexpr int kSize = 16 / static_cast<int>(sizeof(T));
   T values[kSize];
 };
@@ -57,12 +57,12 @@ __device__ __forceinline__ float2 unpack_two<__nv_bfloat16>(std::uint32_t word) 
 // A piece is read as a whole: the compiler reads a struct element by element where it only sees a
 // reference to it.
 template <class T>
-__device__ __forceinline__ uint4 load_piece(const T* from) {
+__device__ __forceinline__ uint4 load_vector(const T* from) {
   return *reinterpret_cast<const uint4*>(from);
 }
 template <class T>
-__device__ __forceinline__ void unpack_piece(float (&values)[Piece<T>::kSize], uint4 piece) {
-  const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
+__device__ __forceinline__ void unpack_vector(float (&values)[Vector16<T>::kSize], uint4 vector) {
+  const std::uint32_t words[4] = {vector.x, vector.y, vector.z, vector.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if constexpr (sizeof(T) == 4) {
@@ -74,7 +74,7 @@ __device__ __forceinline__ void unpack_piece(float (&values)[Piece<T>::kSize], u
   }
 }
 template <class T>
-__device__ __forceinline__ uint4 pack_piece(const float (&values)[Piece<T>::kSize]) {
+__device__ __forceinline__ uint4 pack_vector(const float (&values)[Vector16<T>::kSize]) {
   std::uint32_t words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -88,8 +88,8 @@ __device__ __forceinline__ uint4 pack_piece(const float (&values)[Piece<T>::kSiz
 // Loads as many values as a piece of T has; X is T or float.
 template <int kSize, class X>
 __device__ __forceinline__ void load_values(float (&values)[kSize], const X* from) {
-  if constexpr (Piece<X>::kSize == kSize) {
-    unpack_piece<X>(values, load_piece(from));
+  if constexpr (Vector16<X>::kSize == kSize) {
+    unpack_vector<X>(values, load_vector(from));
   } else {
     const Floats<kSize> floats(from);
 #pragma unroll
@@ -98,62 +98,64 @@ __device__ __forceinline__ void load_values(float (&values)[kSize], const X* fro
 }
 // The rests of a piece of 16-bit values: 8 bytes.
 template <class T>
-__device__ __forceinline__ uint2 rests_of(const float (&exact)[Piece<T>::kSize], uint4 piece) {
+__device__ __forceinline__ uint2 packed_low_bits_of(const float (&exact)[Vector16<T>::kSize],
+                                                    uint4 vector) {
   if constexpr (sizeof(T) == 4) return {};
-  float rounded[Piece<T>::kSize];
-  unpack_piece<T>(rounded, piece);
+  float rounded[Vector16<T>::kSize];
+  unpack_vector<T>(rounded, vector);
   const auto word = [&](int i) {
-    const auto rest = [&](int j) {
-      return rest_of<T>(exact[(i + j) % Piece<T>::kSize], rounded[(i + j) % Piece<T>::kSize]);
+    const auto low_bits = [&](int j) {
+      return low_bits_of<T>(exact[(i + j) % Vector16<T>::kSize],
+                            rounded[(i + j) % Vector16<T>::kSize]);
     };
-    return pack_rests(rest(0), rest(1), rest(2), rest(3));
+    return pack_low_bits(low_bits(0), low_bits(1), low_bits(2), low_bits(3));
   };
   return {word(0), word(4)};
 }
 // values (+)= those of a piece, and of its rests.
 template <class T>
-__device__ __forceinline__ void add_piece(float (&values)[Piece<T>::kSize], uint4 piece,
-                                          uint2 rests) {
-  float rounded[Piece<T>::kSize];
-  unpack_piece<T>(rounded, piece);
+__device__ __forceinline__ void add_vector(float (&values)[Vector16<T>::kSize], uint4 vector,
+                                           uint2 low_bits) {
+  float rounded[Vector16<T>::kSize];
+  unpack_vector<T>(rounded, vector);
 #pragma unroll
-  for (int i = 0; i < Piece<T>::kSize; ++i)
-    values[i] +=
-        sizeof(T) == 4 ? rounded[i] : widened<T>(rounded[i], i < 4 ? rests.x : rests.y, i % 4);
+  for (int i = 0; i < Vector16<T>::kSize; ++i)
+    values[i] += sizeof(T) == 4 ? rounded[i]
+                                : widened<T>(rounded[i], i < 4 ? low_bits.x : low_bits.y, i % 4);
 }
 
 // A row of Wide.
 template <class T>
-struct WideRow {
+struct ResidualRow {
   T* rounded;
-  std::conditional_t<std::is_const_v<T>, const std::int8_t, std::int8_t>* rest;
+  std::conditional_t<std::is_const_v<T>, const std::int8_t, std::int8_t>* low_bits;
 };
 template <class T>
-__device__ __forceinline__ WideRow<T> row_of(const Wide<T>& wide, std::int64_t row) {
+__device__ __forceinline__ ResidualRow<T> row_of(const ResidualView<T>& wide, std::int64_t row) {
   return {wide.rounded ? wide.rounded + row * wide.stride : nullptr,
-          wide.rest ? wide.rest + row * wide.rest_stride : nullptr};
+          wide.low_bits ? wide.low_bits + row * wide.low_bits_stride : nullptr};
 }
 
 template <class T>
-__device__ __forceinline__ void store_values(const WideRow<T>& out, int column,
-                                             const float (&values)[Piece<T>::kSize]) {
-  const uint4 piece = pack_piece<T>(values);
-  *reinterpret_cast<uint4*>(out.rounded + column) = piece;
-  if (sizeof(T) == 2 && out.rest)
-    *reinterpret_cast<uint2*>(out.rest + column) = rests_of<T>(values, piece);
+__device__ __forceinline__ void store_values(const ResidualRow<T>& out, int column,
+                                             const float (&values)[Vector16<T>::kSize]) {
+  const uint4 vector = pack_vector<T>(values);
+  *reinterpret_cast<uint4*>(out.rounded + column) = vector;
+  if (sizeof(T) == 2 && out.low_bits)
+    *reinterpret_cast<uint2*>(out.low_bits + column) = packed_low_bits_of<T>(values, vector);
 }
 
 // The same for one value.
 template <class T>
-__device__ void store_value(const WideRow<T>& out, std::int64_t column, float exact) {
+__device__ void store_value(const ResidualRow<T>& out, std::int64_t column, float exact) {
   const T rounded = from_float<T>(exact);
   out.rounded[column] = rounded;
-  if (out.rest) out.rest[column] = cut_rest(rest_of<T>(exact, to_float(rounded)));
+  if (out.low_bits) out.low_bits[column] = clamp_low_bits(low_bits_of<T>(exact, to_float(rounded)));
 }
 
 // Whether rows of such widths and strides can be read in pieces of 16 bytes.
 template <class T>
-bool in_pieces(std::int64_t sizes, std::initializer_list<const void*> addresses) {
+bool vector_aligned(std::int64_t sizes, std::initializer_list<const void*> addresses) {
   std::uintptr_t all = static_cast<std::uintptr_t>(sizes) * sizeof(T);
   for (const void* address : addresses) all |= reinterpret_cast<std::uintptr_t>(address);
   return all % 16 == 0;
@@ -162,10 +164,11 @@ bool in_pieces(std::int64_t sizes, std::initializer_list<const void*> addresses)
 // The same for rows of the residual stream: their rests lie in pieces of half the bytes. Rows that
 // are not there can be read, too.
 template <class T>
-bool in_pieces(const Wide<T>& wide) {
-  const bool rests = !wide.rest || (wide.rest_stride % 8 == 0 &&
-                                    reinterpret_cast<std::uintptr_t>(wide.rest) % 8 == 0);
-  return in_pieces<T>(wide.rounded ? wide.stride : 0, {wide.rounded}) && rests;
+bool vector_aligned(const ResidualView<T>& wide) {
+  const bool low_bits =
+      !wide.low_bits ||
+      (wide.low_bits_stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(wide.low_bits) % 8 == 0);
+  return vector_aligned<T>(wide.rounded ? wide.stride : 0, {wide.rounded}) && low_bits;
 }
 
 }  // namespace xlate::cuda

@@ -10,7 +10,7 @@ namespace {
 constexpr int kBlock = 256;
 
 template <class T, class B>
-__global__ void finish_kernel(FinishArgs<T, B> args) {
+__global__ void epilogue_kernel(EpilogueArgs<T, B> args) {
   const std::int64_t row = blockIdx.x;
   const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
   if (column >= args.columns) return;
@@ -22,17 +22,17 @@ __global__ void finish_kernel(FinishArgs<T, B> args) {
 }  // namespace
 
 template <class T, class B>
-void finish_rows(const FinishArgs<T, B>& args, cudaStream_t stream) {
+void apply_epilogue(const EpilogueArgs<T, B>& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(args.rows), blocks_for(args.columns, kBlock));
-  if (args.rows > 0) finish_kernel<<<grid, kBlock, 0, stream>>>(args);
+  if (args.rows > 0) epilogue_kernel<<<grid, kBlock, 0, stream>>>(args);
 }
 
-template void finish_rows<float, float>(const FinishArgs<float, float>&, cudaStream_t);
-template void finish_rows<float, __half>(const FinishArgs<float, __half>&, cudaStream_t);
-template void finish_rows<float, __nv_bfloat16>(const FinishArgs<float, __nv_bfloat16>&,
-                                                cudaStream_t);
-template void finish_rows<__half, __half>(const FinishArgs<__half, __half>&, cudaStream_t);
-template void finish_rows<__nv_bfloat16, __nv_bfloat16>(
-    const FinishArgs<__nv_bfloat16, __nv_bfloat16>&, cudaStream_t);
+template void apply_epilogue<float, float>(const EpilogueArgs<float, float>&, cudaStream_t);
+template void apply_epilogue<float, __half>(const EpilogueArgs<float, __half>&, cudaStream_t);
+template void apply_epilogue<float, __nv_bfloat16>(const EpilogueArgs<float, __nv_bfloat16>&,
+                                                   cudaStream_t);
+template void apply_epilogue<__half, __half>(const EpilogueArgs<__half, __half>&, cudaStream_t);
+template void apply_epilogue<__nv_bfloat16, __nv_bfloat16>(
+    const EpilogueArgs<__nv_bfloat16, __nv_bfloat16>&, cudaStream_t);
 
 }  // namespace xlate::cuda

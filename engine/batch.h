@@ -30,14 +30,14 @@ struct PagedCache {
   const std::int32_t* table = nullptr;  // [S, pages_per_slot], device
   std::int64_t pages_per_slot = 0;
   std::int64_t page_tokens = 0;
-  std::int64_t lines = 1;
+  std::int64_t keys_per_token = 1;
 };
 
 /// Where a run's caches lie: one for each layer, in the layers' order. The layers of a kind share
 /// one table.
-struct CacheViews {
-  std::vector<PagedCache> source;  // one line; empty where the model keeps no source keys
-  std::vector<PagedCache> own;     // a line for each beam
+struct PagedCaches {
+  std::vector<PagedCache> cross;  // one line; empty where the model keeps no source keys
+  std::vector<PagedCache> self;   // a line for each beam
   const std::int32_t* source_lengths =
       nullptr;  // [S], device: source tokens of each slot's sentence; null likewise
 };
@@ -46,7 +46,7 @@ struct CacheViews {
 struct Step {
   const SearchState& state;
   StepRows rows;
-  const CacheViews& caches;
+  const PagedCaches& caches;
 };
 
 }  // namespace xlate

@@ -5,8 +5,8 @@
 namespace xlate {
 
 /// Of one entry of an array on the device.
-struct Change {
-  std::int32_t place, value;
+struct TableUpdate {
+  std::int32_t index, value;
 };
 
 }  // namespace xlate

@@ -1,4 +1,4 @@
-#include "engine/cpu/slot.h"
+#include "engine/cpu/slot_search.h"
 
 #include <algorithm>
 #include <cmath>
@@ -13,7 +13,7 @@ float length_divisor(std::int32_t n, float penalty) {
 
 }  // namespace
 
-Slot::Slot(const SearchRules& rules, const SearchState& state, std::int64_t slot)
+SlotSearch::SlotSearch(const SearchRules& rules, const SearchState& state, std::int64_t slot)
     : rules_(rules),
       beams_(state.beams),
       token_(state.token + slot * beams_),
@@ -26,13 +26,13 @@ Slot::Slot(const SearchRules& rules, const SearchState& state, std::int64_t slot
       finished_(state.finished + slot * beams_),
       finished_count_(state.finished_count[slot]) {}
 
-std::int32_t Slot::forced() const {
+std::int32_t SlotSearch::forced() const {
   if (length_ + 1 == limit_ && rules_.forced_end >= 0) return rules_.forced_end;
   if (length_ == 0 && rules_.forced_first >= 0) return rules_.forced_first;
   return -1;
 }
 
-void Slot::advance(const std::vector<Candidate>& candidates) {
+void SlotSearch::advance(const std::vector<Candidate>& candidates) {
   const bool at_limit = ++length_ == limit_;
   const float divisor = length_divisor(length_, rules_.length_penalty);
   std::vector<Candidate> live;
@@ -41,22 +41,22 @@ void Slot::advance(const std::vector<Candidate>& candidates) {
     if (!at_limit && candidate.node.token != rules_.end) {
       if (live.size() < static_cast<std::size_t>(beams_)) live.push_back(candidate);
     } else if (i < static_cast<std::size_t>(beams_) && candidate.value > kWorthless) {
-      finish({candidate.value / divisor, candidate.value, length_, candidate.node});
+      add_finished({candidate.value / divisor, candidate.value, length_, candidate.node});
     }
   }
-  done_ = at_limit || is_done(live.empty() ? kNone : live.front().value, divisor);
+  done_ = at_limit || is_done(live.empty() ? kMinusInfinity : live.front().value, divisor);
   if (!done_) keep(live);
 }
 
 // Best first; among equals the older one stays ahead.
-void Slot::finish(const Finished& entry) {
+void SlotSearch::add_finished(const Finished& entry) {
   if (finished_count_ == beams_ && !(entry.score > finished_[beams_ - 1].score)) return;
   std::int64_t at = finished_count_ < beams_ ? finished_count_++ : beams_ - 1;
   for (; at > 0 && entry.score > finished_[at - 1].score; --at) finished_[at] = finished_[at - 1];
   finished_[at] = entry;
 }
 
-bool Slot::is_done(float best, float divisor) const {
+bool SlotSearch::is_done(float best, float divisor) const {
   if (finished_count_ < beams_) return false;
   const float worst = finished_[beams_ - 1].score;
   switch (beams_ == 1 ? EarlyStopping::kTrue
@@ -73,7 +73,7 @@ bool Slot::is_done(float best, float divisor) const {
   return true;
 }
 
-void Slot::keep(const std::vector<Candidate>& live) {
+void SlotSearch::keep(const std::vector<Candidate>& live) {
   const std::int64_t row = length_ - 1;
   Node* nodes = history_ + row * beams_;
   for (std::int64_t k = 0; k < beams_; ++k) {
@@ -86,9 +86,9 @@ void Slot::keep(const std::vector<Candidate>& live) {
   }
   std::uint8_t moved[kMaxBeams];
   for (std::int64_t t = 0; t < row; ++t) {
-    std::uint8_t* lines = ancestor_ + t * beams_;
-    for (std::int64_t k = 0; k < beams_; ++k) moved[k] = lines[nodes[k].parent];
-    std::copy_n(moved, beams_, lines);
+    std::uint8_t* ancestors = ancestor_ + t * beams_;
+    for (std::int64_t k = 0; k < beams_; ++k) moved[k] = ancestors[nodes[k].parent];
+    std::copy_n(moved, beams_, ancestors);
   }
   for (std::int64_t k = 0; k < beams_; ++k)
     ancestor_[row * beams_ + k] = static_cast<std::uint8_t>(nodes[k].parent);

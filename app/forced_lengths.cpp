@@ -1,4 +1,4 @@
-#include "app/imposed_lengths.h"
+#include "app/forced_lengths.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -8,7 +8,7 @@
 
 namespace xlate {
 
-const Sentence* ImposedLengths::next(bool wait) {
+const Sentence* ForcedLengths::next(bool wait) {
   if (has_present_) return &present_;
   const Sentence* next = source_.next(wait);
   if (!next) return nullptr;
@@ -18,12 +18,12 @@ const Sentence* ImposedLengths::next(bool wait) {
   return &present_;
 }
 
-Sentence ImposedLengths::take() {
+Sentence ForcedLengths::take() {
   has_present_ = false;
   return std::move(present_);
 }
 
-std::vector<std::int32_t> imposed_lengths() {
+std::vector<std::int32_t> forced_lengths() {
   const char* path = std::getenv("XLATE_TEST_LENGTHS");
   if (!path) return {};
   std::ifstream file(path);

@@ -1,4 +1,4 @@
-#include "app/clashes.h"
+#include "app/file_conflicts.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,14 +45,14 @@ bool same_file(const Use& a, const Use& b) {
   return whole_path(a.name) == whole_path(b.name);
 }
 
-void refuse_clash(const char* option, const Use& written, const Use& other) {
+void refuse_conflict(const char* option, const Use& written, const Use& other) {
   if (same_file(written, other))
     throw UsageError(fmt::format("{}: {} is also {}", option, written.name, other.role));
 }
 
 }  // namespace
 
-void check_clashes(const Options& options) {
+void check_file_conflicts(const Options& options) {
   const bool to_stdout = OutputFile::is_stdout(options.output);
   const Use model = use_of_path(options.model, "the model"),
             report = use_of_path(options.report == "-" ? "" : options.report, "the report");
@@ -60,14 +60,14 @@ void check_clashes(const Options& options) {
                                : use_of_path(options.output, "the output");
   const Use partial = use_of_path(to_stdout ? "" : OutputFile::partial_path(options.output),
                                   "the output until it is complete");
-  for (const Use& other : {model, output, partial}) refuse_clash("--report", report, other);
-  for (const Use& written : {output, partial}) refuse_clash("--output", written, model);
+  for (const Use& other : {model, output, partial}) refuse_conflict("--report", report, other);
+  for (const Use& written : {output, partial}) refuse_conflict("--output", written, model);
   for (const std::string& path : options.input) {
     const Use input = path == "-" ? use_of_descriptor(STDIN_FILENO, "stdin", "the input stdin")
                                   : use_of_path(path, "an input");
-    refuse_clash("--report", report, input);
-    refuse_clash("--output", partial, input);
-    if (to_stdout) refuse_clash("--output", output, input);  // it would read what it writes
+    refuse_conflict("--report", report, input);
+    refuse_conflict("--output", partial, input);
+    if (to_stdout) refuse_conflict("--output", output, input);  // it would read what it writes
   }
 }
 

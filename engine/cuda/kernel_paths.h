@@ -8,7 +8,7 @@
 
 namespace xlate::cuda {
 
-class Paths {
+class KernelPaths {
  public:
   /// What a special kernel is for.
   enum class Of : std::uint8_t { kVocabulary, kAttention, kNorm, kSolo };
