@@ -23,7 +23,6 @@ GOOD = {
     "tests/data/make.py": "x  =  '\t'  \n",
     "data/LICENSE.md": 200 * "x " + "\n",
     "build/generated.h": "\t\n",
-    "README.md": 200 * "x " + "\n",
 }
 # These stand in for programs that a machine may not have. Each says of every file that holds "ugly"
 # that its line 1 is to be written otherwise.
