@@ -1,4 +1,5 @@
-// Attention: packed sentences in the encoder, pages of cached keys and values in the decoder.
+// Computes attention on the CPU: self-attention over packed sentences for the encoder, and
+// self-attention and cross-attention over pages of cached keys and values for the decoder.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -9,14 +10,14 @@
 namespace xlate::cpu {
 namespace {
 
-// Queries of a long sentence are taken in blocks, so that scores take [kQueryBlock, sentence]
-// floats and not its square.
+// The queries of a long sentence are taken in blocks, so that the scores need [kQueryBlock,
+// sentence length] floats instead of the square of the length.
 constexpr std::int64_t kQueryBlock = 64;
 
 float scale_of(std::int64_t width) { return 1.0f / std::sqrt(static_cast<float>(width)); }
 
-// Where position t of a slot lies on a line of its pages: the key; the value is cache.pages.columns
-// / 2 behind.
+// Returns where the cache holds the key of position t of a slot for a beam. The value follows
+// cache.pages.columns / 2 floats behind it.
 float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, std::int64_t beam) {
   const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];
   return cache.pages.as<float>() +
@@ -24,8 +25,8 @@ float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, st
              cache.pages.stride;
 }
 
-// All heads of one row over the n keys whose rows are in scratch.rows. Each head's pass moves the
-// pointers on for the next.
+// Attends with all heads of one row over the n keys that scratch.rows points at. Each head's
+// iteration moves these pointers on to the columns of the next head.
 void attend_heads(const float* query, std::int64_t n, std::int64_t width, int heads,
                   Scratch& scratch, float* out) {
   const std::int64_t head_width = width / heads;
@@ -79,7 +80,8 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
     const std::int64_t slot = rows.slots[group];
-    if (slot < 0 || state.done[slot]) return;  // its pages may be another's by now
+    // The pages of a sentence that is done may already belong to another one.
+    if (slot < 0 || state.done[slot]) return;
     const std::int64_t length = state.length[slot];
     for (std::int64_t beam = 0; beam < beams; ++beam) {
       const float* row = qkv.as<float>() + (group * beams + beam) * qkv.stride;

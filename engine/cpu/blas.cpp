@@ -1,3 +1,4 @@
+// Opens OpenBLAS, takes its buffers while a refusal can still be reported, and calls its sgemm.
 #include "engine/cpu/blas.h"
 
 #include <dlfcn.h>
@@ -13,11 +14,13 @@ namespace xlate::cpu {
 namespace {
 
 constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;
-// What the library maps for each product under way (its BUFFER_SIZE). Most of it is never touched.
+// The library maps so many bytes for each product that runs at the same time as others (its
+// BUFFER_SIZE). Most of them are never touched.
 constexpr std::size_t kBufferBytes = std::size_t{128} << 20;
 
 void* open_library() {
-  // Read by the library's constructor: without it, it would start a thread for each core.
+  // The library's constructor reads this variable. Without it, the library would start a thread for
+  // each core.
   setenv("OPENBLAS_NUM_THREADS", "1", 1);
   std::string tried;
   for (const char* file : {"libopenblas.so.0", "libopenblas.so"}) {
@@ -30,7 +33,7 @@ void* open_library() {
       tried, memory_limits());
 }
 
-// Fails where the system would not give a buffer to each thread.
+// Throws Error if the system would not give a buffer to each of the threads.
 void check_room(int threads) {
   std::vector<void*> buffers;
   buffers.reserve(static_cast<std::size_t>(threads));
@@ -49,15 +52,16 @@ void check_room(int threads) {
   }
 }
 
-// The library maps a buffer when it first has another product under way, and where the system
-// refuses it asks again for ever. So under a limit all are mapped here, where a refusal can still
-// be told; the library keeps them for the products to come.
+// The library maps a buffer when more products run at a time than before. If the system refuses,
+// the library asks again for ever. Under a memory limit all buffers are therefore mapped here,
+// where a refusal can still be reported. The library keeps them for later products.
 void take_buffers(void* library, int threads) {
   if (!memory_is_limited()) return;
   check_room(threads);
   const auto take = reinterpret_cast<void* (*)(int)>(dlsym(library, "blas_memory_alloc"));
   const auto give_back = reinterpret_cast<void (*)(void*)>(dlsym(library, "blas_memory_free"));
-  if (!take || !give_back) return;  // another build of it: that there was room must do
+  // Another build of the library may lack these functions. Then the check for room must suffice.
+  if (!take || !give_back) return;
   std::vector<void*> buffers;
   for (int i = 0; i < threads; ++i) buffers.push_back(take(0));
   for (void* buffer : buffers) {
@@ -68,7 +72,8 @@ void take_buffers(void* library, int threads) {
 }  // namespace
 
 Blas::Blas(int threads) {
-  void* library = open_library();  // stays open: threads may still be inside at exit
+  // The library stays open, because threads may still be inside it at exit.
+  void* library = open_library();
   sgemm_ = reinterpret_cast<Sgemm>(dlsym(library, "cblas_sgemm"));
   if (!sgemm_) fail("libopenblas.so.0 has no cblas_sgemm");
   if (auto set_threads =

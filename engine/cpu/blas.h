@@ -1,4 +1,5 @@
-// OpenBLAS, opened at run time so that the program starts where it is not installed.
+// Multiplies matrices by OpenBLAS. The library is opened at run time, so that the program also
+// starts where it is not installed.
 #pragma once
 
 #include <cstdint>
@@ -8,21 +9,23 @@ namespace xlate::cpu {
 
 class Blas {
  public:
-  /// Opens the library and holds it to one thread for each of `threads` callers. Throws Error where
-  /// there is none, or where a limit leaves no room for its buffers: it would wait for them for
-  /// ever. To be made before other threads take memory.
+  /// Opens the library and restricts it to one thread for each of the `threads` callers. Throws
+  /// Error if the library cannot be opened, or if a memory limit leaves no room for its buffers,
+  /// since it would then wait for them for ever. It must be constructed before other threads take
+  /// memory.
   explicit Blas(int threads);
 
-  /// out = x·Wᵀ: x [m, k], w [n, k], out [m, n], row-major with the row strides given. May be
-  /// called from several threads.
+  /// Computes out = x·Wᵀ with x [m, k], w [n, k] and out [m, n], all row-major with the given row
+  /// strides. Several threads may call it at the same time.
   void product(std::int64_t m, std::int64_t n, std::int64_t k, const float* x,
                std::int64_t x_stride, const float* w, std::int64_t w_stride, float* out,
                std::int64_t out_stride) const;
-  /// out = x·W: w [k, n].
+  /// Computes out = x·W with w [k, n]. Everything else is as for `product`.
   void product_plain(std::int64_t m, std::int64_t n, std::int64_t k, const float* x,
                      std::int64_t x_stride, const float* w, std::int64_t w_stride, float* out,
                      std::int64_t out_stride) const;
-  /// Name, version and kernels, as the library tells them.
+  /// Returns the library's name and version, and the kernels that it has chosen, as it reports
+  /// them.
   const std::string& name() const { return name_; }
 
  private:

@@ -1,5 +1,5 @@
-// The reference backend: float32 on the CPU. One loop nest or BLAS call per verb; the contract is
-// in engine/backend.h.
+// CpuBackend is the reference backend: it computes in float32 on the CPU, by loops over rows and
+// calls of OpenBLAS. The contract is in engine/backend.h.
 #pragma once
 
 #include <chrono>
@@ -13,7 +13,8 @@
 
 namespace xlate::cpu {
 
-/// What one thread needs while it works; grows to the largest need and stays.
+/// Holds the memory that one thread needs while it works. It grows to the largest need and is then
+/// kept.
 struct Scratch {
   std::vector<const float*> rows;
   std::vector<float> numbers;
@@ -72,8 +73,10 @@ class CpuBackend final : public Backend {
     Tensor hidden;
     const Projection& projection;
     const SearchRules& rules;
-    std::int64_t splits;  // of the vocabulary, one a thread
-    int count;            // best tokens kept of each row and part
+    // The vocabulary has so many splits, at most one for each thread.
+    std::int64_t splits;
+    // So many of the best tokens are kept for each row and split.
+    int count;
   };
   void scan_chunk(const VocabularyScan&, std::int64_t split, std::int64_t chunk,
                   std::int64_t first_row, float* logits);
@@ -88,7 +91,8 @@ class CpuBackend final : public Backend {
 
   Blas blas_;
   ThreadPool pool_;
-  std::vector<Scratch> scratch_;  // one a thread
+  // Each thread has one.
+  std::vector<Scratch> scratch_;
   SearchScratch search_;
   std::chrono::steady_clock::time_point work_start_;
   WorkSeconds seconds_;

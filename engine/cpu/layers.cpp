@@ -1,4 +1,5 @@
-// The network's verbs but attention: embedding, linear, the residual stream with its norms.
+// Computes the operations of a network except attention: embeddings, products, and the residual
+// stream with its layer norms.
 #include <algorithm>
 #include <functional>
 
@@ -9,9 +10,10 @@ namespace xlate::cpu {
 namespace {
 
 constexpr std::int64_t kRowsPerTask = 32;
-constexpr std::int64_t kWorthSharing = 64 * 1024;  // multiplications: some microseconds
+// A product of fewer multiplications takes only some microseconds and is not divided among threads.
+constexpr std::int64_t kWorthSharing = 64 * 1024;
 
-// Splits `rows` into tasks of kRowsPerTask and calls body(row) for each row.
+// Divides `rows` into tasks of kRowsPerTask rows and calls body(row) for each row.
 template <class Body>
 void each_row(ThreadPool& pool, std::int64_t rows, const Body& body) {
   pool.run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task, int) {
@@ -50,7 +52,8 @@ void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, Res
 }
 
 void CpuBackend::add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) {
-  const Tensor x = stream.rounded;  // float32 has no rest
+  // In float32 the residual stream has no low bits.
+  const Tensor x = stream.rounded;
   each_row(pool_, x.rows, [&](std::int64_t row) {
     float* sum = x.as<float>() + row * x.stride;
     if (y) {
@@ -61,8 +64,9 @@ void CpuBackend::add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& aft
   });
 }
 
-// Few rows: columns are split, so that each weight is read by one thread only. Many rows: the
-// longer side is, since a thread's share of the shorter one is packed by each of them.
+// Returns how a product is divided among the threads. With few rows the columns are divided, so
+// that only one thread reads each weight. With many rows the longer of the two sides is divided,
+// because every thread makes a packed copy of what it reads of the other side.
 CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns,
                                      std::int64_t depth) const {
   const auto parts = [](std::int64_t extent, std::int64_t pieces, std::int64_t multiple) {

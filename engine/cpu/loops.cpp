@@ -1,13 +1,15 @@
+// Defines the loops of loops.h, which the compiler vectorizes.
 #include "engine/cpu/loops.h"
 
 #include <cmath>
 #include <cstring>
 #include <limits>
 
-// Each public function is compiled once per instruction set, and what it calls is inlined into each
-// copy. A translation unit per set with its own -m flags would let the linker keep an AVX-512 copy
-// of some inline function of the library for everyone. Sanitizers run before the loader can resolve
-// such functions, so their builds take the baseline alone.
+// Each public function is compiled once for each instruction set, and what it calls is inlined into
+// each copy. With a translation unit for each set and its own -m flags instead, the linker could
+// keep an AVX-512 copy of an inline function of the standard library for all callers. Sanitizers
+// run before the loader can resolve such functions, so builds with sanitizers use the baseline
+// alone.
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
 #define XLATE_CLONES \
   __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
@@ -19,13 +21,13 @@
 namespace xlate::cpu {
 namespace {
 
-// exp(x) to about 2 units in the last place: x = n·ln 2 + r, a polynomial of degree 6 in r, and n
-// added to the exponent (Cephes' expf).
+// Returns exp(x) to about 2 units in the last place: x = n·ln 2 + r, exp(r) is a polynomial of
+// degree 7 in r, and n is added to the exponent (Cephes' expf).
 XLATE_INLINE float fast_exp(float x) {
   x = x < -87.33654f ? -87.33654f : x;
   x = x > 88.37626f ? 88.37626f : x;
-  const float shifted =
-      x * 1.44269504f + 12582912.0f;  // rounds to the nearest integer in the low bits
+  // Adding 1.5·2²³ rounds to the nearest integer, which is then in the low bits of the sum.
+  const float shifted = x * 1.44269504f + 12582912.0f;
   const float n = shifted - 12582912.0f;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -73,8 +75,8 @@ XLATE_INLINE float dot(const float* a, const float* b, std::int64_t n) {
   return sum;
 }
 
-// Four rows by two columns of a product at a time: eight sums in registers, each element of w
-// loaded once.
+// Computes four rows by two columns of a product at a time, with eight sums in registers. Each
+// element of w is loaded once.
 XLATE_INLINE void product_4x2(std::int64_t k, const float* x, std::int64_t x_stride,
                               const float* w0, const float* w1, float* out,
                               std::int64_t out_stride) {
@@ -115,7 +117,7 @@ XLATE_INLINE float activate(float x, Activation activation) {
 
 const char* instruction_set() {
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
-  // The features that the resolver of target_clones asks for.
+  // These are the features that the resolver of target_clones asks for.
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512cd")) {
@@ -206,8 +208,8 @@ XLATE_CLONES MaxSum sum_logits(float* logits, const float* bias, std::int64_t n)
     for (std::int64_t i = 0; i < n; ++i) logits[i] += bias[i];
   }
   const float max = largest(logits, n);
-  if (max == -std::numeric_limits<float>::infinity())
-    return {max, 0};  // nothing may be chosen here
+  // No token of this range may be chosen.
+  if (max == -std::numeric_limits<float>::infinity()) return {max, 0};
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t i = 0; i < n; ++i) sum += fast_exp(logits[i] - max);

@@ -1,4 +1,4 @@
-// Memory, queues and tickets of the CPU's backend: everything has happened when a call returns.
+// Implements memory, queues and reads for the CPU backend. All work is done when a call returns.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -47,8 +47,8 @@ DeviceInfo CpuBackend::info() const {
 
 Buffer CpuBackend::allocate(std::size_t bytes) {
   if (bytes == 0) return {};
-  // Fresh pages cost nothing until they are touched, so caches may be as large as the longest
-  // sentence could need.
+  // Fresh pages of the system cost nothing until they are touched, so caches may be as large as the
+  // longest sentences could need.
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED)
@@ -76,8 +76,8 @@ void CpuBackend::clear(Queue&, void* device, std::size_t bytes) { std::memset(de
 std::unique_ptr<PendingRead> CpuBackend::collect(Queue&, std::span<const std::int32_t> slots,
                                                  const SearchState& state) {
   const std::int64_t stride = SearchRecord::bytes(state.beams, state.longest);
-  // Not cleared: of the history, which is as long as the longest sentence allowed, most is never
-  // written nor read.
+  // The records are not cleared. The history has room for the longest sentence allowed, and most of
+  // it is neither written nor read.
   const std::size_t bytes = slots.size() * static_cast<std::size_t>(stride);
   auto records = std::make_unique_for_overwrite<std::byte[]>(bytes);
   std::byte* record = records.get();
@@ -100,7 +100,7 @@ std::unique_ptr<PendingRead> CpuBackend::read_later(Queue&, std::span<const std:
   return std::make_unique<CpuPendingRead>(std::move(bytes), device.size());
 }
 
-// Work does not overlap here: calls return when it is done.
+// Work does not overlap here, because every call returns when its work is done.
 void CpuBackend::begin_work(Queue&, Work) { work_start_ = std::chrono::steady_clock::now(); }
 
 void CpuBackend::end_work(Queue&, Work work) {
@@ -112,7 +112,7 @@ std::unique_ptr<Queue> CpuBackend::make_queue() { return std::make_unique<CpuQue
 
 std::size_t CpuBackend::cache_budget() const {
   const std::int64_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4;
-  // Under a limit of the process the rest of what is left is for text and results.
+  // If the process has a memory limit, half of what is left is kept for text and results.
   return static_cast<std::size_t>(std::min(memory, memory_left().value_or(INT64_MAX) / 2));
 }
 

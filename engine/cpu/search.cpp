@@ -1,6 +1,6 @@
-// One step of search on the CPU (docs/search.md). First one pass over the vocabulary, in chunks
-// that stay in the cache: the sum for the log-softmax and each row's best tokens; then, sentence by
-// sentence, the selection.
+// Performs a step of search on the CPU (docs/search.md). First one scan of the vocabulary, in
+// chunks whose logits stay in the cache, finds the sum for the log-softmax and the best tokens of
+// each row. Then each sentence selects its hypotheses.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,12 +12,14 @@
 namespace xlate::cpu {
 namespace {
 
-// Sums are formed per chunk and added in the order of the chunks: the same whatever the number of
-// threads or rows.
+// Sums are formed for each chunk and added in the order of the chunks. The result therefore does
+// not depend on the number of threads or rows.
 constexpr std::int64_t kChunk = 512;
-constexpr std::int64_t kRowBlock = 256;  // kRowBlock × kChunk logits are 512 KiB
+// kRowBlock × kChunk logits are 512 KiB.
+constexpr std::int64_t kRowBlock = 256;
 
-// Keeps the `limit` best of what it is offered. heap[0] is the worst that is kept.
+// Keeps the `limit` best of the items that it is offered. heap[0] is the worst of those that are
+// kept.
 void offer(Scored* heap, int& count, int limit, Scored item) {
   const auto worse_last = [](const Scored& a, const Scored& b) { return better(a, b); };
   if (count < limit) {
@@ -47,8 +49,8 @@ void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const s
   }
 }
 
-// Logits of up to kRowBlock rows over one chunk of the vocabulary: leaves their sums, and offers
-// them to the rows' best lists.
+// Computes the logits of up to kRowBlock rows over one chunk of the vocabulary, stores each row's
+// maximum and sum, and offers the logits to the lists of the rows' best tokens.
 void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std::int64_t chunk,
                             std::int64_t first_row, float* logits) {
   const Tensor weight = scan.projection.linear.weight, hidden = scan.hidden;
@@ -71,14 +73,14 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
       row[id - first] = kMinusInfinity;
       masked = true;
     }
-    // Out before the softmax is the same as log-softmax once more afterwards.
+    // Masking ids before the softmax is the same as applying log-softmax once more afterwards.
     if (masked && scan.rules.renormalize) sum = sum_logits(row, nullptr, n);
     search_.sums[static_cast<std::size_t>(chunk * hidden.rows + first_row + i)] = sum;
     const std::int64_t list = (first_row + i) * scan.splits + split;
     Scored* best = search_.best.data() + list * scan.count;
     int& found = search_.best_count[static_cast<std::size_t>(list)];
-    if (found == scan.count && !(sum.max > best[0].logit))
-      continue;  // ids grow: an equal logit here is a larger id
+    // Ids ascend, so an equal logit in this chunk has a larger id and loses.
+    if (found == scan.count && !(sum.max > best[0].logit)) continue;
     for (std::int64_t j = 0; j < n; ++j) {
       const float least = found < scan.count ? kMinusInfinity : best[0].logit;
       if (row[j] > least)
@@ -87,7 +89,7 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
   }
 }
 
-// Adds up what the chunks left, in their order.
+// Adds the sums of the chunks in the order of the chunks.
 void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
   search_.log_sums.resize(static_cast<std::size_t>(rows));
   for (std::int64_t row = 0; row < rows; ++row) {
@@ -102,8 +104,8 @@ void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
   }
 }
 
-// Leaves in search_ each row's log-sum and, for each part of the vocabulary, its `count` best
-// tokens. Returns the number of parts.
+// Leaves in search_ each row's log-sum and its `count` best tokens of each split of the vocabulary.
+// Returns the number of splits.
 std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
                                    const SearchRules& rules, int count) {
   const std::int64_t rows = hidden.rows,
@@ -126,8 +128,8 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
   return splits;
 }
 
-// The best `count` continuations of a group's hypotheses, in order: larger value, earlier
-// hypothesis, smaller id.
+// Returns the best `count` continuations of a group's hypotheses. The larger value comes first,
+// then the earlier hypothesis, then the smaller id.
 std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, std::int64_t group,
                                                  std::int64_t beams, std::int64_t splits,
                                                  int count) const {

@@ -1,3 +1,4 @@
+// Implements the rules of docs/search.md, by which the search of a sentence advances by one token.
 #include "engine/cpu/slot_search.h"
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 namespace xlate::cpu {
 namespace {
 
-// n^A, as the final score's divisor.
+// Returns n^A, by which a hypothesis's sum is divided for its final score.
 float length_divisor(std::int32_t n, float penalty) {
   return static_cast<float>(std::pow(static_cast<double>(n), static_cast<double>(penalty)));
 }
@@ -48,7 +49,7 @@ void SlotSearch::advance(const std::vector<Candidate>& candidates) {
   if (!done_) keep(live);
 }
 
-// Best first; among equals the older one stays ahead.
+// Keeps the list in descending order of scores. Among equal scores the older entry stays ahead.
 void SlotSearch::add_finished(const Finished& entry) {
   if (finished_count_ == beams_ && !(entry.score > finished_[beams_ - 1].score)) return;
   std::int64_t at = finished_count_ < beams_ ? finished_count_++ : beams_ - 1;
@@ -59,8 +60,8 @@ void SlotSearch::add_finished(const Finished& entry) {
 bool SlotSearch::is_done(float best, float divisor) const {
   if (finished_count_ < beams_) return false;
   const float worst = finished_[beams_ - 1].score;
-  switch (beams_ == 1 ? EarlyStopping::kTrue
-                      : rules_.early_stopping) {  // greedy: the first end is the end
+  // A greedy search ends with the first end token.
+  switch (beams_ == 1 ? EarlyStopping::kTrue : rules_.early_stopping) {
     case EarlyStopping::kTrue:
       return true;
     case EarlyStopping::kFalse:
@@ -77,8 +78,8 @@ void SlotSearch::keep(const std::vector<Candidate>& live) {
   const std::int64_t row = length_ - 1;
   Node* nodes = history_ + row * beams_;
   for (std::int64_t k = 0; k < beams_; ++k) {
-    // Where all but a few ids are forbidden there can be fewer continuations than beams: the rest
-    // stay as good as dead.
+    // Where all but a few ids are forbidden there can be fewer continuations than beams. The other
+    // beams get kDead as their score.
     const bool filled = k < static_cast<std::int64_t>(live.size());
     nodes[k] = filled ? live[static_cast<std::size_t>(k)].node : Node{rules_.start, 0};
     token_[k] = nodes[k].token;

@@ -1,5 +1,5 @@
-// One sentence's search on the CPU: what may be chosen, and how a step's candidates become live and
-// finished hypotheses (docs/search.md).
+// SlotSearch is the search of one sentence on the CPU: it says which tokens may be chosen, and how
+// the candidates of a step become live and finished hypotheses (docs/search.md).
 #pragma once
 
 #include <cstdint>
@@ -11,23 +11,27 @@
 namespace xlate::cpu {
 
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-inline constexpr float kDead = -1e9f;  // score of the hypotheses that a sentence does not have yet
-inline constexpr float kWorthless = -1e8f;  // what is not above never enters a finished list
+// This is the score of a beam that has no hypothesis.
+inline constexpr float kDead = -1e9f;
+// A finished list takes only scores above this one.
+inline constexpr float kWorthless = -1e8f;
 
 struct Candidate {
-  float value;  // score of the hypothesis + log-probability of the token
+  // This is the score of the hypothesis plus the log-probability of the token.
+  float value;
   Node node;
 };
 
-/// A view of one slot's arrays in SearchState.
+/// Views the arrays of one slot in SearchState.
 class SlotSearch {
  public:
   SlotSearch(const SearchRules&, const SearchState&, std::int64_t slot);
 
-  /// The only token that may be chosen now, or −1.
+  /// Returns the only token that may be chosen now, or −1 if the choice is free.
   std::int32_t forced() const;
   float score(std::int64_t beam) const { return score_[beam]; }
-  /// candidates: the best 2K (greedy: 1) of all continuations, in order.
+  /// Advances the sentence by one token. `candidates` are the best 2K of all continuations (greedy:
+  /// the best one), in order.
   void advance(const std::vector<Candidate>& candidates);
 
  private:

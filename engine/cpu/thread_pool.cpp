@@ -1,3 +1,5 @@
+// Implements the thread pool. Workers wait by spinning first and by a futex afterwards, and take
+// tasks from one atomic counter.
 #include "engine/cpu/thread_pool.h"
 
 #include <linux/futex.h>
@@ -16,11 +18,11 @@
 namespace xlate::cpu {
 namespace {
 
-// About 20 µs: the calls of a decoding step follow each other faster than a thread can sleep and
-// wake.
+// These spins take about 20 µs. The calls of a decoding step follow each other faster than a thread
+// can sleep and wake.
 constexpr int kSpins = 600;
-// A claim is a round in the high bits and the next task in the low ones: who comes late cannot take
-// a task of another round.
+// A claim holds a round in its high bits and the next task in its low ones, so that a late thread
+// cannot take a task of another round.
 constexpr int kTaskBits = 32;
 constexpr std::uint64_t kTaskMask = (std::uint64_t{1} << kTaskBits) - 1;
 
@@ -30,8 +32,8 @@ void pause() {
 #endif
 }
 
-// Not std::atomic::wait: that yields the processor again and again before it sleeps, and on a busy
-// machine each yield costs a time slice.
+// This replaces std::atomic::wait, which yields the processor again and again before it sleeps. On
+// a busy machine each yield costs a time slice.
 void wait_while(std::atomic<std::uint32_t>& value, std::uint32_t present) {
   for (int i = 0; i < kSpins; ++i) {
     if (value.load(std::memory_order_acquire) != present) return;
@@ -70,8 +72,8 @@ void ThreadPool::stop() {
   for (std::jthread& thread : workers_) thread.join();
 }
 
-// Takes tasks of one round until there are none. The caller of run() waits for tasks that were
-// taken, not for threads: one that the system has put aside before it took any is not missed.
+// Takes tasks of one round until there are none. The caller of run() waits for tasks, not for
+// threads: it does not wait for a thread that the system has suspended before it took a task.
 void ThreadPool::work(std::uint32_t round, int thread) {
   for (std::uint64_t claim = claim_.load(std::memory_order_acquire);;) {
     const std::uint64_t task = claim & kTaskMask;
@@ -94,8 +96,8 @@ void ThreadPool::work(std::uint32_t round, int thread) {
 
 void ThreadPool::start(std::int64_t count, Call call, void* context) {
   const std::uint32_t round = round_.load(std::memory_order_relaxed) + 1;
-  // First no claim of the last round can succeed any more: a thread that sees the new count must
-  // not take a task with the old claim.
+  // First no claim of the previous round may succeed any more, because a thread that sees the new
+  // count must not take a task with the old claim.
   claim_.store(std::uint64_t{round} << kTaskBits | kTaskMask, std::memory_order_release);
   call_ = call;
   context_ = context;

@@ -1,4 +1,4 @@
-// Fork and join: the caller and its workers share out the tasks of one call.
+// ThreadPool forks and joins: the calling thread and its workers share the tasks of one call.
 #pragma once
 
 #include <atomic>
@@ -13,8 +13,8 @@ namespace xlate::cpu {
 
 class ThreadPool {
  public:
-  /// `threads` in all, the calling thread included; at least 1. Throws Error where the system gives
-  /// fewer.
+  /// Starts the workers of a pool of `threads` threads, at least 1, which include the calling one.
+  /// Throws Error if the system gives fewer.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -23,8 +23,8 @@ class ThreadPool {
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Calls task(i, thread) once for each i in [0, count), in any order, on any thread in [0,
-  /// threads()); returns when all are done. Throws what a task has thrown, the first of them if
-  /// several did.
+  /// threads()), and returns when all calls have returned. If tasks have thrown, it throws the
+  /// first of these exceptions.
   template <class Task>
   void run(std::int64_t count, Task&& task) {
     if (count <= 0) return;
@@ -51,13 +51,18 @@ class ThreadPool {
   Call call_ = nullptr;
   void* context_ = nullptr;
   std::atomic<std::uint64_t> count_{0};
-  alignas(64) std::atomic<std::uint64_t> claim_{0};  // round and next task
-  alignas(64) std::atomic<std::uint32_t> left_{0};   // tasks of this round not yet done
-  alignas(64) std::atomic<std::uint32_t> round_{0};  // counts the calls; a change wakes the workers
-  std::atomic<int> asleep_{0};                       // workers that wait for a round
+  // The high 32 bits are the round, and the low ones are the next task.
+  alignas(64) std::atomic<std::uint64_t> claim_{0};
+  // Counts the tasks of this round that are not yet done.
+  alignas(64) std::atomic<std::uint32_t> left_{0};
+  // Counts the calls. A change wakes the workers.
+  alignas(64) std::atomic<std::uint32_t> round_{0};
+  // Counts the workers that wait for a round.
+  std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false};
   std::mutex error_mutex_;
-  std::exception_ptr error_;  // of a task of this round
+  // Holds the first exception that a task of this round has thrown.
+  std::exception_ptr error_;
 };
 
 }  // namespace xlate::cpu

@@ -1,4 +1,4 @@
-// Scratch of a search step on the CPU: what one pass over the vocabulary leaves for the selection.
+// Defines what the scan of the vocabulary leaves for the selection in a step of search on the CPU.
 #pragma once
 
 #include <cstdint>
@@ -13,16 +13,21 @@ struct Scored {
   std::int32_t token;
 };
 
-/// Better first: the larger logit, among equals the smaller id.
+/// Returns whether `a` comes before `b`: the larger logit first, and among equal ones the smaller
+/// id.
 inline bool better(const Scored& a, const Scored& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
 struct SearchScratch {
-  std::vector<MaxSum> sums;     // [chunks, R] maximum and sum of a chunk of the vocabulary
-  std::vector<Scored> best;     // [R, threads, count] each thread's best, unsorted heaps
-  std::vector<int> best_count;  // [R, threads]
-  std::vector<float> log_sums;  // [R] log of the sum of exp(logit) over the whole vocabulary
+  // These are the maximum and the sum of each chunk of the vocabulary: [chunks, R].
+  std::vector<MaxSum> sums;
+  // Each list is a heap of the best tokens of a split: [R, splits, count].
+  std::vector<Scored> best;
+  // Counts the entries of each list: [R, splits].
+  std::vector<int> best_count;
+  // Each is the logarithm of the sum of exp(logit) over the whole vocabulary: [R].
+  std::vector<float> log_sums;
 };
 
 }  // namespace xlate::cpu
