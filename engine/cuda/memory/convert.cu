@@ -1,4 +1,4 @@
-// Conversion of floats, a thread per element.
+// Converts floats to another type, one element per thread.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/memory/memory.h"
 

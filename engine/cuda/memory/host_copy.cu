@@ -1,4 +1,4 @@
-// Small pieces of host memory, fetched by kernels: pinned memory is the device's to read.
+// Copies small amounts of host memory to the device by kernels, which can read pinned memory.
 #include <algorithm>
 
 #include "engine/cuda/device.cuh"

@@ -1,3 +1,5 @@
+// Implements the pool of pinned memory. Blocks are powers of two of at least 4096 bytes, so that a
+// block serves many requests.
 #include "engine/cuda/memory/pinned_pool.h"
 
 #include <algorithm>

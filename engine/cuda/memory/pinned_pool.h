@@ -1,4 +1,5 @@
-// Host memory that the device reads and writes, and what is waited for there.
+// Defines pinned host memory, which the device reads and writes, and the reads that wait for what
+// it writes there.
 #pragma once
 
 #include <memory>
@@ -10,8 +11,8 @@
 
 namespace xlate::cuda {
 
-/// Host memory that copies run from and to; taken back once the event recorded behind its last use
-/// has passed.
+/// Lends blocks of pinned host memory, which copies read and write. A block is lent again once the
+/// event that was recorded after its last use has passed.
 class PinnedPool {
  public:
   struct Block {
@@ -24,16 +25,17 @@ class PinnedPool {
   PinnedPool& operator=(const PinnedPool&) = delete;
   ~PinnedPool();
 
-  /// A block of at least so many bytes.
+  /// Returns a block of at least so many bytes.
   std::unique_ptr<Block> take(std::size_t bytes);
-  /// Its event has been recorded; it is lent again once that has passed.
+  /// Takes a block back. Its event must have been recorded. The block is lent again once the event
+  /// has passed.
   void give_back(std::unique_ptr<Block>);
 
  private:
   std::vector<std::unique_ptr<Block>> free_;
 };
 
-/// What a copy to a block brings.
+/// Reads what a copy has written to a block.
 class CudaPendingRead final : public PendingRead {
  public:
   CudaPendingRead(PinnedPool& pool, std::unique_ptr<PinnedPool::Block> block, std::size_t bytes)
