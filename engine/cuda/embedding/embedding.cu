@@ -1,5 +1,5 @@
-// Embedding of tokens: a thread per 16 bytes of a row, or per element where rows are not aligned;
-// in float32 whatever T is.
+// Embeds tokens in float32, whatever T is. A thread computes 16 bytes of a row, or one element
+// where rows are not aligned.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/embedding/embedding.h"
 #include "engine/cuda/norms/vectors.cuh"
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kBlock = 256;
 
-// One piece of a row, or, where rows are not aligned to pieces, one element.
+// Embeds one vector of a row, or one element where rows are not aligned to vectors.
 template <class T, class Unit>
 __device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int64_t column,
                            std::int32_t id, std::int32_t token_position) {

@@ -1,11 +1,11 @@
-// Embedding of tokens.
+// Declares the embedding of tokens.
 #pragma once
 
 #include "engine/cuda/views.h"
 
 namespace xlate::cuda {
 
-/// out[i] = table[ids[i]]·scale + positions[place[i]], N rows of D.
+/// out[i] = table[ids[i]]·scale + positions[token_positions[i]] for the N rows of D elements.
 template <class T>
 struct EmbedArgs {
   const T* table;                       // [V, D]
@@ -18,7 +18,9 @@ struct EmbedArgs {
 };
 template <class T>
 void embed(const EmbedArgs<T>&, cudaStream_t);
-/// ids and places are the last tokens and lengths of the rows' slots.
+/// Embeds the last token of each row's slot and beam, at the position that is the slot's length.
+/// `ids` and `token_positions` of the arguments are not read. Rows of empty groups and of slots
+/// that are done are left as they are.
 template <class T>
 void embed_step(const EmbedArgs<T>&, const SearchState&, const StepRows&, cudaStream_t);
 
