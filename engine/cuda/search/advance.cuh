@@ -1,5 +1,6 @@
-// One step of search for one sentence, by a block: ranks its candidates and keeps the books
-// (docs/search.md, steps 2 to 5).
+// Advances the search of one sentence by a step, by the threads of a team, which is a whole block
+// or a part of one. They rank the candidates and update the slot's state (docs/search.md, steps 2
+// to 5).
 #pragma once
 
 #include "engine/cuda/device.cuh"
@@ -11,7 +12,8 @@ constexpr float kDead = -1e9f;
 constexpr float kWorthless = -1e8f;
 
 __device__ inline float length_divisor(std::int32_t n, float penalty) {
-  if (penalty == 1) return static_cast<float>(n);  // as pow would give it, at once
+  // This is the result of pow, without the time that pow takes.
+  if (penalty == 1) return static_cast<float>(n);
   return static_cast<float>(pow(static_cast<double>(n), static_cast<double>(penalty)));
 }
 
@@ -20,7 +22,8 @@ struct Candidate {
   Node node;
 };
 
-// Best first; among equals the older one stays ahead.
+// Inserts an entry into the list, which is in descending order of scores. Among equal scores the
+// older entry stays ahead.
 __device__ inline void add_finished(const Finished& entry, Finished* finished, std::int32_t& count,
                                     int beams) {
   if (count == beams && !(entry.score > finished[beams - 1].score)) return;
@@ -39,8 +42,8 @@ __device__ inline bool is_done(const RulesView& rules, const Finished* finished,
   return best / length_divisor(limit, rules.length_penalty) <= worst;
 }
 
-// What a step takes of a slot's books to shared memory: this, the candidates in order [count], the
-// live ones [K], the finished list [K], the scores [K].
+// SlotState is what a step holds of a slot's state in shared memory. It is followed by the ordered
+// candidates [count], the live ones [K], the finished list [K] and the scores [K].
 struct SlotState {
   std::int32_t length, limit, finished_count;
   int filled, live_count, done;
@@ -53,7 +56,7 @@ struct SlotState {
     return reinterpret_cast<float*>(finished(count, beams) + beams);
   }
 };
-// The threads that keep a sentence's books.
+// WholeBlock is the team of all threads of a block.
 struct WholeBlock {
   __device__ int thread() const { return static_cast<int>(threadIdx.x); }
   __device__ int threads() const { return static_cast<int>(blockDim.x); }
@@ -81,8 +84,9 @@ __device__ void load_slot_state(const Team& team, const RulesView& rules, int co
   }
 }
 
-// Advances a slot that is not done and whose books are open; at most kBeams beams. best(k, i) is
-// the value and token of hypothesis k's candidate i of `count`, best first. All of the team call.
+// Advances a slot that is not done and whose state load_slot_state has loaded, with at most kBeams
+// beams. best(k, i) returns the log-probability and the token of candidate i of hypothesis k, of
+// `count`, best first. All threads of the team call this function.
 template <int kBeams, class Team, class Best>
 __device__ void advance_slot(const Team& team, const RulesView& rules, const Best& best, int count,
                              const SearchState& state, std::int64_t slot, SlotState& slot_state) {
@@ -107,8 +111,9 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
     atomicAdd(&slot_state.filled, 1);
     int place = 0;
     for (int beam = 0; beam < beams && place < count; ++beam) {
-      for (int j = 0; j < per_row;
-           ++j) {  // from the best on, though sums of different candidates may be equal
+      // The candidates of a hypothesis are in descending order, though rounded sums of different
+      // candidates may be equal.
+      for (int j = 0; j < per_row; ++j) {
         const Candidate other = candidate(beam, j);
         if (other.value < mine.value) break;
         place += other.value > mine.value ||
@@ -154,7 +159,8 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
     state.ancestor[(slot * state.longest + length) * beams + k] =
         static_cast<std::uint8_t>(live[k].node.parent);
   }
-  // Each thread moves whole rows of the table, so that nothing is read after it was written.
+  // Each thread moves whole rows of the table, so that it reads no entry that another thread has
+  // overwritten.
   for (int t = team.thread(); t < length; t += team.threads()) {
     std::uint8_t* ancestors = state.ancestor + (slot * state.longest + t) * beams;
     std::uint8_t moved[kBeams];

@@ -1,5 +1,5 @@
-// A step of search on the device. advance_slots: a block per sentence ranks its candidates and
-// keeps the books (docs/search.md).
+// Starts sentences, advances them by a step, and collects what they found (docs/search.md), with a
+// block for each sentence.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/search/advance.cuh"
 #include "engine/cuda/search/search.h"
@@ -50,7 +50,8 @@ __global__ void collect_kernel(const std::int32_t* slots, SearchState state, cha
   auto* finished = reinterpret_cast<Finished*>(record + 8);
   for (std::int64_t k = threadIdx.x; k < state.finished_count[slot]; k += blockDim.x)
     finished[k] = state.finished[slot * beams + k];
-  // The last row was never written: what was chosen last stands in the finished list.
+  // The last row of the history was never written, because the tokens that were chosen last are in
+  // the finished list.
   auto* history = reinterpret_cast<Node*>(record + 8 + beams * sizeof(Finished));
   for (std::int64_t i = threadIdx.x; i < (length - 1) * beams; i += blockDim.x)
     history[i] = state.history[slot * state.longest * beams + i];
