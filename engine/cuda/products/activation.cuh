@@ -1,4 +1,4 @@
-// Activations, in float32.
+// Computes activations in float32.
 #pragma once
 
 #include "engine/activation.h"

@@ -1,5 +1,5 @@
-// What follows a product where cuBLASLt does not do it: a thread per element, in float32 whatever T
-// is.
+// Applies the epilogue of a product where cuBLASLt does not. Each thread computes one element, in
+// float32 whatever T is.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/products/activation.cuh"
 #include "engine/cuda/products/products.h"

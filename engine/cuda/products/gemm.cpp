@@ -1,3 +1,4 @@
+// Implements the products by cuBLASLt: opens the library, chooses algorithms, and launches them.
 #include "engine/cuda/products/gemm.h"
 
 #include <dlfcn.h>
@@ -13,7 +14,8 @@
 namespace xlate::cuda {
 namespace {
 
-// None: what needs one splits the inner dimension, and two streams could not share it.
+// Products have no workspace. Algorithms that need one are those that split the inner dimension,
+// which are not wanted, and two streams that run at the same time could not share it.
 constexpr std::size_t kWorkspace = 0;
 
 void check_blas(cublasStatus_t status,
@@ -63,7 +65,8 @@ struct Gemm::Plan {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t weight = nullptr, x = nullptr, out = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
-  std::int64_t rows = 0;  // of the layouts as they stand
+  // The layouts of x and out have so many rows at present.
+  std::int64_t rows = 0;
   ~Plan() {
     for (const cublasLtMatrixLayout_t layout : {weight, x, out}) {
       if (layout) api->cublasLtMatrixLayoutDestroy(layout);
@@ -98,10 +101,10 @@ Gemm::~Gemm() {
 
 std::string Gemm::name() const { return fmt::format("cuBLASLt {}", api_->cublasLtGetVersion()); }
 
-// Rows for which a product's algorithm is chosen: few different numbers. A query of the heuristic
-// and the first use of an algorithm, whose code is then loaded, cost 2 ms, as much as a step. In
-// float32 the library's algorithms sum the inner dimension each in its own way, so that there is
-// one for any number.
+// Returns the number of rows for which the algorithm of a product is chosen. There are few
+// different ones, because a query of the heuristic and the first use of an algorithm, which loads
+// its code, cost 2 ms, as much as a decoding step. In float32 each algorithm of the library sums
+// the inner dimension in its own order, so that one algorithm serves all numbers of rows.
 std::int64_t Gemm::rounded(DType type, std::int64_t rows) {
   constexpr std::int64_t kUsualRows = 2048;
   if (type == DType::kFloat32) return kUsualRows;
@@ -156,7 +159,7 @@ void Gemm::prepare(const Product& product, std::int64_t rows, cudaStream_t strea
   plans_.try_emplace(key, std::move(plan));
 }
 
-// The library thinks in columns: its result [out, rows] is our [rows, out].
+// cuBLASLt stores matrices by columns, so that its result [out, rows] is [rows, out] here.
 std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t rows) {
   auto chosen = std::make_unique<Plan>();
   Plan& plan = *chosen;
@@ -213,7 +216,8 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
 void Gemm::run(const Product& product, cudaStream_t stream) {
   const std::int64_t rows = rounded(product.x.dtype, product.x.rows);
   cublasStatus_t status = launch(plan_of(product, rows), product, stream);
-  // An algorithm may not serve other rows than it was chosen for where rows are not aligned.
+  // If rows are not aligned, an algorithm may not serve other numbers of rows than the one that it
+  // was chosen for.
   if (status == CUBLAS_STATUS_NOT_SUPPORTED && rows != product.x.rows)
     status = launch(plan_of(product, product.x.rows), product, stream);
   check_blas(status);

@@ -1,6 +1,6 @@
-// Matrix products by cuBLASLt, opened at run time. A product's algorithm is chosen once per shape
-// from the library's heuristic, among those that sum the inner dimension in one piece: no split-K,
-// so that a row's sum does not depend on how many rows there are.
+// Gemm multiplies matrices by cuBLASLt, which is opened at run time. The algorithm for a product is
+// chosen once per shape from the library's heuristic. Only algorithms without split-K are taken, so
+// that the sums of a row do not depend on the number of rows.
 #pragma once
 
 #include <cublasLt.h>
@@ -19,7 +19,7 @@ namespace xlate::cuda {
 
 class Gemm {
  public:
-  /// Throws Error where cuBLASLt cannot be opened.
+  /// Throws Error if cuBLASLt cannot be opened.
   Gemm();
   ~Gemm();
   Gemm(const Gemm&) = delete;
@@ -27,21 +27,23 @@ class Gemm {
 
   enum class Epilogue : int { kNone, kBias, kBiasRelu };
   struct Product {
-    Tensor x;                    // [rows, in]
-    Tensor weight;               // [out, in], x's type
-    const void* bias = nullptr;  // [out] in the output's type; of the epilogues that have one
-    Tensor out;                  // [rows, out], x's type or float32
+    Tensor x;       // [rows, in]
+    Tensor weight;  // [out, in]. It has the type of x.
+    const void* bias =
+        nullptr;  // [out]. It has the output's type. Only epilogues with a bias read it.
+    Tensor out;   // [rows, out]. It has the type of x or float32.
     Epilogue epilogue = Epilogue::kNone;
   };
-  /// out = epilogue(x·Wᵀ) with accumulation in float32.
+  /// Computes out = epilogue(x·Wᵀ), with accumulation in float32.
   void run(const Product&, cudaStream_t);
-  /// What the first `run` of `rows` rows, one of planned_rows(), would do besides: chooses their
-  /// algorithm, and has its code loaded by a run with the product's own rows, which may be fewer.
-  /// Another thread may call it beside `run`.
+  /// Does what the first `run` of `rows` rows would do besides its product, where `rows` is one of
+  /// planned_rows(). It chooses the algorithm, and has its code loaded by a run with the product's
+  /// own rows, which may be fewer. Another thread may call it while `run` is called.
   void prepare(const Product&, std::int64_t rows, cudaStream_t);
-  /// The row counts that algorithms are chosen for, of products of up to `most` rows, largest
-  /// first.
+  /// Returns the numbers of rows that algorithms are chosen for in products of up to `most` rows,
+  /// largest first.
   static std::vector<std::int64_t> planned_rows(DType, std::int64_t most);
+  /// Returns the name and version of the library.
   std::string name() const;
 
  private:
@@ -57,8 +59,9 @@ class Gemm {
 
   std::unique_ptr<Api> api_;
   cublasLtHandle_t handle_ = nullptr;
-  std::mutex
-      mutex_;  // of plans_; a plan itself is one thread's until it is there, and then that of `run`
+  // Guards plans_. A plan belongs to the thread that makes it until it is in plans_, and from then
+  // on to the thread that calls `run`.
+  std::mutex mutex_;
   std::map<Key, std::unique_ptr<Plan>> plans_;
 };
 

@@ -1,5 +1,5 @@
-// Products, with and without the norm behind them: by cuBLASLt, or where there is a kernel for both
-// at once by that (norms/linear_norm.cu).
+// Implements products, with and without the norm after them. cuBLASLt computes the products, unless
+// a kernel computes product and norm together (norms/linear_norm.cu).
 #include <algorithm>
 
 #include "engine/cuda/cuda_backend.h"
@@ -11,6 +11,7 @@
 namespace xlate::cuda {
 namespace {
 
+// Returns whether the library applies the activation, as part of its epilogue.
 bool library_activates(Activation activation, bool bias) {
   return activation == Activation::kNone || (activation == Activation::kRelu && bias);
 }
@@ -20,7 +21,8 @@ Gemm::Epilogue epilogue_of(Activation activation, bool bias) {
   return activation == Activation::kRelu ? Gemm::Epilogue::kBiasRelu : Gemm::Epilogue::kBias;
 }
 
-// Whether norms/linear_norm.cu takes these rows: their rests lie as they do.
+// Returns whether norms/linear_norm.cu can read these rows of the residual stream: their low bits
+// have the same stride, all rows are aligned, and offsets fit into 32 bits.
 bool vector_aligned(const ResidualRows& wide) {
   const Tensor &rounded = wide.rounded, &low_bits = wide.low_bits;
   return low_bits && low_bits.stride == rounded.stride && rounded.stride % 16 == 0 &&
@@ -30,8 +32,8 @@ bool vector_aligned(const ResidualRows& wide) {
 
 }  // namespace
 
-// Where the kernel for both is not the faster way, a joined product goes through the library
-// without its bias (linear_then_norm).
+// Where the fused kernel is not used, a product before a norm goes through the library without its
+// bias (linear_then_norm). In batch-one mode (`solo_`) the fused kernel is never used.
 Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_t out, bool bias,
                                                     bool fused, Activation activation, void* memory,
                                                     std::int64_t rows,
@@ -49,6 +51,7 @@ Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_
       {}};
   const std::vector<std::int64_t> planned = Gemm::planned_rows(type_, most_rows);
   for (std::size_t i = 0; i < planned.size(); ++i) {
+    // This is the smallest number of rows that is rounded up to planned[i].
     const std::int64_t fewest = i + 1 < planned.size() ? planned[i + 1] + 1 : 1;
     if (!plain || solo_ || !linear_norm_is_faster(capability_, fewest, in, out))
       entry.rows.push_back(planned[i]);
@@ -56,7 +59,8 @@ Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_
   return entry;
 }
 
-// The library adds a bias of the output's type only: to sums in float32 a kernel of ours adds it.
+// The library adds only a bias of the output's type. To accumulators in float32 our own kernel adds
+// the bias.
 void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation activation,
                          Tensor out) {
   if (x.rows == 0) return;
@@ -119,7 +123,8 @@ void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Te
   });
 }
 
-// The product without its bias, which the library would want in float32, too.
+// The library computes the product without its bias, because for accumulators in float32 it takes
+// only a float32 bias. The norm adds the bias.
 void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums,
                                    ResidualRows stream, const Norm& after) {
   if (x.dtype == DType::kFloat32) {
@@ -146,6 +151,8 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
                              : fmt::format("products of {} to {} columns", x.columns, width);
     });
   }
+  // In batch-one mode (`solo_`) product and norm are always two kernels, even for as many rows as
+  // make the fused kernel faster. The results have the same bits.
   if (solo_ || !vector_aligned(stream) || !aligned(after.gain.data) || !aligned(after.bias.data) ||
       !has_tensor_map(x) || !has_tensor_map(layer.weight) ||
       !linear_norm_is_faster(capability_, x.rows, x.columns, width)) {

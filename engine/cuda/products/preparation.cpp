@@ -1,3 +1,4 @@
+// Implements the thread that prepares products.
 #include "engine/cuda/products/preparation.h"
 
 #include <algorithm>
@@ -22,7 +23,7 @@ Preparation::Preparation(Gemm& gemm, int device, Expected first, Buffer memory) 
   try {
     thread_ = std::thread([this, device] { work(device); });
   } catch (const std::system_error&) {
-    // No thread is to be had: what is needed is got ready when it is.
+    // The system has no thread for this. Each product is then prepared when it is first needed.
   }
 }
 
@@ -60,13 +61,14 @@ void Preparation::work(int device) {
       lock.unlock();
       gemm_.prepare(item.product, item.rows, stream.get());
       lock.lock();
-      // Loading holds the driver's locks, for which launches wait: what is needed at once is got
-      // ready at once, the rest leaves them time.
+      // Loading code holds locks of the driver, for which launches wait. The products with the most
+      // rows are needed at once and are prepared without a pause. Before the others a pause lets
+      // launches through.
       if (item.rows < most_rows_) changed_.wait_for(lock, kPause, [&] { return ended_; });
     }
     cudaStreamSynchronize(stream.get());
   } catch (const std::exception&) {
-    // Whoever needs the product will be told.
+    // The caller that needs the product will meet the error itself.
   }
 }
 

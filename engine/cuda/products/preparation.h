@@ -1,7 +1,7 @@
-// Products that a run will need, got ready by a thread of their own beside its other work. cuBLASLt
-// loads its code at its first product (some 0.1 s), and an algorithm is chosen and its code loaded
-// at its first use (2 to 3 ms): enough for a device to idle at a run's beginning and, where rows
-// become few, at its end.
+// Preparation prepares the products that a run will need, on a thread of its own beside the other
+// work. cuBLASLt loads its code at its first product (some 0.1 s), and it chooses an algorithm and
+// loads its code at the algorithm's first use (2 to 3 ms). That is enough to leave a device idle at
+// the beginning of a run and, where rows become few, at its end.
 #pragma once
 
 #include <condition_variable>
@@ -16,20 +16,23 @@ namespace xlate::cuda {
 
 class Preparation {
  public:
-  /// A product, and the row counts for which its algorithms are to be chosen, largest first.
+  /// Holds a product, and the numbers of rows for which its algorithms are to be chosen, largest
+  /// first.
   struct Expected {
     Gemm::Product product;
     std::vector<std::int64_t> rows;
   };
 
-  /// Begins with `first`. The memory of products is nobody else's: what is in it does not matter.
+  /// Starts the thread with the product `first`. Nobody else may use the memory of the products,
+  /// and its contents do not matter.
   Preparation(Gemm&, int device, Expected first, Buffer memory);
-  /// Waits for the product at hand; the others are left.
+  /// Waits for the product that is being prepared. The others are dropped.
   ~Preparation();
   Preparation(const Preparation&) = delete;
   Preparation& operator=(const Preparation&) = delete;
 
-  /// Largest row counts first. `memory` is kept as long as the object.
+  /// Adds products, which are prepared in descending order of their numbers of rows. `memory` is
+  /// kept as long as the object.
   void add(std::vector<Expected>, Buffer memory);
 
  private:
@@ -42,8 +45,10 @@ class Preparation {
   Gemm& gemm_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<Item> items_;     // the next one last
-  std::int64_t most_rows_ = 0;  // of them
+  // They are in ascending order of rows. The last one is next.
+  std::vector<Item> items_;
+  // This is the largest number of rows among the items when add() was last called.
+  std::int64_t most_rows_ = 0;
   std::vector<Buffer> memory_;
   bool ended_ = false;
   std::thread thread_;

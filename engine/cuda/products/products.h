@@ -1,4 +1,4 @@
-// What follows a product where cuBLASLt does not do it.
+// Declares the epilogue of a product, for where cuBLASLt does not apply it.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -12,7 +12,7 @@ namespace xlate::cuda {
 /// out = activation(out + bias).
 template <class T, class B = T>
 struct EpilogueArgs {
-  const B* bias;  // [columns] or null
+  const B* bias;  // [columns]. It may be null.
   T* out;         // [N, columns]
   std::int64_t rows, columns, out_stride;
   Activation activation;

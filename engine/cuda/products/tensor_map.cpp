@@ -1,3 +1,4 @@
+// Encodes tensor maps by the driver.
 #include "engine/cuda/products/tensor_map.h"
 
 #include "engine/cuda/handles.h"
@@ -5,7 +6,7 @@
 namespace xlate::cuda {
 namespace {
 
-// The driver is found through the runtime: nothing here is linked with it.
+// The runtime finds the driver's function, because the program is not linked with the driver.
 decltype(&cuTensorMapEncodeTiled) find_encoder() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found{};

@@ -1,6 +1,6 @@
-// How the copy engine of compute capability 9.0 reads a matrix of 16-bit floats: in boxes of 64
-// columns, swizzled by 128 bytes (hopper.cuh). What a box covers outside of the matrix reads as
-// zero.
+// Describes a matrix of 16-bit floats for the TMA of compute capability 9.0, which reads it in
+// boxes of 64 columns with a swizzle of 128 bytes (hopper.cuh). What a box covers outside of the
+// matrix reads as zero.
 #pragma once
 
 #include <cuda.h>
@@ -9,10 +9,12 @@
 
 namespace xlate::cuda {
 
-/// Whether the copy engine can read it: 16-bit floats whose rows begin at multiples of 16 bytes.
+/// Returns whether the TMA can read the matrix: it has 16-bit floats, its rows begin at multiples
+/// of 16 bytes, and it is not empty.
 bool has_tensor_map(const Tensor&);
-/// The matrix must have one; boxes are of so many rows, 1 to 256. Cheap, and nothing on the device.
-/// Throws Error where the driver does not have the call.
+/// Returns the map of a matrix for which has_tensor_map holds, in boxes of 1 to 256 rows. The call
+/// is cheap and does nothing on the device. Throws Error if the driver lacks the function or
+/// refuses the matrix.
 CUtensorMap tensor_map(const Tensor&, int box_rows = 64);
 
 }  // namespace xlate::cuda

@@ -1,26 +1,27 @@
-// Products of a warpgroup on compute capability 9.0 (sm_90a): 64 rows by 2·kAccumulators columns,
-// float32 sums in registers. They run on until waited for. Matrices in shared memory are boxes of
-// 128-byte rows (hopper.cuh).
+// Multiplies by a warpgroup on compute capability 9.0 (sm_90a, WGMMA): 64 rows by 2·kAccumulators
+// columns, with float32 accumulators in registers. Products run asynchronously until they are
+// waited for. Matrices in shared memory are boxes of 128-byte rows (hopper.cuh).
 #pragma once
 
 #include "engine/cuda/hopper.cuh"
 
 namespace xlate::cuda {
 
-// Where a product finds a matrix of boxes: 1024 bytes from 8 rows to the next 8, 128-byte swizzle.
-// 16 columns further on is + 2.
+// Returns the descriptor of a matrix of boxes in shared memory: 8 rows take 1024 bytes, with the
+// 128-byte swizzle. The address counts in 16 bytes, so that adding 2 to the descriptor moves on by
+// 16 columns.
 __device__ inline std::uint64_t matrix_at(std::uint32_t address) {
   return static_cast<std::uint64_t>(address >> 4) | std::uint64_t{1} << 16 |
          std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
 }
 
-// d (+)= rows [64, 16] · columns [2·kAccumulators, 16]ᵀ. In warp w of the four, lane l holds of
-// rows 16·w + l / 4 + 8·h the columns 8·j + 2·(l mod 4) + b at d[4·j + 2·h + b]. The rows lie in
-// registers, as load_matrices leaves them, …
+// Computes d = rows [64, 16] · columns [2·kAccumulators, 16]ᵀ, or adds the product to d if `add` is
+// not 0. In warp w of the four, lane l holds the columns 8·j + 2·(l mod 4) + b of the rows 16·w + l
+// / 4 + 8·h at d[4·j + 2·h + b]. The first form takes the rows in registers, as load_matrices
+// leaves them. The second form takes them in shared memory.
 template <class T>
 __device__ void multiply(float (&d)[64], const std::uint32_t (&rows)[4], std::uint64_t columns,
                          int add);
-// … or in shared memory.
 template <class T, int kAccumulators>
 __device__ void multiply(float (&d)[kAccumulators], std::uint64_t rows, std::uint64_t columns,
                          int add);
@@ -90,21 +91,24 @@ XLATE_MULTIPLY_BOTH(128, 64, 64, 65, 66)
 XLATE_MULTIPLY_BOTH(160, 80, 80, 81, 82)
 XLATE_MULTIPLY_BOTH(192, 96, 96, 97, 98)
 
+// begin_products comes before the first product that reads or writes registers which other
+// instructions have written. commit_products makes a group of the products since the last call.
 __device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void commit_products() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-// Until no more than kLeft of the committed groups run.
+// Waits until at most kLeft of the committed groups still run.
 template <int kLeft>
 __device__ inline void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
 }
 
-// Until all have ended: only then may d be read.
+// Waits until all products have ended. Only then may d be read.
 template <int kAccumulators>
 __device__ void wait_for_all_products(float (&d)[kAccumulators]);
-// Nothing, but what is computed from d behind it is not computed before it, where registers are
-// scarce.
+// Emits no instruction, but the compiler moves no computation that uses d across it. After
+// wait_for_all_products it covers a second array of accumulators, and elsewhere it keeps a later
+// use of d from being moved ahead, which would take registers that are scarce.
 template <int kAccumulators>
 __device__ void keep_behind(float (&d)[kAccumulators]);
 #define XLATE_FINISH(sums)                                                                \
