@@ -1,4 +1,5 @@
-// The CUDA backend: float32, float16 or bfloat16 on one GPU; the contract is in engine/backend.h.
+// CudaBackend computes in float32, float16 or bfloat16 on one GPU. The contract is in
+// engine/backend.h.
 #pragma once
 
 #include <functional>
@@ -17,12 +18,12 @@
 
 namespace xlate::cuda {
 
-/// Bytes taken on the device, and the bound on them.
+/// Counts the bytes that are allocated on the device, and bounds them.
 struct MemoryUsage {
   std::int64_t used = 0, peak = 0, limit = 0;
 };
 
-/// Candidates of each row that a step of search looks at.
+/// Returns how many candidates of each row a step of search looks at.
 inline int candidates_of(const SearchRules& rules) {
   return rules.beams == 1 ? 1 : 2 * rules.beams;
 }
@@ -83,21 +84,25 @@ class CudaBackend final : public Backend {
   void note_attention(AttentionKernel, int heads, const Tensor& out);
   template <class Batch>
   void run_operations(Queue&, const Program&, const Workspace&, const Batch&);
-  /// linear into sums and add_norm of them, in one kernel where there is one for these shapes.
+  /// Computes `linear` into `sums` and `add_norm` of them, in one kernel if there is one for these
+  /// shapes and it is faster. Batch-one mode always takes two kernels.
   void linear_norm(Queue&, Tensor x, const Linear&, Tensor sums, ResidualRows stream,
                    const Norm& after);
+  /// Computes the same by a product into `sums` and a norm that reads them.
   void linear_then_norm(Queue&, Tensor x, const Linear&, Tensor sums, ResidualRows stream,
                         const Norm& after);
-  /// stream = after(stream + y + bias); bias is y's, of the compute type, and may be empty.
+  /// Computes stream = after(stream + y + bias). `bias` belongs to y, has the compute type and may
+  /// be empty.
   void add_norm(Queue&, ResidualRows stream, Tensor y, const Tensor& bias, const Norm& after);
   void prepare_library();
-  /// A product that a program has, for up to `most_rows` rows, with `memory` as all of its
-  /// operands, of `rows` rows.
+  /// Returns a product of a program for up to `most_rows` rows. All of its operands lie in `memory`
+  /// and have `rows` rows.
   Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias, bool fused,
                                          Activation, void* memory, std::int64_t rows,
                                          std::int64_t most_rows) const;
   cudaStream_t flushed_stream(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
+  /// `most_rows` is the number of rows that the scratch memory is made for.
   bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&,
                        const RowCandidates&, std::int64_t most_rows);
   void find_best(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&);
@@ -107,13 +112,13 @@ class CudaBackend final : public Backend {
   };
   void grow_key_lists(StepKeys&, std::int64_t beam_tiles, std::int64_t stride);
   void prepare_key_lists(Queue&, const Step&);
-  /// Lists the step's keys, unless a run of its program has done so for all its operations.
+  /// Lists the keys of the step, unless run() has listed them for all operations of its program.
   void ensure_key_lists(Queue& queue, const Step& step) {
     if (listed_step_ != &step) prepare_key_lists(queue, step);
   }
-  /// The lists for one more attention of the step.
+  /// Returns the lists for one more attention of the step.
   static KeyLists next_attention(StepKeys&);
-  /// Makes the buffer at least so large; nothing may be kept in it.
+  /// Makes the buffer at least so large. Its contents are lost if it grows.
   void grow(Buffer&, std::int64_t bytes);
   template <class T>
   T* scratch_list(Queue&, std::span<const T> host, Buffer& device);
@@ -121,27 +126,32 @@ class CudaBackend final : public Backend {
   BackendOptions options_;
   DType type_ = DType::kFloat16;
   std::int64_t context_bytes_ = 0;
-  int capability_ = 0;  // 10·major + minor
+  // This is 10·major + minor.
+  int capability_ = 0;
   int multiprocessors_ = 0;
   std::shared_ptr<MemoryUsage> memory_usage_ = std::make_shared<MemoryUsage>();
   std::unique_ptr<PinnedPool> pinned_;
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<Preparation> preparation_;
-  std::unique_ptr<SoloLauncher> solo_;  // where sentences are decoded one at a time
-  std::shared_ptr<SoloStep>* compile_into_ =
-      nullptr;  // where decode is to leave the step that it
-                // compiles; null where none is to be compiled
+  // It is null unless sentences are decoded one at a time and the device can run the solo kernel.
+  std::unique_ptr<SoloLauncher> solo_;
+  // decode() leaves the step that it compiles here. It is null where no step is to be compiled.
+  std::shared_ptr<SoloStep>* compile_into_ = nullptr;
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;
   KernelPaths paths_;
-  Buffer converted_;  // floats on their way into another type
+  // Holds floats before they are converted to another type.
+  Buffer converted_;
   StepKeys self_keys_, cross_keys_;
-  const Step* listed_step_ = nullptr;  // the step whose program runs: the lists are of its keys
-  Buffer started_, collected_;         // lists of slots
+  // While run() runs the program of a step, this is the step, whose keys the lists hold.
+  const Step* listed_step_ = nullptr;
+  // Each holds a list of slots.
+  Buffer started_, collected_;
   Buffer never_chosen_;
   std::vector<std::int32_t> never_chosen_host_;
-  Buffer logits_, partials_, candidate_values_, candidate_tokens_;  // of a search step
+  // These belong to a step of search.
+  Buffer logits_, partials_, candidate_values_, candidate_tokens_;
 };
 
 }  // namespace xlate::cuda

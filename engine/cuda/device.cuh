@@ -1,4 +1,5 @@
-// What all kernels share: conversions, warp reductions, and where a token lies in a paged cache.
+// Defines what all kernels share: conversions, warp reductions, and where a token lies in a paged
+// cache.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -30,12 +31,13 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-// Butterflies: every lane gets the result, formed in one order whatever the data.
+// The reductions are butterflies. Every lane gets the result, and the order of the additions is
+// always the same.
 __device__ inline float warp_sum(float x) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
   return x;
 }
-// Of several values at once, each as warp_sum forms it.
+// Sums several values at once, each in the order of warp_sum.
 template <int kCount>
 __device__ __forceinline__ void warp_sums(float (&x)[kCount]) {
 #pragma unroll
@@ -50,7 +52,7 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-// Which of two tokens comes first.
+// Returns whether token `a` comes before token `b`.
 __device__ __forceinline__ bool better(const TokenValue& a, const TokenValue& b) {
   return a.value > b.value || (a.value == b.value && a.token < b.token);
 }
@@ -59,7 +61,7 @@ inline unsigned blocks_for(std::int64_t items, std::int64_t each) {
   return static_cast<unsigned>((items + each - 1) / each);
 }
 
-// Row of the cache's pages where position t of a slot lies on a line.
+// Returns the row of the cache's pages that holds position t of a slot for a beam.
 __device__ inline std::int64_t cache_row(const CacheView& cache, std::int64_t slot, std::int64_t t,
                                          int beam) {
   const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];

@@ -1,4 +1,4 @@
-// Owners of CUDA's handles, and the check that turns a failed call into an Error.
+// Defines the owners of CUDA's handles, and the check that turns a failed call into an Error.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -20,6 +20,7 @@ namespace xlate::cuda {
 
 struct SoloStep;
 
+/// Throws Error, with the place of the call, if a call of CUDA has failed.
 inline void check(cudaError_t status,
                   std::source_location where = std::source_location::current()) {
   if (status == cudaSuccess) return;
@@ -29,12 +30,13 @@ inline void check(cudaError_t status,
        where.line());
 }
 
-/// A recorded step: one launch of the kernel for a lone sentence, or a graph, empty until its
-/// bucket has come a few times.
+/// Holds a decoding step that CudaBackend::repeat replays: a compiled step of the solo kernel, or a
+/// CUDA graph. The graph is null until the step's number of groups has come a few times.
 struct Recorded {
   std::shared_ptr<SoloStep> solo;
   cudaGraphExec_t graph = nullptr;
-  int unrecorded = 1;  // runs
+  // Counts the runs that were not recorded. The first one creates this object.
+  int unrecorded = 1;
   Recorded() = default;
   Recorded(const Recorded&) = delete;
   Recorded& operator=(const Recorded&) = delete;
@@ -53,9 +55,10 @@ class Stream final : public Queue {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   cudaStream_t get() const { return stream_; }
-  /// Called before it is gone.
+  /// Sets what is called before the stream is destroyed.
   void at_end(std::function<void()> forget) { at_end_ = std::move(forget); }
-  /// By bucket. They end with the queue, and so with the run whose addresses they hold.
+  /// Returns the recorded steps by their number of groups. They end with the queue, and so with the
+  /// run whose addresses they hold.
   std::map<std::int64_t, std::unique_ptr<Recorded>>& recorded() { return recorded_; }
 
  private:
@@ -73,7 +76,7 @@ class Event {
   Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
   Event& operator=(Event&&) = delete;
   cudaEvent_t get() const { return event_; }
-  /// Whether all work before its last record has ended.
+  /// Returns whether all work before the last record of the event has ended.
   bool passed() const {
     const cudaError_t status = cudaEventQuery(event_);
     if (status == cudaErrorNotReady) return false;

@@ -1,4 +1,5 @@
-// Which of its special kernels a run used, and where it did not, why: no model is slow in silence.
+// KernelPaths collects which special kernels a run has used, and the reason where a general kernel
+// ran instead. The report shows it as `paths`, so that no model is slow without a notice.
 #pragma once
 
 #include <array>
@@ -10,18 +11,18 @@ namespace xlate::cuda {
 
 class KernelPaths {
  public:
-  /// What a special kernel is for.
+  /// Names what a special kernel computes.
   enum class Of : std::uint8_t { kVocabulary, kAttention, kNorm, kSolo };
 
-  /// The special kernel ran.
+  /// Notes that the special kernel has run.
   void fast(Of of) { entry(of).fast = true; }
-  /// It did not; why() says the reason, and is called the first time only.
+  /// Notes that it has not run. `why` returns the reason and is called only the first time.
   template <class Why>
   void slow(Of of, const Why& why) {
     if (entry(of).why.empty()) entry(of).why = why();
   }
-  /// By name: how it was done; "no: " and the reason; or both, where both happened. Nothing of what
-  /// was not done at all.
+  /// Returns for each kind, by name, how it was computed, or "no: " and the reason, or both if both
+  /// have happened. A kind of which nothing was noted is left out.
   std::map<std::string, std::string> list() const {
     static constexpr std::array<std::array<const char*, 2>, 4> kNames{
         {{"vocabulary", "fused"},

@@ -1,5 +1,5 @@
-// How the CUDA backend runs programs: neighbours that have a kernel together are done at once, and
-// a lone sentence's step is one launch.
+// Runs programs on the GPU. A product and the norm after it are given to one function, which may
+// run them as one kernel, and a step with a batch size of one is one launch of the solo kernel.
 #include <algorithm>
 #include <utility>
 #include <variant>
@@ -10,14 +10,17 @@
 namespace xlate::cuda {
 namespace {
 
-/// A product and the norm behind it that its sums go into.
+/// Holds a product and the norm after it that adds its accumulators to the stream.
 struct FusedPair {
   const ApplyLinear* product = nullptr;
   const AddNorm* norm = nullptr;
 };
 
-// The product that stands at i, if it can be done with the norm behind it. That one alone reads the
-// sums (TensorKind::kAccumulator).
+// Returns the product at i with the norm after it, if one kernel may compute both. Only the norm
+// reads the accumulators (TensorKind::kAccumulator). The kernel writes the stream and may replace
+// the rows that it adds (LinearNormArgs::residual), but not the rows that it multiplies, so a
+// product that reads the same stream is refused. A product with an activation is refused because
+// the kernel applies none.
 FusedPair fused_at(const Program& program, std::size_t i) {
   const std::vector<Operation>& operations = program.operations();
   const auto* product = std::get_if<ApplyLinear>(&operations[i]);
@@ -86,7 +89,7 @@ void CudaBackend::decode(Queue& queue, const Program& program, const Workspace& 
   Backend::decode(queue, program, workspace, batch, projection, rules);
 }
 
-// Has the library load its own code.
+// Prepares a small product, with which the library loads its code.
 void CudaBackend::prepare_library() {
   constexpr std::int64_t kSmall = 64;
   Buffer memory = allocate(kSmall * kSmall * size_of(type_));
@@ -97,9 +100,11 @@ void CudaBackend::prepare_library() {
       std::move(memory));
 }
 
-// The products get memory of their own, one for all operands: a model may be gone before they are
-// ready. Nothing fails for want of it: it is only taken where it is a small part of what search and
-// the products still ask for. Layers are alike: a product of a shape is prepared once.
+// The products get memory of their own, one buffer for all their operands, because the model may be
+// gone before they are prepared. Nothing fails for want of this memory: it is taken only if it is
+// at most an eighth of what the limit leaves for search and for products. Layers are alike, so a
+// product of each shape is prepared once. In batch-one mode nothing is prepared for passes of at
+// most kSoloRows rows, because the solo kernel computes such steps without the library.
 void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   constexpr std::int64_t kRows = 128;
   if (solo_ && most_rows <= kSoloRows) return;

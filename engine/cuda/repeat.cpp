@@ -1,4 +1,5 @@
-// Steps that are run again: for which numbers of groups, and how they are recorded.
+// Implements CudaBackend::repeat: for which numbers of groups steps are recorded, and how they are
+// recorded and replayed.
 #include <algorithm>
 #include <bit>
 
@@ -8,14 +9,15 @@ namespace xlate::cuda {
 namespace {
 
 constexpr std::int64_t kManyGroups = 256;
-// Of a bucket, so many steps run as they are: one that is not met again soon is not worth its
-// recording, which takes as long as a step or two.
+// So many steps of each number of groups are run without a recording. A recording takes as long as
+// a step or two, which is not worth it for a number that does not come again soon.
 constexpr int kUnrecorded = 3;
 
 }  // namespace
 
-// Few sizes: above what is needed by fewer than 4 groups, or an eighth of many; a 32nd of so many
-// that a step takes longer than its launches.
+// Rounds up to few different numbers. From 5 groups on the rounding adds fewer than 4 groups or
+// less than an eighth. From kManyGroups on, where a step takes longer than its launches, it adds
+// less than a 32nd.
 std::int64_t CudaBackend::padded_groups(std::int64_t groups) const {
   if (groups <= 4) return groups;
   const std::int64_t share = groups < kManyGroups ? 8 : 32;
@@ -24,7 +26,9 @@ std::int64_t CudaBackend::padded_groups(std::int64_t groups) const {
   return (groups + step - 1) / step * step;
 }
 
-// The first steps of a bucket run as they are; the very first chooses algorithms and makes room.
+// The first steps of a number of groups are run without a recording. The very first of them chooses
+// algorithms for the products and allocates memory, neither of which may be recorded, and compiles
+// the step where the solo kernel can run it.
 std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t groups, std::int64_t most,
                                  const std::function<void()>& step) {
   auto& recorded = static_cast<Stream&>(queue).recorded()[groups];

@@ -1,4 +1,4 @@
-// Tensors as kernels take them.
+// Converts a Tensor to the typed pointers and views that kernels take.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -10,7 +10,8 @@
 
 namespace xlate::cuda {
 
-/// Calls body with a value of the C++ type.
+/// Calls `body` with a value of the C++ type that corresponds to `type`. Throws Error if kernels do
+/// not compute in this type.
 template <class Body>
 void with_type(DType type, const Body& body) {
   switch (type) {
@@ -31,7 +32,7 @@ T* data_of(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
 }
 
-/// T may be const.
+/// Returns the view of rows of the residual stream. T may be const.
 template <class T>
 ResidualView<T> residual_view(const ResidualRows& wide) {
   return {static_cast<T*>(wide.rounded.data),

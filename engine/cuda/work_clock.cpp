@@ -1,3 +1,4 @@
+// Implements the clock of the device's work by CUDA events.
 #include "engine/cuda/work_clock.h"
 
 #include <algorithm>
@@ -54,8 +55,8 @@ void WorkClock::end(cudaStream_t stream, Work work) {
   found->ended = true;
 }
 
-// Adds what has passed to the sums. Intervals of two queues begin nearly in order: what one adds to
-// the union lies behind the last end.
+// Adds the intervals that have passed to the sums. Intervals of two queues begin nearly in order,
+// so that an interval adds to the union only what lies after the last end.
 void WorkClock::settle(bool wait) {
   for (; !open_.empty() && open_.front().ended; open_.pop_front()) {
     const Interval& interval = open_.front();

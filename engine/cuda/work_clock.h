@@ -1,4 +1,5 @@
-// How long the device works: pairs of events around pieces of work, read once they have passed.
+// WorkClock measures how long the device works. It records a pair of events around each piece of
+// work and reads their times once they have passed.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,7 +20,7 @@ class WorkClock {
 
   void begin(cudaStream_t, Work);
   void end(cudaStream_t, Work);
-  /// Waits for all work marked so far.
+  /// Waits for all work that has been marked, and returns its times.
   WorkSeconds read();
 
  private:
@@ -33,9 +34,12 @@ class WorkClock {
 
   cudaEvent_t origin_ = nullptr;
   std::vector<cudaEvent_t> free_;
-  std::deque<Interval> open_;  // in the order in which they began
+  // They are in the order in which they began.
+  std::deque<Interval> open_;
   WorkSeconds seconds_{.busy = 0};
-  double first_ = -1, until_ = 0;  // the union so far, in seconds from the origin
+  // These are the beginning of the first interval and the end of the union so far, in seconds from
+  // the origin. The beginning is negative if there is none.
+  double first_ = -1, until_ = 0;
 };
 
 }  // namespace xlate::cuda
