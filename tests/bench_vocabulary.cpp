@@ -110,8 +110,7 @@ void bench(std::int64_t vocabulary, std::int64_t width, std::int64_t only) {
         gemm.run({.x = x,
                   .weight = weight,
                   .bias = nullptr,
-                  .out = {logits, type, rows, padded, padded},
-                  .epilogue = cuda::Gemm::Epilogue::kNone},
+                  .out = {logits, type, rows, padded, padded}},
                  stream);
       }));
     }

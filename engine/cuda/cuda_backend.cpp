@@ -482,12 +482,9 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
   for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, hidden.rows - first);
     const Tensor logits{logits_.data(), DType::kFloat32, rows, weight.rows, weight.rows};
-    gemm_->run({.x = hidden.row_range(first, rows),
-                .weight = weight,
-                .bias = nullptr,
-                .out = logits,
-                .epilogue = Gemm::Epilogue::kNone},
-               flushed_stream(queue));
+    gemm_->run(
+        {.x = hidden.row_range(first, rows), .weight = weight, .bias = nullptr, .out = logits},
+        flushed_stream(queue));
     select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, rules, first, rows, best,
                 flushed_stream(queue));
   }

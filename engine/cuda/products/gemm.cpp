@@ -127,7 +127,7 @@ std::vector<std::int64_t> Gemm::planned_rows(DType type, std::int64_t most) {
 Gemm::Key Gemm::key_of(const Product& product, std::int64_t rows) {
   return {static_cast<int>(product.x.dtype),
           static_cast<int>(product.out.dtype),
-          static_cast<int>(product.epilogue),
+          2 * static_cast<int>(product.activation) + (product.bias ? 1 : 0),
           rows,
           product.weight.rows,
           product.x.columns,
@@ -171,9 +171,11 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
         api_->cublasLtMatmulDescSetAttribute(plan.operation, attribute, &value, sizeof(value)));
   };
   set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
-  if (product.epilogue != Epilogue::kNone) {
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE,
-        product.epilogue == Epilogue::kBias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_RELU_BIAS);
+  const bool relu = product.activation == Activation::kRelu;
+  if (product.activation != Activation::kNone && !(relu && product.bias))
+    fail("cuBLASLt: a product with an activation, expected none, or ReLU after a bias");
+  if (product.bias) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS);
     set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
   }
   const auto u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
@@ -232,7 +234,7 @@ cublasStatus_t Gemm::launch(Plan& plan, const Product& product, cudaStream_t str
                                                         sizeof(rows)));
     }
   }
-  if (product.epilogue != Epilogue::kNone) {
+  if (product.bias) {
     check_blas(api_->cublasLtMatmulDescSetAttribute(
         plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product.bias, sizeof(product.bias)));
   }

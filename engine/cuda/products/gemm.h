@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "engine/activation.h"
 #include "engine/backend.h"
 
 namespace xlate::cuda {
@@ -25,16 +26,16 @@ class Gemm {
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
 
-  enum class Epilogue : int { kNone, kBias, kBiasRelu };
   struct Product {
-    Tensor x;       // [rows, in]
-    Tensor weight;  // [out, in]. It has the type of x.
-    const void* bias =
-        nullptr;  // [out]. It has the output's type. Only epilogues with a bias read it.
-    Tensor out;   // [rows, out]. It has the type of x or float32.
-    Epilogue epilogue = Epilogue::kNone;
+    Tensor x;                    // [rows, in]
+    Tensor weight;               // [out, in]. It has the type of x.
+    const void* bias = nullptr;  // [out]. It has the output's type. Null means no bias.
+    Tensor out;                  // [rows, out]. It has the type of x or float32.
+    // It is kNone, or kRelu with a bias.
+    Activation activation = Activation::kNone;
   };
-  /// Computes out = epilogue(x·Wᵀ), with accumulation in float32.
+  /// Computes out = activation(x·Wᵀ + bias), with accumulation in float32. Throws Error if the
+  /// library has no algorithm for it, or the activation is another one.
   void run(const Product&, cudaStream_t);
   /// Does what the first `run` of `rows` rows would do besides its product, where `rows` is one of
   /// planned_rows(). It chooses the algorithm, and has its code loaded by a run with the product's

@@ -11,14 +11,9 @@
 namespace xlate::cuda {
 namespace {
 
-// Returns whether the library applies the activation, as part of its epilogue.
-bool library_activates(Activation activation, bool bias) {
-  return activation == Activation::kNone || (activation == Activation::kRelu && bias);
-}
-
-Gemm::Epilogue epilogue_of(Activation activation, bool bias) {
-  if (!bias) return Gemm::Epilogue::kNone;
-  return activation == Activation::kRelu ? Gemm::Epilogue::kBiasRelu : Gemm::Epilogue::kBias;
+// Returns what the library applies of an activation in its epilogue: ReLU after a bias, or nothing.
+Activation library_activation(Activation activation, bool bias) {
+  return bias && activation == Activation::kRelu ? activation : Activation::kNone;
 }
 
 // Returns whether norms/linear_norm.cu can read these rows of the residual stream: their low bits
@@ -42,13 +37,12 @@ Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_
     return Tensor{memory, type, any_rows, columns, columns};
   };
   const bool plain = fused && size_of(type_) == 2;
-  Preparation::Expected entry{
-      {.x = any(rows, in, type_),
-       .weight = any(out, in, type_),
-       .bias = bias && !plain ? memory : nullptr,
-       .out = any(rows, out, plain ? DType::kFloat32 : type_),
-       .epilogue = plain ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)},
-      {}};
+  Preparation::Expected entry{{.x = any(rows, in, type_),
+                               .weight = any(out, in, type_),
+                               .bias = bias && !plain ? memory : nullptr,
+                               .out = any(rows, out, plain ? DType::kFloat32 : type_),
+                               .activation = library_activation(activation, bias && !plain)},
+                              {}};
   const std::vector<std::int64_t> planned = Gemm::planned_rows(type_, most_rows);
   for (std::size_t i = 0; i < planned.size(); ++i) {
     // This is the smallest number of rows that is rounded up to planned[i].
@@ -67,14 +61,14 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
   const bool sums = out.dtype != x.dtype, bias = static_cast<bool>(layer.bias);
   if (sums && activation != Activation::kNone)
     fail("CUDA: a product that stays in float32 has an activation, expected none");
-  const bool own_activation = !library_activates(activation, bias);
+  const Activation in_library = library_activation(activation, bias);
   gemm_->run({.x = x,
               .weight = layer.weight,
               .bias = sums ? nullptr : layer.bias.data,
               .out = out,
-              .epilogue = sums ? Gemm::Epilogue::kNone : epilogue_of(activation, bias)},
+              .activation = in_library},
              flushed_stream(queue));
-  if (!own_activation && !(sums && bias)) return;
+  if (in_library == activation && !(sums && bias)) return;
   with_type(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     const auto finish = [&](auto out_tag) {
@@ -132,12 +126,7 @@ void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, 
     return add_norm(queue, stream, sums, after);
   }
   if (x.rows == 0) return;
-  gemm_->run({.x = x,
-              .weight = layer.weight,
-              .bias = nullptr,
-              .out = sums,
-              .epilogue = Gemm::Epilogue::kNone},
-             flushed_stream(queue));
+  gemm_->run({.x = x, .weight = layer.weight, .bias = nullptr, .out = sums}, flushed_stream(queue));
   add_norm(queue, stream, sums, layer.bias, after);
 }
 
