@@ -79,7 +79,9 @@ void CudaBackend::decode(Queue& queue, const Program& program, const Workspace& 
       return paths_.fast(KernelPaths::Of::kSolo);
     }
   }
-  if (options_.one_at_a_time) {
+  // A reason is noted only where compilation was refused, or the solo kernel cannot run at all. If
+  // compile_into_ is null, as it is outside of repeat(), nothing was refused.
+  if (options_.one_at_a_time && (!solo_ || compile_into_)) {
     paths_.slow(KernelPaths::Of::kSolo, [&] {
       const std::string reason = solo_ ? solo_->compiler().reason() : general_reason();
       return !reason.empty() ? reason
