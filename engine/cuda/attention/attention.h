@@ -1,74 +1,98 @@
-// Attention: of packed sentences, and of a decoding step over paged caches.
+// The launchers of attention: self-attention within packed sentences, and self-attention and
+// cross-attention of a decoding step over the paged key-value caches. The kernels sum in float32.
+// Letters are those of engine/backend.h.
 #pragma once
 
 #include "engine/cuda/views.h"
 
 namespace xlate::cuda {
 
+/// The operands that all kinds of attention have.
 template <class T>
 struct AttendArgs {
-  const T* query;  // rows of `query_stride`; of self-attention and packed sentences its keys and
-                   // values follow
-  T* out;          // [rows, D]
-  std::int64_t query_stride, out_stride, width;
+  // [rows, query_stride]. A row begins with its query, of D elements. In self-attention, also of
+  // packed sentences, its key and its value follow, of D elements each.
+  const T* query;
+  T* out;                                        // [rows, D]
+  std::int64_t query_stride, out_stride, width;  // The width is D.
   int heads;
 };
-/// Sentence b is rows [offsets[b], offsets[b + 1]); the longest bounds the grid.
+
+/// Computes self-attention within packed sentences. Sentence b is rows [offsets[b], offsets[b +
+/// 1]).
 template <class T>
 void attend_packed(const AttendArgs<T>&, const std::int32_t* offsets, std::int64_t sentences,
                    std::int64_t rows, cudaStream_t);
 
-/// Up to so many beams of a sentence at a time: a part.
+/// The largest number of beams in a beam tile, whose attention a warp computes at once. A sentence
+/// with more beams has several beam tiles.
 constexpr int kTileBeams = 8;
-/// Keys that attention on tensor cores takes at once.
+/// The number of keys that attention on tensor cores processes at once.
 constexpr int kTileKeys = 16;
-/// A key that some beams of a part have in their history.
+/// An entry of a key list: a key to which at least one beam of the beam tile attends.
 struct KeyEntry {
-  std::int32_t row;         // of the cache
-  std::uint32_t beam_mask;  // bit k: the part's beam k
+  std::int32_t row;         // The row of the cache that holds the key and its value.
+  std::uint32_t beam_mask;  // Bit k says whether beam k of the beam tile attends to the key.
 };
-/// Where the keys of a step's rows lie.
+/// The key lists of a decoding step, one for each beam tile.
 struct KeyLists {
-  int2* headers;      // [parts] keys, and the cache row of the part's first new one
-  KeyEntry* entries;  // [parts, stride]
+  // [beam tiles]. The first number is the length of the list. In self-attention the second one is
+  // the cache row of the key that the first beam of the tile adds in this step.
+  int2* headers;
+  KeyEntry* entries;  // [beam tiles, stride]
   std::int64_t stride;
-  int* taken;  // [launches] parts that the blocks of a launch have taken beyond their first: zero
-               // when the step begins
-  int launches;
+  // [launches]. For each launch of the streaming kernel in the step, the number of beam tiles that
+  // its blocks have taken beyond their first one. build_key_lists sets them to zero. A launch uses
+  // the counter that `taken` points to, and the caller moves the pointer on from one launch to the
+  // next.
+  int* taken;
+  int launches;  // The number of counters from `taken` on.
 };
-/// Parts of so many row groups, and the stride that lists over so many positions need.
+/// Returns the number of beam tiles of so many row groups.
 std::int64_t key_list_count(std::int64_t groups, std::int64_t beams);
+/// Returns the stride of lists over so many positions. It is at least a warp's 32 entries.
 std::int64_t key_list_stride(std::int64_t positions, std::int64_t beams);
-/// Once a step: the lists serve the caches of all layers.
+/// Writes the key lists of a decoding step and zeroes the counters of its launches. It runs once a
+/// step: the self caches of all layers share one page table, and so do the cross caches.
 void build_key_lists(const CacheView& self, const CacheView& cross,
                      const std::int32_t* source_lengths, const SearchState&, const StepRows&,
                      const KeyLists& self_lists, const KeyLists& cross_lists, cudaStream_t);
 
-/// Which kernel did it: the stream of rows, tiles on tensor cores, or each row by itself.
+/// The kernel that computed an attention: kStream is stream.cu, kTiles the kernel on tensor cores
+/// of step.cu, and kRowByRow the general one of rows.cu.
 enum class AttentionKernel : std::uint8_t { kStream, kTiles, kRowByRow };
+/// Computes one layer's self-attention of a decoding step, and writes the new keys and values into
+/// the cache. It chooses the fastest kernel that fits and returns which one it was.
 template <class T>
 AttentionKernel attend_self(const AttendArgs<T>&, const CacheView&, const SearchState&,
                             const StepRows&, const KeyLists&, cudaStream_t);
+/// Computes one layer's cross-attention of a decoding step, and chooses a kernel likewise.
 template <class T>
 AttentionKernel attend_cross(const AttendArgs<T>&, const CacheView&,
                              const std::int32_t* source_lengths, const StepRows&, const KeyLists&,
                              cudaStream_t);
-/// The same as a stream of rows, where device and shapes allow it; false where not. T is 16-bit.
+/// Launches the streaming kernel (stream.cu) for self-attention if the device and the shapes allow
+/// it, and returns whether it did. T is a 16-bit type.
 template <class T>
 bool stream_self(const AttendArgs<T>&, const CacheView&, const StepRows&, const KeyLists&,
                  cudaStream_t);
+/// Does the same for cross-attention.
 template <class T>
 bool stream_cross(const AttendArgs<T>&, const CacheView&, const StepRows&, const KeyLists&,
                   cudaStream_t);
-/// The same for any type and width.
+/// Computes self-attention with the general kernel (rows.cu), for every type and for heads of up to
+/// 256 columns.
 template <class T>
 void attend_self_rows(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&,
                       cudaStream_t);
+/// Computes cross-attention with the general kernel.
 template <class T>
 void attend_cross_rows(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths,
                        const StepRows&, cudaStream_t);
 
-/// One layer's columns of keys_values [N, stride] go to their pages.
+/// Copies one layer's source keys and values to its pages. Row i of keys_values [N, stride] begins
+/// with the key and the value, of `width` = 2·D elements together, of position positions[i] in slot
+/// token_slots[i].
 template <class T>
 void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width,
                  const std::int32_t* token_slots, const std::int32_t* positions, const CacheView&,

@@ -1,15 +1,17 @@
-// A step's attention for a warp: up to 8 beams of a sentence and one head against keys, 16 at a
-// time (tile.cuh).
+// Attention of a decoding step on tensor cores, for one warp: the queries of a beam tile, which has
+// up to 8 beams of a sentence, attend with one head to a list of keys, 16 keys at a time
+// (tile.cuh). The kernels of step.cu, stream.cu and solo/attention.cuh share this file, so they
+// form the same sums.
 #pragma once
 
 #include "engine/cuda/attention/tile.cuh"
 
 namespace xlate::cuda {
 
-// Which beams and head a warp has: all heads of a part of a sentence's beams follow each other.
+// The beam tile and the head of a warp. Consecutive warps have the heads of one beam tile.
 struct TileWarp {
-  std::int64_t group, beam_tile;  // the part's number among those of all groups
-  int head, first_beam, beams;    // beams [first_beam, first_beam + beams) of the group's sentence
+  std::int64_t group, beam_tile;  // The beam tile is numbered among those of all groups.
+  int head, first_beam, beams;    // The warp has beams [first_beam, first_beam + beams).
   __device__ TileWarp(int heads, const StepRows& rows) {
     const std::int64_t warp =
         static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
@@ -22,12 +24,13 @@ struct TileWarp {
   }
 };
 
-// The state of a warp's beams, up to 8: they are the columns of both products, so lane g brings
-// beam g's query and ends with columns 8g … of beams 2t and 2t + 1.
+// The state of a warp's beam tile. Lanes are numbered 4·g + t (tile.cuh). The beams are the columns
+// of both products. Therefore the lanes of group g read the query of beam g, and at the end lane
+// 4·g + t holds columns 64·c + kColumns·g … of the outputs of beams 2t and 2t + 1.
 template <class T, int kHead>
 class BeamTile {
  public:
-  // The query of beam g; null: there is none.
+  // Begins with the query of beam g. A null pointer means that there is no such beam.
   __device__ void begin(const T* query) {
     const int t = threadIdx.x % 4;
 #pragma unroll
@@ -39,8 +42,9 @@ class BeamTile {
     sum_[0] = sum_[1] = 0.0f;
   }
 
-  // Adds 16 keys. `key` are those of keys g and g + 8, which the beams of `beam_mask` see, a bit
-  // each; `value` those of keys 2t, 2t + 1, 2t + 8 and 2t + 9. All must be readable.
+  // Adds 16 keys. `key` points to keys g and g + 8, and a bit of `beam_mask` says for each beam
+  // whether it attends to them. `value` points to the values of keys 2t, 2t + 1, 2t + 8 and 2t + 9.
+  // All pointers must be readable, also those of keys to which no beam attends.
   __device__ void add(const T* const (&key)[2], const unsigned (&beam_mask)[2],
                       const T* const (&value)[4]) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
@@ -57,7 +61,8 @@ class BeamTile {
       for (int c = 0; c < kValues; ++c)
         v[i][c] = *reinterpret_cast<const Value*>(value[i] + 64 * c + kColumns * g);
     }
-    float score[4] = {};  // key g with beams 2t and 2t + 1, key g + 8 with them
+    // The scores of key g with beams 2t and 2t + 1, then those of key g + 8 with the same beams.
+    float score[4] = {};
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
       multiply_add(score, {k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y}, query_[c].x, query_[c].y,
@@ -79,7 +84,7 @@ class BeamTile {
     }
   }
 
-  // Writes the rows of `beams` beams, `stride` apart.
+  // Writes the outputs of `beams` beams to rows that lie `stride` elements apart.
   __device__ void end(T* out, std::int64_t stride, int beams) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -107,12 +112,15 @@ class BeamTile {
  private:
   static constexpr int kChunks = HeadVectors<kHead>::kChunks, kValues = HeadVectors<kHead>::kValues,
                        kColumns = HeadVectors<kHead>::kColumns;
-  static constexpr int kTiles = kHead / 16;  // of 16 output columns: rows g and g + 8 of tile j are
-                                             // columns 64·c + kColumns·g + 2·(j % …) and the next
+  // The number of product tiles, of 16 output columns each. With c = j / (kColumns / 2), row g of
+  // tile j is output column 64·c + kColumns·g + 2·(j % (kColumns / 2)), and row g + 8 is the next
+  // column.
+  static constexpr int kTiles = kHead / 16;
   using Value = typename HeadVectors<kHead>::Value;
 
-  // The online softmax over the tile, keys across lanes g; `weight` becomes the B operand of the
-  // second product: keys 2t and 2t + 1 of beam g.
+  // Does the online softmax over 16 keys, which are spread over the lane groups g. `weight` becomes
+  // the B operand of the second product: the weights of keys 2t and 2t + 1, then of keys 2t + 8 and
+  // 2t + 9, for beam g.
   __device__ void weigh(float (&s)[4], const unsigned (&beam_mask)[2], unsigned (&weight)[2]) {
     const int t = threadIdx.x % 4;
     float correction[2];
@@ -127,15 +135,13 @@ class BeamTile {
       for (int offset = 4; offset < kWarp; offset *= 2)
         largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
       largest = fmaxf(max_[i], largest);
-      const float origin =
-          largest == -INFINITY
-              ? 0.0f
-              : largest;  // a beam may see no key of this tile, nor of those before
+      // A beam may attend to no key so far. Then −∞ must not be subtracted from −∞.
+      const float origin = largest == -INFINITY ? 0.0f : largest;
       correction[i] = exp2_approximate(max_[i] - origin);
       s[i] = exp2_approximate(s[i] - origin), s[2 + i] = exp2_approximate(s[2 + i] - origin);
       max_[i] = largest;
-      sum_[i] = sum_[i] * correction[i] +
-                (s[i] + s[2 + i]);  // this lane's part: the eight are added at the end
+      // The sum is of this lane's keys. end() adds the sums of the eight lanes of a beam.
+      sum_[i] = sum_[i] * correction[i] + (s[i] + s[2 + i]);
     }
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {

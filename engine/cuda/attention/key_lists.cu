@@ -1,5 +1,6 @@
-// Where the keys of a step's rows lie, found once for all layers and heads: a warp per sentence and
-// part of its beams.
+// Writes the key lists of a decoding step: for each beam tile the cache rows to which its beams
+// attend, each once. The lists serve all layers and heads. A warp writes the lists of one beam
+// tile.
 #include <algorithm>
 
 #include "engine/cuda/attention/attention.h"
@@ -11,8 +12,9 @@ namespace {
 
 constexpr int kWarpsPerBlock = 4;
 
-// For each position the lines on which the beams have it, each once; last the position of the token
-// that enters now, a line a beam.
+// Lists the keys of self-attention: for each earlier position one entry for each distinct ancestor
+// of the beams, and at the end one entry for the new key of each beam. These have consecutive cache
+// rows.
 __device__ void list_self(const CacheView& cache, const SearchState& state, std::int64_t slot,
                           const TileWarp& warp, const KeyLists& lists) {
   const int stride = static_cast<int>(state.beams), lane = threadIdx.x % kWarp,
@@ -32,6 +34,7 @@ __device__ void list_self(const CacheView& cache, const SearchState& state, std:
   if (lane == 0) lists.headers[warp.beam_tile] = {count + warp.beams, own};
 }
 
+// Lists the keys of cross-attention, to which all beams attend.
 __device__ void list_cross(const CacheView& cache, int source_length, std::int64_t slot,
                            const TileWarp& warp, const KeyLists& lists) {
   const int lane = threadIdx.x % kWarp;
@@ -44,13 +47,17 @@ __device__ void list_cross(const CacheView& cache, int source_length, std::int64
 __global__ void key_list_kernel(CacheView self, CacheView cross, const std::int32_t* source_lengths,
                                 SearchState state, StepRows rows, KeyLists self_lists,
                                 KeyLists cross_lists) {
+  // Each thread of the first block zeroes one counter. So there may be at most 128 launches
+  // (kAttentionsOfAStep in cuda_backend.cpp): more than a block's threads would keep old counts.
   const int launch = static_cast<int>(threadIdx.x);
   if (blockIdx.x == 0 && launch < self_lists.launches) self_lists.taken[launch] = 0;
   if (blockIdx.x == 0 && launch < cross_lists.launches) cross_lists.taken[launch] = 0;
   const TileWarp warp(1, rows);
   if (warp.group >= rows.groups) return;
   const std::int64_t slot = rows.slots[warp.group];
-  if (slot < 0 || state.done[slot]) {  // a sentence that is done may have taken all its pages
+  // The pages of a sentence that is done may have no place for another token, so its lists are
+  // empty.
+  if (slot < 0 || state.done[slot]) {
     if (threadIdx.x % kWarp == 0)
       self_lists.headers[warp.beam_tile] = cross_lists.headers[warp.beam_tile] = {0, 0};
     return;

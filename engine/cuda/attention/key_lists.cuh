@@ -1,4 +1,5 @@
-// Which keys the beams of a sentence have in their histories, each once.
+// Finds the distinct keys in the histories of a beam tile's beams, for the key lists of
+// key_lists.cu and of solo/attention.cuh.
 #pragma once
 
 #include "engine/cuda/attention/attention.h"
@@ -6,7 +7,7 @@
 
 namespace xlate::cuda {
 
-// A lane's share of a warp's sum of all lanes up to it.
+// Returns the inclusive prefix sum over a warp: the sum of x over all lanes up to this one.
 __device__ inline int sum_up_to_lane(int x) {
   for (int offset = 1; offset < kWarp; offset *= 2) {
     const int other = __shfl_up_sync(kAllLanes, x, offset);
@@ -15,9 +16,11 @@ __device__ inline int sum_up_to_lane(int x) {
   return x;
 }
 
-// By a warp, for up to kTileBeams beams: ancestor_of(t, k) is the line on which beam k has position
-// t < length. For each position, in turn, the lines on which beams have it, in the order of the
-// first such beam: emit(place in the list, t, line, the beams as bits). Returns how many.
+// Lists the distinct keys of up to kTileBeams beams; all lanes of a warp call it together.
+// ancestor_of(t, k) is the beam under which the key of beam k at position t < length is stored. For
+// each position in ascending order, and for each distinct ancestor in the order of the first beam
+// that has it, it calls emit(place in the list, t, ancestor, mask of the beams that have it).
+// Returns the number of entries.
 template <class AncestorOf, class Emit>
 __device__ int list_distinct_keys(int length, int beams, const AncestorOf& ancestor_of,
                                   const Emit& emit) {
@@ -26,7 +29,8 @@ __device__ int list_distinct_keys(int length, int beams, const AncestorOf& ances
   for (int first = 0; first < length; first += kWarp) {
     const int t = first + lane;
     int ancestors[kTileBeams];
-    unsigned beam_mask[kTileBeams] = {};  // of beam k's line, where no earlier beam has it
+    // The beams that have the same ancestor as beam k; zero if an earlier beam has it too.
+    unsigned beam_mask[kTileBeams] = {};
     int found = 0;
     if (t < length) {
 #pragma unroll

@@ -1,5 +1,6 @@
-// Self-attention inside the sentences of packed rows. On tensor cores a warp takes 16 queries of a
-// sentence and one head (tile.cuh); elsewhere one row and one head (rows.cuh). Float32 sums.
+// Self-attention within packed sentences. On tensor cores a warp computes 16 queries of a sentence
+// for one head (tile.cuh). Where they cannot be used, a warp computes one row for one head
+// (rows.cuh).
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/rows.cuh"
 #include "engine/cuda/attention/tile.cuh"
@@ -10,12 +11,12 @@ namespace {
 constexpr int kWarpsPerBlock = 4;
 constexpr int kQueries = 16;
 
-// The state of a warp's 16 query rows. Rows g (low) and g + 8 (high) are this lane's, as four lanes
-// t hold one row.
+// The state of a warp's 16 query rows. Lanes are numbered 4·g + t (tile.cuh). The four lanes of
+// group g hold rows g (low) and g + 8 (high).
 template <class T, int kHead>
 class QueryTile {
  public:
-  // Rows of queries; null: a row of zeros.
+  // Begins with two query rows. A null pointer stands for a row of zeros.
   __device__ void begin(const T* low, const T* high) {
     const int t = threadIdx.x % 4;
 #pragma unroll
@@ -29,8 +30,8 @@ class QueryTile {
     sum_[0] = sum_[1] = 0.0f;
   }
 
-  // Adds keys [first, first + 16) of n; key t lies at keys + t·stride, its value `value_offset`
-  // behind.
+  // Adds keys [first, first + 16) of n. Key i lies at keys + i·stride, and its value `value_offset`
+  // elements behind it. Keys from n on are replaced by the last one, with a weight of zero.
   __device__ void add(const T* keys, std::int64_t stride, std::int64_t value_offset, int first,
                       int n) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
@@ -60,8 +61,7 @@ class QueryTile {
         multiply_add(score[i], second, k[i][c].z, k[i][c].w, T());
       }
     }
-    unsigned weight[4] =
-        {};  // of the keys in the rows' sums, as the A operand of the second product
+    unsigned weight[4] = {};  // The weights of the keys are the A operand of the second product.
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       float scores[4];
@@ -82,7 +82,7 @@ class QueryTile {
     }
   }
 
-  // Writes the rows; null: not that one.
+  // Writes the two output rows. A row whose pointer is null is not written.
   __device__ void end(T* low, T* high) {
     write(0, low);
     write(1, high);
@@ -91,11 +91,12 @@ class QueryTile {
  private:
   static constexpr int kChunks = HeadVectors<kHead>::kChunks, kValues = HeadVectors<kHead>::kValues,
                        kColumns = HeadVectors<kHead>::kColumns;
-  static constexpr int kTiles = kHead / 8;  // of 8 output columns: column n of tile j is 64·c +
-                                            // kColumns·n + j % kColumns, c = j / kColumns
+  // The number of product tiles, of 8 output columns each. With c = j / kColumns, column n of tile
+  // j is output column 64·c + kColumns·n + j % kColumns.
+  static constexpr int kTiles = kHead / 8;
   using Value = typename HeadVectors<kHead>::Value;
 
-  // The online softmax of one row over the tile; four lanes hold its 16 scores.
+  // Does the online softmax of one row over 16 keys, whose scores lie in four lanes.
   __device__ void weigh(int row, float (&s)[4], unsigned& first, unsigned& second) {
     float largest = fmaxf(fmaxf(s[0], s[1]), fmaxf(s[2], s[3]));
     largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
@@ -104,8 +105,8 @@ class QueryTile {
 #pragma unroll
     for (int i = 0; i < 4; ++i) s[i] = exp2_approximate(s[i] - largest);
     max_[row] = largest;
-    sum_[row] = sum_[row] * correction +
-                ((s[0] + s[1]) + (s[2] + s[3]));  // this lane's part: the four are added at the end
+    // The sum is of this lane's keys. write() adds the sums of the row's four lanes.
+    sum_[row] = sum_[row] * correction + ((s[0] + s[1]) + (s[2] + s[3]));
 #pragma unroll
     for (int j = 0; j < kTiles; ++j)
       acc_[j][2 * row] *= correction, acc_[j][2 * row + 1] *= correction;
@@ -144,8 +145,8 @@ class QueryTile {
   float max_[2], sum_[2], acc_[kTiles][4];
 };
 
-// The first sentence of [0, sentences) beyond which start(b) > wanted: start is not decreasing and
-// start(0) <= wanted.
+// Returns the last sentence b of [0, sentences) for which start(b) <= wanted. start() must not
+// decrease, and start(0) <= wanted must hold.
 template <class Start>
 __device__ std::int64_t find_sentence(std::int64_t sentences, std::int64_t wanted,
                                       const Start& start) {
@@ -157,8 +158,9 @@ __device__ std::int64_t find_sentence(std::int64_t sentences, std::int64_t wante
   return low;
 }
 
-// Sentence b has the tiles from offsets[b] / 16 + b on: at least as many as it needs, and their
-// number is known without a table.
+// A warp computes one tile of 16 queries for one head. The tiles of sentence b begin with number
+// offsets[b] / 16 + b. This leaves each sentence at least as many tiles as it needs, and no table
+// of tiles is necessary. A warp whose tile has no queries ends at once.
 template <class T, int kHead>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
     packed_tile_kernel(AttendArgs<T> args, const std::int32_t* offsets, std::int64_t sentences,
@@ -186,6 +188,7 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
            high < n ? out + high * args.out_stride : nullptr);
 }
 
+// A warp computes one row for one head.
 template <class T, int kColumns>
 __global__ void packed_row_kernel(AttendArgs<T> args, const std::int32_t* offsets,
                                   std::int64_t sentences, std::int64_t rows) {

@@ -1,6 +1,7 @@
-// Attention of a decoding step for any type and width, a warp per (row, head) (rows.cuh), and what
-// goes into its caches. The rows of a sentence share a block, and so the cache lines of what they
-// share.
+// The general kernels of attention in a decoding step, for every type and for heads of up to 256
+// columns: a warp computes one row for one head (rows.cuh). A block has four consecutive rows. With
+// several beams most of these belong to one sentence, and the keys that they share are found in the
+// L1 cache. The file also has the kernel that stores source keys and values in the cross cache.
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/rows.cuh"
 
@@ -18,13 +19,14 @@ __global__ void self_row_kernel(AttendArgs<T> args, CacheView cache, SearchState
   const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads),
             lane = threadIdx.x % kWarp;
   const std::int64_t slot = rows.slots[row / rows.beams];
-  if (slot < 0 || state.done[slot]) return;  // a sentence that is done may have taken all its pages
+  // The pages of a sentence that is done may have no place for another token.
+  if (slot < 0 || state.done[slot]) return;
   const int beam = static_cast<int>(row % rows.beams);
   const std::int64_t length = state.length[slot];
   const T* own = args.query + row * args.query_stride + args.width + head * width;
   T* pages = static_cast<T*>(cache.pages) + head * width;
-  // The new key and value go to the cache; this row takes them from where they are, and no other
-  // row needs them in this step.
+  // The new key and value are copied to the cache. This row reads them from where the product left
+  // them, and no other row needs them in this step.
   T* place = pages + cache_row(cache, slot, length, beam) * 2 * args.width;
   for (int i = lane; i < width; i += kWarp) {
     place[i] = own[i];
@@ -56,7 +58,8 @@ __global__ void cross_row_kernel(AttendArgs<T> args, CacheView cache,
       args.out + row * args.out_stride + head * width);
 }
 
-// A block per token, in pieces of 16 bytes where rows allow it.
+// A block copies one token's key and value. Vector16 is a vector of 16 bytes where the alignment of
+// the rows allows it, and else one element; strides and widths are counted in it.
 template <class Vector16>
 __global__ void store_kernel(const Vector16* keys_values, std::int64_t stride, std::int64_t width,
                              const std::int32_t* token_slots, const std::int32_t* positions,

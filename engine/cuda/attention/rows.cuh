@@ -1,7 +1,9 @@
-// Attention for any type and width, a warp per (row, head): keys in blocks of 32, one a lane, with
-// an online softmax (Milakov and Gimelshein 2018) in float32, so that any length takes the same
-// registers and each row is summed in one order wherever it lies. Values are read coalesced, a lane
-// per column. What tile.cuh cannot take runs here: float32, and heads of other widths.
+// Attention for every type and for heads of up to 256 columns. A warp computes one row for one
+// head. It processes 32 keys at a time, one in each lane, with an online softmax (Milakov and
+// Gimelshein 2018) in float32. Therefore every length takes the same registers, and each row is
+// summed in one order wherever it lies. Loads of values are coalesced, because consecutive lanes
+// have consecutive columns. This file serves what tile.cuh cannot: float32, heads of other widths,
+// and rows that are not aligned.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +12,16 @@
 
 namespace xlate::cuda {
 
-constexpr int kMaxColumns = 8;  // columns of a head a lane holds: heads of up to 256
+// The largest number of columns of a head that a lane holds, which allows heads of up to 256.
+constexpr int kMaxColumns = 8;
 
+// Returns the inner product of a and b.
 template <class T>
 __device__ float dot(const T* a, const T* b, int width) {
   constexpr int kVector = 16 / static_cast<int>(sizeof(T));
   float sum = 0;
-  // Models' rows are aligned; views with other strides are read element by element, in the same
-  // order.
+  // The rows of models are aligned. Views with other strides are read element by element and summed
+  // in the same order.
   if (width % kVector == 0 &&
       (reinterpret_cast<std::uintptr_t>(a) | reinterpret_cast<std::uintptr_t>(b)) % 16 == 0) {
     for (int i = 0; i < width; i += kVector) {
@@ -33,7 +37,9 @@ __device__ float dot(const T* a, const T* b, int width) {
   return sum;
 }
 
-// key_of(t) gives the key's first element of this head; its value is `value_offset` behind.
+// Computes the attention of one query over n >= 1 keys and writes `width` elements to `out`.
+// key_of(t) points to the first element of key t in this head, and its value lies `value_offset`
+// elements behind.
 template <class T, int kColumns, class KeyOf>
 __device__ void attend(const T* query, std::int64_t n, int width, std::int64_t value_offset,
                        const KeyOf& key_of, T* out) {
@@ -71,7 +77,7 @@ __device__ void attend(const T* query, std::int64_t n, int width, std::int64_t v
   }
 }
 
-// Calls launch with the number of columns a lane holds, as a constant.
+// Calls launch with the number of columns that a lane holds, as a constant.
 template <class Launch>
 void with_columns(std::int64_t head_width, const Launch& launch) {
   if (head_width <= kWarp)

@@ -1,6 +1,7 @@
-// Attention of a decoding step over the paged caches. On tensor cores a warp takes up to 8 beams of
-// a sentence and one head: what the beams share is read once for all of them (tile.cuh). What
-// tensor cores cannot take goes to rows.cu. Float32 sums.
+// Attention of a decoding step over the paged caches: the choice of a kernel, and the kernel on
+// tensor cores for devices and shapes that stream.cu does not serve. In that kernel a warp computes
+// a beam tile for one head and reads each key once for all its beams (beam_tile.cuh). What tensor
+// cores cannot compute goes to rows.cu.
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/beam_tile.cuh"
 
@@ -9,8 +10,8 @@ namespace {
 
 constexpr int kWarpsPerBlock = 4;
 
-// Adds up to 32 keys, lane i holding the i-th: `count` of them are there, the rest readable. A row
-// of the cache has `row_size` elements.
+// Adds the first `count` of 32 keys, whose entries are spread over the lanes. The row of every lane
+// must be readable, also from `count` on. A row of the cache has `row_size` elements.
 template <class T, int kHead>
 __device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t row_size,
                          KeyEntry entry, int count) {
@@ -29,8 +30,9 @@ __device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t r
   }
 }
 
-// The new keys and values of this warp's beams and head go to position `length`, each beam's on its
-// own line.
+// Copies the new keys and values of this warp's beams and head to the cache. `own` is the key of
+// the first beam, `stride` the distance between beams, and `row` the cache row of the first beam;
+// the rows of the other beams follow.
 template <class T, int kHead>
 __device__ void store_new_keys(const T* own, std::int64_t stride, std::int64_t width, T* pages,
                                std::int64_t row, int beams) {
@@ -42,16 +44,18 @@ __device__ void store_new_keys(const T* own, std::int64_t stride, std::int64_t w
   }
 }
 
+// A warp computes one beam tile for one head.
 template <class T, int kHead, bool kSelf>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
     step_tile_kernel(AttendArgs<T> args, T* cache, StepRows rows, KeyLists lists) {
   const TileWarp warp(args.heads, rows);
   if (warp.group >= rows.groups) return;
   const int lane = threadIdx.x % kWarp, g = lane / 4;
-  const int2 head = lists.headers[warp.beam_tile];  // keys, and the row of the first new one
+  const int2 head = lists.headers[warp.beam_tile];
   const KeyEntry* list = lists.entries + warp.beam_tile * lists.stride;
-  KeyEntry entry = list[lane];  // with the head, not after it: lists are longer than a warp,
-                                // whatever their entries
+  // The first entries are loaded together with the header, not after it. This is safe for short
+  // lists too, because the stride is at least 32.
+  KeyEntry entry = list[lane];
   const std::int64_t first_row = warp.group * rows.beams + warp.first_beam;
   const T* query = args.query + first_row * args.query_stride + warp.head * kHead;
   T* pages = cache + warp.head * kHead;
@@ -66,13 +70,16 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
   for (int first = 0; first < head.x; first += kWarp) {
     const KeyEntry next = first + kWarp + lane < head.x ? list[first + kWarp + lane] : KeyEntry{};
     const int any = __shfl_sync(kAllLanes, entry.row, 0);
-    if (first + lane >= head.x) entry = {any, 0};  // a row that can be read and nobody sees
+    // Lanes behind the list's end get a row that is readable and to which no beam attends.
+    if (first + lane >= head.x) entry = {any, 0};
     add_keys(tile, pages, 2 * args.width, entry, min(kWarp, head.x - first));
     entry = next;
   }
   tile.end(args.out + first_row * args.out_stride + warp.head * kHead, args.out_stride, warp.beams);
 }
 
+// Launches the streaming kernel or the one above and returns which, or launches nothing and returns
+// kRowByRow.
 template <class T, bool kSelf>
 AttentionKernel attend_tiles(const AttendArgs<T>& args, const CacheView& cache,
                              const StepRows& rows, const KeyLists& lists, cudaStream_t stream) {

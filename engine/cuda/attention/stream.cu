@@ -1,10 +1,14 @@
-// Attention of a decoding step as a stream of rows (compute capability 9.0): two blocks an SM, or
-// one where rows are long, walk over sentences, and one of a block's warps has the copy engine
-// bring the cache's rows, keys and values of all heads at once, through a ring of stages in shared
-// memory, so that memory is asked for the next rows while the present ones are worked on. Stages
-// hold up to 16 keys and, for a sentence's first, its queries. A warp takes a head (beam_tile.cuh);
-// teams of warps, one warp a head, take sentences in turn. Same sums as step.cu, whose kernels wait
-// for each row: there 54 to 72 % of an H100's memory rate.
+// Attention of a decoding step as a stream of cache rows, for compute capability 9.0. Each SM has
+// two blocks, or one if the rows are long or the heads many, and the blocks process beam tiles. One
+// warp of a block, the loading warp, has the TMA copy cache rows, which are the keys and values of
+// all heads, into a ring of stages in shared memory. So the next rows are on their way while the
+// other warps compute with the present ones. A stage holds up to 16 keys, and the first stage of a
+// beam tile also holds its queries. A team has one warp for each head (beam_tile.cuh), and the
+// teams of a block take beam tiles in turn.
+//
+// The sums are those of step.cu. There a warp waits for the rows that it loads, and self-attention
+// reached 54 to 72 % and cross-attention 63 to 78 % of the memory bandwidth of an H100.
+// docs/kernels/attention.md describes this kernel.
 #include <cuda.h>
 
 #include <algorithm>
@@ -16,34 +20,48 @@
 namespace xlate::cuda {
 namespace {
 
-constexpr int kRowPadding =
-    80;  // bytes behind a row: lanes that read 4 rows or 8 at once meet no bank twice
+// Bytes behind a row in a stage. With them the loads of values meet no bank conflicts. The loads of
+// keys, of which eight lanes read two rows at once, meet conflicts of two lanes.
+constexpr int kRowPadding = 80;
+// Each stage has a named barrier, from number 1 on. A block has 16 of them and __syncthreads uses
+// number 0, so there may be at most 15 stages.
 constexpr int kMostStages = 8, kLeastStages = 2;
-constexpr int kMostWarps = 16;  // of an SM, beside those that bring rows
-// The warp that brings rows gives one to the copy engine in some 50 clocks, which would be the
-// bound if it were alone on an SM.
+constexpr int kMostWarps = 16;  // This is per SM, without the loading warps.
+// Blocks on an SM. Two of them, and so two loading warps, were faster than one. A loading warp
+// issues the copy of a row about every 50 clocks, which explains only a part of that
+// (docs/kernels/attention.md).
 constexpr int kMostBlocks = 2;
-constexpr int kRegisters = 96;  // with 17 or 18 warps on an SM one of its quarters has 5
+// An SM has 17 or 18 warps, so one of its four partitions has five, and its 16,384 registers allow
+// each thread 102. Their number must be a multiple of 8.
+constexpr int kRegisters = 96;
 
-/// What a stage holds. The end of all is a stage of no team.
+// The header of a stage says what the stage holds.
 struct alignas(16) StageHeader {
+  // `team` is the team that the stage is for. If it is negative, the stage holds nothing and is the
+  // last one of the block. `beams` is the number of beams in the beam tile.
   int team, beams;
-  int first_row;            // of the part's queries
-  int queries, keys, last;  // whether they are there; how many; whether no more follow
-  int first_key, new_key, new_key_beam,
-      new_key_row;  // slot of the first; which of the stage's keys is the
-                    // first new one, whose beam, and where it belongs
+  int first_row;  // The row of the beam tile's first query and of its first output.
+  // `queries` says whether the stage begins with the queries, `keys` is the number of its keys, and
+  // `last` says whether they are the last ones of the beam tile.
+  int queries, keys, last;
+  // `first_key` is the place of the first key in the stage, counted in rows. `new_key` is the
+  // number of the first new key among the stage's keys, or `keys` or more if it has none.
+  // `new_key_beam` is the beam of that key, counted within the beam tile. `new_key_row` is the
+  // cache row for the new key of the beam tile's first beam; those of the other beams follow.
+  int first_key, new_key, new_key_beam, new_key_row;
   unsigned beam_mask[kTileKeys];
 };
 
 template <class T>
 struct StreamArgs {
   AttendArgs<T> rows;
-  T* cache;  // rows of keys and values, [·, 2·D]
+  T* cache;  // [cache rows, 2·D]
   KeyLists lists;
+  // `query_rows` is the number of rows that a stage has for queries. A row holds two of them.
   int beam_tiles, beams, query_rows, stages;
 };
 
+// Returns the pitch of the rows in a stage. A row holds a key and its value, or two queries.
 template <class T>
 __host__ __device__ int row_bytes(const AttendArgs<T>& rows) {
   return static_cast<int>(rows.width) * 2 * static_cast<int>(sizeof(T)) + kRowPadding;
@@ -56,16 +74,17 @@ __host__ __device__ int stage_bytes(const AttendArgs<T>& rows, int query_rows) {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// The shared memory of a block: stages, their headers, and a barrier for each that says when it is
-// full. That it is empty again is said by a named barrier, at which a warp arrives with all its
-// lanes and without a wait: each of them has read.
+// The ring of stages in the shared memory of a block, and a warp's position in it. An mbarrier for
+// each stage says that the stage is full, and a named barrier says that it is empty again. The
+// computing warps arrive at the named barrier without waiting. All lanes of a warp arrive, because
+// each of them has read from the stage.
 struct Ring {
   char* stages;
   StageHeader* headers;
   std::uint64_t* barriers;
   int count, bytes;
   int at = 0;
-  bool again = false;  // whether the present stage was in use before
+  bool again = false;  // This says whether the present stage has been in use before.
   std::uint32_t parity = 0;
   __device__ Ring(char* shared, int count, int bytes)
       : stages(shared),
@@ -90,7 +109,8 @@ struct Ring {
   }
 };
 
-// Which beams of which group a part is.
+// The first row of a beam tile and the number of its beams; `all` is the number of beams of a
+// group.
 struct BeamTileRows {
   std::int64_t first_row;
   int beams;
@@ -102,16 +122,19 @@ struct BeamTileRows {
   }
 };
 
-// A part that is to be worked on: whoever brings its rows asks for these early.
+// What the loading warp reads in advance of a beam tile: its number, its header, and the first 32
+// entries of its list, one in each lane.
 struct Ahead {
   int index;
   int2 head;
-  KeyEntry entry;  // a lane's, of the first 32
+  KeyEntry entry;
 };
 
-// The warp that brings rows. New keys come from the products' rows; the cache gets them from the
-// stage. What says where rows are comes from memory too: a part's number is asked for three parts
-// earlier, its list's beginning two, and the rest of a list two stages.
+// Does the work of the loading warp. New keys and values are loaded from the rows that the product
+// in front has written, because the cache does not have them yet; the computing warps copy them
+// from the stage to the cache. The numbers of beam tiles and their lists are in global memory too,
+// so they are read in advance: the number of a beam tile three beam tiles earlier, the beginning of
+// its list two beam tiles earlier, and the rest of the list two stages earlier.
 template <class T, bool kSelf>
 __device__ void load_stages(const StreamArgs<T>& args, Ring ring, int teams) {
   const int lane = threadIdx.x % kWarp, width = static_cast<int>(args.rows.width),
@@ -161,7 +184,7 @@ __device__ void load_stages(const StreamArgs<T>& args, Ring ring, int teams) {
       if (lane == 0)
         arrive_expecting(ring.full(), keys * row + (first == 0 ? beam_tile.beams * row / 2 : 0));
       else
-        arrive(ring.full());  // each lane has written to the header
+        arrive(ring.full());  // Each lane arrives, because it has written to the header.
       __syncwarp();
       const std::uint32_t stage = shared_address(ring.stage());
       const int first_key = first == 0 ? (beam_tile.beams + 1) / 2 : 0;
@@ -180,11 +203,14 @@ __device__ void load_stages(const StreamArgs<T>& args, Ring ring, int teams) {
   ring.wait_until_empty();
   if (lane == 0) ring.header().team = -1;
   arrive(ring.full());
-  for (int stage = 0; stage < ring.count; ++stage) {  // no barrier is left half-way
+  // The releases that are still due are waited for, so that no barrier is left with some arrivals.
+  for (int stage = 0; stage < ring.count; ++stage) {
     if (stage < ring.at || (ring.again && stage > ring.at)) ring.wait_until_released(stage);
   }
 }
 
+// Does the work of a computing warp, which has one head and belongs to one team. It releases every
+// stage, also those of other teams.
 template <class T, int kHead, bool kSelf>
 __device__ void work(const StreamArgs<T>& args, Ring ring, int team, int head) {
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4,
@@ -200,8 +226,8 @@ __device__ void work(const StreamArgs<T>& args, Ring ring, int team, int head) {
       if (header.queries)
         tile.begin(g < header.beams ? stage + g / 2 * row_pitch + g % 2 * width : nullptr);
       const T* keys = stage + header.first_key * row_pitch;
-      const int last_key =
-          header.keys - 1;  // stands in for those that are not there, which nobody sees
+      // The last key replaces those that the stage does not have. No beam attends to these.
+      const int last_key = header.keys - 1;
       const auto key_at = [&](int i) { return keys + min(i, last_key) * row_pitch; };
       const T* const key[2] = {key_at(g), key_at(g + 8)};
       const unsigned beam_mask[2] = {header.beam_mask[g], header.beam_mask[g + 8]};
@@ -253,6 +279,8 @@ __global__ void __maxnreg__(kRegisters) stream_kernel(const StreamArgs<T> args) 
 #endif
 }
 
+// Limits of the device. The amounts of shared memory are in bytes: of an SM, of a block, and what
+// the system reserves for each block.
 struct Device {
   int multiprocessors = 0, shared_bytes = 0, block_bytes = 0, reserved = 0, capability = 0;
 };
@@ -271,12 +299,14 @@ Device present_device() {
   return device;
 }
 
+// Launches the kernel with as many stages as fit, up to kMostStages, and returns true. Returns
+// false if the device or the shapes do not allow it.
 template <class T, bool kSelf>
 bool stream(const AttendArgs<T>& rows, const CacheView& cache, const StepRows& step,
             const KeyLists& lists, cudaStream_t stream) {
   const Device device = present_device();
   const int fixed = static_cast<int>(sizeof(StageHeader) + sizeof(std::uint64_t));
-  // A query is half as long as a key with its value.
+  // A row of a stage holds two queries, since a query is half as long as a key with its value.
   const int query_rows = (std::min(static_cast<int>(step.beams), kTileBeams) + 1) / 2,
             stage = stage_bytes(rows, query_rows) + fixed;
   const auto stages_of = [&](int blocks) {

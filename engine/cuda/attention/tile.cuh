@@ -1,13 +1,14 @@
-// Attention on tensor cores, for a warp: a few query rows against a list of keys, 16 at a time,
-// with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022) in float32. Queries, keys
-// and values are 16-bit; a row's sums are formed in the order of its keys, so they depend on
-// nothing but the row's own sentence.
+// What the kernels of attention on tensor cores share. A warp computes a few query rows over a list
+// of keys, 16 at a time, with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022) in
+// float32. Queries, keys and values have 16 bits. The sums of a row are formed in the order of its
+// keys, so they depend only on the row's own sentence.
 //
-// mma.m16n8k16: lane = 4·g + t. A product does not mind in which order its inner dimension goes, so
-// each lane reads 16 bytes of a row and lets them stand for the columns that the fragment asks for:
-// a row of 64 is read by 4 lanes in two contiguous halves, a value row by 8 lanes at once, and
-// nothing passes through shared memory. packed.cu has 16 queries as the rows of both products;
-// step.cu has up to 8 beams as their columns.
+// The products are mma.m16n8k16, and lanes are numbered 4·g + t as in its fragments. The order of
+// the inner dimension of a product is free. Therefore each lane loads vectors of 16 bytes of a row
+// and uses them as the columns that its fragment requires. A key of 64 columns is read by 4 lanes
+// in two contiguous halves, a value of 64 columns by 8 lanes at once, and no fragment passes
+// through shared memory to be rearranged. In packed.cu 16 queries are the rows of both products. In
+// beam_tile.cuh up to 8 beams are their columns.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,7 @@
 
 namespace xlate::cuda {
 
+// Adds the product of a [16, 16] and b [16, 8] to d [16, 8]. The last parameter chooses the type.
 __device__ inline void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
                                     __half) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
@@ -42,7 +44,8 @@ __device__ inline unsigned pack(float low, float high, __nv_bfloat16) {
   return reinterpret_cast<const unsigned&>(pair);
 }
 
-// The transpose of a matrix of 8 x 8 elements: lane 4·g + t holds columns 2t and 2t + 1 of row g.
+// Returns the transpose of a matrix of 8 × 8 elements, of which lane 4·g + t holds columns 2t and
+// 2t + 1 of row g.
 __device__ inline unsigned transposed(unsigned pair) {
   unsigned result;
   asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
@@ -61,26 +64,26 @@ __device__ inline unsigned word_of(const uint4& x, int i) {
 }
 __device__ inline unsigned word_of(const uint2& x, int i) { return i == 0 ? x.x : x.y; }
 
-/// How a lane reads rows of kHead elements.
+/// How a lane loads rows of kHead elements.
 template <int kHead>
 struct HeadVectors {
-  static constexpr int kChunks =
-      kHead / 32;  // 16-byte pieces of a query or key row that a lane reads
-  static constexpr int kValues =
-      kHead < 64 ? 1 : kHead / 64;  // pieces of a value row that a lane reads …
-  static constexpr int kColumns =
-      kHead < 64 ? kHead / 8 : 8;  // … of so many columns: lane g has 64·c + kColumns·g + …
+  // A lane loads so many vectors of a query or of a key.
+  static constexpr int kChunks = kHead / 32;
+  // A lane loads kValues times kColumns columns of a value. The c-th time, the lanes of group g
+  // load the columns from 64·c + kColumns·g on.
+  static constexpr int kValues = kHead < 64 ? 1 : kHead / 64;
+  static constexpr int kColumns = kHead < 64 ? kHead / 8 : 8;
   using Value = std::conditional_t < kHead<64, uint2, uint4>;
 };
 
-/// Of a scaled score: to base 2.
+/// Returns the factor of a score: 1 / √kHead, times log₂ e because the softmax uses powers of two.
 template <int kHead>
 __device__ float score_scale() {
   return 1.44269504f * rsqrtf(static_cast<float>(kHead));
 }
 
-/// Whether the kernels on tensor cores serve these arguments: 16-bit elements, rows aligned to 16
-/// bytes.
+/// Returns whether the kernels on tensor cores serve these arguments. They need elements of 16
+/// bits, heads of 32, 64 or 128 columns, and rows aligned to 16 bytes. The caches are allocated so.
 template <class T>
 bool tile_attention_fits(const AttendArgs<T>& args) {
   if constexpr (sizeof(T) != 2) return false;
@@ -91,7 +94,7 @@ bool tile_attention_fits(const AttendArgs<T>& args) {
          aligned(args.out);
 }
 
-/// Calls launch with the head's width as a constant.
+/// Calls launch with the width of a head, which must be 32, 64 or 128, as a constant.
 template <class Launch>
 void with_head(std::int64_t head, const Launch& launch) {
   if (head == 32)
