@@ -1,5 +1,5 @@
-// What a thread of the vocabulary kernel (project.cu) keeps of its two rows while tiles pass: the
-// log-sum's parts and the best candidates.
+// What a thread of the vocabulary kernel (project.cu) keeps of its two rows while it processes
+// tiles: the sum of a tile's exponentials and the best candidates.
 #pragma once
 
 #include "engine/cuda/vocabulary/schedule.cuh"
@@ -7,14 +7,17 @@
 namespace xlate::cuda {
 namespace {
 
-// A thread's part of two rows (h = 0, 1) over a run: d as in products/warpgroup.cuh.
+// A thread's state of two rows (h = 0, 1) over a range of tiles. The accumulators d of a tile are
+// laid out as in products/warpgroup.cuh.
 struct RowState {
-  float top[2], sum[2];  // of a tile's powers of two: sum·2^top
-  float bound[2];    // what is not above it is not among the row's best; with one candidate, the
-                     // thread's best so far
-  int token[2];      // of that
-  float highest[2];  // of the tile
+  float top[2], sum[2];  // The thread's exponentials of a tile add up to sum·2^top.
+  // With several candidates this is a threshold: a value that is not above it is not among the
+  // row's best. With one candidate it is the best value of the thread so far.
+  float bound[2];
+  int token[2];      // With one candidate, the token of that value.
+  float highest[2];  // The thread's largest value of the tile.
 
+  // Returns the largest of the thread's 8 values in 32 columns of a row.
   template <int kRow, int kQuarter>
   __device__ __forceinline__ static float highest_in(const float (&d)[64]) {
     float most = d[16 * kQuarter + 2 * kRow];
@@ -31,17 +34,19 @@ struct RowState {
     highest[0] = highest_of<0>(d), highest[1] = highest_of<1>(d);
   }
 
-  // The tile's exponentials, as powers of two relative to the top, are added in one order.
+  // Sets the exponents to which the powers of the tile are relative.
   __device__ __forceinline__ void set_top() {
 #pragma unroll
     for (int h = 0; h < 2; ++h) top[h] = highest[h] * kLog2E, sum[h] = 0;
   }
+  // Adds the values of the upper half of 2·kHalf to those of the lower half.
   template <int kHalf>
   __device__ __forceinline__ static void fold(float (&d)[64]) {
 #pragma unroll
     for (int i = 0; i < kHalf; ++i) d[i] += d[i + kHalf];
   }
-  // Of d nothing is left: there are no registers for the powers beside it.
+  // Adds the exponentials of the tile, as powers of two relative to the top, in one order. It
+  // overwrites d, because there are no registers for the powers beside the logits.
   __device__ __forceinline__ void add_powers(float (&d)[64]) {
     const float reference[2] = {reference_of(top[0]), reference_of(top[1])};
 #pragma unroll
@@ -54,7 +59,8 @@ struct RowState {
     sum[1] += d[2] + d[3];
   }
 
-  // With one candidate: the first of the largest.
+  // With one candidate: keeps the largest value of the tile if it exceeds the best so far. Of equal
+  // values it keeps the one with the smallest token.
   template <int kRow>
   __device__ __forceinline__ void keep_best(const float (&d)[64], int first_id) {
     const float best = highest[kRow];
@@ -69,8 +75,8 @@ struct RowState {
     }
   }
 
-  // With several, to begin with: each of a quad's threads has kLeast values or more above the new
-  // bound.
+  // With several candidates: sets the first bounds of a range, from its first tile. Each thread of
+  // a quad has at least kLeast values above the new bound of a row.
   template <int kLeast>
   __device__ __forceinline__ void bound_below(const float (&d)[64]) {
     bound_row_below<0, kLeast>(d);
@@ -80,26 +86,28 @@ struct RowState {
   __device__ __forceinline__ void bound_row_below(const float (&d)[64]) {
     const float a = highest_in<kRow, 0>(d), b = highest_in<kRow, 1>(d), c = highest_in<kRow, 2>(d),
                 e = highest_in<kRow, 3>(d);
-    // The second largest of the four, or the least.
+    // The second largest of the four maxima if kLeast <= 2, and else the smallest one.
     float most = kLeast <= 2
                      ? fmaxf(fminf(fmaxf(a, b), fmaxf(c, e)), fmaxf(fminf(a, b), fminf(c, e)))
                      : fminf(fminf(a, b), fminf(c, e));
     most = fminf(most, __shfl_xor_sync(kAllLanes, most, 1));
     most = fminf(most, __shfl_xor_sync(kAllLanes, most, 2));
-    bound[kRow] =
-        fmaxf(most - (fabsf(most) * 1e-6f + 1e-30f), kMinusInfinity);  // not NaN with infinite ones
+    // The bound is a little lower, so that these values are above it. fmaxf turns the NaN that
+    // comes of ∞ − ∞ into −∞.
+    bound[kRow] = fmaxf(most - (fabsf(most) * 1e-6f + 1e-30f), kMinusInfinity);
   }
 };
 
-// With several candidates each thread keeps, of each of its two rows, what was above the row's
-// bound when it came: values and ids in shared memory, in no order. Where room runs out the bound
-// is raised to the kCount-th best of the quad's, or somewhat less, and what is below it goes.
+// With several candidates a thread keeps, for each of its two rows, the entries that were above the
+// row's bound when they came. Their values and ids lie in shared memory in no order. When room runs
+// out, the bound is raised to the kCount-th best value of the quad or to a somewhat lower one, and
+// the entries below it are dropped.
 template <int kCount>
 struct CandidateBuffer {
   static constexpr int kSorted = kCount / 2;
   SharedStorage<kCount>& memory;
   int thread;
-  std::uint32_t to[2];  // where the next entry goes
+  std::uint32_t to[2];  // The shared address of each row's next entry.
 
   __device__ __forceinline__ std::uint32_t begin_of(int row) const {
     return shared_address(&memory.values[row][0][thread]);
@@ -108,16 +116,18 @@ struct CandidateBuffer {
     return static_cast<int>((row ? to[1] : to[0]) - begin_of(row)) / kNext;
   }
   __device__ __forceinline__ void clear() { to[0] = begin_of(0), to[1] = begin_of(1); }
-  // Whether every thread of the warp has room for 8 entries more of each row.
+  // Returns whether every thread of the warp has room for 8 more entries of each row.
   __device__ __forceinline__ bool has_room() const {
     return !__any_sync(kAllLanes, count_of(0) > SharedStorage<kCount>::kEntries - 8 ||
                                       count_of(1) > SharedStorage<kCount>::kEntries - 8);
   }
 
+  // Appends a value and its id if the value is above the bound.
   template <int kRow, int kQuarter, int kValue>
   __device__ __forceinline__ void append_one(const float (&d)[64], float bound, int first_id) {
-    // Ids lie behind all values. Two stores: a pair would have to lie in two adjacent registers,
-    // which all of d's would then be kept free for.
+    // The ids lie behind all values (SharedStorage), at a constant distance. There are two stores,
+    // because the operands of a store of two words must be in adjacent registers. Then every
+    // register of d would need a free one beside it.
     asm volatile(
         "{\n .reg .pred above;\n .reg .b32 id;\n setp.gt.f32 above, %1, %2;\n"
         " add.s32 id, %3, %4;\n @above st.shared.f32 [%0], %1;\n"
@@ -139,7 +149,8 @@ struct CandidateBuffer {
     append_one<kRow, kQuarter, 6>(d, bound, first_id),
         append_one<kRow, kQuarter, 7>(d, bound, first_id);
   }
-  // What is above a bound in 32 columns of one row: piece 2·part + row.
+  // Appends what is above the bound in 32 columns of one row. row_quarter = 2·quarter + row says
+  // which; the switch makes constants of it, so that d stays in registers.
   __device__ __forceinline__ void append(int row_quarter, const float (&d)[64],
                                          const RowState& state, int first_id) {
     switch (row_quarter) {
@@ -161,7 +172,7 @@ struct CandidateBuffer {
         return append_row<1, 3>(d, state.bound[1], first_id);
     }
   }
-  // Pieces in which some lane has what is above its bound, as bits.
+  // Returns a bit for each row quarter in which some lane of the warp has a value above its bound.
   __device__ __forceinline__ static unsigned quarters_above(const float (&d)[64],
                                                             const RowState& state) {
     unsigned row_quarters = 0;
@@ -179,7 +190,8 @@ struct CandidateBuffer {
     return __reduce_or_sync(kAllLanes, row_quarters);
   }
 
-  // Keeps entries from `first` on that `keep` says.
+  // Keeps all entries before `first`, and of the others those for which keep(entry) is true.
+  // Returns how many entries are left.
   template <class Keep>
   __device__ __forceinline__ int filter(int row, int first, int count, const Keep& keep) {
     int kept = first;
@@ -193,10 +205,10 @@ struct CandidateBuffer {
     return kept;
   }
 
-  // The kCount-th largest of the quad's values, of which each lane names its kSorted largest in
-  // falling order: or one that is a little further down.
+  // Returns the kCount-th largest of the quad's values, or a somewhat smaller one: each lane brings
+  // only its kSorted largest values, in descending order.
   __device__ __forceinline__ static float bound_of(const float (&own)[kSorted]) {
-    float pair[2 * kSorted];  // of two lanes, sorted by a bitonic network
+    float pair[2 * kSorted];  // The values of two lanes are sorted by a bitonic network.
 #pragma unroll
     for (int i = 0; i < kSorted; ++i) {
       const float other = __shfl_xor_sync(kAllLanes, own[kSorted - 1 - i], 1);
@@ -218,6 +230,8 @@ struct CandidateBuffer {
           fminf(least, fmaxf(pair[i], __shfl_xor_sync(kAllLanes, pair[2 * kSorted - 1 - i], 2)));
     return least;
   }
+  // Returns the raised bound of a row, drops the entries below it, and sets `count` to how many are
+  // left.
   __device__ __forceinline__ float raise(int row, float bound, int& count) {
     float own[kSorted];
 #pragma unroll
@@ -232,14 +246,14 @@ struct CandidateBuffer {
     }
     __syncwarp();
     const float raised = fmaxf(bound, bound_of(own));
-    // What equals the bound may still be among the best, by its id; what comes later and equals it
-    // is not.
+    // An entry that equals the bound may still be among the best, because of its smaller id. A
+    // value that comes later and equals the bound is not.
     count = filter(row, 0, count, [&](const TokenValue& entry) { return entry.value >= raised; });
     return raised;
   }
 
-  // Calls take(rank, entry) for the quad's best kCount entries, in order; (−∞, INT32_MAX) where
-  // there are fewer. Returns the last.
+  // Calls take(rank, entry) for the best kCount entries of the quad in order, with (−∞, INT32_MAX)
+  // where there are fewer. Returns the last one.
   template <class Take>
   __device__ __forceinline__ TokenValue find_best(int row, int count, const Take& take) const {
     TokenValue last{INFINITY, -1};
@@ -264,7 +278,7 @@ struct CandidateBuffer {
     return last;
   }
 
-  // A row's bound as high as its entries say. Returns how many are left.
+  // Raises the bound of row h as far as its entries allow. Returns how many entries are left.
   __device__ __forceinline__ int raise_row(RowState& state, int h) {
     int count = count_of(h);
     state.bound[h] = raise(h, state.bound[h], count);
@@ -275,7 +289,7 @@ struct CandidateBuffer {
     for (int h = 0; h < 2; ++h) to[h] = begin_of(h) + raise_row(state, h) * kNext;
     __syncwarp();
   }
-  // Entries of ids before `first` go.
+  // Drops the entries whose ids are smaller than `first`.
   __device__ __forceinline__ void drop_before(int first) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -286,14 +300,14 @@ struct CandidateBuffer {
     __syncwarp();
   }
 
-  // Makes room for 8 entries more of each row.
+  // Makes room for 8 more entries of each row.
   __device__ __forceinline__ void prune(RowState& state) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       int count = raise_row(state, h);
-      if (__any_sync(kAllLanes,
-                     count > SharedStorage<kCount>::kEntries -
-                                 8)) {  // equal values, or nearly all in one lane: exactly
+      // If many values are equal or nearly all are in one lane, raising the bound is not enough.
+      // Then exactly the best kCount entries are kept.
+      if (__any_sync(kAllLanes, count > SharedStorage<kCount>::kEntries - 8)) {
         const TokenValue last = find_best(h, count, [](int, const TokenValue&) {});
         count = filter(h, 0, count, [&](const TokenValue& entry) { return !better(last, entry); });
         state.bound[h] = fmaxf(state.bound[h], last.value);
@@ -302,8 +316,9 @@ struct CandidateBuffer {
     }
   }
 
-  // Takes what is above the rows' bounds, 32 columns at a time. Later columns have later ids: they
-  // must be above what was taken before. `never` has the marks of a tile, or is null.
+  // Takes what is above the bounds of the rows, 32 columns at a time. Later columns have larger
+  // ids, so a value that only equals the bound is not taken. `never` has a bit for each id of the
+  // tile that is never chosen, or is null if there is none.
   __device__ __forceinline__ void take(RowState& state, const float (&d)[64], int tile,
                                        const std::uint32_t* never) {
     if (!__any_sync(kAllLanes,

@@ -1,16 +1,18 @@
-// The log-sum of a row's vocabulary from what its tiles left.
+// Joins the sums of exponentials of a row's vocabulary tiles into the row's log-sum-exp, for
+// merge.cu and for solo/vocabulary.cuh.
 #pragma once
 
 #include "engine/cuda/device.cuh"
 
 namespace xlate::cuda {
 
-// By a warp, to all its lanes: lanes take parts in turn, in the same order whatever the row, and a
-// tree of fixed shape joins them. A part (x, y) is y·2^x.
+// Returns the logarithm of the sum over all splits to all lanes of a warp. The pair (x, y) of a
+// split stands for y·2^x. Lane i adds splits i, i + 32, … in ascending order, and a tree of fixed
+// shape joins the lanes, so that the order is the same for every row.
 __device__ inline float log_sum(const float2* sums, int splits) {
   constexpr float kLn2 = 0.6931471805599453f;
-  constexpr int kAtOnce =
-      8;  // that are read together; behind the end (−∞, 0), which changes nothing
+  // A lane reads so many splits at once. Behind the end it uses (−∞, 0), which changes nothing.
+  constexpr int kAtOnce = 8;
   float top = -INFINITY, sum = 0;
   for (int first = threadIdx.x % kWarp; first < splits; first += kAtOnce * kWarp) {
     float2 read[kAtOnce];

@@ -1,6 +1,6 @@
-// What a row's vocabulary left in parts, made one: the log-sum of all and the best of the parts'
-// lists. A warp per row; lanes take parts in turn, in the same order whatever the row, and a tree
-// of fixed shape joins them. Float32.
+// Merges what has been found in the splits of each row's vocabulary: it computes the log-sum-exp of
+// all splits (log_sum.cuh) and finds the best tokens of their lists. A warp processes one
+// row. All arithmetic is in float32.
 #include "engine/cuda/hopper.cuh"
 #include "engine/cuda/vocabulary/log_sum.cuh"
 #include "engine/cuda/vocabulary/vocabulary.h"
@@ -8,17 +8,18 @@
 namespace xlate::cuda {
 namespace {
 
-constexpr int kRowsPerBlock = 4;  // of a block
+constexpr int kRowsPerBlock = 4;
 constexpr int kMostCursors = kMostListSplits / kWarp;
 constexpr float kMinusInfinity = -INFINITY;
 
-// The order of floats as one of integers; −0 is 0.
+// Returns an integer such that integers have the order of their floats. −0 counts as 0.
 __device__ unsigned place_of(float value) {
   const unsigned bits = __float_as_uint(value + 0.0f);
   return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
-// A lane's parts, lane, lane + 32, …: what is left of each begins at its head.
+// A lane's cursors in the lists of splits lane, lane + 32, …: for each list, how many entries have
+// been taken from it, and the best one that is left.
 struct ListCursors {
   const TokenValue* lists;
   int splits, count, lane;
@@ -40,6 +41,7 @@ struct ListCursors {
     for (int k = 1; k < kMostCursors; ++k) most = better(front[k], most) ? front[k] : most;
     return most;
   }
+  // Moves the cursor whose best entry is this token on.
   __device__ void take(int token) {
 #pragma unroll
     for (int k = 0; k < kMostCursors; ++k) {
@@ -52,7 +54,7 @@ struct ListCursors {
 __global__ void __launch_bounds__(kRowsPerBlock* kWarp)
     merge_kernel(RowPartials partials, std::int64_t rows, RowCandidates out) {
 #if __CUDA_ARCH__ >= 900
-  wait_for_primary_kernel();  // it may have been started before what it reads was there
+  wait_for_primary_kernel();  // This kernel may have started before its input is complete.
 #endif
   const int lane = threadIdx.x % kWarp;
   const std::int64_t row =

@@ -1,13 +1,16 @@
-// The vocabulary product with its log-sum and best candidates, for compute capability 9.0: logits
-// live in accumulators only. A block holds 128 rows, 64 in the registers of each of two warpgroups,
-// and streams the weights past them in tiles of 128 ids: 64 columns at a time through a ring in
-// shared memory, filled by a thread of a third warpgroup; in a cluster each of two blocks loads
-// half and sends it to both. The warpgroups multiply in turns: while one's products run, the other
-// takes its tile apart. An accumulator row lies in the four lanes of a quad. The work is the line
-// of (row blocks, tile of 128 ids), cut into equal pieces. Nothing that a row's results depend on
-// is cut: products sum the inner dimension in one order, exponentials are summed per tile, and best
-// lists are exact, so that merge_rows finds the same bits whatever the cuts. Float32 throughout;
-// 16-bit only in the product's inputs.
+// The kernel that multiplies rows with the vocabulary and finds their log-sum-exp and best
+// candidates, for compute capability 9.0. The logits exist in accumulators only. A block holds 128
+// rows, 64 in the registers of each of two warpgroups. It reads the weights in tiles of 128 ids, 64
+// columns at a time, through a ring of stages in shared memory that one thread of a third warpgroup
+// fills. In a cluster of two blocks each loads half of the weights and sends it to both. The
+// warpgroups multiply in turns: while the products of one run, the other reduces its tile. The four
+// lanes of a quad hold a row of the accumulators.
+//
+// The work is divided evenly among the clusters (schedule.cuh). The results of a row do not depend
+// on the division: the products sum the inner dimension in one order, the exponentials are summed
+// tile by tile, and the lists of the best are exact. So merge_rows finds the same bits in every
+// case. Only the inputs of the product have 16 bits; all else is float32.
+// docs/kernels/vocabulary.md describes this kernel.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/products/warpgroup.cuh"
 #include "engine/cuda/vocabulary/candidates.cuh"
@@ -17,7 +20,8 @@
 namespace xlate::cuda {
 namespace {
 
-// Fills the ring: the rows' blocks at the beginning of a run, then each tile's weights. One thread.
+// Fills the ring with the rows at the beginning of each range, and then with the weights of each
+// tile. One thread does this. kBlocks is the number of blocks of 64 columns.
 template <int kBlocks, int kCount>
 __device__ void load_stages(SharedStorage<kCount>& memory, const CUtensorMap& hidden,
                             const CUtensorMap& weight, const Schedule& schedule) {
@@ -58,7 +62,8 @@ __device__ void load_stages(SharedStorage<kCount>& memory, const CUtensorMap& hi
   }
 }
 
-// Puts each tile's bias and marks ready. One warp, four ids a lane.
+// Writes each tile's bias and the bits of its never-chosen ids to shared memory. One warp does
+// this, and each lane has four ids.
 template <int kCount>
 __device__ void load_biases(SharedStorage<kCount>& memory, const Schedule& schedule) {
   const int lane = threadIdx.x % kWarp;
@@ -87,7 +92,7 @@ __device__ void load_biases(SharedStorage<kCount>& memory, const Schedule& sched
       for (int i = 0; i < 4; ++i) {
         if (schedule.renormalize && (never >> i & 1)) bias[i] = kMinusInfinity;
       }
-      if (schedule.renormalize) never = 0;  // as if there were no such ids
+      if (schedule.renormalize) never = 0;  // The bias of −∞ excludes these ids already.
       never <<= 4 * (lane % 8);
       for (int offset = 1; offset < 8; offset *= 2)
         never |= __shfl_xor_sync(kAllLanes, never, offset);
@@ -101,16 +106,16 @@ __device__ void load_biases(SharedStorage<kCount>& memory, const Schedule& sched
   }
 }
 
-// One of the two warpgroups that multiply.
+// One of the two warpgroups that multiply, as a thread of it sees it.
 template <class T, int kBlocks, int kCount>
 struct Consumer {
   static constexpr int kHeld = kBlocks < kHeldBlocks ? kBlocks : kHeldBlocks;
-  static constexpr bool kTurns =
-      kBlocks <= kHeldBlocks;  // the ring has room for one to be a tile behind
+  // The warpgroups take turns only if the ring has room for one to be a whole tile behind.
+  static constexpr bool kTurns = kBlocks <= kHeldBlocks;
 
   SharedStorage<kCount>& memory;
   const Schedule& schedule;
-  int thread;  // of both warpgroups
+  int thread;  // The thread is numbered among those of both warpgroups.
   int warpgroup, lane;
   std::uint32_t cluster;
   PipelineState<SharedStorage<kCount>::kStages> ring;
@@ -125,13 +130,15 @@ struct Consumer {
     ring.advance();
     return place;
   }
-  // Both blocks' weights come into both: each asks the other's leave.
+  // Tells all blocks of the cluster that this warp has read the stage, because each of them sends
+  // weights to it. Lane i tells block i.
   __device__ __forceinline__ void release(int place) {
     __syncwarp();
     if (lane < static_cast<int>(cluster))
       arrive_in(shared_address(&memory.empty[place]), static_cast<std::uint32_t>(lane));
   }
 
+  // Loads the rows of a range into registers.
   __device__ __forceinline__ void hold_rows(std::uint32_t (&rows)[4 * kHeld][4]) {
     const int row = thread / kWarp % 4 * 16 + lane % 16;
 #pragma unroll
@@ -145,6 +152,7 @@ struct Consumer {
     }
   }
 
+  // Computes d, the product of the rows with the next tile of weights.
   __device__ __forceinline__ void multiply_tile(float (&d)[64],
                                                 const std::uint32_t (&rows)[4 * kHeld][4]) {
     int last = 0, last_rows = 0;
@@ -175,7 +183,7 @@ struct Consumer {
     release(last);
     if (kBlocks > kHeld) release(last_rows);
   }
-  bool give_next = true;
+  bool give_next = true;  // This says whether the other warpgroup still waits for a turn.
 
   __device__ __forceinline__ void add_bias(float (&d)[64]) {
     const float* bias = memory.bias[bias_ring.index] + 2 * (lane % 4);
@@ -185,8 +193,8 @@ struct Consumer {
       d[4 * j] += two.x, d[4 * j + 1] += two.y, d[4 * j + 2] += two.x, d[4 * j + 3] += two.y;
     }
   }
-  // With one candidate, what is never chosen goes, once it is in the sums. Rare, so that it is to
-  // need few registers: a column at a time.
+  // With one candidate: adds the exponentials of the never-chosen ids to the sums and removes their
+  // logits. Such ids are rare, so one column is processed at a time, which needs few registers.
   __device__ __forceinline__ void forbid(RowState& state, float (&d)[64]) {
     for (int word = 0; word < kTileIds / 32; ++word) {
       for (std::uint32_t bits = memory.never[bias_ring.index][word]; bits; bits &= bits - 1) {
@@ -204,6 +212,8 @@ struct Consumer {
     state.find_highest(d);
   }
 
+  // Takes from the logits d of a tile what the rows need: the sum of exponentials and the
+  // candidates. Of a seed only the candidates are needed, for their bound.
   __device__ __forceinline__ void reduce_tile(RowState& state, CandidateBuffer<kCount>& candidates,
                                               float (&d)[64], int tile, bool is_first,
                                               bool is_seed) {
@@ -233,7 +243,8 @@ struct Consumer {
     if (!is_seed) state.add_powers(d);
   }
 
-  // Sums of a tile, over the quad; both rows beside each other.
+  // Joins the sums of a tile over the quad and writes them. Each step does both rows, so that their
+  // latencies overlap.
   __device__ __forceinline__ void write_sums(RowState& state, int row, int tile) {
     float top[2], sum[2];
 #pragma unroll
@@ -256,7 +267,8 @@ struct Consumer {
     if (row + 8 < schedule.rows) out[8 * schedule.tiles] = make_float2(top[1], sum[1]);
   }
 
-  // To part `split` of the rows' lists; the last of a row's parts is followed by empty ones.
+  // Writes the best of the rows as list `split`. If this is the last list of the rows, the
+  // remaining ones up to list_splits are filled with −∞.
   __device__ __forceinline__ void write_lists(RowState& state, CandidateBuffer<kCount>& candidates,
                                               int row, int split, bool last) {
 #pragma unroll
@@ -286,7 +298,8 @@ struct Consumer {
     }
   }
 
-  // Of a run in which this warpgroup has no rows: it only keeps the others going.
+  // Goes through a range in which this warpgroup has no rows. It releases all stages and gives its
+  // turns away, because the others wait for them.
   __device__ void skip_range(const TileRange& range, bool last_range) {
     for (int i = 0; i < kHeld; ++i) release(take_stage());
     for (int tile = range.begin(); tile < range.end; tile = range.next(tile), bias_ring.advance()) {
@@ -310,18 +323,19 @@ struct Consumer {
     candidates.clear();
     hold_rows(rows);
     for (int tile = range.begin(); tile < range.end; tile = range.next(tile)) {
-      give_next =
-          !(last_range && warpgroup == 1 && tile + 1 == range.end);  // the other one has ended
+      // At the last tile of the second warpgroup the first one has had its last turn.
+      give_next = !(last_range && warpgroup == 1 && tile + 1 == range.end);
       multiply_tile(d, rows);
       reduce_tile(state, candidates, d, tile, tile == range.begin(), range.is_seed(tile));
       if (!range.is_seed(tile)) write_sums(state, first_row + row_of(thread), tile);
       if constexpr (kCount > 1) {
-        // Few values are above a bound that is of many, so that it pays to raise it before room
-        // runs out.
+        // Few values exceed a bound that was taken from many tiles, so it pays to raise it before
+        // the lists are full.
         if (tile + 1 == kMostSeeds || tile % 128 == 15) candidates.raise_both(state);
       }
     }
-    if constexpr (kCount > 1) candidates.drop_before(range.tile * kTileIds);  // the seeds' tokens
+    // The tokens of the seeds are in the list of another cluster.
+    if constexpr (kCount > 1) candidates.drop_before(range.tile * kTileIds);
     write_lists(state, candidates, first_row + row_of(thread), split_of(schedule, range),
                 range.end == schedule.tiles);
   }
@@ -379,13 +393,15 @@ __global__ void __launch_bounds__(kThreads, 1)
                                           thread % kWarp, cluster};
     consumer.process_all();
   }
-  sync_cluster();  // the other block may still send here, and arrive at barriers here
+  // The other block may still send weights to this block and arrive at its barriers.
+  sync_cluster();
 #else
-  __trap();  // vocabulary_kernel_fits says no
+  __trap();  // vocabulary_kernel_fits returns false on other devices.
 #endif
 }
 
-// How `rows` are cut: clusters of two blocks share weights as soon as there are two blocks of rows.
+// The grid and the division of the work. Clusters have two blocks, which share weights, as soon as
+// there are more rows than one block holds. `blocks` is the number of row blocks.
 struct Cuts {
   int cluster, blocks, clusters, list_splits;
   Schedule schedule;
@@ -412,6 +428,7 @@ Cuts cut(const VocabularyArgs& args, int multiprocessors) {
   return cuts;
 }
 
+// Returns the number of candidates that the kernel lists, for which it is compiled.
 int listed(int count) { return count == 1 ? 1 : count <= 8 ? 8 : 16; }
 
 template <class T, int kBlocks, int kCount>
@@ -451,7 +468,9 @@ bool vocabulary_kernel_fits(int capability, std::int64_t width, std::int64_t voc
 }
 
 std::size_t vocabulary_scratch_bytes(std::int64_t rows, std::int64_t vocabulary, int count) {
-  // A row block's lists have at most two parts more than it has clusters.
+  // If C clusters share B row blocks evenly, at most C / B + 2 of them work at one row block, and
+  // each row has at most as many lists. C / B lists for each row are together at most kMostBlocks ·
+  // kBlockRows lists.
   const std::int64_t tiles = (vocabulary + kTileIds - 1) / kTileIds;
   const std::int64_t lists =
       (static_cast<std::int64_t>(kMostBlocks) * kBlockRows + 2 * rows) * listed(count);

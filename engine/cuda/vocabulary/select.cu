@@ -1,6 +1,8 @@
-// The log-sum and the best candidates of logits in memory: a block per row finds them in two passes
-// that stay in L2, without sorting. The count-th largest of the threads' own maxima bounds the
-// candidates from below, and the few logits above it are ranked in shared memory.
+// Finds the log-sum-exp and the best candidates of logits in memory, without sorting. A block
+// processes one row. The first pass finds the log-sum-exp and the largest logit of each thread. The
+// count-th largest of these is a lower bound of the candidates. In the second pass the threads
+// whose largest logit reaches the bound read their logits again, and the few that reach it are
+// ranked in shared memory.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/vocabulary/vocabulary.h"
 
@@ -8,8 +10,9 @@ namespace xlate::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kListed =
-    2048;  // candidates above the bound that fit shared memory; more are taken one by one
+// So many logits that reach the bound can be ranked in shared memory. If there are more, the best
+// are found one after another.
+constexpr int kListed = 2048;
 constexpr float kMinusInfinity = -INFINITY;
 
 struct Best {
@@ -17,6 +20,7 @@ struct Best {
   std::int32_t token;
 };
 
+// Returns whether a comes before b: larger values come first, and of equal values smaller ids.
 __device__ bool better(float a, std::int32_t a_id, float b, std::int32_t b_id) {
   return a != b ? a > b : a_id < b_id;
 }
@@ -28,7 +32,7 @@ __device__ bool is_never(const RulesView& rules, std::int32_t id) {
   return false;
 }
 
-// One logit with its bias; `allowed` tells whether it may be chosen.
+// The logits of a row. at() adds the bias, and allowed() says whether a token may be chosen.
 struct RowLogits {
   const float* logits;
   const float* bias;
@@ -69,8 +73,8 @@ __device__ float block_sum(float x, float* shared) {
   return x;
 }
 
-// The best of all allowed logits that come after (value, id) in the order of `better`; for rows
-// with too many equal logits.
+// Returns the best of the allowed logits that come after `last` in the order of `better`, to all
+// threads. This is for rows of which too many logits reach the bound.
 __device__ Best next_best(const RowLogits& row, std::int64_t vocabulary, Best last, Best* shared) {
   Best best{kMinusInfinity, INT32_MAX};
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
@@ -104,8 +108,8 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ int listed;
   const RowLogits row{logits + blockIdx.x * stride, bias, &rules};
 
-  // First pass: maxima of all and of the allowed, and the sum of exponentials relative to the
-  // running maximum.
+  // The first pass finds the maximum of the logits that count, the maximum of the allowed ones, and
+  // the sum of exponentials relative to the running maximum.
   float max = kMinusInfinity, sum = 0, own = kMinusInfinity;
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
     const float value = row.at(v);
@@ -124,7 +128,8 @@ __global__ void __launch_bounds__(kThreads)
       row_max +
       logf(block_sum(max == kMinusInfinity ? 0.0f : sum * __expf(max - row_max), partial));
 
-  // The count-th largest of the threads' maxima; −∞ where there are fewer threads than candidates.
+  // The bound is the count-th largest of the threads' maxima, or −∞ if there are fewer threads than
+  // candidates.
   partial[threadIdx.x] = own;
   if (threadIdx.x == 0) listed = 0, bound = kMinusInfinity;
   __syncthreads();
@@ -134,7 +139,7 @@ __global__ void __launch_bounds__(kThreads)
   if (rank == out.count - 1) bound = own;
   __syncthreads();
 
-  // Second pass: what reaches the bound.
+  // The second pass lists what reaches the bound.
   if (own >= bound && own > kMinusInfinity) {
     for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
       const float value = row.at(v);

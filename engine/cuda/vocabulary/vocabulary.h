@@ -1,5 +1,6 @@
-// Log-softmax over the vocabulary and each row's best candidates: of logits in memory, or with the
-// projection in one kernel.
+// The launchers that find each row's best tokens and their log-softmax over the vocabulary, either
+// from logits in memory or in one kernel with the projection. Letters are those of
+// engine/backend.h.
 #pragma once
 
 #include <cuda.h>
@@ -8,43 +9,53 @@
 
 namespace xlate::cuda {
 
-/// Log-softmax and the best `count` of rows [first, first + rows): logits [rows, stride], V of them
-/// valid; bias may be null.
+/// Finds the best `count` candidates of rows [first, first + rows). The logits of these rows are
+/// [rows, stride], and the first V of each row are valid. The bias of [V] is added to them unless
+/// it is null.
 void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabulary,
                  const float* bias, const RulesView&, std::int64_t first, std::int64_t rows,
                  const RowCandidates&, cudaStream_t);
 
+/// The largest number of lists of a row that merge_rows can merge.
 constexpr int kMostListSplits = 160;
-/// Rows whose vocabulary was gone through in parts.
+/// What has been found in the splits of each row's vocabulary.
 struct RowPartials {
-  const float2*
-      sums;  // [R, sum_splits] (x, y): y·2^x is the sum of a part's exponentials; (−∞, 0) of none
-  int sum_splits;           // always the same for a vocabulary: they are added in their order
-  const TokenValue* lists;  // [R, list_splits, count] each part's best, in order, no token in two;
-                            // −∞ where there are fewer
-  int list_splits;  // at most kMostListSplits, cut as it suits: the best of all do not depend on it
-  int count;        // at least that of the candidates
+  // [R, sum_splits]. The pair (x, y) says that the exponentials of a split add up to y·2^x. It is
+  // (−∞, 0) if they are all zero.
+  const float2* sums;
+  // The number is always the same for a vocabulary, because sums are added in the order of splits.
+  int sum_splits;
+  // [R, list_splits, count]. A list has the best tokens of a split in order, and −∞ behind them if
+  // there are fewer than `count`. No token is in two lists of a row.
+  const TokenValue* lists;
+  int list_splits;  // At most kMostListSplits. The result does not depend on the splits.
+  int count;        // At least the number of candidates.
 };
-/// Makes them one: values less the log-sum. On compute capability 9.0 it may be launched before the
-/// kernel in front of it has ended, where that kernel says so; it waits for all of that kernel's
+/// Merges the splits of each row into its candidates: the values are the logits less the
+/// log-sum-exp. On compute capability 9.0 the kernel uses programmatic dependent launch. It may
+/// start before the kernel in front of it has ended, if that one permits it, and waits for all its
 /// work.
 void merge_rows(const RowPartials&, std::int64_t rows, const RowCandidates&, cudaStream_t);
 
-/// The vocabulary product of decoding rows with its log-sum and best candidates, on compute
-/// capability 9.0 (project.cu).
+/// The operands of the kernel that multiplies rows with the vocabulary and finds their log-sum-exp
+/// and best candidates, on compute capability 9.0 (project.cu).
 struct VocabularyArgs {
   CUtensorMap hidden;  // [R, D] of T (products/tensor_map.h)
   CUtensorMap weight;  // [V, D] of T
   const float* bias;   // [V] or null
   std::int64_t rows, width, vocabulary;
-  void* scratch;  // vocabulary_scratch_bytes, aligned to 16; in use until the call's work has ended
+  // It has vocabulary_scratch_bytes, aligned to 16 bytes, and is in use until the call's work has
+  // ended.
+  void* scratch;
 };
-/// Whether there is a kernel for it; `capability` is 10·major + minor of the device.
+/// Returns whether there is a kernel for these shapes. `capability` is 10·major + minor of the
+/// device.
 bool vocabulary_kernel_fits(int capability, std::int64_t width, std::int64_t vocabulary, int count);
-/// Enough for so many rows, or fewer.
+/// Returns how many bytes of scratch memory are enough for so many rows, or fewer.
 std::size_t vocabulary_scratch_bytes(std::int64_t rows, std::int64_t vocabulary, int count);
-/// It takes never_chosen and renormalize of the rules. T is __half or __nv_bfloat16. A row's
-/// candidates have the same bits whatever the other rows.
+/// Finds the best candidates of the rows. Of the rules it applies never_chosen and renormalize. T
+/// is __half or __nv_bfloat16. The candidates of a row have the same bits whatever the other rows
+/// are.
 template <class T>
 void project_rows(const VocabularyArgs&, const RulesView&, const RowCandidates&, cudaStream_t);
 
