@@ -1,4 +1,5 @@
-// What all backends share, and the factory: the one place that knows which backends this build has.
+// What all backends share, and make_backend(), the only place that knows which backends this build
+// has.
 #include "engine/backend.h"
 
 #include <fstream>

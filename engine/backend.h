@@ -1,7 +1,10 @@
-// Backend: all that may be asked of a machine. Memory, queues, the layers of a network, one step of
-// search. Letters: N packed rows, G row groups (sentences in a step), K beams, R = G·K decoding
-// rows, D model width, V vocabulary, S slots, T longest target. Slot s with K beams owns K lines of
-// every per-slot array.
+// Backend: the interface to a machine that computes, with its memory, its queues, the operations of
+// programs, and steps of search. engine/cpu and engine/cuda implement it.
+//
+// In shapes N is the number of packed rows, G of row groups (sentences in a decoding step), K of
+// beams, R = G·K of rows in a decoding step, D the model width, V the size of the target
+// vocabulary, S the number of slots, and T the number of tokens of the longest target. Row g·K + k
+// of a decoding step is that of beam k in group g.
 #pragma once
 
 #include <cstdint>
@@ -24,38 +27,48 @@ namespace xlate {
 
 class Workspace;
 
+/// What the report says of a machine.
 struct DeviceInfo {
-  std::string kind;             // "cpu" or "cuda"
-  std::string name;             // the device's
-  std::string processor;        // the host's
-  std::string instruction_set;  // what the loops were dispatched to
-  std::string library;          // the matrix library in use
-  int threads = 1;
-  std::string compute_capability{}, driver{}, cuda{};  // of a GPU
-  std::string slower{};  // why its fastest kernels cannot run, for people; empty where they can
+  std::string kind;       // "cpu" or "cuda"
+  std::string name;       // the device's name
+  std::string processor;  // the name of the host's processor
+  // The instruction set of the CPU's loops ("avx2"), or of the GPU ("sm_90").
+  std::string instruction_set;
+  std::string library;  // the name and version of the matrix library
+  int threads = 1;      // on the host
+  // Only a GPU has these three. They are versions, such as "9.0".
+  std::string compute_capability{}, driver{}, cuda{};
+  // A sentence for the user that says why the device's fastest kernels cannot run. It is empty if
+  // they can.
+  std::string slower{};
 };
 
-/// Device memory; −1 where the device is the host.
+/// Memory of a GPU. The values are −1 where the device is the host.
 struct DeviceMemory {
-  std::int64_t peak_bytes = -1;     // most that was allocated at once
-  std::int64_t context_bytes = -1;  // what the driver and libraries had taken before
+  std::int64_t peak_bytes = -1;  // the most that was allocated at once
+  // What was not free when the backend was opened: the memory of the CUDA context and of other
+  // processes.
+  std::int64_t context_bytes = -1;
 };
 
-/// What a queue's time goes to: encoder batches and their installation, or steps.
+/// Kinds of work on a queue: encoder batches and their installation into slots, or decoding steps.
 enum class Work : std::uint8_t { kEncode, kDecode };
 
+/// Seconds of work: the device's time on a GPU, and wall-clock time where the device is the host.
 struct WorkSeconds {
-  double encode = 0, decode = 0;
-  double busy =
-      -1;  // the device did either, overlaps counted once; −1 where the device is the host
-  double span = 0;  // from the first of it to the last
+  double encode = 0, decode = 0;  // the sums over each kind of work
+  // The time in which a GPU did work of either kind, with overlaps counted once. It is −1 where the
+  // device is the host, and after an error of the device.
+  double busy = -1;
+  // From the beginning of a GPU's first work to the end of its last. It is 0 where `busy` is −1.
+  double span = 0;
 };
 
-/// Memory of a backend; freed with the object. Addresses stay put.
+/// Owns memory of a backend, and frees it when the object is destroyed. The address never changes.
 class Buffer {
  public:
   Buffer() = default;
-  /// `data` frees itself.
+  /// The deleter of `data` frees the memory.
   Buffer(std::shared_ptr<void> data, std::size_t bytes) : data_(std::move(data)), bytes_(bytes) {}
   Buffer(Buffer&& other) noexcept
       : data_(std::move(other.data_)), bytes_(std::exchange(other.bytes_, 0)) {}
@@ -65,6 +78,7 @@ class Buffer {
     return *this;
   }
 
+  /// Returns the address as a pointer to T. It is null if the buffer is empty.
   template <class T>
   T* as() const {
     return static_cast<T*>(data_.get());
@@ -77,158 +91,195 @@ class Buffer {
   std::size_t bytes_ = 0;
 };
 
-/// Work in order. The CPU's queue runs each call at once; a GPU's is a stream.
+/// A sequence of work, which is done in the order in which it was enqueued. A GPU's queue is a CUDA
+/// stream. On the CPU each call has done its work when it returns.
 class Queue {
  public:
   virtual ~Queue() = default;
 };
 
-/// A copy back to the host that may still be under way: the only way back from a device.
+/// A copy from the device to the host that may still be under way. All data come back from a device
+/// in this way. A PendingRead must be destroyed before its backend.
 class PendingRead {
  public:
   virtual ~PendingRead() = default;
+  /// Whether wait() would return at once. Throws Error if the device has failed.
   virtual bool ready() const = 0;
-  /// Waits for the copy; the bytes stay valid as long as the ticket lives.
+  /// Waits until the copy is complete and returns the bytes, which stay valid as long as this
+  /// object lives. Throws Error if the device has failed.
   virtual std::span<const std::byte> wait() = 0;
 };
 
-/// Thread-compatible: one thread calls at a time. Tensors are the backend's own memory; inputs come
-/// first, output last. Every call names its queue. Errors of a device are thrown as Error, at this
-/// call or a later one on the same queue.
+/// A machine that computes. Only one thread at a time may call a backend. Tensors and other
+/// pointers are to the backend's own memory, unless a comment says that they are to the host's.
+/// Every call that computes or copies enqueues its work on the queue that it is given, and may
+/// return before the work is done. An error of the device is thrown as Error by the call that
+/// causes it or by a later one.
 class Backend {
  public:
   virtual ~Backend() = default;
 
   virtual DeviceInfo info() const = 0;
   virtual DeviceMemory memory() const { return {}; }
-  /// Which special kernels the run has used so far, and where not, why: {"vocabulary": "fused",
-  /// "solo": "no: width 768"}. Empty where a backend has one way only.
+  /// Returns, by purpose, whether special kernels have run so far, and why not where general
+  /// kernels ran in their place: {"vocabulary": "fused", "attention": "no: 8 heads of width 96"}.
+  /// It is empty for a backend without special kernels. docs/report.md lists the entries.
   virtual std::map<std::string, std::string> paths() const { return {}; }
 
   // Memory.
-  /// Contents are undefined. Throws Error where there is not so much.
+  /// Returns uninitialized memory. Throws Error if there is too little.
   virtual Buffer allocate(std::size_t bytes) = 0;
-  /// The caller's bytes have been copied when it returns; the device sees them in the queue's
-  /// order.
+  /// Copies bytes of the host to the device. The host's bytes may change as soon as the call
+  /// returns. The device's bytes change in the order of the queue.
   virtual void upload(Queue&, std::span<const std::byte> host, void* device) = 0;
-  /// table[place] = value for each change; as upload. No place comes twice.
+  /// Sets table[index] = value for each update, whose indices must all differ. The updates are in
+  /// the host's memory, and may change as soon as the call returns.
   virtual void update_table(Queue&, std::span<const TableUpdate>, std::int32_t* table) = 0;
+  /// Enqueues a copy of the device's bytes to the host.
   virtual std::unique_ptr<PendingRead> read_later(Queue&, std::span<const std::byte> device) = 0;
+  /// Returns a new queue, which must be destroyed before the backend.
   virtual std::unique_ptr<Queue> make_queue() = 0;
-  /// Work given to `later` from now on starts after all that was given to `earlier` until now.
+  /// Orders two queues: what is enqueued on `later` after this call begins when everything that was
+  /// enqueued on `earlier` before this call has ended.
   virtual void order(Queue& earlier, Queue& later) = 0;
-  /// out = host values, converted to a type of this backend.
+  /// Converts the host's values to `type` and copies them to the device, as upload does. The CPU
+  /// has float32 only.
   virtual void upload_as(Queue&, std::span<const float> host, DType type, void* device) = 0;
-  /// Sets bytes to zero.
+  /// Sets bytes on the device to zero.
   virtual void clear(Queue&, void* device, std::size_t bytes) = 0;
-  /// The type in which weights and hidden rows are kept.
+  /// The type of weights and hidden rows.
   virtual DType compute_type() const = 0;
-  /// Bytes that key and value caches may take.
+  /// Returns how many bytes of the memory that is still free the key-value caches may take. The
+  /// rest is left for search, for products, and on the CPU for everything else.
   virtual std::size_t cache_budget() const = 0;
-  /// Rows of weight matrices are allocated in multiples of this, zero where there are none: what
-  /// the products like.
+  /// Every weight matrix must be allocated with a multiple of this number of rows, where rows
+  /// behind the last row of the matrix are zero. Products of a backend may read these rows.
   virtual std::int64_t row_multiple() const { return 1; }
-  /// Row groups that a step is run with where `groups` are in use: a backend that records steps
-  /// needs few different sizes.
+  /// Returns the number of row groups that a decoding step should be run with if `groups` of them
+  /// are in use. It is at least `groups`. A backend that records steps rounds up, so that it
+  /// records only a few different sizes.
   virtual std::int64_t padded_groups(std::int64_t groups) const { return groups; }
-  /// Runs a step, or up to `most` of them, until all their sentences are done. A backend may record
-  /// the step at the first call with this bucket and replay it afterwards: all that changes from
-  /// step to step must be device arrays at fixed addresses. Returns how many steps that are at
-  /// most, 1 to `most`; caches must have room for `most`.
+  /// Runs `step`, which enqueues one decoding step of `groups` row groups on the queue. A backend
+  /// may record what `step` enqueues and replay it in later calls with the same queue and the same
+  /// `groups`, without calling `step`. So everything that changes from step to step must be in
+  /// arrays on the device at fixed addresses. One call may run up to `most` steps, until all their
+  /// sentences are done, and the caches must have room for `most` steps. Returns the largest number
+  /// of steps that may have been run, from 1 to `most`.
   virtual std::int64_t repeat(Queue&, std::int64_t groups, std::int64_t most,
                               const std::function<void()>& step) = 0;
-  /// Marks where work of a kind begins and ends on a queue, to be timed there.
+  /// Marks where work of a kind begins on a queue, for the times of work_seconds().
   virtual void begin_work(Queue&, Work) = 0;
+  /// Marks where the work ends that the last begin_work() of this kind began.
   virtual void end_work(Queue&, Work) = 0;
-  /// Of all work marked and ended so far; waits for it.
+  /// Waits for all work whose end has been marked, and returns its times.
   virtual WorkSeconds work_seconds() = 0;
-  /// Steps to enqueue before the first one's outcome is looked at: 0 where a step has ended when
-  /// its call returns.
+  /// Returns how many decoding steps the host may have enqueued, without having looked at their
+  /// outcome, when it enqueues the next one. With 1 the device computes a step while the host
+  /// prepares the next one. It is 0 where a step has ended when its call returns.
   virtual int steps_ahead() const = 0;
 
   // Programs.
-  /// A backend may get ready for a program's products beside what it is asked next. Passes will
-  /// have at most `most_rows` rows.
+  /// Says that the program will be run over batches of at most `most_rows` rows. A backend may
+  /// prepare its products, beside the work of later calls.
   virtual void prepare(const Program&, std::int64_t /*most_rows*/) {}
-  /// Runs a program: the verbs of its operations, one after the other. A backend may do neighbours
-  /// at once, with the same results. Rows of slots that are done, and of groups without a slot, are
-  /// undefined.
+  /// Runs a program over packed rows: calls the Backend function of each operation, one after the
+  /// other. A backend may compute neighbouring operations by one kernel, with the same results.
+  /// Throws Error if the program has an AttendCross.
   virtual void run(Queue&, const Program&, const Workspace&, const PackedRows&);
+  /// Runs a program over the rows of a decoding step. Rows of slots that are done, and of groups
+  /// without a slot, are undefined afterwards. The CUDA backend throws Error if the model has no
+  /// cross caches or no self caches.
   virtual void run(Queue&, const Program&, const Workspace&, const Step&);
-  /// A whole decoding step: runs the program, then search_step with what it comes to. A backend may
-  /// do all of it at once, and then leaves the rooms as they are: only the caches and the search
-  /// state tell what was done.
+  /// Runs a whole decoding step: the program, and search_step() with the program's result. A
+  /// backend may compute all of it by one kernel and then leaves the workspace unchanged: only the
+  /// caches and the search state are sure to show the step.
   virtual void decode(Queue&, const Program&, const Workspace&, const Step&, const Projection&,
                       const SearchRules&);
 
-  // The verbs of a program. Those of a step leave alone what belongs to a slot that is done, and
-  // groups without a slot.
-  /// out[i] = table[ids[i]]·scale + positions[positions[i]]; out [N, D].
+  // The functions of a program's operations. Those that take a Step leave the caches and the state
+  // of slots that are done unchanged, and the output rows of such slots and of groups without a
+  // slot are undefined.
+  /// Computes out[i] = embedding.table[ids[i]] · scale + embedding.positions[positions[i]] in
+  /// float32; out [N, D].
   virtual void embed(Queue&, const Embedding&, const PackedRows&, ResidualRows out) = 0;
-  /// As embed, for the last token of each live hypothesis, at position `length` of its slot; out
-  /// [R, D].
+  /// Computes the embedding of the last token of each live hypothesis, at the position that is the
+  /// `length` of its slot; out [R, D].
   virtual void embed(Queue&, const Embedding&, const Step&, ResidualRows out) = 0;
-  /// out = activation(x·Wᵀ + b); x [N, in]; out [N, out] in the type of x, or without an activation
-  /// in float32.
+  /// Computes out = activation(x·Wᵀ + b); x [N, in], out [N, out]. The output is of the type of x.
+  /// Without an activation it may also be in float32, which makes it accumulators. The CUDA backend
+  /// throws Error for accumulators with an activation.
   virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) = 0;
-  /// stream = after(stream + y), in float32; both [N, D]. y is of the compute type or float32;
-  /// empty, nothing is added.
+  /// Computes stream = after(stream + y) in float32 and rounds it to the stream's type; stream and
+  /// y [N, D]. y is of the compute type or float32. If y is absent, nothing is added before the
+  /// norm.
   virtual void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) = 0;
-  /// Self-attention inside each sentence of packed rows (Vaswani et al. 2017, scale 1/√(D/heads)).
-  /// qkv [N, 3·D]; out [N, D].
+  /// Computes self-attention inside each sentence of packed rows: softmax(q·kᵀ / √(D/heads))·v for
+  /// each head (Vaswani et al. 2017). `qkv` [N, 3·D] has the queries, keys and values of each row,
+  /// in this order; out [N, D].
   virtual void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) = 0;
-  /// One step of self-attention: writes the keys and values of each row's token into the layer's
-  /// own cache at position `length` of its slot and line of its beam, then attends over positions
-  /// 0…length, key t of a row on the line that `ancestor` names. qkv [R, 3·D]; out [R, D].
+  /// Computes self-attention of a decoding step. First it writes the key and value of each row's
+  /// token into the layer's self cache, at position `length` of the row's slot and under the row's
+  /// beam. Then each row attends over the positions from 0 to `length`. Its key of an earlier
+  /// position t is the one under the beam ancestor[t] of its hypothesis. qkv [R, 3·D]; out [R, D].
   virtual void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
                            Tensor out) = 0;
-  /// Attends over the source tokens of each row's slot; query [R, D]; out [R, D].
+  /// Computes cross-attention: each row attends over the source tokens of its slot, in the layer's
+  /// cross cache; query [R, D], out [R, D].
   virtual void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
                             Tensor out) = 0;
-  /// Copies keys and values of packed source tokens into the caches of their slots: keys_values [N,
-  /// layers·2·D] (layer-major), token i goes to position positions[i] of slot token_slots[i]; both
-  /// [N] on the device. One cache per layer, one table.
+  /// Copies the keys and values of N packed source tokens into the cross caches. Each row of
+  /// `keys_values` [N, layers·2·D] has the key and then the value of each layer in turn. Token i
+  /// goes to position positions[i] of slot token_slots[i], and both arrays are [N] on the device.
+  /// `layers` has one cache for each layer, all with the same page table.
   virtual void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                            const std::int32_t* positions, std::span<const PagedCache> layers) = 0;
 
-  // Search (docs/search.md gives the rules; engine/search.h the bookkeeping around it).
-  /// Makes each listed slot hold a new sentence: one hypothesis with score 0 at the start token.
-  /// slots and limits are host arrays.
+  // Search. docs/search.md has its rules, and engine/search.h the host's side of it.
+  /// Starts a new sentence in each of the slots, with one hypothesis of score 0 at the start token.
+  /// `slots` and `limits` are in the host's memory and have the same length.
   virtual void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots,
                            std::span<const std::int32_t> limits, const SearchState&) = 0;
-  /// What tracing back the listed slots, which are done, needs: a record each (SearchRecord). May
-  /// run beside other queues.
+  /// Enqueues a copy of a record (SearchRecord) of each of the slots, which must be done. Record i
+  /// begins at byte i · SearchRecord::bytes(K, T) of the copy. `slots` is in the host's memory. The
+  /// queue may be another one than that of the steps, if the step that completed the sentences has
+  /// ended.
   virtual std::unique_ptr<PendingRead> collect(Queue&, std::span<const std::int32_t> slots,
                                                const SearchState&) = 0;
-  /// Advances every listed slot that is not done by one token: projection of hidden [R, D],
-  /// log-softmax, candidates, selection, finished lists, back-pointers and the test whether the
-  /// sentence is done.
+  /// Advances every slot of the step that is not done by one token. It projects hidden [R, D] onto
+  /// the vocabulary, takes the log-softmax, selects the candidates and from them the live and
+  /// finished hypotheses, writes the back-pointers, and marks sentences that are done.
   virtual void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&,
                            const StepRows&, const SearchState&) = 0;
 };
 
+/// The compute type that is asked for. A GPU takes float16 for kAuto, and the CPU computes in
+/// float32 in any case.
 enum class Precision : std::uint8_t { kAuto, kFloat32, kFloat16, kBFloat16 };
 
+/// What make_backend() opens.
 struct BackendOptions {
-  bool cuda = false;
-  int device = 0;                             // number of the GPU
-  Precision precision = Precision::kFloat32;  // the CPU has float32 only
-  int threads = 1;                            // of the host
-  double memory_share = 0.9;                  // of the GPU memory that is free, unless
-  std::int64_t memory_bytes = 0;              // a bound in bytes is given
-  bool one_at_a_time =
-      false;  // decode one sentence at a time: a GPU may then run whole steps as one kernel
-  std::int64_t fail_at_step = 0;  // a device error at this step, counted from 1; 0: none. For tests
+  bool cuda = false;  // The backend is a GPU.
+  int device = 0;     // the number of the GPU, from 0
+  Precision precision = Precision::kFloat32;
+  int threads = 1;  // on the host
+  // A GPU's buffers may take this share of the memory that is free when the backend is opened.
+  double memory_share = 0.9;
+  // If it is not 0, a GPU's buffers may take this number of bytes instead.
+  std::int64_t memory_bytes = 0;
+  // Sentences will be decoded one at a time, so that a GPU may run a whole step as one kernel.
+  bool one_at_a_time = false;
+  // For tests: a GPU pretends to fail at this decoding step, counted from 1. It never does with 0.
+  std::int64_t fail_at_step = 0;
 };
 
-/// Opens the machine asked for. Throws Error where it is not there, or its libraries cannot be
-/// opened.
+/// Opens the machine that the options name. Throws Error if it is not there, if this build has no
+/// CUDA backend and one is asked for, or if the machine's libraries cannot be opened.
 std::unique_ptr<Backend> make_backend(const BackendOptions&);
 
-/// The host's processor, as the system names it.
+/// Returns the name of the host's processor, as Linux tells it, or "unknown".
 std::string processor_name();
 
-/// Whether this build has a CUDA backend.
+/// Returns whether this build has a CUDA backend.
 bool has_cuda();
 
 }  // namespace xlate

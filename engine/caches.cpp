@@ -1,3 +1,4 @@
+// The sizes of the caches, the pages of each slot, and what is learned of the lengths of targets.
 #include "engine/caches.h"
 
 #include <algorithm>
@@ -9,7 +10,8 @@
 namespace xlate {
 namespace {
 
-// Bytes of the keys and values of so many tokens in all layers, on one line.
+// Returns the bytes of the keys and values of so many tokens in all layers, with one key for each
+// token.
 double bytes_of(const Backend& backend, const CacheShape& shape, std::int64_t tokens) {
   const double element = static_cast<double>(size_of(backend.compute_type()));
   return static_cast<double>(tokens * 2 * shape.width * shape.layers) * element;
@@ -35,8 +37,8 @@ Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape,
   tokens_read_ = policy.first_tokens, steps_taken_ = policy.expected_factor * policy.first_tokens;
 }
 
-// Own keys get what the sentences in flight are expected to need, or what the budget leaves; one
-// sentence alone always fits.
+// The self caches get what the sentences in flight are expected to need, or what the budget leaves
+// behind the cross caches, but always enough for the longest sentence.
 Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
   const double slots = static_cast<double>(capacity.slots), unused = policy_.unused_tokens();
   const auto pages = [&](double tokens) {
@@ -86,8 +88,9 @@ std::vector<PagedCache> Caches::make(Keys& keys, std::int64_t slots, std::int64_
   return layers;
 }
 
-// This is roughly, and from above, what a run asks for: a token's keys and values on both sides,
-// its share of pages that are not full, and its rows on the way.
+// This divides the budget by an upper estimate of the bytes that a run needs for each source token
+// in flight: the keys and values of the token and of the target tokens that it is expected to give,
+// its part of the pages that are not full, and the workspaces.
 std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& policy,
                                        const CacheShape& shape, std::int64_t beams) {
   const double expected_source = static_cast<double>(policy.expected_source);
@@ -122,7 +125,7 @@ void Caches::reserve(std::int64_t slot, const SourceSentence& source) {
   forecast_.expect(slot, expected_pages(source));
 }
 
-// What grows beyond what was expected takes what others leave.
+// A sentence that grows beyond what was expected takes pages that are free.
 std::int64_t Caches::extend(std::int64_t slot, std::int64_t tokens) {
   const std::int64_t wanted = self_.pool.pages_for(tokens), room = self_.pool.room_of(slot);
   if (tokens <= room) return room;

@@ -1,6 +1,7 @@
-// Caches: the pages of a run's keys and values, who has which, what the device is told of it, and
-// how many will be needed. Letters: S slots, K beams. "Source keys" are those of a source's tokens,
-// "own keys" those of the target tokens of each beam.
+// Caches: the key-value caches of a run. They own the memory of the pages, decide which slot has
+// which pages, copy the page tables to the device, and forecast how many pages will be needed. The
+// cross caches hold the keys and values of source tokens, and the self caches those of the target
+// tokens of each beam. In shapes S is the number of slots and K of beams.
 #pragma once
 
 #include <cstdint>
@@ -15,69 +16,80 @@
 
 namespace xlate {
 
-/// A slot's sentence gets pages for its source at once and pages for its target as it grows.
-/// Whether another sentence may begin is decided by a forecast of the pages in use at each step to
-/// come; how long targets become is learned from those that are done.
+/// A slot's sentence gets all pages for its source when it begins, and pages for its target as this
+/// grows. A forecast of the pages in use at each later step decides whether another sentence may
+/// begin. How long targets become is learned from the sentences that have been decoded.
 class Caches {
  public:
-  /// Makes room for what the sentences in flight are expected to need, or for what the device's
-  /// budget leaves, but always for one sentence of the longest kind. What else a model needs is to
-  /// be allocated before. Throws Error where the device has too little.
+  /// Allocates pages for what the sentences in flight are expected to need. The self caches get at
+  /// most what the backend's cache_budget() leaves, but always enough for one sentence of the
+  /// longest kind. All other memory of the model must have been allocated before. Throws Error if
+  /// the device has too little memory.
   Caches(Backend&, const Policy&, const CacheShape&, const Capacity&);
 
-  /// Source tokens of sentences in flight for which the device has memory; at least 1.
+  /// Returns the number of source tokens that can be in flight in the memory of the device. It is
+  /// at least 1.
   static std::int64_t affordable_tokens(const Backend&, const Policy&, const CacheShape&,
                                         std::int64_t beams);
 
-  /// The addresses stay as they are as long as the object lives.
+  /// Returns views of the caches, whose addresses do not change as long as this object lives.
   const PagedCaches& paged_caches() const { return paged_caches_; }
 
-  /// Whether there is room for this sentence beside those admitted, as far as can be told
-  /// beforehand. One sentence alone always fits.
+  /// Returns whether there is room for this sentence beside those in flight, as far as the forecast
+  /// can tell. There always is for a sentence that is alone.
   bool has_room(const SourceSentence&) const;
-  /// Reserves a free slot's pages for a sentence that has room, until it is released.
+  /// Gives a free slot to a sentence for which has_room() is true, with all pages of its source and
+  /// the first page of its target.
   void reserve(std::int64_t slot, const SourceSentence&);
-  /// Makes room for at least so many target tokens of a slot's sentence, within its limit. Returns
-  /// for how many there is room now; 0 where the pages have run dry.
+  /// Gives a slot's sentence enough pages for `tokens` target tokens in all, which must not be more
+  /// than its limit. Returns the number of target tokens for which it has pages now. Returns 0, and
+  /// changes nothing, if too few pages are free.
   std::int64_t extend(std::int64_t slot, std::int64_t tokens);
-  /// Takes a slot's pages back; `done`: its sentence has been decoded, not only put off.
+  /// Takes a slot's pages back. `done` says that its sentence has been decoded, so that its length
+  /// is learned. A sentence that is preempted is not done.
   void release(std::int64_t slot, bool done);
-  /// So many steps have been asked for: sentences admitted have come nearer to their ends.
+  /// Says that so many decoding steps have been enqueued, by which the sentences in flight have
+  /// come nearer to their ends.
   void advance(std::int64_t steps) { forecast_.advance(steps); }
-  /// Lets the device know what was reserved, extended and released: before the install() or step
-  /// that needs it. A slot that was released is not reserved again before.
+  /// Enqueues the changes that reserve() and extend() have made to the page tables and source
+  /// lengths. It must be called before the install() or the step that needs them, and before a slot
+  /// that was released is reserved again, because an update must not have an entry twice. Entries
+  /// of slots that were released keep their old values.
   void publish(Queue&);
 
-  /// Target tokens that a sentence is expected to need, by what was learned so far; at most its
-  /// limit.
+  /// Returns the number of target tokens that a sentence is expected to have, by what was learned
+  /// so far. It is at most the sentence's limit.
   std::int64_t expected_tokens(const SourceSentence&) const;
-  /// Pages that no sentence has, of the source's keys and of own keys.
+  /// Returns the number of free pages of the cross caches.
   std::int64_t free_cross_pages() const { return cross_.pool.free(); }
+  /// Returns the number of free pages of the self caches.
   std::int64_t free_self_pages() const { return self_.pool.free(); }
 
  private:
+  // The cross caches or the self caches of all layers. A page has the same number in each layer.
   struct Keys {
     PagePool pool;
     Buffer memory, table;
     std::int64_t pages_per_slot = 0;
-    std::vector<TableUpdate> changes;  // of the table, since it was last published
+    std::vector<TableUpdate> changes;  // to the table, since it was last published
   };
+  // The numbers of pages of the cross caches and of the self caches.
   struct PageCounts {
     std::int64_t source = 0, own = 0;
   };
 
   PageCounts page_counts(const Capacity&) const;
-  /// Allocates the pages of a pool, on so many lines, and a table for sentences of at most
-  /// `longest` tokens. Returns each layer's view.
+  /// Allocates the pages of a pool, with `keys_per_token` keys and values for each token, and a
+  /// page table for sentences of at most `longest` tokens. Returns a view for each layer.
   std::vector<PagedCache> make(Keys&, std::int64_t slots, std::int64_t longest,
                                std::int64_t keys_per_token);
-  /// Takes pages for so many tokens of a slot in all.
+  /// Gives a slot pages for `tokens` tokens in all, and notes the changes to the page table.
   static void take(Keys&, std::int64_t slot, std::int64_t tokens);
-  /// Tokens of a source whose keys are kept.
+  /// Returns the number of a sentence's source tokens whose keys are cached.
   std::int64_t source_tokens(const SourceSentence& source) const {
     return shape_.cross_keys ? std::ssize(source.ids) : 0;
   }
-  /// Pages of own keys that a sentence is expected to fill.
+  /// Returns the number of pages of the self caches that a sentence is expected to fill.
   std::int64_t expected_pages(const SourceSentence& source) const {
     return self_.pool.pages_for(expected_tokens(source));
   }
@@ -85,13 +97,15 @@ class Caches {
   Backend& backend_;
   Policy policy_;
   CacheShape shape_;
-  Buffer source_lengths_;  // [S]
+  Buffer source_lengths_;  // [S], device
   std::vector<std::int32_t> source_lengths_host_;
   bool lengths_changed_ = false;
   Keys cross_, self_;
   PagedCaches paged_caches_;
-  PageForecast forecast_;                     // of own keys' pages
-  double tokens_read_ = 0, steps_taken_ = 0;  // by sentences decoded lately
+  PageForecast forecast_;  // of the pages of the self caches
+  // Of the sentences decoded lately: their source tokens, and the steps that they took beyond
+  // Policy::expected_extra.
+  double tokens_read_ = 0, steps_taken_ = 0;
 };
 
 }  // namespace xlate

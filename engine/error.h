@@ -1,5 +1,5 @@
-// The one exception type for what a user can cause or a device can refuse. Stands below every other
-// header.
+// Error: the one exception type for what a user can cause or a device can refuse. Files on every
+// floor may include this header, and it includes none of the project's headers.
 #pragma once
 
 #include <fmt/format.h>
@@ -10,14 +10,15 @@
 
 namespace xlate {
 
-/// Its message is shown to the user as it is, after "xlate: ": it names the thing and both values,
-/// expected and found.
+/// The program shows the message to the user unchanged, after "xlate: ". So the message names the
+/// thing that is wrong and, where there are two values, both of them: what was expected and what
+/// was found.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// Throws Error with a message formatted as fmt::format does.
+/// Throws Error. The arguments are those of fmt::format, which makes the message.
 template <class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
   throw Error(fmt::format(format, std::forward<Args>(args)...));

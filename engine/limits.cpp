@@ -1,3 +1,4 @@
+// The limits are read from getrlimit(2), and what is in use from /proc.
 #include "engine/limits.h"
 
 #include <malloc.h>
@@ -16,19 +17,21 @@ namespace xlate {
 namespace {
 
 struct MemoryLimit {
-  const char* option;  // of the shell's ulimit
-  std::int64_t allowed, used;
+  const char* option;          // of the shell's ulimit
+  std::int64_t allowed, used;  // bytes
 };
 
+// Returns nothing if there is no limit, which the system says by the largest number
+// (RLIM_INFINITY).
 std::optional<std::int64_t> limit_of(__rlimit_resource resource) {
   rlimit limit{};
   if (getrlimit(resource, &limit) != 0 || limit.rlim_cur >= static_cast<rlim_t>(INT64_MAX))
-    return std::nullopt;  // no limit is the largest number
+    return std::nullopt;
   return static_cast<std::int64_t>(limit.rlim_cur);
 }
 
-// The first number of a file of /proc that holds several; stdio and no strings, as it is read where
-// memory has run out.
+// Returns the number at `place`, from 0, in a file of /proc that holds only numbers, or 0 if there
+// is none. It uses stdio and no strings, because it is also called when memory has run out.
 std::int64_t number_in(const char* path, int place) {
   std::FILE* file = std::fopen(path, "re");
   if (!file) return 0;
@@ -41,7 +44,8 @@ std::int64_t number_in(const char* path, int place) {
 }
 
 std::vector<MemoryLimit> limits_set() {
-  // Fields of /proc/self/statm, in pages: all that is mapped, and what of it is data.
+  // These are fields of /proc/self/statm, in pages: all memory that is mapped, and the part of it
+  // that is data.
   constexpr int kMapped = 0, kData = 5;
   const std::int64_t page = sysconf(_SC_PAGESIZE);
   std::vector<MemoryLimit> limits;
@@ -81,8 +85,8 @@ bool memory_is_limited() {
 }
 
 void share_heap_where_memory_is_short(int threads) {
-  // A heap of its own and a buffer for products take less than a quarter of a GiB, and there are a
-  // few threads besides those asked for.
+  // A thread's own heap and its buffer for products take less than 256 MiB together. Another GiB is
+  // for the few threads besides those that the user asks for, and for everything else.
   constexpr std::int64_t kThread = std::int64_t{1} << 28, kOthers = std::int64_t{1} << 30;
   if (memory_left().value_or(INT64_MAX) < kOthers + threads * kThread) mallopt(M_ARENA_MAX, 1);
 }

@@ -1,5 +1,7 @@
-// A network with its weights, as plain data: what models/programs.cpp makes programs of. Names no
-// family; a tensor that is empty is absent.
+// Network: an encoder-decoder Transformer (Vaswani et al. 2017) with its weights, as plain data.
+// models/programs.cpp makes programs of it. Nothing here depends on a family of models. A tensor
+// without data is absent. In shapes D is the model width and F the width inside a feed-forward
+// layer.
 #pragma once
 
 #include <cstdint>
@@ -10,52 +12,62 @@
 
 namespace xlate {
 
+// Every sublayer is post-norm: x = after(x + sublayer(x)), where x is the residual stream.
+
+/// Self-attention. One product gives the queries, keys and values of a row, in this order.
 struct SelfAttention {
-  Linear queries_keys_values;  // one product: [3·D, D]
+  Linear queries_keys_values;  // [3·D, D]
   Linear out;                  // [D, D]
-  Norm after;                  // of the sum with the residual stream
+  Norm after;
 };
 
-/// Attention to the source, whose keys and values are made for all layers at once.
+/// Cross-attention to the source. Network::cross_keys_values gives the keys and values of all
+/// layers.
 struct CrossAttention {
   Linear query;  // [D, D]
   Linear out;    // [D, D]
   Norm after;
 };
 
+/// The feed-forward sublayer: down(activation(up(x))).
 struct FeedForward {
   Linear up;    // [F, D]
   Linear down;  // [D, F]
   Norm after;
 };
 
+/// One layer of the encoder: its sublayers in the order in which they are applied.
 struct EncoderLayer {
   SelfAttention self;
   FeedForward feed_forward;
 };
 
+/// One layer of the decoder: its sublayers in the order in which they are applied.
 struct DecoderLayer {
   SelfAttention self;
   CrossAttention cross;
   FeedForward feed_forward;
 };
 
-/// What all layers of a stack have in common, and where its rows begin.
+/// What all layers of the encoder or of the decoder have in common, and the embedding that their
+/// input comes from.
 struct Stack {
   std::int64_t width = 0;  // D
   std::int64_t inner = 0;  // F
   int heads = 0;
-  Activation activation = Activation::kNone;
+  Activation activation = Activation::kNone;  // of the feed-forward layers
   Embedding embedding;
-  Norm embedding_norm;  // of a token and its position, or absent
+  Norm embedding_norm;  // It is applied to the embeddings, or it is absent.
 };
 
+/// The whole network.
 struct Network {
   Stack encoder, decoder;
   std::vector<EncoderLayer> encoder_layers;
   std::vector<DecoderLayer> decoder_layers;
-  Linear cross_keys_values;  // of all decoder layers: [layers·2·D, D], a layer's keys, then its
-                             // values
+  // One product gives the source's keys and values for all decoder layers, [layers·2·D, D]: for
+  // each layer first its keys, then its values.
+  Linear cross_keys_values;
   Projection projection;
 };
 

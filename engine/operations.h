@@ -1,4 +1,5 @@
-// How an operation of a program becomes a call of the Backend's verb of the same name.
+// CallBackend: turns an operation of a program into a call of the Backend function of this
+// operation.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +11,13 @@
 
 namespace xlate {
 
+/// Returns the number of rows of a batch: N packed rows, or R = G·K rows of a decoding step.
 inline std::int64_t rows_of(const PackedRows& batch) { return batch.count; }
 inline std::int64_t rows_of(const Step& batch) { return batch.rows.rows(); }
 
-/// The call for each kind of operation; Pass is PackedRows or Step.
+/// A visitor for Operation: calls the Backend function of the operation with the batch and with
+/// views of the operation's tensors in the workspace. Batch is PackedRows or Step. Throws Error for
+/// an AttendCross over packed rows, because only a decoding step has source keys to attend to.
 template <class Batch>
 struct CallBackend {
   Backend& backend;

@@ -1,5 +1,5 @@
-// Policy: the figures that decide how much is in flight and who waits for whom. They change speed
-// and memory, never what a line becomes.
+// Policy: the figures that decide how much is in flight, and which sentences wait. They change
+// speed and memory, but never the translation of a line.
 #pragma once
 
 #include <algorithm>
@@ -7,68 +7,84 @@
 
 namespace xlate {
 
-/// A default is the CPU's figure, or everybody's; policy_for() gives those of a device. A reason
-/// names where it was measured, if it was.
+/// The default values are those of the CPU, or of all devices. policy_for() gives the values of a
+/// device. The budget is the number of source tokens that may be in flight (--batch-tokens). A
+/// comment names the page with the measurement where there was one.
 struct Policy {
-  // What is in flight.
-  /// Hypothesis rows of a step. Products have reached their plateau with so many, and more only
-  /// take memory (docs/benchmarks.md).
+  // These figures decide how much is in flight.
+
+  /// The largest number of hypothesis rows of a step. With so many rows, the larger products of
+  /// Transformer-base run at 90 % of the rate of a large square product (docs/kernels.md). At beam
+  /// 4, 16384 rows are a budget of 131,072 tokens. A budget of 163,840 tokens was 4 % faster and
+  /// took 9.40 GiB instead of 8.01 (docs/benchmarks-history.md, "Rows in flight").
   std::int64_t most_rows = 16384;
-  /// Sentences that --batch-tokens auto is made for. On the CPU beam 4 was fastest with 64 of the
-  /// usual length, which are 2048 source tokens (docs/benchmarks.md).
+  /// The number of sentences that --batch-tokens auto is made for. On the CPU beam 4 was fastest
+  /// with 64 sentences of the usual length, which have 2048 source tokens
+  /// (docs/benchmarks-history.md, "The CPU").
   std::int64_t batch_sentences = 64;
-  /// Source tokens of a sentence, where nothing is known of the input.
+  /// The number of source tokens of a sentence that --batch-tokens auto assumes, because it knows
+  /// nothing of the input.
   std::int64_t usual_source_tokens = 32;
-  /// Source tokens of the budget for each slot. Sentences shorter than this leave a part of the
-  /// budget idle instead of making more rows.
+  /// There is one slot for this number of source tokens of the budget. Sentences that are shorter
+  /// leave a part of the budget unused instead of making more rows.
   std::int64_t tokens_per_slot = 8;
-  /// Search's own arrays take at most one part in so many of what caches may take.
+  /// The arrays of search take at most 1/state_share of the memory that the caches may take.
   std::int64_t state_share = 8;
-  /// Source tokens encoded at once. More would only take memory.
+  /// The largest number of source tokens of an encoder batch, but for a single sentence that is
+  /// longer. More would only take memory.
   std::int64_t encoder_tokens = 16384;
-  /// Slots are refilled once one part in so many of the budget is free, which makes encoder batches
-  /// fewer and larger.
+  /// Slots are refilled once 1/refill_share of the budget is free. This makes encoder batches fewer
+  /// and larger.
   std::int64_t refill_share = 8;
-  /// Steps of a sentence that is alone, where a backend runs several in one go. A signal waits for
-  /// them.
+  /// The largest number of steps of a lone sentence that a backend runs in one call. A signal takes
+  /// effect only after the call.
   std::int64_t steps_at_once = 32;
-  /// Lines read ahead and sorted by length together.
+  /// The number of lines that are read ahead and sorted by length together.
   std::int64_t window = 2000;
 
-  // Pages of caches.
-  /// Tokens of a page. With 8 instead of 16, and a forecast for each step, twice the sentences
-  /// fitted into little more memory (docs/benchmarks.md).
+  // These figures decide on the pages of the caches.
+
+  /// The number of tokens of a page. With 8 instead of 16, and with a forecast of each step, twice
+  /// as many sentences fitted into 8.01 GiB instead of 6.97 (docs/benchmarks-history.md, "What
+  /// brought throughput up").
   std::int64_t page_tokens = 8;
-  /// A sentence of S source tokens is expected to need expected_factor·S + expected_extra target
-  /// tokens. What is found in a run changes the factor.
+  /// A sentence of S source tokens is expected to have expected_factor · S + expected_extra target
+  /// tokens. The factor is that of the beginning of a run, which then learns it from the sentences
+  /// decoded (Caches::expected_tokens).
   double expected_factor = 1.125;
   std::int64_t expected_extra = 4;
-  /// The factor that a run begins with counts as so many source tokens read, and once more than
-  /// most_tokens were read, earlier sentences count half.
+  /// The factor that a run begins with counts as much as a factor learned from first_tokens source
+  /// tokens. Whenever the source tokens counted exceed most_tokens, everything counted so far is
+  /// halved, so that recent sentences count more.
   double first_tokens = 4096, most_tokens = 262144;
-  /// Source tokens of the sentences that pools are made for. If many are shorter, some wait for
-  /// room.
+  /// The number of source tokens of a sentence for which the page pools are sized. If many
+  /// sentences are shorter, some of them wait for pages.
   std::int64_t expected_source = 24;
-  /// The part of the pages that sentences in flight need at their ends which is in use at a time,
-  /// since some begin when others end. With less, steps have fewer rows: 0.5 instead of 0.6
-  /// saved 1.5 of 8 GiB and cost 3 % of the speed (docs/benchmarks.md).
+  /// The self caches have pages for this share of what the sentences in flight need at their ends,
+  /// because some sentences begin when others end. With a smaller share, steps have fewer rows: 0.5
+  /// instead of 0.6 saved 1.5 of 8 GiB and cost 3 % of the speed (docs/benchmarks-history.md,
+  /// "Moonshots that are missed").
   double in_use = 0.6;
 
-  /// Tokens of a sentence's last page that stay empty, on the average.
+  /// Returns the number of tokens that fit into the unused part of a sentence's last page, on
+  /// average.
   double unused_tokens() const { return static_cast<double>(page_tokens) / 2; }
-  /// Source tokens in flight where the command line leaves them to the program, before memory
-  /// bounds them.
+  /// Returns the budget of --batch-tokens auto in source tokens, before the device's memory bounds
+  /// it (Caches::affordable_tokens).
   std::int64_t batch_tokens(std::int64_t beams) const {
     return std::clamp<std::int64_t>(most_rows / beams, 1, batch_sentences) * usual_source_tokens;
   }
 };
 
-/// The one place where a policy is made. It is called where the model is known too: a figure that
-/// comes to depend on the model gets its value here as well. So far none does.
+/// Returns the policy of a GPU or of the CPU. A run gets its policy only here. The caller knows the
+/// model as well, so that a figure that comes to depend on the model can get its value here. So far
+/// none does.
 inline Policy policy_for(bool gpu) {
   Policy policy;
   if (gpu) {
-    // More sentences would only take memory, for the caches of their sources (docs/benchmarks.md).
+    // More sentences would mostly take memory, for the caches of their sources. In greedy search
+    // 262,144 source tokens, which are 8192 sentences of the usual length, were only 1 % faster
+    // than 196,608 (docs/benchmarks-history.md, "Moonshots that are missed").
     policy.batch_sentences = 8192;
     policy.window = 100000;
   }

@@ -1,7 +1,7 @@
-// Program: one pass of a network over rows, as a list of operations. It is written once, when a run
-// begins, and run thousands of times; a backend that is handed the whole list can prepare its
-// products, do neighbours at once, or compile all of it into one kernel. It stays a plain list: no
-// branch, no loop, no inference of shapes.
+// Program: one pass of a network over rows, as a list of operations. A program is written once,
+// when a run begins, and is run thousands of times. Because a backend gets the whole list, it can
+// prepare the products, compute neighbouring operations by one kernel, or compile the program into
+// a single kernel. A program stays a plain list, without branches, loops or shape inference.
 #pragma once
 
 #include <cstddef>
@@ -14,71 +14,93 @@
 
 namespace xlate {
 
-/// What the rows of a room are kept as.
+/// How the values of a tensor are stored.
 enum class TensorKind : std::uint8_t {
-  kComputeType,  // the type that the backend computes in
-  kResidual,     // the residual stream: the same, and in 16-bit types what rounding takes off each
-                 // value besides (ResidualRows)
-  kAccumulator,  // float32: a product on its way into the add_norm behind it, which alone reads it:
-                 // a backend may do both at once and never write it
+  // The values are of the backend's compute type.
+  kComputeType,
+  // The tensor is the residual stream. Its values are of the compute type, and if this type has 16
+  // bits, their low bits are kept as well (ResidualRows).
+  kResidual,
+  // The values are accumulators in float32: the outputs of a product, which only the add_norm that
+  // follows it reads. A backend may compute both by one kernel and never write the accumulators.
+  kAccumulator,
 };
 
-/// Rows of some width that operations read and write. Their memory is in a Rooms
-/// (engine/workspace.h).
+/// Names a tensor of a program, whose rows operations read and write. The tensor's memory is in a
+/// Workspace (engine/workspace.h).
 struct TensorId {
   std::size_t index = 0;
   bool operator==(const TensorId&) const = default;
 };
 
-// The operations. What each one computes is said at the Backend's verb of the same name.
+// The operations follow. The comment on the Backend function of an operation (engine/backend.h)
+// says what it computes, with shapes and formulas. A program is run over N rows or over the R rows
+// of a decoding step.
+
+/// Backend::embed: starts the residual stream with the embeddings of the batch's tokens.
 struct Embed {
   Embedding embedding;
   TensorId out;
 };
+/// Backend::linear: out = activation(x·Wᵀ + b).
 struct ApplyLinear {
   TensorId x;
   Linear layer;
   Activation activation;
   TensorId out;
 };
+/// Backend::add_norm: stream = after(stream + y). Where `y` is `stream`, nothing is added before
+/// the norm.
 struct AddNorm {
   TensorId stream;
-  TensorId y;  // what is added to the stream first, unless it is the stream itself
+  TensorId y;
   Norm after;
 };
-/// Self-attention inside each packed sentence, or of a step over the tokens before, whose keys are
-/// in the cache of `layer`.
+/// Backend::attend_self: self-attention. Over packed rows, tokens attend to their own sentence, and
+/// `layer` is not used. In a decoding step, tokens attend to those before them and to themselves,
+/// with keys in the self cache of `layer`.
 struct AttendSelf {
   TensorId queries_keys_values;
   std::size_t layer;
   int heads;
   TensorId out;
 };
+/// Backend::attend_cross: cross-attention to the source, with keys in the cross cache of `layer`.
+/// It exists in programs of decoding steps alone.
 struct AttendCross {
   TensorId queries;
   std::size_t layer;
   int heads;
   TensorId out;
 };
+/// One entry of a program.
 using Operation = std::variant<Embed, ApplyLinear, AddNorm, AttendSelf, AttendCross>;
 
+/// A list of operations and the tensors that they read and write.
 class Program {
  public:
+  /// The number of a tensor's rows is not known before the program is run: it is the number of the
+  /// batch's rows.
   struct TensorShape {
     TensorKind kind;
     std::int64_t columns;
   };
 
+  /// Adds a tensor and returns its name.
   TensorId tensor(TensorKind kind, std::int64_t columns) {
     tensors_.push_back({kind, columns});
     return {tensors_.size() - 1};
   }
+  /// Adds an operation behind those that are there.
   void add(const Operation& operation) { operations_.push_back(operation); }
-  /// The room with what the pass comes to.
+  /// Says which tensor holds the result after the last operation.
   void set_out(TensorId out) { out_ = out; }
 
+  /// The tensors, at the indices that their TensorId has.
   const std::vector<TensorShape>& tensors() const { return tensors_; }
+  /// The operations, in the order in which they are computed.
   const std::vector<Operation>& operations() const { return operations_; }
+  /// The tensor with the result.
   TensorId out() const { return out_; }
 
  private:

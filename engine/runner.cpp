@@ -1,3 +1,4 @@
+// The sizes of a run, its loop, and its statistics.
 #include "engine/runner.h"
 
 #include <algorithm>
@@ -9,7 +10,8 @@
 namespace xlate {
 namespace {
 
-// A limit that is not ⌊factor·S⌋ alone, so that the shortest sentences have room.
+// It is added to ⌊factor · S⌋ so that the limit does not cut the translations of very short
+// sentences.
 constexpr std::int64_t kLimitExtra = 10;
 
 }  // namespace
@@ -82,16 +84,16 @@ RunnerStatistics Runner::statistics() const {
   return statistics;
 }
 
-// Fills free slots from the batch that was encoded ahead, and encodes the next one, which then runs
-// beside the steps to come.
+// Fills free slots from the batch that was encoded ahead. When all of its sentences have slots,
+// encodes the next batch, beside the next steps.
 void Runner::admit(SentenceInput& source) {
   while (!ahead_.used_up() || encode_ahead(source)) {
     if (!install()) return;
   }
 }
 
-// Encodes the next sentences. Waits for the source only where nothing else is to be done. False
-// where there are none.
+// Encodes the next sentences, those that were preempted first. Waits for the source only if there
+// is nothing else to do. Returns false if there are no sentences.
 bool Runner::encode_ahead(SentenceInput& source) {
   ahead_ = {};
   std::int64_t tokens = 0;
@@ -114,8 +116,8 @@ bool Runner::encode_ahead(SentenceInput& source) {
   std::vector<SourceSentence> sources;
   for (const Sentence& sentence : ahead_.sentences)
     sources.push_back({sentence.ids, limit_of(sentence)});
-  backend_.order(*queue_,
-                 *encoder_queue_);  // the last batch is being installed from where this one goes
+  // The last batch may still be being installed from the memory that this one is written to.
+  backend_.order(*queue_, *encoder_queue_);
   backend_.begin_work(*encoder_queue_, Work::kEncode);
   ahead_.encoded = model_.encode(*encoder_queue_, sources);
   backend_.end_work(*encoder_queue_, Work::kEncode);
@@ -123,8 +125,8 @@ bool Runner::encode_ahead(SentenceInput& source) {
   return true;
 }
 
-// Gives slots to as many sentences of the batch as there are slots, budget and cache for. False if
-// some are left.
+// Gives slots to the sentences of the batch in turn, as long as there are free slots, budget and
+// pages. Returns false if sentences are left without a slot.
 bool Runner::install() {
   const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
   const std::int64_t share = options_.batch_tokens / options_.policy.refill_share;
@@ -187,7 +189,8 @@ void Runner::reserve_pages(std::int64_t steps) {
   caches_->publish(*queue_);
 }
 
-// The sentence that has run longest never begins again, and one alone has room: all end.
+// Every sentence is done at some time: the one that began first is never preempted, unless others
+// began with it, and a sentence that is alone always has room.
 void Runner::preempt(std::int32_t index) {
   preempted_.push_back(slots_[static_cast<std::size_t>(index)].sentence);
   ++statistics_.preempted;
@@ -211,7 +214,7 @@ void Runner::step(std::int64_t most) {
                static_cast<std::int64_t>(slots_.size()));
   if (active_changed_) {
     std::vector<std::int32_t> listed = active_;
-    listed.resize(slots_.size(), -1);  // empty groups
+    listed.resize(slots_.size(), -1);
     backend_.upload(*queue_, std::as_bytes(std::span(listed)), active_device_.data());
     active_changed_ = false;
   }
@@ -220,30 +223,32 @@ void Runner::step(std::int64_t most) {
   const std::int64_t began = now_;
   now_ += backend_.repeat(*queue_, groups, most, [&] { model_.step(rows, *search_); });
   caches_->advance(now_ - began);
-  pending_steps_.push_back(
-      {began, search_->read_done()});  // right behind the step, which a backend may then do in one
+  // The flags are read right behind the step, so that a backend may do both by one kernel.
+  pending_steps_.push_back({began, search_->read_done()});
   backend_.end_work(*queue_, Work::kDecode);
-  if (now_ - began > 1) return;  // as many as are needed: finish() counts them
+  // Of several steps only those that the sentence needed were run. finish() counts them.
+  if (now_ - began > 1) return;
   ++statistics_.steps;
   statistics_.rows += rows.rows();
   if (slots_.size() == 1) ++slots_.front().counted;
 }
 
-// Looks at the oldest step's outcome and lets what is done leave.
+// Looks at the outcome of the oldest step, and passes the sentences that are done to `done`.
 void Runner::settle(const Done& done) {
   const PendingStep pending = std::move(pending_steps_.front());
   pending_steps_.pop_front();
   const auto* flags = reinterpret_cast<const std::int32_t*>(pending.done->wait().data());
   std::vector<std::int32_t> leaving;
   for (const std::int32_t slot : active_) {
-    // A slot filled again since then shows its last sentence's flag.
+    // If the slot got its sentence after the step, the flag is that of the sentence before.
     if (slots_[static_cast<std::size_t>(slot)].first_step <= pending.step && flags[slot])
       leaving.push_back(slot);
   }
   if (leaving.empty()) return;
   std::vector<SearchResult> results = search_->collect(leaving);
   std::vector<Decoded> decoded;
-  std::exception_ptr error;  // of one line: the others are handed over
+  // An error is that of one line. The other lines are passed on before it is thrown.
+  std::exception_ptr error;
   for (std::size_t i = 0; i < leaving.size(); ++i) {
     try {
       decoded.push_back(finish(leaving[i], std::move(results[i])));

@@ -1,5 +1,5 @@
-// Runner: keeps slots filled from a source of sentences, steps the model and search, and hands over
-// what is finished.
+// Runner: decodes sentences by continuous batching. It fills free slots from a SentenceInput,
+// advances the model and search by decoding steps, and hands over the sentences that are done.
 #pragma once
 
 #include <array>
@@ -19,92 +19,110 @@
 
 namespace xlate {
 
-/// A line to decode.
+/// A sentence to decode.
 struct Sentence {
-  std::int64_t line = 0;          // its number, from 0
+  std::int64_t line = 0;          // the number of its line, from 0
   std::vector<std::int32_t> ids;  // source ids, end token included; at least one
-  std::int32_t limit =
-      0;  // of its own on generated tokens, where that is less than its length gives; 0: none
+  // If it is not 0, a limit on the generated tokens besides the one that follows from the length.
+  std::int32_t limit = 0;
 };
 
-/// A line decoded. Whoever makes text of it frees its memory, too.
+/// A decoded sentence. The memory of its result is freed by the thread that makes text of it.
 struct Decoded {
   Sentence sentence;
-  SearchResult result;     // of at least one hypothesis
-  bool hit_limit = false;  // the best one was cut, or its end forced, at the length limit
+  SearchResult result;  // It has at least one hypothesis.
+  // The best hypothesis was cut at the limit, or its end was forced there.
+  bool hit_limit = false;
 };
 
-/// Where sentences come from, in the order in which they should be decoded.
+/// A source of sentences, in the order in which they should be decoded.
 class SentenceInput {
  public:
   virtual ~SentenceInput() = default;
-  /// The next sentence, which stays the next one until it is taken; null at the end, or, where
-  /// `wait` is false, if there is none yet.
+  /// Returns the next sentence, which stays the next one until it is taken. Returns null at the end
+  /// of the input, and if there is no sentence yet and `wait` is false.
   virtual const Sentence* next(bool wait) = 0;
+  /// Removes and returns the sentence that next() returned last.
   virtual Sentence take() = 0;
 };
 
+/// How a run decodes. The limit of a sentence of S source tokens is min(max_length,
+/// ⌊max_length_factor · S⌋ + 10) generated tokens.
 struct RunnerOptions {
   SearchRules rules;
   Policy policy;
-  std::int64_t batch_tokens = 0;    // source tokens in flight
-  std::int64_t longest_source = 0;  // no sentence is longer
-  std::int64_t max_length =
-      512;  // limit of a sentence of S tokens: min(max_length, ⌊factor·S⌋ + 10)
+  std::int64_t batch_tokens = 0;    // the budget: the largest number of source tokens in flight
+  std::int64_t longest_source = 0;  // the source tokens of the longest sentence
+  std::int64_t max_length = 512;
   double max_length_factor = 3;
-  bool refill = true;  // false: plain batches, each decoded to its end; for tests
+  // For tests: if false, slots are filled only when all of them are free.
+  bool refill = true;
 };
 
-/// What a run did. Times are wall-clock seconds.
+/// What a run did. All counts but `batches`, `preempted`, `steps` and `rows` are of sentences that
+/// were decoded. Tokens and row steps of a preempted sentence are counted once, when it is done.
 struct RunnerStatistics {
   static constexpr std::int64_t kBucketTokens = 8;
+  /// The sums over the sentences whose source lengths lie in one range. The row steps of a sentence
+  /// are K times the number of steps until it was done.
   struct Bucket {
     std::int64_t lines = 0, source_tokens = 0, target_tokens = 0, row_steps = 0;
   };
-  std::int64_t source_tokens = 0;  // encoded
-  std::int64_t target_tokens = 0;  // of best hypotheses, end tokens included
+  std::int64_t source_tokens = 0;
+  std::int64_t target_tokens = 0;  // of the best hypotheses, end tokens included
   std::int64_t target_tokens_without_end = 0;
-  std::int64_t hit_limit = 0;
+  std::int64_t hit_limit = 0;  // sentences with Decoded::hit_limit
   std::int64_t batches = 0;    // encoder batches
-  std::int64_t preempted = 0;  // sentences that left for want of cache and were decoded anew
+  std::int64_t preempted = 0;  // how often a sentence was preempted because pages had run out
+  // `rows` is the sum of the rows of all steps, those of empty groups included. `rows_useful` is
+  // the sum of the buckets' row steps.
   std::int64_t steps = 0, rows = 0, rows_useful = 0;
   WorkSeconds seconds;
-  std::vector<Bucket> buckets;  // by source length: 1–8, 9–16, …
+  std::vector<Bucket> buckets;  // source lengths 1 to 8, 9 to 16, and so on
 };
 
+/// Decodes one run. The backend and the model must outlive it.
 class Runner {
  public:
+  /// Allocates the slots, the caches and the state of search. Throws Error if the backend has too
+  /// little memory, or if the number of beams is not allowed (Search).
   Runner(Backend&, SequenceModel&, const RunnerOptions&);
   ~Runner();
 
-  /// Called with sentences that were found decoded at the same time: handed over one by one they
-  /// would keep a device waiting.
+  /// Takes all sentences that the runner finds done at the same time. They are handed over in one
+  /// call because many calls would keep the device waiting.
   using Done = std::function<void(std::vector<Decoded>)>;
-  /// Decodes until the source ends or `stop` is set; each sentence decoded goes to `done`, in the
-  /// order in which they finish.
+  /// Decodes until the input ends or `stop` is set, and passes each sentence to `done`, in the
+  /// order in which they are done. When `stop` is set, sentences in flight are dropped. Throws
+  /// Error if the device fails, and if the model gives all continuations of a sentence a
+  /// probability of zero. In the latter case it has passed on the other sentences that were done
+  /// with that one.
   void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
-  /// Waits for the device.
+  /// Waits for the device and returns the statistics.
   RunnerStatistics statistics() const;
-  /// The limit on generated tokens of a sentence of so many source tokens.
+  /// Returns the limit on the generated tokens of a sentence of so many source tokens.
   std::int64_t limit_of(std::int64_t source_tokens) const;
+  /// Returns the caches of the run.
   const Caches& caches() const { return *caches_; }
 
  private:
   struct Slot {
     bool free = true;
     Sentence sentence;
-    std::int64_t first_step = 0;
+    std::int64_t first_step = 0;  // the value of now_ when the sentence got the slot
     std::int32_t limit = 0;
-    std::int64_t counted = 0;  // of its steps, in the statistics: where there is one slot
-    std::int64_t room = 0;     // target tokens for which its caches have room
+    // Only if there is one slot: how many steps of the sentence are in the statistics.
+    std::int64_t counted = 0;
+    std::int64_t room = 0;  // the number of target tokens for which the caches have pages
     std::int64_t source_tokens() const { return static_cast<std::int64_t>(sentence.ids.size()); }
   };
-  struct PendingStep {  // a step whose outcome has not been looked at
-    std::int64_t step;
-    std::unique_ptr<PendingRead> done;
+  // A step whose outcome the host has not looked at.
+  struct PendingStep {
+    std::int64_t step;                  // the value of now_ before it
+    std::unique_ptr<PendingRead> done;  // the done flag of each slot
   };
-
-  struct Encoding {  // a batch encoded ahead: its sentences from `next` on have no slot yet
+  // A batch that was encoded ahead. Its sentences from `next` on have no slot yet.
+  struct Encoding {
     std::vector<Sentence> sentences;
     std::size_t next = 0;
     std::unique_ptr<Encoded> encoded;
@@ -115,11 +133,11 @@ class Runner {
   void admit(SentenceInput&);
   bool encode_ahead(SentenceInput&);
   bool install();
-  /// How many steps may run before their outcome is looked at: more than one where there is one
-  /// slot.
+  /// Returns the largest number of steps that one call of Backend::repeat may run. It is more than
+  /// one only if there is one slot.
   std::int64_t steps_at_once() const;
-  /// Room in the caches for the steps to come; sentences admitted last begin again later where
-  /// there is too little.
+  /// Reserves the pages of the next steps for all sentences in flight. If the pages run out, it
+  /// preempts the sentences that began last.
   void reserve_pages(std::int64_t steps);
   void preempt(std::int32_t slot);
   void leave(std::int32_t slot, bool done);
@@ -134,20 +152,22 @@ class Runner {
   std::unique_ptr<Queue> queue_, encoder_queue_;
   std::unique_ptr<Caches> caches_;
   std::unique_ptr<Search> search_;
-  Buffer active_device_;              // [S] slots of the step's row groups
-  std::vector<std::int32_t> active_;  // the same on the host
+  Buffer active_device_;  // [S]: the slots of a step's row groups; −1 for an empty group
+  std::vector<std::int32_t> active_;  // the slots in use, in the same order
   bool active_changed_ = false;
   std::vector<Slot> slots_;
-  std::vector<std::int32_t> free_;  // slots
+  std::vector<std::int32_t> free_;  // the free slots
   Encoding ahead_;
-  std::vector<Sentence> preempted_;  // to be begun again
+  std::vector<Sentence> preempted_;  // They are decoded again from their start.
   std::deque<PendingStep> pending_steps_;
-  std::int64_t now_ =
-      0;  // steps asked for so far; where a sentence is done early, some were not run
-  std::int64_t encoder_tokens_ = 0;  // of an encoder batch of several sentences, at most
-  std::int64_t tokens_in_flight_ = 0;
-  std::int64_t awaited_ =
-      0;  // source tokens of sentences that are to leave before others get slots: caches were full
+  // The number of steps enqueued so far. If a sentence is done early, some of them were not run.
+  std::int64_t now_ = 0;
+  // The largest number of source tokens of an encoder batch of several sentences.
+  std::int64_t encoder_tokens_ = 0;
+  std::int64_t tokens_in_flight_ = 0;  // source tokens
+  // Because the caches were full, sentences with this number of source tokens must leave before
+  // others get slots.
+  std::int64_t awaited_ = 0;
   RunnerStatistics statistics_;
 };
 

@@ -1,3 +1,4 @@
+// The arrays of search, the calls of the backend, and the back-pointers of finished hypotheses.
 #include "engine/search.h"
 
 #include <algorithm>
@@ -13,7 +14,7 @@ std::span<const std::byte> bytes_of(const T* data, std::int64_t count) {
   return {reinterpret_cast<const std::byte*>(data), static_cast<std::size_t>(count) * sizeof(T)};
 }
 
-// Follows the back-pointers from a finished hypothesis' last node; history [length − 1, K].
+// Follows the back-pointers from the last node of a finished hypothesis; history [length − 1, K].
 Hypothesis trace(const Finished& finished, const Node* history, std::int64_t beams,
                  std::int32_t end) {
   Hypothesis result{.ids = std::vector<std::int32_t>(static_cast<std::size_t>(finished.length)),
@@ -82,8 +83,8 @@ std::unique_ptr<PendingRead> Search::read_done() {
   return backend_.read_later(queue_, bytes_of(state_.done, state_.slots));
 }
 
-// Of each record only what its length fills: a batch of them stays until the last of its lines has
-// been made text.
+// Copies only the part of each record that the sentence's length fills, because the memory of all
+// records of a call is kept until text has been made of the last of them.
 std::vector<SearchResult> Search::collect(std::span<const std::int32_t> slots) {
   const auto ticket = backend_.collect(*reading_, slots, state_);
   const std::byte* records = ticket->wait().data();

@@ -1,6 +1,6 @@
-// Search: owns the state of the sentences in flight on a backend, advances it, and copies what
-// finished sentences found to the host. What the settings mean, to the token, is said in
-// docs/search.md.
+// Search: owns the state of search over the sentences in flight on a backend, advances it, and
+// copies the hypotheses of sentences that are done to the host. docs/search.md says exactly what
+// the rules mean. In shapes K is the number of beams, and D the model width.
 #pragma once
 
 #include <cstddef>
@@ -15,32 +15,34 @@
 
 namespace xlate {
 
+/// One possible translation of a sentence.
 struct Hypothesis {
   std::vector<std::int32_t> ids;  // without start and end token
-  float score = 0;                // sum / length^A
-  float sum = 0;                  // of the log-probabilities
-  std::int32_t length = 0;        // generated tokens, end token included where there is one
-  bool ended = false;             // by the end token; otherwise cut at the limit
+  float score = 0;                // sum / length^A, where A is SearchRules::length_penalty
+  float sum = 0;                  // the sum of the log-probabilities
+  std::int32_t length = 0;        // generated tokens, end token included if there is one
+  bool ended = false;             // by the end token; otherwise it was cut at the limit
 };
 
-/// What search left of a sentence that is done, copied from the device. Its tree is followed back
-/// only when hypotheses are asked for, by any thread: where many sentences end with one step, the
-/// device would wait for it.
+/// The result of a sentence that is done, as a record copied from the device (SearchRecord). The
+/// back-pointers are followed only when hypotheses() is called, which any thread may do. If the
+/// runner's thread followed them, the device would wait when many sentences end with one step.
 class SearchResult {
  public:
-  /// The record lies in `memory`.
+  /// `record` points into `memory`, which this object keeps alive.
   SearchResult(std::shared_ptr<const std::byte[]> memory, const SearchRecord* record,
                std::int64_t beams, std::int32_t end)
       : memory_(std::move(memory)), record_(record), beams_(beams), end_(end) {}
 
-  /// Taken until the sentence was done.
+  /// Returns the number of decoding steps until the sentence was done.
   std::int32_t steps() const { return record_->length; }
-  /// Hypotheses; none if no continuation had a finite score.
+  /// Returns the number of hypotheses. It is 0 if no continuation had a finite score.
   std::int32_t count() const { return record_->finished_count; }
-  /// Of the best one, of which there is one.
+  /// Returns the length of the best hypothesis, end token included. There must be one.
   std::int32_t best_length() const { return finished()->length; }
+  /// Returns whether the best hypothesis ended by the end token. There must be one.
   bool best_ended() const { return finished()->last.token == end_; }
-  /// Best first, up to `most` of them.
+  /// Returns up to `most` hypotheses, best first.
   std::vector<Hypothesis> hypotheses(std::int32_t most = kMaxBeams) const;
 
  private:
@@ -52,38 +54,48 @@ class SearchResult {
   std::int32_t end_;
 };
 
+/// The host's side of search. Its functions enqueue work on the queue of the steps and do not wait,
+/// except collect(). They throw Error if the device fails.
 class Search {
  public:
-  /// Room for `slots` sentences of at most `longest` tokens. Throws Error for more than kMaxBeams
-  /// beams.
+  /// Allocates the state of `slots` sentences of at most `longest` tokens. Steps will be enqueued
+  /// on the queue. Throws Error if the number of beams is not from 1 to kMaxBeams, or if the
+  /// backend has too little memory.
   Search(Backend&, Queue&, const SearchRules&, std::int64_t slots, std::int64_t longest);
 
-  /// Device memory that each slot takes.
+  /// Returns the bytes of device memory that each slot takes.
   static std::int64_t bytes_per_slot(std::int64_t beams, std::int64_t longest);
 
+  /// Returns the arrays on the device.
   const SearchState& state() const { return state_; }
+  /// Returns the rules of the run.
   const SearchRules& rules() const { return rules_; }
-  /// A new sentence in each of the slots, at most limits[i] tokens.
+  /// Starts a new sentence of at most limits[i] tokens in slots[i], for each slot of the list.
   void start(std::span<const std::int32_t> slots, std::span<const std::int32_t> limits);
-  /// One token more for each of the rows' sentences, by the network that a program is.
+  /// Advances the rows' sentences by one token: runs the program over the rows, and a step of
+  /// search with its result.
   void step(const Program&, const Workspace&, const PagedCaches&, const StepRows&,
             const Projection&);
-  /// The same by hidden rows [R, D] of a model that is no program, as the table of the tests.
+  /// Advances the rows' sentences by one token, with the last hidden rows [R, D] of a model that
+  /// does not use programs, such as the table model of the tests.
   void step(Tensor hidden, const StepRows&, const Projection&);
-  /// Each slot's done flag (int32) as it is when the queue gets there.
+  /// Enqueues a copy of the done flags, one std::int32_t for each slot, as they are behind the work
+  /// enqueued so far.
   std::unique_ptr<PendingRead> read_done();
-  /// The queue that its steps are enqueued on.
+  /// Returns the queue of the steps.
   Queue& queue() { return queue_; }
-  /// What each of the slots, which are done, has found.
+  /// Copies the results of the slots, which must be done, and waits for the copy. The step that
+  /// completed each sentence must have ended, because the copy is enqueued on a queue of its own.
   std::vector<SearchResult> collect(std::span<const std::int32_t> slots);
 
  private:
+  // Allocates an array, which buffers_ owns.
   template <class T>
   T* carve(std::int64_t count);
 
   Backend& backend_;
   Queue& queue_;
-  std::unique_ptr<Queue> reading_;  // beside the steps that are under way
+  std::unique_ptr<Queue> reading_;  // for collect(), beside steps that are under way
   SearchRules rules_;
   SearchState state_;
   std::vector<Buffer> buffers_;

@@ -1,5 +1,7 @@
-// What search knows of the sentences in flight, as arrays in the backend's memory, and the rules it
-// follows. Plain data: a step of search reads and writes it on the device, without the host.
+// The state of search over the sentences in flight, as arrays in the backend's memory, and the
+// rules of search. All of it is plain data, which a step of search reads and writes on the device,
+// without the host. docs/search.md says what the rules mean. In shapes S is the number of slots, K
+// of beams, T of target tokens of the longest sentence, and G of row groups.
 #pragma once
 
 #include <cstdint>
@@ -7,58 +9,72 @@
 
 namespace xlate {
 
-/// When a sentence is done before its limit (docs/search.md, step 5).
+/// When a beam search ends before the sentence's limit (docs/search.md, "Beam", step 5).
 enum class EarlyStopping : std::uint8_t { kFalse, kTrue, kNever };
 
-/// The rules that hold for a whole run. Ids are of the target vocabulary; −1 = none.
+/// The rules of a whole run. Token ids are those of the target vocabulary, and −1 means that there
+/// is no such token.
 struct SearchRules {
-  int beams = 4;  // 1 is greedy
-  float length_penalty = 1;
+  int beams = 4;             // K; with 1 the search is greedy
+  float length_penalty = 1;  // A
   EarlyStopping early_stopping = EarlyStopping::kFalse;
   std::int32_t start = 0;
-  std::int32_t end = 0;            // −1: only the limit ends a hypothesis
-  std::int32_t forced_first = -1;  // the only choice for the first token
-  std::int32_t forced_end = -1;    // the only choice for the last token that the limit allows
-  bool renormalize = false;        // log-softmax over the ids that may be chosen, instead of all
-  std::vector<std::int32_t> never_chosen;
+  std::int32_t end = 0;            // Without one, only the limit ends a hypothesis.
+  std::int32_t forced_first = -1;  // It is the only choice for the first token.
+  std::int32_t forced_end = -1;  // It is the only choice for the last token that the limit allows.
+  // The log-softmax is taken over the ids that may be chosen, instead of over all ids.
+  bool renormalize = false;
+  std::vector<std::int32_t> never_chosen;  // ids
 };
 
-/// A token of the search tree: the token and the beam (of the step before) that it continues.
+/// A node of the search tree: a token, and the beam of the previous step whose hypothesis it
+/// continues.
 struct Node {
   std::int32_t token;
   std::int32_t parent;
 };
 
-/// A finished hypothesis: the tree's last node, and its scores.
+/// A hypothesis of the finished list.
 struct Finished {
   float score;          // sum / length^A
-  float sum;            // of the log-probabilities
-  std::int32_t length;  // tokens, end token included
-  Node last;
+  float sum;            // the sum of the log-probabilities
+  std::int32_t length;  // in tokens, end token included
+  Node last;            // the last token; the tokens before it are in SearchState::history
 };
 
-/// Device arrays, S slots of K beams and at most T tokens. All are slot-major.
+/// The arrays of search on the device. The first index of each array is the slot.
 struct SearchState {
-  std::int32_t* token = nullptr;  // [S, K] last token of each live hypothesis
-  float* score = nullptr;         // [S, K] its sum of log-probabilities
-  std::int32_t* length =
-      nullptr;  // [S] tokens generated: the position at which the last token enters the network
-  std::int32_t* limit = nullptr;  // [S] tokens at most, end token included
-  std::int32_t* done = nullptr;   // [S] 1: finished lists are final
-  Node* history =
-      nullptr;  // [S, T, K] the search tree; row t holds the (t+1)th token of each live hypothesis
-  std::uint8_t* ancestor =
-      nullptr;  // [S, T, K] line that holds key and value of position t of live hypothesis k
-  Finished* finished = nullptr;            // [S, K] best first
-  std::int32_t* finished_count = nullptr;  // [S]
-  std::int64_t slots = 0, beams = 0, longest = 0;
+  // [S, K]: the last token of each live hypothesis.
+  std::int32_t* token = nullptr;
+  // [S, K]: the sum of the log-probabilities of each live hypothesis.
+  float* score = nullptr;
+  // [S]: the number of tokens generated so far. It is also the position at which the last token
+  // enters the network, because the start token has position 0 and is not counted.
+  std::int32_t* length = nullptr;
+  // [S]: the largest number of tokens of the sentence, its end token included.
+  std::int32_t* limit = nullptr;
+  // [S]: 1 once the sentence is done, and its finished list final; else 0.
+  std::int32_t* done = nullptr;
+  // [S, T, K]: the search tree. Row t holds the (t+1)th token of each live hypothesis. The step
+  // that ends a sentence writes no row: its tokens are in the finished list.
+  Node* history = nullptr;
+  // [S, T, K]: the beam under which the self caches hold the key and value of position t of live
+  // hypothesis k.
+  std::uint8_t* ancestor = nullptr;
+  // [S, K]: the finished list, best first, of which the first finished_count entries are valid.
+  Finished* finished = nullptr;
+  std::int32_t* finished_count = nullptr;          // [S]
+  std::int64_t slots = 0, beams = 0, longest = 0;  // S, K, T
 };
 
-/// What Backend::collect copies of a slot: this head, `finished` [K], then the first length − 1
-/// rows of its history, [length − 1, K].
+/// The beginning of a record that Backend::collect copies for a slot. Behind it are the finished
+/// list [K], of which the first `finished_count` entries are valid, and the first length − 1 rows
+/// of the slot's history, [length − 1, K].
 struct SearchRecord {
   std::int32_t finished_count;
   std::int32_t length;
+  /// Returns the bytes of a record of a sentence of `longest` tokens, rounded up to a multiple of
+  /// 16. `longest` is at least 1.
   static std::int64_t bytes(std::int64_t beams, std::int64_t longest) {
     const auto exact = static_cast<std::int64_t>(
         sizeof(SearchRecord) + static_cast<std::size_t>(beams) * sizeof(Finished) +
@@ -67,16 +83,18 @@ struct SearchRecord {
   }
 };
 
-/// The rows of one step: group g of K rows is slot slots[g], none where that is negative; a group
-/// whose slot is done is computed in vain or not at all, and leaves its slot as it is.
+/// The rows of one decoding step. Group g has the K rows of slot slots[g], or belongs to no slot if
+/// slots[g] is negative. A backend may or may not compute the rows of a slot that is done, but it
+/// leaves the slot's state unchanged.
 struct StepRows {
   const std::int32_t* slots = nullptr;  // [G], device
   std::int64_t groups = 0;              // G
   std::int64_t beams = 1;               // K
+  /// Returns R = G·K.
   std::int64_t rows() const { return groups * beams; }
 };
 
-/// Beams are named by a byte in SearchState::ancestor.
+/// The largest number of beams. SearchState::ancestor has one byte for the number of a beam.
 inline constexpr int kMaxBeams = 256;
 
 }  // namespace xlate

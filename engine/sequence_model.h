@@ -1,7 +1,7 @@
-// SequenceModel: all that a run may ask of a model, which tells the shape of its caches and is
-// handed views of them: who gets which page is no business of it (engine/caches.h). Slot s with K
-// beams owns rows s·K … s·K+K−1 of every table; which slots take part in a step, their tokens and
-// lengths are arrays on the device, so that no number from the host changes from step to step.
+// SequenceModel: what the runner asks of a model. A model says which shape its caches have, and
+// gets views of them. It does not decide which slot gets which page (engine/caches.h does). The
+// slots that take part in a step, their tokens and their lengths are arrays on the device, so that
+// nothing that the host passes changes from step to step.
 #pragma once
 
 #include <cstdint>
@@ -17,61 +17,66 @@ namespace xlate {
 
 class Search;
 
-/// A sentence to decode: its source ids, end token included, and how many tokens it may get, end
-/// token included.
+/// A sentence to decode.
 struct SourceSentence {
-  std::span<const std::int32_t> ids;
-  std::int32_t limit = 0;
+  std::span<const std::int32_t> ids;  // of the source, end token included
+  std::int32_t limit = 0;             // the largest number of target tokens, end token included
 };
 
-/// How much room a run needs; fixed when it begins, so that addresses never change.
+/// The largest sizes of a run. They are fixed when it begins, so that addresses never change.
 struct Capacity {
   std::int64_t slots = 1;
   std::int64_t beams = 1;
   std::int64_t encoder_tokens = 1;  // packed source tokens of one encoder batch
-  std::int64_t source_tokens = 1;   // in flight in all slots
-  std::int64_t longest_source = 1;
+  std::int64_t source_tokens = 1;   // source tokens in flight, in all slots together
+  std::int64_t longest_source = 1;  // tokens of the longest source
   std::int64_t longest_target = 1;  // the largest limit of a sentence
-  double target_factor =
-      1;  // limit of a sentence of S source tokens: at most target_factor·S + target_extra
+  // The limit of a sentence of S source tokens is at most target_factor · S + target_extra.
+  double target_factor = 1;
   std::int64_t target_extra = 0;
 };
 
-/// What a model keeps of the tokens before, and what else a token in flight costs it. All layers
-/// are alike.
+/// The shape of the keys and values that a model caches, and the other memory that it needs for a
+/// token in flight. All layers have the same shape.
 struct CacheShape {
   std::int64_t layers = 1;
   std::int64_t width = 1;  // of a key, and of a value, in elements of the backend's compute type
-  bool cross_keys =
-      true;  // keys of source tokens too, for all beams, beside each beam's own of target tokens
-  double working_bytes = 0;  // of the model's own rows, for each source token in flight
+  // The model has cross caches with the source's keys and values, besides the self caches.
+  bool cross_keys = true;
+  // The bytes of the model's workspaces for one source token in flight.
+  double working_bytes = 0;
 };
 
-/// What an encoder batch left on the device, until the next batch is encoded.
+/// A handle to what an encoder batch left on the device. It is valid until the next batch is
+/// encoded.
 class Encoded {
  public:
   virtual ~Encoded() = default;
 };
 
+/// A model that encodes sources and decodes targets token by token. A run calls allocate() and
+/// begin() once, and then the other functions. Every function but cache_shape() throws Error if the
+/// device fails.
 class SequenceModel {
  public:
   virtual ~SequenceModel() = default;
 
-  /// The same for all runs.
+  /// Returns the shape of the model's caches, which is the same in all runs.
   virtual CacheShape cache_shape() const = 0;
-  /// Makes room for a run's rows, before its caches get their share of what is left. Throws Error
-  /// where the device has too little.
+  /// Allocates the memory of a run but for its caches, which are allocated afterwards. Throws Error
+  /// if the device has too little memory.
   virtual void allocate(const Capacity&) = 0;
-  /// Begins the run for which room was made. Its caches live until the last step.
+  /// Begins the run for which memory was allocated. The caches must live until the last step.
   virtual void begin(const PagedCaches&) = 0;
-  /// Encodes a batch; at most `encoder_tokens` source tokens in all.
+  /// Encodes a batch of sentences, which have at most Capacity::encoder_tokens source tokens in
+  /// all.
   virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const SourceSentence>) = 0;
-  /// Puts sentence first + i of the batch into slots[i]. The device knows the pages that are
-  /// reserved for it.
+  /// Puts sentence first + i of the batch into slots[i], for each slot of the list. The pages of
+  /// these slots must have been published on this queue (Caches::publish).
   virtual void install(Queue&, const Encoded&, std::int64_t first,
                        std::span<const std::int32_t> slots) = 0;
-  /// Decodes one step over the rows given, for whose next tokens the caches have room: hands its
-  /// program, or hidden rows, to Search::step.
+  /// Enqueues one decoding step over the rows, for whose next tokens the caches have room. The
+  /// model passes its program, or its hidden rows, to Search::step().
   virtual void step(const StepRows&, Search&) = 0;
 };
 

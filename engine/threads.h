@@ -1,5 +1,5 @@
-// The one place where threads are started: where the system refuses one, the error says which, why,
-// and what to do.
+// start_thread: starts every thread that a run cannot do without. If the system refuses one, the
+// error says what it was for, why it was refused, and what the user can do.
 #pragma once
 
 #include <system_error>
@@ -11,8 +11,8 @@
 
 namespace xlate {
 
-/// Runs `work` on a thread of its own. `task` goes into the message: "writing the output". Throws
-/// Error where no thread is to be had.
+/// Runs `work` on a new thread. `task` says in an error's message what the thread is for, such as
+/// "writing the output". Throws Error if the system refuses the thread.
 template <class Work>
 std::jthread start_thread(const char* task, Work&& work) {
   try {

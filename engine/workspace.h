@@ -1,4 +1,4 @@
-// Rooms: the memory that a program's rows lie in, at addresses that never change.
+// Workspace: the memory of a program's tensors, at addresses that never change.
 #pragma once
 
 #include <cstddef>
@@ -11,11 +11,12 @@
 
 namespace xlate {
 
+/// Gives views of a program's tensors by their TensorId.
 class Workspace {
  public:
   Workspace() = default;
-  /// Allocates room for passes of at most `most_rows` rows. Throws Error where the backend has too
-  /// little memory.
+  /// Allocates every tensor of the program with `most_rows` rows. The program can then be run over
+  /// batches of at most this many rows. Throws Error if the backend has too little memory.
   Workspace(Backend& backend, const Program& program, std::int64_t most_rows)
       : arena_(backend, bytes(program, backend.compute_type(), most_rows)) {
     const DType type = backend.compute_type();
@@ -27,10 +28,12 @@ class Workspace {
       rows_.push_back(rows);
     }
   }
-  /// Uses memory that somebody else owns: a view for each room of a program, in their order.
+  /// Uses memory that somebody else owns. `rows` holds a view for each tensor of a program, in the
+  /// order of their ids.
   explicit Workspace(std::vector<ResidualRows> rows) : rows_(std::move(rows)) {}
 
-  /// Bytes that so many rows of a program take.
+  /// Returns the bytes that the program's tensors take with `most_rows` rows, where `type` is the
+  /// compute type.
   static std::size_t bytes(const Program& program, DType type, std::int64_t most_rows) {
     std::size_t sum = 0;
     for (const auto& [kind, columns] : program.tensors()) {
@@ -41,19 +44,23 @@ class Workspace {
     return sum;
   }
 
-  /// The first `count` rows of a room.
+  /// Returns the first `count` rows of a tensor, [count, columns], with their low bits where these
+  /// are kept.
   ResidualRows stream(TensorId id, std::int64_t count) const {
     const ResidualRows& rows = rows_[id.index];
     return {rows.rounded.row_range(0, count),
             rows.low_bits ? rows.low_bits.row_range(0, count) : Tensor{}};
   }
-  /// The same, as products read them.
+  /// Returns the first `count` rows of a tensor, [count, columns], without low bits: those that
+  /// products read.
   Tensor rows(TensorId id, std::int64_t count) const {
     return rows_[id.index].rounded.row_range(0, count);
   }
 
  private:
-  // What 16-bit types lose in the residual stream costs the most lines (docs/benchmarks.md).
+  // Rounding the residual stream to 16 bits changes more lines of a translation than rounding
+  // anything else does (docs/benchmarks-history.md, "What float16 loses"). So low bits are kept for
+  // it alone.
   static bool keeps_low_bits(TensorKind kind, DType type) {
     return kind == TensorKind::kResidual && size_of(type) == 2;
   }
