@@ -1,3 +1,4 @@
+// Reads "tokens" and "generation" of a model file's header, and what version 1 has in their place.
 #include "models/description.h"
 
 #include <algorithm>
@@ -41,7 +42,8 @@ SpecialTokens read_tokens(const Section& section, std::int64_t last_source,
           .clean_up_spaces = section.flag("clean_up_spaces")};
 }
 
-// Where "ends" is absent, a hypothesis ends as a source does.
+// Reads the id that ends a hypothesis, or −1. Where "ends" is absent, it is the end token of the
+// source.
 std::int32_t read_end(const Section& section, std::int32_t end_of_source, std::int64_t last) {
   if (!section.has("ends")) {
     if (end_of_source > last)
@@ -96,7 +98,8 @@ ModelDescription describe(const json& header, std::uint32_t version, const std::
   model.generation = read_generation(generation, model.tokens.end, last_target);
   const Section limits = version == 1 ? Section(header, "config", file) : generation;
   model.generation.max_source_length = limits.integer("max_source_length", 2, kMaxSize);
-  // What version 1 came to say of stored positions.
+  // A file of version 1 may say that a stack has a stored table of positions: the key gives its
+  // number of rows.
   for (const auto& [key, stack] : {std::pair{"encoder_positions", &model.network.encoder},
                                    {"decoder_positions", &model.network.decoder}}) {
     if (version == 1 && limits.has(key)) {

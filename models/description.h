@@ -1,4 +1,5 @@
-// What a model file says of its model, as plain numbers: network, special ids, generation defaults.
+// Holds what the header of a model file says of its model, as plain numbers: the network, the
+// special tokens, and the defaults of search. The format is in docs/model-format.md.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -14,38 +15,62 @@
 
 namespace xlate {
 
+/// Holds the header's "tokens": the ids that have a meaning of their own. A source id is an index
+/// into the source vocabulary, and a target id is one into the target vocabulary.
 struct SpecialTokens {
-  std::int32_t start = 0;  // the decoder's first input
-  std::int32_t end = 0;    // of a source
+  // The decoder's first input is this target id.
+  std::int32_t start = 0;
+  // Every source sentence ends with this source id.
+  std::int32_t end = 0;
+  // A piece that is not in the source vocabulary becomes this source id.
   std::int32_t unknown = 0;
-  std::int32_t pad = -1;  // of a target; −1: none
+  // This target id is padding, which is no text. −1 means that there is none.
+  std::int32_t pad = -1;
+  // Users added these tokens to the tokenizer.
   std::vector<AddedToken> added;
-  bool clean_up_spaces = false;  // of the output, as Tokenizer does it
+  // Takes the spaces before English punctuation out of the output, as Tokenizer::decode says.
+  bool clean_up_spaces = false;
 };
 
-/// What the checkpoint asks of search; what it does not say is empty.
+/// Holds the header's "generation": what the checkpoint asks of search (the names in parentheses
+/// are those of Hugging Face's GenerationConfig). What it does not ask for is absent, −1, empty or
+/// false. All ids are target ids, and docs/search.md says what search does with them.
 struct GenerationDefaults {
-  std::int64_t max_source_length = 512;  // source tokens, end token included
+  // A source sentence may have this many tokens, the end token included.
+  std::int64_t max_source_length = 512;
+  // The beam size is the number K of hypotheses that search keeps alive (num_beams).
   std::optional<int> beam_size;
+  // The final score of n tokens is their sum of log-probabilities / n^length_penalty.
   std::optional<float> length_penalty;
   std::optional<EarlyStopping> early_stopping;
+  // A hypothesis may have this many tokens, the end token included and the start token not counted
+  // (max_length counts the start token, max_new_tokens does not).
   std::optional<std::int64_t> max_length;
+  // These ids are the only choice for the first token, and for the last token that the limit allows
+  // (forced_bos_token_id, forced_eos_token_id).
   std::int32_t forced_first = -1, forced_end = -1;
+  // Search never chooses these ids (bad_words_ids of one token, suppress_tokens, pad_token_id).
   std::vector<std::int32_t> never_chosen;
-  std::int32_t end = -1;  // of a hypothesis; −1: only its limit ends it
+  // This id ends a hypothesis (eos_token_id). −1 means that only the limit ends it.
+  std::int32_t end = -1;
+  // Takes the log-softmax over the ids that may be chosen instead of over all (renormalize_logits).
   bool renormalize = false;
-  bool do_sample = false;  // the checkpoint would sample, which nobody does unasked
+  // The checkpoint draws tokens at random by default (do_sample). xlate says so and does not do it.
+  bool do_sample = false;
 };
 
+/// Holds all that a header says of its model, without the lists of tensors and files.
 struct ModelDescription {
+  // There is no other architecture.
   std::string architecture = "transformer";
   NetworkDescription network;
   SpecialTokens tokens;
   GenerationDefaults generation;
 };
 
-/// Reads and checks the header of a file of that format version. `file` names the file in errors.
-/// Throws Error naming the key, what was expected and what was found.
+/// Reads and checks the header of a file of format version 1 or 2. `file` names the file in
+/// messages. Throws Error that names the key, what was expected and what was found, also where no
+/// backend can compute the network.
 ModelDescription describe(const nlohmann::json& header, std::uint32_t version,
                           const std::string& file);
 

@@ -1,3 +1,5 @@
+// Gives the embedded files and the special ids of a model file to the tokenizer, and its tensors to
+// the Transformer.
 #include "models/load.h"
 
 #include "models/transformer.h"
@@ -10,8 +12,8 @@ std::unique_ptr<SequenceModel> load_model(const ModelFile& file, Backend& backen
 
 Tokenizer load_tokenizer(const ModelFile& file) {
   const ModelDescription& model = file.description();
-  const bool has_text =
-      file.has_file("source.spm") || file.has_file("target.spm");  // both, or neither
+  // A file has both SentencePiece models or neither: file.file() throws if only one is there.
+  const bool has_text = file.has_file("source.spm") || file.has_file("target.spm");
   return Tokenizer(
       {.name = file.name(),
        .source_model = has_text ? std::optional(file.file("source.spm")) : std::nullopt,

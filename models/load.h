@@ -1,4 +1,5 @@
-// A model file as the parts that a run needs: the network on a backend, and the tokenizer.
+// Makes of a model file the two parts that a run needs: the network in a backend's memory, and the
+// tokenizer.
 #pragma once
 
 #include <memory>
@@ -10,10 +11,13 @@
 
 namespace xlate {
 
-/// The file's network. Throws Error where a tensor is missing or has another shape.
+/// Returns the file's network, with its weights in the backend's memory. The model uses the
+/// backend, which must outlive it; it does not need the file any more. Throws Error if a tensor is
+/// missing or has another shape, or if the backend has too little memory.
 std::unique_ptr<SequenceModel> load_model(const ModelFile&, Backend&);
 
-/// The file's tokenizer; points into the file, which must outlive it.
+/// Returns the file's tokenizer. It points into the file, which must outlive it. Throws Error if an
+/// embedded tokenizer file is missing, cannot be read, or does not fit the network's vocabularies.
 Tokenizer load_tokenizer(const ModelFile&);
 
 }  // namespace xlate

@@ -1,3 +1,5 @@
+// Maps a model file, and checks its prefix, its hash, and every entry of its lists of tensors and
+// files.
 #include "models/model_file.h"
 
 #include <fcntl.h>
@@ -23,8 +25,11 @@ using nlohmann::json;
 
 constexpr std::string_view kMagic = "XLATEMDL";
 constexpr std::uint32_t kOldestVersion = 1, kVersion = 2;
+// These are the offsets of docs/model-format.md, in bytes: the hash covers everything from byte 16
+// to the end of the file.
 constexpr std::size_t kHashedFrom = 16, kHeaderAt = 40, kAlignment = 64;
 
+// The numbers of the file are little-endian, as those of the processors that xlate runs on are.
 template <class T>
 T number_at(std::span<const std::byte> bytes, std::size_t offset) {
   T value;
@@ -60,14 +65,16 @@ DType dtype_of(const json& entry, const std::string& file, const std::string& na
        found == entry.end() ? "missing" : brief(*found));
 }
 
-// A tensor of version 1, whose norms had one place only: norm is norm_after.
+// Returns the present name of a tensor of version 1. That version knew norms after a sublayer only,
+// and called them "norm" instead of "norm_after".
 std::string renamed(std::string name) {
   if (const std::size_t at = name.find(".norm."); at != std::string::npos)
     name.insert(at + 5, "_after");
   return name;
 }
 
-// What the bytes before the header say, checked: the header's bytes are returned.
+// Checks the bytes before the header (magic, hash, version, sizes) and returns the bytes of the
+// header.
 std::span<const std::byte> check_prefix(const std::string& name, std::span<const std::byte> bytes,
                                         bool verify_hash) {
   if (bytes.size() < kMagic.size() ||
@@ -101,11 +108,12 @@ std::span<const std::byte> check_prefix(const std::string& name, std::span<const
 
 }  // namespace
 
+// Maps a file into memory for reading, as long as the object lives.
 struct ModelFile::Mapping {
+  // Throws Error if the path is no regular file, or is empty, or cannot be opened or mapped.
   explicit Mapping(const std::string& path) {
-    const int file =
-        ::open(path.c_str(),
-               O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // not waiting for the other end of a pipe
+    // With O_NONBLOCK, opening a named pipe does not wait for its writer.
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};
     const bool regular = fstat(file, &status) == 0 && S_ISREG(status.st_mode);
@@ -162,7 +170,8 @@ void ModelFile::read_entries(const json& header) {
     if (!files_.emplace(name, range_of(entry, "file", name)).second)
       fail("{}: file '{}' is listed twice", name_, name);
   }
-  std::set<const std::byte*> seen;  // tied tensors share their bytes
+  // Tied tensors begin at the same byte and are counted once.
+  std::set<const std::byte*> seen;
   for (const auto& [name, entry] : tensors_) {
     if (name.ends_with(".scale") || !seen.insert(entry.data.data()).second) continue;
     parameters_ += static_cast<std::int64_t>(entry.data.size() / size_of(entry.dtype));
@@ -212,8 +221,8 @@ const ModelFile::Entry& ModelFile::tensor(const std::string& name,
          shape_text(shape));
   }
   const Entry& entry = found->second;
-  // The expected shape comes from sizes that models/network_description.cpp bounds: the product
-  // does not wrap.
+  // The product does not overflow: models/network_description.cpp bounds the sizes that the
+  // expected shape is made of.
   const std::size_t bytes = static_cast<std::size_t>(shape[0]) *
                             static_cast<std::size_t>(shape.size() == 2 ? shape[1] : 1) *
                             size_of(entry.dtype);

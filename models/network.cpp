@@ -1,3 +1,5 @@
+// Visits every tensor of a model file by its name and shape (the table "Tensors" of
+// docs/model-format.md), and puts it into its place in a Network.
 #include "models/network.h"
 
 #include "engine/error.h"
@@ -6,6 +8,8 @@
 namespace xlate {
 namespace {
 
+// Loads one network. Every function loads the tensors of one part, whose names begin with its first
+// argument.
 class Visitor {
  public:
   Visitor(const ModelFile& file, Backend& backend, Queue& queue)

@@ -1,5 +1,5 @@
-// A model file's network in a backend's memory: one visitor that says every tensor's name and
-// shape.
+// Loads a model file's network into a backend's memory. network.cpp is the only place that says the
+// name and the shape of every tensor.
 #pragma once
 
 #include <vector>
@@ -9,12 +9,16 @@
 
 namespace xlate {
 
+/// Holds a network with the memory of its weights.
 struct LoadedNetwork {
+  // The tensors are views of `memory`.
   Network network;
-  std::vector<Buffer> memory;  // of its weights; whoever holds it keeps them alive
+  std::vector<Buffer> memory;
 };
 
-/// Throws Error where a tensor is missing or has another shape, or memory does not suffice.
+/// Copies the weights of the file into the backend's memory, in the order of the queue. Computed
+/// positions are left empty. Throws Error if a tensor is missing or has another shape, or if the
+/// backend has too little memory.
 LoadedNetwork load_network(const ModelFile&, Backend&, Queue&);
 
 }  // namespace xlate

@@ -1,3 +1,5 @@
+// Reads the description of a network from a model file's header, and refuses what no backend can
+// compute.
 #include "models/network_description.h"
 
 #include <algorithm>
@@ -100,7 +102,9 @@ StackDescription read_stack(const Section& section) {
   return stack;
 }
 
-// Version 1 knew one network only: post-norm, sinusoids, heads that share the width out.
+// Reads one stack of version 1, which knew one kind of network only: post-norm, with sinusoidal
+// positions, and with heads of width / heads columns. describe() overrides the positions where the
+// file has a stored table.
 StackDescription stack_of_version_1(const Section& config, const std::string& name,
                                     const char* vocabulary) {
   const auto key = [&](const char* what) { return name + "_" + what; };
@@ -133,7 +137,7 @@ StackDescription stack_of_version_1(const Section& config, const std::string& na
   return stack;
 }
 
-// Says which value no backend computes yet.
+// Refuses a network that no backend can compute yet, by the name of the key that says so.
 class Computable {
  public:
   explicit Computable(const std::string& file) : file_(file) {}

@@ -1,5 +1,5 @@
-// What a model file says of its network, as plain numbers and without a family's name: "network" of
-// docs/model-format.md.
+// Holds what a model file says of its network, as plain numbers and without the name of a family:
+// the "network" of docs/model-format.md.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -12,45 +12,72 @@
 
 namespace xlate {
 
+/// Names a kind of norm: layer norm (Ba, Kiros, Hinton 2016) or RMS norm (Zhang, Sennrich 2019).
 enum class NormKind : std::uint8_t { kLayer, kRms };
+/// Says what is added to an embedding: nothing, a row of a stored table, or computed sinusoids
+/// (Vaswani et al. 2017).
 enum class Positions : std::uint8_t { kNone, kLearned, kSinusoidal };
 
+/// Describes how a token becomes the first row of the residual stream: its row of the embedding [V,
+/// D] times `scale`, plus its position, with a norm on the sum if `norm` is true.
 struct EmbeddingDescription {
   std::int64_t vocabulary = 0;  // V
-  float scale = 1;              // of a token's row, before its position is added
+  float scale = 1;
   Positions positions = Positions::kNone;
-  std::int64_t rows = 0;    // of learned positions
-  std::int64_t offset = 0;  // of sinusoidal ones: the first token's position
-  double rate = 0;          // angle of position p in pair j: p / 10000^(j / rate)
-  bool norm = false;        // a norm on the sum
+  // A table of learned positions has this many rows, and no sentence may be longer.
+  std::int64_t rows = 0;
+  // Pair j of the columns of sinusoidal positions has the angle (p + offset) / 10000^(j / rate) at
+  // token p; both count from 0. Column j has its sine, and column D/2 + j its cosine.
+  std::int64_t offset = 0;
+  double rate = 0;
+  bool norm = false;
 };
 
-/// Where a sublayer f has norms: x = after(x + scale·inside(f(before(x)))). `final`: one behind the
-/// last layer.
+/// Says where a sublayer f has norms: x = after(x + residual_scale · inside(f(before(x)))). `final`
+/// means one more norm behind the last layer. Post-norm is `after` alone, and pre-norm is `before`
+/// with `final`.
 struct NormDescription {
   NormKind kind = NormKind::kLayer;
   float epsilon = 1e-5f;
   bool before = false, inside = false, after = false, final = false;
 };
 
+/// Describes the attention of all layers of a stack (Vaswani et al. 2017). The fields from
+/// `softcap` on have a place in the format only: describe_network refuses every value of theirs
+/// that changes the result.
 struct AttentionDescription {
-  std::int64_t heads = 0, kv_heads = 0, head = 0;  // `head`: the width of one
+  // Queries have `heads` heads of `head` columns. Keys and values have `kv_heads`, a divisor of
+  // `heads`.
+  std::int64_t heads = 0, kv_heads = 0, head = 0;
+  // Multiplies the scores before the softmax.
   float scale = 1;
-  float softcap = 0;  // 0: none
+  // Bounds the scores; 0 means no bound.
+  float softcap = 0;
+  // Applies norms to queries and keys.
   bool query_key_norm = false;
+  // Both add to the scores what depends on the distance between query and key.
   bool distance_bias = false, slope = false;
-  std::int64_t rotary_dims = 0;         // 0: none
-  std::vector<std::int64_t> windows{};  // of each layer, 0: all keys; empty: none has one
+  // Rotates so many columns of a head by the position; 0 means none.
+  std::int64_t rotary_dims = 0;
+  // [layers]; a query sees this many keys, and with 0 all of them. If empty, no layer has a window.
+  std::vector<std::int64_t> windows{};
 };
 
+/// Describes the feed-forward sublayers of a stack: down(activation(up(x))), with F columns between
+/// the two products.
 struct FeedForwardDescription {
   std::int64_t width = 0;  // F
   Activation activation = Activation::kRelu;
+  // Multiplies the activation by a second projection of x. describe_network refuses it.
   bool gated = false;
 };
 
+/// Describes the encoder or the decoder, whose layers are alike.
 struct StackDescription {
+  // The residual stream has `width` columns, D.
   std::int64_t layers = 0, width = 0;
+  // With `causal`, self-attention sees no later token. With `parallel`, all sublayers of a layer
+  // read the same x, which describe_network refuses.
   bool causal = false, parallel = false;
   float residual_scale = 1;
   EmbeddingDescription embedding;
@@ -59,15 +86,18 @@ struct StackDescription {
   FeedForwardDescription feed_forward;
 };
 
+/// Describes an encoder-decoder Transformer.
 struct NetworkDescription {
   StackDescription encoder, decoder;
+  // The logits are multiplied by the scale and bounded by the softcap, of which 0 means no bound.
+  // describe_network refuses all values but these.
   float output_scale = 1;
-  float output_softcap = 0;  // 0: none
+  float output_softcap = 0;
 };
 
-/// Reads and checks `header`'s "network", and of format version 1 its "config". `file` names the
-/// file in errors. Throws Error naming the key, what was expected and what was found; also for what
-/// no backend computes yet.
+/// Reads and checks the header's "network", or in format version 1 its "config". `file` names the
+/// file in messages. Throws Error that names the key, what was expected and what was found, also
+/// for every value that no backend computes yet.
 NetworkDescription describe_network(const nlohmann::json& header, std::uint32_t version,
                                     const std::string& file);
 

@@ -1,3 +1,5 @@
+// Lists the operations of a post-norm Transformer: those of the encoder, and those of a decoding
+// step.
 #include "models/programs.h"
 
 #include <utility>
@@ -5,7 +7,8 @@
 namespace xlate {
 namespace {
 
-/// The rooms that all layers of a stack share, and what is done alike in both stacks.
+// Collects the operations of one stack. All layers share the same tensors of the workspace, and
+// both stacks have these operations in common.
 struct StackProgram {
   explicit StackProgram(const Stack& described)
       : stack(described),
@@ -23,7 +26,7 @@ struct StackProgram {
               Activation activation = Activation::kNone) {
     program.add(ApplyLinear{from, layer, activation, to});
   }
-  /// Ends a sublayer: x = after(x + layer(from)).
+  // Ends a sublayer: x = after(x + layer(from)).
   void add(TensorId from, const Linear& layer, const Norm& after) {
     linear(from, layer, accumulators);
     program.add(AddNorm{x, accumulators, after});
@@ -45,6 +48,7 @@ struct StackProgram {
 
   const Stack& stack;
   Program program;
+  // `x` is the residual stream, and `inner` is the feed-forward's activation.
   TensorId x, accumulators, queries_keys_values, context, inner;
 };
 

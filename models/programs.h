@@ -1,5 +1,5 @@
-// A Transformer (Vaswani et al. 2017) as programs: the only place that says what is computed in
-// which order.
+// Writes an encoder-decoder Transformer (Vaswani et al. 2017) as programs. This is the only place
+// that says what a network computes, in which order.
 #pragma once
 
 #include "engine/network.h"
@@ -7,10 +7,13 @@
 
 namespace xlate {
 
-/// Reads packed source sentences; comes to the keys and values of the source for all decoder
-/// layers, [N, layers·2·D].
+/// Returns the encoder's program, for packed source sentences of N tokens (PackedRows). Its result
+/// is the keys and values of the source for the cross-attention of all decoder layers, [N,
+/// layers·2·D]: layer after layer, keys before values. The program refers to the network's weights,
+/// which must outlive it.
 Program encoder_program(const Network&);
-/// One decoding step; comes to the last hidden rows, [R, D].
+/// Returns the program of one decoding step over R rows (Step). Its result is the last hidden rows,
+/// [R, D], which the projection onto the vocabulary reads. The weights must outlive it.
 Program step_program(const Network&);
 
 }  // namespace xlate

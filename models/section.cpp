@@ -1,3 +1,4 @@
+// Finds and checks the values of a Section.
 #include "models/section.h"
 
 namespace xlate {

@@ -1,3 +1,4 @@
+// Computes rows of sinusoids on the host and copies them to the device.
 #include "models/sinusoids.h"
 
 #include <algorithm>
@@ -8,7 +9,8 @@
 namespace xlate {
 namespace {
 
-// Sentences that grow little by little should not each compute a row.
+// Rows are computed 64 at a time, so that sentences which are each a little longer than the last do
+// not cause a copy each.
 constexpr std::int64_t kPositionsAtOnce = 64;
 
 }  // namespace
@@ -20,9 +22,10 @@ Sinusoids::Sinusoids(Backend& backend, const EmbeddingDescription& wanted, std::
       rate_(wanted.rate),
       offset_(wanted.offset) {}
 
-// Sine in the first half, cosine in the second, angle p / 10000^(j/rate); in double, kept in
-// float32 (docs/search.md). Only as many as a sentence has needed so far: the longest one allowed
-// seldom comes.
+// The first half of a row has sines and the second half has cosines, of the angles (p + offset) /
+// 10000^(j / rate). They are computed in double and stored as float32 (docs/model-format.md). Only
+// the rows that a sentence has needed are computed, because few sentences are as long as the
+// longest that is allowed.
 void Sinusoids::fill(Backend& backend, Queue& queue, std::int64_t count) {
   if (count <= filled_) return;
   count =

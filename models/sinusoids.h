@@ -1,4 +1,4 @@
-// Sinusoidal positions (Vaswani et al. 2017), computed as sentences come to need them.
+// Computes sinusoidal positions (Vaswani et al. 2017), as far as the sentences of a run need them.
 #pragma once
 
 #include "engine/backend.h"
@@ -6,16 +6,20 @@
 
 namespace xlate {
 
+/// Holds a table of positions in a backend's memory, which fill() extends. A table that is
+/// constructed without arguments has no rows, and fill() does nothing.
 class Sinusoids {
  public:
   Sinusoids() = default;
-  /// Room for positions 0 … longest − 1 of rows `width` wide. Throws Error where the backend has
-  /// not so much memory.
+  /// Allocates memory for positions 0 … longest − 1, each a row of `width` columns, an even number.
+  /// The description gives the offset and the rate. Throws Error if the backend has too little
+  /// memory.
   Sinusoids(Backend&, const EmbeddingDescription&, std::int64_t longest, std::int64_t width);
 
-  /// [longest, width], float32, of which the rows that were filled mean something.
+  /// Returns the table, [longest, width] in float32. Rows that have not been filled are undefined.
   const Tensor& rows() const { return rows_; }
-  /// Computes positions 0 … count − 1, those that are not there yet.
+  /// Makes sure that positions 0 … count − 1 are in the table, and computes those that are not, at
+  /// most `longest`. They are copied to the device in the order of the queue.
   void fill(Backend&, Queue&, std::int64_t count);
 
  private:
@@ -23,6 +27,7 @@ class Sinusoids {
   Tensor rows_;
   double rate_ = 1;
   std::int64_t offset_ = 0;
+  // Rows [0, filled_) have been computed.
   std::int64_t filled_ = 0;
 };
 

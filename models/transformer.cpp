@@ -1,3 +1,4 @@
+// Encodes batches of sentences, installs them in slots, and hands decoding steps to search.
 #include "models/transformer.h"
 
 #include <algorithm>
@@ -17,13 +18,14 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 
 }  // namespace
 
-/// Packed sentences that have been read. Their cross-attention keys and values stay in the
-/// program's room until they are installed.
+// Describes an encoder batch of B sentences with N tokens. Its keys and values for cross-attention
+// stay in the encoder's workspace until the next batch is encoded.
 struct Transformer::EncodedBatch final : Encoded {
   std::vector<std::int32_t> offsets;        // [B + 1]
   std::vector<std::int32_t> limits;         // [B]
   const std::int32_t* positions = nullptr;  // [N], device
-  std::int32_t* token_slots = nullptr;      // [N], device: filled when the slots are known
+  // [N], device; install() fills it, when the slots are known.
+  std::int32_t* token_slots = nullptr;
 };
 
 Transformer::Transformer(const ModelFile& file, Backend& backend)
@@ -33,7 +35,8 @@ Transformer::Transformer(const ModelFile& file, Backend& backend)
   weights_ = std::move(loaded.memory);
 }
 
-// Both stacks share them where both compute them.
+// Where both stacks compute their positions, they share one table, which is made for the longer of
+// the longest source and the longest target. The encoder's offset and rate count for both.
 void Transformer::make_sinusoids() {
   const auto computed = [](const StackDescription& stack) {
     return stack.embedding.positions == Positions::kSinusoidal;
@@ -53,6 +56,9 @@ std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences
          Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
 }
 
+// The working bytes are an estimate: each source token in flight counts as one row of the encoder's
+// workspace and one of the step's, with its indices. The bytes of 1024 rows are divided by 1024, so
+// that what each allocation is rounded up by hardly counts.
 CacheShape Transformer::cache_shape() const {
   constexpr std::int64_t kRows = 1024;
   const DType type = backend_.compute_type();
@@ -85,7 +91,8 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
                                              std::span<const SourceSentence> sources) {
   for (const SourceSentence& source : sources)
     sinusoids_.fill(backend_, *queue_, static_cast<std::int64_t>(source.ids.size()));
-  backend_.order(*queue_, queue);  // positions are filled on the loading queue
+  // The encoder reads the positions, which were copied on the loading queue.
+  backend_.order(*queue_, queue);
   auto batch = std::make_unique<EncodedBatch>();
   std::vector<std::int32_t> ids, positions;
   batch->offsets.push_back(0);
@@ -129,7 +136,8 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
     token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
     sinusoids_.fill(backend_, *queue_, batch.limits[sentence]);
   }
-  backend_.order(*queue_, queue);  // positions are filled on the loading queue
+  // The decoding steps that follow on this queue read the positions.
+  backend_.order(*queue_, queue);
   const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)],
                      tokens = static_cast<std::int64_t>(token_slots.size());
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);

@@ -1,5 +1,5 @@
-// The encoder-decoder Transformer that a file describes, as a SequenceModel: its weights, its
-// programs and their rooms.
+// Implements SequenceModel for the encoder-decoder Transformer that a model file describes: holds
+// its weights, its programs and their workspaces.
 #pragma once
 
 #include <memory>
@@ -15,14 +15,21 @@
 
 namespace xlate {
 
+/// Serves one run at a time: allocate() and begin() come before the first encode(). Only the
+/// backend must outlive it. engine/sequence_model.h says what the functions do.
 class Transformer final : public SequenceModel {
  public:
-  /// Loads the weights. Throws Error where a tensor is missing or has another shape.
+  /// Loads the weights. Throws Error if a tensor is missing or has another shape, or if the backend
+  /// has too little memory.
   Transformer(const ModelFile&, Backend&);
 
   CacheShape cache_shape() const override;
+  /// Allocates the positions, the index arrays and both workspaces, and writes both programs.
+  /// Throws Error if the backend has too little memory.
   void allocate(const Capacity&) override;
   void begin(const PagedCaches&) override;
+  /// Encodes the sentences packed, without padding. The result refers to the encoder's workspace
+  /// and the index arrays, so that it is valid until the next call.
   std::unique_ptr<Encoded> encode(Queue&, std::span<const SourceSentence>) override;
   void install(Queue&, const Encoded&, std::int64_t first,
                std::span<const std::int32_t> slots) override;
@@ -31,19 +38,23 @@ class Transformer final : public SequenceModel {
  private:
   struct EncodedBatch;
 
+  /// Allocates computed positions and gives them to the stacks that use them.
   void make_sinusoids();
-  /// Bytes that the ids, positions, slots and offsets of a batch take.
+  /// Returns the bytes that the ids, positions, slots and offsets of a batch take.
   static std::size_t index_bytes(std::int64_t tokens, std::int64_t sentences);
 
   Backend& backend_;
-  std::unique_ptr<Queue> queue_;  // for loading
+  // Weights and sinusoids are copied on this queue, so that both queues of a run can wait for it.
+  std::unique_ptr<Queue> queue_;
   NetworkDescription described_;
   Network network_;
   std::vector<Buffer> weights_;
-  Sinusoids sinusoids_;  // for the embeddings that have no stored table
+  // The stacks without a stored table of positions share these.
+  Sinusoids sinusoids_;
 
   Capacity capacity_;
   Program encoder_program_, step_program_;
+  // Holds the ids, positions, slots and offsets of the encoder batch.
   Arena indices_;
   Workspace encoder_workspace_, step_workspace_;
   PagedCaches caches_;

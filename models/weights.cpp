@@ -1,3 +1,4 @@
+// Converts stored tensors to float32, and copies tensors to the device, padded and each once.
 #include "models/weights.h"
 
 #include <bit>
@@ -7,12 +8,14 @@
 namespace xlate {
 namespace {
 
-// IEEE half to single without a branch: the exponent is corrected by a multiplication, which also
-// makes subnormals right.
+// Converts an IEEE 754 half to a single without a branch. The biases of the two exponents differ by
+// 112, so that a multiplication by 2^112 corrects the exponent, and converts subnormals correctly
+// too.
 float from_half(std::uint16_t half) {
   const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7fff) << 13;
   std::uint32_t bits = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
-  bits |= magnitude >= 0x0f800000u ? 0x7f800000u : 0u;  // infinity and NaN
+  // Infinity and NaN keep the largest exponent.
+  bits |= magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   return std::bit_cast<float>(bits | static_cast<std::uint32_t>(half & 0x8000) << 16);
 }
 
@@ -98,7 +101,8 @@ Tensor Weights::load(const StoredTensor& stored, DType type) {
   return loaded_[key] = {data, type, stored.rows, stored.columns, stored.columns};
 }
 
-// In pieces that stay in the cache between their expansion and their copy.
+// Expands and copies 64 Ki elements at a time, so that they stay in the processor's cache in
+// between.
 void Weights::upload_expanded(const StoredTensor& stored, DType type, std::int64_t elements,
                               char* device) {
   constexpr std::int64_t kChunk = 64 * 1024;

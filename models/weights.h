@@ -1,4 +1,5 @@
-// A model file's tensors in a backend's memory, in the type it computes with; tied ones once.
+// Copies a model file's tensors into a backend's memory, in the type that it computes with. Tied
+// tensors are copied once.
 #pragma once
 
 #include <map>
@@ -12,28 +13,33 @@
 
 namespace xlate {
 
+/// Loads tensors by name. Each function throws Error as ModelFile does, if a tensor is missing or
+/// has another shape, and if the backend has too little memory. Copies are made in the order of the
+/// queue. File, backend and queue must outlive the object.
 class Weights {
  public:
   Weights(const ModelFile&, Backend&, Queue&);
 
-  /// NAME.weight [out, in] and NAME.bias [out] in the backend's type. Throws Error as ModelFile
-  /// does.
+  /// Returns NAME.weight [out, in] and NAME.bias [out], both in the backend's compute type.
   Linear linear(const std::string& name, std::int64_t out, std::int64_t in);
-  /// The same with the bias in float32.
+  /// Returns NAME.weight [out, in] in the backend's compute type and NAME.bias [out] in float32,
+  /// the type of the logits.
   Linear projection(const std::string& name, std::int64_t out, std::int64_t in);
-  /// NAME.weight and NAME.bias [width], in float32.
+  /// Returns NAME.weight (the gain) and NAME.bias, both [width] in float32.
   Norm norm(const std::string& name, std::int64_t width, float epsilon);
-  /// A matrix in the backend's type.
+  /// Returns the matrix `name` [rows, columns] in the backend's compute type.
   Tensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns);
-  /// A table of positions, in float32.
+  /// Returns the table of positions `name` [rows, columns] in float32.
   Tensor positions(const std::string& name, std::int64_t rows, std::int64_t columns);
-  /// Bytes taken on the device.
+  /// Returns the bytes that have been allocated so far.
   std::int64_t bytes() const { return bytes_; }
-  /// The memory; whoever holds it keeps the tensors alive.
+  /// Returns the memory of all tensors that were loaded, which live as long as it does.
   std::vector<Buffer> release() { return std::move(buffers_); }
 
  private:
   Tensor vector(const std::string& name, std::int64_t size, DType type);
+  /// Allocates and copies a tensor in this type, unless the same one has been loaded before. The
+  /// rows of a matrix are padded with zeros to a multiple of Backend::row_multiple().
   Tensor load(const StoredTensor&, DType type);
   void upload_expanded(const StoredTensor&, DType type, std::int64_t elements, char* device);
 
@@ -41,13 +47,15 @@ class Weights {
   Backend& backend_;
   Queue& queue_;
   std::vector<Buffer> buffers_;
-  /// Place in the file, stored type, rows, columns, place of the scales, type on the device.
+  /// Two loads give the same tensor if these agree: the address in the file, the stored type, the
+  /// rows, the columns, the address of the scales, and the type on the device.
   using Key = std::tuple<const std::byte*, DType, std::int64_t, std::int64_t, const float*, DType>;
   std::map<Key, Tensor> loaded_;
   std::int64_t bytes_ = 0;
 };
 
-/// Writes `count` elements from index `first` of the stored tensor as float32.
+/// Writes elements [first, first + count) of the stored tensor, counted row after row, as float32
+/// to `out` [count]. An int8 element is multiplied by the scale of its row.
 void expand(const StoredTensor&, std::int64_t first, std::int64_t count, float* out);
 
 }  // namespace xlate
