@@ -1,3 +1,4 @@
+// Splits a line at its added tokens, and applies the flags of those tokens.
 #include "tokenization/added_tokens.h"
 
 #include "tokenization/utf8.h"
@@ -21,7 +22,7 @@ const AddedToken* AddedTokens::find(const std::string& text) const {
   return found == by_text_.end() ? nullptr : &tokens_[found->second];
 }
 
-// The line's bytes, cut before and behind each token.
+// Cuts the line before and behind each added token. The flags of the tokens do not count here.
 std::vector<std::string> AddedTokens::cut(std::string_view line) const {
   std::vector<std::string> stretches;
   std::size_t begin = 0;
@@ -39,8 +40,9 @@ std::vector<std::string> AddedTokens::cut(std::string_view line) const {
   return stretches;
 }
 
-// What a flag does to a neighbour counts when that neighbour's turn comes: also an added token can
-// be stripped, or grow, and is text then.
+// Tokens are treated from left to right, and what the flags of one do to its neighbour counts when
+// the neighbour's turn comes. An added token that has been stripped or extended in this way is text
+// from then on.
 std::vector<AddedTokens::Stretch> AddedTokens::split(std::string_view line) const {
   std::vector<std::string> stretches = cut(line);
   for (std::size_t i = 0; i < stretches.size(); ++i) {

@@ -1,5 +1,5 @@
-// Tokens that users added to a tokenizer beside its model's pieces: what splits a line before the
-// model sees it.
+// Finds the tokens that users added to a tokenizer beside its SentencePiece model's pieces. They
+// split a line before it is segmented.
 #pragma once
 
 #include <cstdint>
@@ -12,40 +12,49 @@
 
 namespace xlate {
 
-/// The flags are those of Hugging Face's AddedToken.
+/// Describes an added token, with the flags of Hugging Face's AddedToken.
 struct AddedToken {
-  std::int32_t id = 0;        // of the source vocabulary, which has its text
-  bool strips_left = false;   // white space before it goes (lstrip)
-  bool strips_right = false;  // and behind it (rstrip)
-  bool single_word = false;   // it is one only between blanks and the line's ends
-  bool special =
-      false;  // </s> and its like: never in a line, and no text where the model chooses it
+  // The source vocabulary has the token's text under this id.
+  std::int32_t id = 0;
+  // The white space before the token is dropped (lstrip).
+  bool strips_left = false;
+  // The white space behind the token is dropped (rstrip).
+  bool strips_right = false;
+  // The token counts only if each of its sides has a space (U+0020) or an end of the line.
+  bool single_word = false;
+  // The token is of the kind of </s>: it is plain text in a line, and no text in the output.
+  bool special = false;
 };
 
 /// Finds added tokens in lines. Const functions may be called from several threads at once.
 class AddedTokens {
  public:
-  /// A stretch of a line: an added token, or text between two of them.
+  /// Holds a stretch of a line, which is an added token or the text between two of them.
   struct Stretch {
     std::string text;
-    std::int32_t id = -1;  // of the added token; −1: text
+    // This is the id of the added token, and −1 for text.
+    std::int32_t id = -1;
   };
 
+  /// Has no tokens.
   AddedTokens() = default;
-  /// Special tokens are left out: a line cannot hold them. `texts` has each token's text, in the
-  /// same order.
+  /// Takes the tokens, and the text of each one in the same order. Special tokens are left out,
+  /// because in a line they are plain text, and so are tokens with an empty text. Of equal texts
+  /// the first one counts.
   AddedTokens(const std::vector<AddedToken>&, const std::vector<std::string_view>& texts);
 
   bool empty() const { return tokens_.empty(); }
-  /// The line's stretches, in order, none of them empty: the leftmost token first, of those that
-  /// begin together the longest, compared byte by byte; then the tokens' flags, as the tokenizers
-  /// of transformers 5 that are written in Python apply them (docs/search.md).
+  /// Returns the stretches of a line in their order; none of them is empty. The leftmost token is
+  /// found first, and the longest of those that begin together; texts are compared byte by byte.
+  /// Then the flags are applied as the tokenizers of transformers 5 that are written in Python do
+  /// it (docs/search.md).
   std::vector<Stretch> split(std::string_view line) const;
 
  private:
   std::vector<std::string> cut(std::string_view line) const;
   const AddedToken* find(const std::string& text) const;
 
+  // `by_text_` and `trie_` map the texts to places in this list.
   std::vector<AddedToken> tokens_;
   std::unordered_map<std::string, std::size_t> by_text_;
   Trie trie_;

@@ -1,3 +1,4 @@
+// Normalizes text as SentencePiece's Normalizer::Normalize does.
 #include "tokenization/normalizer.h"
 
 #include <algorithm>
@@ -9,7 +10,7 @@
 namespace xlate {
 namespace {
 
-constexpr std::string_view kMark = "\xE2\x96\x81";  // U+2581
+constexpr std::string_view kMark = "\xE2\x96\x81";  // This is U+2581.
 constexpr std::size_t kUnitBytes = 4;
 
 Trie user_defined_pieces(const SentencePieceModel& model) {
@@ -22,6 +23,8 @@ Trie user_defined_pieces(const SentencePieceModel& model) {
 
 }  // namespace
 
+// The character map is a number of bytes (4 bytes, little-endian), a trie of that many bytes, and
+// the texts that the trie's values point into.
 Normalizer::Normalizer(const SentencePieceModel& model, const std::string& name)
     : rules_(model.normalization), user_defined_(user_defined_pieces(model)) {
   std::string_view map = rules_.charsmap;
@@ -37,7 +40,8 @@ Normalizer::Normalizer(const SentencePieceModel& model, const std::string& name)
     fail("{}: the character map's texts do not end in a NUL", name);
 }
 
-// A place outside, which only a damaged map leads to, is a unit that fits nothing.
+// Returns a unit of the trie. For a place outside of the trie, to which only a damaged map leads,
+// it returns a unit that matches no byte.
 std::uint32_t Normalizer::unit(std::uint32_t place) const {
   std::uint32_t value = 0x80000000u;
   if (place < units_.size() / kUnitBytes)
@@ -45,9 +49,10 @@ std::uint32_t Normalizer::unit(std::uint32_t place) const {
   return value;
 }
 
-// The longest of the character map's rules that the text begins with; 0 bytes where there is none.
-// The layout of a unit is that of Darts-clone: the byte that leads to it, whether a key ends at it,
-// how far its children are; a key's value is in a child of byte 0.
+// Returns the longest rule of the character map that the text begins with, or 0 bytes if there is
+// none. The units have the layout of Darts-clone: bits 0 to 7 hold the byte that leads to the unit,
+// bit 8 says whether a key ends at it, and bits 9 to 30 say how far away its children are. Bit 31
+// marks the value of a key, which is in the child of byte 0.
 Normalizer::Replacement Normalizer::longest_rule(std::string_view text) const {
   const auto children = [](std::uint32_t unit) {
     return (unit >> 10) << ((unit & (1u << 9)) >> 6);

@@ -1,3 +1,5 @@
+// Segments text by tokenization/unigram, or by the SentencePiece library in parts of bounded
+// length.
 #include "tokenization/segmenter.h"
 
 #include <sentencepiece_processor.h>
@@ -17,17 +19,20 @@ void check(const sentencepiece::util::Status& status) {
   if (!status.ok()) fail("SentencePiece: {}", status.ToString());
 }
 
-// The library joins characters that it does not know to one piece, in time that grows with the
-// square of their number: 1 MB of a script that a model was not made for took 26 s. So much text is
-// given to it at once, and far fewer characters are a sentence.
+// The library gets at most this many bytes at once. It joins neighbouring characters that it does
+// not know to one piece, in time that grows with the square of their number: 1 MB of a script that
+// a model was not made for took 26 s. A sentence is far shorter than this.
 constexpr std::size_t kPart = 64 * 1024;
 
+// A part has `bytes` bytes of the text. The `skipped` bytes behind them are the space at which the
+// text was cut: a model that adds a dummy prefix puts one in front of the next part again.
 struct Part {
-  std::size_t bytes;    // of the text
-  std::size_t skipped;  // behind them: the space at which it was cut, which each part gets in front
+  std::size_t bytes;
+  std::size_t skipped;
 };
 
-// The first part of a text: up to a space, else up to a character.
+// Returns the first part of a text, which ends at the last space in its second half, or at the end
+// of a character if there is none.
 Part first_part(std::string_view text) {
   if (text.size() <= kPart) return {text.size(), 0};
   const std::size_t space = text.rfind(' ', kPart);
@@ -68,6 +73,8 @@ Segmentation Segmenter::segment(std::string_view text) const {
   return out;
 }
 
+// The library gives ids or pieces, but not both at once. The pieces are needed only where an id is
+// the unknown one.
 void Segmenter::segment_by_library(std::string_view text, Segmentation& out) const {
   std::vector<int> ids;
   check(library_->Encode(text, &ids));

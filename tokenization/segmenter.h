@@ -1,9 +1,10 @@
-// Text to the pieces of a SentencePiece model.
+// Segments text into the pieces of a SentencePiece model.
 //
-// Unigram models (Kudo, 2018) are segmented here, not by the library: where two segmentations have
-// the same score, the library up to 0.2.1 takes another one than from 0.2.2 on, and what a line is
-// translated to must not depend on which is installed. The rule is that of 0.2.2 (docs/search.md).
-// All other models go to the library, whose versions agree about them.
+// Unigram models (Kudo, 2018) are segmented by tokenization/unigram, not by the library. Where two
+// segmentations have the same score, the library up to 0.2.1 takes another one than from 0.2.2 on,
+// and what a line is translated to must not depend on which one is installed. The rule is that of
+// 0.2.2 (docs/search.md). All other models go to the library, because its versions agree about
+// them.
 #pragma once
 
 #include <cstdint>
@@ -20,36 +21,40 @@ namespace xlate {
 
 class Unigram;
 
-/// A text's pieces. Wherever `ids` has the model's unknown id, the next of `unknown` is the text
-/// that stands there.
+/// Holds the pieces of a text as ids of the model. Each unknown id among `ids` has an entry in
+/// `unknown`, in the same order: the normalized text in its place.
 struct Segmentation {
   std::vector<int> ids;
   std::vector<std::string> unknown;
 };
 
-/// Const functions may be called from several threads at once.
+/// Segments text by one model. Const functions may be called from several threads at once.
 class Segmenter {
  public:
-  /// `bytes`, a serialized model, must outlive the object. `name` names it in errors. Throws Error
-  /// where it is no such model.
+  /// Reads `bytes`, a serialized model, which must outlive the object. `name` names the model in
+  /// messages. Throws Error if the bytes are no such model.
   Segmenter(std::string_view bytes, const std::string& name);
   ~Segmenter();
   Segmenter(Segmenter&&) noexcept;
 
-  /// Pieces of valid UTF-8, none where the text normalises to nothing. What goes to the library is
-  /// cut in parts of 64 KiB, at spaces where there are any.
+  /// Returns the pieces of a text in valid UTF-8. There are none if nothing is left of it after
+  /// normalization. Text for the library is cut into parts of at most 64 KiB, at spaces where there
+  /// are any. Throws Error if the library fails.
   Segmentation segment(std::string_view text) const;
 
+  /// Returns the model's id for text that it does not know.
   std::int32_t unknown() const { return unknown_; }
-  /// The pieces' texts, by id.
+  /// Returns the texts of the model's pieces, by their ids.
   const std::vector<std::string_view>& pieces() const { return pieces_; }
 
  private:
+  /// Appends the pieces that the library finds.
   void segment_by_library(std::string_view text, Segmentation& out) const;
 
   std::vector<std::string_view> pieces_;
   std::int32_t unknown_ = 0;
-  std::unique_ptr<const Unigram> unigram_;  // or
+  // A unigram model has the first of these, and any other model has the second.
+  std::unique_ptr<const Unigram> unigram_;
   std::unique_ptr<const sentencepiece::SentencePieceProcessor> library_;
 };
 

@@ -1,3 +1,5 @@
+// Decodes the protocol buffer of a SentencePiece model. The field numbers are those of
+// sentencepiece_model.proto.
 #include "tokenization/sentencepiece_model.h"
 
 #include <cstring>
@@ -9,13 +11,14 @@
 namespace xlate {
 namespace {
 
-// One message of a protocol buffer, field by field (protobuf.dev/programming-guides/encoding).
-// Throws Error where it is cut.
+// Reads one message of a protocol buffer, field by field
+// (protobuf.dev/programming-guides/encoding). Throws Error if the message is cut short or has a
+// malformed field.
 class Fields {
  public:
   Fields(std::string_view message, const std::string& name) : rest_(message), name_(name) {}
 
-  /// Moves to the next field; false at the end.
+  // Moves to the next field. Returns false at the end.
   bool next() {
     if (rest_.empty()) return false;
     const std::uint64_t key = varint();
@@ -39,6 +42,7 @@ class Fields {
     }
     return true;
   }
+  // These are the number of the present field and its value, which is a number or bytes.
   std::uint64_t field() const { return field_; }
   std::uint64_t number() const { return number_; }
   std::string_view bytes() const { return bytes_; }
@@ -73,7 +77,8 @@ class Fields {
   std::string_view bytes_;
 };
 
-// A number that stands for one of `last` things, counted from 1.
+// Returns a number as a value of an enumeration that counts from 1 to `last`. Throws Error for any
+// other number.
 template <class Choice>
 Choice choice(std::uint64_t number, Choice last, const char* what, const std::string& name) {
   if (number < 1 || number > static_cast<std::uint64_t>(last)) {

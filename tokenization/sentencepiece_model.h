@@ -1,5 +1,5 @@
-// What a SentencePiece model file holds, as far as segmentation needs it: a reader of its protocol
-// buffer (sentencepiece_model.proto).
+// Reads of a SentencePiece model file (a protocol buffer, sentencepiece_model.proto) what
+// segmentation needs.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,10 @@
 
 namespace xlate {
 
+/// Holds the pieces and the settings of a model. The names are those of sentencepiece_model.proto
+/// where there is one.
 struct SentencePieceModel {
-  // The numbers are the format's own.
+  // The format gives these numbers.
   enum class Algorithm : std::uint8_t { kUnigram = 1, kBpe = 2, kWord = 3, kChar = 4 };
   enum class Type : std::uint8_t {
     kNormal = 1,
@@ -20,28 +22,36 @@ struct SentencePieceModel {
     kUnused = 5,
     kByte = 6
   };
+  /// Holds a piece. The score of a normal piece of a unigram model is the logarithm of its
+  /// probability.
   struct Piece {
     std::string_view text;
     float score = 0;
     Type type = Type::kNormal;
   };
+  /// Holds the rules by which text is normalized before it is segmented.
   struct Normalization {
-    std::string_view charsmap;  // empty: characters stay as they are
+    // Says which characters are replaced (precompiled_charsmap). If it is empty, none are.
+    std::string_view charsmap;
     bool add_dummy_prefix = true;
     bool remove_extra_whitespaces = true;
     bool escape_whitespaces = true;
     bool whitespace_as_suffix = false;
   };
 
-  /// Views point into `bytes`, the serialized model. `name` names it in errors.
-  /// Throws Error where it is no such model, or where pieces are missing, empty or there twice.
+  /// Reads the serialized model `bytes`, into which the views of the result point. `name` names the
+  /// model in messages. Throws Error if it is no such model, if a piece is empty or is there twice,
+  /// or if no piece stands for unknown text.
   static SentencePieceModel read(std::string_view bytes, const std::string& name);
 
   Algorithm algorithm = Algorithm::kUnigram;
+  // Unknown text becomes a piece for each of its bytes.
   bool byte_fallback = false;
   Normalization normalization;
-  std::vector<Piece> pieces;  // by id
-  std::int32_t unknown = -1;  // the id of the piece that stands for what the model does not know
+  // A piece's place in this list is its id.
+  std::vector<Piece> pieces;
+  // The piece with this id stands for text that the model does not know.
+  std::int32_t unknown = -1;
 };
 
 }  // namespace xlate

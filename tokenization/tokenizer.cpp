@@ -1,3 +1,4 @@
+// Turns lines into source ids, and target ids into lines, by the rules of docs/search.md.
 #include "tokenization/tokenizer.h"
 
 #include <sentencepiece_processor.h>
@@ -25,13 +26,14 @@ void check(const sentencepiece::util::Status& status) {
   if (!status.ok()) fail("SentencePiece: {}", status.ToString());
 }
 
-// The length of a language token >>xx<< at the start of the text, whatever stands between the
-// marks, or 0.
+// Returns the bytes of a language token >>xx<< at the start of the text, whatever is between the
+// angle brackets, or 0 if there is none.
 std::size_t leading_token(std::string_view text) {
   const std::size_t end = text.starts_with(">>") ? text.find("<<") : std::string_view::npos;
   return end == std::string_view::npos ? 0 : end + 2;
 }
 
+// Calls each(word) for the words of a text that is separated by spaces (U+0020).
 template <class Each>
 void each_word(std::string_view text, const Each& each) {
   while (true) {
@@ -43,11 +45,13 @@ void each_word(std::string_view text, const Each& each) {
   }
 }
 
-constexpr std::string_view kMark = "\u2581";  // stands for a space in pieces
-constexpr std::string_view kUnknown =
-    "\u2047";  // what the library prints, between spaces, for what a vocabulary does not know
+// In pieces this mark is a space.
+constexpr std::string_view kMark = "\u2581";
+// The library writes this, between spaces, for the unknown piece.
+constexpr std::string_view kUnknown = "\u2047";
 
-// A line is a line, whatever pieces a model may hold.
+// A piece may hold line breaks. They become spaces, so that each line of input gives one line of
+// output.
 void keep_on_one_line(std::string& text) {
   std::replace_if(
       text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
@@ -59,7 +63,7 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
     text.replace(at, from.size(), to);
 }
 
-// The white space that Hugging Face's clean_up_tokenization takes out of English, in its order.
+// Takes spaces out of English text as Hugging Face's clean_up_tokenization does, in the same order.
 void clean_up(std::string& text) {
   for (const std::string_view mark : {".", "?", "!", ","})
     replace_all(text, " " + std::string(mark), mark);
@@ -68,7 +72,8 @@ void clean_up(std::string& text) {
     replace_all(text, " " + std::string(ending), ending);
 }
 
-// Without white space at the ends, but for the spaces that come with an unknown token.
+// Returns the text without white space at its ends. One space stays beside an unknown token, which
+// the library writes between spaces.
 std::string trimmed(std::string_view text) {
   const std::string_view rest = without_leading_space(text), inside = without_trailing_space(rest);
   std::string result(inside);
@@ -129,7 +134,8 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
   return ids;
 }
 
-// Text without added tokens; a language token counts at the line's start.
+// Appends the ids of text without added tokens. A language token counts only at the start of the
+// line.
 void Tokenizer::append_text(std::string_view text, bool at_start,
                             std::vector<std::int32_t>& ids) const {
   if (const std::size_t length = at_start ? leading_token(text) : 0; length > 0) {
@@ -139,8 +145,9 @@ void Tokenizer::append_text(std::string_view text, bool at_start,
   append_segments(text, ids);
 }
 
-// What the source's model does not know can still be a piece of the vocabulary, which both models
-// share.
+// Appends the ids of text that is segmented. Text that the source's model does not know is looked
+// up in the vocabulary, which may have more pieces than the model: a shared vocabulary has those of
+// the target's model too.
 void Tokenizer::append_segments(std::string_view text, std::vector<std::int32_t>& ids) const {
   const Segmentation segments = segmenter_->segment(text);
   auto unknown = segments.unknown.begin();
@@ -180,8 +187,8 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   }
   std::string text;
   check(target_model_->Decode(pieces, &text));
-  // The library leaves the marks of pieces that the target's model does not have: the vocabulary
-  // can hold the source's, too.
+  // The library leaves the marks in pieces that the target's model does not have. A shared
+  // vocabulary has such pieces, which are the source's.
   replace_all(text, kMark, " ");
   keep_on_one_line(text);
   text = trimmed(text);

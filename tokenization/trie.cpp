@@ -1,3 +1,4 @@
+// Builds a Trie breadth first: finds for every node a base at which its children have free places.
 #include "tokenization/trie.h"
 
 #include <algorithm>
@@ -7,10 +8,11 @@ namespace xlate {
 namespace {
 
 constexpr std::size_t kBytes = 256;
-constexpr std::uint32_t kDenselyTaken = 16;  // so many places passed tell that they are
+// A search must pass at least this many places before it may judge that they are nearly all taken.
+constexpr std::uint32_t kDenselyTaken = 16;
 
-// The keys [begin, end) in sorted order, which agree in their first `depth` bytes: those below a
-// node.
+// Names the keys below a node: keys [begin, end) in sorted order, which agree in their first
+// `depth` bytes.
 struct Range {
   std::uint32_t node;
   std::size_t begin, end, depth;
@@ -44,9 +46,9 @@ Trie::Trie(std::vector<Key> keys) : nodes_(kBytes + 1) {
   }
 }
 
-// A base at which the places of all these bytes, which are in ascending order, are free: the first
-// one found. Where nearly all places that a search passes are taken, later ones begin behind them;
-// without that, the time would grow with the square of the number of keys.
+// Returns the first base at which the places of all these bytes, which are in ascending order, are
+// free. If at least 15 of 16 places that a search passes are taken, later searches begin behind
+// them. Without that, the time would grow with the square of the number of keys.
 std::uint32_t Trie::find_base(const std::vector<unsigned char>& bytes) {
   const auto is_free = [&](std::uint32_t place) {
     return place >= nodes_.size() || nodes_[place].parent == kNone;
@@ -60,7 +62,7 @@ std::uint32_t Trie::find_base(const std::vector<unsigned char>& bytes) {
   for (; !fits(); ++place) taken += !is_free(place);
   if (place - begin >= kDenselyTaken && taken >= (place - begin) / 16 * 15) search_from_ = place;
   const std::uint32_t base = place - bytes.front();
-  // Also the place of a byte that no child has must be there to be looked at.
+  // A lookup reads the place of any byte, so that 256 places must exist behind the base.
   if (nodes_.size() < base + kBytes)
     nodes_.resize(std::max<std::size_t>(base + kBytes, nodes_.size() + nodes_.size() / 2));
   return base;

@@ -1,3 +1,5 @@
+// Finds the best segmentation of a unigram model by Viterbi's algorithm, with the rules of
+// SentencePiece 0.2.2.
 #include "tokenization/unigram.h"
 
 #include <algorithm>
@@ -13,7 +15,8 @@ namespace {
 
 using Type = SentencePieceModel::Type;
 
-// A character that is no piece costs so much more than the worst piece.
+// The score of a character that is no piece is the lowest score of a normal piece minus this, as in
+// SentencePiece (kUnkPenalty).
 constexpr float kUnknownPenalty = 10;
 
 Trie trie_of(const SentencePieceModel& model) {
@@ -26,14 +29,14 @@ Trie trie_of(const SentencePieceModel& model) {
   return Trie(std::move(keys));
 }
 
-// A symbol that the user defined is never worse than the pieces of its text, whose scores are
-// logarithms of probabilities. This is the value that SentencePiece has given it since 0.2.2, to
-// the last bit.
+// Returns the score of a symbol that the user defined. It is never lower than that of other pieces
+// of the same text, whose scores are logarithms of probabilities. SentencePiece has given it this
+// value, to the last bit, since 0.2.2.
 float score_of_symbol(std::size_t bytes) {
   return static_cast<float>(0.1 * static_cast<double>(bytes - 1));
 }
 
-// The byte that a piece like <0x0A> stands for.
+// Returns the byte that a piece like <0x0A> stands for. Throws Error for any other piece.
 std::size_t byte_of(std::string_view piece, const std::string& name) {
   std::size_t byte = 0;
   const bool framed = piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with('>');
@@ -67,9 +70,9 @@ Unigram::Unigram(SentencePieceModel model, const std::string& name)
     fail("{}: a byte has no piece", name);
 }
 
-// By Viterbi's algorithm, from the left. All sums are float, and a way gives place to a better one
-// only: of ways that are equally good the one whose last piece begins first, which is the longest,
-// stays.
+// This is Viterbi's algorithm, from the left. All sums are float32, and only a path with a larger
+// sum replaces another. Of paths with the same sum the one whose last piece begins first, and so is
+// the longest, stays.
 std::vector<Unigram::BestPath> Unigram::best_paths(std::string_view normalized) const {
   std::vector<BestPath> ways(normalized.size() + 1);
   const auto offer = [&](std::size_t start, std::size_t length, std::int32_t id, float score) {
@@ -109,7 +112,8 @@ void Unigram::segment(std::string_view text, Segmentation& out) const {
   }
 }
 
-// Neighbours that the model does not know are one piece, unless each byte is one.
+// Neighbouring unknown characters become one unknown piece, or a piece for each byte if the model
+// falls back to bytes.
 void Unigram::append_unknown(std::string_view text, bool continued, Segmentation& out) const {
   if (model_.byte_fallback) {
     for (const char byte : text) out.ids.push_back(bytes_[static_cast<unsigned char>(byte)]);

@@ -1,5 +1,5 @@
-// The unigram language model of SentencePiece (Kudo, 2018): the segmentation whose pieces have the
-// largest sum of scores.
+// Segments text by a unigram language model of SentencePiece (Kudo, 2018): finds the segmentation
+// whose pieces have the largest sum of scores.
 #pragma once
 
 #include <array>
@@ -15,32 +15,43 @@
 
 namespace xlate {
 
-/// Const functions may be called from several threads at once.
+/// Segments as SentencePiece from 0.2.2 on does, to the last bit of the scores. Const functions may
+/// be called from several threads at once.
 class Unigram {
  public:
-  /// The bytes that `model` points into must outlive the object. `name` names the model in errors.
-  /// Throws Error where a model that falls back to bytes lacks one, or a score is not a number.
+  /// Takes a model; the bytes that it points into must outlive the object. `name` names the model
+  /// in messages. Throws Error if the character map is damaged, if a score is not a number, if a
+  /// byte piece is not written as <0x00> to <0xFF>, or if a model that falls back to bytes lacks
+  /// one of them.
   Unigram(SentencePieceModel model, const std::string& name);
 
-  /// Appends the pieces of valid UTF-8.
+  /// Normalizes a text in valid UTF-8 and appends its pieces to `out`.
   void segment(std::string_view text, Segmentation& out) const;
 
  private:
-  /// The best way to a place of the text: where its last piece begins, and which piece that is.
+  /// Describes the best path to a place of the text: the sum of its scores, its last piece, and the
+  /// place where that begins. With the id −1 there is no path yet.
   struct BestPath {
     float score = 0;
     std::int32_t id = -1;
     std::uint32_t start = 0;
   };
+  /// Returns the best path to every byte offset of the text, [bytes + 1].
   std::vector<BestPath> best_paths(std::string_view normalized) const;
+  /// Appends text that is no piece. `continued` says that the text before it is none either.
   void append_unknown(std::string_view text, bool continued, Segmentation& out) const;
 
   SentencePieceModel model_;
   Normalizer normalizer_;
-  Trie trie_;                  // of the pieces that a text may have, their ids as values
-  std::vector<float> scores_;  // by id
-  float unknown_score_ = 0;    // of a character that is no piece
-  std::array<std::int32_t, 256> bytes_{};  // ids, where the model falls back to bytes
+  // Maps the pieces that a text may have, normal ones and those that the user defined, to their
+  // ids.
+  Trie trie_;
+  // The scores are ordered by id.
+  std::vector<float> scores_;
+  // A character that is no piece has this score.
+  float unknown_score_ = 0;
+  // Each byte has the id of its piece here, or −1 if it has none.
+  std::array<std::int32_t, 256> bytes_{};
 };
 
 }  // namespace xlate

@@ -1,3 +1,4 @@
+// Examines UTF-8 byte by byte.
 #include "tokenization/utf8.h"
 
 #include <algorithm>
@@ -8,18 +9,20 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
+// Describes a character, or a maximal ill-formed part of `bytes` bytes.
 struct Part {
-  std::size_t bytes;  // of a character, or of a maximal ill-formed part
+  std::size_t bytes;
   bool valid;
 };
 
-// The part that text, which is not empty, begins with (Unicode 15, table 3-7).
+// Returns the part that a text begins with, which is not empty (Unicode 15, table 3-7).
 Part first_part(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned lead = byte(0);
   if (lead < 0x80) return {1, true};
   std::size_t length = 0;
-  unsigned low = 0x80, high = 0xBF;  // of the second byte
+  // The second byte has narrower bounds behind four of the lead bytes.
+  unsigned low = 0x80, high = 0xBF;
   if (lead >= 0xC2 && lead <= 0xDF)
     length = 2;
   else if (lead >= 0xE0 && lead <= 0xEF)
@@ -39,14 +42,15 @@ Part first_part(std::string_view text) {
   return {length, true};
 }
 
-// How many bytes a character has that begins with this one.
+// Returns the number of bytes of a character that begins with this byte.
 std::size_t length_from(unsigned char lead) {
   return lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
 }
 
-constexpr std::size_t kLongestSpace = 3;  // bytes
+// No white space character has more bytes.
+constexpr std::size_t kLongestSpace = 3;
 
-// Bytes of the white space character that text begins with, or 0.
+// Returns the bytes of the white space character that a text begins with, or 0 if there is none.
 std::size_t leading_space(std::string_view text) {
   if (text.empty()) return 0;
   const auto lead = static_cast<unsigned char>(text.front());
@@ -56,13 +60,15 @@ std::size_t leading_space(std::string_view text) {
        {"\u0085", "\u00A0", "\u1680", "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"}) {
     if (text.starts_with(space)) return space.size();
   }
-  const bool general = text.starts_with("\xE2\x80") && text.size() >= 3;  // U+2000 to U+200A
+  // These are U+2000 to U+200A.
+  const bool general = text.starts_with("\xE2\x80") && text.size() >= 3;
   return general && static_cast<unsigned char>(text[2]) >= 0x80 &&
                  static_cast<unsigned char>(text[2]) <= 0x8A
              ? 3
              : 0;
 }
 
+// Returns how many bytes at the beginning of a text are surely ASCII, in steps of eight.
 std::size_t ascii_prefix(std::string_view text) {
   std::size_t i = 0;
   for (std::uint64_t word; i + 8 <= text.size(); i += 8) {

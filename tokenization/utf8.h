@@ -1,4 +1,5 @@
-// UTF-8 as it comes from the world: made valid before anything else sees it.
+// Makes the UTF-8 of the input valid, before anything else reads it, and finds characters and white
+// space in it.
 #pragma once
 
 #include <string>
@@ -6,19 +7,21 @@
 
 namespace xlate {
 
-/// Replaces each maximal ill-formed part by one U+FFFD (Unicode 15, section 3.9, "U+FFFD
-/// Substitution of Maximal Subparts"). Returns whether there was any.
+/// Replaces each maximal ill-formed part of the text by one U+FFFD (Unicode 15, section 3.9,
+/// "U+FFFD Substitution of Maximal Subparts"). Returns whether there was any.
 bool make_valid_utf8(std::string& text);
 
-/// Bytes of the character that valid text, which is not empty, begins with.
+/// Returns the bytes of the character that a text begins with. The text is valid and not empty.
 std::size_t character_bytes(std::string_view text);
 
-/// `text` without the white space at its beginning or end: the characters that Unicode calls so,
-/// and U+001C to U+001F, as in Python's strip().
+/// Returns the text without the white space at its beginning. White space is what Unicode calls so
+/// (White_Space), and U+001C to U+001F, as in Python's str.strip().
 std::string_view without_leading_space(std::string_view text);
+/// Returns the text without the white space at its end.
 std::string_view without_trailing_space(std::string_view text);
 
-/// `text` without a character that its end cuts in two.
+/// Returns the text without the incomplete character at its end, if it has one. The text is valid
+/// UTF-8 that may have been cut anywhere.
 std::string_view without_cut_character(std::string_view text);
 
 }  // namespace xlate

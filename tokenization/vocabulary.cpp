@@ -1,3 +1,4 @@
+// Reads the table of a vocabulary.
 #include "tokenization/vocabulary.h"
 
 #include <cstring>
