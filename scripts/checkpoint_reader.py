@@ -341,6 +341,46 @@ def read_shards(index, read):
     return tensors
 
 
+def name_other_format(names, config=None):
+    """Says which files among the names are a checkpoint of another program, and which program
+    writes such files. Returns None where that cannot be told.
+
+    config: the directory's config.json as Settings, or None if there is none.
+    """
+
+    def matching(pattern):
+        return [name for name in sorted(names) if re.fullmatch(pattern, name)]
+
+    def shorten(name):
+        return name if len(name) <= 30 else name[:27] + "..."
+
+    if any(name.startswith(weights) for name in names for weights, _ in Checkpoint.FILES):
+        return None  # A training folder of Hugging Face has an optimizer.pt beside its weights.
+    if found := matching(r"(?s).*\.npz"):
+        return f"{shorten(found[0])}, as Marian writes it"
+    # The config.json of CTranslate2 has no model_type, and its older releases write none.
+    knows_marks = config is not None and config.get("add_source_bos") is not None
+    if "model.bin" in names and (knows_marks or matching(r"(\w+_)?vocabulary\.(json|txt)")):
+        return "model.bin, as CTranslate2 writes it"
+    if found := matching(r"(?s).*\.pt"):
+        dictionaries = matching(r"(?s)dict\..*\.txt")
+        if dictionaries:
+            return f"{shorten(found[0])} and {shorten(dictionaries[0])}, as fairseq writes them"
+        return f"{shorten(found[0])}, as OpenNMT or fairseq writes it"
+    return None
+
+
+def refuse_other_format(path, names, config=None):
+    """Refuses the checkpoint of another program if the names of its files tell which one it is."""
+    if other := name_other_format(names, config):
+        refuse(
+            path,
+            "checkpoint",
+            "a Hugging Face directory with config.json and its weights",
+            f"{other}: this format is not supported",
+        )
+
+
 class Checkpoint:
     """The tensors of a directory; remembers which were taken, so that none is overlooked."""
 

@@ -36,6 +36,7 @@ from checkpoint_reader import (
     Tensor,
     is_integer,
     refuse,
+    refuse_other_format,
     show,
 )
 from families import LARGEST
@@ -69,6 +70,7 @@ NEUTRAL_GENERATION = {
     "token_healing": False,
 }
 HINT = "(remove the key to convert without it)"
+HINT_FOR_SEVERAL = "(remove the keys to convert without them)"
 
 
 def list_tensors(checkpoint, family, network, settings, longest):
@@ -159,10 +161,7 @@ def read_ends(generation, rows):
 
 def read_never_chosen(generation, rows, pad, ends):
     words = generation.take("bad_words_ids", [], "a list of lists", lambda v: isinstance(v, list))
-    for word in words:
-        if not isinstance(word, list) or len(word) != 1:
-            refuse(generation.path, "bad_words_ids", f"entries of one id each {HINT}", show(word))
-    words = [word[0] for word in words]
+    words = [word[0] for word in words]  # refuse_settings() has looked at their lengths.
     suppressed = generation.take(
         "suppress_tokens", [], "a list of ids", lambda v: isinstance(v, list)
     )
@@ -175,14 +174,35 @@ def read_never_chosen(generation, rows, pad, ends):
     return sorted(set(suppressed) | set(words + ([] if pad is None else [pad])) - set(ends))
 
 
-def read_generation(generation, rows, tokens):
-    """The defaults of the search, as far as the checkpoint has any."""
+def list_refused(generation):
+    """Yields (key, what is expected, what is found) for each setting that is there and that
+    model.bin has no place for."""
     for key, neutral in NEUTRAL_GENERATION.items():
         value = generation.get(key)
         if value is not None and (
             value != neutral or isinstance(value, bool) != isinstance(neutral, bool)
         ):
-            refuse(generation.path, key, f"{json.dumps(neutral)} {HINT}", show(value))
+            yield key, json.dumps(neutral), show(value)
+    words = generation.get("bad_words_ids")
+    for word in words if isinstance(words, list) else []:
+        if not isinstance(word, list) or len(word) != 1:
+            yield "bad_words_ids", "entries of one id each", show(word)
+            return
+
+
+def refuse_settings(generation):
+    """Refuses all settings that model.bin has no place for, in one line that names every key."""
+    refused = list(list_refused(generation))
+    if not refused:
+        return
+    keys, expected, found = (", ".join(texts) for texts in zip(*refused))
+    hint = HINT if len(refused) == 1 else HINT_FOR_SEVERAL
+    refuse(generation.path, keys, f"{expected} {hint}", found)
+
+
+def read_generation(generation, rows, tokens):
+    """The defaults of the search, as far as the checkpoint has any."""
+    refuse_settings(generation)
     penalty = generation.take(
         "length_penalty",
         None,
@@ -220,6 +240,8 @@ def read_generation(generation, rows, tokens):
 def describe(directory, wanted, license_text):
     """Reads and checks all of the directory: what Writer.write_model() needs."""
     if not os.path.isdir(directory):
+        if os.path.exists(directory):
+            refuse_other_format(directory, [os.path.basename(directory)])
         refuse(
             directory,
             "checkpoint",
@@ -228,7 +250,10 @@ def describe(directory, wanted, license_text):
         )
     path = lambda name: os.path.join(directory, name)
     optional = lambda name: Settings(path(name)) if os.path.exists(path(name)) else None
-    settings = Settings(path("config.json"))
+    config = optional("config.json")
+    if config is None or config.get("model_type") is None:
+        refuse_other_format(directory, os.listdir(directory), config)
+    settings = config or Settings(path("config.json"))
     generation = (
         optional("generation_config.json") or settings
     )  # where it is there, config.json says nothing of generation

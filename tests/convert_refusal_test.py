@@ -21,6 +21,7 @@ from checkpoint_fixture import (
     hash64,
     read,
 )
+import convert
 import model_writer
 from model_bin_reader import ModelBin
 
@@ -325,6 +326,79 @@ class WrongInputTest(ConvertTest):
                 fixture = Fixture()
                 fixture.files[name] = data
                 self.refuse(fixture, name, "a" if b"a" in data else "JSON")
+
+    def test_checkpoints_of_other_programs(self):
+        for names, config, found in (
+            (["model.npz", "vocab.yml"], None, "model.npz, as Marian writes it"),
+            (["b.npz", "a.npz.best.npz"], None, "a.npz.best.npz, as Marian writes it"),
+            (["a\nb.npz"], None, r"a\nb.npz, as Marian writes it"),
+            (["a" * 200 + ".npz"], None, "a" * 27 + "..., as Marian writes it"),
+            (
+                ["dict.de.txt", "dict.en.txt", "model.pt", "code"],
+                None,
+                "model.pt and dict.de.txt, as fairseq writes them",
+            ),
+            (["averaged-10-epoch.pt"], None, "averaged-10-epoch.pt, as OpenNMT or fairseq"),
+            (["model.bin", "shared_vocabulary.txt"], None, "model.bin, as CTranslate2 writes it"),
+            (["model.bin", "source_vocabulary.json"], {}, "model.bin, as CTranslate2 writes it"),
+            (["model.bin"], {"add_source_bos": False}, "model.bin, as CTranslate2 writes it"),
+        ):
+            os.mkdir(self.checkpoint)
+            for name in names:
+                with open(os.path.join(self.checkpoint, name), "wb"):
+                    pass
+            if config is not None:
+                with open(os.path.join(self.checkpoint, "config.json"), "w") as file:
+                    json.dump(config, file)
+            self.refuse(self.checkpoint, "", "checkpoint", found, ": this format is not supported")
+        for name, found in (("m.npz", "Marian"), ("m.pt", "OpenNMT or fairseq")):
+            path = os.path.join(self.folder, name)
+            with open(path, "wb"):
+                pass
+            self.refuse(path, "", "checkpoint", f"{name}, as {found} writes it: this format is not")
+
+    def test_files_of_other_programs_beside_a_checkpoint(self):
+        """What is beside a Hugging Face checkpoint does not matter, and a directory of which it
+        cannot be told what it is lacks a config.json."""
+        others = ("a.npz", "optimizer.pt", "dict.en.txt", "model.bin", "shared_vocabulary.json")
+        fixture = Fixture()
+        fixture.files.update(dict.fromkeys(others, b""))
+        self.convert(fixture)
+        os.remove(self.output)
+        os.remove(os.path.join(self.checkpoint, "config.json"))
+        self.refuse(self.checkpoint, "config.json", "file", "No such file")
+        fixture.config["model_type"] = None
+        self.refuse(fixture, "config.json", "model_type", "found nothing")
+        for names in ([], ["model.bin"], ["dict.en.txt"], ["npz"], ["vocabulary.json"]):
+            os.mkdir(self.checkpoint)
+            for name in names:
+                with open(os.path.join(self.checkpoint, name), "wb"):
+                    pass
+            self.refuse(self.checkpoint, "config.json", "file", "No such file")
+
+    def test_several_settings_that_are_refused(self):
+        several = {"min_length": 5, "no_repeat_ngram_size": 3}
+        self.refuse(
+            self.changed("generation", **several),
+            "generation_config.json",
+            "no_repeat_ngram_size, min_length",
+            "expected 0, 0 (remove the keys to convert without them), found 3, 5\n",
+        )
+        fixture = self.changed("generation", **REFUSED_KEYS, bad_words_ids=[[2], [3, 4], [5, 6]])
+        order = [key for key in convert.NEUTRAL_GENERATION if key in REFUSED_KEYS]
+        self.assertEqual(len(order), len(REFUSED_KEYS))
+        self.refuse(
+            fixture,
+            "generation_config.json",
+            ", ".join([*order, "bad_words_ids"]),
+            "entries of one id each (remove the keys to convert without them)",
+        )
+        self.refuse(
+            self.changed("generation", bad_words_ids=[[3, 4], [5, 6]]),
+            "generation_config.json",
+            "bad_words_ids",
+            "expected entries of one id each (remove the key to convert without it), found [3, 4]",
+        )
 
     def test_generation(self):
         for key, value in dict(REFUSED_KEYS).items():
