@@ -1,4 +1,5 @@
-// Layer norm of rows: a warp per row, in float32 whatever T is.
+// This file has the kernels of layer_norm (norms.h). Each warp normalizes a row, in float32
+// whatever T is.
 #include "engine/cuda/device.cuh"
 #include "engine/cuda/norms/norm.cuh"
 #include "engine/cuda/norms/norms.h"
@@ -6,7 +7,8 @@
 namespace xlate::cuda {
 namespace {
 
-constexpr int kNormBlock = 128;  // its last wave of blocks is shorter
+// A block has this many threads. With small blocks the last wave of blocks is shorter.
+constexpr int kNormBlock = 128;
 
 template <class T, class X, int kVectors>
 __global__ void norm_vector_kernel(NormArgs<T, X> args) {
@@ -18,7 +20,8 @@ __global__ void norm_vector_kernel(NormArgs<T, X> args) {
                                row_of(args.out, row), static_cast<int>(args.width), args.epsilon);
 }
 
-// Rows of any width and alignment.
+// Normalizes rows of any width and alignment. A lane sums other columns than in norm_vector_kernel,
+// so the two kernels' results may differ in their last bits.
 template <class T, class X>
 __global__ void norm_row_kernel(NormArgs<T, X> args) {
   const std::int64_t row =

@@ -1,12 +1,13 @@
-// A product with the layer norm behind it, for compute capability 9.0: out = norm of (x·Wᵀ + b) +
-// residual. A cluster has a tile of rows, each of its blocks 256 of their outputs. The weights are
-// the products' 64 rows, so that the tile's rows are columns, and may be 64 to 192 in steps of 32:
-// where there are no more rows than that for each cluster, all have one tile of about the same
-// size. Weights and rows come 64 columns at a time through a ring in shared memory; each block
-// loads its part of the rows and sends it to all of its cluster. The sums go to shared memory in
-// float32, and each block normalizes its part of the rows, whose other outputs it reads in the
-// block that has them. Sums and norms are those of a product by cuBLASLt (13.1) and a norm one
-// after the other, to the bit.
+// This kernel computes a product and the layer norm behind it, on compute capability 9.0: out =
+// norm(x·Wᵀ + b + residual). A cluster computes a tile of rows, and each of its blocks 256 of their
+// outputs. The outputs are the 64 rows of a WGMMA instruction, so that the tile's rows are its
+// columns and may number 64 to 192 in steps of 32. Where one wave of clusters suffices, each
+// cluster gets one tile, of a size that fits the number of rows. Weights and rows pass through a
+// ring of stages in shared memory, 64 columns at a time. Each block loads its part of the tile's
+// rows and multicasts it to all blocks of its cluster. The accumulators go to shared memory in
+// float32. Each block then normalizes its part of the rows and reads their other outputs from the
+// block that computed them. The results have the bits of a product by cuBLASLt (13.1) followed by
+// layer_norm.
 #include <algorithm>
 
 #include "engine/cuda/norms/norm.cuh"
@@ -17,18 +18,23 @@ namespace xlate::cuda {
 namespace {
 
 constexpr int kBlockOutputs = kLinearNormOutputs;
+// The kernel serves no fewer rows than this. The bound acts only where depth is at most 320; for a
+// greater depth linear_norm_is_faster asks for more rows.
 constexpr std::int64_t kLeastRows = 512;
-constexpr int kDepth = 64;  // columns of a stage
+// A stage holds this many columns of x and of the weight.
+constexpr int kDepth = 64;
 constexpr int kBoxRowBytes = 2 * kDepth;
 constexpr int kLeastTileRows = 64, kMostTileRows = 192, kTileStep = 32;
 constexpr int kConsumers = 2 * kWarpgroup, kThreads = kWarpgroup + kConsumers;
 constexpr int kWarps = kConsumers / kWarp;
-[[maybe_unused]] constexpr int kVectorStride =
-    kWarp * 8;              // columns from a lane's piece to its next
-constexpr int kAtOnce = 4;  // rows that a warp normalizes together
-// Of a row's sums, which a lane reads eight at a time, the first fours of all lanes lie together,
-// and behind them the second fours. Neither those who write them nor those who read them meet in a
-// bank. Bytes:
+// A lane's next vector is this many columns further on.
+[[maybe_unused]] constexpr int kVectorStride = kWarp * 8;
+// A warp normalizes this many rows together.
+constexpr int kAtOnce = 4;
+// A lane reads eight accumulators of a row at a time. The first four of every lane are stored next
+// to each other, and behind a gap the second four, so that neither the stores nor the loads of a
+// warp meet bank conflicts. Both constants are in bytes. The second fours begin at kSecondFours,
+// and kSumsPitch is the distance from a row to the next.
 constexpr int kSecondFours = 2 * kBlockOutputs + 16, kSumsPitch = kSecondFours + 2 * kBlockOutputs;
 constexpr int kMostStages = 5, kStagesBytes = 225 << 10;
 
@@ -37,8 +43,9 @@ struct alignas(1024) SharedStorage {
   static constexpr int kStageBytes = (kBlockOutputs + kTileRows) * kBoxRowBytes;
   static constexpr int kStages = std::min(kMostStages, kStagesBytes / kStageBytes);
   static_assert(kTileRows * kSumsPitch <= kStages * kStageBytes);
-  unsigned char stages[kStages]
-                      [kStageBytes];  // weights, then rows; when all is multiplied the sums
+  // A stage holds the weights and behind them the rows. After the last product the accumulators are
+  // stored here.
+  unsigned char stages[kStages][kStageBytes];
   std::uint64_t full[kStages], empty[kStages];
 
   __device__ std::uint32_t stage_at(int place) const { return shared_address(stages[place]); }
@@ -46,18 +53,19 @@ struct alignas(1024) SharedStorage {
   __device__ std::uint32_t empty_at(int place) const { return shared_address(&empty[place]); }
 };
 
-// What a block has: of its cluster's tile all rows' sums for 256 outputs, and of kRowsPerBlock of
-// them the norm.
+// This struct says which rows a block works on. The block computes 256 outputs of all rows of its
+// cluster's tile, and it normalizes kRowsPerBlock of these rows.
 template <int kTileRows, int kBlocks>
 struct BlockRows {
   static constexpr int kRowsPerBlock = kTileRows / kBlocks;
   static constexpr int kWidth = kBlocks * kBlockOutputs;
   int rank = kBlocks > 1 ? static_cast<int>(rank_in_cluster()) : 0;
   int tile_row = static_cast<int>(blockIdx.x) / kBlocks * kTileRows;
-  int first = rank * kRowsPerBlock;  // of the tile
+  // The block loads and normalizes rows from this one on, counted from tile_row.
+  int first = rank * kRowsPerBlock;
 };
 
-// One thread.
+// Fills the ring of stages. One thread calls it.
 template <class T, int kTileRows, int kBlocks>
 __device__ void load_stages(SharedStorage<kTileRows>& memory, const LinearNormArgs<T>& args) {
   const BlockRows<kTileRows, kBlocks> block_rows;
@@ -77,7 +85,8 @@ __device__ void load_stages(SharedStorage<kTileRows>& memory, const LinearNormAr
   }
 }
 
-// What the norm will add comes into L2 meanwhile. A warp.
+// Prefetches the block's rows of the residual stream into L2 while the products run. One warp calls
+// it.
 template <class T, int kTileRows, int kBlocks>
 __device__ void prefetch_residuals(const LinearNormArgs<T>& args) {
   const BlockRows<kTileRows, kBlocks> block_rows;
@@ -89,7 +98,8 @@ __device__ void prefetch_residuals(const LinearNormArgs<T>& args) {
   }
 }
 
-// One of the two warpgroups that multiply: 128 of the block's outputs, 64 in each of `sums`.
+// This is a thread of the two warpgroups that multiply. A warpgroup computes 128 of the block's
+// outputs, 64 in each of `sums`.
 template <class T, int kTileRows, int kBlocks>
 struct Consumer {
   static constexpr int kBatches = (kTileRows / kBlocks + kWarps * kAtOnce - 1) / (kWarps * kAtOnce);
@@ -120,14 +130,15 @@ struct Consumer {
       if (column > 0) {
         wait_for_products<1>();
         if (column + (SharedStorage<kTileRows>::kStages - 1) * kDepth < args.depth)
-          release(last);  // else nobody waits for it, or is still there
+          release(last);  // Otherwise no later load uses the stage, and nobody waits for it.
       }
       last = memory.empty_at(ring.index);
     }
     wait_for_all_products(sums[0]);
     keep_behind(sums[1]);
   }
-  // All blocks' rows come into each: each asks the others' leave.
+  // Tells every block of the cluster that this warp has read a stage, because each of them loads
+  // rows into the stages of all.
   __device__ __forceinline__ void release(std::uint32_t empty) {
     __syncwarp();
     if (lane < kBlocks) arrive_in(empty, static_cast<std::uint32_t>(lane));
@@ -138,7 +149,8 @@ struct Consumer {
   }
 
   __device__ __forceinline__ int first_output() const { return warp / 4 * 128 + warp % 4 * 16; }
-  // Of the thread's outputs: those of `half` that are 8·h further on.
+  // Loads the bias of the thread's outputs: bias[half][h] belongs to the output 64·half + 8·h
+  // behind its first one.
   __device__ __forceinline__ void load_bias(float (&bias)[2][2]) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -164,8 +176,8 @@ struct Consumer {
     }
   }
 
-  // A warp norms every kWarps-th row of the part, kAtOnce together. Rows that are not there are
-  // others once more.
+  // Each warp normalizes every kWarps-th row of the block's part, kAtOnce rows in a batch. Where a
+  // batch has fewer rows, the warp reads the last valid row again and does not store the result.
   struct Residuals {
     uint4 vectors[kAtOnce][kBlocks];
     uint2 low_bits[kAtOnce][kBlocks];
@@ -192,9 +204,9 @@ struct Consumer {
     float values[kAtOnce][kBlocks][Vector16<T>::kSize];
 #pragma unroll
     for (int p = 0; p < kBlocks; ++p) {
+      // Block p of the cluster has vector p of each lane.
       const std::uint32_t there =
-          address_in(static_cast<std::uint32_t>(p),
-                     sums_at(block_rows.first) + 16 * lane);  // piece p of a row lies in block p
+          address_in(static_cast<std::uint32_t>(p), sums_at(block_rows.first) + 16 * lane);
 #pragma unroll
       for (int r = 0; r < kAtOnce; ++r) {
         const std::uint32_t from =
@@ -266,7 +278,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       float bias[2][2], sums[2][kTileRows / 2];
       consumer.load_bias(bias);
       consumer.multiply_all(sums);
-      wait_for_turn(1);  // both warpgroups have multiplied: the stages are free
+      // Both warpgroups must have multiplied before the accumulators overwrite the stages.
+      wait_for_turn(1);
       consumer.store_accumulators(sums, bias);
     }
     typename Consumer<T, kTileRows, kBlocks>::Residuals first;
@@ -274,10 +287,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     share_with_cluster();
     consumer.norm_all(first);
   }
-  sync_cluster_relaxed();  // the others may still read here; each has made sums of what it read,
-                           // before it comes
+  // Until this barrier another block may read this block's accumulators. Every block has used the
+  // values that it read before it arrives, so a barrier without release and acquire suffices.
+  sync_cluster_relaxed();
 #else
-  __trap();  // linear_norm_is_faster says no
+  __trap();  // linear_norm_supports() returns false for such a device.
 #endif
 }
 
@@ -311,9 +325,11 @@ void launch_width(const LinearNormArgs<T>& args, cudaStream_t stream) {
 
 }  // namespace
 
-// Fewer rows have too few tiles, the fewer the longer each takes: a product and a norm are faster
-// (512 columns: 1024 rows 8.6 µs, here 7.8; 2048 columns: 2048 rows 14 µs, here 16.5, 4096
-// rows 21.4 and 17.7).
+// Fewer rows make too few tiles to fill the device, and the deeper the product the longer each tile
+// takes; a product and a norm as two kernels are faster then. The threshold was found before the
+// residual stream had low bits: two kernels and this one took 8.6 and 7.8 µs for 1024 rows of depth
+// 512, 14 and 16.5 µs for 2048 rows of depth 2048, and 21.4 and 17.7 µs for 4096 rows. With low
+// bits this kernel takes 9.11 µs for the first and 19.36 µs for the last (docs/kernels.md).
 bool linear_norm_is_faster(int capability, std::int64_t rows, std::int64_t depth,
                            std::int64_t width) {
   return linear_norm_supports(capability, depth, width) &&
@@ -325,8 +341,9 @@ bool linear_norm_supports(int capability, std::int64_t depth, std::int64_t width
          (width == kBlockOutputs || width == 2 * kBlockOutputs);
 }
 
-// Of each number of rows how long its tiles take, one after another where there are more than fit:
-// what a tile takes besides its products is as much as some 100 rows of 512 columns.
+// Estimates the time of each tile size as the number of waves of clusters times the time of a tile.
+// What a tile takes besides its products is as much as the products of some 100 rows of 512
+// columns.
 int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width,
                      int multiprocessors) {
   const std::int64_t clusters = multiprocessors / (width / kBlockOutputs);

@@ -1,17 +1,20 @@
-// Layer norm of a row by a warp, in float32 (Ba, Kiros, Hinton 2016): one order of sums, for
-// whatever kernel and wherever the row lies.
+// This file has the layer norm of a row by a warp, in float32 (Ba, Kiros, Hinton 2016). Every
+// kernel that calls these functions sums in the same order, wherever the row is stored, so that
+// results have the same bits.
 #pragma once
 
 #include "engine/cuda/norms/vectors.cuh"
 
 namespace xlate::cuda {
 
-// Means and 1/deviations of kRows rows of which each lane passes its elements to `visit(add)`,
-// twice, as add(row, element).
+// Finds mean (x) and 1/√(variance + epsilon) (y) of kRows rows. visit(add) must call add(row,
+// element) for each element that this lane holds. It is called twice: for the mean, and for the
+// squared deviations from it.
 template <int kRows, class Visit>
 __device__ __forceinline__ void moments(float2 (&moment)[kRows], std::int64_t width, float epsilon,
                                         const Visit& visit) {
-  const float each = 1.0f / static_cast<float>(width);  // while the sum is formed
+  // The division comes first, so that it runs while the sums are formed.
+  const float each = 1.0f / static_cast<float>(width);
   float sum[kRows] = {}, squares[kRows] = {};
   visit([&](int r, float x) { sum[r] += x; });
   warp_sums(sum);
@@ -23,14 +26,14 @@ __device__ __forceinline__ void moments(float2 (&moment)[kRows], std::int64_t wi
   for (int r = 0; r < kRows; ++r) moment[r].y = rsqrtf(fmaf(squares[r], each, epsilon));
 }
 
-// The column of a lane's p-th piece.
+// Returns the first column of a lane's p-th vector.
 template <class T>
 __device__ __forceinline__ int vector_column(int p) {
   return (static_cast<int>(threadIdx.x) % kWarp + p * kWarp) * Vector16<T>::kSize;
 }
 
-// Norms of kRows rows at once, up to kVectors pieces a lane: put(row, column, values of a piece)
-// takes the results.
+// Normalizes kRows rows at once, of which each lane holds up to kVectors vectors. Calls put(row,
+// column, values) for each vector of the results.
 template <class T, int kVectors, int kRows, class Put>
 __device__ __forceinline__ void norm_values(
     const float (&values)[kRows][kVectors][Vector16<T>::kSize], const float* gain,
@@ -65,8 +68,9 @@ __device__ __forceinline__ void norm_values(
   }
 }
 
-// out = norm of x + bias + added, each of which may be null, but not all; it stays in registers: up
-// to kVectors pieces a lane. X is T or float. All is aligned to 16 bytes, rests to 8.
+// Computes out = norm(x + bias + residual) of one row. A term that is null is left out. The row
+// stays in registers, in up to kVectors vectors a lane, so out may be x or the residual. X is T or
+// float. Addresses are aligned to 16 bytes, those of low bits to 8.
 template <class T, class X, int kVectors>
 __device__ __forceinline__ void norm_vectors(const X* x, const T* bias,
                                              const ResidualRow<const T>& residual,

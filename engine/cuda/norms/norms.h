@@ -1,4 +1,5 @@
-// Layer norms: of rows, and of a product's rows in the product's own kernel.
+// This header has the launchers of the layer norm of rows, and of a product with the layer norm
+// behind it as one kernel.
 #pragma once
 
 #include <cuda.h>
@@ -7,8 +8,8 @@
 
 namespace xlate::cuda {
 
-/// out = layer norm of x + its bias + residual, in float32. X is T, or float where x is a product
-/// that was not rounded. Either x or the residual may be null.
+/// Computes out = norm(x + x_bias + residual), in float32. X is T, or float where x holds the
+/// accumulators of a product. A term that is null is left out.
 template <class T, class X = T>
 struct NormArgs {
   const X* x;                      // [N, D] or null
@@ -16,41 +17,51 @@ struct NormArgs {
   ResidualView<const T> residual;  // [N, D] or null
   const float* gain;               // [D]
   const float* bias;               // [D]
-  ResidualView<T> out;             // [N, D], may be x or the residual
+  // [N, D]. It may be x or the residual.
+  ResidualView<T> out;
   std::int64_t rows, width, x_stride;
   float epsilon;
 };
 template <class T, class X>
 void layer_norm(const NormArgs<T, X>&, cudaStream_t);
 
-/// out = layer norm of x·Wᵀ + b + residual, on compute capability 9.0 (linear_norm.cu): the bits of
-/// a product in float32 and of layer_norm.
+/// Computes out = norm(x·Wᵀ + b + residual), on compute capability 9.0 (linear_norm.cu). The bits
+/// are those of a product without its bias into float32, followed by layer_norm, which adds the
+/// bias and the residual.
 template <class T>
 struct LinearNormArgs {
-  CUtensorMap x;  // [N, depth] of T, in boxes of tile_rows·256/width rows (products/tensor_map.h)
-  CUtensorMap weight;                    // [width, depth] of T, in boxes of 256 rows
+  // x is [N, depth] of T, in boxes of tile_rows·256/width rows (products/tensor_map.h).
+  CUtensorMap x;
+  // The weight is [width, depth] of T, in boxes of 256 rows.
+  CUtensorMap weight;
   const T* bias;                         // [width] or null
-  const T* residual;                     // [N, width] …
-  const std::int8_t* residual_low_bits;  // … and its rest
+  const T* residual;                     // [N, width]
+  const std::int8_t* residual_low_bits;  // [N, width]
   const float* gain;                     // [width]
   const float* shift;                    // [width]
-  T* out;                                // [N, width], may be the residual
+  // [N, width]. out and out_low_bits may be the residual and its low bits.
+  T* out;
   std::int8_t* out_low_bits;
+  // tile_rows is what linear_norm_tile returns.
   int rows, depth, width, tile_rows;
-  int residual_stride, out_stride;  // of the rests, too; rows·stride is less than 2³¹
+  // Values and low bits have the same strides. rows·stride is less than 2³¹.
+  int residual_stride, out_stride;
   float epsilon;
 };
-inline constexpr int kLinearNormOutputs = 256;  // of a block
-/// Whether there is a kernel for it, whatever the number of rows.
+// A thread block computes this many outputs.
+inline constexpr int kLinearNormOutputs = 256;
+/// Returns whether the kernel supports these shapes. `capability` is 10·major + minor of the
+/// device.
 bool linear_norm_supports(int capability, std::int64_t depth, std::int64_t width);
-/// Whether there is a kernel for it, and it is the faster way; `capability` is 10·major + minor of
-/// the device.
+/// Returns whether the kernel supports these shapes and is faster than a product and a norm as
+/// separate kernels.
 bool linear_norm_is_faster(int capability, std::int64_t rows, std::int64_t depth,
                            std::int64_t width);
-/// Rows of a tile that make this many rows take the shortest.
+/// Returns the number of rows of a tile with which the kernel is expected to take the shortest
+/// time.
 int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width,
                      int multiprocessors);
-/// T is __half or __nv_bfloat16; all is aligned to 16 bytes.
+/// T is __half or __nv_bfloat16. All addresses and rows are aligned to 16 bytes.
 template <class T>
 void linear_norm(const LinearNormArgs<T>&, cudaStream_t);
 

@@ -1,5 +1,5 @@
-// Rows in pieces of 16 bytes, those of the residual stream with their rests: read, written, and in
-// registers as float32.
+// This file has the loads and stores of rows in vectors of 16 bytes. In registers the values are
+// float32. Rows of the residual stream have low bits beside them.
 #pragma once
 
 #include <initializer_list>
@@ -8,14 +8,14 @@
 
 namespace xlate::cuda {
 
-// 16 bytes of a row.
 template <class T>
 struct alignas(16) Vector16 {
   static constexpr int kSize = 16 / static_cast<int>(sizeof(T));
   T values[kSize];
 };
 
-// So many floats from where they are aligned to 16 bytes; a single one from anywhere.
+// Loads kSize floats, a multiple of 4, from an address that is aligned to 16 bytes, or a single
+// float from any address.
 template <int kSize>
 struct Floats {
   float values[kSize];
@@ -30,7 +30,7 @@ struct Floats {
   }
 };
 
-// Two of T in a word, the first one low.
+// Rounds two values to T and returns them in a word, the first one in the low half.
 template <class T>
 __device__ __forceinline__ std::uint32_t pack_two(float a, float b);
 template <>
@@ -54,8 +54,8 @@ __device__ __forceinline__ float2 unpack_two<__nv_bfloat16>(std::uint32_t word) 
   return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)};
 }
 
-// A piece is read as a whole: the compiler reads a struct element by element where it only sees a
-// reference to it.
+// Loads 16 bytes at once. The type is uint4 because the compiler loads a struct of elements one by
+// one where it only sees a reference to it.
 template <class T>
 __device__ __forceinline__ uint4 load_vector(const T* from) {
   return *reinterpret_cast<const uint4*>(from);
@@ -85,7 +85,7 @@ __device__ __forceinline__ uint4 pack_vector(const float (&values)[Vector16<T>::
   }
   return {words[0], words[1], words[2], words[3]};
 }
-// Loads as many values as a piece of T has; X is T or float.
+// Loads as many values as a vector of T has. X is T or float.
 template <int kSize, class X>
 __device__ __forceinline__ void load_values(float (&values)[kSize], const X* from) {
   if constexpr (Vector16<X>::kSize == kSize) {
@@ -96,7 +96,8 @@ __device__ __forceinline__ void load_values(float (&values)[kSize], const X* fro
     for (int i = 0; i < kSize; ++i) values[i] = floats.values[i];
   }
 }
-// The rests of a piece of 16-bit values: 8 bytes.
+// Returns the low bits of a vector of 16-bit values, 8 bytes. For float, which has none, it returns
+// zero, and the indices modulo kSize only keep the code valid.
 template <class T>
 __device__ __forceinline__ uint2 packed_low_bits_of(const float (&exact)[Vector16<T>::kSize],
                                                     uint4 vector) {
@@ -112,7 +113,7 @@ __device__ __forceinline__ uint2 packed_low_bits_of(const float (&exact)[Vector1
   };
   return {word(0), word(4)};
 }
-// values (+)= those of a piece, and of its rests.
+// Adds the values of a vector, widened by their low bits, to `values`.
 template <class T>
 __device__ __forceinline__ void add_vector(float (&values)[Vector16<T>::kSize], uint4 vector,
                                            uint2 low_bits) {
@@ -124,7 +125,7 @@ __device__ __forceinline__ void add_vector(float (&values)[Vector16<T>::kSize], 
                                 : widened<T>(rounded[i], i < 4 ? low_bits.x : low_bits.y, i % 4);
 }
 
-// A row of Wide.
+// This is a row of a ResidualView. Both pointers may be null.
 template <class T>
 struct ResidualRow {
   T* rounded;
@@ -136,6 +137,7 @@ __device__ __forceinline__ ResidualRow<T> row_of(const ResidualView<T>& wide, st
           wide.low_bits ? wide.low_bits + row * wide.low_bits_stride : nullptr};
 }
 
+// Rounds a vector of values to T and stores it, with its low bits where the row has them.
 template <class T>
 __device__ __forceinline__ void store_values(const ResidualRow<T>& out, int column,
                                              const float (&values)[Vector16<T>::kSize]) {
@@ -145,7 +147,7 @@ __device__ __forceinline__ void store_values(const ResidualRow<T>& out, int colu
     *reinterpret_cast<uint2*>(out.low_bits + column) = packed_low_bits_of<T>(values, vector);
 }
 
-// The same for one value.
+// Does the same for one value.
 template <class T>
 __device__ void store_value(const ResidualRow<T>& out, std::int64_t column, float exact) {
   const T rounded = from_float<T>(exact);
@@ -153,7 +155,8 @@ __device__ void store_value(const ResidualRow<T>& out, std::int64_t column, floa
   if (out.low_bits) out.low_bits[column] = clamp_low_bits(low_bits_of<T>(exact, to_float(rounded)));
 }
 
-// Whether rows of such widths and strides can be read in pieces of 16 bytes.
+// Returns whether rows can be read in vectors of 16 bytes. `sizes` is the bitwise OR of their
+// widths and strides in elements.
 template <class T>
 bool vector_aligned(std::int64_t sizes, std::initializer_list<const void*> addresses) {
   std::uintptr_t all = static_cast<std::uintptr_t>(sizes) * sizeof(T);
@@ -161,8 +164,8 @@ bool vector_aligned(std::int64_t sizes, std::initializer_list<const void*> addre
   return all % 16 == 0;
 }
 
-// The same for rows of the residual stream: their rests lie in pieces of half the bytes. Rows that
-// are not there can be read, too.
+// Returns the same for rows of the residual stream, whose low bits are read 8 bytes at a time. Null
+// counts as aligned.
 template <class T>
 bool vector_aligned(const ResidualView<T>& wide) {
   const bool low_bits =
