@@ -1,6 +1,7 @@
-// A lone sentence's attention: a block has a head, and one of its warps the hypotheses of the
-// sentence (attention/beam_tile.cuh). Keys of earlier steps are brought to shared memory while
-// other operations run; where they do not all fit, the rest follows chunk by chunk.
+// This file has the solo kernel's attention. A block computes at most one head, and one of its
+// warps attends for all hypotheses (attention/beam_tile.cuh). Keys of earlier steps are copied to
+// shared memory while other operations run. Where not all of them fit, the others follow chunk by
+// chunk.
 #pragma once
 
 #include "engine/cuda/attention/beam_tile.cuh"
@@ -9,15 +10,21 @@
 
 namespace xlate::cuda {
 
+// This warp lists the keys of a step and begins the exchanges.
 constexpr int kListWarp = kSoloWarps - 1;
 
-// The keys of an attention: of self-attention those of a list, the hypotheses' own at its end; of
-// cross-attention the source's.
+// These are the keys of an attention. Self-attention has those of the key list, and behind them the
+// new key of each hypothesis. Cross-attention has those of the source.
 struct SoloKeys {
-  const int* rows;                // of the cache
-  const std::uint8_t* beam_mask;  // of whole tiles; null: all see all
-  int cached, all;                // in number
-  char* held;                     // a chunk of them, key and value behind one another
+  // These are the cache rows of the cached keys.
+  const int* rows;
+  // Bit k of an entry says that hypothesis k attends to the key. The last tile is filled up with
+  // zeros. Null means that all hypotheses attend to all keys.
+  const std::uint8_t* beam_mask;
+  // These are the numbers of keys in the cache, and of all keys.
+  int cached, all;
+  // A chunk of the keys is copied to here, each key with its value behind it.
+  char* held;
 };
 __device__ __forceinline__ SoloKeys keys_of(const SoloArgs& args, bool self, int list_count,
                                             int source_length, char* memory) {
@@ -28,8 +35,8 @@ __device__ __forceinline__ SoloKeys keys_of(const SoloArgs& args, bool self, int
           memory + (self ? layout.self_keys : layout.cross_keys)};
 }
 
-// Fetches the cached keys from `first` on that a chunk has, of this block's head, by `threads`
-// threads.
+// Starts copying a chunk of this block's head: the cached keys from `first` on, with their values.
+// `threads` threads call it.
 template <class T, int kHead>
 __device__ __forceinline__ void fetch_keys(const SoloArgs& args, const SoloOp& op,
                                            const SoloKeys& keys, int first, int head, int thread,
@@ -46,7 +53,8 @@ __device__ __forceinline__ void fetch_keys(const SoloArgs& args, const SoloOp& o
   }
 }
 
-// Where the keys of this step lie, as build_key_lists (attention/key_lists.cu) has them. By a warp.
+// Lists the cache rows of self-attention's keys in this step, in the order of build_key_lists
+// (attention/key_lists.cu). One warp calls it.
 __device__ inline void list_step(const SoloArgs& args, SoloBlock& block, char* memory, int slot) {
   const int beams = args.beams, length = block.step_result.length, lane = threadIdx.x % kWarp;
   auto* rows = reinterpret_cast<int*>(memory + args.layout.list_rows);
@@ -69,6 +77,7 @@ __device__ inline void list_step(const SoloArgs& args, SoloBlock& block, char* m
     block.new_key_row = static_cast<int>(cache_row(args.self, slot, length, 0));
   __syncwarp();
 }
+// Lists the cache rows of the source's keys.
 __device__ inline void list_source(const SoloArgs& args, char* memory, int slot,
                                    int source_length) {
   auto* rows = reinterpret_cast<int*>(memory + args.layout.source_rows);
@@ -76,8 +85,8 @@ __device__ inline void list_source(const SoloArgs& args, char* memory, int slot,
     rows[t] = static_cast<int>(cache_row(args.cross, slot, t, 0));
 }
 
-// The hypotheses' own keys and values, in pieces of 16 bytes, by a warp: put(hypothesis, half,
-// column, piece).
+// Calls put(hypothesis, half, column, vector) for each vector of the hypotheses' new keys (half 0)
+// and values (half 1) of a head. One warp calls it.
 template <class T, int kHead, class Put>
 __device__ __forceinline__ void each_new_key(const SoloArgs& args, const SoloOp& op, int head,
                                              const char* memory, const Put& put) {
@@ -91,7 +100,7 @@ __device__ __forceinline__ void each_new_key(const SoloArgs& args, const SoloOp&
             (1 + half) * args.width + head * kHead + column));
   }
 }
-// To the cache.
+// Writes the new keys and values of a head to the cache.
 template <class T, int kHead>
 __device__ __forceinline__ void store_new_keys(const SoloArgs& args, const SoloOp& op,
                                                int new_key_row, int head, const char* memory) {
@@ -104,7 +113,8 @@ __device__ __forceinline__ void store_new_keys(const SoloArgs& args, const SoloO
       });
 }
 
-// One warp: this block's head, to all blocks. The first chunk's cached keys have come.
+// Computes this block's head and sends it to all blocks. One warp calls it, after the cached keys
+// of the first chunk have been copied.
 template <class T, int kHead>
 __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& op,
                                             const SoloKeys& keys, int head, char* memory,
@@ -123,7 +133,8 @@ __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& 
       wait_fetched();
       __syncwarp();
     }
-    if (keys.beam_mask) {  // the hypotheses' own are the last ones
+    // In self-attention the last keys are the new ones, which are copied from x.
+    if (keys.beam_mask) {
       each_new_key<T, kHead>(
           args, op, head, memory, [&](int beam, int half, int column, const uint4& vector) {
             const int place = keys.cached + beam - first;
@@ -134,7 +145,9 @@ __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& 
       __syncwarp();
     }
     const int count = min(keys.all - first, held);
-    const auto at = [&](int e, int half) {  // behind the last one any that can be read
+    // A tile may be longer than the chunk. Behind the chunk's end the last key is read again, and
+    // no hypothesis attends to it.
+    const auto at = [&](int e, int half) {
       return reinterpret_cast<const T*>(keys.held + min(e, count - 1) * args.layout.key_pitch) +
              half * kHead;
     };

@@ -1,6 +1,7 @@
-// What the parts of the kernel for a lone sentence share: the ring through which weights come, and
-// the exchange of rows between the blocks of a cluster. Each block has a copy of all rows; what it
-// computes it sends to all, and an exchange is over when all bytes have come.
+// This file has what the parts of the solo kernel share: the ring of stages through which weights
+// pass, the exchange of rows between the blocks of a cluster, and products on tensor cores. Each
+// block has a copy of all rows and sends what it computes to the blocks that read it. An exchange
+// is over for a block when it has received all bytes.
 #pragma once
 
 #include "engine/cuda/attention/tile.cuh"
@@ -9,34 +10,46 @@
 
 namespace xlate::cuda {
 
-constexpr int kSoloThreads = kSoloWarps * kWarp;  // that compute
-constexpr std::uint32_t kSoloBoxRowBytes = 128;   // bytes of a row in a box
+// This many threads of a block compute.
+constexpr int kSoloThreads = kSoloWarps * kWarp;
+// A row of a box has this many bytes.
+constexpr std::uint32_t kSoloBoxRowBytes = 128;
 
-/// What the search comes to, for all blocks of the first cluster. Three pieces of 16 bytes.
+/// This is the outcome of a step of search. It goes to all blocks of the first cluster as three
+/// vectors of 16 bytes.
 struct alignas(16) SoloStepResult {
   int length, done, tokens[kSoloRows];
   int unused[2];
 };
 
+/// This is the static shared memory of a block.
 struct SoloBlock {
+  // These are the mbarriers of the stages and of the exchanges.
   std::uint64_t full[kSoloMostStages], empty[kSoloMostStages], exchange[2];
   SoloStepResult step_result;
+  // `list_count` is the length of self-attention's key list without the new keys, and `new_key_row`
+  // is the cache row of the first new key.
   int list_count, new_key_row;
-  unsigned used;  // stages that were read, when `stop` says that no more are
+  // This many stages were read. The number is valid once `stop` is 1.
+  unsigned used;
+  // This is 1 when no more stages will be read.
   volatile int stop;
 };
+
+// Waits for all threads that compute.
 
 __device__ inline void sync_workers() {
   asm volatile("bar.sync 1, %0;" ::"n"(kSoloThreads) : "memory");
 }
 
-// The threads that compute.
+// These are the threads that compute, as advance_slot (search/advance.cuh) sees them.
 struct SoloTeam {
   __device__ int thread() const { return static_cast<int>(threadIdx.x); }
   __device__ int threads() const { return kSoloThreads; }
   __device__ void sync() const { sync_workers(); }
 };
 
+// Returns whether the phase of this parity has ended. It may wait for a short time.
 __device__ inline bool passed(std::uint32_t barrier, std::uint32_t parity) {
   std::uint32_t done;
   asm volatile(
@@ -51,13 +64,15 @@ __device__ inline void arrive_many(std::uint32_t barrier, int count) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(count)
                : "memory");
 }
-// How far a block's shared memory is from this block's, of which `here` is an address.
+// Returns the distance from this block's shared memory to that of another block of the cluster.
+// `here` is any address in this block's shared memory.
 __device__ inline std::uint32_t peer_offset(std::uint32_t block, std::uint32_t here) {
   std::uint32_t there;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(block));
   return there - here;
 }
-// 16 bytes to where `to` is in another block, announced to its `barrier`.
+// Sends 16 bytes to another block, `way` bytes away (peer_offset), and counts them at its mbarrier.
+// `to` and `barrier` are addresses in this block.
 __device__ inline void send_vector(std::uint32_t to, const uint4& vector, std::uint32_t barrier,
                                    std::uint32_t way) {
   asm volatile(
@@ -66,6 +81,7 @@ __device__ inline void send_vector(std::uint32_t to, const uint4& vector, std::u
       "r"(vector.x), "r"(vector.y), "r"(vector.z), "r"(vector.w), "r"(barrier + way)
       : "memory");
 }
+// Does the same as load_bytes (hopper.cuh), with a cache policy for L2.
 __device__ inline void load_bytes_hinted(std::uint32_t to, const void* from, std::uint32_t bytes,
                                          std::uint32_t barrier, std::uint64_t policy) {
   asm volatile(
@@ -74,21 +90,24 @@ __device__ inline void load_bytes_hinted(std::uint32_t to, const void* from, std
       "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
-// Of what is read once a step, so that the rest stays in L2 from step to step.
+// Returns the cache policy for what is read once a step: L2 evicts it first, so that the rest may
+// stay there from step to step.
 __device__ inline std::uint64_t read_once() {
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
 
-// 16 bytes from memory to shared memory, while the thread goes on.
+// Starts an asynchronous copy of 16 bytes from global memory to shared memory.
 __device__ inline void copy_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
                : "memory");
 }
+// Waits for the calling thread's asynchronous copies.
 __device__ inline void wait_fetched() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// A place in the ring, and the parity of its round.
+// This is a position in a ring of stages. `parity` is that of the pass through the ring, and `used`
+// counts the stages passed.
 struct SoloPipelineState {
   int stages, index = 0;
   std::uint32_t parity = 0, used = 0;
@@ -103,7 +122,7 @@ struct SoloPipelineState {
   }
 };
 
-// Waits until the ring's place is free; false where no more is wanted.
+// Waits until the next stage is free. Returns false if no more stages will be read.
 __device__ inline bool wait_for_room(const SoloBlock& block, const SoloPipelineState& ring) {
   const std::uint32_t empty = shared_address(&block.empty[ring.index]);
   while (!passed(empty, ring.parity ^ 1)) {
@@ -112,7 +131,8 @@ __device__ inline bool wait_for_room(const SoloBlock& block, const SoloPipelineS
   return !block.stop;
 }
 
-// What was asked for and not read must have come before the block ends.
+// Waits for the copies into stages that nobody will read. They must have ended before the block
+// does. `asked` is the loader's position.
 __device__ inline void drain(const SoloBlock& block, const SoloPipelineState& asked) {
   SoloPipelineState left(asked.stages);
   for (left.skip(static_cast<int>(block.used % (2 * asked.stages))), left.used = block.used;
@@ -121,22 +141,31 @@ __device__ inline void drain(const SoloBlock& block, const SoloPipelineState& as
   }
 }
 
-// The exchange at hand. All blocks begin it; a block that begins is done with the one before. It
-// orders nothing but the rows that are sent: an acquire for the whole cluster would empty the first
-// cache, of the kernel's arguments too, which costs some microseconds an operation.
+// These are the exchanges of a block, one after the other. Every block of the cluster must begin
+// every exchange, and by doing so says that it is done with the one before. An exchange orders only
+// the rows that are sent. An acquire for the whole cluster would empty the L1 cache, and with it
+// the kernel's arguments, which costs some microseconds an operation.
 struct Exchange {
   static constexpr int kWays = kSoloCluster / 4;
-  std::uint32_t barriers;  // two, in turns: no block is more than one exchange ahead of another
+  // Two mbarriers begin at this address, which exchanges use in turns. Two suffice because no block
+  // is more than one exchange ahead of another.
+  std::uint32_t barriers;
+  // This many exchanges have ended.
   std::uint32_t count = 0;
-  std::uint32_t ways[kWays];  // to blocks q, q + 4, …
-  std::uint32_t way;          // to block lane mod 16
+  // These are the distances (peer_offset) to the blocks q, q + 4, q + 8 and q + 12, where q is the
+  // lane modulo 4.
+  std::uint32_t ways[kWays];
+  // This is the distance to the block whose number is the lane modulo 16.
+  std::uint32_t way;
   __device__ explicit Exchange(SoloBlock& block) : barriers(shared_address(block.exchange)) {
 #pragma unroll
     for (int i = 0; i < kWays; ++i) ways[i] = peer_offset(threadIdx.x % 4 + 4 * i, barriers);
     way = peer_offset(threadIdx.x % kSoloCluster, barriers);
   }
   __device__ std::uint32_t barrier() const { return barriers + 8 * (count & 1); }
-  // By one warp: so many bytes are to come here.
+  // Begins the next exchange; one warp calls it. Each of its first 16 lanes arrives at the mbarrier
+  // of one block of the cluster. The arrival at the block's own mbarrier also announces how many
+  // bytes the block will receive.
   __device__ void begin(std::uint32_t bytes) const {
     const std::uint32_t lane = threadIdx.x % kWarp;
     if (lane == rank_in_cluster())
@@ -145,20 +174,23 @@ struct Exchange {
       asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier() + way)
                    : "memory");
   }
-  // Of a quad's rows: a lane to a quarter of the blocks.
+  // Sends a vector to all blocks. The four lanes of a quad call it with the same arguments, and
+  // each of them sends to four blocks.
   __device__ void send(std::uint32_t to, const uint4& vector) const {
 #pragma unroll
     for (int i = 0; i < kWays; ++i) send_vector(to, vector, barrier(), ways[i]);
   }
-  // To one block, by a lane of each quad.
+  // Sends a vector to one block. The four lanes of a quad call it with the same arguments, and the
+  // first of them sends.
   __device__ void send_to(std::uint32_t block, std::uint32_t to, const uint4& vector) const {
     if (threadIdx.x % 4 == 0) send_vector(to, vector, barrier(), peer_offset(block, barriers));
   }
-  // To this lane's block.
+  // Sends a vector to the block whose number is the lane modulo 16.
   __device__ void send_one(std::uint32_t to, const uint4& vector) const {
     send_vector(to, vector, barrier(), way);
   }
-  // By all that compute; what they fetched has come too.
+  // Waits until the block has received all bytes, and until its own asynchronous copies have ended.
+  // All threads that compute call it.
   __device__ void end() {
     wait(barrier(), count >> 1 & 1);
     ++count;
@@ -167,17 +199,21 @@ struct Exchange {
   }
 };
 
-// A warp's view of a product of 16 rows of a weight with 8 rows of x: chains of mma.m16n8k16 over
-// ascending columns, as cuBLASLt's kernels and WGMMA sum, to the bit (tests/solo_step_test.cpp).
-// Lane 4·g + q ends with outputs g and g + 8 of rows 2q and 2q + 1.
+// This has the operands of a warp's product of 16 rows of a weight and 8 rows of x. The product is
+// a chain of mma.m16n8k16 over ascending columns, which gives the bits of cuBLASLt's kernels and of
+// WGMMA (tests/solo_step_test.cpp). Lane 4·g + q ends with the outputs g and g + 8 of the rows 2q
+// and 2q + 1 of x.
 struct SoloTile {
-  std::uint32_t x, weight;  // this lane's: row of x, row of a box
+  // The lane passes these to ldmatrix: the address of its row of x, and the offset of its row in
+  // the first box of a stage.
+  std::uint32_t x, weight;
   __device__ SoloTile(std::uint32_t rows, int pitch, int count, int tile) {
     const int lane = threadIdx.x % kWarp, row = lane % 16;
     x = rows + min(lane % 8, count - 1) * pitch + lane / 8 * 16;
     weight = (tile * kSoloTileOutputs + row) * kSoloBoxRowBytes + (lane / 16 ^ row % 8) * 16;
   }
 };
+// This has the operands of a box of 64 columns in registers.
 struct SoloFragments {
   std::uint32_t x[2][4], weight[4][4];
   __device__ __forceinline__ void load(std::uint32_t x_at, std::uint32_t weight_at) {
@@ -195,10 +231,11 @@ struct SoloFragments {
   }
 };
 
-// The sums of a tile as a product's stages come, of kBoxes boxes each; `workers` warps read them.
-// What is not known when this is compiled costs more here than the products: one warp issues an
-// instruction in three clocks or so. Where a stage is one box, the next one is read while one is
-// multiplied.
+// Adds the products of `count` stages of kBoxes boxes each to the accumulators of a tile. `workers`
+// warps read the stages; warp 0 also arrives for the others at the mbarriers `empty`. kBoxes is a
+// constant because a warp issues an instruction in about three clocks, so that instructions for
+// what is only known at run time would cost more than the products. Where a stage is one box, the
+// next box is read while one is multiplied.
 template <class T, int kBoxes>
 __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t stages,
                                            SoloPipelineState& ring, const SoloTile& tile, int count,
@@ -251,7 +288,8 @@ __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t
   }
 }
 
-// As row_of_outputs, of floats: their halves are transposed apart.
+// Does the same as row_of_outputs for float32. The low and the high 16 bits are transposed
+// separately. Every lane of quad g gets the 8 outputs of row g.
 __device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&vectors)[2]) {
   const std::uint32_t a = __float_as_uint(even), b = __float_as_uint(odd),
                       low = transposed(__byte_perm(a, b, 0x5410)),
@@ -266,8 +304,8 @@ __device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&vecto
     vectors[i].w = __shfl_sync(kAllLanes, second, 2 * i + 1, 4);
   }
 }
-// Two neighbouring rows' outputs g as pairs of T become the row g's 8 outputs, in each lane of its
-// quad.
+// Transposes the outputs of a warp. Lane 4·g + q passes output g of rows 2q and 2q + 1 as a pair of
+// T. Every lane of quad g gets the 8 outputs of row g.
 __device__ __forceinline__ uint4 row_of_outputs(std::uint32_t pair) {
   const std::uint32_t word = transposed(pair);
   uint4 vector;

@@ -1,3 +1,4 @@
+// This file compiles a program for the solo kernel (compiler.h).
 #include "engine/cuda/solo/compiler.h"
 
 #include <algorithm>
@@ -11,18 +12,23 @@
 namespace xlate::cuda {
 namespace {
 
+// A box of a packed weight has this many columns.
 constexpr std::int64_t kBoxColumns = 64;
+// The kernel's norms support rows of at most this many columns (kSoloNormVectors).
 constexpr std::int64_t kNormWidth = 1024;
-constexpr int kMostHeldKeys = 80;  // of a head of 64, in shared memory
-constexpr int kKeyGap =
-    64;  // bytes behind a key and its value: rows read together meet no bank twice
-constexpr int kSlotStateBytes =
-    1024;  // at most, of up to 8 hypotheses and 16 candidates (search/advance.cuh)
+// A block holds at most this many keys of a head of 64 columns in shared memory.
+constexpr int kMostHeldKeys = 80;
+// This many bytes lie behind a key and its value, so that reading several of them at once meets no
+// bank conflicts.
+constexpr int kKeyGap = 64;
+// This is enough for the SlotState (search/advance.cuh) of 8 hypotheses and 16 candidates.
+constexpr int kSlotStateBytes = 1024;
 
-/// A step that the kernel does not have, and why.
+/// This exception says why the kernel does not support a step.
 struct Unfit {
   std::string why;
 };
+// Throws Unfit if `fits` is false.
 template <class... Args>
 void require(bool fits, fmt::format_string<Args...> why, Args&&... args) {
   if (!fits) throw Unfit{fmt::format(why, std::forward<Args>(args)...)};
@@ -30,6 +36,7 @@ void require(bool fits, fmt::format_string<Args...> why, Args&&... args) {
 
 int narrow(std::int64_t n) { return static_cast<int>(n); }
 
+// Returns whether pack_solo_weight supports a weight.
 bool packable(const Tensor& weight) {
   return size_of(weight.dtype) == 2 && weight.columns % kBoxColumns == 0 &&
          weight.stride % 8 == 0 && aligned(weight.data);
@@ -95,8 +102,11 @@ SoloCompiler::Place SoloCompiler::place(TensorId id) {
   return places_[id.index] = {rounded, take(rows.low_bits), columns};
 }
 
-// A block may still be at an operation when another one sends it what the next one gives: that must
-// not go where it reads or writes.
+// Appends an operation that writes `out`. When another block sends rows of this operation, a slower
+// block may still be at the last operation that had an exchange, or at a norm behind it. It may
+// also read x of this operation. The rows that are sent must not overwrite what it uses there. A
+// norm has no exchange: it adds its rows to the list, and every other operation begins the list
+// anew.
 void SoloCompiler::append(SoloOp op, const SoloRows& out) {
   if (op.kind == SoloKind::kNorm) {
     read_since_.insert(read_since_.end(), {op.x, op.residual, out});
@@ -236,8 +246,9 @@ void SoloCompiler::finish(const Program& program, const Projection& projection,
   link();
 }
 
-// What may be fetched when an operation is done: the next norm's gain, around to the next step's
-// first; the next layer's keys, of self-attention not around, as the next step's lie elsewhere.
+// After a norm the next norm's gain may be fetched, and after an attention the next layer's keys of
+// the same kind. Behind the last norm and the last cross-attention, the first ones of the next step
+// follow. Behind the last self-attention nothing follows, because the next step has other keys.
 void SoloCompiler::link() {
   const auto next_of = [&](SoloKind kind, std::size_t from) {
     for (std::size_t i = from; i < ops_.size(); ++i) {
@@ -269,7 +280,7 @@ void SoloCompiler::link() {
   }
 }
 
-// Holds as many keys in shared memory as leave the ring of stages enough.
+// Finds the largest number of held keys that leaves enough memory for the ring of stages.
 bool SoloCompiler::lay_out(SoloArgs& program, int longest_source) {
   const SoloArgs fresh = program;
   const std::vector<SoloOp> ops = ops_;
@@ -282,12 +293,13 @@ bool SoloCompiler::lay_out(SoloArgs& program, int longest_source) {
   return false;
 }
 
-// What has a fixed size lies behind the ring; the ring gets what is left.
+// What has a fixed size is placed behind the ring, and the ring gets what is left.
 bool SoloCompiler::lay_out(SoloArgs& program, int longest_source, int held_keys) {
   SoloLayout& layout = program.layout;
   const int beams = program.beams, head = program.width / program.heads,
-            entries = narrow(program.state.longest) * beams + kTileKeys;  // a whole tile at the end
-  // Candidates and the sentence's books lie where self-attention's keys are.
+            entries = narrow(program.state.longest) * beams + kTileKeys;
+  // `entries` has kTileKeys more than there are keys, so that the last tile of keys is a whole one.
+  // During the search, candidates and the SlotState are stored in place of self-attention's keys.
   const int best_bytes =
       beams * program.candidates * (program.candidates + 2) * narrow(sizeof(TokenValue)) +
       kSlotStateBytes;
@@ -296,7 +308,8 @@ bool SoloCompiler::lay_out(SoloArgs& program, int longest_source, int held_keys)
   layout.key_pitch = 2 * head * 2 + kKeyGap;
   layout.held_keys = held_keys;
   layout.ops = reserve(narrow(static_cast<std::int64_t>(ops_.size() * sizeof(SoloOp))));
-  layout.norm = reserve(2 * 2 * program.width * narrow(sizeof(float)));  // of two norms in turns
+  // Two norms have their gain and shift here in turns.
+  layout.norm = reserve(2 * 2 * program.width * narrow(sizeof(float)));
   layout.self_keys = reserve(std::max(layout.held_keys * layout.key_pitch, best_bytes));
   layout.cross_keys = reserve(layout.held_keys * layout.key_pitch);
   layout.list_rows = reserve(entries * narrow(sizeof(std::int32_t)));

@@ -1,6 +1,7 @@
-// Makes the program of a decoding step of one sentence, with the search behind it, one launch of
-// the kernel of solo.h: gives each room a place in shared memory, packs the weights, and lays the
-// rest of a block's memory out. Says why where the kernel does not have such a step.
+// SoloCompiler turns the program of a decoding step of one sentence, with the search behind it,
+// into the arguments of the solo kernel (solo.h). It gives each tensor a place in shared memory,
+// packs the weights, and divides the rest of a block's shared memory. Where the kernel does not
+// support a step, it says why.
 #pragma once
 
 #include <map>
@@ -14,35 +15,39 @@
 
 namespace xlate::cuda {
 
-/// A whole step, with its lists on the device. Launching it again is the same step again.
+/// This is a compiled step, with the device memory that its arguments point to. It can be launched
+/// again and again.
 struct SoloStep {
   SoloArgs program{};
   int clusters = 0;
   Buffer ops, hidden_rows, sums, lists;
-  std::vector<Buffer> weights;  // packed
+  // These are the packed weights.
+  std::vector<Buffer> weights;
 };
 
 class SoloCompiler {
  public:
-  /// The device holds `clusters` clusters of the kernel at once, and gives a block `shared_bytes`
-  /// bytes.
+  /// The device must hold `clusters` clusters of the kernel at once, whose blocks have
+  /// `shared_bytes` bytes of dynamic shared memory (prepare_solo_step).
   SoloCompiler(Backend& backend, int clusters, int shared_bytes)
       : backend_(backend), clusters_(clusters), shared_bytes_(shared_bytes) {}
 
-  /// Null where the kernel does not have it: reason() says why.
+  /// Returns the compiled step. Returns null if the kernel does not support the step, or if the
+  /// device has no memory for the packed weights; reason() says why.
   std::shared_ptr<SoloStep> compile(Stream&, const Program&, const Workspace&, const Step&,
                                     const Projection&, const RulesView&, int candidates);
-  /// Why the last step that was refused was refused; empty where none was.
+  /// Returns why the last refused step was refused. It is empty if none was.
   const std::string& reason() const { return reason_; }
 
  private:
+  // This is the place of a tensor's rows in shared memory.
   struct Place {
     SoloRows rows, low_bits;
     std::int64_t columns;
   };
-  /// Returns where a room's rows are. The first call for a room gives it its place.
+  /// Returns the place of a tensor's rows. The first call for a tensor assigns it.
   Place place(TensorId);
-  /// Each throws Unfit where the kernel does not have the operation.
+  // These functions throw Unfit if the kernel does not support the step or the operation.
   void begin(const Step&, std::int64_t width);
   void add(const Embed&);
   void add(const ApplyLinear&);
@@ -52,27 +57,35 @@ class SoloCompiler {
   void attend(SoloKind, TensorId x, const PagedCache&, CacheView&, int heads, TensorId out);
   void append(SoloOp, const SoloRows& out);
   void finish(const Program&, const Projection&, const RulesView&, int candidates);
+  /// Finds what may be fetched ahead, and which products go to heads alone.
   void link();
+  /// Divides the shared memory of the blocks. Returns false if it is too small. The second function
+  /// is given how many keys a block holds.
   bool lay_out(SoloArgs&, int longest_source);
   bool lay_out(SoloArgs&, int longest_source, int held_keys);
-  /// Null where the device has no room for it.
+  /// Returns null if the device has no memory for the step.
   std::shared_ptr<SoloStep> completed(Stream&, SoloArgs, Tensor vocabulary);
   Buffer pack(Stream&, Tensor weight, int slice_rows, int round_rows);
 
   Backend& backend_;
   int clusters_, shared_bytes_;
   std::string reason_;
-  bool no_room_ = false;  // the device has no memory for the packed copy of the weights
-  // The step that is being compiled; of no meaning between two calls.
+  // The device had no memory for a step's packed weights. No other step is tried.
+  bool no_room_ = false;
+  // The remaining members belong to the step that is being compiled.
   const Workspace* workspace_ = nullptr;
   const Step* step_ = nullptr;
   SoloArgs args_{};
   std::vector<SoloOp> ops_;
-  std::vector<Tensor> weights_;          // of each operation, or none
-  std::map<std::size_t, Place> places_;  // by room
+  // Each operation has its weight here, or an empty tensor.
+  std::vector<Tensor> weights_;
+  // The keys are the indices of tensors.
+  std::map<std::size_t, Place> places_;
+  // The rows of all tensors take this many bytes.
   int row_bytes_ = 0;
-  std::vector<SoloRows>
-      read_since_;  // since the exchange before the last: others may still read them
+  // A slower block may still use these rows when the next exchange sends rows: the x of the last
+  // operation that had an exchange, and all rows of the norms behind it (append).
+  std::vector<SoloRows> read_since_;
 };
 
 }  // namespace xlate::cuda

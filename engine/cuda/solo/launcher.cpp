@@ -1,3 +1,4 @@
+// This file launches compiled steps of the solo kernel (launcher.h).
 #include "engine/cuda/solo/launcher.h"
 
 #include <cuda_bf16.h>
@@ -8,8 +9,12 @@
 namespace xlate::cuda {
 namespace {
 
-constexpr int kReservedBytes = 2048;  // of shared memory, for what does not depend on the model
+// This much shared memory is left for what does not depend on the model: SoloBlock, and the
+// alignment of the dynamic shared memory behind it.
+constexpr int kReservedBytes = 2048;
+// The kernel copies at most this many bytes to the host.
 constexpr std::size_t kMostCopied = 1024;
+// SoloSignals::hidden has 24 bits for the number of a launch.
 constexpr unsigned kLaunchNumbers = 1u << 24;
 
 template <class Body>
@@ -58,12 +63,13 @@ void SoloLauncher::flush() {
   if (!pending_) return;
   const std::shared_ptr<SoloStep> step = std::exchange(pending_, nullptr);
   SoloArgs program = step->program;
-  step->program.copy_from = nullptr, step->program.copy_to = nullptr,
-  step->program.copy_words = 0;  // of this launch alone
+  // The copy to the host belongs to this launch only.
+  step->program.copy_from = nullptr, step->program.copy_to = nullptr, step->program.copy_words = 0;
   program.signals = signals_.as<SoloSignals>();
   program.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
   program.times = times_;
-  // Launches share their signals: one begins when another has ended.
+  // Launches share SoloSignals, so a launch must end before the next one begins. On one stream this
+  // is so anyway.
   if (launched_on_ && launched_on_ != queue_) check(cudaDeviceSynchronize());
   launched_on_ = queue_;
   with_type(type_, [&](auto tag) {
@@ -74,7 +80,8 @@ void SoloLauncher::flush() {
 
 void SoloLauncher::forget(const Stream& queue) {
   if (&queue == launched_on_) {
-    cudaStreamSynchronize(queue.get());  // the next queue's launch uses the same signals
+    // The next launch, on another queue, uses the same SoloSignals.
+    cudaStreamSynchronize(queue.get());
     launched_on_ = nullptr;
   }
   if (&queue == queue_) pending_ = nullptr, queue_ = nullptr;

@@ -1,5 +1,5 @@
-// Launches the lone sentence's kernel. A step that was asked for waits until something else is
-// asked for: if that is the step's outcome, the kernel itself copies it to the host.
+// SoloLauncher launches the solo kernel. It keeps a step until something else is asked for. If that
+// is a copy to the host of what the step computes, the kernel itself makes the copy.
 #pragma once
 
 #include <memory>
@@ -10,19 +10,23 @@ namespace xlate::cuda {
 
 class SoloLauncher {
  public:
-  /// Null where the device cannot run the kernel.
+  /// Returns null if the device or the compute type does not support the kernel.
   static std::unique_ptr<SoloLauncher> open(Backend&, int device);
 
   SoloCompiler& compiler() { return compiler_; }
-  /// A step is to run next, up to so many times, until its sentence is done.
+  /// Launches the pending step, if there is one, and makes this step the pending one. It will run
+  /// `times` times, or until its sentence is done. The queue must live until the step is launched
+  /// or forgotten.
   void put(std::shared_ptr<SoloStep>, int times, Stream&);
   static int most_times() { return kSoloMostSteps; }
-  /// Copies to the host's memory what the step at hand comes to; false where there is none.
+  /// Launches the pending step of this queue, with a copy of device memory to pinned host memory
+  /// behind its last step. Returns false, and does nothing, if no step is pending on this queue or
+  /// if the kernel does not support a copy of this size.
   bool read(const void* device, void* host, std::size_t bytes, const Stream&);
-  /// Something else comes next: launches the step at hand, if there is one.
+  /// Launches the pending step, if there is one. Whatever else uses a queue calls it first.
   void flush();
-  /// A queue ends. Its step at hand is dropped: nobody has asked for the outcome, and what it reads
-  /// may be gone.
+  /// Must be called when a queue ends. Drops the queue's pending step: nobody has asked for its
+  /// outcome, and the memory that it reads may have been freed.
   void forget(const Stream&);
 
  private:
@@ -34,11 +38,14 @@ class SoloLauncher {
   SoloCompiler compiler_;
   DType type_;
   Buffer signals_;
+  // This is the number of the last launch.
   unsigned launches_ = 0;
   std::shared_ptr<SoloStep> pending_;
   int times_ = 1;
-  Stream* queue_ = nullptr;              // of the step at hand
-  const Stream* launched_on_ = nullptr;  // the last time
+  // The pending step will run on this queue.
+  Stream* queue_ = nullptr;
+  // The last launch was on this queue. It is null if there was none, or if the queue has ended.
+  const Stream* launched_on_ = nullptr;
 };
 
 }  // namespace xlate::cuda

@@ -1,5 +1,5 @@
-// A lone sentence's step: the token's embedding, layer norms, products. Embedding and norms are
-// computed by every block for itself.
+// This file has the solo kernel's embedding, layer norms and products. Every block computes the
+// embedding and the norms for itself, and a slice of every product.
 #pragma once
 
 #include "engine/cuda/norms/norm.cuh"
@@ -8,13 +8,14 @@
 
 namespace xlate::cuda {
 
-constexpr int kSoloNormVectors = 4;  // of a row, a lane
+// A lane holds at most this many vectors of a row in a norm.
+constexpr int kSoloNormVectors = 4;
 
 template <class T>
 __device__ __forceinline__ T* row_at(const SoloRows& rows, int row, char* memory) {
   return reinterpret_cast<T*>(memory + rows.at + row * rows.pitch);
 }
-// … null where there are none.
+// Returns a row of the residual stream. A pointer is null where there are no such rows.
 template <class T>
 __device__ __forceinline__ ResidualRow<T> residual_row_at(const SoloRows& rounded,
                                                           const SoloRows& low_bits, int row,
@@ -23,6 +24,7 @@ __device__ __forceinline__ ResidualRow<T> residual_row_at(const SoloRows& rounde
           low_bits.pitch ? row_at<std::int8_t>(low_bits, row, memory) : nullptr};
 }
 
+// Embeds the last token of each hypothesis.
 template <class T>
 __device__ inline void embed_rows(const SoloArgs& args, const SoloStepResult& step_result,
                                   char* memory) {
@@ -43,10 +45,12 @@ __device__ inline void embed_rows(const SoloArgs& args, const SoloStepResult& st
   }
 }
 
-// Gain and shift of a norm to come, to one of two places in turns, by the threads from `first` on.
+// Returns where the gain and the shift of a norm are kept. Two places are used in turns, so that
+// the next norm's can be fetched while one is read.
 __device__ __forceinline__ float* norm_place(const SoloArgs& args, char* memory, int turn) {
   return reinterpret_cast<float*>(memory + args.layout.norm) + turn * 2 * args.width;
 }
+// Starts copying the gain and the shift of a norm. The threads from `first` on call it.
 __device__ __forceinline__ void fetch_norm(const SoloOp& op, float* to, int first) {
   const int vectors = op.in / 4;
 #pragma unroll 1
@@ -55,7 +59,8 @@ __device__ __forceinline__ void fetch_norm(const SoloOp& op, float* to, int firs
   }
 }
 
-// Not inlined: it needs many registers.
+// Normalizes rows that are wider than two vectors a lane. It is not inlined because it needs many
+// registers.
 template <class T>
 __device__ __noinline__ void norm_residual_row(const float* x, ResidualRow<const T> residual,
                                                const float* gain, const float* shift,
@@ -63,7 +68,8 @@ __device__ __noinline__ void norm_residual_row(const float* x, ResidualRow<const
   norm_vectors<T, float, kSoloNormVectors>(x, nullptr, residual, gain, shift, out, width, epsilon);
 }
 
-// A warp a row; none of them needs what another one writes.
+// Normalizes a row by a warp. The warps' rows do not depend on each other. The shift follows the
+// gain.
 template <class T>
 __device__ __forceinline__ void norm_row(const SoloOp& op, int row, const float* gain,
                                          char* memory) {
@@ -76,10 +82,14 @@ __device__ __forceinline__ void norm_row(const SoloOp& op, int row, const float*
     norm_residual_row<T>(x, residual, gain, gain + op.in, out, op.in, op.epsilon);
 }
 
-// They round as the library's epilogues and epilogue_kernel (products/epilogue.cu) do.
+// This function is not inlined because erff and tanhf would lengthen the code of every product, and
+// products without an activation or with ReLU do not call it.
 __device__ __noinline__ float activated(float y, Activation activation) {
   return activate(y, activation);
 }
+// Adds the bias and applies the activation, with the roundings of the library's epilogues and of
+// epilogue_kernel (products/epilogue.cu): only activations other than ReLU start from a sum that is
+// rounded to T.
 template <class T>
 __device__ __forceinline__ T with_epilogue(float sum, float bias, Activation activation) {
   const float y = sum + bias;
@@ -88,25 +98,27 @@ __device__ __forceinline__ T with_epilogue(float sum, float bias, Activation act
   return from_float<T>(activated(to_float(from_float<T>(y)), activation));
 }
 
-// The block whose head a column of queries, keys or values belongs to.
+// Returns the block that computes the head of a column of queries, keys or values.
 template <int kHead>
 __device__ __forceinline__ std::uint32_t block_of_column(const SoloArgs& args, int column) {
   while (column >= args.width) column -= args.width;
   return static_cast<std::uint32_t>(column / kHead * args.head_stride);
 }
-// The head of this block, or −1.
+// Returns the head that this block computes, or −1.
 __device__ inline int head_of_block(const SoloArgs& args) {
   const int rank = static_cast<int>(rank_in_cluster()), head = rank / args.head_stride;
   return rank % args.head_stride == 0 && head < args.heads ? head : -1;
 }
 
+// This block computes the tiles [first, first + count) of a product.
 struct SoloSlice {
-  int first, count;  // tiles of this block
+  int first, count;
   __device__ explicit SoloSlice(const SoloOp& op)
       : first(static_cast<int>(rank_in_cluster()) * op.tiles_each),
         count(max(0, min(op.tiles_each, op.tiles - first))) {}
 };
-// Brings a product's weights. One thread; false where no more are wanted.
+// Loads the weights of the block's slice of a product, stage by stage. One thread calls it. Returns
+// false if no more stages will be read.
 __device__ inline bool load_weights(const SoloBlock& block, std::uint32_t stages,
                                     SoloPipelineState& ring, const SoloOp& op) {
   const SoloSlice slice(op);
@@ -127,7 +139,7 @@ __device__ inline bool load_weights(const SoloBlock& block, std::uint32_t stages
   return true;
 }
 
-// The block's share of a bias, zero where there is none.
+// Copies the block's slice of a bias to its shared memory, or zeros where there is none.
 template <class T>
 __device__ inline void keep_biases(const SoloOp& op, char* memory) {
   const SoloSlice slice(op);
@@ -138,7 +150,9 @@ __device__ inline void keep_biases(const SoloOp& op, char* memory) {
   }
 }
 
-// A warp takes a tile of 16 outputs over all columns, and sends it to all blocks.
+// Computes the block's slice of a product. In each round a warp computes a tile of 16 outputs over
+// all columns and sends it to all blocks, or where the operation is for_heads only to the block
+// that has the head. A warp without a tile skips the round's stages.
 template <class T, int kHead>
 __device__ __forceinline__ void product(const SoloArgs& args, const SoloOp& op,
                                         const SoloBlock& block, std::uint32_t address,

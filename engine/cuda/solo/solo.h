@@ -1,7 +1,8 @@
-// The decoding steps of a sentence that is decoded alone as one kernel (step.cu): up to 8
-// hypotheses, as far as shared memory holds their rows (SoloCompiler::lay_out), all layers, the
-// vocabulary and the search. Weights are there a second time, packed. The same bits as the kernels
-// for many sentences: each of them sums in one order, and this one in the same.
+// This header describes the solo kernel (step.cu). One launch runs whole decoding steps of one
+// sentence, with a batch size of one. A step consists of all layers, the vocabulary and the search,
+// for up to 8 hypotheses, as far as shared memory holds their rows (SoloCompiler::lay_out). The
+// kernel reads a second, packed copy of the weights. Its results have the bits of the kernels for
+// many sentences, because it forms every sum in the same order as they do.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,121 +14,173 @@
 
 namespace xlate::cuda {
 
-inline constexpr int kSoloRows = 8;  // hypotheses, at most
+// A sentence has at most this many hypotheses.
+inline constexpr int kSoloRows = 8;
+// The first cluster computes the layers, the others compute the vocabulary.
 inline constexpr int kSoloMostClusters = 9;
-inline constexpr int kSoloCluster =
-    16;  // blocks of a cluster: the first one has the layers, the others have the vocabulary
-inline constexpr int kSoloWarps = 8;         // of a block, that compute; one more brings weights
-inline constexpr int kSoloTileOutputs = 16;  // of a product, that a warp computes at once
-inline constexpr int kSoloGap =
-    16;  // bytes behind a row: eight rows read at once meet no bank twice
-inline constexpr int kSoloStageBytes = 16384;  // of the ring through which a block's weights come
-inline constexpr int kSoloStageBoxes = 4;      // in a stage, or 1
+// A cluster has this many blocks.
+inline constexpr int kSoloCluster = 16;
+// This many warps of a block compute. One more warp loads weights.
+inline constexpr int kSoloWarps = 8;
+// A warp computes this many outputs of a product at once.
+inline constexpr int kSoloTileOutputs = 16;
+// This many bytes lie behind each row in shared memory, so that reading eight rows at once meets no
+// bank conflicts.
+inline constexpr int kSoloGap = 16;
+// A stage of the ring through which a block's weights pass has this many bytes.
+inline constexpr int kSoloStageBytes = 16384;
+// A stage holds this many boxes, or one.
+inline constexpr int kSoloStageBoxes = 4;
 inline constexpr int kSoloLeastStages = 4, kSoloMostStages = 13;
-inline constexpr int kSoloTileIds =
-    128;  // of the vocabulary, summed as one (vocabulary/project.cu)
-inline constexpr int kSoloMostSteps = 200;  // of a launch
+// The exponentials of this many ids of the vocabulary are summed together (vocabulary/project.cu).
+inline constexpr int kSoloTileIds = 128;
+// A launch runs at most this many steps.
+inline constexpr int kSoloMostSteps = 200;
 
-/// Rows, of T unless said otherwise, that each block of the first cluster has a copy of: where the
-/// first lies in its shared memory, and how far on the next, in bytes.
+/// These are rows of which each block of the first cluster has a copy in its shared memory. They
+/// are of T unless said otherwise. `at` is the offset of the first row and `pitch` the distance to
+/// the next one, both in bytes. A pitch of 0 means that there are no rows.
 struct SoloRows {
   int at, pitch;
 };
 
 enum class SoloKind : int { kNorm, kLinear, kSelf, kCross };
 
-/// One operation on rows; what an operation does not use is 0 or null.
+/// This is one operation on rows. What it does not use is 0 or null.
 struct alignas(16) SoloOp {
   SoloKind kind;
   Activation activation;
-  SoloRows x, residual,
-      out;  // of attention x is the query, keys and values of the new token behind it
-  SoloRows residual_low_bits, out_low_bits;  // of a norm, of int8; its x is float
-  int float32_out;                           // out is float: a norm reads it
-  int in, width;                             // of a row of x, of out
-  int tiles, tiles_each;                     // of 16 outputs: in all, of a block at most
-  int round_tiles;         // of a block at once: a box of the weight has 16·round_tiles rows
-  int boxes, stage_boxes;  // of 64 columns: in all, of a stage
-  int stages;              // of a pass
-  int next;    // the operation whose gain or keys may be fetched when this one is done; −1: none
-  int rounds;  // of a block
-  int for_heads;  // out is read by attention alone: each block needs its head's columns only
-  int biases;     // where the block's share of the bias lies in its shared memory
+  // In attention, a row of x is the query, in self-attention followed by the key and the value of
+  // the new token. In a norm, x is float32.
+  SoloRows x, residual, out;
+  // Only norms have low bits, which are int8. A norm of a stream without low bits has none.
+  SoloRows residual_low_bits, out_low_bits;
+  // This is not 0 where a product's out is float32 because a norm reads it.
+  int float32_out;
+  // x has `in` columns, and out has `width`.
+  int in, width;
+  // A product has `tiles` tiles of 16 outputs, of which a block has at most `tiles_each`.
+  int tiles, tiles_each;
+  // A block computes this many tiles in one round, each by a warp. A box of the weight has
+  // 16·round_tiles rows.
+  int round_tiles;
+  // A round has `boxes` boxes of 64 columns, and a full stage has `stage_boxes`.
+  int boxes, stage_boxes;
+  // A round has this many stages.
+  int stages;
+  // When this operation is done, the gain or the keys of operation `next` may be fetched. −1 means
+  // that there is none.
+  int next;
+  // A block has this many rounds.
+  int rounds;
+  // This is not 0 where only attention reads out, so that a block needs only its head's columns.
+  int for_heads;
+  // The block's slice of the bias is at this offset in its shared memory.
+  int biases;
   float epsilon;
-  const void* weight;  // of kLinear, packed
-  const void* bias;    // T [width]; may be null
+  // The weight is packed (SoloPacking).
+  const void* weight;
+  const void* bias;    // T [width] or null
   const float* gain;   // [width]
   const float* shift;  // [width]
-  void* pages;         // of the layer's cache
+  // These are the pages of the layer's cache.
+  void* pages;
 };
 
-/// Where things lie in a block's shared memory, behind the ring, in bytes.
+/// This is the layout of a block's shared memory, which begins with the ring. Fields are offsets in
+/// bytes unless said otherwise.
 struct SoloLayout {
+  // These fields are for blocks of the first cluster. `stages` is a number. `held_keys` is the
+  // number of keys that a block holds at once, a multiple of a tile's. `key_pitch` is the distance
+  // from a key to the next in bytes.
   int stages, ops, norm, self_keys, cross_keys, held_keys, key_pitch, list_rows, list_beam_masks,
-      source_rows;  // of the first cluster; `held_keys` in number, whole tiles
-  int vocabulary_stages, hidden, logits, never,
-      slice_tiles;  // of the others; `slice_tiles` in number, at most
+      source_rows;
+  // These fields are for blocks of the other clusters. `vocabulary_stages` is a number, and
+  // `slice_tiles` is the largest number of tiles that a block has.
+  int vocabulary_stages, hidden, logits, never, slice_tiles;
+  // Every block has this much dynamic shared memory.
   int bytes;
 };
 
-/// What clusters tell each other. Zero at first, then the kernel's own.
+/// Clusters signal to each other through these words in global memory. They are zero before the
+/// first launch. After that only the kernel writes them, and launches share them. Each has a cache
+/// line of its own.
 struct SoloSignals {
-  alignas(
-      128) unsigned hidden;  // launch << 8 | step, from 1: its hidden rows are there; or kSoloStop
-  alignas(128) unsigned blocks_done;  // blocks that have left their parts, ever
+  // This is launch << 8 | step. It says that the hidden rows of this step, counted from 1, can be
+  // read. The step is kSoloStop when the launch has no more steps.
+  alignas(128) unsigned hidden;
+  // Every vocabulary block adds 1 in every step when it has written its sums and candidates. The
+  // count goes on from launch to launch and may wrap around.
+  alignas(128) unsigned blocks_done;
 };
 inline constexpr unsigned kSoloStop = 255;
 
+/// These are the arguments of a launch: the compiled step, and what a launch adds to it.
 struct SoloArgs {
   const SoloOp* ops;  // [count]
   int count;
   int beams, width, heads;  // K, D, H
-  int head_stride;          // every so many blocks one has a head, in their order
+  // Head h is computed by block h·head_stride.
+  int head_stride;
   SoloLayout layout;
-  // The token's embedding.
+  // The next fields are for the embedding of the last tokens.
   const void* table;       // T [V, D]
   const float* positions;  // [P, D]
   std::int64_t table_stride, positions_stride;
   float scale;
-  SoloRows embedded, embedded_low_bits, hidden;  // rows of the first operation, and of the last
-  int first_norm, first_self, first_cross;       // −1: none
+  // The embedding writes `embedded` and `embedded_low_bits`. The vocabulary product reads `hidden`.
+  SoloRows embedded, embedded_low_bits, hidden;
+  // These are the first operations of their kinds, or −1.
+  int first_norm, first_self, first_cross;
   CacheView self, cross;
   const std::int32_t* source_lengths;
-  // Search.
-  const void* vocabulary_weight;  // packed: a tile as a block's share
-  const float* vocabulary_bias;   // [V] or null
-  int vocabulary, tiles;          // V, and tiles of it
-  int candidates;                 // of a row
+  // The next fields are for the vocabulary and the search. The weight is packed, with one tile of
+  // the vocabulary as a slice.
+  const void* vocabulary_weight;
+  const float* vocabulary_bias;  // [V] or null
+  // `vocabulary` is V, and `tiles` is the number of its tiles.
+  int vocabulary, tiles;
+  // A row has this many candidates.
+  int candidates;
   RulesView rules;
   SearchState state;
   const std::int32_t* slots;  // [1]
   void* hidden_rows;          // T [K, D]
-  float2* sums;               // [K, tiles] as in RowPartials
-  TokenValue* lists;          // [K, blocks of the vocabulary, candidates]
+  // The sums are [K, tiles], as in RowPartials.
+  float2* sums;
+  // [K, blocks of the vocabulary, candidates]
+  TokenValue* lists;
   SoloSignals* signals;
-  // Of the launch.
-  int times;                      // steps, at most: until the sentence is done
-  unsigned launch;                // its number
-  const std::int32_t* copy_from;  // at the end: words that go to the host
+  // The remaining fields belong to one launch. The launch runs at most this many steps. It stops
+  // earlier when the sentence is done.
+  int times;
+  // Launches are numbered. The number is below 2²⁴.
+  unsigned launch;
+  // After the last step the kernel copies copy_words words of 4 bytes to the host.
+  const std::int32_t* copy_from;
   std::int32_t* copy_to;
   int copy_words;
 };
 
-/// The clusters with so many bytes of shared memory a block that the device can hold at once, at
-/// most kSoloMostClusters; 0 where it cannot run the kernel. T is __half or __nv_bfloat16.
+/// Prepares the kernel for blocks with this many bytes of dynamic shared memory. Returns the number
+/// of clusters that the device can hold at once, at most kSoloMostClusters, or 0 where it cannot
+/// run the kernel, which needs at least two. T is __half or __nv_bfloat16.
 template <class T>
 int prepare_solo_step(int bytes);
+/// Launches the kernel. All clusters must be on the device at once, and one launch must end before
+/// the next begins, because clusters wait for each other through SoloSignals.
 template <class T>
 void run_solo_step(const SoloArgs&, int clusters, cudaStream_t);
 
-/// How a weight [rows, columns] of 16-bit elements is packed: the shares of blocks one after
-/// another, in each its passes, in each pass boxes of 64 columns, swizzled as hopper.cuh's; what is
-/// outside of the weight is zero. So what a block reads next follows what it read, and comes in
-/// large pieces (docs/benchmarks.md, One sentence at a time).
+/// This says how a weight [rows, columns] of 16-bit elements is packed. The slices of the blocks
+/// follow one another. A slice consists of rounds, and a round of boxes of 64 columns, swizzled as
+/// in hopper.cuh. What is outside of the weight is zero. A block thus reads its weights in the
+/// order of memory, and in large copies (docs/benchmarks-history.md, One sentence at a time).
 struct SoloPacking {
   int rows, columns;
   std::int64_t stride;
-  int slice_rows, round_rows;  // of a block, of a pass; multiples of 16
+  // A slice has `slice_rows` rows and a round `round_rows`, both multiples of 16.
+  int slice_rows, round_rows;
   int slices() const { return (rows + slice_rows - 1) / slice_rows; }
   int rounds() const { return (slice_rows + round_rows - 1) / round_rows; }
   std::size_t bytes() const {
@@ -135,6 +188,7 @@ struct SoloPacking {
            static_cast<std::size_t>(round_rows) * static_cast<std::size_t>(columns) * 2;
   }
 };
+/// Writes the packed copy of a weight, packing.bytes() bytes.
 void pack_solo_weight(const SoloPacking&, const void* weight, void* packed, cudaStream_t);
 
 }  // namespace xlate::cuda

@@ -1,8 +1,8 @@
-// The kernel for a lone sentence: a cluster of 16 blocks has the layers, each block a share of
-// every weight, and its blocks send one another what they compute (block.cuh); the other clusters
-// have the vocabulary. In each block 8 warps compute and one brings weights through a ring of
-// stages, as far ahead as there is room: so memory is never waited for in the row of dependent
-// operations.
+// This file has the solo kernel, which runs whole decoding steps of one sentence. The first cluster
+// of 16 blocks computes the layers. Each of its blocks has a slice of every weight, and the blocks
+// send one another what they compute (block.cuh). The other clusters compute the vocabulary. In
+// each block 8 warps compute, and a ninth warp loads weights into a ring of stages as far ahead as
+// stages are free. The dependent operations thus wait less for memory.
 #include "engine/cuda/search/advance.cuh"
 #include "engine/cuda/solo/attention.cuh"
 #include "engine/cuda/solo/layers.cuh"
@@ -25,14 +25,14 @@ __device__ void add_release(unsigned* signal) {
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(signal) : "memory");
 }
 
-// No more weights are wanted than these that were used.
+// Tells the loading thread that no stages will be read but those that `ring` has passed.
 __device__ void stop(SoloBlock& block, const SoloPipelineState& ring) {
   block.used = ring.used;
   __threadfence_block();
   block.stop = 1;
 }
 
-// The first cluster's blocks.
+// This is what the computing threads of the first cluster's blocks do.
 template <class T, int kHead>
 class Layers {
  public:
@@ -57,13 +57,13 @@ class Layers {
     }
     wait_fetched();
     if (rank_in_cluster() != 0) return;
-    sync_workers();  // the search has written what is copied
+    sync_workers();  // All threads must have written their part of the search's results.
     for (int i = threadIdx.x; i < args_.copy_words; i += kSoloThreads)
       args_.copy_to[i] = args_.copy_from[i];
   }
 
  private:
-  // What holds for all steps of the launch.
+  // Reads the slot's state, and copies to shared memory what all steps of the launch need.
   __device__ void begin() {
     const SearchState& state = args_.state;
     SoloStepResult& step_result = block_.step_result;
@@ -85,6 +85,7 @@ class Layers {
     if (head_ >= 0 && args_.first_cross >= 0) fetch(args_.first_cross, threadIdx.x, kSoloThreads);
   }
 
+  // Starts copying the first chunk of an attention's cached keys.
   __device__ void fetch(int op, int thread, int threads) {
     fetch_keys<T, kHead>(args_, ops_[op],
                          keys_of(args_, ops_[op].kind == SoloKind::kSelf, block_.list_count,
@@ -96,7 +97,7 @@ class Layers {
     embed_rows<T>(args_, block_.step_result, memory_);
     wait_fetched();
     sync_workers();
-    // While the others are at the first product.
+    // One warp lists the keys while the others begin the first product.
     if (head_ >= 0 && static_cast<int>(threadIdx.x) / kWarp == kListWarp && args_.first_self >= 0) {
       list_step(args_, block_, memory_, slot_);
       fetch(args_.first_self, threadIdx.x % kWarp, kWarp);
@@ -108,17 +109,19 @@ class Layers {
   __device__ void operate(const SoloOp& op) {
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     if (op.kind == SoloKind::kNorm) {
-      // Those without a row fetch the next one's gain, if there are any.
+      // Warps without a row fetch the gain and the shift of the next norm. Where all warps have
+      // rows, all fetch them afterwards.
       const int first = args_.beams < kSoloWarps ? args_.beams * kWarp : 0;
       const float* gain = norm_place(args_, memory_, norm_turn_);
       norm_turn_ ^= 1;
       if (warp < args_.beams) norm_row<T>(op, warp, gain, memory_);
       if (static_cast<int>(threadIdx.x) >= first)
         fetch_norm(ops_[op.next], norm_place(args_, memory_, norm_turn_), first);
-      wait_fetched();  // another norm may follow
+      wait_fetched();  // The next operation may be a norm, too.
       return sync_workers();
     }
-    // By a warp that is seldom needed: to arrive in 16 blocks takes a while.
+    // Arriving at the mbarriers of 16 blocks takes a while, so a warp does it that has the least
+    // other work.
     if (warp == kListWarp) {
       const int columns = !op.for_heads ? op.width
                           : head_ >= 0  ? op.width / args_.width * kHead
@@ -141,7 +144,8 @@ class Layers {
       fetch(op.next, threadIdx.x, kSoloThreads);
   }
 
-  // The last rows go to the other clusters, and what the search comes to comes to all blocks.
+  // Publishes the hidden rows for the other clusters, runs the step of search on block 0, and sends
+  // its outcome to all blocks of the cluster.
   __device__ void search(int time) {
     constexpr std::uint32_t kBytes = 3 * 16;
     if (rank_in_cluster() != 0) {
@@ -170,10 +174,11 @@ class Layers {
     exchange_.end();
   }
 
+  // Waits for the vocabulary blocks, merges their candidates and advances the sentence.
   __device__ __forceinline__ void advance(int time) {
     const int beams = args_.beams, count = args_.candidates, warp = threadIdx.x / kWarp,
               splits = static_cast<int>(gridDim.x) - kSoloCluster;
-    // Where self-attention's keys were.
+    // The memory of self-attention's keys is free during the search.
     auto* best = reinterpret_cast<TokenValue*>(memory_ + args_.layout.self_keys);
     const int room = count * (count + 2);
     SlotState& slot_state = *reinterpret_cast<SlotState*>(best + beams * room);
@@ -206,7 +211,7 @@ class Layers {
   unsigned blocks_done_before_ = 0;
 };
 
-// The other clusters' blocks.
+// This is what the computing threads of the other clusters' blocks do.
 template <class T>
 __device__ void project(const SoloArgs& args, SoloBlock& block, char* memory) {
   const SoloTiles tiles(args);
@@ -237,7 +242,8 @@ __device__ void project(const SoloArgs& args, SoloBlock& block, char* memory) {
   }
 }
 
-// One thread of a block's last warp.
+// Loads the weights of a block in the order in which they are read, again and again until no more
+// are needed. One thread of the block's last warp calls it.
 __device__ void load_stages(const SoloArgs& args, SoloBlock& block, std::uint32_t stages,
                             const SoloOp* ops) {
   const bool layers = blockIdx.x < kSoloCluster;
@@ -298,13 +304,13 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
     project<T>(args, block, memory);
   }
   __syncwarp();
-  sync_cluster();  // another block may still send here, and arrive at barriers here
+  sync_cluster();  // Until then another block may send to this one and arrive at its mbarriers.
 #else
   __trap();
 #endif
 }
 
-// A thread a piece of 8 columns.
+// Each thread writes a vector of 8 columns of the packed weight.
 __global__ void pack_kernel(SoloPacking packing, int rounds, std::int64_t vectors,
                             const uint4* weight, uint4* packed) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kSoloThreads + threadIdx.x;

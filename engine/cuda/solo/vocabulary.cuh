@@ -1,8 +1,8 @@
-// A lone sentence's vocabulary: the blocks of all clusters but the first have shares of it, in
-// tiles of 128 ids, and bring their weights while the layers are computed. What a block leaves are,
-// of each row, its tiles' sums of exponentials and its best candidates; then the sentence's own
-// block makes them one. Sums as vocabulary/project.cu and vocabulary/merge.cu form them, to the
-// bit.
+// This file has the solo kernel's vocabulary product, log-sum and candidates. The blocks of all
+// clusters but the first divide the vocabulary's tiles of 128 ids among them, and load their
+// weights while the layers are computed. For each row a block writes the sums of exponentials of
+// its tiles and its best candidates. Block 0 of the first cluster then merges them. The sums have
+// the bits of those of vocabulary/project.cu and vocabulary/merge.cu.
 #pragma once
 
 #include "engine/cuda/solo/block.cuh"
@@ -10,18 +10,20 @@
 
 namespace xlate::cuda {
 
-// The order of `better` (device.cuh), of numbers.
+// Returns whether a is better than b, in the order of `better` (device.cuh). Neither value may be
+// NaN.
 __device__ inline bool comes_before(const TokenValue& a, const TokenValue& b) {
   return a.value != b.value ? a.value > b.value : a.token < b.token;
 }
-// Value and token as one integer, larger for what comes first; 0 for what cannot be chosen: −∞ and
-// NaN.
+// Returns value and token as one integer, which is larger for what comes first. It is 0 for −∞ and
+// NaN, which cannot be chosen.
 __device__ inline unsigned long long key_of(float value, std::int32_t token) {
   const unsigned bits = __float_as_uint(value + 0.0f);
   if (!(value > -INFINITY)) return 0;
   return static_cast<unsigned long long>(bits & 0x80000000u ? ~bits : bits | 0x80000000u) << 32 |
          ~static_cast<unsigned>(token);
 }
+// Returns the entry that a key stands for.
 __device__ inline TokenValue best_of_key(unsigned long long key) {
   const auto place = static_cast<unsigned>(key >> 32);
   if (key == 0) return {-INFINITY, 0};
@@ -34,7 +36,7 @@ __device__ inline unsigned long long max_of_warp(unsigned long long key) {
          __reduce_max_sync(kAllLanes, high == largest ? static_cast<unsigned>(key) : 0u);
 }
 
-// The tiles of a block.
+// This block has the tiles [first, first + count) of the vocabulary.
 struct SoloTiles {
   int block, blocks, first, count;
   __device__ explicit SoloTiles(const SoloArgs& args)
@@ -45,6 +47,8 @@ struct SoloTiles {
               first) {}
 };
 
+// Loads the weights of the block's tiles, one box a stage. One thread calls it. Returns false if no
+// more stages will be read.
 __device__ inline bool load_tiles(const SoloArgs& args, const SoloBlock& block,
                                   std::uint32_t stages, SoloPipelineState& ring,
                                   const SoloTiles& tiles) {
@@ -61,7 +65,7 @@ __device__ inline bool load_tiles(const SoloArgs& args, const SoloBlock& block,
   return true;
 }
 
-// Ids of the block that are never chosen, a bit each.
+// Marks the ids of the block that are never chosen, with a bit each.
 __device__ inline void mark_never(const SoloArgs& args, const SoloTiles& tiles, char* memory) {
   auto* never = reinterpret_cast<unsigned*>(memory + args.layout.never);
   for (int i = threadIdx.x; i < tiles.count * kSoloTileIds / 32; i += kSoloThreads) never[i] = 0;
@@ -76,8 +80,8 @@ __device__ inline bool is_never(const unsigned* never, int n) {
   return never[n / 32] >> n % 32 & 1;
 }
 
-// logits [rows, the block's ids], −∞ where there is no id, or none that takes part. A warp takes 16
-// ids of a tile.
+// Computes the logits [rows, the block's ids]. They are −∞ behind the end of the vocabulary, and
+// with `renormalize` for ids that are never chosen. A warp computes 16 ids of each tile.
 template <class T>
 __device__ __forceinline__ void find_logits(const SoloArgs& args, const SoloBlock& block,
                                             std::uint32_t address, char* memory,
@@ -112,8 +116,9 @@ __device__ __forceinline__ void find_logits(const SoloArgs& args, const SoloBloc
   }
 }
 
-// A tile's sum of exponentials by a warp: lanes as a quad of vocabulary/project.cu has columns, 8·j
-// + 2·t + b, and then its tree.
+// Returns a tile's sum of exponentials as (x, y), which stands for y·2^x. A warp computes it with
+// the additions of vocabulary/project.cu, where thread t of a quad has the columns 8·j + 2·t + b.
+// Here the lanes 4·j + t take the part of thread t, and the shuffles take the part of its tree.
 __device__ inline float2 sum_of_tile(const SoloArgs& args, const float* logits,
                                      const unsigned* never) {
   constexpr float kLog2E = 1.4426950408889634f;
@@ -136,8 +141,8 @@ __device__ inline float2 sum_of_tile(const SoloArgs& args, const float* logits,
     return exp2_approximate(fmaf(x, kLog2E, relative_to == -INFINITY ? 0.0f : -relative_to));
   };
   float sum = 0;
-  if (args.candidates == 1 &&
-      !args.rules.renormalize) {  // there what is never chosen is added first, one after another
+  // With one candidate, project.cu first adds the ids that are never chosen, one after the other.
+  if (args.candidates == 1 && !args.rules.renormalize) {
     for (int word = 0; word < kSoloTileIds / 32; ++word) {
       for (unsigned bits = never[word]; bits; bits &= bits - 1) {
         const int n = 32 * word + __ffs(static_cast<int>(bits)) - 1;
@@ -162,8 +167,8 @@ __device__ inline float2 sum_of_tile(const SoloArgs& args, const float* logits,
   return {most, sum};
 }
 
-// The best of a row's logits here, by a warp, one after another: each lane offers the best of its
-// own that comes after what was taken.
+// Lists the block's best candidates of a row, one after the other. In each turn every lane offers
+// the best of its own logits that have not been taken. One warp calls it.
 __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* never, int first_id,
                                           int ids, int candidates, TokenValue* list) {
   const int lane = threadIdx.x % kWarp;
@@ -189,8 +194,10 @@ __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* n
   }
 }
 
-// The same, mostly at once: the candidates-th largest of the lanes' own best bounds them from
-// below, and as a rule few logits reach it.
+// Lists the same candidates, in most cases in one pass. The bound is the n-th largest of the lanes'
+// best logits, where n is the number of candidates. At least n logits reach it, and as a rule few
+// more. Where more than 32 do, or fewer than n lanes have a logit that can be chosen, list_in_turn
+// is called. One warp calls it.
 __device__ __forceinline__ void list_best(const SoloArgs& args, const float* logits,
                                           const unsigned* never, int first_id, int ids,
                                           TokenValue* list) {
@@ -210,7 +217,7 @@ __device__ __forceinline__ void list_best(const SoloArgs& args, const float* log
   const unsigned at_bound = __ballot_sync(kAllLanes, rank == candidates - 1);
   const float bound = __shfl_sync(kAllLanes, own, __ffs(static_cast<int>(at_bound)) - 1);
   if (!(bound > -INFINITY)) return list_in_turn(logits, never, first_id, ids, candidates, list);
-  // The i-th that is found goes to lane i.
+  // The i-th logit that reaches the bound goes to lane i.
   TokenValue found{-INFINITY, INT32_MAX};
   int count = 0;
 #pragma unroll 2
@@ -233,6 +240,7 @@ __device__ __forceinline__ void list_best(const SoloArgs& args, const float* log
   if (lane < count && place < candidates) list[place] = {found.value, first_id + found.token};
 }
 
+// Writes the block's candidates and sums of all rows to global memory.
 __device__ __forceinline__ void write_partials(const SoloArgs& args, const SoloTiles& tiles,
                                                char* memory) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, beams = args.beams,
@@ -257,8 +265,10 @@ __device__ __forceinline__ void write_partials(const SoloArgs& args, const SoloT
   }
 }
 
-// The best of one row's parts as log-probabilities, by a warp, to best[0, count): fewer end with
-// −∞. Room for count² + 2·count entries there.
+// Merges what the blocks have written for a row, and writes the best `count` candidates with their
+// log-probabilities to best_of_row[0, count). Where there are fewer, the last ones are −∞.
+// best_of_row must have room for count² + 2·count entries, as the others hold intermediate results.
+// One warp calls it.
 __device__ __forceinline__ void merge_partials(const SoloArgs& args, int row, int splits,
                                                TokenValue* best_of_row) {
   constexpr int kFronts = (kSoloMostClusters - 1) * kSoloCluster / kWarp;
@@ -280,8 +290,8 @@ __device__ __forceinline__ void merge_partials(const SoloArgs& args, int row, in
     fronts[i] = lane + i * kWarp < splits ? key_at(lane + i * kWarp, 0) : 0;
   const float all = log_sum(args.sums + static_cast<std::int64_t>(row) * args.tiles, args.tiles);
 
-  // The best are in the lists with the best heads; no entry after the count-th of these is among
-  // them.
+  // The best `count` entries are in the `count` lists whose first entries are best. None of them is
+  // worse than the worst of these first entries, which is the bound.
   unsigned long long bound = 0;
   auto* chosen = reinterpret_cast<int*>(list + count * count);
   int lists_chosen = 0;
