@@ -136,7 +136,7 @@ class CudaBackend final : public Backend {
   // It is null unless sentences are decoded one at a time and the device can run the solo kernel.
   std::unique_ptr<SoloLauncher> solo_;
   // decode() leaves the step that it compiles here. It is null where no step is to be compiled.
-  std::shared_ptr<SoloStep>* compile_into_ = nullptr;
+  std::shared_ptr<CompiledStep>* compile_into_ = nullptr;
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
   std::int64_t steps_ = 0;

@@ -18,7 +18,7 @@
 
 namespace xlate::cuda {
 
-struct SoloStep;
+struct CompiledStep;
 
 /// Throws Error, with the place of the call, if a call of CUDA has failed.
 inline void check(cudaError_t status,
@@ -33,7 +33,7 @@ inline void check(cudaError_t status,
 /// Holds a decoding step that CudaBackend::repeat replays: a compiled step of the solo kernel, or a
 /// CUDA graph. The graph is null until the step's number of groups has come a few times.
 struct Recorded {
-  std::shared_ptr<SoloStep> solo;
+  std::shared_ptr<CompiledStep> solo;
   cudaGraphExec_t graph = nullptr;
   // Counts the runs that were not recorded. The first one creates this object.
   int unrecorded = 1;

@@ -46,7 +46,7 @@ std::int64_t CudaBackend::repeat(Queue& queue, std::int64_t groups, std::int64_t
   if (!recorded) {
     recorded = std::make_unique<Recorded>();
     const struct ResetAtEnd {
-      std::shared_ptr<SoloStep>*& target;
+      std::shared_ptr<CompiledStep>*& target;
       ~ResetAtEnd() { target = nullptr; }
     } until_done{compile_into_};
     compile_into_ = &recorded->solo;

@@ -16,7 +16,7 @@ __global__ void norm_vector_kernel(NormArgs<T, X> args) {
       (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
   if (row >= args.rows) return;
   norm_vectors<T, X, kVectors>(args.x ? args.x + row * args.x_stride : nullptr, args.x_bias,
-                               row_of(args.residual, row), args.gain, args.bias,
+                               row_of(args.residual, row), args.gain, args.shift,
                                row_of(args.out, row), static_cast<int>(args.width), args.epsilon);
 }
 
@@ -42,7 +42,7 @@ __global__ void norm_row_kernel(NormArgs<T, X> args) {
     for (std::int64_t i = lane; i < args.width; i += kWarp) add(0, at(i));
   });
   for (std::int64_t i = lane; i < args.width; i += kWarp) {
-    store_value(out, i, (at(i) - moment[0].x) * moment[0].y * args.gain[i] + args.bias[i]);
+    store_value(out, i, (at(i) - moment[0].x) * moment[0].y * args.gain[i] + args.shift[i]);
   }
 }
 
@@ -55,7 +55,7 @@ void layer_norm(const NormArgs<T, X>& args, cudaStream_t stream) {
   const std::int64_t vectors =
       (args.width + kWarp * Vector16<T>::kSize - 1) / (kWarp * Vector16<T>::kSize);
   const bool aligned =
-      vector_aligned<T>(args.width | args.x_stride, {args.x, args.x_bias, args.gain, args.bias}) &&
+      vector_aligned<T>(args.width | args.x_stride, {args.x, args.x_bias, args.gain, args.shift}) &&
       vector_aligned(args.residual) && vector_aligned(args.out);
   if (aligned && vectors <= 2)
     norm_vector_kernel<T, X, 2><<<grid, kNormBlock, 0, stream>>>(args);

@@ -16,7 +16,7 @@ struct NormArgs {
   const T* x_bias;                 // [D] or null
   ResidualView<const T> residual;  // [N, D] or null
   const float* gain;               // [D]
-  const float* bias;               // [D]
+  const float* shift;              // [D]
   // [N, D]. It may be x or the residual.
   ResidualView<T> out;
   std::int64_t rows, width, x_stride;

@@ -102,7 +102,7 @@ void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Te
                         .x_bias = data_of<T>(bias),
                         .residual = residual_view<const T>(stream),
                         .gain = data_of<float>(after.gain),
-                        .bias = data_of<float>(after.bias),
+                        .shift = data_of<float>(after.bias),
                         .out = residual_view<T>(stream),
                         .rows = stream.rounded.rows,
                         .width = stream.rounded.columns,

@@ -51,14 +51,14 @@ SoloOp empty_op(SoloKind kind) {
 
 }  // namespace
 
-std::shared_ptr<SoloStep> SoloCompiler::compile(Stream& queue, const Program& program,
-                                                const Workspace& workspace, const Step& step,
-                                                const Projection& projection,
-                                                const RulesView& rules, int candidates) try {
+std::shared_ptr<CompiledStep> SoloCompiler::compile(Stream& queue, const Program& program,
+                                                    const Workspace& workspace, const Step& step,
+                                                    const Projection& projection,
+                                                    const RulesView& rules, int candidates) try {
   if (no_room_) return nullptr;
   workspace_ = &workspace, step_ = &step;
   args_ = {};
-  ops_.clear(), weights_.clear(), places_.clear(), read_since_.clear();
+  ops_.clear(), weights_.clear(), places_.clear(), rows_in_use_.clear();
   row_bytes_ = 0;
   begin(step, program.tensors()[program.out().index].columns);
   for (const Operation& operation : program.operations())
@@ -109,12 +109,12 @@ SoloCompiler::Place SoloCompiler::place(TensorId id) {
 // anew.
 void SoloCompiler::append(SoloOp op, const SoloRows& out) {
   if (op.kind == SoloKind::kNorm) {
-    read_since_.insert(read_since_.end(), {op.x, op.residual, out});
+    rows_in_use_.insert(rows_in_use_.end(), {op.x, op.residual, out});
   } else {
     const auto same = [&](const SoloRows& rows) { return rows.pitch != 0 && rows.at == out.at; };
-    require(!same(op.x) && std::none_of(read_since_.begin(), read_since_.end(), same),
+    require(!same(op.x) && std::none_of(rows_in_use_.begin(), rows_in_use_.end(), same),
             "rows that are written while they are read");
-    read_since_ = {op.x};
+    rows_in_use_ = {op.x};
   }
   op.out = out;
   ops_.push_back(op);
@@ -281,27 +281,27 @@ void SoloCompiler::link() {
 }
 
 // Finds the largest number of held keys that leaves enough memory for the ring of stages.
-bool SoloCompiler::lay_out(SoloArgs& program, int longest_source) {
-  const SoloArgs fresh = program;
+bool SoloCompiler::lay_out(SoloArgs& args, int longest_source) {
+  const SoloArgs fresh = args;
   const std::vector<SoloOp> ops = ops_;
-  const int most = program.width / program.heads <= 64 ? kMostHeldKeys
-                                                       : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
+  const int most =
+      args.width / args.heads <= 64 ? kMostHeldKeys : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
   for (int held = most; held > 0; held -= kTileKeys) {
-    if (lay_out(program, longest_source, held)) return true;
-    program = fresh, ops_ = ops;
+    if (lay_out(args, longest_source, held)) return true;
+    args = fresh, ops_ = ops;
   }
   return false;
 }
 
 // What has a fixed size is placed behind the ring, and the ring gets what is left.
-bool SoloCompiler::lay_out(SoloArgs& program, int longest_source, int held_keys) {
-  SoloLayout& layout = program.layout;
-  const int beams = program.beams, head = program.width / program.heads,
-            entries = narrow(program.state.longest) * beams + kTileKeys;
+bool SoloCompiler::lay_out(SoloArgs& args, int longest_source, int held_keys) {
+  SoloLayout& layout = args.layout;
+  const int beams = args.beams, head = args.width / args.heads,
+            entries = narrow(args.state.longest) * beams + kTileKeys;
   // `entries` has kTileKeys more than there are keys, so that the last tile of keys is a whole one.
   // During the search, candidates and the SlotState are stored in place of self-attention's keys.
   const int best_bytes =
-      beams * program.candidates * (program.candidates + 2) * narrow(sizeof(TokenValue)) +
+      beams * args.candidates * (args.candidates + 2) * narrow(sizeof(TokenValue)) +
       kSlotStateBytes;
   int end = 0;
   const auto reserve = [&](int bytes) { return std::exchange(end, end + (bytes + 15) / 16 * 16); };
@@ -309,7 +309,7 @@ bool SoloCompiler::lay_out(SoloArgs& program, int longest_source, int held_keys)
   layout.held_keys = held_keys;
   layout.ops = reserve(narrow(static_cast<std::int64_t>(ops_.size() * sizeof(SoloOp))));
   // Two norms have their gain and shift here in turns.
-  layout.norm = reserve(2 * 2 * program.width * narrow(sizeof(float)));
+  layout.norm = reserve(2 * 2 * args.width * narrow(sizeof(float)));
   layout.self_keys = reserve(std::max(layout.held_keys * layout.key_pitch, best_bytes));
   layout.cross_keys = reserve(layout.held_keys * layout.key_pitch);
   layout.list_rows = reserve(entries * narrow(sizeof(std::int32_t)));
@@ -325,7 +325,7 @@ bool SoloCompiler::lay_out(SoloArgs& program, int longest_source, int held_keys)
   for (int* at : {&layout.ops, &layout.norm, &layout.self_keys, &layout.cross_keys,
                   &layout.list_rows, &layout.list_beam_masks, &layout.source_rows})
     *at += ring;
-  for (SoloRows* at : {&program.embedded, &program.embedded_low_bits, &program.hidden})
+  for (SoloRows* at : {&args.embedded, &args.embedded_low_bits, &args.hidden})
     at->at += ring + rows;
   for (SoloOp& op : ops_) {
     op.biases += ring;
@@ -336,8 +336,8 @@ bool SoloCompiler::lay_out(SoloArgs& program, int longest_source, int held_keys)
 
   end = 0;
   const int blocks = (clusters_ - 1) * kSoloCluster;
-  layout.slice_tiles = (program.tiles + blocks - 1) / blocks;
-  layout.hidden = reserve(beams * (program.width * 2 + kSoloGap));
+  layout.slice_tiles = (args.tiles + blocks - 1) / blocks;
+  layout.hidden = reserve(beams * (args.width * 2 + kSoloGap));
   layout.logits = reserve(beams * layout.slice_tiles * kSoloTileIds * narrow(sizeof(float)));
   layout.never = reserve(layout.slice_tiles * kSoloTileIds / 8);
   layout.vocabulary_stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
@@ -359,9 +359,9 @@ Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int slice_rows, int roun
   return packed;
 }
 
-std::shared_ptr<SoloStep> SoloCompiler::completed(Stream& queue, SoloArgs program,
-                                                  Tensor vocabulary) try {
-  auto step = std::make_shared<SoloStep>();
+std::shared_ptr<CompiledStep> SoloCompiler::completed(Stream& queue, SoloArgs args,
+                                                      Tensor vocabulary) try {
+  auto step = std::make_shared<CompiledStep>();
   step->clusters = clusters_;
   for (std::size_t i = 0; i < ops_.size(); ++i) {
     SoloOp& op = ops_[i];
@@ -371,17 +371,17 @@ std::shared_ptr<SoloStep> SoloCompiler::completed(Stream& queue, SoloArgs progra
     op.weight = step->weights.back().data();
   }
   step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds));
-  program.vocabulary_weight = step->weights.back().data();
-  const auto rows = static_cast<std::size_t>(program.beams),
-             parts = static_cast<std::size_t>((clusters_ - 1) * kSoloCluster * program.candidates);
+  args.vocabulary_weight = step->weights.back().data();
+  const auto rows = static_cast<std::size_t>(args.beams),
+             parts = static_cast<std::size_t>((clusters_ - 1) * kSoloCluster * args.candidates);
   step->ops = backend_.allocate(ops_.size() * sizeof(SoloOp));
   backend_.upload(queue, std::as_bytes(std::span(ops_)), step->ops.data());
-  step->hidden_rows = backend_.allocate(rows * static_cast<std::size_t>(program.width) * 2);
-  step->sums = backend_.allocate(rows * static_cast<std::size_t>(program.tiles) * sizeof(float2));
+  step->hidden_rows = backend_.allocate(rows * static_cast<std::size_t>(args.width) * 2);
+  step->sums = backend_.allocate(rows * static_cast<std::size_t>(args.tiles) * sizeof(float2));
   step->lists = backend_.allocate(rows * parts * sizeof(TokenValue));
-  program.ops = step->ops.as<SoloOp>(), program.hidden_rows = step->hidden_rows.data(),
-  program.sums = step->sums.as<float2>(), program.lists = step->lists.as<TokenValue>();
-  step->program = program;
+  args.ops = step->ops.as<SoloOp>(), args.hidden_rows = step->hidden_rows.data(),
+  args.sums = step->sums.as<float2>(), args.lists = step->lists.as<TokenValue>();
+  step->args = args;
   return step;
 } catch (const Error&) {
   cudaGetLastError();

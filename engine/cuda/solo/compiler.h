@@ -17,8 +17,8 @@ namespace xlate::cuda {
 
 /// This is a compiled step, with the device memory that its arguments point to. It can be launched
 /// again and again.
-struct SoloStep {
-  SoloArgs program{};
+struct CompiledStep {
+  SoloArgs args{};
   int clusters = 0;
   Buffer ops, hidden_rows, sums, lists;
   // These are the packed weights.
@@ -34,8 +34,8 @@ class SoloCompiler {
 
   /// Returns the compiled step. Returns null if the kernel does not support the step, or if the
   /// device has no memory for the packed weights; reason() says why.
-  std::shared_ptr<SoloStep> compile(Stream&, const Program&, const Workspace&, const Step&,
-                                    const Projection&, const RulesView&, int candidates);
+  std::shared_ptr<CompiledStep> compile(Stream&, const Program&, const Workspace&, const Step&,
+                                        const Projection&, const RulesView&, int candidates);
   /// Returns why the last refused step was refused. It is empty if none was.
   const std::string& reason() const { return reason_; }
 
@@ -64,7 +64,7 @@ class SoloCompiler {
   bool lay_out(SoloArgs&, int longest_source);
   bool lay_out(SoloArgs&, int longest_source, int held_keys);
   /// Returns null if the device has no memory for the step.
-  std::shared_ptr<SoloStep> completed(Stream&, SoloArgs, Tensor vocabulary);
+  std::shared_ptr<CompiledStep> completed(Stream&, SoloArgs, Tensor vocabulary);
   Buffer pack(Stream&, Tensor weight, int slice_rows, int round_rows);
 
   Backend& backend_;
@@ -85,7 +85,7 @@ class SoloCompiler {
   int row_bytes_ = 0;
   // A slower block may still use these rows when the next exchange sends rows: the x of the last
   // operation that had an exchange, and all rows of the norms behind it (append).
-  std::vector<SoloRows> read_since_;
+  std::vector<SoloRows> rows_in_use_;
 };
 
 }  // namespace xlate::cuda

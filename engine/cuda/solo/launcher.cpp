@@ -41,7 +41,7 @@ std::unique_ptr<SoloLauncher> SoloLauncher::open(Backend& backend, int device) {
   return std::unique_ptr<SoloLauncher>(new SoloLauncher(backend, clusters, bytes));
 }
 
-void SoloLauncher::put(std::shared_ptr<SoloStep> step, int times, Stream& queue) {
+void SoloLauncher::put(std::shared_ptr<CompiledStep> step, int times, Stream& queue) {
   flush();
   pending_ = std::move(step);
   times_ = times;
@@ -51,30 +51,29 @@ void SoloLauncher::put(std::shared_ptr<SoloStep> step, int times, Stream& queue)
 bool SoloLauncher::read(const void* device, void* host, std::size_t bytes, const Stream& queue) {
   if (!pending_ || &queue != queue_ || bytes % sizeof(std::int32_t) != 0 || bytes > kMostCopied)
     return false;
-  SoloArgs& program = pending_->program;
-  program.copy_from = static_cast<const std::int32_t*>(device);
-  program.copy_to = static_cast<std::int32_t*>(host);
-  program.copy_words = static_cast<int>(bytes / sizeof(std::int32_t));
+  SoloArgs& args = pending_->args;
+  args.copy_from = static_cast<const std::int32_t*>(device);
+  args.copy_to = static_cast<std::int32_t*>(host);
+  args.copy_words = static_cast<int>(bytes / sizeof(std::int32_t));
   flush();
   return true;
 }
 
 void SoloLauncher::flush() {
   if (!pending_) return;
-  const std::shared_ptr<SoloStep> step = std::exchange(pending_, nullptr);
-  SoloArgs program = step->program;
+  const std::shared_ptr<CompiledStep> step = std::exchange(pending_, nullptr);
+  SoloArgs args = step->args;
   // The copy to the host belongs to this launch only.
-  step->program.copy_from = nullptr, step->program.copy_to = nullptr, step->program.copy_words = 0;
-  program.signals = signals_.as<SoloSignals>();
-  program.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
-  program.times = times_;
+  step->args.copy_from = nullptr, step->args.copy_to = nullptr, step->args.copy_words = 0;
+  args.signals = signals_.as<SoloSignals>();
+  args.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
+  args.times = times_;
   // Launches share SoloSignals, so a launch must end before the next one begins. On one stream this
   // is so anyway.
   if (launched_on_ && launched_on_ != queue_) check(cudaDeviceSynchronize());
   launched_on_ = queue_;
-  with_type(type_, [&](auto tag) {
-    run_solo_step<decltype(tag)>(program, step->clusters, queue_->get());
-  });
+  with_type(type_,
+            [&](auto tag) { run_solo_step<decltype(tag)>(args, step->clusters, queue_->get()); });
   check(cudaGetLastError());
 }
 

@@ -17,7 +17,7 @@ class SoloLauncher {
   /// Launches the pending step, if there is one, and makes this step the pending one. It will run
   /// `times` times, or until its sentence is done. The queue must live until the step is launched
   /// or forgotten.
-  void put(std::shared_ptr<SoloStep>, int times, Stream&);
+  void put(std::shared_ptr<CompiledStep>, int times, Stream&);
   static int most_times() { return kSoloMostSteps; }
   /// Launches the pending step of this queue, with a copy of device memory to pinned host memory
   /// behind its last step. Returns false, and does nothing, if no step is pending on this queue or
@@ -40,7 +40,7 @@ class SoloLauncher {
   Buffer signals_;
   // This is the number of the last launch.
   unsigned launches_ = 0;
-  std::shared_ptr<SoloStep> pending_;
+  std::shared_ptr<CompiledStep> pending_;
   int times_ = 1;
   // The pending step will run on this queue.
   Stream* queue_ = nullptr;
