@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <string_view>
 
 #include "app/cpu_quota.h"
 #include "app/version.h"
@@ -163,44 +164,46 @@ void add_options(CLI::App& app, Options& options) {
   Group files(app, "Files");
   files
       .file("-m,--model", options.model, "FILE",
-            "Model file, made by scripts/convert.py (required)")
+            "The model, a file that scripts/convert.py has made")
       ->required();
   files
-      .file("-i,--input", options.input, "FILE...",
-            "Inputs, read one after another; - is stdin, gzip data is unpacked [stdin]")
+      .file("-i,--input", options.input, "FILE",
+            "Input files, read one after another; - is stdin; gzip data is unpacked [stdin]")
       ->allow_extra_args(true);
   files.file("-o,--output", options.output, "FILE",
-             "Output; written to FILE.partial and renamed at the end; - is stdout, .gz is packed "
-             "[stdout]");
+             "Output file, written to FILE.partial and renamed at the end; - is stdout; a name in "
+             ".gz makes gzip data [stdout]");
   files.choice("--input-format", options.input_format, kFormats,
-               "What input lines hold; ids with the end token [text]");
+               "What input lines hold; ids include the end token [text]");
   files.choice("--output-format", options.output_format, kFormats,
-               "What output lines hold; ids without the end token [text]");
+               "What output lines hold; ids leave the end token out [text]");
   files.choice("--long-lines", options.long_lines, kLongLines,
-               "What becomes of lines above --max-source-length [truncate]");
+               "What becomes of lines longer than --max-source-length [truncate]");
   files.number("--max-source-length", options.max_source_length, "N", 1, kLargest,
-               "Source tokens of a line, end token included [the model's, else 512]");
+               "Most source tokens of a line, end token included [the model's, else 512]");
 
   Group search(app, "Search");
   search.number("-b,--beam-size", options.beam_size, "N", 1, kMaxBeams,
-                "Hypotheses kept; 1 is greedy [the model's, else 4]");
+                "Hypotheses kept of each sentence; 1 is greedy search [the model's, else 4]");
   search.number("--length-penalty", options.length_penalty, "A", -100, 100,
                 "Final score = sum of log-probabilities / length^A [the model's, else 1]");
   search.choice("--early-stopping", options.early_stopping, kEarlyStopping,
-                "When a sentence is done [the model's, else false]");
+                "When a sentence is done, as in Hugging Face [the model's, else false]");
   search.number("--max-length", options.max_length, "N", 1, kLargest,
-                "Generated tokens at most, end token included [the model's, else 512]");
+                "Most generated tokens of a line, end token included [the model's, else 512]");
   search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6,
-                "At most F x source tokens + 10 generated tokens, per sentence [3]");
+                "A line also gets at most F x its source tokens + 10 tokens, a limit that "
+                "CTranslate2 and Hugging Face do not have; a large F lifts it [3]");
 
   Group output(app, "Output");
-  output.flag("--scores", options.scores, "Each line as: score ||| text");
+  output.flag("--scores", options.scores, "Print each line as: score ||| text [off]");
   output.number("--n-best", options.n_best, "N", 1, kMaxBeams,
-                "The N best of each line as rows: line ||| text ||| F0= sum ||| score");
-  output.file("--report", options.report, "FILE", "JSON report of the run; - is stderr");
+                "Print the N best of each line as rows: line ||| text ||| F0= sum ||| score [off]");
+  output.file("--report", options.report, "FILE",
+              "Write a JSON report of the run; - is stderr [no report]");
   output.choice("--progress", options.progress, kProgress,
-                "Progress on stderr [auto: if it is a terminal]");
-  output.flag("-q,--quiet", options.quiet, "Nothing on stderr but errors");
+                "Show progress on stderr [auto: if it is a terminal]");
+  output.flag("-q,--quiet", options.quiet, "Write nothing but errors on stderr [off]");
 
   Group machine(app, "Machine");
   const auto check_device = [](const std::string& text) {
@@ -211,11 +214,11 @@ void add_options(CLI::App& app, Options& options) {
   };
   machine
       .add(app.add_option("--device", options.device,
-                          "Where to run; auto takes a GPU if there is one, else the CPU [auto]"),
+                          "Where to run; auto takes the first GPU, else the CPU [auto]"),
            "cpu|cuda|cuda:N|auto")
       ->check(check_device);
   machine.choice("--precision", options.precision, kPrecisions,
-                 "Of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
+                 "Type of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
   const auto parse_batch = [&options](const std::string& text) {
     const auto number = text == "auto" ? 0 : read_number<std::int64_t>(text).value_or(-1);
     if (number < (text == "auto" ? 0 : 1) || number > kLargest) {
@@ -226,21 +229,22 @@ void add_options(CLI::App& app, Options& options) {
     options.batch_tokens = number;
   };
   machine.add(app.add_option_function<std::string>("--batch-tokens", parse_batch,
-                                                   "Source tokens in flight [auto]"),
+                                                   "Most source tokens in flight [auto]"),
               "N|auto");
   const auto parse_memory = [&options](const std::string& text) { read_memory(text, options); };
   machine.add(app.add_option_function<std::string>(
                   "--gpu-memory", parse_memory,
-                  "GPU memory taken at most: a share of what is free, or a size [0.9]"),
+                  "Most GPU memory taken: a share of what is free, or a size [0.9]"),
               "0.9|8GiB");
   machine.number("--window", options.window, "LINES", 1, kLargest,
                  "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the "
                  "CPU; 1 with --line-buffered]");
   machine.number("--threads", options.threads, "N", 1, 4096,
-                 fmt::format("CPU threads of all work [those it may run on, within its quota: {}]",
+                 fmt::format("CPU threads for all work [the processors of the process, within its "
+                             "quota: {}]",
                              options.threads));
   machine.flag("--line-buffered", options.line_buffered,
-               "Answer and flush each line before the next is awaited");
+               "Answer and flush each line before the next one is awaited [off]");
 }
 
 // A table of positions that the model stores has no more rows than it has; 0: positions are
@@ -253,6 +257,26 @@ void check_positions(const char* option, std::int64_t length, std::int64_t posit
   if (positions > 0 && length > positions)
     throw UsageError(fmt::format("{}: {}, expected at most {}: the model stores so many positions",
                                  option, length, positions));
+}
+
+// Says what is wrong with the command line, in place of CLI11's own words where these are unclear.
+std::string message_of(const CLI::App& app, const CLI::ParseError& error) {
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_name(), type = option->get_type_name();
+    const auto missing =
+        CLI::ArgumentMismatch::TypedAtLeast(name, option->get_items_expected_min(), type);
+    if (std::string_view(missing.what()) == error.what())
+      return fmt::format("{}: its value is missing, expected {}", name, type);
+    const std::size_t given = option->results().size();
+    const auto repeated =
+        CLI::ArgumentMismatch::AtMost(name, option->get_items_expected_max(), given);
+    if (std::string_view(repeated.what()) == error.what())
+      return fmt::format("{}: the option is given {}, expected once", name,
+                         given == 2 ? "twice" : fmt::format("{} times", given));
+  }
+  std::string message = error.what();
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  return message;
 }
 
 }  // namespace
@@ -273,10 +297,11 @@ CommandLine parse_command_line(int argc, char** argv) {
       "xlate");
   app.set_help_flag();
   bool help = false, version = false;
-  app.add_flag("-h,--help", help, "This text")->group("Help");
-  app.add_flag("--version", version, "Version")->group("Help");
+  app.add_flag("-h,--help", help, "Print this text")->group("Help");
+  app.add_flag("--version", version, "Print the version of xlate")->group("Help");
   add_options(app, options);
   app.get_formatter()->column_width(38);
+  app.get_formatter()->label("REQUIRED", "(required)");
   const std::string version_text = fmt::format("xlate {}\n", kVersion);
   // Asked for help, nothing else needs to be right.
   for (int i = 1; i < argc; ++i) {
@@ -287,9 +312,7 @@ CommandLine parse_command_line(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    std::string message = error.what();
-    std::replace(message.begin(), message.end(), '\n', ' ');
-    throw UsageError(message + " (xlate --help lists the options)");
+    throw UsageError(message_of(app, error) + " (xlate --help lists the options)");
   }
   if (help || version) return {{}, help ? app.help() : version_text};  // among short options: -qh
   return {options, {}};
