@@ -99,7 +99,6 @@ class LineReader::Stream {
     if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode))
       fail("{}: is a folder, expected a file", name_);
     if (S_ISREG(status.st_mode)) bytes_ = status.st_size;
-    if (is_packed(path)) expect_gzip();
   }
   ~Stream() {
     if (file_ > STDIN_FILENO) close(file_);
@@ -144,15 +143,16 @@ class LineReader::Stream {
   }
 
  private:
-  void expect_gzip() {
-    inflater_ = std::make_unique<Inflater>();
-    known_ = true;
-  }
-  // Whether the first bytes, at the beginning of the block, are those of gzip data, which are not
-  // those of any text. False where more are needed to know.
+  // Finds out by the first bytes, which are at the beginning of the block, whether the input is
+  // gzip data: no text begins with these bytes. Returns false if more are needed to know. Throws
+  // Error if the name of the input promises gzip data and the bytes are something else.
   bool recognise(std::size_t count, bool at_end) {
     if (count == 1 && block_[0] == kGzip[0] && !at_end) return false;
-    if (std::string_view(block_).substr(0, std::min(count, kGzip.size())) == kGzip) expect_gzip();
+    const auto begin = std::string_view(block_).substr(0, std::min(count, kGzip.size()));
+    const bool expected = is_packed(name_);
+    if (expected && !kGzip.starts_with(begin))
+      fail("{}: is not gzip data, expected gzip data under a name that ends in .gz", name_);
+    if (expected || begin == kGzip) inflater_ = std::make_unique<Inflater>();
     known_ = true;
     return true;
   }
