@@ -51,7 +51,9 @@ std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
 #ifdef XLATE_CUDA
   return std::make_unique<cuda::CudaBackend>(options);
 #else
-  fail("this build has no CUDA backend (it was configured where there was no CUDA toolkit)");
+  fail(
+      "this build has no CUDA backend (it was configured with -DXLATE_CUDA=OFF, or where there was "
+      "no CUDA toolkit)");
 #endif
 }
 
