@@ -1,3 +1,4 @@
+// Implements the console: the notes and the progress line on stderr.
 #include "app/console.h"
 
 #include <unistd.h>

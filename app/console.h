@@ -1,5 +1,5 @@
-// All that goes to stderr while a run lasts: notes, a line at a time, and a progress line that they
-// do not tear apart.
+// The console writes what a run says on stderr while it translates: notes of one line each, and a
+// progress line, which a note replaces instead of running into it.
 #pragma once
 
 #include <atomic>
@@ -16,15 +16,15 @@ namespace xlate {
 
 class Console {
  public:
-  /// quiet: no notes and no progress.
+  /// If `quiet` is set, the console shows neither notes nor progress.
   Console(bool quiet, Progress);
   ~Console();
 
-  /// One line, after "xlate: ".
+  /// Writes one line of `text` after "xlate: ".
   void note(const std::string& text);
-  /// Shows what `describe` returns: rewritten twice a second on a terminal, a line every ten
-  /// seconds elsewhere, and once at the end. `describe` is called on another thread until
-  /// stop_progress() returns.
+  /// Shows what `describe` returns. On a terminal, one line is rewritten twice a second; elsewhere,
+  /// a line is written every ten seconds. stop_progress() shows it once more. `describe` is called
+  /// on another thread, and must remain valid until stop_progress() returns.
   void start_progress(std::function<std::string()> describe);
   void stop_progress();
 

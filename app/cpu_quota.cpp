@@ -1,3 +1,4 @@
+// Finds the CPU quota of this process in the files of its control groups.
 #include "app/cpu_quota.h"
 
 #include <algorithm>
@@ -11,17 +12,19 @@
 namespace xlate {
 namespace {
 
-constexpr std::int64_t kUsualPeriod = 100000;  // microseconds
+constexpr std::int64_t kUsualPeriod = 100000;  // in microseconds
 
+// Describes a control group that this process is in.
 struct Group {
-  bool second = false;  // version of control groups
-  std::string path;     // as this process's namespace names it
+  bool second = false;  // It says whether the group is of version 2 of control groups.
+  std::string path;     // It names the group in the namespace of this process.
 };
 
+// Describes a mounted hierarchy of control groups.
 struct Mount {
-  bool second = false;
-  std::string root;   // the group that is mounted, named likewise
-  std::string point;  // where
+  bool second = false;  // It says whether the mount is of version 2 of control groups.
+  std::string root;     // It names the group that is mounted, in the way of Group::path.
+  std::string point;    // It is the folder at which that group is mounted.
 };
 
 std::optional<std::string> line_of(const std::string& path) {
@@ -41,8 +44,8 @@ bool has_word(const std::string& list, const std::string& word) {
   return ("," + list + ",").find("," + word + ",") != std::string::npos;
 }
 
-// Lines of /proc/self/cgroup: number, controllers, path. The second version has the number 0 and no
-// controllers.
+// Reads the groups from /proc/self/cgroup, whose lines hold a number, controllers and a path,
+// separated by colons. Version 2 has the number 0 and no controllers.
 std::vector<Group> groups_of(const std::string& root) {
   std::vector<Group> groups;
   std::ifstream file(root + "/proc/self/cgroup");
@@ -58,7 +61,8 @@ std::vector<Group> groups_of(const std::string& root) {
   return groups;
 }
 
-// Blanks and backslashes are written as \ooo.
+// Returns `text` with each octal escape \ooo replaced by its character. The system writes white
+// space and backslashes as such escapes.
 std::string unescaped(const std::string& text) {
   std::string plain;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -71,8 +75,9 @@ std::string unescaped(const std::string& text) {
   return plain;
 }
 
-// Lines of /proc/self/mountinfo: number, parent, device, root, point, options, any number of
-// fields, "-", type, source, options of the type.
+// Reads the mounts from /proc/self/mountinfo, whose lines hold a number, the parent, the device,
+// the root, the mount point, options, any number of optional fields, "-", the type, the source, and
+// options of the type.
 std::vector<Mount> mounts_of(const std::string& root) {
   std::vector<Mount> mounts;
   std::ifstream file(root + "/proc/self/mountinfo");
@@ -90,8 +95,9 @@ std::vector<Mount> mounts_of(const std::string& root) {
   return mounts;
 }
 
-// What leads from the mount's root down to the group; none where the group does not lie below it,
-// or lies outside the process's namespace, where ".." stands for names that cannot be seen.
+// Returns the path that leads from the mount's root down to the group. There is none if the group
+// does not lie below that root, or if it lies outside the namespace of the process, in which case
+// ".." stands for names that cannot be seen.
 std::optional<std::string> way_down(const Mount& mount, const Group& group) {
   const std::string from = mount.root == "/" ? "" : mount.root;
   if (group.path == from || group.path == mount.root) return "";
@@ -100,7 +106,7 @@ std::optional<std::string> way_down(const Mount& mount, const Group& group) {
   return (way + "/").find("/../") != std::string::npos ? std::nullopt : std::optional(way);
 }
 
-// The quota of one group over its period, rounded up.
+// Returns the quota of one group divided by its period, in processors, rounded up.
 std::optional<std::int64_t> quota_of(const std::string& folder, bool second) {
   std::optional<std::int64_t> quota, period;
   if (second) {
@@ -112,12 +118,13 @@ std::optional<std::int64_t> quota_of(const std::string& folder, bool second) {
     quota = number_in(line_of(folder + "/cpu.cfs_quota_us").value_or(""));
     period = number_in(line_of(folder + "/cpu.cfs_period_us").value_or(""));
   }
-  // "max" is no number, and −1 no quota.
+  // Without a quota, version 2 writes "max", which is no number, and version 1 writes −1.
   if (!quota || !period || *quota <= 0 || *period <= 0) return std::nullopt;
   return (*quota - 1) / *period + 1;
 }
 
-// The least of a group and all above it, in every place where they are mounted.
+// Returns the smallest quota of a group and of all groups above it, in every place where they are
+// mounted.
 std::optional<std::int64_t> quota_along(const std::string& root, const std::vector<Mount>& mounts,
                                         const Group& group) {
   std::optional<std::int64_t> least;
@@ -136,8 +143,8 @@ std::optional<std::int64_t> quota_along(const std::string& root, const std::vect
     for (std::string way = *whole_way; !way.empty(); way.resize(way.rfind('/'))) read(mount, way);
     read(mount, "");
   }
-  // Where the group has no name here, the one that is mounted is the best known: in a container
-  // that is the container's own.
+  // If no mount shows the group, the group that is mounted is the best guess: in a container, it is
+  // the container's own group.
   if (!found && unrelated) read(*unrelated, "");
   return least;
 }

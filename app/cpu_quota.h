@@ -1,5 +1,5 @@
-// The share of the processors that a container or a job may use: a quota of its control groups,
-// which the processors it may run on do not show.
+// Finds out how much of the processors a container or a job may use. Its control groups may set a
+// quota, which does not show in the set of processors that the process may run on.
 #pragma once
 
 #include <optional>
@@ -7,11 +7,12 @@
 
 namespace xlate {
 
-/// CPU time per time that the groups of this process allow, in processors, rounded up, at least 1:
-/// the least of its group's and those above it, of both versions of control groups (cpu.max;
-/// cpu.cfs_quota_us over cpu.cfs_period_us), as far as they are mounted. None where no quota is
-/// set, or nothing of it can be read. `root`: the folder that holds proc and what is mounted; "" is
-/// the system's own.
+/// Returns the CPU time per unit of time that the control groups of this process allow, in
+/// processors, rounded up, so at least 1. It is the smallest quota of the group of the process and
+/// of all groups above it, as far as they are mounted, in both versions of control groups: cpu.max
+/// in version 2, cpu.cfs_quota_us over cpu.cfs_period_us in version 1. Returns none if no quota is
+/// set or none can be read. `root` is the folder that holds proc and the mounted groups; "" stands
+/// for the root of the system.
 std::optional<int> cpu_quota(const std::string& root);
 
 }  // namespace xlate

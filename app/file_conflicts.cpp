@@ -1,3 +1,4 @@
+// Compares the files of a run by device and inode, or by path if they do not exist yet.
 #include "app/file_conflicts.h"
 
 #include <sys/stat.h>
@@ -10,7 +11,7 @@
 namespace xlate {
 namespace {
 
-// A file and what it is to the run, for the message.
+// Holds what is known of a file, and its role in the run for messages, such as "the model".
 struct Use {
   std::string name, role;
   struct stat status {};
@@ -29,9 +30,9 @@ Use use_of_descriptor(int file, const std::string& name, const std::string& role
   return use;
 }
 
-// Of a file that is not there yet.
+// Returns the absolute path, without links, of a file that does not exist yet.
 std::filesystem::path whole_path(const std::string& name) {
-  std::error_code error;  // where there is one, opening the file will tell
+  std::error_code error;  // It is not reported here, since opening the file fails later as well.
   const auto path =
       std::filesystem::weakly_canonical(std::filesystem::absolute(name, error), error);
   return error ? std::filesystem::path(name) : path;
@@ -67,7 +68,9 @@ void check_file_conflicts(const Options& options) {
                                   : use_of_path(path, "an input");
     refuse_conflict("--report", report, input);
     refuse_conflict("--output", partial, input);
-    if (to_stdout) refuse_conflict("--output", output, input);  // it would read what it writes
+    // A named output may be an input, since it replaces that file at the end. The file behind
+    // stdout is written in place, and the run would read what it has written.
+    if (to_stdout) refuse_conflict("--output", output, input);
   }
 }
 

@@ -1,13 +1,15 @@
-// Refuses a run that would write over what it reads, or over what it has written.
+// Refuses a run that would overwrite a file that it reads, or one that it writes.
 #pragma once
 
 #include "app/options.h"
 
 namespace xlate {
 
-/// Throws UsageError where an output is the model, an input or the other output. Files are told
-/// apart as the system does, whatever their names; what is no regular file (/dev/null, a terminal,
-/// a pipe) may serve for several. The output may be an input: it gets its name once all is read.
+/// Throws UsageError if the report or the output is the model, an input, or the same file as the
+/// other one. Files are compared by their identity on the system, whatever their names. Anything
+/// that is no regular file (/dev/null, a terminal, a pipe) may have several roles. The file that
+/// --output names may be an input, since the output replaces it after everything is read; the file
+/// to which stdout leads may not.
 void check_file_conflicts(const Options&);
 
 }  // namespace xlate

@@ -1,3 +1,4 @@
+// Implements the forced lengths: gives each sentence the limit that the list has for its line.
 #include "app/forced_lengths.h"
 
 #include <algorithm>
@@ -42,7 +43,8 @@ std::vector<std::int32_t> forced_lengths() {
 
 SearchRules ending_at_limits(SearchRules rules) {
   rules.forced_end = rules.end;
-  if (rules.end < 0) return rules;  // nothing but the limit ends a sentence anyway
+  // Without an end token, nothing but the limit ends a sentence anyway.
+  if (rules.end < 0) return rules;
   if (std::find(rules.never_chosen.begin(), rules.never_chosen.end(), rules.end) ==
       rules.never_chosen.end())
     rules.never_chosen.push_back(rules.end);

@@ -1,5 +1,5 @@
-// A test's hook: every sentence is decoded to a length that is given, whatever its model would say,
-// so that models of any weights can be timed.
+// This hook for tests decodes every sentence to a given length, whatever the model would choose, so
+// that models with arbitrary weights can be timed.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@
 
 namespace xlate {
 
-/// The source's sentences with limits from a list, in turns: line i gets lengths[i mod n].
+/// Passes on the sentences of `source` with limits from a list of n lengths: the sentence of line i
+/// gets lengths[i mod n]. The list must not be empty when next() is called.
 class ForcedLengths final : public SentenceInput {
  public:
   ForcedLengths(SentenceInput& source, std::vector<std::int32_t> lengths)
@@ -26,11 +27,13 @@ class ForcedLengths final : public SentenceInput {
   bool has_present_ = false;
 };
 
-/// The numbers of the file that XLATE_TEST_LENGTHS names, one a line; empty without it. Throws
-/// Error where a line is not a number above 0.
+/// Returns the numbers in the file that the environment variable XLATE_TEST_LENGTHS names, one per
+/// line, or an empty list if the variable is not set. Throws Error if the file cannot be read,
+/// holds no number, or has a line that is not a number above 0.
 std::vector<std::int32_t> forced_lengths();
 
-/// The rules under which a sentence ends at its limit and nowhere else.
+/// Returns the rules under which a sentence ends at its limit and nowhere else: the end token is
+/// never chosen, and is forced at the limit.
 SearchRules ending_at_limits(SearchRules);
 
 }  // namespace xlate

@@ -1,3 +1,4 @@
+// Writes the hypotheses of a line as rows of text, pieces or ids.
 #include "app/format.h"
 
 #include <algorithm>
@@ -7,7 +8,7 @@
 namespace xlate {
 namespace {
 
-// One row: Moses' and Marian's n-best format, or a line with or without its score.
+// Appends one row: in the n-best format of Moses and Marian, or as text with or without its score.
 void append_row(std::string& out, std::int64_t line, const std::string& text, float sum,
                 float score, const Options& options) {
   const auto end = std::back_inserter(out);

@@ -1,4 +1,4 @@
-// A decoded line as the text that is printed for it.
+// Formats a decoded line as the output that is written for it.
 #pragma once
 
 #include <string>
@@ -9,10 +9,11 @@
 
 namespace xlate {
 
-/// Its output line, or with --n-best its rows; each ends in a newline.
+/// Returns the output line, or with --n-best the rows of the line. Each ends in a newline.
 std::string format_line(const Decoded&, const Options&, const Tokenizer&);
 
-/// The output of a line that the model was not asked about: empty text, score 0.
+/// Returns the output of a line that is not translated, because it is empty or skipped: empty text,
+/// with the score 0.
 std::string format_empty(std::int64_t line, const Options&);
 
 }  // namespace xlate

@@ -1,3 +1,4 @@
+// Implements the signal handlers and what they leave for the run to see.
 #include "app/interrupt.h"
 
 #include <fcntl.h>
@@ -10,36 +11,39 @@
 namespace xlate {
 namespace {
 
-// A signal handler has no other way to reach the run.
+// These are global because a signal handler has no other way to reach the run.
 std::atomic<bool> stop{false};
 std::atomic<int> received{0};
 int wake[2] = {-1, -1};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 void handle(int signal) {
-  // A second one, of either kind, finds the default: it kills.
+  // The next SIGINT or SIGTERM meets the default action, which ends the process.
   struct sigaction kill {};
   kill.sa_handler = SIG_DFL;
   sigaction(SIGINT, &kill, nullptr);
   sigaction(SIGTERM, &kill, nullptr);
-  // This one comes again with each second of the time that is left to end in.
+  // SIGXCPU comes again with each second of CPU time between the soft limit and the hard one, which
+  // the run needs to end.
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGXCPU, &ignore, nullptr);
   int none = 0;
   received.compare_exchange_strong(none, signal);
   stop = true;
-  // Nothing could be done about a failure here; the flag is set.
+  // If this fails, nothing more can be done here, and the flag is set anyway.
   [[maybe_unused]] const auto written = write(wake[1], "", 1);
 }
 
-// `ulimit -t` sets both limits: at the hard one there is no signal that could be answered.
+// Lowers the soft limit on CPU time if it equals the hard one, as `ulimit -t` sets them: at the
+// hard limit the system kills the process without a signal that could be handled.
 void leave_time_to_end() {
   rlimit limit{};
   if (getrlimit(RLIMIT_CPU, &limit) != 0 || limit.rlim_max == RLIM_INFINITY ||
       limit.rlim_cur < limit.rlim_max)
     return;
-  const rlim_t seconds = std::clamp<rlim_t>(limit.rlim_max / 20, 1, 30);  // of all threads together
+  // These seconds are CPU time, summed over all threads.
+  const rlim_t seconds = std::clamp<rlim_t>(limit.rlim_max / 20, 1, 30);
   if (limit.rlim_max <= seconds) return;
   limit.rlim_cur = limit.rlim_max - seconds;
   setrlimit(RLIMIT_CPU, &limit);
@@ -52,7 +56,8 @@ void watch_signals() {
   for (const int number : {SIGINT, SIGTERM, SIGXCPU}) {
     struct sigaction action {
     }, before{};
-    // What is ignored stays so: a shell's jobs in the background are not for Ctrl-C.
+    // A signal that is ignored stays ignored: a shell starts background jobs that way, so that
+    // Ctrl-C does not end them.
     if (sigaction(number, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
     action.sa_handler = handle;
     sigaction(number, &action, nullptr);

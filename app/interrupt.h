@@ -1,22 +1,24 @@
-// SIGINT, SIGTERM, and SIGXCPU where the CPU time allowed is used up: the first asks the run to
-// end, a second of the former two kills.
+// Handles SIGINT, SIGTERM, and SIGXCPU, which comes when the allowed CPU time is used up. The first
+// of these signals asks the run to end. A SIGINT or SIGTERM after it ends the process at once.
 #pragma once
 
 #include <atomic>
 
 namespace xlate {
 
-/// Installs the handlers, and ignores SIGPIPE: a closed pipe is then told by the write. Where a
-/// limit on CPU time would kill at once, it asks to be told a little before.
+/// Installs the handlers. Ignores SIGPIPE, so that the write into a closed pipe fails instead. If a
+/// limit on CPU time would kill the process without warning, lowers the soft limit, so that SIGXCPU
+/// comes a little before.
 void watch_signals();
 
-/// Becomes true at the first signal; also set by the pipeline itself to end a run early.
+/// Returns the flag that the first signal sets. The pipeline also sets it to end a run early.
 std::atomic<bool>& stop_flag();
 
-/// The signal that came first, or 0.
+/// Returns the number of the signal that came first, or 0 if none came.
 int signal_received();
 
-/// Readable once a signal came: to be polled beside an input.
+/// Returns a descriptor that becomes readable at the first signal and stays so, to be polled
+/// together with an input. It is −1 if there is none.
 int signal_fd();
 
 }  // namespace xlate

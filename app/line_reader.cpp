@@ -1,3 +1,5 @@
+// Implements the reading of lines: opening and polling the inputs, unpacking gzip data, and
+// splitting the bytes into lines.
 #include "app/line_reader.h"
 
 #include <fcntl.h>
@@ -22,15 +24,15 @@ namespace xlate {
 namespace {
 
 constexpr std::size_t kBlock = 256 * 1024;
-constexpr std::size_t kPackedBlock = 16 * 1024;  // can unpack to a thousand times as much
+constexpr std::size_t kPackedBlock = 16 * 1024;  // It can unpack to a thousand times its size.
 
 constexpr std::string_view kGzip = "\x1f\x8b";
 
 bool is_packed(const std::string& path) { return path.size() > 3 && path.ends_with(".gz"); }
 
-// Unpacks one gzip file, of one member or several. Zeros behind a member are padding, as for gzip;
-// anything else there may be a member whose beginning is damaged, and passing over it, as gzip does
-// with a warning, could lose lines.
+// Unpacks one gzip file, which has one or several members. Zeros after a member are padding, as
+// gzip treats them. Anything else there is an error: it may be a member whose beginning is damaged,
+// and skipping it, as gzip does with a warning, could lose lines.
 class Inflater {
  public:
   Inflater() {
@@ -40,8 +42,8 @@ class Inflater {
   Inflater(const Inflater&) = delete;
   Inflater& operator=(const Inflater&) = delete;
 
-  /// Appends what the bytes unpack to. Throws Error where they are damaged, with all that comes
-  /// before the damage appended.
+  /// Appends to `out` what `data` unpacks to. Throws Error if the data is damaged, after appending
+  /// everything that comes before the damage.
   void unpack(const std::string& name, char* data, std::size_t bytes, std::string& out) {
     stream_.next_in = reinterpret_cast<Bytef*>(data);
     stream_.avail_in = static_cast<uInt>(bytes);
@@ -50,11 +52,11 @@ class Inflater {
       inflate_block(name, out);
     } while (stream_.avail_in > 0 || stream_.avail_out == 0);
   }
-  /// True between members: the file may end here.
+  /// Returns whether the last member is complete, so that the file may end here.
   bool ended() const { return ended_; }
 
  private:
-  // False where only padding is left of the input.
+  // Begins the next member. Returns false if only padding is left of the input read so far.
   bool begin_member(const std::string& name) {
     for (; stream_.avail_in > 0 && *stream_.next_in == 0; ++stream_.next_in, --stream_.avail_in) {
     }
@@ -73,7 +75,7 @@ class Inflater {
     const int status = inflate(&stream_, Z_NO_FLUSH);
     out.append(block, kBlock - stream_.avail_out);
     ended_ = status == Z_STREAM_END;
-    // Z_BUF_ERROR: a full block was just the last of the output.
+    // Z_BUF_ERROR is no damage: the block before this one was full, and nothing was left to unpack.
     if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) {
       fail("{}: damaged gzip data: {}", name, stream_.msg ? stream_.msg : "unexpected bytes");
     }
@@ -85,15 +87,17 @@ class Inflater {
 
 }  // namespace
 
+// Reads one input, which is a file, a pipe or stdin, and unpacks it if it holds gzip data.
 class LineReader::Stream {
  public:
-  /// Does not wait for a pipe's other end: its writer may come when the inputs before it are read.
+  /// Opens the input. Does not wait for the writer of a named pipe, who may come when the inputs
+  /// before it have been read. Throws Error if the input cannot be opened or is a folder.
   explicit Stream(const std::string& path)
       : name_(path == "-" ? "stdin" : path),
         file_(path == "-" ? STDIN_FILENO
                           : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    if (file_ < 0 && errno == EINTR && stop_flag())
-      return;  // waited for a pipe's other end: nothing will be read
+    // If a signal has interrupted the opening, the run ends, and nothing will be read.
+    if (file_ < 0 && errno == EINTR && stop_flag()) return;
     if (file_ < 0) fail("{}: cannot be opened: {}", path, std::strerror(errno));
     struct stat status {};
     if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode))
@@ -106,16 +110,18 @@ class LineReader::Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
+  /// Returns the size of the input in bytes, before unpacking, or −1 if it is not known.
   std::int64_t bytes() const { return bytes_; }
 
-  /// Appends what can be read to `out`. Bytes read, 0 at the end or when the run is to stop, −1
-  /// after `timeout` without any.
+  /// Waits for data up to `timeout`, and appends what it reads, unpacked, to `out`. Returns the
+  /// number of bytes before unpacking, 0 at the end of the input or when the run is to stop, or −1
+  /// if there is nothing for `out` yet. `wake` is a descriptor that ends the waiting. Throws Error
+  /// if reading fails or the data is damaged.
   std::int64_t read(std::string& out, std::chrono::milliseconds timeout, int wake) {
     if (file_ < 0) return 0;
     if (failure_) std::rethrow_exception(failure_);
-    pollfd ready[] = {{file_, POLLIN, 0},
-                      {wake, POLLIN, 0},
-                      {signal_fd(), POLLIN, 0}};  // poll passes over a negative one
+    // poll() ignores negative descriptors.
+    pollfd ready[] = {{file_, POLLIN, 0}, {wake, POLLIN, 0}, {signal_fd(), POLLIN, 0}};
     const int events = poll(ready, 3, static_cast<int>(timeout.count()));
     if (stop_flag() || ready[1].revents != 0) return 0;
     if (events == 0) return -1;
@@ -156,7 +162,8 @@ class LineReader::Stream {
     known_ = true;
     return true;
   }
-  // Damage is told by the next read: the lines before it come first.
+  // Unpacks the block. Keeps an error for the next read, so that the lines before the damage come
+  // first.
   void unpack(std::size_t bytes, std::string& out) {
     try {
       inflater_->unpack(name_, block_.data(), bytes, out);
@@ -169,23 +176,24 @@ class LineReader::Stream {
   int file_;
   std::int64_t bytes_ = -1;
   std::string block_;
-  bool known_ = false;    // whether it is gzip data: the inflater is there where it is
-  std::size_t held_ = 0;  // bytes at the beginning of the block that do not tell yet
-  std::unique_ptr<Inflater> inflater_;
-  bool started_ = false;
-  std::exception_ptr failure_;
+  bool known_ = false;    // It becomes true when it is known whether the input is gzip data.
+  std::size_t held_ = 0;  // So many bytes in the block do not yet tell whether it is.
+  std::unique_ptr<Inflater> inflater_;  // It is null unless the input is gzip data.
+  bool started_ = false;                // It becomes true when a byte has been read.
+  std::exception_ptr failure_;          // The next read throws this error.
 };
 
 namespace {
 
-// All inputs are open at once, so that a missing one is told before any work: more than the system
-// allows a program that does not ask.
+// Raises the limit on open files if it is too low for `count` inputs. All inputs are open at once,
+// so that a missing one is reported before any work, and they may be more than the soft limit
+// allows.
 void allow_open_files(std::size_t count) {
-  constexpr std::size_t kOthers = 64;
+  constexpr std::size_t kOthers = 64;  // These are for the files that are no inputs.
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= count + kOthers) return;
   limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);  // where it refuses, opening will tell
+  setrlimit(RLIMIT_NOFILE, &limit);  // If this fails, opening an input reports it.
 }
 
 }  // namespace
@@ -206,13 +214,13 @@ LineReader::~LineReader() {
 
 void LineReader::stop() {
   stopped_ = true;
-  // Nothing could be done about a failure; the flag is set.
+  // If this fails, nothing more can be done here, and the flag is set anyway.
   [[maybe_unused]] const int written = eventfd_write(wake_, 1);
 }
 
 bool LineReader::stopped() const { return stopped_ || stop_flag(); }
 
-// Reads more into the buffer; false at the end of the present file.
+// Reads more of the current input into the buffer. Returns false at the end of that input.
 bool LineReader::fill(std::chrono::milliseconds timeout, bool& timed_out) {
   buffer_.erase(0, taken_);
   taken_ = 0;
@@ -228,8 +236,8 @@ LineReader::Got LineReader::next(Line& line, std::chrono::milliseconds timeout) 
     const std::size_t newline = buffer_.find('\n', taken_);
     const std::size_t end = newline == std::string::npos ? buffer_.size() : newline;
     if (end > taken_ || newline != std::string::npos) {
-      // Two bytes more than a line may have, so that the CR of one of just that length is seen; and
-      // the three of a BOM.
+      // Five bytes more than a line may have are kept: three for a BOM, and two so that a CR after
+      // a line of exactly the largest length is seen.
       const std::size_t room =
           kMaxLineBytes + 5 - std::min(kMaxLineBytes + 5, partial_.text.size());
       partial_.text.append(buffer_, taken_, std::min(room, end - taken_));

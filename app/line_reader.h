@@ -1,5 +1,6 @@
-// Lines of the inputs, one after another: split at byte 0x0A alone, bounded in length, unpacked
-// where the name ends in .gz or they begin as gzip data does.
+// Reads the lines of all inputs, one input after another. Only byte 0x0A ends a line. The length of
+// lines is bounded. Inputs that begin as gzip data does are unpacked, and those whose names end in
+// .gz must be gzip data.
 #pragma once
 
 #include <atomic>
@@ -12,8 +13,9 @@
 namespace xlate {
 
 struct Line {
-  std::string text;        // without its newline, one trailing CR, and a BOM at the start of a file
-  bool shortened = false;  // above kMaxLineBytes: the rest was dropped
+  // The text has neither its newline nor one trailing CR, nor a BOM at the start of a file.
+  std::string text;
+  bool shortened = false;  // It is true if the line was longer and its rest was dropped.
 };
 
 class LineReader {
@@ -21,20 +23,21 @@ class LineReader {
   static constexpr std::size_t kMaxLineBytes = std::size_t{1} << 20;
   enum class Got { kLine, kTimeout, kEnd };
 
-  /// "-" is stdin. Throws Error where a file cannot be opened: all are opened here, before any
-  /// work.
+  /// Opens all inputs, before any work; "-" is stdin. Throws Error if one cannot be opened.
   explicit LineReader(const std::vector<std::string>& paths);
   ~LineReader();
 
-  /// The next line; kTimeout where none came for so long, kEnd also after stop() or a signal.
-  /// Negative: no timeout. Throws Error where reading fails.
+  /// Gets the next line. Returns kTimeout if none came within `timeout`, which is no limit if it is
+  /// negative, and kEnd at the end of the last input, after stop(), or after a signal. Throws Error
+  /// if reading fails.
   Got next(Line& line, std::chrono::milliseconds timeout);
 
-  /// Ends reading, from any thread: a next() that waits returns kEnd.
+  /// Ends reading, so that a next() that waits returns kEnd. Any thread may call it.
   void stop();
 
-  /// Bytes read of all inputs, packed; and how many there are, or −1 where that is not known.
+  /// Returns the bytes read of all inputs so far, before unpacking.
   std::int64_t bytes_read() const { return bytes_read_; }
+  /// Returns the bytes of all inputs together, before unpacking, or −1 if that is not known.
   std::int64_t bytes_total() const { return bytes_total_; }
 
  private:
@@ -43,16 +46,16 @@ class LineReader {
   bool fill(std::chrono::milliseconds timeout, bool& timed_out);
   void finish_line(Line& line);
 
-  int wake_ = -1;  // an eventfd, polled beside the inputs
+  int wake_ = -1;  // This eventfd is polled together with the input.
   std::atomic<bool> stopped_{false};
   std::vector<std::unique_ptr<Stream>> streams_;
   std::size_t current_ = 0;
-  std::string buffer_;  // unpacked bytes not yet taken
+  std::string buffer_;  // It holds unpacked bytes, of which the first taken_ have been used.
   std::size_t taken_ = 0;
-  bool at_start_ = true;  // of a file
-  Line partial_;
-  bool has_partial_ = false;                 // bytes of a line were seen
-  std::atomic<std::int64_t> bytes_read_{0};  // read by the progress line
+  bool at_start_ = true;      // It is true until the first line of a file is complete.
+  Line partial_;              // It holds the beginning of the next line.
+  bool has_partial_ = false;  // It is true if bytes of the next line were seen.
+  std::atomic<std::int64_t> bytes_read_{0};  // The thread of the progress line reads it.
   std::int64_t bytes_total_ = 0;
 };
 

@@ -1,5 +1,5 @@
-// xlate: one line in, one line out. The only catcher of errors, and what they become: a line on
-// stderr and an exit code.
+// This is the main program of xlate, which writes one output line for each input line. This file
+// alone turns errors into what the user sees: a line on stderr and an exit code.
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -24,8 +24,8 @@ using namespace xlate;
 
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kSignalled = 128, kPipeClosed = 141 };
 
-// A standard stream that is closed would lend its number to a file opened later, which would then
-// be taken for the stream: it gets one that refuses to be used.
+// Opens a descriptor for each standard stream that is closed, one that fails when it is used.
+// Otherwise a file opened later would get the number of the stream and be taken for it.
 void hold_standard_streams() {
   for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(file, F_GETFD) < 0) open("/dev/null", file == STDIN_FILENO ? O_WRONLY : O_RDONLY);
@@ -39,8 +39,8 @@ int fail_with(RunRecord& record, const char* message, int code) {
   return code;
 }
 
-// What no stage could catch, as memory that runs out in the midst of another error, is one line as
-// well.
+// Ends the process when an exception was not caught anywhere, for example because memory ran out
+// while another error was handled. The user gets one line on stderr then, too.
 [[noreturn]] void end_at_once() {
   const char* message = "ended by an error that it could not handle";
   try {
@@ -55,7 +55,7 @@ int fail_with(RunRecord& record, const char* message, int code) {
   _exit(kFailed);
 }
 
-// Help or version.
+// Prints the text of --help or --version. Returns the exit code.
 int print(RunRecord& record, const std::string& text) {
   if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return kOk;
   return fail_with(record, ("stdout: cannot be written: " + write_error(errno)).c_str(), kFailed);
@@ -67,7 +67,7 @@ int run(RunRecord& record) {
       check_file_conflicts(*record.options);
       check_report_path(record.options->report);
     } catch (const Error&) {
-      record.options->report.clear();  // not to be written at the end
+      record.options->report.clear();  // No report may be written at the end.
       throw;
     }
     Console console(record.options->quiet, record.options->progress);
@@ -80,16 +80,18 @@ int run(RunRecord& record) {
     return kPipeClosed;
   } catch (const Error& error) {
     if (!signal_received()) return fail_with(record, error.what(), kFailed);
-    // An interrupted call failed: the signal is what happened.
+    // The signal made a call fail, so the signal is reported, and not the error.
   } catch (const std::bad_alloc&) {
     return fail_with(record, ("out of memory" + memory_limits()).c_str(), kFailed);
-  } catch (const std::exception& error) {  // a library's, mostly of memory that ran out
+  } catch (const std::exception& error) {
+    // It comes from a library, mostly because memory has run out.
     return fail_with(record, (error.what() + memory_limits()).c_str(), kFailed);
   }
   if (const int signal = signal_received(); signal && !record.complete) {
     record.status = "interrupted";
     record.error = fmt::format("signal {}", signal);
-    if (signal == SIGXCPU) {  // nobody has sent it, and nobody would guess
+    // The user has not sent this signal, and could not guess where it comes from.
+    if (signal == SIGXCPU) {
       record.error += ": the CPU time that ulimit -t allows is used up";
       std::fprintf(stderr, "xlate: %s\n", record.error.c_str());
     }
@@ -101,7 +103,7 @@ int run(RunRecord& record) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  signal(SIGXFSZ, SIG_IGN);  // a file at its limit is told by the write
+  signal(SIGXFSZ, SIG_IGN);  // The write fails instead when a file reaches its size limit.
   std::set_terminate(end_at_once);
   hold_standard_streams();
   RunRecord record;

@@ -1,3 +1,5 @@
+// Parses and checks the command line, writes the help, and fills in what the command line leaves
+// open.
 #include "app/options.h"
 
 #include <sched.h>
@@ -36,6 +38,7 @@ const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32},
 const Names<Progress> kProgress{
     {"auto", Progress::kAuto}, {"always", Progress::kAlways}, {"never", Progress::kNever}};
 
+// Gives the type of the value in a field of Options, which may be an optional.
 template <class T>
 struct ValueOfField {
   using type = T;
@@ -62,7 +65,7 @@ const char* find_name(const Names<T>& names, T value) {
   return "?";
 }
 
-// The whole text as a decimal number.
+// Reads the whole text as one decimal number. Returns none if it is anything else.
 template <class Number>
 std::optional<Number> read_number(const std::string& text) {
   Number number{};
@@ -75,12 +78,13 @@ int available_threads() {
   cpu_set_t set;
   const int processors =
       sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
-  const char* root =
-      std::getenv("XLATE_TEST_SYSTEM_ROOT");  // a test's hook: a folder that stands in for /
+  // This hook for tests names a folder that stands in for the root of the system.
+  const char* root = std::getenv("XLATE_TEST_SYSTEM_ROOT");
   return std::min(processors, cpu_quota(root ? root : "").value_or(processors));
 }
 
-// "0.9" of what is free, or "8GiB".
+// Reads the value of --gpu-memory: a share of what is free, such as "0.9", or a size, such as
+// "8GiB".
 void read_memory(const std::string& text, Options& options) {
   options.gpu_memory_given = true;
   const std::size_t digits = text.find_first_not_of("0123456789.");
@@ -102,7 +106,7 @@ void read_memory(const std::string& text, Options& options) {
   }
 }
 
-// Adds options to one group of the help text.
+// Adds options to one group of the help text, with the checks of their values.
 class Group {
  public:
   Group(CLI::App& app, std::string name) : app_(app), name_(std::move(name)) {}
@@ -115,7 +119,8 @@ class Group {
     app_.add_flag(names, value, help)->group(name_);
   }
 
-  // An empty name is mostly a variable of a script that was not set.
+  // Adds an option that takes the name of a file. An empty name is refused, since it mostly comes
+  // from a variable of a script that was not set.
   template <class T>
   CLI::Option* file(const std::string& names, T& value, const std::string& type,
                     const std::string& help) {
@@ -247,8 +252,8 @@ void add_options(CLI::App& app, Options& options) {
                "Answer and flush each line before the next one is awaited [off]");
 }
 
-// A table of positions that the model stores has no more rows than it has; 0: positions are
-// computed, as many as are needed.
+// Returns `length`, or the number of positions that the model stores if that is less. If
+// `positions` is 0, positions are computed, and as many as needed are there.
 std::int64_t within(std::int64_t length, std::int64_t positions) {
   return positions > 0 ? std::min(length, positions) : length;
 }
@@ -303,7 +308,7 @@ CommandLine parse_command_line(int argc, char** argv) {
   app.get_formatter()->column_width(38);
   app.get_formatter()->label("REQUIRED", "(required)");
   const std::string version_text = fmt::format("xlate {}\n", kVersion);
-  // Asked for help, nothing else needs to be right.
+  // When help or the version is asked for, the rest of the command line may be wrong.
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "-h" || argument == "--help") return {{}, app.help()};
@@ -314,7 +319,8 @@ CommandLine parse_command_line(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     throw UsageError(message_of(app, error) + " (xlate --help lists the options)");
   }
-  if (help || version) return {{}, help ? app.help() : version_text};  // among short options: -qh
+  // The loop above has not seen a help flag among other short options, such as -qh.
+  if (help || version) return {{}, help ? app.help() : version_text};
   return {options, {}};
 }
 

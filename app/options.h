@@ -1,5 +1,6 @@
-// The command line, as one struct: an option is its field's name. Defaults stand here or, where the
-// model has a say, in resolve().
+// Defines the command line as one struct, whose fields have the names of the options. The struct
+// gives the defaults, but resolve() gives those that depend on the model, resolve_device() those
+// that depend on the device, and parse_command_line() that of --threads.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,7 @@ enum class Format : std::uint8_t { kText, kPieces, kIds };
 enum class LongLines : std::uint8_t { kTruncate, kSkip, kError };
 enum class Progress : std::uint8_t { kAuto, kAlways, kNever };
 
-/// The command line is at fault: exit code 2.
+/// Reports a mistake on the command line; the exit code is 2.
 class UsageError : public Error {
  public:
   using Error::Error;
@@ -28,7 +29,7 @@ class UsageError : public Error {
 struct Options {
   std::string model;
   std::vector<std::string> input{"-"};
-  std::string output;  // empty: stdout
+  std::string output;  // An empty name stands for stdout.
   std::string device = "auto";
   Format input_format = Format::kText, output_format = Format::kText;
   Precision precision = Precision::kAuto;
@@ -40,40 +41,46 @@ struct Options {
   std::optional<std::int64_t> max_source_length;
   LongLines long_lines = LongLines::kTruncate;
   bool scores = false;
-  int n_best = 0;                 // 0: off
-  std::int64_t batch_tokens = 0;  // 0: auto
-  bool batch_tokens_given =
-      true;                 // after resolve_device(): otherwise it is bounded by the memory too
-  std::int64_t window = 0;  // 0: 100000 on a GPU, 2000 on the CPU
-  double gpu_memory_share = 0.9;      // of what is free, unless
-  std::int64_t gpu_memory_bytes = 0;  // a size is given
+  int n_best = 0;                 // 0 means that --n-best is off.
+  std::int64_t batch_tokens = 0;  // 0 means auto, until resolve_device().
+  // resolve_device() clears this if batch_tokens was auto. The memory of the device bounds
+  // batch_tokens then, too.
+  bool batch_tokens_given = true;
+  std::int64_t window = 0;  // 0 means the figure of the device's policy, until resolve_device().
+  // This share of the free GPU memory may be taken, unless gpu_memory_bytes gives a size.
+  double gpu_memory_share = 0.9;
+  std::int64_t gpu_memory_bytes = 0;
   bool gpu_memory_given = false;
   int threads = 1;
   bool line_buffered = false;
-  std::string report;  // empty: none; "-": stderr
+  std::string report;  // There is no report if it is empty; "-" is stderr.
   Progress progress = Progress::kAuto;
   bool quiet = false;
 };
 
-/// What the command line asks for. Empty where it asked for help or the version, which then stand
-/// in `text`.
+/// What the command line asks for. If that is help or the version, `options` is empty and `text`
+/// holds what to print.
 struct CommandLine {
   std::optional<Options> options;
   std::string text;
 };
 
-/// Throws UsageError.
+/// Throws UsageError if the command line is wrong.
 CommandLine parse_command_line(int argc, char** argv);
 
-/// The rules of search: the command line's, else the model's, else the defaults of docs/search.md.
+/// Returns the rules of search, from options that resolve() has filled in and from the model.
 SearchRules rules_of(const Options&, const ModelDescription&);
 
-/// Fills what the command line left to the model. Throws UsageError where both do not go together.
+/// Fills in what the command line left to the model: the model's own value, else the default of
+/// docs/search.md. Throws UsageError if the command line asks for what the model does not allow, or
+/// for more hypotheses than it has beams.
 void resolve(Options&, const ModelDescription&);
 
-/// Fills what it left to the device that the run got.
+/// Fills in what the command line left to the device, after resolve(). `gpu` says whether the run
+/// got a GPU.
 void resolve_device(Options&, const Policy&, bool gpu);
 
+/// Returns the name that the value has on the command line.
 const char* name_of(Format);
 const char* name_of(Progress);
 const char* name_of(Precision);

@@ -1,3 +1,4 @@
+// Implements the ordered output: lines wait in a deque until all lines before them have come.
 #include "app/ordered_output.h"
 
 #include "engine/threads.h"

@@ -1,5 +1,5 @@
-// Puts finished lines back in order and writes each run of complete ones at once, on a thread of
-// its own.
+// Puts finished lines back in order. A thread of its own writes all lines at once that are complete
+// and follow what has been written.
 #pragma once
 
 #include <condition_variable>
@@ -18,23 +18,26 @@ namespace xlate {
 
 class OrderedOutput {
  public:
-  /// `failed` is called, on the writing thread, when a write fails; everything given afterwards is
-  /// dropped. Throws Error where there is no thread to be had.
+  /// Starts the writing thread, which calls `failed` when a write fails. Everything that is put
+  /// afterwards is dropped. Throws Error if the thread cannot be started.
   OrderedOutput(OutputFile&, RunRecord&, std::function<void(std::exception_ptr)> failed);
   ~OrderedOutput();
 
-  /// The output of a line, its newline included. Each line once, from any thread, in any order.
+  /// Takes the output of a line, its newline included. Each line must be put once. The order does
+  /// not matter, and any thread may call it.
   void put(std::int64_t line, std::string text);
-  /// Waits until all lines before this one are written. False where that will not happen.
+  /// Waits until all lines before `line` are written. Returns false if they may never be, because
+  /// of give_up_waiting(), finish() or a failed write.
   bool wait_written(std::int64_t line);
   struct Written {
     std::int64_t lines = 0;
-    Clock::time_point last{};  // when the last of them was
+    Clock::time_point last{};  // The last of these lines was written at this time.
   };
   Written written();
-  /// Lets wait_written() return: nothing more will be decoded.
+  /// Makes every wait_written() return, now and later, because nothing more will be decoded.
   void give_up_waiting();
-  /// Writes the complete prefix and ends the thread. No put() afterwards.
+  /// Writes the lines up to the first one that is missing, and ends the thread. put() may not be
+  /// called afterwards.
   void finish();
 
  private:
@@ -46,8 +49,8 @@ class OrderedOutput {
   std::function<void(std::exception_ptr)> failed_;
   std::mutex mutex_;
   std::condition_variable complete_, progress_;
-  std::deque<std::optional<std::string>> waiting_;  // of lines from next_ on
-  std::int64_t next_ = 0;                           // first line not yet taken to be written
+  std::deque<std::optional<std::string>> waiting_;  // It holds the lines from next_ on.
+  std::int64_t next_ = 0;  // This is the first line that is not yet taken to be written.
   std::int64_t written_ = 0;
   bool finishing_ = false, gave_up_ = false, broken_ = false;
   std::jthread thread_;

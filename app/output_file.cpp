@@ -1,3 +1,4 @@
+// Implements the output file: where it is written, packing as gzip data, and checked writes.
 #include "app/output_file.h"
 
 #include <fcntl.h>
@@ -16,7 +17,7 @@
 
 namespace xlate {
 
-// gzip, pushed out at each flush so that what is written can be read.
+// Packs text as gzip data.
 class OutputFile::Deflater {
  public:
   Deflater() {
@@ -28,6 +29,8 @@ class OutputFile::Deflater {
   Deflater(const Deflater&) = delete;
   Deflater& operator=(const Deflater&) = delete;
 
+  // Passes what `text` packs to on to `sink`, a block at a time. `mode` is the flush mode of zlib's
+  // deflate().
   template <class Sink>
   void pack(std::string_view text, int mode, const Sink& sink) {
     stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
@@ -47,9 +50,10 @@ class OutputFile::Deflater {
 
 namespace {
 
-// The name that a link to nothing, or to another such link, would give a file.
+// Returns the path of the file that writing through a dangling link would create, also if the link
+// points to further dangling links.
 std::string end_of_links(const std::string& path) {
-  constexpr int kMostLinks = 40;  // the system's own bound
+  constexpr int kMostLinks = 40;  // The system follows no more links than that.
   std::filesystem::path end = path;
   std::error_code error;
   for (int i = 0; i < kMostLinks && std::filesystem::is_symlink(end, error); ++i)
@@ -57,9 +61,9 @@ std::string end_of_links(const std::string& path) {
   return end;
 }
 
-// What a path leads to: a link stays a link, and what it points to is replaced. Empty where that
-// cannot be replaced: a device or a pipe has no name to be given later, nor has what a link like
-// /dev/stdout may point to.
+// Returns the path of the file that an output of this name replaces. A link stays a link, and the
+// file that it points to is replaced. Returns an empty path if nothing can be replaced: a device or
+// a pipe must be written in place, and what a link like /dev/stdout points to may have no name.
 std::string replaced_path(const std::string& path) {
   struct stat status {};
   if (lstat(path.c_str(), &status) != 0) return path;
@@ -110,7 +114,8 @@ void OutputFile::write_bytes(const char* data, std::size_t bytes) {
     const ssize_t written = ::write(file_, data, bytes);
     if (written < 0) {
       if (errno == EINTR) continue;
-      if (errno == EAGAIN) {  // whoever gave us the pipe has made it so: wait for room
+      // The pipe is full, and whoever passed it to this process has made it non-blocking.
+      if (errno == EAGAIN) {
         pollfd room{file_, POLLOUT, 0};
         poll(&room, 1, -1);
         continue;
@@ -139,7 +144,7 @@ void OutputFile::flush() {
 
 void OutputFile::close_file() {
   const int file = std::exchange(file_, -1);
-  // stdout too: some file systems tell of a failed write only here.
+  // stdout is closed as well, since some file systems report a failed write only here.
   if (close(file) != 0) fail("{}: cannot be written: {}", name_, write_error(errno));
 }
 
@@ -149,7 +154,7 @@ void OutputFile::finish() {
                     [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
   close_file();
   if (partial_) partial_->rename_to_path();
-  partial_.reset();  // only now may another run write it
+  partial_.reset();  // This releases the lock, so that another run may write the output.
 }
 
 void OutputFile::abandon() noexcept {
@@ -159,7 +164,7 @@ void OutputFile::abandon() noexcept {
       deflater_->pack({}, Z_FINISH,
                       [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
   } catch (const Error&) {
-    // The run has failed already, and says why.
+    // The run has already failed for another reason, which is the one to report.
   }
   if (file_ > STDOUT_FILENO) close(file_);
   file_ = -1;

@@ -1,5 +1,5 @@
-// Where the output goes: stdout, or a file that gets its name once it is complete; packed where the
-// name ends in .gz.
+// Writes the output to stdout, or to a file that gets its name when it is complete. Packs it as
+// gzip data if the name ends in .gz.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,8 @@
 
 namespace xlate {
 
-/// The reader of the output has gone: a quiet end, exit code 141.
+/// Reports that the reader of the output has closed the pipe. The run then ends without a message,
+/// with the exit code 141.
 class ClosedPipe : public Error {
  public:
   ClosedPipe() : Error("the output's reader has closed the pipe") {}
@@ -19,23 +20,25 @@ class ClosedPipe : public Error {
 
 class OutputFile {
  public:
-  /// Empty path or "-": stdout. Throws Error where it cannot be written to, or another run writes
-  /// it: noticed before any work.
+  /// Opens the output, before any work; an empty path or "-" is stdout. Throws Error if it cannot
+  /// be written, or if another run is writing it.
   explicit OutputFile(const std::string& path);
   ~OutputFile();
 
-  /// Writes all of it. Throws ClosedPipe, or Error naming the output and the cause.
+  /// Writes all of `text`. Throws ClosedPipe, or Error naming the output and the cause.
   void write(std::string_view text);
-  /// Pushes out what a packed output holds back.
+  /// Writes what a packed output holds back, so that everything written so far can be unpacked.
   void flush();
-  /// Closes, checks that, and gives the file its name. Nothing may be written afterwards.
+  /// Closes the output, and gives the file its name. Throws as write() does, also if closing or
+  /// renaming fails. Nothing may be written afterwards.
   void finish();
-  /// Closes what was written without giving it its name: FILE.partial stays. Does nothing after
-  /// finish().
+  /// Closes the output without giving the file its name, so that FILE.partial stays. Does nothing
+  /// after finish().
   void abandon() noexcept;
 
   static bool is_stdout(const std::string& path) { return path.empty() || path == "-"; }
-  /// Where the output is written until it is complete; empty where that is its own place.
+  /// Returns where the output is written until it is complete, or an empty path if it is written in
+  /// place.
   static std::string partial_path(const std::string& path);
 
  private:
@@ -43,8 +46,8 @@ class OutputFile {
   void write_bytes(const char* data, std::size_t bytes);
   void close_file();
 
-  std::string name_;                      // for messages
-  std::unique_ptr<PartialFile> partial_;  // none where it is written in place
+  std::string name_;                      // Messages show this name.
+  std::unique_ptr<PartialFile> partial_;  // It is null if the output is written in place.
   int file_ = -1;
   std::unique_ptr<Deflater> deflater_;
 };

@@ -1,3 +1,5 @@
+// Implements the partial file: creating it, locking it against other runs, and giving it the access
+// rights of the file that it replaces.
 #include "app/partial_file.h"
 
 #include <fcntl.h>
@@ -18,20 +20,23 @@ namespace xlate {
 namespace {
 
 constexpr const char* kAccessList = "system.posix_acl_access";
-constexpr std::size_t kLongestList = 65536;  // of an extended attribute
-constexpr int kAttempts = 1000;              // against other runs that begin at the same time
+constexpr std::size_t kLongestList = 65536;  // No extended attribute has more bytes.
+// Creating a file can fail so many times because of other runs that begin at the same time.
+constexpr int kAttempts = 1000;
 
+// Says who holds the lock of a file; kNone means that the file system has no locks.
 enum class Lock { kOurs, kOthers, kNone };
 
-// Held until the last descriptor of the opened file is closed, so by no run that has ended, however
-// it did.
+// Tries to lock the file. The lock is held until the last descriptor of the opened file is closed,
+// so a run that has ended, in whatever way, holds none.
 Lock lock(int file) {
-  const bool pretend = std::getenv("XLATE_TEST_NO_LOCKS") !=
-                       nullptr;  // a test's hook: file systems without locks are rare
+  // This hook for tests stands in for a file system without locks, which is rare.
+  const bool pretend = std::getenv("XLATE_TEST_NO_LOCKS") != nullptr;
   if (!pretend && flock(file, LOCK_EX | LOCK_NB) == 0) return Lock::kOurs;
   return !pretend && errno == EWOULDBLOCK ? Lock::kOthers : Lock::kNone;
 }
 
+// Returns whether the opened file has this name, and not a link to it.
 bool is_at(int file, const std::string& name) {
   struct stat opened {
   }, named{};
@@ -51,8 +56,8 @@ bool is_at(int file, const std::string& name) {
 
 PartialFile::PartialFile(const std::string& path, const std::string& partial)
     : path_(path), name_(partial) {
-  // A new file gets what the umask leaves, at once; one that replaces another is closed to all
-  // until it has that one's rights.
+  // A new file gets the rights that the umask leaves, at once. A file that replaces another one is
+  // open to nobody but its owner until it has the rights of that one.
   struct stat replaced {};
   const bool replaces = stat(path.c_str(), &replaced) == 0;
   if (replaces) refuse_unfinished();
@@ -76,7 +81,8 @@ void PartialFile::close_file() {
 
 int PartialFile::take_file() { return std::exchange(file_, -1); }
 
-// False where it is to be tried again: an old one was in the way, or another run came between.
+// Creates and locks the file. Returns false if that must be tried again, because an old file was in
+// the way or another run interfered.
 bool PartialFile::make(int mode) {
   file_ = open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   const bool is_new = file_ >= 0;
@@ -92,18 +98,19 @@ bool PartialFile::make(int mode) {
     make_without_lock(mode);
     return true;
   }
-  // Between opening and locking, another run can have given the file its name, or removed it.
+  // Between opening and locking, another run may have renamed or removed the file.
   const bool there = is_at(file_, name_);
   if (is_new && there) return true;
-  // Only who holds its lock removes one. Not emptied and used again: somebody could have it open
-  // who may not read what comes now.
+  // An old file is removed only by the run that holds its lock. It is not emptied and used again,
+  // since somebody who may not read the new output could have it open.
   if (there && unlink(name_.c_str()) != 0)
     fail("{}: cannot be replaced: {}", name_, std::strerror(errno));
   close_file();
   return false;
 }
 
-// What is to be replaced can be what another run is writing: -o a.partial beside -o a.
+// Throws Error if another run is writing the file that is to be replaced. With the outputs
+// a.partial and a of two runs, the partial file of the second is the output of the first.
 void PartialFile::refuse_unfinished() const {
   const int file = open(path_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   if (file < 0) return;
@@ -112,9 +119,12 @@ void PartialFile::refuse_unfinished() const {
   if (written) refuse(path_);
 }
 
+// Opens the file that an earlier run has left, after creating it has failed with errno. Returns
+// false if it is gone by now.
 bool PartialFile::open_old() {
   if (errno != EEXIST) fail_to_write(name_);
-  // Neither through a link, which would be renamed in its place, nor waiting for a pipe's reader.
+  // O_NOFOLLOW refuses a link, which would be renamed in place of the file. O_NONBLOCK prevents
+  // waiting for the reader of a named pipe.
   file_ = open(name_.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (file_ < 0 && errno == ENOENT) return false;
   if (file_ < 0) fail_to_write(name_);
@@ -124,6 +134,7 @@ bool PartialFile::open_old() {
   return true;
 }
 
+// Creates the file under a name of its own, so that no other run can write it.
 void PartialFile::make_without_lock(int mode) {
   const std::string shared = name_;
   for (int number = getpid(), attempt = 0; file_ < 0; ++number, ++attempt) {
@@ -134,7 +145,7 @@ void PartialFile::make_without_lock(int mode) {
 }
 
 void PartialFile::copy_access(const struct stat& replaced) const {
-  // Where the owner cannot be kept, the group may be.
+  // If the owner cannot be copied, the group perhaps can. A failure of both is no error.
   if (fchown(file_, replaced.st_uid, replaced.st_gid) != 0 &&
       fchown(file_, static_cast<uid_t>(-1), replaced.st_gid) != 0) {
   }
@@ -145,12 +156,14 @@ void PartialFile::copy_access(const struct stat& replaced) const {
   const bool listed =
       bytes > 0 && same_group &&
       fsetxattr(file_, kAccessList, list.data(), static_cast<std::size_t>(bytes), 0) == 0;
-  if (!listed) fremovexattr(file_, kAccessList);  // what the folder's gave it
+  // Without a copied list, the one that the default list of the folder gave the file must go.
+  if (!listed) fremovexattr(file_, kAccessList);
   mode_t mode = replaced.st_mode & 0777;
-  // With a list, the group's part of the mode is the most that anybody in it may do. Another group,
-  // or one without its list, gets what all get.
+  // With a list, the group's part of the mode is the mask: the most that anybody in the list may
+  // do. If the group or the list could not be copied, the group gets no rights that others do not
+  // have.
   if (!same_group || (bytes > 0 && !listed)) mode = (mode & 0707) | (mode & 0070 & (mode << 3));
-  fchmod(file_, mode);  // where it fails, the file stays closed to all
+  fchmod(file_, mode);  // If this fails, the file stays open to nobody but its owner.
 }
 
 void PartialFile::rename_to_path() {

@@ -1,5 +1,5 @@
-// The file in which an output is written until it is complete: of one run at a time, and open to
-// nobody who may not read what it becomes.
+// Manages the file into which an output is written until it is complete. Only one run at a time can
+// write it, and nobody can read it who may not read the file that it replaces.
 #pragma once
 
 #include <sys/stat.h>
@@ -10,20 +10,21 @@ namespace xlate {
 
 class PartialFile {
  public:
-  /// Makes `partial`, which is to become `path`, anew: what an earlier run left there goes. Where
-  /// `path` exists, with its mode, access list, owner and group, as far as the system lets. Throws
-  /// Error where it cannot be made, or where another run writes it. Where files cannot be locked it
-  /// gets a name of its own, "PARTIAL.N".
+  /// Creates and locks the file `partial`, which is to become `path`, and removes what an earlier
+  /// run has left there. If `path` exists, the new file gets its mode, access list, owner and
+  /// group, as far as the system permits. Throws Error if the file cannot be created, or if another
+  /// run is writing it or `path`. If files cannot be locked, it gets a name of its own,
+  /// "PARTIAL.N".
   PartialFile(const std::string& path, const std::string& partial);
   ~PartialFile();
   PartialFile(const PartialFile&) = delete;
   PartialFile& operator=(const PartialFile&) = delete;
 
-  /// For writing; whoever writes closes it. The lock is held by another descriptor as long as this
-  /// object.
+  /// Returns the descriptor for writing, which the caller must close. The object holds the lock
+  /// with another descriptor as long as it lives.
   int take_file();
-  /// Gives the file the name that it was made for. Throws Error where another file has taken its
-  /// place, or where that fails.
+  /// Renames the file to `path`. Throws Error if that fails, or if another file has taken the place
+  /// of this one.
   void rename_to_path();
 
   const std::string& name() const { return name_; }
@@ -37,7 +38,7 @@ class PartialFile {
   void close_file();
 
   std::string path_, name_;
-  int file_ = -1, lock_ = -1;  // lock_: the same opened file once more
+  int file_ = -1, lock_ = -1;  // lock_ is a duplicate of file_.
 };
 
 }  // namespace xlate

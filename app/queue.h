@@ -1,4 +1,4 @@
-// A bounded queue between two stages of the pipeline.
+// Implements a bounded queue, which connects two stages of the pipeline.
 #pragma once
 
 #include <condition_variable>
@@ -13,7 +13,7 @@ class BoundedQueue {
  public:
   explicit BoundedQueue(std::size_t capacity) : capacity_(capacity) {}
 
-  /// Waits for room. False where the queue has been closed: the item is dropped.
+  /// Waits for room and adds the item. Returns false, and drops the item, if the queue is closed.
   bool push(T item) {
     std::unique_lock lock(mutex_);
     room_.wait(lock, [&] { return closed_ || items_.size() < capacity_; });
@@ -22,24 +22,25 @@ class BoundedQueue {
     filled_.notify_one();
     return true;
   }
-  /// Waits until a push would not. False where the queue has been closed.
+  /// Waits until a push() need not wait. Returns false if the queue is closed.
   bool wait_for_room() {
     std::unique_lock lock(mutex_);
     room_.wait(lock, [&] { return closed_ || items_.size() < capacity_; });
     return !closed_;
   }
-  /// Waits for an item; none once the queue is closed and empty.
+  /// Waits for an item and takes it. Returns none if the queue is closed and empty.
   std::optional<T> pop() {
     std::unique_lock lock(mutex_);
     filled_.wait(lock, [&] { return closed_ || !items_.empty(); });
     return take();
   }
-  /// An item if there is one now.
+  /// Takes an item if there is one now.
   std::optional<T> try_pop() {
     std::unique_lock lock(mutex_);
     return take();
   }
-  /// No more items come; those inside can still be taken. Any thread may call it, more than once.
+  /// Closes the queue to further items. Those inside can still be taken. Any thread may call this,
+  /// more than once.
   void close() {
     std::unique_lock lock(mutex_);
     closed_ = true;

@@ -1,3 +1,4 @@
+// Makes the JSON report from the record of a run, and writes it.
 #include "app/report.h"
 
 #include <sys/resource.h>
@@ -172,7 +173,8 @@ Clock::time_point process_start() {
   if (name_end == std::string::npos || clock_gettime(CLOCK_BOOTTIME, &since_boot) != 0) return now;
   std::istringstream fields(text.substr(name_end + 2));
   std::string field;
-  for (int i = 3; i <= 22 && fields >> field; ++i) {  // field 22 is the start, in ticks since boot
+  // Field 22 is the start of the process, in clock ticks since the system booted.
+  for (int i = 3; i <= 22 && fields >> field; ++i) {
   }
   const double started =
       std::strtod(field.c_str(), nullptr) / static_cast<double>(sysconf(_SC_CLK_TCK));
@@ -230,7 +232,7 @@ std::string report_text(const RunRecord& run) {
                      {"target_tokens_per_second_process", rate(statistics.target_tokens, process)},
                      {"source_words_per_second", rate(counters.source_words, process)},
                      {"sentences_per_second", rate(counters.lines_out, process)}};
-  // Source sentences are packed: there is no padding to count.
+  // Source sentences are packed, so there is no padding to count.
   report["shares"] = {
       {"padding", 0.0},
       {"rows_idle",
@@ -255,7 +257,7 @@ void check_report_path(const std::string& path) {
   if (path.empty() || path == "-") return;
   struct stat status {};
   if (stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) {
-    // Opened and closed, it would be at its end for whoever reads it.
+    // A pipe is not opened, since its reader would take the closing for the end of the report.
     if (access(path.c_str(), W_OK) != 0)
       fail("{}: cannot be written: {}", path, std::strerror(errno));
     return;

@@ -1,4 +1,4 @@
-// What a run did, counted while it runs, and the JSON report made of it.
+// Records what a run does, and makes the JSON report of it.
 #pragma once
 
 #include <atomic>
@@ -18,7 +18,8 @@ namespace xlate {
 
 using Clock = std::chrono::steady_clock;
 
-/// Counted by the stages of the pipeline, on their threads.
+/// Holds what the stages of the pipeline count on their threads. Times are sums over all threads
+/// that do the same work.
 struct Counters {
   std::atomic<std::int64_t> lines_in{0}, lines_out{0}, empty{0}, truncated{0}, skipped{0},
       invalid_utf8{0}, source_words{0}, target_tokens{0};
@@ -26,19 +27,21 @@ struct Counters {
       waiting_nanoseconds{0};
 };
 
-/// What the report says of the model.
+/// Holds what the report says of the model.
 struct ModelFacts {
   std::string path, architecture;
   std::uint64_t hash = 0;
   std::int64_t parameters = 0, bytes = 0;
 };
 
-/// Latencies in classes of one percent: percentiles of any number of lines in little memory.
+/// Counts latencies in classes whose bounds are one percent apart, so that percentiles of any
+/// number of lines take little memory.
 class Latency {
  public:
   void add(double milliseconds);
-  /// Nearest rank: the upper end of the class that holds the value which at least this share of all
-  /// does not exceed. 0 if there is none.
+  /// Returns a percentile in milliseconds by the nearest-rank method, or 0 if there are no
+  /// latencies. It is the upper bound of the class of the smallest latency that at least `share` of
+  /// all latencies do not exceed, and at most the largest latency.
   double percentile(double share) const;
   double max() const { return max_; }
 
@@ -48,34 +51,36 @@ class Latency {
   double max_ = 0;
 };
 
-/// All that the report is made of; what a failed run has not reached stays empty.
+/// Holds everything of which the report is made. What a failed run has not reached stays empty.
 struct RunRecord {
   std::optional<Options> options;
   std::optional<ModelFacts> model;
   std::optional<DeviceInfo> device;
   std::optional<Policy> policy;
   DeviceMemory memory;
-  std::map<std::string, std::string> paths;  // Backend::paths()
+  std::map<std::string, std::string> paths;  // This is what Backend::paths() returns.
   Counters counters;
   RunnerStatistics statistics;
-  Latency latency;                  // with --line-buffered, of each line
-  Clock::time_point process_start;  // of the process
+  Latency latency;  // It counts each line, with --line-buffered alone.
+  Clock::time_point process_start;
   double load_seconds = 0;
   Clock::time_point model_ready{}, first_line_read{}, first_output{}, last_output{};
-  bool complete = false;  // the output has its name: a signal comes too late
+  bool complete = false;  // It becomes true when the output has its name: a signal comes too late.
   std::string status = "ok", error;
 };
 
-/// When this process was started, to the clock tick of the system (10 ms).
+/// Returns when this process was started, to the precision of the system's clock tick (10 ms).
 Clock::time_point process_start();
 
-/// The report as JSON text. docs/report.md lists its fields; what only a GPU has is null.
+/// Returns the report as JSON text. docs/report.md lists its fields. Fields that only a GPU has are
+/// null on the CPU.
 std::string report_text(const RunRecord&);
 
-/// Throws Error where a report could not be written there. An existing one is left as it is.
+/// Throws Error if the report could not be written to `path`. Creates an empty file if there is
+/// none, and leaves an existing one as it is.
 void check_report_path(const std::string& path);
 
-/// Writes the report to a file, or to stderr for "-". Throws Error where it cannot be written.
+/// Writes the report to a file, or to stderr for "-". Throws Error if that fails.
 void write_report(const std::string& path, const RunRecord&);
 
 }  // namespace xlate

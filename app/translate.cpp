@@ -1,3 +1,5 @@
+// Connects the stages of the pipeline: reading, tokenizing, decoding, making text and writing, each
+// on threads of its own.
 #include "app/translate.h"
 
 #include <algorithm>
@@ -23,13 +25,14 @@
 namespace xlate {
 namespace {
 
-// Between the decoder and the threads that make text: pieces of so many lines, and so many pieces.
-// Short sentences end by the thousand with each step: as many wait as end in the steps of a
-// window's short end.
+// Decoded lines go to the threads that make text in portions of kLinesPerBatch, of which at most
+// kBatchesWaiting wait in the queue. Thousands of short sentences end with each step, so the queue
+// has room for those that end in the steps over a window's shortest sentences.
 constexpr std::size_t kLinesPerBatch = 32, kBatchesWaiting = 1024;
 constexpr int kMostTextThreads = 12;
 
-// The first error of any stage ends the run; the others follow from it.
+// Keeps the first error of any stage and ends the run. Later errors are dropped, since they follow
+// from the first.
 class FirstError {
  public:
   explicit FirstError(LineReader& reader) : reader_(reader) {}
@@ -57,14 +60,14 @@ void check_cpu_precision(const Options& options) {
   }
 }
 
-// A test's hook: the step at which a GPU pretends to fail.
+// Returns the step at which a GPU pretends to fail, which is a hook for tests, or 0 for none.
 std::int64_t fail_at_step() {
   const char* step = std::getenv("XLATE_TEST_CUDA_ERROR_AT_STEP");
   return step ? std::atoll(step) : 0;
 }
 
-// The machine that --device names; auto takes the first GPU, and goes on with the CPU where there
-// is none that can be used.
+// Opens the backend of the device that --device names. With auto, it is the first GPU, or the CPU
+// if that GPU cannot be used, which a note then says.
 std::unique_ptr<Backend> open_backend(const Options& options, Console& console) {
   BackendOptions wanted{
       .cuda = options.device != "cpu",
@@ -93,7 +96,7 @@ std::unique_ptr<Backend> open_backend(const Options& options, Console& console) 
   return make_backend(wanted);
 }
 
-// A model whose tokenizer xlate does not have takes and gives ids and pieces only.
+// Refuses text for a model whose tokenizer xlate does not have: only ids and pieces are possible.
 void check_formats(const Options& options, const Tokenizer& tokenizer) {
   for (const auto& [option, format] : {std::pair{"--input-format", options.input_format},
                                        {"--output-format", options.output_format}}) {
@@ -112,7 +115,7 @@ ModelFacts facts_of(const ModelFile& file) {
           .bytes = file.bytes()};
 }
 
-// Makes text of decoded lines on threads of its own, and hands it to the output.
+// Makes text of decoded lines on threads of its own, and passes it to the output.
 class DetokenizerThreads {
  public:
   DetokenizerThreads(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output,
@@ -123,7 +126,8 @@ class DetokenizerThreads {
         counters_(counters),
         error_(error),
         queue_(kBatchesWaiting) {
-    // On the average far fewer are busy, but short sentences come many times as fast as others.
+    // On average far fewer of these threads are busy, but short sentences come many times as fast
+    // as others.
     try {
       for (int i = 0; i < std::clamp(options.threads / 2, 1, kMostTextThreads); ++i)
         threads_.push_back(start_thread("making text", [this] { work(); }));
@@ -153,7 +157,9 @@ class DetokenizerThreads {
       for (const Decoded& decoded : *batch) {
         try {
           put_text(decoded);
-        } catch (...) {  // the lines behind it may come before it in the output
+        } catch (...) {
+          // The loop goes on, since the lines after this one in the batch may come before it in the
+          // output.
           error_.set(std::current_exception());
           queue_.close();
         }
@@ -209,9 +215,8 @@ std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescript
   const RunnerOptions wanted{
       .rules = forced ? ending_at_limits(rules) : rules,
       .policy = *record.policy,
-      .batch_tokens = options.line_buffered
-                          ? 1
-                          : options.batch_tokens,  // then there is one slot, and little to upload
+      // With a budget of one token there is one slot, and little to copy to the device.
+      .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,
       .longest_source = *options.max_source_length,
       .max_length = *options.max_length,
       .max_length_factor = options.max_length_factor};
@@ -222,7 +227,8 @@ std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescript
   }
 }
 
-// Loads the model while the first lines are read and tokenized, and decodes until the input ends.
+// Loads the model while other threads read and tokenize the first lines. Decodes until the input
+// ends.
 void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowInput& source,
             DetokenizerThreads& text) {
   Options& options = *record.options;
@@ -282,7 +288,8 @@ void translate(RunRecord& record, Console& console) {
   std::packaged_task<Tokenizer()> loading([&] { return load_tokenizer(file); });
   auto tokenizer_to_come = loading.get_future();
   std::jthread beside;
-  // A device takes a while to open, too; under a limit on memory it is the first to take some.
+  // The tokenizer is loaded while the device is opened, since both take a while. Under a limit on
+  // memory it is loaded afterwards, so that the device gets its memory first.
   const bool limited = memory_is_limited();
   if (!limited) beside = start_thread("loading the tokenizer", std::move(loading));
   const auto backend = open_backend(options, console);
@@ -307,7 +314,7 @@ void translate(RunRecord& record, Console& console) {
   } catch (...) {
     error.set(std::current_exception());
   }
-  // From the front to the back: what was decoded is still written.
+  // The stages end in the order of the pipeline, so that everything decoded is still written.
   source.stop();
   text.finish();
   output.finish();

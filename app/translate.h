@@ -1,4 +1,4 @@
-// A whole run: the model is loaded, lines are read, translated and written, in order.
+// Does a whole run: loads the model, and reads, translates and writes the lines.
 #pragma once
 
 #include "app/console.h"
@@ -6,8 +6,9 @@
 
 namespace xlate {
 
-/// Runs what `record.options` say, and counts in `record`. Throws Error, or ClosedPipe, after the
-/// complete prefix of the output has been written; returns early, with the same, after a signal.
+/// Does the run that `record.options` describe, and counts in `record`. Throws Error or ClosedPipe
+/// if the run fails, after writing the output of all lines before the first one that is missing.
+/// Returns early after a signal, with the same output written.
 void translate(RunRecord& record, Console&);
 
 }  // namespace xlate

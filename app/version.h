@@ -1,4 +1,4 @@
-// The program's version.
+// Defines the version of xlate, which must agree with the one in CMakeLists.txt.
 #pragma once
 
 namespace xlate {

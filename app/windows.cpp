@@ -1,3 +1,4 @@
+// Implements the reading and tokenizing of windows, and the sorting of their sentences by length.
 #include "app/windows.h"
 
 #include <algorithm>
@@ -13,12 +14,13 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::int64_t kFirstWindow =
-    2000;  // lines; each window after it is twice as large, up to --window
-constexpr std::size_t kWindowBytes = std::size_t{64} << 20;  // closes a window early
-constexpr milliseconds kIdle{200};                           // so does input that does not come
-constexpr std::int64_t kWindowsInFlight = 3;  // lines of so many windows are read and not yet
-                                              // written: one decoded, one tokenized, one read
+// The first window has so many lines. Each window after it is twice as large, up to --window.
+constexpr std::int64_t kFirstWindow = 2000;
+constexpr std::size_t kWindowBytes = std::size_t{64} << 20;  // So many bytes close a window early.
+constexpr milliseconds kIdle{200};  // So much time without input closes a window early.
+// At most the lines of so many windows are read and not yet written: while one window is decoded,
+// one is tokenized and one is read.
+constexpr std::int64_t kWindowsInFlight = 3;
 constexpr int kLongLinesNoted = 10;
 constexpr std::size_t kLinesPerTask = 64;
 
@@ -58,7 +60,7 @@ WindowInput::~WindowInput() { stop(); }
 
 void WindowInput::stop() {
   reader_.stop();
-  output_.give_up_waiting();  // only the reading thread waits there
+  output_.give_up_waiting();  // Only the reading thread waits for the output.
   windows_.close();
   sentences_.close();
   if (reading_.joinable()) reading_.join();
@@ -92,8 +94,9 @@ Sentence WindowInput::take() {
 
 void WindowInput::read_windows() {
   try {
-    std::deque<std::int64_t>
-        ends;  // of the windows in flight, the end of the last one written before them
+    // The deque holds the end of the last window that is known to be written, then the ends of the
+    // windows after it.
+    std::deque<std::int64_t> ends;
     ends.push_back(0);
     const std::int64_t most = options_.line_buffered ? 1 : kWindowsInFlight * options_.window;
     std::int64_t size = options_.line_buffered ? 1 : std::min(kFirstWindow, options_.window),
@@ -103,8 +106,9 @@ void WindowInput::read_windows() {
         ends.pop_front();
         going = output_.wait_written(ends.front());
       }
-      if (!going || !windows_.wait_for_room())
-        break;  // the last one's text shrinks as it is tokenized: no third one beside them
+      // Reading waits until the last window has left the queue. At most two windows hold text then:
+      // the one that is read, and the one that is tokenized, whose text shrinks meanwhile.
+      if (!going || !windows_.wait_for_room()) break;
       Window window{.first_line = line, .lines = {}};
       more = read_window(window, size);
       window.last = !more;
@@ -124,7 +128,8 @@ void WindowInput::read_windows() {
   windows_.close();
 }
 
-// False once the input has ended; the lines read before an error are kept.
+// Reads up to `size` lines into the window. Returns false if the input has ended. An error ends it
+// too, but the lines before the error are kept.
 bool WindowInput::read_window(Window& window, std::int64_t size) {
   std::size_t bytes = 0;
   while (static_cast<std::int64_t>(window.lines.size()) < size && bytes < kWindowBytes) {
@@ -144,7 +149,8 @@ bool WindowInput::read_window(Window& window, std::int64_t size) {
   return true;
 }
 
-// Reads a line, and counts as waiting what passes while all earlier lines are written.
+// Reads a line. Counts as waiting the part of the time in which all earlier lines were already
+// written.
 LineReader::Got WindowInput::read_line(Line& line, std::int64_t number, milliseconds timeout) {
   const Clock::time_point start = Clock::now();
   const auto got = reader_.next(line, timeout);
@@ -164,9 +170,10 @@ void WindowInput::tokenize_windows() {
     while (auto window = windows_.pop()) {
       if (stop_flag()) break;
       auto sentences = sort_out(window->first_line, tokenize(*window));
-      // In turns, so that where two windows meet sentences are as long: many of another length
-      // would begin and end all at once. A window that the input's end cuts short has its short
-      // sentences last, so that few rows are left alone.
+      // Windows are decoded in turns from long to short and from short to long sentences, so that
+      // sentences have like lengths where two windows meet. Otherwise many sentences of another
+      // length would begin and end all at once. A window that the end of the input cuts short has
+      // its short sentences last, so that few rows are left at the end.
       if (shortest_first_ && !window->last) std::reverse(sentences.begin(), sentences.end());
       shortest_first_ = !shortest_first_;
       if (!sentences.empty() && !sentences_.push(std::move(sentences))) break;
@@ -202,14 +209,14 @@ std::vector<WindowInput::Tokenized> WindowInput::tokenize(Window& window) {
   };
   const std::size_t tasks = (tokenized.size() + kLinesPerTask - 1) / kLinesPerTask;
   std::vector<std::jthread> threads;
-  // The other half are the text's and the decoder's, which waits for the device spinning: it must
-  // not wait for a processor, too.
+  // Tokenizing takes half of the threads. The other half is left to making text and to the decoder,
+  // which spins while it waits for the device and must not also wait for a processor.
   try {
     for (std::size_t i = 1;
          i < std::min(tasks, static_cast<std::size_t>((options_.threads + 1) / 2)); ++i)
       threads.push_back(start_thread("tokenizing", work));
   } catch (const Error&) {
-    // Those that are there do it all.
+    // The threads that have been started do all the work.
   }
   work();
   threads.clear();
@@ -244,20 +251,20 @@ WindowInput::Tokenized WindowInput::tokenize_line(Line& line) {
       result.tokens > longest) {
     result.ids[longest - 1] = result.ids.back();
     result.ids.resize(longest);
-    result.ids.shrink_to_fit();  // a line of a megabyte has as many bytes of ids
+    result.ids.shrink_to_fit();  // The ids of the longest lines would take megabytes.
   }
   return result;
 }
 
-// Answers the lines that the model is not asked about, deals with those that are too long, and
-// sorts the rest by length, the longest last.
+// Answers empty lines, truncates, skips or refuses those that are too long, and returns the others
+// sorted by length, the longest last.
 std::vector<Sentence> WindowInput::sort_out(std::int64_t first_line,
                                             std::vector<Tokenized> tokenized) {
   std::vector<Sentence> sentences;
   const auto longest = static_cast<std::size_t>(*options_.max_source_length);
   std::int64_t line = first_line;
   for (Tokenized& entry : tokenized) {
-    const std::int64_t number = line + 1;  // as people count
+    const std::int64_t number = line + 1;  // Messages count lines from 1.
     if (!entry.error.empty()) {
       refuse(fmt::format("line {}: {}", number, entry.error));
       break;
@@ -294,7 +301,8 @@ std::vector<Sentence> WindowInput::sort_out(std::int64_t first_line,
   return sentences;
 }
 
-// The input ends before this line: everything before it is still translated.
+// Ends the input before a line that is refused, with an error. Everything before it is still
+// translated.
 void WindowInput::refuse(const std::string& why) {
   end_with(std::make_exception_ptr(Error(why)));
   refused_ = true;

@@ -1,6 +1,6 @@
-// Lines to sentences: one thread reads the input in windows, another tokenizes them and sorts each
-// by length, and the decoder takes sentences from the foremost window. At most a few windows are on
-// their way, up to their last line's output.
+// Turns lines into sentences. One thread reads the input in windows, another one tokenizes each
+// window and sorts it by length, and the decoder takes sentences from the first window. The number
+// of windows that are read but not yet written is bounded.
 #pragma once
 
 #include <deque>
@@ -24,7 +24,8 @@ namespace xlate {
 
 class WindowInput final : public SentenceInput {
  public:
-  /// Starts reading. `options` are resolved; everything must outlive the object.
+  /// Starts reading. The options must have been filled in by resolve() and resolve_device(), and
+  /// all arguments must outlive the object. Throws Error if a thread cannot be started.
   WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, RunRecord&, Console&);
   ~WindowInput() override;
 
@@ -33,8 +34,8 @@ class WindowInput final : public SentenceInput {
 
   /// Ends reading and waits for the threads.
   void stop();
-  /// What ended the input early, if anything did: to be thrown once all that came before it is
-  /// written.
+  /// Returns the error that ended the input early, or null. It must be thrown only after everything
+  /// before it is written.
   std::exception_ptr input_error();
 
  private:
@@ -44,10 +45,10 @@ class WindowInput final : public SentenceInput {
     bool last = false;
   };
   struct Tokenized {
-    std::vector<std::int32_t> ids;  // at most as many as the model may read, the end token the last
-    std::size_t tokens = 0;         // of the whole line
+    std::vector<std::int32_t> ids;  // There are at most --max-source-length, the end token last.
+    std::size_t tokens = 0;         // It counts the tokens of the whole line.
     bool shortened = false;
-    std::string error;  // of ids that are none
+    std::string error;  // It says why the line cannot be tokenized, and is empty if it can.
   };
 
   void read_windows();
@@ -69,10 +70,10 @@ class WindowInput final : public SentenceInput {
   Console& console_;
   BoundedQueue<Window> windows_;
   BoundedQueue<std::vector<Sentence>> sentences_;
-  std::vector<Sentence> current_;  // taken from the back
-  bool shortest_first_ = false;    // of the window that comes next
+  std::vector<Sentence> current_;  // The decoder takes sentences from its back.
+  bool shortest_first_ = false;    // It holds for the next window to be tokenized.
   int long_lines_noted_ = 0;
-  bool refused_ = false;  // a line ended the input; of the tokenizing thread
+  bool refused_ = false;  // A refused line has ended the input. Only the tokenizing thread uses it.
   std::mutex error_mutex_;
   std::exception_ptr error_;
   std::jthread reading_, tokenizing_;
