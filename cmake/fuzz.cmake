@@ -1,6 +1,7 @@
-# Fuzzing of what reads model files. The target needs clang's libFuzzer and all code instrumented: a
-# build of its own (XLATE_FUZZ), made by the test that runs it. Every build replays the corpus, as
-# it is and in some mutations.
+# Defines the fuzz tests of the code that reads model files. The fuzz target needs libFuzzer, which
+# comes with clang, and all code must be instrumented. It therefore has a build of its own
+# (XLATE_FUZZ), which the long test fuzz_model_file makes and runs. The test fuzz_replay belongs to
+# every other build: it replays the corpus, unchanged and with some mutations.
 set(fuzz_corpus ${CMAKE_SOURCE_DIR}/tests/data/fuzz/model_file)
 set(XLATE_FUZZ_SECONDS 600 CACHE STRING "How long the long test fuzzes")
 
@@ -16,7 +17,7 @@ target_link_libraries(fuzz_replay PRIVATE models)
 add_test(NAME fuzz_replay COMMAND fuzz_replay ${fuzz_corpus})
 set_tests_properties(fuzz_replay PROPERTIES TIMEOUT 600)
 
-# Debian's clang comes without its runtime: whether it links a fuzzer shows only when it is tried.
+# Debian's clang comes without the library of libFuzzer, so linking a fuzz target is tried.
 find_program(XLATE_CLANG clang++)
 if(XLATE_CLANG AND NOT DEFINED XLATE_HAS_LIBFUZZER)
   file(WRITE ${CMAKE_BINARY_DIR}/fuzz/probe.cpp
@@ -34,8 +35,8 @@ if(NOT XLATE_HAS_LIBFUZZER)
     "(Debian's packages: clang, libclang-rt-14-dev)")
   return()
 endif()
-# New inputs go to the first folder, the corpus is read only; what breaks something is left in
-# fuzz/.
+# libFuzzer reads both folders and writes new inputs to the first one, so that the corpus stays as
+# it is. An input that makes the target fail is left in fuzz/.
 set(found ${CMAKE_BINARY_DIR}/fuzz/found)
 file(MAKE_DIRECTORY ${found})
 add_test(NAME fuzz_model_file COMMAND ${CMAKE_CTEST_COMMAND}

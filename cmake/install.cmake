@@ -1,6 +1,7 @@
-# `cmake --install build --prefix DIR`: bin/xlate, and in lib/ the libraries that a plain Debian or
-# Ubuntu does not have. The C++ library comes from the system: SentencePiece's shared library needs
-# it in any case, and a newer system's serves an older build.
+# Defines what `cmake --install build --prefix DIR` installs: the program in bin/, the libraries
+# that a plain Debian or Ubuntu may lack in lib/, and the licences, README.md and the example model
+# in share/. The C++ standard library is not copied. SentencePiece's shared library needs the
+# system's in any case, and that of a newer system serves an older build.
 install(TARGETS xlate RUNTIME DESTINATION bin)
 install(CODE "set(xlate_program \"$<TARGET_FILE:xlate>\")")
 install(CODE [[
