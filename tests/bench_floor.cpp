@@ -1,6 +1,7 @@
-// The floor of start-up figures: a CUDA context and one product by cuBLASLt, opened at run time as
-// xlate opens it, and nothing else. Nothing that computes with cuBLASLt ends sooner, so start-up is
-// measured against this program's time from start to exit.
+// Measures the lower bound of start-up time. The program creates a CUDA context, opens cuBLASLt at
+// run time as xlate does, computes one product and exits. No program that computes with cuBLASLt
+// can start faster, so the start-up time of xlate is compared with the time of this program from
+// start to exit.
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
@@ -11,7 +12,8 @@
 
 namespace {
 
-constexpr std::uint64_t kRows = 4, kWidth = 512;  // a step of one sentence
+// The product has the shape of a decoding step of one sentence with 4 beams.
+constexpr std::uint64_t kRows = 4, kWidth = 512;
 
 void require(bool good, const char* what) {
   if (good) return;
@@ -70,7 +72,7 @@ int main() {
                                         &count));
   require(count == 1, "choosing an algorithm");
   const float one = 1, zero = 0;
-  // What the numbers are makes no difference: one buffer serves for all three matrices.
+  // The values make no difference, so one buffer serves for all three matrices.
   CHECK(cublasLtMatmul_(handle, operation, &one, memory, weight, memory, x, &zero, memory, x,
                         memory, x, &found.algo, nullptr, 0, stream));
   CHECK(cudaStreamSynchronize(stream));

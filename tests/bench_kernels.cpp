@@ -1,10 +1,10 @@
-// Times the backend's verbs on a GPU at ende-base's shapes, beside what a copy and a large product
-// reach there:
+// Times the backend's operations on a GPU at the shapes of ende-base, and what a copy and a large
+// product reach on the same GPU:
 //   bench_kernels [--precision fp16|fp32|bf16] [--rows 4,256,…] [--only TEXT] [--json FILE]
-// A verb is called many times in one recorded graph, over so many buffers that none is found in L2;
-// the graph runs once to keep the device busy while the next ones are enqueued, and then is timed
-// by events. Medians. Bytes are those that must move at least once, each distinct cache entry
-// counted once.
+// An operation is called many times in one CUDA graph, over so many buffers that no call finds its
+// data in L2. The graph runs once to keep the device busy while its next replays are enqueued.
+// Those replays are timed with events, and the median of the intervals is reported. The bytes of a
+// call are those that must move at least once. Each distinct cache entry counts once.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -28,9 +28,12 @@ namespace {
 
 constexpr std::int64_t kWidth = 512, kInner = 2048, kVocabulary = 32001, kBeams = 4,
                        kPageTokens = 16, kLongest = 60;
+// The first kFirst calls are not timed. The backend runs the first of them directly and then
+// records one.
 constexpr int kHeads = 8, kIntervals = 7, kReplays = 3, kLeastCalls = 16, kSearchSteps = 30,
-              kFirst = 5;               // the first calls run as they are, then one is recorded
-constexpr double kBeyondCache = 160e6;  // an H200's L2 is 50 MB
+              kFirst = 5;
+// The L2 cache of an H200 has 50 MB.
+constexpr double kBeyondCache = 160e6;
 constexpr std::int64_t kMostCopies = 96;
 
 double median(std::vector<double> values) {
@@ -41,7 +44,8 @@ double median(std::vector<double> values) {
 struct Timing {
   std::string verb, shape;
   std::int64_t rows;
-  double seconds, bytes, flops;  // of one call
+  // All three are of one call.
+  double seconds, bytes, flops;
 };
 
 class Bench {
@@ -71,13 +75,14 @@ class Bench {
   bool chosen(const std::string& verb) const {
     return only_.empty() || verb.find(only_) != std::string::npos;
   }
-  // So many buffers that one call's footprint is gone from the cache when its turn comes again.
+  // Returns the number of buffers at which the data of one call has left the cache when its buffers
+  // are used again.
   static std::int64_t copies_for(double bytes) {
     return std::clamp<std::int64_t>(static_cast<std::int64_t>(kBeyondCache / bytes) + 1, 1,
                                     kMostCopies);
   }
 
-  // Device memory with random numbers in [−size, size).
+  // Returns device memory with random numbers in [−size, size).
   Buffer numbers(std::int64_t count, float size = 1) { return numbers_as(type_, count, size); }
   Buffer floats(std::int64_t count) { return numbers_as(DType::kFloat32, count, 1); }
   Buffer numbers_as(DType type, std::int64_t count, float size) {
@@ -102,7 +107,8 @@ class Bench {
                 std::int64_t copy = 0) const {
     return {buffer.as<char>() + copy * rows * columns * size_, type_, rows, columns, columns};
   }
-  // Rows of the residual stream, and bytes of so many rows' rests: float32 has none.
+  // Returns rows of the residual stream. They have low bits only in 16-bit types. rests() returns
+  // the bytes of the low bits of that many rows.
   ResidualRows wide(const Buffer& rounded, const Buffer& low_bits, std::int64_t rows,
                     std::int64_t copy) const {
     const Tensor rests{low_bits.as<char>() + copy * rows * kWidth, DType::kInt8, rows, kWidth,
@@ -111,8 +117,8 @@ class Bench {
   }
   std::int64_t rests(std::int64_t rows) const { return size_ == 2 ? rows * kWidth : 0; }
 
-  // Seconds of one of `calls` calls that `step` makes; `before` runs, untimed, before each timed
-  // interval.
+  // Returns the seconds of one call; `step` makes `calls` of them. Where `before` is given, it runs
+  // before each timed interval and is not timed.
   double timed(std::int64_t calls, const std::function<void()>& step,
                const std::function<void()>& before = {}) {
     const int replays = before ? 1 : kReplays;
@@ -123,7 +129,8 @@ class Bench {
       else
         backend_->repeat(*queue_, 1, 1, step);
       const double earlier = i < kFirst ? 0 : backend_->work_seconds().decode;
-      if (i >= kFirst && !before) backend_->repeat(*queue_, 1, 1, step);  // keeps the device busy
+      // An untimed replay keeps the device busy.
+      if (i >= kFirst && !before) backend_->repeat(*queue_, 1, 1, step);
       backend_->begin_work(*queue_, Work::kDecode);
       for (int n = 0; n < replays; ++n) backend_->repeat(*queue_, 1, 1, step);
       backend_->end_work(*queue_, Work::kDecode);
@@ -132,8 +139,8 @@ class Bench {
     }
     return median(seconds);
   }
-  // Times call(copy) over all copies, less what is known of a part of it, and keeps the row.
-  // Recordings end with their queue.
+  // Times call(copy) over all copies, subtracts the known time `part` of a part of the call, and
+  // stores the timing. Returns the seconds of one call.
   double add(const std::string& verb, const std::string& shape, std::int64_t rows, double bytes,
              double flops, std::int64_t copies, const std::function<void(std::int64_t)>& call,
              double part = 0) {
@@ -155,8 +162,8 @@ class Bench {
     queue_ = backend_->make_queue();
   }
 
-  // What a run over a step takes before its first operation: on a GPU the keys that its rows will
-  // read are listed.
+  // Times what a run over a step does before its first operation. On a GPU it lists the keys that
+  // the rows of the step will read.
   double list_keys(const std::string& shape, std::int64_t rows, std::int64_t copies,
                    const std::function<Step(std::int64_t)>& step_of) {
     return add("keys of a step", shape, rows, 0, 0, copies,
@@ -167,7 +174,8 @@ class Bench {
     Buffer pages, table, lengths, done, ancestors, groups;
     PagedCache cache;
     SearchState state;
-    double keys = 0;  // distinct ones that a call reads, on average over the copies
+    // This is the number of distinct keys that a call reads, averaged over the copies.
+    double keys = 0;
   };
   Caches make_caches(std::int64_t groups, std::int64_t beams, std::int64_t keys_per_token,
                      std::int64_t copies);
@@ -179,7 +187,8 @@ class Bench {
   std::string only_;
   std::vector<float> block_;
   std::vector<Timing> timings_;
-  double copy_rate_ = 0, product_rate_ = 0;  // bytes and operations a second
+  // The rates are in bytes and in operations per second.
+  double copy_rate_ = 0, product_rate_ = 0;
 };
 
 void require(cudaError_t status) {
@@ -295,7 +304,8 @@ void Bench::embed(std::int64_t rows) {
       });
 }
 
-// Sentences of 1…60 tokens, their pages anywhere; beams that parted six tokens ago.
+// Makes caches for sentences of 1 to 59 tokens, whose pages are shuffled. Where each beam has keys
+// of its own, the beams of a sentence share all of its tokens but the last six.
 Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams,
                                  std::int64_t keys_per_token, std::int64_t copies) {
   constexpr std::int64_t parted = 6;
@@ -346,8 +356,8 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   const auto rows_of = [&](std::int64_t i) {
     return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams};
   };
-  // Once a step, for all layers; here before each call, since each has other rows. No source
-  // tokens.
+  // A decoding step lists its keys once for all layers. Here each call has rows of its own, so the
+  // keys are listed before each call, and that time is subtracted. The sources have no tokens.
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   const PagedCaches caches{{made.cache}, {made.cache}, none.as<std::int32_t>()};
   const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) {
@@ -375,7 +385,8 @@ void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
   const auto rows_of = [&](std::int64_t i) {
     return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams};
   };
-  SearchState unused = made.state;  // of self-attention: a beam, no history
+  // Self-attention has no history here, so that its key lists cost little.
+  SearchState unused = made.state;
   const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
   unused.length = none.as<std::int32_t>();
   const PagedCaches caches{{made.cache}, {made.cache}, made.state.length};
@@ -416,7 +427,7 @@ void Bench::attend_packed(std::int64_t rows) {
       });
 }
 
-// Steps of new sentences, none of which ends: the mean of their first thirty.
+// Times the first thirty steps of new sentences, none of which ends, and stores the mean of a step.
 void Bench::search_step(std::int64_t rows, int beams) {
   if (!chosen("search_step")) return;
   const std::int64_t slots = rows / beams, padded = (kVocabulary + backend_->row_multiple() - 1) /

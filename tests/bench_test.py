@@ -1,5 +1,5 @@
-"""scripts/bench and scripts/score on a few lines: that they run, and what they say where something
-is missing. Their figures are nobody's."""
+"""Tests scripts/bench and scripts/score on a few lines: that they run, and what they say where
+something is missing. The tests do not judge the figures."""
 
 import json
 import os
@@ -81,8 +81,9 @@ class Bench(Case):
         )
 
     def test_step_timeline(self):
-        """Three steps, the first with much beside it; kernels that begin ahead of their turn; two
-        steps of ncu's, of which the longer one is shown."""
+        """Reads a trace of three steps, the first of which has much work beside it and kernels that
+        begin before the kernel ahead of them has ended. Of the two steps of ncu, the longer one is
+        shown."""
         cuda, product = (
             "_ZN5xlate4cuda11_GLOBAL__N_",
             "nvjet_sm90_hsh_128x128_64x6_2x1_v%s_bz_coopA_bias_TNT",
@@ -218,7 +219,7 @@ Bytes and shares of the peaks: ncu's step 2 of 2, 50.0 µs of kernels one at a t
             "has 3 whole steps, not a step 4", refused("--from", self.folder, "--step", "4")
         )
 
-        # The runs themselves, with stand-ins for the programs.
+        # Stand-ins take the place of the programs that a run needs.
         stand_in = self.path(
             "xlate",
             '#!/bin/sh\n[ "$1" = --version ] && exit\nfor last; do :; done\n'

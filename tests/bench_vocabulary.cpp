@@ -1,5 +1,6 @@
-// Times the fused vocabulary kernel beside the bare product of the same shape by cuBLASLt, on
-// random data: a line for each number of rows. usage: bench_vocabulary [V [D [R]]]
+// Times the fused vocabulary kernel and, for comparison, the bare product of the same shape by
+// cuBLASLt, on random data. It prints a line for each number of rows R.
+//   bench_vocabulary [V [D [R]]]
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
@@ -27,7 +28,8 @@ void* device_memory(std::size_t bytes) {
   return data;
 }
 
-/// Near to normal, of the given spread.
+/// Returns random numbers that are nearly normally distributed. Each is the sum of three uniform
+/// numbers in [−spread, spread).
 Tensor random_tensor(std::int64_t rows, std::int64_t columns, float spread) {
   static std::minstd_rand random(1);
   std::vector<__half> values(static_cast<std::size_t>(rows * columns));
@@ -41,7 +43,8 @@ Tensor random_tensor(std::int64_t rows, std::int64_t columns, float spread) {
   return {data, DType::kFloat16, rows, columns, columns};
 }
 
-/// Microseconds a call, the median of several replays of recorded calls.
+/// Returns the microseconds of one call. It records the calls in a CUDA graph and takes the median
+/// of several replays.
 double time_of(cudaStream_t stream, int calls, const std::function<void()>& call) {
   call();
   cudaGraph_t graph = nullptr;

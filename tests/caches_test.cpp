@@ -1,5 +1,5 @@
-// Who gets room, who waits, what is learned, and what the device is told, on the CPU backend: all
-// of it is decided on the host.
+// Tests which sentence gets pages, which sentence waits, what the caches learn of target lengths,
+// and what they tell the device. The host decides all of this, so the CPU backend is enough.
 #include "engine/caches.h"
 
 #include <gtest/gtest.h>
@@ -13,9 +13,10 @@
 namespace xlate::test {
 namespace {
 
-constexpr std::int64_t kPage = 8;  // tokens, as the default says
+// A page has 8 tokens, as Policy says by default.
+constexpr std::int64_t kPage = 8;
 
-// Notes what it is asked for.
+// This backend records what it is asked for.
 class NotingBackend final : public UnrecordedBackend {
  public:
   explicit NotingBackend(std::size_t budget = std::size_t{1} << 40)
@@ -54,13 +55,13 @@ Capacity capacity_of(std::int64_t slots, std::int64_t source_tokens) {
           .target_extra = 10};
 }
 
-// A sentence of so many tokens; caches ask no more of its ids than their number.
+// Returns a sentence of `tokens` tokens. Caches use nothing of its ids but their number.
 SourceSentence source_of(std::int64_t tokens, std::int32_t limit) {
   static const std::vector<std::int32_t> ids(1000, 5);
   return {std::span(ids).first(static_cast<std::size_t>(tokens)), limit};
 }
 
-// The page that the device would find.
+// Returns the page that the device finds in the table.
 std::int32_t page_of(const PagedCache& cache, std::int64_t slot, std::int64_t page) {
   return cache.table[slot * cache.pages_per_slot + page];
 }
@@ -68,28 +69,34 @@ std::int32_t page_of(const PagedCache& cache, std::int64_t slot, std::int64_t pa
 TEST(Caches, HaveRoomUntilTheirPagesAreTaken) {
   NotingBackend backend;
   Capacity capacity = capacity_of(3, 100);
-  capacity.target_factor = 0;  // so that room is made for the longest sentence alone
+  // With a factor and an extra of 0 the caches are made for one sentence of the longest kind.
+  capacity.target_factor = 0;
   capacity.target_extra = 0;
   Caches caches(backend, {}, {}, capacity);
-  ASSERT_EQ(caches.free_self_pages(), 5);  // of 8 tokens: 40
+  // Five pages of 8 tokens hold 40 tokens.
+  ASSERT_EQ(caches.free_self_pages(), 5);
   const SourceSentence longest = source_of(50, 40), shortest = source_of(1, 1);
   EXPECT_TRUE(caches.has_room(longest));
   caches.reserve(0, longest);
   EXPECT_FALSE(caches.has_room(longest));
-  EXPECT_TRUE(caches.has_room(shortest));  // done before the other one needs all
+  // It will be done before the other sentence needs all pages.
+  EXPECT_TRUE(caches.has_room(shortest));
   caches.advance(32);
   EXPECT_EQ(caches.extend(0, 33), 40);
   EXPECT_FALSE(caches.has_room(shortest));
   caches.release(0, false);
   EXPECT_TRUE(caches.has_room(longest));
   caches.reserve(1, shortest);
-  EXPECT_TRUE(caches.has_room(longest));  // which is at its first page while the other has one
+  // It will still be at its first page while the other sentence has one.
+  EXPECT_TRUE(caches.has_room(longest));
   caches.advance(1);
   caches.reserve(2, longest);
-  EXPECT_EQ(caches.extend(1, 17), 24);  // longer than was expected
+  // The sentence becomes longer than was expected.
+  EXPECT_EQ(caches.extend(1, 17), 24);
   EXPECT_FALSE(caches.has_room(source_of(20, 30)));
   EXPECT_EQ(caches.extend(2, 16), 16);
-  EXPECT_EQ(caches.extend(2, 17), 0);  // dry
+  // No page is left.
+  EXPECT_EQ(caches.extend(2, 17), 0);
   EXPECT_EQ(caches.extend(2, 16), 16);
   caches.release(1, false);
   EXPECT_EQ(caches.extend(2, 40), 40);
@@ -98,8 +105,8 @@ TEST(Caches, HaveRoomUntilTheirPagesAreTaken) {
 TEST(Caches, SourcesNeedRoomToo) {
   NotingBackend backend;
   Caches caches(backend, {}, {}, capacity_of(4, 100));
-  // 100 tokens and the rests of pages of 4 sentences: 116 tokens in 15 pages, of which 50 tokens
-  // need 7.
+  // The pool is made for 100 tokens and for the unused tokens in the last pages of 4 sentences.
+  // These are 116 tokens in 15 pages. A source of 50 tokens needs 7 pages.
   ASSERT_EQ(caches.free_cross_pages(), 15);
   caches.reserve(0, source_of(50, 1));
   caches.reserve(1, source_of(50, 1));
@@ -141,14 +148,17 @@ TEST(Caches, LearnHowLongTargetsBecome) {
     caches.release(0, done);
   };
   EXPECT_EQ(caches.expected_tokens(source), 45 + 4);
-  EXPECT_EQ(caches.expected_tokens(source_of(40, 30)), 30);  // no more than its limit
-  decode(80 + 4, false);  // only put off: nothing is known of its end
+  // A sentence is expected to need at most its limit.
+  EXPECT_EQ(caches.expected_tokens(source_of(40, 30)), 30);
+  // A preempted sentence teaches nothing, because its end is unknown.
+  decode(80 + 4, false);
   EXPECT_EQ(caches.expected_tokens(source), 45 + 4);
   decode(80 + 4, true);
   EXPECT_EQ(caches.expected_tokens(source), static_cast<std::int64_t>((112.5 + 80) / 140 * 40) + 4);
   for (int i = 0; i < 100; ++i) decode(80 + 4, true);
   EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 80 + 4, 1);
-  for (int i = 0; i < 100; ++i) decode(2, true);  // no shorter than the extra: earlier ones fade
+  // A length below the extra tokens counts as 0. The new sentences outweigh the earlier ones.
+  for (int i = 0; i < 100; ++i) decode(2, true);
   EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 4, 2);
 }
 
@@ -160,32 +170,37 @@ TEST(Caches, TellTheDeviceOnce) {
   EXPECT_EQ(backend.changed, 0);
   EXPECT_EQ(backend.uploads, 0);
   caches.reserve(2, source_of(17, 40));
-  EXPECT_EQ(backend.changed, 0);  // not before it is published
+  // Nothing is sent before publish().
+  EXPECT_EQ(backend.changed, 0);
   caches.publish(*queue);
-  EXPECT_EQ(backend.changed, 3 + 1);  // pages of the source, and the target's first one
+  // These are the pages of the source and the first page of the target.
+  EXPECT_EQ(backend.changed, 3 + 1);
   EXPECT_EQ(backend.uploads, 1);
   EXPECT_EQ(caches.paged_caches().source_lengths[2], 17);
   caches.publish(*queue);
-  EXPECT_EQ(caches.extend(2, kPage), kPage);  // it has that already
+  // The slot has this page already.
+  EXPECT_EQ(caches.extend(2, kPage), kPage);
   caches.publish(*queue);
   EXPECT_EQ(backend.changed, 4);
   EXPECT_EQ(caches.extend(2, 20), 24);
   caches.publish(*queue);
   EXPECT_EQ(backend.changed, 4 + 2);
   EXPECT_EQ(backend.uploads, 1);
-  caches.release(2, true);  // of which the device need not know
+  // The device need not know of a release.
+  caches.release(2, true);
   caches.publish(*queue);
   EXPECT_EQ(backend.changed, 6);
   EXPECT_EQ(backend.uploads, 1);
 }
 
-// As the device sees it, no page has two owners, whatever came before.
+// Checks after each random move that no page has two owners in the tables that the device reads.
 TEST(Caches, TablesNameEachPageOnce) {
   constexpr int kSlots = 7;
   NotingBackend backend;
   const auto queue = backend.make_queue();
   Caches caches(backend, {}, {.layers = 2, .width = 4}, capacity_of(kSlots, 150));
-  std::vector<std::int64_t> tokens(kSlots), source_tokens(kSlots);  // of those that are reserved
+  // Both have the number of tokens reserved for the sentence in each slot.
+  std::vector<std::int64_t> tokens(kSlots), source_tokens(kSlots);
   Random random(1);
   int dry = 0, refused = 0;
   const auto move = [&](int slot) {
@@ -230,8 +245,8 @@ TEST(Caches, TablesNameEachPageOnce) {
   EXPECT_GT(refused, 0);
 }
 
-// Start-up and memory hang on it: a device clears what is allocated, and what is left is asked for
-// between two allocations.
+// The order matters for start-up time and for memory, because a device clears each allocation, and
+// because the remaining budget is read between two allocations.
 TEST(Caches, AllocateInOrder) {
   NotingBackend backend;
   const Caches caches(backend, {}, {.layers = 3, .width = 64}, capacity_of(4, 100));
@@ -239,8 +254,8 @@ TEST(Caches, AllocateInOrder) {
     return static_cast<std::size_t>(count) * sizeof(float);
   };
   const std::int64_t own_pages = caches.free_self_pages();
-  // What 100 source tokens of 4 sentences are expected to need, 112.5 + 4·4 tokens and 4 rests of
-  // pages, three fifths of it.
+  // The sentences in flight are expected to need 112.5 + 4·4 tokens for 100 source tokens in 4
+  // sentences, and 4·4 unused tokens in their last pages. The pool has three fifths of that.
   EXPECT_EQ(own_pages, static_cast<std::int64_t>(std::ceil(0.6 * (112.5 + 16 + 16) / 8)));
   EXPECT_EQ(backend.allocated,
             (std::vector<std::size_t>{bytes(4), bytes(3 * 15 * 8 * 2 * 64), bytes(4 * 7),
@@ -262,11 +277,12 @@ TEST(Caches, ABudgetBoundsThem) {
   NotingBackend small(static_cast<std::size_t>(page * (15 + 2 * 7) + 1));
   EXPECT_EQ(Caches(small, {}, shape, capacity_of(4, 100)).free_self_pages(), 7);
   NotingBackend none(0);
-  EXPECT_EQ(Caches(none, {}, shape, capacity_of(4, 100)).free_self_pages(),
-            5);  // one sentence fits
+  // One sentence fits even without a budget.
+  EXPECT_EQ(Caches(none, {}, shape, capacity_of(4, 100)).free_self_pages(), 5);
 }
 
-// What is said to be affordable fits, and not much less than that is said.
+// What affordable_tokens() promises fits into the budget, and it does not promise much less than
+// fits.
 TEST(Caches, WhatIsAffordableFits) {
   const CacheShape shape{.layers = 3, .width = 64, .working_bytes = 1000};
   const std::size_t budget = std::size_t{64} << 20;

@@ -1,4 +1,4 @@
-"""scripts/check_includes on small bad trees, one for each rule, and on this repository."""
+"""Tests scripts/check_includes on small trees that each break one rule, and on this repository."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def run(folder):
 
 class CheckIncludes(unittest.TestCase):
     def check(self, changes):
-        """The lines printed for the good tree with changes."""
+        """Returns the lines printed for the good tree with changes."""
         with tempfile.TemporaryDirectory() as folder:
             for name, text in {**GOOD, **changes}.items():
                 path = Path(folder, name)
@@ -54,7 +54,7 @@ class CheckIncludes(unittest.TestCase):
         return lines
 
     def refuses(self, name, text, *expected):
-        """In the good tree with name added, line 1 of name is the only violation."""
+        """Checks that line 1 of `name` is the only violation when `name` joins the good tree."""
         lines = self.check({name: text})
         self.assertEqual(len(lines), 1, lines)
         self.assertTrue(lines[0].startswith(name + ":1: "), lines)

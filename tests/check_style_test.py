@@ -1,4 +1,4 @@
-"""scripts/check_style on small trees with one bad line each, and on this repository."""
+"""Tests scripts/check_style on small trees with one bad line each, and on this repository."""
 
 import os
 import shutil
@@ -24,8 +24,8 @@ GOOD = {
     "data/LICENSE.md": 200 * "x " + "\n",
     "build/generated.h": "\t\n",
 }
-# These stand in for programs that a machine may not have. Each says of every file that holds "ugly"
-# that its line 1 is to be written otherwise.
+# These scripts stand for programs that a machine may lack. Each reports line 1 of every file that
+# contains "ugly".
 CLANG_FORMAT = """#!/bin/sh
 [ "$1" = --version ] && echo "Debian clang-format version %s.0.6" && exit
 code=0
@@ -64,12 +64,14 @@ class CheckStyle(unittest.TestCase):
         self.tree = Path(folder.name, "tree")
 
     def install(self, name, text):
-        """Puts a program where check_style looks, beside those that the program itself calls."""
+        """Puts a program into the folder in which check_style looks, beside the programs that the
+        script itself calls."""
         self.programs.joinpath(name).write_text(text, encoding="utf-8")
         self.programs.joinpath(name).chmod(stat.S_IRWXU)
 
     def check(self, changes):
-        """(lines on stdout, stderr) for the good tree with changes, and installed programs only."""
+        """Returns (lines on stdout, stderr) for the good tree with changes. PATH has only git,
+        grep and the programs that a test has installed."""
         for name, text in {**GOOD, **changes}.items():
             path = self.tree / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
-"""Tiny checkpoints to convert, what model.bin must then hold, and the case that the tests of
-scripts/convert.py derive from."""
+"""Makes tiny checkpoints to convert, knows what model.bin must hold then, and has the base class of
+the tests of scripts/convert.py."""
 
 import contextlib
 import io
@@ -60,7 +60,8 @@ def hash64(data):
 
 
 def to_bf16(values):
-    """float32 to the nearest bfloat16, ties to even, as words: by looking at both neighbours."""
+    """Rounds float32 to the nearest bfloat16, ties to even, and returns words. It compares both
+    neighbours of each number."""
     words = np.ascontiguousarray(values, "<f4").view("<u4").astype(np.uint64)
     low, high = words >> 16, (words >> 16) + 1
     below, above = words - (low << 16), (high << 16) - words
@@ -91,7 +92,7 @@ def encode_safetensors(tensors, dtypes):
 
 
 def decode_safetensors(data):
-    """Values in float32 and dtype by name, of a file known to be good."""
+    """Returns values in float32 and dtypes by name, read from a file that is known to be good."""
     start = 8 + int.from_bytes(data[:8], "little")
     header, result = json.loads(data[8:start]), {}
     for name, entry in header.items():
@@ -105,7 +106,7 @@ def decode_safetensors(data):
 
 
 class Fixture:
-    """A tiny random checkpoint: change its parts, then write it."""
+    """A fixture is a tiny random checkpoint. A test changes its parts and then writes it."""
 
     def __init__(
         self,
@@ -178,7 +179,7 @@ class Fixture:
         return self.random.standard_normal(shape).astype(np.float32)
 
     def vocabulary(self, rows, prefix):
-        """Fewer entries than rows: one id has no piece."""
+        """Returns a vocabulary with fewer entries than rows, so that one id has no piece."""
         return dict(
             {"</s>": 0, "<unk>": 1, "<pad>": rows - 1},
             **{f"▁{prefix}{i}": i for i in range(3, rows - 1)},
@@ -221,7 +222,7 @@ class Fixture:
 
 
 def expected_tensors(t, config):
-    """The tensors of model.bin, put together from a checkpoint's."""
+    """Returns the tensors of model.bin, put together from those of a checkpoint."""
     rows = lambda *names: np.concatenate([t[name] for name in names])
     encoder = t[ENCODER] if ENCODER in t else t[next(n for n in TIED if n in t)]
     decoder = t[next(n for n in (DECODER, HEAD, SHARED, ENCODER) if n in t)]
@@ -276,14 +277,14 @@ class ConvertTest(unittest.TestCase):
         )
 
     def run_main(self, directory, *options):
-        """Exit code and stderr of the converter, run in this process."""
+        """Runs the converter in this process and returns its exit code and stderr."""
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors):
             code = convert.main([directory, "-o", self.output, *options])
         return code, errors.getvalue()
 
     def convert(self, checkpoint, *options):
-        """The model of a Fixture or directory that must convert without a word."""
+        """Converts a Fixture or a directory, which must print nothing, and returns the model."""
         directory = (
             checkpoint.write(self.checkpoint) if isinstance(checkpoint, Fixture) else checkpoint
         )
@@ -292,8 +293,8 @@ class ConvertTest(unittest.TestCase):
         return ModelBin(self.output, hash64)
 
     def refuse(self, checkpoint, file, what, *found, options=()):
-        """The converter says one line about file and what, with all of found in it, and leaves
-        nothing behind."""
+        """Checks that the converter prints one line with the file, the fault and each of `found`,
+        and leaves no file behind."""
         directory = (
             checkpoint.write(self.checkpoint) if isinstance(checkpoint, Fixture) else checkpoint
         )
@@ -308,7 +309,7 @@ class ConvertTest(unittest.TestCase):
 
     @staticmethod
     def generation_of(model):
-        """What a model says of search."""
+        """Returns what a model says of search."""
         return {
             key: value
             for key, value in model.header["generation"].items()

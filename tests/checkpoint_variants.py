@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Checkpoints that differ from tests/data/opus-shape/shared in one thing that real ones differ in.
+"""Makes checkpoints that differ from tests/data/opus-shape/shared in one way in which real
+checkpoints differ.
 
-Usage: checkpoint_variants.py VARIANT DIRECTORY    writes one (CMake does, for the tests;
-tests/data/variants/make.py, for the references)
+Usage: checkpoint_variants.py VARIANT DIRECTORY
+
+CMake calls it to write a checkpoint for the tests, tests/data/variants/make.py to make the
+references.
 """
 
 import json
@@ -29,7 +32,8 @@ POSITIONS = [f"model.{stack}.embed_positions.weight" for stack in ("encoder", "d
 
 
 class Checkpoint:
-    """The files of opus-shape/shared in memory: change them, then write them."""
+    """A checkpoint has the files of opus-shape/shared in memory. A function changes them and then
+    writes them."""
 
     def __init__(self):
         directory = os.path.join(OPUS_SHAPE, "shared")
@@ -53,8 +57,8 @@ class Checkpoint:
         self.drawn = 0
 
     def noise(self, *shape):
-        """Numbers from -1 to 1 that only look random, the same with every numpy: SplitMix64 (Steele
-        et al., 2014) of a counter."""
+        """Returns numbers from -1 to 1 that look random and are the same with every numpy:
+        SplitMix64 (Steele et al., 2014) of a counter."""
         count = int(np.prod(shape))
         state = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(self.drawn)) * np.uint64(
             0x9E3779B97F4A7C15
@@ -68,7 +72,8 @@ class Checkpoint:
         self.tensors[name], self.dtypes[name] = values.astype(np.float32), dtype
 
     def resize(self, rows):
-        """Embedding and bias for so many tokens; what is added is random."""
+        """Resizes the embedding and the bias to `rows` tokens. Added embedding rows are random and
+        added biases are 0."""
         matrix, bias = self.tensors[SHARED], self.tensors["final_logits_bias"]
         more = max(0, rows - len(matrix))
         self.put(
@@ -92,7 +97,7 @@ class Checkpoint:
 
 
 def added_tokens():
-    """Tokens of users, with every flag; the model has rows for them."""
+    """Adds tokens of users with every flag. The model has rows for them."""
     checkpoint = Checkpoint()
     checkpoint.resize(2582)
     checkpoint.json["tokenizer_config.json"] = json.loads(
@@ -102,7 +107,8 @@ def added_tokens():
 
 
 def own_matrices():
-    """Three matrices that differ from the shared one, of which config.json says nothing."""
+    """Gives the model three matrices that differ from the shared one. config.json says nothing of
+    them."""
     checkpoint = Checkpoint()
     shared = checkpoint.tensors[SHARED]
     for name in (ENCODER, DECODER, HEAD):
@@ -113,7 +119,7 @@ def own_matrices():
 
 
 def stored_positions():
-    """Tables of positions that are other than the computed ones, one in each type."""
+    """Adds position tables that differ from the computed ones, each in another type."""
     checkpoint = Checkpoint()
     angles = np.arange(64)[:, None] / 10000 ** (np.arange(32) / 32)
     computed = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
@@ -124,8 +130,8 @@ def stored_positions():
 
 
 def two_languages():
-    """SentencePiece models over two languages, and one vocabulary with the pieces of both; the
-    decoder may choose any of them."""
+    """Gives the model SentencePiece models for two languages and one vocabulary with the pieces of
+    both. The decoder may choose any of them."""
     checkpoint = Checkpoint()
     pieces = {}
     for side, name in (("source", "en"), ("target", "de")):
@@ -147,8 +153,8 @@ def two_languages():
 
 
 def all_pieces_of(model):
-    """The pieces of a SentencePiece model, by id; each is a short message at its beginning
-    (sentencepiece_model.proto)."""
+    """Returns the pieces of a SentencePiece model by id. Each is a short message at the beginning
+    of the model (sentencepiece_model.proto)."""
     found, at = [], 0
     while model[at] == 0x0A:
         found.append(model[at + 4 : at + 4 + model[at + 3]].decode())
@@ -157,7 +163,7 @@ def all_pieces_of(model):
 
 
 def pieces_of(model):
-    """Without <unk>, <s> and </s>."""
+    """Returns the pieces without <unk>, <s> and </s>."""
     return all_pieces_of(model)[3:]
 
 

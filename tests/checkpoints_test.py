@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checkpoints as people have them, converted and run: tokens added to the tokenizer, matrices and
-positions of their own, settings in one file or the other. The references are transformers'
+"""Converts and runs checkpoints as people have them: with added tokens, with matrices and positions
+of their own, and with settings in one file or the other. The references come from transformers
 (tests/data/variants/make.py)."""
 
 import json
@@ -24,7 +24,7 @@ def lines_of(*path):
 
 class CheckpointsTest(Case):
     def convert(self, checkpoint, name="model"):
-        """The model of a Checkpoint."""
+        """Returns the path of the converted model of a Checkpoint."""
         model = self.path(name + ".bin")
         convert.convert(checkpoint.write(self.path(name)), model)
         return model
@@ -37,7 +37,8 @@ class CheckpointsTest(Case):
             line + "\n" for line in lines_of(DATA, "shared", "source.ids")[:count]
         ).encode()
 
-    # Each line's source is what transformers reads: as text it is translated as those ids are.
+    # Each case has a line and the ids that transformers reads from it. The line is translated as
+    # those ids are.
     def test_added_tokens(self):
         model = self.convert(checkpoint_variants.added_tokens())
         cases = json.loads(read(VARIANTS, "tokens.json"))["encode"]
@@ -48,14 +49,13 @@ class CheckpointsTest(Case):
         )
         from_ids = self.run_lines(["-b", "1", "--scores"] + IDS, ids, model=model)
         self.assertEqual(len(from_ids), len(cases))
-        self.assertGreater(
-            len(set(from_ids)), len(cases) - 8
-        )  # one source from another is told by its score
+        # The score distinguishes one source from another.
+        self.assertGreater(len(set(from_ids)), len(cases) - 8)
         for (line, _), mine, reference in zip(cases, from_text, from_ids):
             self.assertEqual(mine, reference, line)
 
     def test_added_tokens_of_older_transformers(self):
-        """added_tokens.json alone, as transformers 4 wrote it."""
+        """The checkpoint has only added_tokens.json, as transformers 4 wrote it."""
         checkpoint = checkpoint_variants.added_tokens()
         reference = self.run_lines(
             GREEDY + ["--scores"],
@@ -85,8 +85,7 @@ class CheckpointsTest(Case):
             reference,
         )
 
-    # What a line holds is text, however much it looks like a special token: that of </s> and that
-    # of an added one.
+    # A line is text, even where it looks like a special token: </s> or an added one.
     def test_special_tokens_are_text(self):
         added, plain = (
             self.convert(checkpoint_variants.added_tokens()),
@@ -99,7 +98,7 @@ class CheckpointsTest(Case):
         text = "The house </s> is <turn> big. <unk> <pad>\na >>nds<< b\n".encode()
         as_text = self.run_lines(GREEDY + ["--scores"], text, model=self.convert(plain, "plain"))
         self.assertEqual(self.run_lines(GREEDY + ["--scores"], text, model=added), as_text)
-        # In front of a line it is the language token that was added.
+        # At the start of a line this text is the added language token.
         ids = [
             self.run_lines(GREEDY + ["--scores"], line, model=added)
             for line in (b">>nds<< Tom is here.\n", b">>xyz<< Tom is here.\n")
@@ -137,7 +136,7 @@ class CheckpointsTest(Case):
         self.assertGreater(len({tuple(row) for row in reference}), len(reference) // 2)
         return model
 
-    # The decoder may choose a piece that only the source's SentencePiece model has.
+    # The decoder may choose a piece that only the SentencePiece model of the source has.
     def test_no_marks_are_left_in_the_text(self):
         model, marks = self.convert(checkpoint_variants.two_languages()), 0
         text = read(DATA, "..", "opus-shape", "input.txt")
@@ -156,7 +155,8 @@ class CheckpointsTest(Case):
                 self.assertNotIn("\u2581", line)
                 if "<unk>" not in row:
                     self.assertEqual(line, row.replace(" ", "").replace("\u2581", " ").strip())
-        self.assertGreater(marks, 10)  # lines that have the case at all
+        # Enough lines have the case at all.
+        self.assertGreater(marks, 10)
 
     def test_a_generation_config_hides_the_config(self):
         checkpoint = checkpoint_variants.Checkpoint()
@@ -167,8 +167,8 @@ class CheckpointsTest(Case):
             "does not count",
         ):
             self.convert(checkpoint, "empty")
-        # It names a start and nothing else: beams, ends and limits of config.json do not count, so
-        # only the limit ends a line.
+        # The file names only a start token. Beams, end tokens and limits of config.json do not
+        # count, so only the limit ends a line.
         checkpoint.json["generation_config.json"] = {"decoder_start_token_id": 2570}
         checkpoint.json["config.json"].update(num_beams=2, max_length=7, eos_token_id=0)
         model = self.convert(checkpoint)
@@ -179,9 +179,8 @@ class CheckpointsTest(Case):
                 model=model,
             )
             self.assertEqual([len(line.split()) for line in found], [12] * 20)
-            self.assertTrue(
-                any("0" in line.split() for line in found)
-            )  # the end token is one like any other
+            # The end token is a token like any other here.
+            self.assertTrue(any("0" in line.split() for line in found))
         _, report = self.report("--max-length-factor", 50, *IDS, input=self.sources(1), model=model)
         self.assertEqual([report["options"][key] for key in ("beam_size", "max_length")], [4, 512])
         # Without that file, config.json counts.
@@ -202,15 +201,15 @@ class CheckpointsTest(Case):
         self.assertEqual(self.ok(*IDS, "--quiet", input=self.sources(3), model=model).errors, "")
         self.assertEqual(result.lines, self.run_lines(IDS, self.sources(3)))
 
-    # Lines that other versions of SentencePiece segment otherwise (tests/data/segmentation).
+    # Other versions of SentencePiece segment these lines differently (tests/data/segmentation).
     def test_lines_with_ties(self):
         folder = os.path.join(os.path.dirname(DATA), "segmentation")
         vocabulary = json.loads(read(DATA, "shared", "vocab.json"))
         pieces = checkpoint_variants.all_pieces_of(read(DATA, "shared", "source.spm"))
         ids, lines = lines_of(folder, "opus-shape.ids"), lines_of(folder, "opus-shape.lines")
-        kept = [
-            i for i, row in enumerate(ids) if "1" not in row.split()
-        ]  # unknown text may be a piece of the vocabulary
+        # Text that is unknown to the source's model may be a piece of the vocabulary, so these
+        # lines are left out.
+        kept = [i for i, row in enumerate(ids) if "1" not in row.split()]
         self.assertGreater(len(kept), 10)
         sources = "".join(
             " ".join(str(vocabulary.get(pieces[int(n)], 1)) for n in ids[i].split()) + " 0\n"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of scripts/convert.py as a program. XLATE_LONG=1 adds the conversion of a 1 GB checkpoint,
+"""Tests scripts/convert.py as a program. XLATE_LONG=1 adds the conversion of a checkpoint of 1 GB,
 with its time and memory."""
 
 import json
@@ -96,12 +96,12 @@ class ProcessTest(ConvertTest):
 
 @unittest.skipUnless(os.environ.get("XLATE_LONG") == "1", "XLATE_LONG is not 1")
 class LargeTest(ConvertTest):
-    """1 GB in at most twice the time of a copy plus 2 s, in at most three times the largest tensor
-    plus 200 MB."""
+    """Converting 1 GB takes at most twice the time of a copy plus 2 s, and at most three times the
+    memory of the largest tensor plus 200 MB."""
 
     def write_large(self, d=1024, ffn=4096, vocabulary=65001, dtype="F16"):
-        """As Fixture, but values go to the file in pieces, so that this process stays small: a
-        child's peak begins with it."""
+        """Writes a checkpoint as Fixture does, but block by block, so that this process stays
+        small: the peak memory of a child process starts with the size of its parent."""
         layers = {"F16": (16, 16), "F32": (7, 7)}[dtype]
         with mock.patch.object(
             Fixture, "values", lambda self, *shape: np.broadcast_to(np.float32(0), shape)
@@ -135,7 +135,7 @@ class LargeTest(ConvertTest):
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = 0
         self.assertEqual(status, 0)
-        # Where others want the processors too, what it took of them says more than the clock.
+        # Where other processes use the processors too, the processor time says more than the clock.
         busy = os.getloadavg()[0] > len(os.sched_getaffinity(0)) / 2
         return (
             usage.ru_utime + usage.ru_stime if busy else time.monotonic() - begun,
@@ -149,8 +149,10 @@ class LargeTest(ConvertTest):
             copy_to = os.path.join(self.folder, "copy")
             source = os.path.join(self.checkpoint, "model.safetensors")
             copied = {}
-            for times in (1, 2):  # float32 from float16 writes twice as much
-                for _ in range(2):  # the first copy brings the pages
+            # Converting float16 to float32 writes twice as many bytes.
+            for times in (1, 2):
+                # The first copy loads the pages into the page cache.
+                for _ in range(2):
                     copied[times], _ = self.timed(
                         "sh", "-c", 'cat $2 > "$1"', "sh", copy_to, " ".join([source] * times)
                     )
@@ -162,9 +164,9 @@ class LargeTest(ConvertTest):
                 ("--dtype", "bf16"),
                 ("--dtype", "fp32"),
             ):
-                for _ in range(
-                    3
-                ):  # other work on the machine can spoil a measurement, but not make one better
+                # Other work on the machine can make a measurement worse but not better, so the best
+                # of three counts.
+                for _ in range(3):
                     seconds, peak = self.timed(
                         sys.executable, SCRIPT, self.checkpoint, "-o", self.output, *options
                     )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of scripts/convert.py: every kind of wrong input, and bytes altered at random."""
+"""Tests what scripts/convert.py refuses: every kind of wrong input, and bytes altered at random."""
 
 import copy
 import json
@@ -61,7 +61,7 @@ class WrongInputTest(ConvertTest):
             )
 
     def test_generation_in_the_config(self):
-        """Where generation_config.json is absent, config.json's keys are looked at."""
+        """Where generation_config.json is absent, the keys of config.json are checked."""
         for key, value in (
             ("eos_token_id", 11),
             ("eos_token_id", [0, 1]),
@@ -206,10 +206,11 @@ class WrongInputTest(ConvertTest):
         fixture = Fixture()
         del fixture.tensors[SHARED]
         self.refuse(fixture, "model.safetensors", SHARED, "found none")
+        # The checkpoint has one of three matrices that are not tied, and the others are missing.
         for stored in (
             (ENCODER,),
             (DECODER,),
-        ):  # of one that is not tied, the others are no longer there
+        ):
             fixture = Fixture()
             fixture.config["tie_word_embeddings"] = False
             fixture.tie(*stored, HEAD)
@@ -255,9 +256,8 @@ class WrongInputTest(ConvertTest):
             fixture = Fixture()
             fixture.files["model.safetensors"] = data
             self.refuse(fixture, "model.safetensors", what)
-        fixture.files["model.safetensors"] = edited(
-            data_offsets=[0, end - begin]
-        )  # over another tensor
+        # The data overlaps another tensor.
+        fixture.files["model.safetensors"] = edited(data_offsets=[0, end - begin])
         self.refuse(fixture, "model.safetensors", name, "data at offset", "found 0")
         fixture.files["model.safetensors"] = whole[:8] + whole[8:].replace(
             b'"model.encoder.layers.0.fc2.bias"', b'"model.encoder.layers.0.fc1.bias"', 1
@@ -445,7 +445,7 @@ class WrongInputTest(ConvertTest):
 
 class RobustnessTest(ConvertTest):
     def outcome(self, directory, case, *options):
-        """Either a model that reads back, or one line and nothing left."""
+        """Expects either a model that reads back, or one line on stderr and no file."""
         try:
             code, errors = self.run_main(directory, *options)
         except BaseException as error:
@@ -490,7 +490,8 @@ class RobustnessTest(ConvertTest):
             name = rng.choice(list(original))
             data = bytearray(original[name])
             limit = len(data)
-            if name == "model.safetensors":  # mostly its header: altered weights are weights
+            # Mostly the header is altered, because altered weights are still weights.
+            if name == "model.safetensors":
                 limit = 8 + int.from_bytes(data[:8], "little") if case % 8 else len(data)
             for _ in range(rng.choice((1, 1, 2, 5))):
                 at, change = rng.randrange(max(1, limit)), rng.random()

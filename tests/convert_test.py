@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of scripts/convert.py: everything that checkpoints vary in."""
+"""Tests what scripts/convert.py makes of everything in which checkpoints vary."""
 
 import json
 import os
@@ -80,7 +80,8 @@ class WeightsTest(ConvertTest):
 
     def test_every_half(self):
         words = np.arange(1 << 16, dtype="<u2").reshape(-1, 1024)
-        for block in (words, *words):  # rows with infinities or NaN, and rows without
+        # Some rows have infinities or NaN, and others have none.
+        for block in (words, *words):
             expected = block.view("<f2").astype("<f4")
             values = model_writer.to_float32(
                 block, "float16", finite=bool(np.isfinite(expected).all())
@@ -101,7 +102,8 @@ class WeightsTest(ConvertTest):
     def test_int8(self):
         fixture = Fixture(dtype="F16")
         fixture.tensors[SHARED][2] = 0
-        fixture.tensors[SHARED][3] *= 1e-6  # subnormal in float16
+        # This row is subnormal in float16.
+        fixture.tensors[SHARED][3] *= 1e-6
         stored = {name: v.astype("<f2").astype("<f4") for name, v in fixture.tensors.items()}
         model, expected = (
             self.convert(fixture, "--dtype", "int8"),
@@ -162,7 +164,8 @@ class WeightsTest(ConvertTest):
             fixture = Fixture(dtype="F32")
             fixture.tensors["model.encoder.layers.0.fc1.bias"][:3] = np.nan, np.inf, -np.inf
             words = fixture.tensors["model.encoder.layers.0.fc1.bias"].view("<u4")
-            words[3] = 0x7FFFFFFF  # a NaN that rounding to bfloat16 would make a zero
+            # Rounding this NaN to bfloat16 would make it a zero.
+            words[3] = 0x7FFFFFFF
             fixture.write(self.checkpoint)
             code, errors = self.run_main(
                 self.checkpoint, "--dtype", {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}[dtype]
@@ -205,16 +208,16 @@ class WeightsTest(ConvertTest):
                 self.assert_tensors(model, expected_tensors(stored, fixture.config))
 
     def test_presence_decides_which_matrix_is_used(self):
-        """What transformers 5.17 used for encoder, decoder and output where S, E, D, H were stored
-        with other values each."""
+        """Checks which matrices the converter uses, against what transformers 5.17 used for
+        encoder, decoder and output where S, E, D and H were stored with different values."""
         names = dict(zip("SEDH", TIED))
         tied = (
             "S:SSS E:EEE D:DDD H:HHH SE:ESS SD:SDS SH:SSH ED:EDD EH:EHH DH:HDH "
             "SED:EDS SEH:ESH SDH:SDH EDH:EDH SEDH:EDH"
         )
         separate = "ED:EDD EH:EHH EDH:EDH SED:EDD SEH:EHH SEDH:EDH"
-        # There transformers 5 has all three stored or fills with random numbers; 4 shared one
-        # matrix between encoder and decoder.
+        # In these cases transformers 5 has all three matrices stored or fills them with random
+        # numbers. Version 4 shared one matrix between encoder and decoder.
         untied = "SH:SSH SEH:ESH SDH:SDH EDH:EDH SEDH:EDH"
         cases = [(shares, ties, tied) for shares in (None, True) for ties in (None, True)] + [
             (False, None, separate),
@@ -281,7 +284,8 @@ class WeightsTest(ConvertTest):
         self.assertNotEqual(
             model.offset("encoder.embedding.weight"), model.offset("decoder.embedding.weight")
         )
-        fixture.tensors[DECODER] = fixture.tensors[ENCODER]  # equal by chance: still stored once
+        # The matrices are equal by chance and still stored once.
+        fixture.tensors[DECODER] = fixture.tensors[ENCODER]
         model = self.convert(fixture)
         self.assertEqual(
             model.offset("encoder.embedding.weight"), model.offset("decoder.embedding.weight")
@@ -530,10 +534,11 @@ class HeaderTest(ConvertTest):
             ({"renormalize_logits": True}, {"renormalize": True}),
             ({"bad_words_ids": [[4], [3], [4]]}, {"never_chosen": [3, 4, 10]}),
             ({"bad_words_ids": None, "suppress_tokens": [5, 2]}, {"never_chosen": [2, 5, 10]}),
+            # generate() keeps the end token possible.
             (
                 {"bad_words_ids": [[0], [3]]},
                 {"never_chosen": [3, 10]},
-            ),  # generate() keeps the end token possible
+            ),
             ({"no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0}, {}),
             (
                 {"temperature": 0.7, "top_k": 50, "transformers_version": "4.0", "use_cache": True},
@@ -566,8 +571,8 @@ class HeaderTest(ConvertTest):
         )
 
     def test_token_ids_come_from_one_file(self):
-        """generation_config.json's where it is there, config.json's else; what that file does not
-        name, nobody does."""
+        """The settings of generation come from generation_config.json if it is there, otherwise
+        from config.json. What that file does not say is not taken from the other one."""
 
         def header(generation, config):
             fixture = Fixture(layers=(1, 1))
@@ -596,7 +601,8 @@ class HeaderTest(ConvertTest):
             "pad_token_id": 6,
             "num_beams": 3,
         }
-        every = {"end": 0, "unknown": 1, "pad": 10}  # the tokenizer's own <pad>
+        # The pad is the tokenizer's own <pad>.
+        every = {"end": 0, "unknown": 1, "pad": 10}
         for generation, config, expected in (
             ({"decoder_start_token_id": 4}, hidden, {"start": 4, "ends": [], "never_chosen": []}),
             ({"bos_token_id": 5}, hidden, {"start": 5, "ends": [], "never_chosen": []}),
@@ -683,11 +689,12 @@ class HeaderTest(ConvertTest):
                 {},
                 [listed(2, special=True)],
             ),
+            # The empty added_tokens_decoder alone counts.
             (
                 {"added_tokens_decoder": {}},
                 {"added_tokens.json": {"<A>": 2}},
                 None,
-            ),  # it alone counts
+            ),
             ({}, {"added_tokens.json": dict(every, **{"<A>": 2})}, [listed(2)]),
             (
                 {},
@@ -703,13 +710,15 @@ class HeaderTest(ConvertTest):
                 [listed(2, rstrip=True)],
             ),
             ({"split_special_tokens": True}, {"added_tokens.json": {"<A>": 2}}, None),
+            # This added token is a piece of the vocabulary.
             (
                 {"added_tokens_decoder": {"5": token("▁s5", single_word=True)}},
                 {},
                 [listed(5, single_word=True)],
-            ),  # a piece of the vocabulary
+            ),
+            # This id has no row, and no line can contain the token.
             ({"added_tokens_decoder": {"99": token("<A>", special=True)}}, {}, None),
-        ):  # no row, and no line can hold it
+        ):
             fixture = Fixture(layers=(1, 1))
             fixture.tokenizer.update(tokenizer)
             fixture.files.update(

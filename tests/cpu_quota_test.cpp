@@ -1,3 +1,5 @@
+// Tests that cpu_quota() finds the CPU limit of a process in control groups of version 1 and
+// version 2.
 #include "app/cpu_quota.h"
 
 #include <gtest/gtest.h>
@@ -12,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A folder that stands in for /, with the files that the system would show.
+// The tests write the files that the system would show into a temporary folder, which stands for /.
 class CpuQuota : public ::testing::Test {
  protected:
   CpuQuota() {
@@ -43,7 +45,8 @@ class CpuQuota : public ::testing::Test {
     write("/sys/fs/cgroup/cpu,cpuacct" + folder + "/cpu.cfs_quota_us", quota + "\n");
     write("/sys/fs/cgroup/cpu,cpuacct" + folder + "/cpu.cfs_period_us", period + "\n");
   }
-  int quota() const { return cpu_quota(root_).value_or(0); }  // 0: none
+  // Returns 0 where there is no quota.
+  int quota() const { return cpu_quota(root_).value_or(0); }
 
   std::string root_;
 };
@@ -101,14 +104,15 @@ TEST_F(CpuQuota, ANamespaceOfItsOwnSeesItsGroupAsTheRoot) {
 
 TEST_F(CpuQuota, GroupsOutsideTheNamespaceHaveWhatIsMounted) {
   write("/sys/fs/cgroup/cpu.max", "300000 100000\n");
-  write("/cpu.max", "100000 100000\n");  // what ".." would lead to
+  // A path with ".." would lead to this file.
+  write("/cpu.max", "100000 100000\n");
   second_version("/../..");
   EXPECT_EQ(quota(), 3);
   second_version("/../other/job");
   EXPECT_EQ(quota(), 3);
-  second_version(
-      "/",
-      "/../..");  // mounted from outside: its own group lies below, under names that it cannot see
+  // The file system is mounted from outside. The own group lies below, under names that the
+  // namespace cannot see.
+  second_version("/", "/../..");
   EXPECT_EQ(quota(), 3);
   second_version("/../../job", "/../..");
   write("/sys/fs/cgroup/job/cpu.max", "200000 100000\n");
@@ -136,7 +140,7 @@ TEST_F(CpuQuota, FirstVersionInAContainerThatSeesTheNamesOutside) {
   first_version("/docker/0123abc/inner", "/docker/0123abc");
   quota_of_first("/inner", "100000", "100000");
   EXPECT_EQ(quota(), 1);
-  // Another group: that the name begins alike means nothing.
+  // This is another group. That its name begins with the same characters means nothing.
   first_version("/docker/0123abcdef", "/docker/0123abc");
   EXPECT_EQ(quota(), 2);
 }

@@ -1,4 +1,5 @@
-"""Whatever is in the input or the model file: one line out per line in, or one clear message."""
+"""Tests that for anything in the input or in the model file there is either one line out for each
+line in, or one clear message."""
 
 import gzip
 import os
@@ -108,7 +109,7 @@ class Lines(Case):
                 self.ok(*GREEDY, input="It was%sreally cheap.\nYes.\n" % character, lines=2)
 
     def test_the_splitters_of_other_programs_are_spaces_to_the_tokenizer(self):
-        # nmt_nfkc, the normalisation of this model, makes a space of each of these.
+        # The normalization of this model, nmt_nfkc, makes a space of each of these characters.
         spaced = self.ids("It was really cheap.\n")
         for character in ("\u2028", "\u2029", "\f", "\r", "\ufffd", "\t", "\u3000"):
             with self.subTest(repr(character)):
@@ -222,8 +223,8 @@ class InvalidUtf8(Case):
     ]
 
     def lines(self):
-        """Each bad sequence between words, inside a word, at the end and at the beginning of a
-        line."""
+        """Returns lines with each bad sequence between words, inside a word, at the end and at the
+        beginning."""
         return [
             before + bad + after
             for bad in self.BAD
@@ -239,9 +240,8 @@ class InvalidUtf8(Case):
         self,
     ):
         lines = self.lines()
-        repaired = [
-            line.decode("utf-8", "replace").encode("utf-8") for line in lines
-        ]  # Python's U+FFFD: one for each maximal bad part
+        # Python writes one U+FFFD for each maximal bad part.
+        repaired = [line.decode("utf-8", "replace").encode("utf-8") for line in lines]
         bad, bad_report = self.report(
             *IDS, input=b"".join(line + b"\n" for line in lines), lines=len(lines)
         )
@@ -277,7 +277,7 @@ class InvalidUtf8(Case):
                 self.ok(*GREEDY, input=b"Yes.\nYes. " + tail, lines=2)
 
     def test_a_character_that_straddles_read_buffers_is_valid(self):
-        # Long lines of two-, three- and four-byte characters at every offset.
+        # Long lines of two-, three- and four-byte characters are cut at every offset.
         data = b"".join(
             b"x" * shift + character.encode() * 9000 + b"\n"
             for character in "é€🙂"
@@ -314,15 +314,15 @@ class ByteOrderMark(Case):
     BOM = b"\xef\xbb\xbf"
 
     def test_it_is_stripped_from_the_first_line(self):
-        # Only without it does the language token stand at the start of the line.
+        # The language token stands at the start of the line only after the byte order mark is
+        # removed.
         line = b">>fra<< Tom has already apologized.\n"
         clean, marked = self.ok(*IDS, input=line), self.ok(*IDS, input=self.BOM + line)
         self.same(clean.lines, marked.lines, marked)
 
     def test_it_is_stripped_from_the_first_line_of_each_file(self):
-        line = (
-            b"1117 500 314 1227 818 586 1220 2371 0\n"  # ids: any byte too many would be an error
-        )
+        # The line has ids, so any extra byte would be an error.
+        line = b"1117 500 314 1227 818 586 1220 2371 0\n"
         files = [
             self.path("a", self.BOM + line),
             self.path("b", self.BOM + line * 2),
@@ -429,7 +429,8 @@ class Output(Case):
 
     def test_a_newline_or_cr_piece_becomes_a_space(self):
         model = ModelFile(SEPARATE)
-        swaps = {234: b"\n", 78: b"\r", 1263: b"\n"}  # among the ids that this model likes most
+        # These are among the ids that this model chooses most often.
+        swaps = {234: b"\n", 78: b"\r", 1263: b"\n"}
         for id, piece in swaps.items():
             model.replace_piece("target", id, piece)
         path = self.path("newlines.bin", model.bytes())
@@ -475,7 +476,7 @@ class Output(Case):
 
 
 class LongLine(Case):
-    """A line beyond 1 MiB."""
+    """Tests lines longer than 1 MiB."""
 
     def huge(self, size):
         path = self.path("huge-%d" % size)
@@ -752,9 +753,8 @@ class BrokenModel(Case):
         self.refused(sealed(bytes(data)))
 
     def test_nothing_is_read_before_the_model_is_known_to_be_broken(self):
-        running = self.start(
-            "-q", *GREEDY, model=self.path("broken.bin", self.whole[:1000])
-        )  # stdin stays open and silent
+        # stdin stays open and silent.
+        running = self.start("-q", *GREEDY, model=self.path("broken.bin", self.whole[:1000]))
         self.check(running.wait(20), 1)
 
     def test_the_small_real_model_translates(self):

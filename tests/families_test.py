@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Every family that the converter knows, against what transformers' generate() gives: a folder of
-tests/data/families each, with a tiny trained checkpoint, source ids and outputs. A file's name says
-its settings; what is missing is not there yet."""
+"""Tests every family that the converter knows against transformers' generate(). Each family has a
+folder in tests/data/families, with a tiny trained checkpoint, source ids and outputs. The name of
+an output file gives its settings. A setting that xlate does not have yet has no test."""
 
 import json
 import os
@@ -16,9 +16,11 @@ FAMILIES = os.path.join(os.path.dirname(DATA), "families")
 REFERENCE = os.environ.get("XLATE_REFERENCE_DIR") or os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(DATA))), "..", "shared"
 )
-# Rules that a checkpoint's generation config asks for and no reference here was made with.
+# The generation config of a checkpoint asks for these rules, but all references here were made
+# without them.
 SWITCHED_OFF = ("min_length", "no_repeat_ngram_size")
-NEAR = 1e-4  # of scores: below it two correct programs may choose either
+# Two correct programs may differ where scores are closer than this.
+NEAR = 1e-4
 
 
 def setUpModule():
@@ -26,8 +28,8 @@ def setUpModule():
 
 
 def options_of(setting):
-    """What the parts of a reference's name mean on the command line; None where xlate has no such
-    rule yet."""
+    """Returns the command line options that the parts of a reference's name stand for, or None
+    where xlate does not have such a rule yet."""
     options = {"--max-length": "60", "--max-length-factor": "50"}
     for part in re.split(r"\.(?!\d)", setting):
         if part == "greedy":
@@ -48,7 +50,7 @@ def options_of(setting):
 
 
 def copy_of(folder, checkpoint):
-    """A family's checkpoint without the rules that its references were made without."""
+    """Copies the checkpoint of a family without the rules that its references were made without."""
     os.mkdir(checkpoint)
     for name in os.listdir(folder):
         if name.endswith((".json", ".safetensors")):
@@ -98,7 +100,8 @@ class Families(Case):
                     float(my_score), float(score), delta=NEAR, msg=(setting, number)
                 )
         self.assertLessEqual(len(wrong), 1, wrong[:3])
-        for _, _, score, _, my_score in wrong:  # a near-tie, and nothing else
+        # The difference must be a near-tie.
+        for _, _, score, _, my_score in wrong:
             self.assertAlmostEqual(float(my_score), float(score), delta=NEAR, msg=wrong)
 
     def compare_all(self, folder):

@@ -1,5 +1,5 @@
-"""Inputs and outputs as files, pipes and descriptors, packed or not: what is read, where it goes,
-and what is refused."""
+"""Tests inputs and outputs as files, pipes and descriptors, compressed or not: what is read, where
+it goes, and what is refused."""
 
 import fcntl
 import gzip
@@ -77,7 +77,8 @@ class Files(Case):
         running = self.start(*GREEDY, "-i", path)
         writer = []
 
-        def opened():  # without a reader this would block for ever
+        # Without a reader, opening would block for ever.
+        def opened():
             try:
                 writer.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
             except OSError:
@@ -161,7 +162,8 @@ class Files(Case):
             self.assertEqual(file.read(), self.yes + "\n")
 
     def test_a_link_to_stdout_as_output(self):
-        link = self.path("stdout")  # as /dev/stdout is one
+        # /dev/stdout is such a link.
+        link = self.path("stdout")
         os.symlink("/proc/self/fd/1", link)
         result = self.ok(*GREEDY, "-o", link, input="Yes.\n")
         self.same([self.yes], result.lines, result)
@@ -188,7 +190,7 @@ class Files(Case):
 
 
 class Clashes(Case):
-    """What would be written over itself is refused before anything is touched."""
+    """A run that would overwrite one of its own files is refused before it touches anything."""
 
     def untouched(self, path, *options, names, **more):
         with open(path, "rb") as file:
@@ -236,7 +238,8 @@ class Clashes(Case):
         self.untouched(SHARED, "-o", model, names=["--output", "model"])
 
     def test_the_unfinished_output_over_an_input(self):
-        partial = self.path("out.txt.partial", "Yes.\n")  # of an earlier run, say
+        # It might be left from an earlier run.
+        partial = self.path("out.txt.partial", "Yes.\n")
         self.untouched(
             partial,
             "-i",
@@ -303,7 +306,8 @@ class Descriptors(Case):
         os.close(write)
         running.send(b"Yes.\n" * 6000)
         running.close()
-        time.sleep(1)  # the pipe is full by now
+        # By now the pipe is full.
+        time.sleep(1)
         data = b""
         while True:
             part = os.read(read, 1 << 16)

@@ -1,6 +1,7 @@
-// A libFuzzer target: whatever the bytes of a model file are, they are read, or refused with an
-// Error. cmake/fuzz.cmake builds and runs it. Seeds are in tests/data/fuzz/model_file; fuzz_replay
-// and model_file_test read them too, so an input that broke something is kept there.
+// This libFuzzer target checks that any bytes given as a model file are either read or refused with
+// an Error. cmake/fuzz.cmake builds and runs it. Its seeds are in tests/data/fuzz/model_file.
+// fuzz_replay and model_file_test read them too, so an input that broke something is kept in that
+// folder.
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -22,7 +23,7 @@ namespace {
 
 constexpr std::size_t kPrefix = 40, kAlignment = 64;
 
-// As a mapped file: aligned, and nothing behind its end.
+// This memory is like that of a mapped file: it is aligned, and nothing follows its end.
 struct Bytes {
   explicit Bytes(std::size_t size)
       : data(static_cast<std::uint8_t*>(::operator new(size, std::align_val_t(kAlignment)))),
@@ -54,10 +55,11 @@ void put(std::uint8_t* data, std::size_t offset, T value) {
   std::memcpy(data + offset, &value, sizeof(value));
 }
 
-// What has to be right before anything else is looked at.
+// Corrects the fields that a reader checks before anything else.
 void repair(std::uint8_t* data, std::size_t size) {
   std::memcpy(data, "XLATEMDL", 8);
-  put(data, 16, std::uint32_t{data[16] == 1 ? 1u : 2u});  // both versions are read
+  // Both format versions are read.
+  put(data, 16, std::uint32_t{data[16] == 1 ? 1u : 2u});
   put(data, 32, static_cast<std::uint64_t>(size));
 }
 
@@ -73,8 +75,8 @@ json& any_value(json& root, Random& random) {
   return *at;
 }
 
-// Changes one value of the header: to another of its values, to one that is often an edge, or
-// removes or repeats an entry.
+// Changes the header. It replaces one value by another value of the header or by an edge case, adds
+// a small number to it, removes or repeats an entry, or gives a tensor another type.
 void change(json& header, Random& random) {
   static const std::vector<json> edges{nullptr,
                                        true,
@@ -120,7 +122,8 @@ void change(json& header, Random& random) {
     case 4:
       if (value.is_array() && !value.empty()) value.push_back(json(value[random() % value.size()]));
       return;
-    default: {  // a type, with the number of bytes that it takes
+    // The type of a tensor changes together with its number of bytes.
+    default: {
       json& tensors = header["tensors"];
       if (!tensors.is_array() || tensors.empty()) return;
       json& tensor = tensors[random() % tensors.size()];
@@ -149,7 +152,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   return 0;
 }
 
-// Every other mutation is one of the header's JSON, whose length and the data behind it stay right.
+// Mutates the header's JSON in about half of the calls. The length of the header and the position
+// of the data stay consistent. The other calls leave the mutation to libFuzzer.
 extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
                                                std::size_t max_size, unsigned seed) {
   Random random(seed);

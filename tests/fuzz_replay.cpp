@@ -1,6 +1,6 @@
-// Runs a fuzz target without libFuzzer, so that any compiler's build keeps what the fuzzer has
-// found: each file of the folders named, as it is and in some mutations. Random changes alone find
-// little that is new: fuzz_model_file itself does that.
+// Runs a fuzz target without libFuzzer, so that a build with any compiler replays what the fuzzer
+// has found. It runs each file in the given folders unchanged and with some mutations. Random
+// changes alone find little that is new; that is the task of fuzz_model_file itself.
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -13,8 +13,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
                                                std::size_t max_size, unsigned seed);
 
-// What libFuzzer gives a mutator for the rest of its work: here a few bytes changed, at times the
-// end cut off.
+// Takes the place of libFuzzer's function that a custom mutator may call. This version changes a
+// few bytes and sometimes cuts off the end.
 extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t) {
   static std::minstd_rand random(1);
   if (size == 0) return 0;
@@ -25,7 +25,8 @@ extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, st
 
 int main(int argc, char** argv) {
   constexpr unsigned kMutations = 100;
-  constexpr std::size_t kRoom = 4096;  // for a mutation to grow into
+  // A mutation may grow by this number of bytes.
+  constexpr std::size_t kRoom = 4096;
   int files = 0;
   for (int i = 1; i < argc; ++i) {
     for (const auto& entry : std::filesystem::directory_iterator(argv[i])) {

@@ -1,12 +1,14 @@
-"""Goldens: every line of all 28 reference files in tests/data/opus-shape, which Hugging Face's
-`generate` wrote, from source ids and from text, on one thread and on two: the ids, how often a
-hypothesis ended or met its limit, the scores; with --n-best every row.
+"""Compares every line of all 28 reference files in tests/data/opus-shape, which Hugging Face's
+`generate` wrote, with the output for source ids and for text, on one thread and on two. The
+comparison covers the ids, how many hypotheses ended or reached their limit, and the scores; with
+--n-best it covers every row.
 
-Ties (gaps below 1e-5 in final scores, 1e-4 in plain sums) may fall either way. A line that differs
-is therefore run again alone, and both hypotheses' scores under xlate's own model are printed; only
-a shown tie is forgiven. A line that differs from text but not from ids was split differently by
-another version of SentencePiece: both are printed, and at most TEXT_ALLOWED of a file may. On
-another device (XLATE_TEST_DEVICE), one shown tie a file is forgiven.
+Two results tie where final scores differ by less than 1e-5, or plain sums by less than 1e-4, and
+either may win. A line that differs is therefore decoded again alone, and both hypotheses are
+printed with their scores under xlate's own model. Only a shown tie is forgiven. A line whose result
+differs for text but not for ids was split differently by another version of SentencePiece. Both
+results are printed, and at most TEXT_ALLOWED lines of a file may be so. On another device
+(XLATE_TEST_DEVICE) one shown tie for each file is forgiven.
 """
 
 import os
@@ -33,12 +35,13 @@ SETTINGS = [
     "beam6.nbest6.stop-false",
 ]
 TEXT_ALLOWED = 2
-TIES_ALLOWED = 200 if program.DEVICE == "cpu" else 1  # of a file's lines
+# This many lines of a file may tie.
+TIES_ALLOWED = 200 if program.DEVICE == "cpu" else 1
 setUpModule = program.require
 
 
 class Search:
-    """How hypotheses are searched for, as options and as numbers."""
+    """A Search has the settings of a search, as options and as numbers."""
 
     def __init__(
         self, beam=1, penalty=1.0, stop="true", limit=60, factor=50, n_best=0, forced_end=True
@@ -55,8 +58,8 @@ class Search:
 
     @classmethod
     def named(cls, name):
-        """What a reference file's name says: greedy.limit12, beam6.nbest6.stop-false, beam4.lp0.6,
-        …"""
+        """Returns the settings that the name of a reference file stands for: greedy.limit12,
+        beam6.nbest6.stop-false, beam4.lp0.6, …."""
         first, *words = name.replace("lp0.6", "lp0_6").split(".")
         search = cls(beam=1 if first == "greedy" else int(first[len("beam") :]))
         for word in words:
@@ -97,7 +100,7 @@ class Search:
         return 1e-4 if self.penalty == 0 else 1e-5
 
     def row(self, line):
-        """(line's number or None, ids, final score, plain sum or None) of an output row."""
+        """Returns (line number or None, ids, final score, plain sum or None) of an output row."""
         fields = line.split(" ||| ")
         if len(fields) != (4 if self.n_best else 2):
             raise AssertionError("not a row with a score: %r" % line)
@@ -107,12 +110,12 @@ class Search:
 
 
 def own_scores(model, source, expected, got, search, format="ids"):
-    """Both hypotheses' scores as xlate itself gives them in n-best lists: (is it a tie?, the
-    story).
+    """Compares both hypotheses by the scores that xlate itself gives them in n-best lists. Returns
+    (whether they tie, a text that says why).
 
-    Greedy output parts at one token and then goes its own way, so there the two beginnings up to
-    that token are compared, as plain sums: a limit ends the search right after it (in the step
-    after, where the model forces an end, which adds nothing)."""
+    Greedy outputs are the same up to one token and then differ. The two beginnings up to that token
+    are therefore compared as plain sums. A limit ends the search right after the token, or one step
+    later where the model forces an end token, which adds nothing to the sum."""
     hypotheses = [expected.split(), got.split()]
     if search.beam == 1:
         at = len(os.path.commonprefix(hypotheses))
@@ -145,7 +148,8 @@ def own_scores(model, source, expected, got, search, format="ids"):
 
 
 class Golden(Case):
-    differing = {}  # by file and threads: lines with other ids
+    # This has the lines with different ids, by file and number of threads.
+    differing = {}
 
     @classmethod
     def tearDownClass(cls):
@@ -155,7 +159,7 @@ class Golden(Case):
         )
 
     def run_search(self, name, search, format, threads):
-        """The rows (Search.row), the report, the result."""
+        """Returns (the rows of Search.row, the report, the result)."""
         source = source_ids(name) if format == "ids" else source_lines()
         result, report = self.report(
             *search.options,
@@ -203,8 +207,8 @@ class Golden(Case):
             self.check_ends(name, setting, search, text_report)
 
     def compare(self, name, setting, search, rows, result):
-        """(lines with other ids than the reference, what is wrong with them and with the scores of
-        the others)."""
+        """Returns (lines whose ids differ from the reference, faults of these lines and of the
+        scores of the others)."""
         wanted = [
             (line, ids, score)
             for line, hypotheses in enumerate(reference(name, setting))
@@ -232,9 +236,8 @@ class Golden(Case):
                 )
                 if not tie:
                     wrong.append("line %d differs, %s" % (line, story))
-            elif (
-                abs(final - score) > search.tolerance
-            ):  # greedy has none on file: nan, never larger
+            # A greedy reference has no score. Its score is nan, and the comparison is then false.
+            elif abs(final - score) > search.tolerance:
                 wrong.append(
                     "line %d: score %.6g, expected %.6g, of %s" % (line, final, score, ids)
                 )
@@ -249,7 +252,7 @@ class Golden(Case):
         return different, wrong
 
     def apart(self, rows, text_rows, search, result):
-        """The lines whose rows are not the same from text."""
+        """Returns the lines whose rows differ when the source is text."""
 
         def by_line(rows):
             lines = {}
@@ -270,8 +273,8 @@ class Golden(Case):
         ]
 
     def check_ends(self, name, setting, search, report):
-        """end|cut: how many of the best hypotheses ended, and how many met their limit, as the
-        report counts them."""
+        """Checks that the report counts correctly how many of the best hypotheses ended and how
+        many reached their limit. The column end|cut of the references says it."""
         with open(os.path.join(program.DATA, name, setting + ".txt")) as file:
             rows = [row.split(" ||| ") for row in file]
         best = [row for i, row in enumerate(rows) if i == 0 or row[0] != rows[i - 1][0]]
@@ -293,7 +296,7 @@ class Golden(Case):
         )
 
     def tell_split(self, name, search, line):
-        """What xlate gives for the text, and what for the ids on file."""
+        """Prints the output for the text and the output for the ids in the reference file."""
         print(
             "\nline %d differs between text and ids (another SentencePiece?): %r"
             % (line, source_lines()[line]),
@@ -317,7 +320,7 @@ class Golden(Case):
 
 
 def add_tests():
-    """A method for each file and number of threads: each can be run, and fails, alone."""
+    """Adds a method for each file and number of threads, so that each can run and fail alone."""
     for name in MODELS:
         for setting in SETTINGS:
             for threads in (1, 2):

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""The acceptance of a GPU in one command: verbs against double-precision loops, goldens,
-byte-for-byte invariance, sanitizers, a fault in the middle, memory over a long run. A line for each
-check with its figure, and all of them as JSON.
+"""Runs the acceptance of a GPU in one command: operations against double-precision loops, goldens,
+byte-for-byte invariance, sanitizers, a fault in the middle of a run, memory over a long run. It
+prints a line for each check with its figure, and writes all of them as JSON.
 
   scripts/test --gpu [--binaries DIR] [--only REGEX] [--json FILE]
 
-Without --binaries everything is built first. DIR holds what was built elsewhere: xlate and
-xlate_tests (or bin/ with them), shared.bin and separate.bin (or test_models/; converted here where
-they are missing, with numpy), and lib/ with what these need. Reference data come from
-XLATE_REFERENCE_DIR (default ../shared); checks that need it are left out where it is not there.
-XLATE_ENDE_BASE: that model, converted.
+Without --binaries everything is built first. DIR has what was built elsewhere: xlate and
+xlate_tests (or bin/ with them), shared.bin and separate.bin (or test_models/), and lib/ with the
+libraries that these need. Missing models are converted here, with numpy. Reference data come from
+XLATE_REFERENCE_DIR (default ../shared). Checks that need it are left out where it is missing.
+XLATE_ENDE_BASE names the converted ende-base, if there is one.
 """
 
 import argparse
@@ -28,21 +28,23 @@ import time
 TESTS = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(TESTS)
 PRECISIONS = ("fp32", "fp16", "bf16")
-# compute-sanitizer makes each launch slow: a few small cases of every verb, and a few sentences.
+# compute-sanitizer makes every launch slow, so it runs a few small cases of every operation and a
+# few sentences.
 SANITIZED = (
     "BackendTest.*/cuda_{0}:AttentionTest.*/cuda_{0}:SearchTest.EarlyStopping/cuda_{0}:"
     "SearchTest.BeamSizes/cuda_{0}:SearchStateTest.*/cuda_{0}"
 )
 SANITIZED_LINES = 6
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-FOUND = 9  # compute-sanitizer's exit code where it found something
+# compute-sanitizer exits with this code where it found something.
+FOUND = 9
 CANNOT = (
     "Device not supported",
     "terminated before first instrumented API call",
     "Unable to attach",
 )
-# (name, seconds at most, alone on the GPU, function(Place, seconds) -> (passed or None where left
-# out, figure, log))
+# The entries are (name, seconds at most, whether it runs alone on the GPU, function). The function
+# takes (Place, seconds) and returns (whether it passed or None where it was left out, figure, log).
 CHECKS = []
 
 
@@ -55,7 +57,7 @@ def check(name, seconds, alone=False):
 
 
 class Place:
-    """Where the programs and the models are, and the environment of every test."""
+    """Knows where the programs and the models are, and the environment of every test."""
 
     def __init__(self, given, folder):
         self.folder, self.device = folder, given.device
@@ -111,7 +113,7 @@ class Place:
         )
 
     def prepare(self):
-        """Converts what several checks would otherwise convert at once."""
+        """Converts the models that several checks would otherwise convert at once."""
         if self.environment.get("XLATE_ENDE_BASE") or not os.path.isdir(
             os.path.join(self.reference, "models", "ende-base")
         ):
@@ -129,7 +131,8 @@ class Place:
         self.environment["XLATE_ENDE_BASE"] = done.stdout.strip().split("\n")[-1]
 
     def lacks(self, *needs):
-        """Which file of the reference data a check misses, or that there is no ende-base."""
+        """Returns the name of a missing file of the reference data, or says that there is no
+        ende-base."""
         missing = [
             path
             for path in needs
@@ -144,7 +147,7 @@ class Place:
         )
 
     def run(self, command, seconds, **environment):
-        """(exit code or None where it took too long, output)."""
+        """Returns (exit code or None where it took too long, output)."""
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -163,7 +166,7 @@ class Place:
         return code, output.decode("utf-8", "replace")
 
     def suite(self, file, seconds, *arguments, precision="fp32"):
-        """A Python suite: its own figures, or what unittest says."""
+        """Runs a Python suite. Returns its own figures, or what unittest says."""
         code, output = self.run(
             [sys.executable, os.path.join(TESTS, file), "-v", *arguments],
             seconds,
@@ -192,7 +195,7 @@ def too_long(seconds):
     return "still running after %.0f s" % seconds
 
 
-# --- the checks -----------------------------------------------------------------------------------
+# These functions are the checks.
 
 
 @check("memory over a long run", 120, alone=True)
@@ -200,7 +203,8 @@ def memory(place, seconds):
     return place.suite("gpu_test.py", seconds, "Memory", precision="fp16")
 
 
-@check("verbs", 300, alone=True)  # processes that share a GPU wait for each other: two keep it busy
+# Processes that share a GPU wait for each other. Two of them keep it busy.
+@check("verbs", 300, alone=True)
 def verbs(place, seconds, shards=2):
     pattern = "*cuda_*" if place.device != "cpu" else "BackendTest.*/cpu2:AttentionTest.*/cpu2"
 
@@ -380,9 +384,9 @@ def sanitizer_checks():
                     XLATE_TEST_FEW="1",
                 )
 
-        # Of the kernel for a lone sentence alone: the library's kernels beside it are not ours to
-        # check. Racecheck itself breaks down on a kernel whose blocks write into one another's
-        # shared memory ("failed to handle a hardware exception").
+        # Only the kernel for a single sentence is checked, because the library's kernels beside it
+        # are not part of xlate. Racecheck itself fails on a kernel whose blocks write into one
+        # another's shared memory ("failed to handle a hardware exception").
         for precision in ("fp16", "bf16") if tool != "racecheck" else ():
 
             @check("%s, a lone sentence, %s" % (tool, precision), 200)
@@ -433,7 +437,7 @@ def sanitizer_checks():
 sanitizer_checks()
 
 
-# --- running them ---------------------------------------------------------------------------------
+# This part runs the checks.
 
 
 class Acceptance:
@@ -456,7 +460,8 @@ class Acceptance:
             passed, figure, log = (
                 function(self.place, seconds) if seconds > 5 else (False, "no time was left", "")
             )
-        except Exception as error:  # one check that cannot run says so; the others go on
+        # A check that cannot run reports its error, and the others go on.
+        except Exception as error:
             passed, figure, log = False, "%s: %s" % (type(error).__name__, error), ""
         result = {
             "check": name,
@@ -483,7 +488,8 @@ class Acceptance:
         for entry in chosen:
             if entry[2]:
                 self.run(entry)
-        # Two queues beside each other, so that the slow sanitizers keep none of the others waiting.
+        # Two queues run at the same time, so that the slow sanitizers do not delay the other
+        # checks.
         slow = [entry for entry in chosen if entry[0].startswith(TOOLS)]
         others = [entry for entry in chosen if entry not in slow and not entry[2]]
         with (

@@ -1,8 +1,8 @@
-"""What only a run on a GPU can show: an error of the device in the middle of a run, and memory over
-a long one.
+"""Tests what only a run on a GPU can show: an error of the device in the middle of a run, which
+special kernels run, a missing cuBLASLt, and memory over a long run.
 
-ctest label `gpu`; skips itself where there is none. XLATE_TEST_DEVICE names another one than
-`cuda`.
+The tests have the ctest label `gpu` and skip themselves where there is no GPU. XLATE_TEST_DEVICE
+names another device than `cuda`.
 """
 
 import ctypes
@@ -27,11 +27,11 @@ def setUpModule():
 
 
 class Fault(Case):
-    """XLATE_TEST_CUDA_ERROR_AT_STEP: the device refuses that step, as it would after a fault of its
-    own."""
+    """With XLATE_TEST_CUDA_ERROR_AT_STEP the device refuses that step as it would after a fault of
+    its own."""
 
-    # Few lines in flight and sorted together, so that the first of them are written when the error
-    # comes.
+    # Only a few lines are in flight and sorted together, so that the first of them are written
+    # before the error comes.
     OPTIONS = ["-q", "-b", 4, "--max-length", 60, "--batch-tokens", 64, "--window", 10]
 
     def test_an_error_in_the_middle_of_a_run(self):
@@ -71,14 +71,15 @@ class Fault(Case):
 
 
 class SpecialKernels(Case):
-    """What is fast must not become slow in silence: a model of the usual shape runs on the special
-    kernels, another says why not."""
+    """Checks that special kernels do not silently stop running. A model of the usual shape runs on
+    them, and for another model the report says why not."""
 
     FAST = {"vocabulary": "fused", "attention": "streamed", "norm": "joined to its product"}
 
     def paths(self, *options, model=EN_DE, lines=400):
         text = "".join(source_lines()[i % 200] + "\n" for i in range(lines)).encode()
-        where = ["--device", DEVICE, "--gpu-memory", "8GiB"]  # the precision is the test's own
+        # Each test gives its own precision.
+        where = ["--device", DEVICE, "--gpu-memory", "8GiB"]
         _, report = self.report(*where, *options, input=text, lines=lines, device=None, model=model)
         return report["paths"]
 
@@ -96,7 +97,8 @@ class SpecialKernels(Case):
         )
 
     def test_a_network_with_another_operation_says_why(self):
-        """BART has a norm on its embeddings; its lines are the same one at a time."""
+        """BART has a norm on its embeddings. Its lines are the same when they are decoded one at a
+        time."""
         folder = os.path.join(program.ROOT, "tests", "data", "families", "bart")
         model, checkpoint = self.path("bart.bin"), families_test.copy_of(folder, self.path("bart"))
         families_test.convert.convert(checkpoint, model)
@@ -134,8 +136,8 @@ class SpecialKernels(Case):
 
 
 class NoCublas(Case):
-    """cuBLASLt that is found only by LD_LIBRARY_PATH, and then is not: one line that names it;
-    `auto` goes on with the CPU."""
+    """cuBLASLt can only be found by LD_LIBRARY_PATH, which is then taken away. xlate reports it in
+    one line that names the library, and `auto` uses the CPU."""
 
     def run_without(self, device):
         folders = [
@@ -168,7 +170,8 @@ class NoCublas(Case):
 
 
 class Nvml:
-    """Bytes in use on the first GPU, as the driver counts them: whatever library took them."""
+    """Returns the bytes in use on the first GPU as the driver counts them, whichever library
+    allocated them."""
 
     class Memory(ctypes.Structure):
         _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
@@ -187,8 +190,8 @@ class Nvml:
 
 
 class Memory(Case):
-    """Needs the GPU for itself. Between 40 and 60 % of the time everything has been met once; until
-    85 % nothing drains."""
+    """Needs the GPU for itself. Between 40 and 60 % of the time every kind of allocation has
+    happened once. Before 85 % the run does not drain."""
 
     REPEAT, DEVICE_GROWTH, HOST_GROWTH = (
         int(os.environ.get("XLATE_TEST_REPEAT", 10)),
@@ -197,7 +200,8 @@ class Memory(Case):
     )
 
     def samples(self, path, model):
-        """[(share of the time, device bytes or None, resident bytes)], and the run's result."""
+        """Returns [(fraction of the time, device bytes or None, resident bytes)] and the result of
+        the run."""
         try:
             nvml = Nvml()
         except OSError:

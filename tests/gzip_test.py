@@ -1,4 +1,5 @@
-"""Packed inputs, told by their names or by their first bytes: what is read, and what is damage."""
+"""Tests compressed inputs, which are recognized by their names or by their first bytes, and damaged
+ones."""
 
 import array
 import fcntl
@@ -64,7 +65,8 @@ class Packed(Case):
 
     def test_zeros_behind_a_member_are_padding(self):
         first, second = gzip.compress(b"Yes.\n"), gzip.compress(b"It was really cheap.")
-        for zeros in (1, 512, 100000):  # the last: more than is read at a time
+        # The last case has more zeros than are read at a time.
+        for zeros in (1, 512, 100000):
             with self.subTest(zeros):
                 self.same(
                     [self.yes, self.cheap],
@@ -110,7 +112,7 @@ class Packed(Case):
                 self.same([self.yes, self.cheap], result.lines, result)
 
     def test_a_member_that_unpacks_to_whole_blocks(self):
-        # Of just the size, or a little more, that is unpacked at a time.
+        # The sizes are exactly the size that is decompressed at a time, and a little more.
         for size in (1 << 18, 1 << 19, (1 << 18) + 1):
             with self.subTest(size):
                 data = (b"Yes.\n" * (size // 5 + 1))[:size]
@@ -129,7 +131,7 @@ class Packed(Case):
 
 
 class Recognised(Case):
-    """gzip data that no name tells of: by its first two bytes, 1f 8b."""
+    """The names of these gzip files do not tell their type. The first two bytes do, 1f 8b."""
 
     TEXT = "Yes.\nIt was really cheap.\n"
 

@@ -1,10 +1,10 @@
-"""A line's translation depends on the line alone: not on its batch, its place, the budget, the
-threads or the window. (Near-ties may fall either way on a CPU: a line that differs is run again,
-and forgiven only if both hypotheses' scores show a tie.)
+"""Tests that the translation of a line depends on the line alone, and not on its batch, its place,
+the budget, the threads or the window. On a CPU near-ties may fall either way: a line that differs
+is decoded again and forgiven only if the scores of both hypotheses show a tie.
 
-XLATE_REFERENCE=1 adds the same on ende-small and newstest2014's first 1000 lines, from
+XLATE_REFERENCE=1 adds the same tests on ende-small and the first 1000 lines of newstest2014, from
 XLATE_REFERENCE_DIR (ctest label `reference`). XLATE_TEST_DEVICE adds news text through ende-base,
-byte for byte, as a GPU must give it.
+which a GPU must translate to the same bytes.
 """
 
 import math
@@ -34,7 +34,8 @@ IN_ANY_ORDER = [
 
 
 def thousand(lines):
-    """1000 lines in which every one of these comes several times, each time among others."""
+    """Returns 1000 lines in which every one of these lines comes several times, each time among
+    others."""
     lines = lines * math.ceil(1000 / len(lines))
     random.Random(1).shuffle(lines)
     return lines[:1000]
@@ -42,7 +43,7 @@ def thousand(lines):
 
 class InvarianceCase(Case):
     def translate(self, lines, search, *options, model=SHARED, timeout=program.TIMEOUT):
-        """((ids, score) of each line, report)."""
+        """Returns ((ids, score) of each line, report)."""
         result, report = self.report(
             *search.options,
             "--output-format",
@@ -57,7 +58,8 @@ class InvarianceCase(Case):
         return [search.row(line)[1:3] for line in result.lines], report
 
     def check_same(self, lines, wanted, got, search, what, model=SHARED):
-        """The same hypotheses and scores but for near-ties; says if there were none of those."""
+        """Checks that hypotheses and scores are the same except for near-ties. Returns whether
+        there were no near-ties."""
         different = [i for i in range(len(lines)) if wanted[i][0] != got[i][0]]
         for i in different:
             tie, story = own_scores(model, lines[i], wanted[i][0], got[i][0], search, format="text")
@@ -95,9 +97,8 @@ class InvarianceCase(Case):
             with self.subTest(" ".join(map(str, options))):
                 got, other = self.translate(lines, search, *options, model=model, timeout=timeout)
                 for each in (report, other):
-                    each["lines"].pop(
-                        "retried", None
-                    )  # how often caches ran dry is the budget's own
+                    # How many sentences are preempted depends on the budget.
+                    each["lines"].pop("retried", None)
                 if self.check_same(lines, wanted, got, search, " ".join(map(str, options)), model):
                     for name in IN_ANY_ORDER:
                         self.assertEqual(
@@ -119,7 +120,7 @@ class InvarianceCase(Case):
         self.check_same(lines, wanted, got, search, "shuffled", model)
 
     def check_counts(self, report, search):
-        """What one report says of the same thing in several places."""
+        """Checks that a report is consistent where it has the same figure in several places."""
         lines, counts, buckets = report["lines"], report["counts"], report["buckets"]
         self.assertEqual(lines["in"], lines["out"])
         self.assertEqual(
@@ -140,13 +141,13 @@ class InvarianceCase(Case):
         )
         self.assertLessEqual(counts["decoding_rows_useful"] / search.beam, counts["decoding_rows"])
         if search.beam == 1:
-            self.assertEqual(
-                counts["decoding_rows_useful"], counts["target_tokens"]
-            )  # a row makes a token
+            # Each row makes one token.
+            self.assertEqual(counts["decoding_rows_useful"], counts["target_tokens"])
         else:
+            # The search may go on after its best hypothesis has ended.
             self.assertGreaterEqual(
                 counts["decoding_rows_useful"], search.beam * counts["target_tokens"]
-            )  # the search may go on after its best hypothesis
+            )
         ended = counts["target_tokens"] - counts["target_tokens_without_end"]
         self.assertTrue(
             lines["in"] - lines["empty"] - lines["skipped"] - lines["hit_length_limit"]
@@ -224,7 +225,7 @@ class Invariance(InvarianceCase):
             self.same(wanted, self.ok(*options, *others, input=input, lines=1000).lines, allowed=2)
 
     def test_one_beam_is_greedy(self):
-        """Nothing that only steers beams changes it."""
+        """Options that only concern beam search change nothing."""
         input = "".join(line + "\n" for line in source_lines())
         common = ["-b", 1, "--max-length", 60, "--max-length-factor", 50, "--output-format", "ids"]
         for others in (
@@ -319,7 +320,8 @@ class Reference(InvarianceCase):
 
 @unittest.skipUnless("XLATE_TEST_DEVICE" in os.environ, "XLATE_TEST_DEVICE names no device")
 class ByteForByte(Case):
-    """Three orders and three budgets, the default one among them; and one sentence at a time."""
+    """Compares three orders and three budgets, the default one among them, and one sentence at a
+    time."""
 
     LINES, SINGLE_LINES, TIMEOUT = int(os.environ.get("XLATE_TEST_LINES", 2000)), 200, 600
 
@@ -336,7 +338,7 @@ class ByteForByte(Case):
         )
 
     def rows(self, lines, beam, *options):
-        """(score, text) of each line, as printed."""
+        """Returns (score, text) of each line as printed."""
         search = [
             "-b",
             beam,

@@ -1,5 +1,5 @@
-"""Limits that a shell, a grid engine or a container sets: on memory, threads, file sizes, time. A
-run fits, or says in one line what it lacks."""
+"""Tests the limits that a shell, a grid engine or a container sets on memory, threads, file sizes
+and time. A run works within them, or says in one line what it lacks."""
 
 import os
 import resource
@@ -15,7 +15,8 @@ setUpModule = program.require
 
 
 def limit(*limits):
-    """For preexec_fn: each limit, soft and hard, as (which, value)."""
+    """Returns a function for preexec_fn that sets each limit, soft and hard, given as (which,
+    value)."""
 
     def set_them():
         for which, value in limits:
@@ -25,8 +26,8 @@ def limit(*limits):
 
 
 def is_sanitized():
-    """Whether the program reserves terabytes for its shadow, and cannot start under a limit on
-    address space."""
+    """Returns whether the program reserves terabytes for its shadow memory and therefore cannot
+    start under a limit on address space."""
     with open(BINARY, "rb") as file:
         return b"__asan_init" in file.read()
 
@@ -34,7 +35,8 @@ def is_sanitized():
 @unittest.skipIf(is_sanitized(), "the sanitizers need address space")
 class Memory(Case):
     def outcome(self, which, kilobytes, threads):
-        """The run's exit code, having checked that it is either right or told in one line."""
+        """Checks that a run either succeeds or reports its failure in one line. Returns its exit
+        code."""
         result = xlate(
             "-q",
             *IDS,
@@ -86,7 +88,7 @@ class Memory(Case):
         )
 
     def test_a_thread_that_is_not_to_be_had_is_named(self):
-        # A stack larger than what may be mapped.
+        # The stack of a thread is larger than the address space that is allowed.
         limits = limit(
             (resource.RLIMIT_STACK, 2000000 * 1024), (resource.RLIMIT_AS, 1000000 * 1024)
         )
@@ -116,8 +118,8 @@ class Memory(Case):
 
 
 class FileSize(Case):
-    """The signal that would kill, without a word, is for programs that do not check what they
-    write."""
+    """SIGXFSZ would kill the run without a message. It is meant for programs that do not check
+    their writes."""
 
     LIMIT = 8192
     LIMITED = {"preexec_fn": limit((resource.RLIMIT_FSIZE, LIMIT))}
@@ -199,7 +201,9 @@ class Time(Case):
         wanted = self.ok(
             *GREEDY, "--max-length", "10", "--output-format", "ids", input=BLOCK, lines=40
         ).lines
-        for soft, hard in ((1, 60), (2, 2)):  # ulimit -S -t, and ulimit -t: both are set
+        # The first pair is what ulimit -S -t sets. The second is what ulimit -t sets, which sets
+        # both limits.
+        for soft, hard in ((1, 60), (2, 2)):
             with self.subTest((soft, hard)):
                 running = self.start(
                     *GREEDY,
@@ -238,7 +242,7 @@ class Time(Case):
 
 
 class Quota(Case):
-    """What a container may use of its processors, in a folder that stands in for /."""
+    """A folder that stands for / says which share of the processors a container may use."""
 
     def system(self, **files):
         root = self.path("system")

@@ -1,5 +1,5 @@
-"""Reads and checks a model.bin, written from docs/model-format.md alone: it shares no code with the
-converter but the hash."""
+"""Reads and checks a model.bin. It is written from docs/model-format.md alone and shares nothing
+with the converter but the hash."""
 
 import json
 import struct
@@ -15,7 +15,7 @@ def check(condition, message):
 
 
 def expected_shapes(network):
-    """Every tensor that the format asks for, with its shape."""
+    """Returns the shape of every tensor that the format requires."""
     d, layers = network["decoder"]["width"], network["decoder"]["layers"]
     target = network["decoder"]["embedding"]["vocabulary"]
     shapes = {
@@ -57,8 +57,8 @@ def expected_shapes(network):
 
 
 class ModelBin:
-    """header: the JSON; tensors: name -> float32 array, dequantized; stored: name -> array as
-    stored; files: name -> bytes."""
+    """This is a model file. `header` is the JSON, `tensors` has float32 arrays by name (int8
+    dequantized), `stored` has arrays by name as stored, and `files` has bytes by name."""
 
     def __init__(self, path, hash64):
         with open(path, "rb") as file:
@@ -81,7 +81,8 @@ class ModelBin:
         }
 
     def check_places(self, size):
-        """Offsets aligned, in order, shared entirely or not at all, with zeros between."""
+        """Checks that offsets are aligned and in order, that data are shared entirely or not at
+        all, and that gaps are zero."""
         entries, end, previous = self.header["tensors"] + self.header["files"], 0, None
         names = [e["name"] for e in entries]
         check(len(set(names)) == len(names), "a name occurs twice")
@@ -132,7 +133,7 @@ class ModelBin:
         )
 
     def pieces(self, side):
-        """One str or None per id."""
+        """Returns one str or None for each id."""
         data, at, result = self.files[side + ".pieces"], 0, []
         while at < len(data):
             (length,) = struct.unpack_from("<I", data, at)

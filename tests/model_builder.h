@@ -1,4 +1,4 @@
-// A tiny model.bin (docs/model-format.md) in memory, complete and right, for tests to spoil.
+// Builds a tiny and complete model.bin (docs/model-format.md) in memory, which tests then damage.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -19,7 +19,7 @@
 
 namespace xlate::test {
 
-/// Bytes at an address that is a multiple of 64, as a mapped file's are.
+/// The address of these bytes is a multiple of 64, like that of a mapped file.
 class AlignedBytes {
  public:
   AlignedBytes() = default;
@@ -53,7 +53,7 @@ void append_number(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
-/// A vocabulary's .pieces table.
+/// Returns the .pieces table of a vocabulary.
 inline std::string pieces_table(const std::vector<std::string>& pieces) {
   std::string table;
   for (const std::string& piece : pieces) {
@@ -63,8 +63,8 @@ inline std::string pieces_table(const std::vector<std::string>& pieces) {
   return table;
 }
 
-/// A SentencePiece unigram model, as its protocol buffer: pieces with a score each; <unk>, <s> and
-/// </s> come first.
+/// Returns a SentencePiece unigram model as a protocol buffer. The model has <unk>, <s> and </s>
+/// first and then the pieces, each with a score of its own.
 inline std::string sentencepiece_model(const std::vector<std::string>& pieces) {
   const auto field = [](int number, const std::string& bytes) {
     return std::string(1, static_cast<char>(number << 3 | 2)) + static_cast<char>(bytes.size()) +
@@ -81,7 +81,7 @@ inline std::string sentencepiece_model(const std::vector<std::string>& pieces) {
   return model + field(3, field(1, "identity"));
 }
 
-/// What stands in front of the data, hash included, for a header given as text.
+/// Returns the bytes of a model file with this header and this data, hash included.
 inline std::string model_bytes(const std::string& header, const std::string& data,
                                std::uint32_t version = 2) {
   std::string body;
@@ -98,7 +98,7 @@ inline std::string model_bytes(const std::string& header, const std::string& dat
   return file + body;
 }
 
-/// The header, to be edited at will, and the data that its entries point into.
+/// A model consists of a header, which tests may edit, and of the data that its entries point into.
 struct ModelBuilder {
   nlohmann::json header;
   std::string data;
@@ -143,7 +143,7 @@ struct ModelBuilder {
   AlignedBytes bytes() const { return AlignedBytes(text()); }
 };
 
-/// Random numbers of a type, as a file holds them.
+/// Returns `count` random numbers of a type as a file stores them.
 inline std::string random_numbers(Random& random, DType type, std::int64_t count) {
   std::string bytes;
   for (std::int64_t i = 0; i < count; ++i) {
@@ -173,8 +173,9 @@ inline const std::vector<std::string>& tiny_pieces() {
   return pieces;
 }
 
-/// Every number differs from the others where it can: D = 4, F = 6 and 5, one encoder layer, two
-/// decoder layers, V = 8.
+/// Returns a model with D = 4, F = 6 in the encoder and 5 in the decoder, one encoder layer, two
+/// decoder layers and V = 8. Its sizes differ from one another as far as they can, so that a test
+/// notices when two are confused.
 inline ModelBuilder tiny_model(DType matrices = DType::kFloat32, DType vectors = DType::kFloat32) {
   const std::int64_t width = 4, vocabulary = 8, layers = 2;
   ModelBuilder model;
@@ -252,7 +253,7 @@ inline ModelBuilder tiny_model(DType matrices = DType::kFloat32, DType vectors =
   return model;
 }
 
-/// The tiny model as format version 1 wrote it.
+/// Returns the tiny model as format version 1 describes it.
 inline ModelBuilder tiny_model_of_version_1() {
   ModelBuilder model = tiny_model();
   model.version = 1;

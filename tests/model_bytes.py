@@ -1,4 +1,5 @@
-"""Model files taken apart, changed and sealed again, written from docs/model-format.md alone."""
+"""Takes model files apart, changes them and gives them a valid hash again. It is written from
+docs/model-format.md alone."""
 
 import json
 import struct
@@ -41,7 +42,7 @@ def xxh64(data):
 
 
 def sealed(data):
-    """The same model file with the hash that its bytes have: what is wrong with it is not found by
+    """Returns the same model file with the hash of its bytes, so that a fault in it is not found by
     the hash."""
     return data[:8] + struct.pack("<Q", xxh64(data[16:])) + data[16:]
 
@@ -72,7 +73,7 @@ class ModelFile:
         return sealed((head + text).ljust(start, b"\0") + bytes(self.data))
 
     def replace_piece(self, side, id, text):
-        """Another piece of the same number of bytes for an id, in place."""
+        """Replaces the piece of an id by another one with the same number of bytes."""
         entry = self.file(side + ".pieces")
         at = entry["offset"]
         for _ in range(id):

@@ -1,5 +1,5 @@
-// Model files: good ones are read as they are; each way in which one can be wrong is told, with
-// both values.
+// Tests that good model files are read as they are, and that each kind of error in a file is
+// reported with the value found and the value expected.
 #include "models/model_file.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,8 @@ void load_all(const AlignedBytes& bytes, bool verify_hash = true) {
 
 struct Wrong {
   Edit edit;
-  std::vector<std::string> texts;  // of the message
+  // The message must contain these texts.
+  std::vector<std::string> texts;
 };
 
 void expect_told(const std::vector<Wrong>& cases, const ModelBuilder& good = tiny_model()) {
@@ -46,7 +47,7 @@ void expect_told(const std::vector<Wrong>& cases, const ModelBuilder& good = tin
   }
 }
 
-// header[section][key] = value.
+// Sets header[section][key] to a value.
 Edit set(const char* section, const char* key, json value) {
   return [=](ModelBuilder& model) { model.header[section][key] = value; };
 }
@@ -54,7 +55,7 @@ Edit erase(const char* section, const char* key) {
   return [=](ModelBuilder& model) { model.header[section].erase(key); };
 }
 
-// header["network"] at a JSON pointer.
+// Sets the value at a JSON pointer below header["network"].
 Edit at(const char* path, json value) {
   return [=](ModelBuilder& model) { model.header["network"][json::json_pointer(path)] = value; };
 }
@@ -99,10 +100,11 @@ TEST(ModelFile, ConvertedFilesAreGood) {
     load_model(*file, *backend);
     load_tokenizer(*file);
   }
-  EXPECT_EQ(data.description().network.encoder.width, 256);  // a file of version 1
+  // This file has format version 1.
+  EXPECT_EQ(data.description().network.encoder.width, 256);
   EXPECT_EQ(data.description().network.encoder.layers, 6);
   EXPECT_NE(shared.hash(), data.hash());
-  // One vocabulary: the three tied matrices count once.
+  // The model has one vocabulary, whose three tied matrices are stored once.
   const NetworkDescription& network = shared.description().network;
   EXPECT_EQ(shared
                 .matrix("encoder.embedding.weight", network.encoder.embedding.vocabulary,
@@ -160,8 +162,8 @@ TEST(ModelFile, WrongPrefix) {
   const std::string size = fmt::format("{}", good.size());
   expect(0, 'x', {"tiny.bin", "not a model file", "XLATEMDL"});
   expect(16, std::uint32_t{3}, {"tiny.bin", "version is 3", "expected 1 to 2"});
-  expect(16, std::uint32_t{3}, {"tiny.bin", "version is 3", "expected 1 to 2"},
-         true);  // before the hash: a newer file is not a damaged one
+  // The version is checked before the hash, so a newer file is not reported as damaged.
+  expect(16, std::uint32_t{3}, {"tiny.bin", "version is 3", "expected 1 to 2"}, true);
   expect(32, std::uint64_t{good.size() + 1},
          {"cut short", size, fmt::format("expected {}", good.size() + 1)});
   expect(32, std::uint64_t{good.size() - 1},
@@ -176,7 +178,7 @@ TEST(ModelFile, WrongPrefix) {
   expect_error([&] { load_all(AlignedBytes(good.substr(0, 39))); }, {"cut short", "39", "40"});
 }
 
-// What fuzz_model_file begins with, and what once broke something: read or refused.
+// The seeds of fuzz_model_file, and inputs that once broke something, are either read or refused.
 TEST(ModelFile, TheFuzzersCorpus) {
   int read = 0;
   for (const auto& entry :
@@ -217,8 +219,8 @@ TEST(ModelFile, AFlippedByteAnywhere) {
   ModelFile("whole.bin", bytes.span());
 }
 
-// Nothing but an Error comes of a header that is spoiled anywhere: what is left may even be a
-// model.
+// A header that is damaged anywhere causes an Error and nothing worse. Sometimes what remains is a
+// valid model.
 TEST(ModelFile, SpoiledHeadersWithTheirHashUnseen) {
   const std::string good = tiny_model().text();
   std::uint64_t header = 0;
@@ -248,7 +250,7 @@ TEST(ModelFile, WrongHeaders) {
   expect_error(header(R"({"architecture": "mamba"})"), {"tiny.bin", "no object 'network'"});
 }
 
-// Values may nest deeper than the stack is.
+// Values may be nested so deeply that a recursive reader would overflow the stack.
 TEST(ModelFile, DeeplyNestedHeaders) {
   constexpr int kDepth = 200'000;
   const std::string deep = std::string(kDepth, '[') + std::string(kDepth, ']');
@@ -266,10 +268,11 @@ TEST(ModelFile, DeeplyNestedHeaders) {
     SCOPED_TRACE(key);
     expect_error([&] { load_all(AlignedBytes(spoiled(key))); }, {"tiny.bin"});
   }
-  load_all(AlignedBytes(spoiled("\"provenance\":{\"source\":")));  // nobody reads it
+  // Nobody reads this value.
+  load_all(AlignedBytes(spoiled("\"provenance\":{\"source\":")));
 }
 
-// What version 1 said of its network is still read.
+// A network that is described as in version 1 is still read, and its errors are reported.
 TEST(ModelFile, WrongConfigOfVersion1) {
   load_all(tiny_model_of_version_1().bytes());
   expect_told(
@@ -332,7 +335,8 @@ TEST(ModelFile, WrongNetwork) {
       {at("/encoder/feed_forward/activation", "tanh"),
        {"'network.encoder.feed_forward.activation' is \"tanh\"", "relu", "gelu_tanh"}},
       {at("/output/scale", nullptr), {"'network.output.scale' is null"}},
-      // What is described and not yet computed is refused by name.
+      // A value that the format describes, but that no backend computes yet, is refused by its
+      // name.
       {at("/encoder/norm/kind", "rms"),
        {"'network.encoder.norm.kind'", "no other yet than: layer"}},
       {at("/decoder/norm/places", json::array({"before"})),
@@ -441,7 +445,8 @@ TEST(ModelFile, WrongTensors) {
   });
 }
 
-// A vocabulary that disagrees with the embedding is told at load, whichever of the two is wrong.
+// A vocabulary that disagrees with the embedding is reported when the model is loaded, whichever of
+// the two is wrong.
 TEST(ModelFile, WrongFilesAndVocabularies) {
   const auto pieces = [](std::vector<std::string> list) -> Edit {
     return [=](ModelBuilder& model) { model.replace_file("source.pieces", pieces_table(list)); };

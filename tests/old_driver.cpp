@@ -1,5 +1,5 @@
-// A libcuda.so.1 of CUDA 12.4, as far as the runtime asks it before it finds it too old:
-// refusal_test.py puts it in front of the loader.
+// Stands for the libcuda.so.1 of CUDA 12.4, as far as the CUDA runtime calls it before it finds
+// that the driver is too old. refusal_test.py makes the loader find this library first.
 #include <cstdint>
 #include <cstring>
 

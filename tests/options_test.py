@@ -1,4 +1,4 @@
-"""What each option means. Expected ids come from tests/data/opus-shape."""
+"""Tests what each option means. The expected ids come from tests/data/opus-shape."""
 
 import os
 import re
@@ -74,9 +74,8 @@ class Search(Case):
         for name, model in MODELS:
             for setting in ("beam4", "beam4.lp2.stop-false", "beam4.lp0.stop-false"):
                 with self.subTest(name + " " + setting):
-                    bound = (
-                        1e-3 if ".lp0." in setting else 3e-4
-                    )  # plain sums, or sums over length^A
+                    # The scores are plain sums, or sums over length^A.
+                    bound = 1e-3 if ".lp0." in setting else 3e-4
                     result = self.ok(
                         *self.SETTINGS[setting],
                         *IDS,
@@ -150,7 +149,8 @@ class Search(Case):
                 )
 
     def test_without_options_the_models_own_settings_hold(self):
-        # opus-shape: six beams, 511 tokens; it says nothing about penalty and stopping: 1, false.
+        # opus-shape asks for six beams and 511 tokens. It says nothing of penalty and stopping, so
+        # these are 1 and `false`.
         plain = self.ok(*IDS_OUT, input=text(source_lines()[:60]), lines=60)
         spelled = self.ok(
             "-b",
@@ -206,13 +206,13 @@ class Limits(Case):
         return self.report(*GREEDY, *options, *IDS, input=text(source_ids()), lines=200)
 
     def check_limits(self, options, limit):
-        """Greedy with a forced end: the tokens of the unlimited run, but for the last that the
-        limit allows, which is the end."""
+        """With a forced end token, greedy decoding gives the tokens of the unlimited run, but the
+        last token that the limit allows is the end token."""
         result, report = self.limited(*options)
         expected, cut, natural = [], 0, 0
         for source, ids in zip(source_ids(), best("shared", "greedy")):
             ids, most = ids.split(), limit(len(source.split()))
-            # The references themselves were cut at 60 tokens: no limit here may be above.
+            # The references were cut at 60 tokens, so no limit here may be larger.
             assert most <= 60
             expected.append(" ".join(ids[: most - 1]))
             cut, natural = cut + (len(ids) + 1 > most), natural + (len(ids) + 1 == most)
@@ -702,7 +702,7 @@ class NBest(Case):
 
 
 class Scheduling(Case):
-    """Budgets change speed, not text (on the CPU: but for near-ties)."""
+    """Budgets change speed and not text, except for near-ties on the CPU."""
 
     ORDERS = (
         [],
@@ -783,9 +783,8 @@ class Scheduling(Case):
     def test_threads_default_to_those_the_process_may_run_on(self):
         if not hasattr(os, "sched_setaffinity"):
             self.skipTest("no affinity here")
-        no_quota = dict(
-            os.environ, XLATE_TEST_SYSTEM_ROOT=self.folder
-        )  # a container of the tests may have one
+        # The container in which the tests run may have a quota.
+        no_quota = dict(os.environ, XLATE_TEST_SYSTEM_ROOT=self.folder)
         _, report = self.report(*GREEDY, input="Yes.\n", lines=1, env=no_quota)
         self.assertEqual(report["device"]["threads"], len(os.sched_getaffinity(0)))
         one = min(os.sched_getaffinity(0))

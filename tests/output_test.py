@@ -1,5 +1,5 @@
-"""The output until it has its name: who else may write it, who may read it, what an earlier run
-left."""
+"""Tests the output file before it gets its final name: who else may write it, who may read it, and
+what an earlier run left."""
 
 import errno
 import gzip
@@ -30,7 +30,7 @@ class Output(Case):
         self.yes, self.cheap = self.ok(*GREEDY, input="Yes.\nIt was really cheap.\n", lines=2).lines
 
     def begun(self, *options, **more):
-        """A run that has begun to write its output, and waits for input."""
+        """Starts a run that has begun to write its output and waits for input."""
         running = self.start(*GREEDY, "--line-buffered", *options, **more)
         running.send(b"Yes.\n")
         self.assertTrue(
@@ -84,7 +84,8 @@ class TwoRuns(Output):
 
     def test_the_second_is_refused_before_any_work(self):
         running = self.begun("-o", self.path("out.txt"))
-        waiting = self.start(*GREEDY, "-o", self.path("out.txt"))  # its stdin stays open and silent
+        # Its stdin stays open and silent.
+        waiting = self.start(*GREEDY, "-o", self.path("out.txt"))
         self.check(waiting.wait(20), 1)
         self.ended(running)
 
@@ -232,8 +233,9 @@ class Access(Output):
         )
 
     def test_access_lists_are_kept(self):
-        # Version 2; tag, permissions, id each: owner rw, somebody r, group none, at most r, others
-        # none.
+        # This is version 2, with tag, permissions and id for each entry: the owner may read and
+        # write, a user may read, the group has nothing, the mask allows reading, and others have
+        # nothing.
         rights = struct.pack("<I", 2) + b"".join(
             struct.pack("<HHI", *entry)
             for entry in (

@@ -1,3 +1,4 @@
+// Tests the pool of pages and the forecast of the pages in use.
 #include "engine/pages.h"
 
 #include <gtest/gtest.h>
@@ -29,7 +30,8 @@ TEST(PagePool, TakesAndGivesBack) {
   EXPECT_EQ(pool.pages_of(1).size(), 0u);
   EXPECT_EQ(pool.pages_of(2).size(), 3u);
   pool.give_back(0);
-  pool.give_back(1);  // has none
+  // This slot has no pages.
+  pool.give_back(1);
   EXPECT_EQ(pool.free(), 2);
   EXPECT_TRUE(pool.pages_of(0).empty());
 }
@@ -75,23 +77,27 @@ TEST(PagePool, NoPageHasTwoOwners) {
 TEST(PageForecast, ThoseThatEndMakeRoom) {
   PageForecast forecast(4, 3, 20);
   EXPECT_EQ(forecast.most_with(3), 3);
-  forecast.expect(0, 3);  // 1 page for 4 steps, then 2, then 3
+  // The sentence has 1 page for 4 steps, then 2, then 3.
+  forecast.expect(0, 3);
   EXPECT_EQ(forecast.most_with(3), 6);
-  forecast.advance(
-      6);  // now 2, and 3 for the last 4 steps: they meet the second page of one that begins now
+  // The sentence has 2 pages now, and 3 in its last 4 steps. Those meet the second page of a
+  // sentence that begins now.
+  forecast.advance(6);
   EXPECT_EQ(forecast.most_with(1), 4);
   EXPECT_EQ(forecast.most_with(3), 5);
-  forecast.advance(5);  // its last step
+  // This is its last step.
+  forecast.advance(5);
   EXPECT_EQ(forecast.most_with(1), 4);
   forecast.advance(1);
   EXPECT_EQ(forecast.most_with(3), 3);
-  forecast.expect(0, 4);  // it goes on
+  // The sentence goes on.
+  forecast.expect(0, 4);
   EXPECT_EQ(forecast.most_with(1), 5);
   forecast.forget(0);
   EXPECT_EQ(forecast.most_with(5), 5);
 }
 
-// Against lives that are written down one by one.
+// Compares the forecast with a list of all lifetimes from which the pages are counted step by step.
 TEST(PageForecast, CountsWhatEachLifeHas) {
   constexpr std::int64_t kPage = 8, kSlots = 30, kLongest = 100;
   PageForecast forecast(kPage, kSlots, kLongest);

@@ -1,10 +1,10 @@
-"""Runs the program under test and says clearly what went wrong. Black box: only the command line,
-the streams and the report.
+"""Runs the program under test and says clearly what went wrong. It uses only the command line, the
+streams and the report.
 
-XLATE_BINARY names the program (default build/bin/xlate), XLATE_TEST_MODELS the folder with
+XLATE_BINARY names the program (default build/bin/xlate). XLATE_TEST_MODELS is the folder with
 shared.bin and separate.bin, which scripts/convert.py makes from tests/data/opus-shape (default
-build/test_models); data/en-de.bin is the model that the project ships. XLATE_TEST_DEVICE and
-XLATE_TEST_PRECISION say where runs that name no device run (default: the CPU, in float32).
+build/test_models). data/en-de.bin is the model that the project ships. XLATE_TEST_DEVICE and
+XLATE_TEST_PRECISION say where a run that names no device computes (default: the CPU, in float32).
 """
 
 import gzip
@@ -36,22 +36,23 @@ DEVICE, PRECISION = (
     os.environ.get("XLATE_TEST_DEVICE", "cpu"),
     os.environ.get("XLATE_TEST_PRECISION", "fp32"),
 )
-# Several tests share a GPU: none may take a share of what is free.
+# Several tests share a GPU, so none may take a fraction of the free memory.
 ON_DEVICE = [] if DEVICE == "cpu" else ["--precision", PRECISION, "--gpu-memory", "8GiB"]
 
-# A shell starts background jobs with SIGINT ignored, and children inherit that.
+# A shell starts background jobs with SIGINT ignored, and child processes inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What every reference file in tests/data/opus-shape was made with; its name says the rest.
+# Every reference file in tests/data/opus-shape was made with these limits. Its name gives the other
+# settings.
 REFERENCE_LIMITS = ["--max-length", "60", "--max-length-factor", "50"]
 GREEDY = ["-b", "1"]
 BEAM4 = ["-b", "4", "--length-penalty", "1", "--early-stopping", "true"]
 
 
 class Result:
-    """One finished run. `code` is what a shell would see: 128 + N for a process that signal N
-    ended."""
+    """This is a finished run. `code` is the exit code that a shell would see: 128 + N for a process
+    that signal N ended."""
 
     def __init__(self, arguments, code, out, err, seconds):
         self.arguments, self.code, self.out, self.err, self.seconds = (
@@ -72,8 +73,8 @@ class Result:
 
     @property
     def lines(self):
-        """The output lines, as text. Only LF splits; an unfinished last line is a fault of the
-        program."""
+        """Returns the output lines as text. Only LF ends a line, and an unfinished last line is an
+        error of the program."""
         if self.out and not self.out.endswith(b"\n"):
             raise AssertionError("the output does not end in a newline\n" + self.story())
         try:
@@ -111,13 +112,14 @@ def command(options, model=SHARED, device=DEVICE):
 
 
 def figure(text):
-    """A line for those who read figures out of a test's output (tests/gpu_acceptance.py)."""
+    """Prints a line with a figure for programs that read figures from the output of tests
+    (tests/gpu_acceptance.py)."""
     print("\nfigure: " + text, file=sys.stderr)
 
 
 def require():
-    """Called by setUpModule: a clear word when there is nothing to test (a failure, not a skip: a
-    skipped suite looks green)."""
+    """A test module calls this function as setUpModule. It fails clearly where there is nothing to
+    test. It does not skip, because a skipped suite looks successful."""
     for path, what in (
         (BINARY, "XLATE_BINARY"),
         (SHARED, "XLATE_TEST_MODELS"),
@@ -129,7 +131,7 @@ def require():
 
 
 class Running:
-    """A process whose streams the test holds. stdout and stderr are collected by threads, so that
+    """The test holds the streams of this process. Threads collect stdout and stderr, so that
     nothing blocks."""
 
     def __init__(
@@ -169,7 +171,7 @@ class Running:
         self.process.stdin.flush()
 
     def pump(self, data):
-        """Sends `data` over and over from a thread until the program stops reading."""
+        """Sends `data` repeatedly from a thread until the program stops reading."""
 
         def work():
             try:
@@ -188,7 +190,7 @@ class Running:
             pass
 
     def until(self, true, seconds=20):
-        """Waits until `true()` or the end of the time; says which."""
+        """Waits until `true()` holds or the time is over. Returns whether it holds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if true():
@@ -237,7 +239,7 @@ class Running:
 def xlate(
     *options, input=b"", model=SHARED, device=DEVICE, timeout=TIMEOUT, arguments=None, **popen
 ):
-    """Runs to the end. `input`: bytes, text, or an open file."""
+    """Runs the program to its end. `input` is bytes, text or an open file."""
     arguments, begun = arguments or command(options, model, device), time.monotonic()
     given = {"stdin": input} if hasattr(input, "fileno") else {"stdin": subprocess.PIPE}
     data = (
@@ -267,8 +269,8 @@ def xlate(
 
 
 def peak_memory(*options, input_path, model=SHARED, timeout=TIMEOUT):
-    """(result, largest resident size in bytes as the kernel saw it), reading stdin from a file. The
-    output goes to a file too."""
+    """Returns (result, largest resident size in bytes as the kernel measured it) of a run that
+    reads stdin from a file and writes its output to a file."""
     with open(input_path, "rb") as source, tempfile.TemporaryFile() as out:
         running = Running(options, model, stdin=source, stdout=out)
         peak = 0
@@ -294,7 +296,7 @@ def peak_memory(*options, input_path, model=SHARED, timeout=TIMEOUT):
         return result, peak
 
 
-# --- the reference data ---------------------------------------------------------------------------
+# These functions read the reference data.
 
 
 def source_lines():
@@ -308,7 +310,7 @@ def source_ids(name="shared"):
 
 
 def reference(name, setting):
-    """Per line its hypotheses, best first: (ids as text, score)."""
+    """Returns the hypotheses of each line, best first, as (ids as text, score)."""
     rows = []
     with open(os.path.join(DATA, name, setting + ".txt")) as file:
         for row in file:
@@ -324,7 +326,7 @@ def best(name, setting):
 
 
 def pieces(name, side="target"):
-    """id -> piece."""
+    """Returns pieces by id."""
     path = os.path.join(DATA, name, "target_vocab.json")
     if side == "source" or not os.path.exists(path):
         path = os.path.join(DATA, name, "vocab.json")
@@ -333,7 +335,8 @@ def pieces(name, side="target"):
 
 
 def text_of(name, ids):
-    """What xlate makes of target ids: no white space at the ends but that of an unknown token."""
+    """Returns the text that xlate makes of target ids. It has no white space at its ends except
+    that of an unknown token."""
     table = pieces(name)
     text = "".join(
         " \u2047 " if id == "1" else table[int(id)].replace("\u2581", " ") for id in ids.split()
@@ -344,7 +347,7 @@ def text_of(name, ids):
     return trimmed + " " if trimmed.endswith("\u2047") and not text.endswith("\u2047") else trimmed
 
 
-# --- the test case --------------------------------------------------------------------------------
+# This class is the base of the test cases.
 
 
 class Case(unittest.TestCase):
@@ -367,7 +370,8 @@ class Case(unittest.TestCase):
         return running
 
     def ok(self, *options, lines=None, **more):
-        """Runs, expects exit 0 and, if told, that many lines; gives the result."""
+        """Runs the program, expects exit code 0 and, if given, that number of lines. Returns the
+        result."""
         result = xlate(*options, **more)
         self.check(result, 0)
         if lines is not None and len(result.lines) != lines:
@@ -381,7 +385,7 @@ class Case(unittest.TestCase):
             self.fail("exit %d, expected %d\n%s" % (result.code, code, result.story()))
 
     def report(self, *options, lines=None, **more):
-        """(result, report) of a run that must succeed."""
+        """Returns (result, report) of a run that must succeed."""
         path = self.path("report.json")
         result = self.ok(*options, "--report", path, lines=lines, **more)
         return result, self.load_report(path, result)
@@ -400,7 +404,7 @@ class Case(unittest.TestCase):
             self.fail("the report is not JSON: %s\n%s\n%s" % (error, text[:2000], result.story()))
 
     def usage_error(self, *options, names, **more):
-        """Exit 2, nothing on stdout, a word about `names` on stderr."""
+        """Expects exit code 2, nothing on stdout, and a message about `names` on stderr."""
         result = xlate(*options, **{"input": "Yes.\n", "timeout": 20, **more})
         self.check(result, 2)
         self.says(result, *([names] if isinstance(names, str) else names))
@@ -409,8 +413,8 @@ class Case(unittest.TestCase):
         return result
 
     def fails(self, *options, names=(), one_line=True, **more):
-        """Exit 1 with a message that holds `names`: one line, and nothing else, when asked to be
-        quiet."""
+        """Expects exit code 1 and a message that contains `names`. With -q the message is one line
+        and nothing else is printed."""
         result = xlate("-q", *options, **more)
         self.check(result, 1)
         self.says(result, *([names] if isinstance(names, str) else names))
@@ -427,8 +431,8 @@ class Case(unittest.TestCase):
             )
 
     def same(self, expected, actual, result=None, allowed=0):
-        """Equal lists of lines, but for `allowed` of them (near-ties); shows the first that
-        differs."""
+        """Expects equal lists of lines except for `allowed` of them (near-ties). Shows the first
+        line that differs."""
         story = "\n" + result.story() if result else ""
         if len(expected) != len(actual):
             at = next(

@@ -1,10 +1,11 @@
-"""Goldens of real models: newstest2014's first 1000 lines through ende-base and ende-small, against
-what Hugging Face's `generate` wrote.
+"""Tests goldens of real models: it compares the first 1000 lines of newstest2014 through ende-base
+and ende-small with the output of Hugging Face's `generate`.
 
-ctest label `reference`. Needs the folder XLATE_REFERENCE_DIR (default ../shared beside the
-repository) with models/ and data/wmt; is skipped without. Minutes of work: `reference_test.py
-Small` or `-k greedy` runs a part. The converted models are kept in XLATE_TEST_MODELS as
-reference-NAME.bin, unless XLATE_ENDE_BASE or XLATE_ENDE_SMALL names a file that is there already.
+The tests have the ctest label `reference`. They need the folder XLATE_REFERENCE_DIR (default
+../shared beside the repository) with models/ and data/wmt, and are skipped without it. They take
+minutes; `reference_test.py Small` or `-k greedy` runs a part. The converted models are kept in
+XLATE_TEST_MODELS as reference-NAME.bin, unless XLATE_ENDE_BASE or XLATE_ENDE_SMALL names a file
+that exists.
 """
 
 import os
@@ -22,14 +23,14 @@ REFERENCE = os.path.abspath(
 )
 NEWS = os.path.join(REFERENCE, "data", "wmt", "newstest2014.en")
 LINES, NBEST_LINES = 1000, 200
-# Of these, by precision, greedy and with beams. float32: a near-tie and another SentencePiece's
-# split are forgiven. bfloat16's measure is BLEU (scripts/score): 924 and 896 lines were found, and
-# a wrong program is far below.
+# How many lines must be equal in each precision, for greedy search and for beam search. In float32
+# a near-tie and a line that another SentencePiece splits differently are forgiven. bfloat16 is
+# judged by BLEU (scripts/score): 924 and 896 equal lines were measured, and a wrong program has far
+# fewer.
 LINES_EQUAL = {"fp32": (998, 998), "fp16": (980, 970), "bf16": (900, 870)}[program.PRECISION]
 NBEST_EQUAL = 198
-SHIPPED_EQUAL = (
-    650  # data/en-de.bin is ende-small in 8 bits: 749 greedy and 736 beam 4 were measured
-)
+# data/en-de.bin is ende-small in 8 bits. 749 (greedy) and 736 (beam 4) equal lines were measured.
+SHIPPED_EQUAL = 650
 SHOWN = 5
 TIMEOUT = 3600
 
@@ -52,7 +53,7 @@ def reference_file(name, setting):
 
 
 def converted(name):
-    """The model file of a reference checkpoint, made once."""
+    """Converts a reference checkpoint once and returns the model file."""
     if given := os.environ.get("XLATE_" + name.upper().replace("-", "_")):
         return given
     checkpoint, packed = (
@@ -90,7 +91,7 @@ def converted(name):
 
 
 class Reference:
-    """What both models are asked; see Base and Small."""
+    """These tests are the same for both models (see Base and Small)."""
 
     NAME = FORCED_END = CUT = None
 
@@ -226,8 +227,8 @@ class Small(Reference, Case):
 @unittest.skipUnless(program.PRECISION == "fp32", "measured in float32")
 class Shipped(Case):
     def test_the_shipped_model_is_ende_small_in_8_bits(self):
-        """A smoke check: 8 bits change lines, but a wrong scale or a wrong row changes nearly
-        all."""
+        """This is a rough check. Rounding to 8 bits changes some lines, but a wrong scale or a
+        wrong row changes nearly all."""
         search, sources, wanted = (
             Search(limit=200, forced_end=False),
             lines_of(NEWS, LINES),

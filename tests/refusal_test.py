@@ -1,5 +1,5 @@
-"""A run that ends early, whatever its input and its reader are doing: it says why at once, and what
-came before is written."""
+"""Tests runs that end early, whatever their input and their reader are doing. Such a run says at
+once why it ends, and what was translated before is written."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ COMMAND = [BINARY, "-m", SHARED, "--device", "cpu", "-b", "1"]
 
 
 def run(options, lines, close=True, stdout=subprocess.PIPE):
-    """Gives the lines, leaves stdin open if asked to, and waits: (exit code, stdout, stderr,
-    seconds)."""
+    """Sends the lines, leaves stdin open if asked to, and waits. Returns (exit code, stdout,
+    stderr, seconds)."""
     start = time.monotonic()
     process = subprocess.Popen(
         COMMAND + options, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE
@@ -68,7 +68,7 @@ class Refused(unittest.TestCase):
         self.assertEqual((code, err.count("\n")), (1, 1), err)
 
     def test_sizes_that_no_memory_holds_are_told_with_their_options(self):
-        # 2^30 tokens of 256 beams: more than a process can address.
+        # 2^30 tokens of 256 beams are more than a process can address.
         sizes = [
             "--max-length",
             "1073741824",
@@ -102,8 +102,8 @@ class Refused(unittest.TestCase):
 
 
 class OldDriver(Case):
-    """A driver for an older CUDA: one line with both versions; `auto` says it, and goes on with the
-    CPU."""
+    """The driver is for an older CUDA. One line reports both versions; with `auto` xlate prints it
+    and uses the CPU."""
 
     FOLDER = os.path.join(os.path.dirname(BINARY), "old_driver")
 
@@ -141,7 +141,8 @@ class OldDriver(Case):
 
 class SecondSignal(unittest.TestCase):
     def test_it_kills_whichever_it_is(self):
-        read, write = os.pipe()  # never read from: the run blocks as it writes
+        # Nobody reads from the pipe, so the run blocks when it writes.
+        read, write = os.pipe()
         with tempfile.TemporaryFile() as lines:
             lines.write(b"hello there\n" * 60000)
             lines.seek(0)
@@ -152,9 +153,9 @@ class SecondSignal(unittest.TestCase):
                 stderr=subprocess.DEVNULL,
             )
             begun = time.monotonic()
-            while (
-                lines.tell() == 0 and time.monotonic() - begun < 20
-            ):  # its own place in the file too: it reads, signals are in its hands
+            # xlate and the test share the position in the file. Once it moves, xlate reads and
+            # handles signals itself.
+            while lines.tell() == 0 and time.monotonic() - begun < 20:
                 time.sleep(0.1)
         os.close(write)
         try:

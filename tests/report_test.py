@@ -1,5 +1,5 @@
-"""The JSON report: every field, its type, and that the numbers fit each other and what was put
-in."""
+"""Tests the JSON report: every field, its type, and that the numbers agree with each other and with
+the input."""
 
 import json
 import os
@@ -116,7 +116,7 @@ OPTIONS = (
     "precision",
     "device",
 )
-# What engine/policy.h gives a run on the CPU.
+# engine/policy.h gives a run on the CPU these values.
 POLICY = {
     "most_rows": 16384,
     "batch_sentences": 64,
@@ -326,7 +326,8 @@ class Fields(ReportCase):
         for options in ([], ["--precision", "auto"], ["--precision", "fp32"]):
             report = self.report(*GREEDY, *options, input="Yes.\n")[1]
             self.assertEqual(report["precision"], "fp32")
-            self.assertIsNone(report["paths"])  # the CPU has one way
+            # The CPU has no special kernels.
+            self.assertIsNone(report["paths"])
 
     def test_latency_is_reported_for_line_buffered_only(self):
         _, report = self.report(*GREEDY, "--line-buffered", input=text(source_lines()[:20]))
@@ -522,8 +523,8 @@ class Numbers(ReportCase):
             1.4 <= seconds["translate"] <= seconds["process"] - 0.3,
             "translate begins with the first line: %s" % seconds,
         )
-        # Taken when the write has returned, which on a busy machine can be some time after we saw
-        # it.
+        # The time is taken when the write has returned, which on a busy machine may be some time
+        # after the test saw the output.
         self.assertTrue(0.4 <= seconds["first_output"] <= answered + 0.5, seconds)
         self.assertTrue(0 < seconds["load"] < 2, seconds)
         self.assertLess(seconds["encode"] + seconds["decode"], seconds["process"])
@@ -594,9 +595,8 @@ class Outcome(ReportCase):
             self.failed(*GREEDY, input=text(source_lines()), stdout=full)
 
     def test_a_report_that_cannot_be_written_is_noticed_before_any_work(self):
-        running = self.start(
-            "-q", *GREEDY, "--report", self.path("no/such/report.json")
-        )  # stdin stays open and silent
+        # stdin stays open and silent.
+        running = self.start("-q", *GREEDY, "--report", self.path("no/such/report.json"))
         result = running.wait(20)
         self.check(result, 1)
         self.says(result, "report.json")

@@ -1,5 +1,5 @@
-// The runner with a table for a model: what is decoded does not depend on how, and the books
-// balance.
+// Tests the runner with a table in the place of a model. What a line becomes does not depend on how
+// it is scheduled, and the statistics are consistent.
 #include "engine/runner.h"
 
 #include <gtest/gtest.h>
@@ -15,8 +15,8 @@ namespace {
 
 constexpr int kKinds = 5, kVocabulary = 12;
 
-// Sentences from a list. `absent(n)` says whether the n-th call that does not wait finds nothing
-// yet.
+// Gives the sentences of a list. `absent(n)` says whether the n-th call finds no sentence yet, if
+// it is a call that does not wait.
 class ListSource final : public SentenceInput {
  public:
   explicit ListSource(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
@@ -38,7 +38,7 @@ class ListSource final : public SentenceInput {
   std::size_t taken_ = 0;
 };
 
-// Sentences of 1 to `longest` tokens, the first of which chooses the kind.
+// Returns sentences of 1 to `longest` tokens. The first token chooses the kind of a sentence.
 std::vector<Sentence> random_sentences(int count, int longest, unsigned seed = 3) {
   Random random(seed);
   std::vector<Sentence> sentences;
@@ -57,8 +57,8 @@ Table random_table(DType type, int positions = 1) {
   for (float& logit : table.logits) logit = uniform(random, -3, 3);
   for (int place = 0; place < table.places(); ++place) {
     const int kind = place / (positions * kVocabulary);
-    table.logits[static_cast<std::size_t>(place * kVocabulary)] -=
-        static_cast<float>(kind) - 1;  // from short to long
+    // Translations become longer from the first kind to the last.
+    table.logits[static_cast<std::size_t>(place * kVocabulary)] -= static_cast<float>(kind) - 1;
   }
   table.round_to(type);
   return table;
@@ -74,7 +74,8 @@ RunnerOptions options_of(int beams, std::int64_t batch_tokens, bool refill = tru
   options.max_length = 40;
   options.max_length_factor = 1.5;
   options.refill = refill;
-  options.policy.page_tokens = 1;  // so that room is counted in tokens
+  // With pages of one token the free space is counted in tokens.
+  options.policy.page_tokens = 1;
   return options;
 }
 
@@ -87,10 +88,11 @@ using Results = std::map<std::int64_t, Line>;
 constexpr std::int64_t kPlenty = -1;
 
 struct RunnerTest : OnBackend {
-  // Runs to the end; each line exactly once. Caches have room for so many target tokens, but always
-  // for the longest sentence.
+  // Decodes all sentences and expects each line exactly once. The caches have room for `room`
+  // target tokens, but always for the longest sentence.
   Results run(RunnerOptions options, ListSource& source, std::int64_t room = kPlenty) {
-    if (!caches_grow) {  // no sentence is expected to end before its limit
+    // The caches then expect no sentence to end before its limit.
+    if (!caches_grow) {
       options.policy.expected_factor = 100;
       options.policy.first_tokens = options.policy.most_tokens = 1e12;
     }
@@ -130,7 +132,8 @@ struct RunnerTest : OnBackend {
     steps_ahead = lab->steps_ahead();
     return results;
   }
-  // Target tokens that the sentences in flight are expected to need at their ends, to a tenth.
+  // Returns the number of target tokens that the sentences in flight are expected to need at their
+  // ends, in steps of a tenth.
   double expected_tokens(RunnerOptions options) {
     Lab lab(GetParam());
     TableModel model(lab, table);
@@ -146,7 +149,8 @@ struct RunnerTest : OnBackend {
     return results;
   }
 
-  // How many steps a backend of the CPU is ahead: "late3".
+  // Returns how many steps late a CPU backend tells that a sentence is done. The backend "late3" is
+  // 3 steps late.
   static int steps_late() {
     return GetParam().name.starts_with("late") ? GetParam().name.back() - '0' : 0;
   }
@@ -156,13 +160,13 @@ struct RunnerTest : OnBackend {
   bool caches_grow = false;
   RunnerStatistics statistics;
   std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
-  std::int64_t expected_of_20 =
-      0;  // target tokens of a sentence of 20, by what the run has taught its caches
+  // The number of target tokens expected for a sentence of 20 source tokens after the run.
+  std::int64_t expected_of_20 = 0;
   int steps_ahead = 0;
 };
 INSTANTIATE_TEST_SUITE_P(, RunnerTest, testing::ValuesIn(backends_and_late_ones()), backend_name);
 
-// To the bit: products with one-hot rows are exact in any batch.
+// The results are equal to the bit, because products with one-hot rows are exact in any batch.
 void expect_same(const Results& found, const Results& expected) {
   ASSERT_EQ(found.size(), expected.size());
   for (const auto& [line, decoded] : expected) {
@@ -180,8 +184,8 @@ void expect_same(const Results& found, const Results& expected) {
 
 TEST_P(RunnerTest, LinesAreDecodedAsSearchSays) {
   const auto sentences = random_sentences(60, 30);
-  table =
-      random_table(GetParam().type, 40);  // otherwise the same choices in another order make a tie
+  // With one position, the same choices in another order would tie.
+  table = random_table(GetParam().type, 40);
   int compared = 0;
   for (const int beams : {1, 4}) {
     const RunnerOptions options = options_of(beams, 64);
@@ -201,7 +205,8 @@ TEST_P(RunnerTest, LinesAreDecodedAsSearchSays) {
                 expected.hypotheses[0].length == limit && !expected.hypotheses[0].ended);
     }
   }
-  EXPECT_GT(compared, 100);  // of 120
+  // There are 120 cases.
+  EXPECT_GT(compared, 100);
 }
 
 TEST_P(RunnerTest, TheLimitOfASentence) {
@@ -220,7 +225,8 @@ TEST_P(RunnerTest, TheLimitOfASentence) {
 TEST_P(RunnerTest, OrderBudgetAndRefillChangeNothing) {
   auto sentences = random_sentences(80, 30);
   for (const int beams : {1, 3}) {
-    const Results expected = run(options_of(beams, 1, false), sentences);  // one at a time
+    // Sentences are decoded one at a time.
+    const Results expected = run(options_of(beams, 1, false), sentences);
     EXPECT_EQ(statistics.batches, 80);
     for (const bool refill : {true, false}) {
       for (const std::int64_t budget : {1, 7, 30, 100, 5000}) {
@@ -253,7 +259,7 @@ TEST_P(RunnerTest, TheBudgetIsUsedToTheLastToken) {
   }
 }
 
-// Search's own arrays take an eighth of what caches may.
+// By default the arrays of search take at most an eighth of the memory that caches may take.
 TEST_P(RunnerTest, SlotsAreAsManyAsMemoryHas) {
   struct Small final : UnrecordedBackend {
     using UnrecordedBackend::UnrecordedBackend;
@@ -275,7 +281,7 @@ TEST_P(RunnerTest, SlotsAreAsManyAsMemoryHas) {
   EXPECT_EQ(decoded, 20);
 }
 
-// More rows than a backend may take in one piece.
+// There are more rows than a backend may compute in one piece.
 TEST_P(RunnerTest, ManyRowsAtOnce) {
   const auto sentences = random_sentences(150, 8);
   const Results expected = run(options_of(5, 8), sentences);
@@ -295,18 +301,21 @@ TEST_P(RunnerTest, WhereCachesAreFullItWaits) {
   const auto sentences = random_sentences(60, 30);
   const Results expected = run(options_of(2, 200), sentences);
   const std::int64_t rows = most_rows;
-  for (const std::int64_t room : {0, 40, 41, 90, 150}) {  // the longest sentence needs 40
+  // The longest sentence needs 40.
+  for (const std::int64_t room : {0, 40, 41, 90, 150}) {
     for (const bool refill : {true, false}) {
       expect_same(run(options_of(2, 200, refill), sentences, room), expected);
       EXPECT_LT(most_rows, rows);
-      if (steps_ahead == 0) {  // otherwise those that are done leave later than expected
+      // Otherwise finished sentences leave later than the forecast expects.
+      if (steps_ahead == 0) {
         EXPECT_EQ(statistics.preempted, 0);
       }
     }
   }
 }
 
-// A budget far above what caches hold changes nothing: what leaves makes room at once.
+// A budget far above what the caches hold changes nothing, because a finished sentence makes room
+// at once.
 TEST_P(RunnerTest, ScarceCachesAreRefilled) {
   const auto sentences = random_sentences(300, 30);
   run(options_of(2, 200), sentences, 150);
@@ -315,7 +324,7 @@ TEST_P(RunnerTest, ScarceCachesAreRefilled) {
   EXPECT_LE(statistics.steps, steps + steps / 10);
 }
 
-// Sentences that outgrow what is there begin again; those that have run longest go on.
+// Sentences that outgrow the free pages begin again, and those that have run longest go on.
 TEST_P(RunnerTest, CachesRunDry) {
   const auto sentences = random_sentences(60, 30);
   caches_grow = true;
@@ -336,8 +345,8 @@ TEST_P(RunnerTest, CachesRunDry) {
   EXPECT_GT(preempted, 0);
 }
 
-// A sentence's steps count from its admission until its end is seen; where it begins again, only
-// those of its last time.
+// The steps of a sentence count from its admission until its end is seen. For a preempted sentence
+// only the steps since its last admission count.
 TEST_P(RunnerTest, CachesLearnHowLongSentencesTook) {
   caches_grow = true;
   const auto sentences = random_sentences(200, 30);
@@ -356,7 +365,8 @@ TEST_P(RunnerTest, CachesLearnHowLongSentencesTook) {
     EXPECT_GE(static_cast<double>(expected_of_20), std::floor(fewest / read * 20 + 4))
         << "room " << room;
     EXPECT_LE(static_cast<double>(expected_of_20), most / read * 20 + 4) << "room " << room;
-    EXPECT_GT(std::abs(most / read - factor), 0.5);  // there was something to learn
+    // There was something to learn.
+    EXPECT_GT(std::abs(most / read - factor), 0.5);
   }
 }
 
@@ -366,7 +376,7 @@ TEST_P(RunnerTest, DoesNotWaitForASourceWhileItHasWork) {
   ListSource source(sentences);
   source.absent = [](int call) { return call % 3 != 0; };
   expect_same(run(options_of(2, 60), source), expected);
-  // Nothing but waiting gets it anything: one sentence at a time.
+  // No sentence is found without waiting, so the runner decodes one sentence at a time.
   ListSource slow(sentences);
   slow.absent = [](int) { return true; };
   expect_same(run(options_of(2, 60), slow), expected);
@@ -396,7 +406,8 @@ TEST_P(RunnerTest, StopsWhereItIs) {
   EXPECT_LT(source.taken(), sentences.size());
   for (const auto& [line, decoded] : results)
     EXPECT_EQ(decoded.hypotheses[0].ids, expected.at(line).hypotheses[0].ids);
-  ListSource untouched(sentences);  // stopped before it begins
+  // The run is stopped before it begins.
+  ListSource untouched(sentences);
   EXPECT_TRUE(run(options_of(2, 60), untouched).empty());
   EXPECT_EQ(untouched.taken(), 0u);
 }
@@ -452,12 +463,14 @@ TEST_P(RunnerTest, StatisticsAddUp) {
     EXPECT_EQ(all.target_tokens, with_end);
     EXPECT_EQ(all.row_steps, statistics.rows_useful);
     EXPECT_LE(statistics.rows_useful, statistics.rows);
-    if (!GetParam().cuda) {  // each sentence has as many steps in vain as its end is seen late, and
-                             // there are no empty groups
+    // Each sentence has as many useless steps as its end is seen late, and there are no empty
+    // groups.
+    if (!GetParam().cuda) {
       EXPECT_EQ(statistics.rows, statistics.rows_useful + 100 * beams * steps_late());
     }
     EXPECT_GE(statistics.rows, with_end);
-    EXPECT_LE(statistics.rows, statistics.steps * beams * 10);  // slots
+    // The run has at most 10 slots.
+    EXPECT_LE(statistics.rows, statistics.steps * beams * 10);
     EXPECT_GE(statistics.seconds.encode, 0);
     EXPECT_GT(statistics.seconds.decode, 0);
   }
@@ -479,7 +492,8 @@ TEST_P(RunnerTest, ASentenceWithoutAnyContinuationIsAnError) {
       {"line 1", "no continuation"});
 }
 
-// Lines that were found decoded with it are handed over before the error goes on.
+// The runner hands over lines that were finished together with a broken line before it throws the
+// error.
 TEST_P(RunnerTest, AnErrorOfALineKeepsTheOthers) {
   RunnerOptions options = options_of(2, 300);
   options.max_length = 1;

@@ -1,5 +1,5 @@
-// A second, slow implementation of docs/search.md to compare with: plain vectors, double precision,
-// all K·V candidates sorted.
+// This is a second, slow implementation of docs/search.md that tests compare with. It uses plain
+// vectors and double precision, and sorts all K·V candidates.
 #pragma once
 
 #include <algorithm>
@@ -14,14 +14,15 @@ namespace xlate::test {
 struct ReferenceResult {
   std::vector<Hypothesis> hypotheses;
   int steps = 0;
-  /// The smallest difference that a decision hung on. Where it is near the rounding of float32,
-  /// another outcome is as right. Equal logits of one row do not count: they are equal in any
-  /// arithmetic.
+  /// This is the smallest difference on which a decision depended. Where it is close to the
+  /// rounding errors of float32, another result is equally right. Equal logits of one row do not
+  /// count, because they are equal in any arithmetic.
   double margin = std::numeric_limits<double>::infinity();
 };
 
-/// The smallest margin at which a backend's float32 must decide as double does: sums of tens of
-/// log-probabilities, of which a GPU's exponential leaves each about 2⁻²² wrong.
+/// Returns the smallest margin at which float32 must decide as double precision does. The margin
+/// allows for sums of tens of log-probabilities; on a GPU the exponential leaves an error of about
+/// 2⁻²² in each.
 inline double decidable(const BackendUnderTest& backend) { return backend.cuda ? 4e-5 : 1e-5; }
 
 class ReferenceSearch {
@@ -34,7 +35,8 @@ class ReferenceSearch {
     return result_;
   }
 
-  /// Log-probabilities of the next token, −∞ where it may not be chosen.
+  /// Returns the log-probabilities of the next token. They are −∞ for tokens that may not be
+  /// chosen.
   std::vector<double> log_probabilities(int position, int last) const {
     const int v = table_.vocabulary;
     std::vector<double> row(table_.row(kind_, position, last),
@@ -90,7 +92,8 @@ class ReferenceSearch {
     do {
       const auto row =
           log_probabilities(static_cast<int>(ids.size()), ids.empty() ? rules_.start : ids.back());
-      const auto best = std::max_element(row.begin(), row.end());  // the first of equals
+      // max_element returns the first of equal values.
+      const auto best = std::max_element(row.begin(), row.end());
       for (auto other = row.begin(); other != row.end(); ++other) {
         if (*other != *best) decide(*best, *other);
       }
@@ -126,7 +129,8 @@ class ReferenceSearch {
     auto& list = result_.hypotheses;
     for (const Hypothesis& other : list) {
       if (other.length != entry.length)
-        decide(other.score, entry.score);  // of one step: decided among the candidates
+        // The order of hypotheses that end in the same step was decided among the candidates.
+        decide(other.score, entry.score);
     }
     const auto after = std::find_if(list.begin(), list.end(), [&](const Hypothesis& other) {
       return other.score < entry.score;

@@ -1,6 +1,7 @@
-// start_slots, search_step and collect on a state whose every array lies in guard bytes: what each
-// leaves in it, against the CPU's, and that slots which take no part stay as they are. What the
-// rules mean is tested in search_test.cpp.
+// Tests start_slots, search_step and collect on a state whose arrays are filled with a known
+// pattern and surrounded by guard bytes. The test compares what each step leaves in the state with
+// the result of the CPU backend, and checks that slots which take no part stay unchanged. The
+// meaning of the rules is tested in search_test.cpp.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,8 +17,8 @@ using Ints = std::vector<std::int32_t>;
 constexpr std::int64_t kSlots = 7, kLongest = 8;
 constexpr int kSteps = 6;
 constexpr std::int32_t kPoison = 0x5a5a5a5a;
-const Ints kStarted{4, 0, 6, 2}, kLimits{3, 5, 2, 7},
-    kGroups{4, -1, 0, 6, 2};  // slots 1, 3 and 5 take no part
+// Slots 1, 3 and 5 take no part.
+const Ints kStarted{4, 0, 6, 2}, kLimits{3, 5, 2, 7}, kGroups{4, -1, 0, 6, 2};
 
 struct Shape {
   int beams;
@@ -30,7 +31,7 @@ constexpr Shape kShapes[] = {{1, 7, 33, true},
                              {4, 64, 701, true},
                              {5, 128, 1100, true}};
 
-// What search has left, as the host sees it.
+// A snapshot is the search state, copied to the host.
 struct Snapshot {
   Ints token, length, done, finished_count;
   std::vector<float> score;
@@ -69,8 +70,8 @@ class Guarded {
               .never_chosen = {static_cast<std::int32_t>(shape.vocabulary - 1)}};
   }
 
-  /// The state after the start and after each step. Numbers are those that `type` holds, so that
-  /// every backend multiplies the same.
+  /// Returns the state after the start and after each step. All numbers are exact in `type`, so
+  /// that every backend multiplies the same numbers.
   std::vector<Snapshot> snapshots(DType type) {
     Random random(static_cast<unsigned>(shape_.vocabulary));
     const auto numbers = [&](std::int64_t rows, std::int64_t columns, float size) {
@@ -92,7 +93,7 @@ class Guarded {
     }
     return all;
   }
-  /// The records of the slots that were started.
+  /// Returns the records of the slots that were started.
   std::vector<std::byte> records() {
     const auto ticket = lab_->collect(lab_.queue(), kStarted, state_);
     const auto bytes = ticket->wait();
@@ -145,7 +146,8 @@ class SearchStateTest : public OnBackend {
       ASSERT_EQ(found.history[i].token, expected.history[i].token) << "node " << i - tree;
       ASSERT_EQ(found.history[i].parent, expected.history[i].parent) << "node " << i - tree;
     }
-    if (expected.done[s]) return;  // what lives no more is nobody's
+    // The live hypotheses of a finished sentence are undefined.
+    if (expected.done[s]) return;
     for (std::size_t i = first; i < first + k; ++i) {
       EXPECT_EQ(found.token[i], expected.token[i]);
       EXPECT_NEAR(found.score[i], expected.score[i], near + 1e-7 * std::fabs(expected.score[i]));

@@ -1,5 +1,5 @@
-// The rules of docs/search.md on a table model: each by hand, then against a second implementation,
-// then exhaustively.
+// Tests the rules of docs/search.md with a table as the model. Each rule is first worked out by
+// hand, then compared with a second implementation, then with exhaustive search.
 #include <gtest/gtest.h>
 
 #include "tests/late_backend.h"
@@ -11,14 +11,14 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-// The letters of the cases by hand.
+// The cases that are worked out by hand use these tokens.
 constexpr int kEnd = 0, a = 1, b = 2, c = 3, d = 4, x = 5, kStart = 6, kLetters = 7;
 
 class SearchTest : public OnBackend {
  protected:
   Lab lab{GetParam()};
-  // Of sums of a few log-probabilities that were given in decimals: their rounding, and a GPU's
-  // exponential.
+  // This is the allowed error of sums of a few log-probabilities that are given in decimals. It
+  // covers their rounding and the exponential of a GPU.
   const double near =
       GetParam().cuda
           ? 4e-6 + (GetParam().type == DType::kFloat32 ? 0 : 8 * unit_roundoff(GetParam().type))
@@ -31,9 +31,9 @@ class SearchTest : public OnBackend {
 };
 INSTANTIATE_TEST_SUITE_P(, SearchTest, testing::ValuesIn(backends()), backend_name);
 
-// Log-probabilities in whole numbers, one of each row 0 and the others −40 or less, −60 where
-// nothing is said: log-softmax changes nothing in them in float32, so that sums are exact and
-// equals are equal.
+// Returns a table of logits that are whole numbers. One logit of each row is 0 and the others are
+// −40 or less; those that are not given are −60. Log-softmax in float32 does not change such
+// values, so sums are exact and equal sums compare equal.
 Table whole_numbers(std::initializer_list<std::pair<int, std::map<int, int>>> rows) {
   Table table(kLetters);
   for (int last = 0; last < kLetters; ++last) std::fill_n(table.row(0, 0, last), kLetters, -60.0f);
@@ -44,7 +44,7 @@ Table whole_numbers(std::initializer_list<std::pair<int, std::map<int, int>>> ro
   return table;
 }
 
-// The same of probabilities; what is not said is shared out of nothing: e^−60.
+// Returns a table of probabilities. A token that is not given has a logit of −60.
 Table probabilities(std::initializer_list<std::pair<int, std::map<int, double>>> rows) {
   Table table = whole_numbers({});
   for (const auto& [last, next] : rows) {
@@ -152,7 +152,7 @@ TEST_P(SearchTest, AForcedFirstTokenIsTheOnlyChoiceCountsAndAddsNothing) {
     if (beams == 2) {
       EXPECT_EQ(ids_of(outcome)[1], (Ids{x, c}));
     }
-    // It counts in the limit; at a limit of one the forced end wins.
+    // The forced token counts towards the limit. At a limit of one token the forced end wins.
     EXPECT_EQ(decode(table, rules, 1).hypotheses[0].ids, (Ids{x}));
     rules.forced_end = kEnd;
     EXPECT_EQ(decode(table, rules, 1).hypotheses[0].ids, (Ids{}));
@@ -178,19 +178,19 @@ TEST_P(SearchTest, WhatIsNeverChosenKeepsItsProbability) {
 }
 
 TEST_P(SearchTest, EndsOnlyAmongTheFirstK) {
-  // Three after the first step: a .5, b .3, end .15. Two beams: the end comes third, and though
-  // nothing better ends later, is lost.
+  // After the first step a has .5, b has .3 and the end token has .15. With two beams the end token
+  // is third, so the hypothesis is lost, although no hypothesis that ends later is better.
   const std::map<int, double> flat{{kEnd, .26}, {a, .25}, {b, .25}, {c, .24}};
   const Table third =
       probabilities({{kStart, {{a, .5}, {b, .3}, {kEnd, .15}, {c, .05}}}, {a, flat}, {b, flat}});
   EXPECT_EQ(ids_of(decode(third, rules_of(2, 0), 2)), (std::vector<Ids>{{a}, {a, a}}));
-  // The same where the end comes second.
+  // In this table the end token is second.
   const Table second =
       probabilities({{kStart, {{a, .5}, {b, .15}, {kEnd, .3}, {c, .05}}}, {a, flat}, {b, flat}});
   const Outcome outcome = decode(second, rules_of(2, 0), 2);
   EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{}, {a}}));
   EXPECT_NEAR(outcome.hypotheses[0].score, std::log(.3), near);
-  // Both beams go on with what does not end: a and b, not a alone.
+  // Two beams go on with the candidates that do not end, which are a and b.
   const Table lone =
       probabilities({{kStart, {{a, .5}, {kEnd, .3}, {b, .2}}}, {a, {{c, 1}}}, {b, {{d, 1}}}});
   EXPECT_EQ(ids_of(decode(lone, rules_of(3, 0), 2)), (std::vector<Ids>{{a, c}, {}, {b, d}}));
@@ -208,7 +208,7 @@ TEST_P(SearchTest, EveryCandidateCountsAtTheLimit) {
 }
 
 TEST_P(SearchTest, TiesGoToTheEarlierHypothesisThenToTheSmallerId) {
-  // b c and a a have −40; b is the better hypothesis of the two.
+  // Both b c and a a have −40. The hypothesis b is better than a.
   const Table hypotheses =
       whole_numbers({{kStart, {{b, 0}, {a, -40}}}, {b, {{d, 0}, {c, -40}}}, {a, {{a, 0}}}});
   EXPECT_EQ(ids_of(decode(hypotheses, rules_of(2, 0), 2)), (std::vector<Ids>{{b, d}, {b, c}}));
@@ -218,7 +218,7 @@ TEST_P(SearchTest, TiesGoToTheEarlierHypothesisThenToTheSmallerId) {
 }
 
 TEST_P(SearchTest, TheListKeepsTheOlderAmongEquals) {
-  // Each of [], [a], [a b] ends with −40.
+  // Each of [], [a] and [a b] ends with −40.
   const Table table = whole_numbers({{kStart, {{a, 0}, {kEnd, -40}}},
                                      {a, {{b, 0}, {kEnd, -40}}},
                                      {b, {{c, 0}, {kEnd, -40}}},
@@ -228,10 +228,10 @@ TEST_P(SearchTest, TheListKeepsTheOlderAmongEquals) {
   EXPECT_EQ(ids_of(decode(table, rules_of(2, 0), 4)), (std::vector<Ids>{{a, b, c, c}, {}}));
 }
 
-// Three rules, one table, worked out by hand with two beams and A = 1:
-// step 1 ends [] (−40); step 2 ends [a] (−41/2 = −20.5), a full list; step 3 ends [a b] (−40/3);
-// step 4 ends [a b c] (0); step 6 ends [a b c x d] (−40/6) and leaves −60 as the best live score;
-// step 10 leaves −160.
+// Applies the three rules to one table. The steps were worked out by hand for two beams and A = 1.
+// Step 1 ends [] (−40). Step 2 ends [a] (−41/2 = −20.5), and the list is full. Step 3 ends [a b]
+// (−40/3). Step 4 ends [a b c] (0). Step 6 ends [a b c x d] (−40/6) and leaves −60 as the best live
+// score. Step 10 leaves −160.
 TEST_P(SearchTest, EarlyStopping) {
   const Table table = whole_numbers({{kStart, {{a, 0}, {kEnd, -40}, {x, -41}}},
                                      {a, {{b, 0}, {kEnd, -41}}},
@@ -240,26 +240,30 @@ TEST_P(SearchTest, EarlyStopping) {
                                      {x, {{d, 0}}},
                                      {d, {{kEnd, 0}, {d, -40}}}});
   const Outcome first = decode(table, rules_of(2, 1, EarlyStopping::kTrue), 20);
-  EXPECT_EQ(first.steps, 2);  // the list is full
+  // The list is full.
+  EXPECT_EQ(first.steps, 2);
   EXPECT_EQ(ids_of(first), (std::vector<Ids>{{a}, {}}));
   EXPECT_EQ(scores_of(first), (std::vector<float>{-20.5f, -40.0f}));
   const Outcome now = decode(table, rules_of(2, 1, EarlyStopping::kFalse), 20);
-  EXPECT_EQ(now.steps, 6);  // −60 / 6 ≤ −40 / 6, after −40 / 5 > −40 / 3
+  // Here −60 / 6 ≤ −40 / 6, and one step earlier −40 / 5 > −40 / 3.
+  EXPECT_EQ(now.steps, 6);
   EXPECT_EQ(ids_of(now), (std::vector<Ids>{{a, b, c}, {a, b, c, x, d}}));
   EXPECT_EQ(scores_of(now), (std::vector<float>{0.0f, -40.0f / 6}));
   const Outcome never = decode(table, rules_of(2, 1, EarlyStopping::kNever), 20);
-  EXPECT_EQ(never.steps, 10);  // −160 / 20 ≤ −40 / 6, after −120 / 20 > −40 / 6
+  // Here −160 / 20 ≤ −40 / 6, and one step earlier −120 / 20 > −40 / 6.
+  EXPECT_EQ(never.steps, 10);
   EXPECT_EQ(ids_of(never), ids_of(now));
-  // Without a penalty, never looks at the present length too.
+  // Without a length penalty, `never` compares at the current length too.
   EXPECT_EQ(decode(table, rules_of(2, 0, EarlyStopping::kNever), 20).steps,
             decode(table, rules_of(2, 0), 20).steps);
-  // Equal is enough: the best live score is −40 when the list's worst is.
+  // The sentence is done when both are equal: the best live score and the worst of the list are
+  // −40.
   const Table equal = whole_numbers({{kStart, {{kEnd, 0}, {a, -40}}}, {a, {{kEnd, 0}, {a, -60}}}});
   EXPECT_EQ(decode(equal, rules_of(2, 0), 20).steps, 2);
 }
 
 TEST_P(SearchTest, AListThatIsNotFullGoesOnToTheLimit) {
-  // The end is never among the first two.
+  // The end token is never among the first two candidates.
   const Table table =
       whole_numbers({{kStart, {{a, 0}, {b, -40}}}, {a, {{a, 0}, {b, -40}}}, {b, {{a, 0}}}});
   for (const auto stopping : {EarlyStopping::kTrue, EarlyStopping::kFalse, EarlyStopping::kNever}) {
@@ -271,15 +275,16 @@ TEST_P(SearchTest, DeadHypothesesNeverFinish) {
   const Table table = whole_numbers({{kStart, {{a, 0}, {b, -40}}}});
   SearchRules rules = rules_of(9, 1);
   const Outcome all = decode(table, rules, 1);
-  EXPECT_EQ(all.hypotheses.size(), 7u);  // one for each letter
+  // There is one hypothesis for each letter.
+  EXPECT_EQ(all.hypotheses.size(), 7u);
   rules.never_chosen = {kEnd, c, d, x, kStart};
   EXPECT_EQ(ids_of(decode(table, rules, 1)), (std::vector<Ids>{{a}, {b}}));
   rules.never_chosen = {kEnd, b, c, d, x, kStart};
   EXPECT_EQ(ids_of(decode(table, rules, 3)), (std::vector<Ids>{{a, a, a}}));
 }
 
-// Widths around the pieces in which a backend may go through the vocabulary, the last id never
-// chosen, as opus-mt's pad is.
+// The sizes lie around the block sizes in which a backend may process the vocabulary. The last id
+// is never chosen, as the pad of opus-mt models.
 TEST_P(SearchTest, LargeVocabulariesAgree) {
   int compared = 0;
   for (const int vocabulary : {127, 128, 129, 511, 512, 513, 1025}) {
@@ -308,7 +313,8 @@ TEST_P(SearchTest, LargeVocabulariesAgree) {
       }
     }
   }
-  EXPECT_GT(compared, 20);  // of 28
+  // There are 28 cases.
+  EXPECT_GT(compared, 20);
 }
 
 TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
@@ -338,11 +344,12 @@ TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
         EXPECT_NEAR(found.hypotheses[i].score, expected.hypotheses[i].score, 1e-5);
     }
   }
-  EXPECT_GE(compared, 4);  // of 12
+  // There are 12 cases.
+  EXPECT_GE(compared, 4);
 }
 
-// The best of a vocabulary's first piece may lie in any order when a later piece has one that
-// belongs between them.
+// The best tokens of the first part of the vocabulary may be in any order, and a token of a later
+// part belongs between them.
 TEST_P(SearchTest, ALaterPieceMayHoldBetterTokens) {
   for (const bool ascending : {true, false}) {
     for (const int rank : {1, 2, 3, 4}) {
@@ -355,7 +362,8 @@ TEST_P(SearchTest, ALaterPieceMayHoldBetterTokens) {
           decode(table, {.beams = 4, .start = 1, .end = 0, .never_chosen = {}}, 1);
       ASSERT_EQ(outcome.hypotheses.size(), 4u);
       for (int i = 0; i < 4; ++i) {
-        const int better = i - (i >= rank);  // of the first piece
+        // This is the rank among the tokens of the first part.
+        const int better = i - (i >= rank);
         const int expected = i + 1 == rank ? 550 : ascending ? 107 - better : 100 + better;
         EXPECT_EQ(outcome.hypotheses[static_cast<std::size_t>(i)].ids, (Ids{expected}))
             << "rank " << rank << ", ascending " << ascending;
@@ -374,11 +382,12 @@ TEST_P(SearchTest, BeamSizes) {
   const Table table =
       whole_numbers({{kStart, {{a, 0}, {b, -40}}}, {a, {{kEnd, 0}}}, {b, {{a, -1}, {kEnd, 0}}}});
   const Outcome widest = decode(table, rules_of(256, 0), 2);
-  EXPECT_EQ(widest.hypotheses.size(), 43u);  // the end alone, and what follows each of six letters
+  // These are the end token alone, and the seven tokens that may follow each of six letters.
+  EXPECT_EQ(widest.hypotheses.size(), 43u);
   EXPECT_EQ(widest.hypotheses.at(0).ids, (Ids{a}));
 }
 
-// What a runner reckons with.
+// The runner computes the number of slots with bytes_per_slot().
 TEST_P(SearchTest, BytesPerSlotAreWhatItTakes) {
   struct Counting final : UnrecordedBackend {
     using UnrecordedBackend::UnrecordedBackend;
@@ -396,8 +405,8 @@ TEST_P(SearchTest, BytesPerSlotAreWhatItTakes) {
   }
 }
 
-// Every sequence that ends, and those of full length: a beam wide enough for all of them finds them
-// all, in order.
+// The loop lists every sequence that ends and every sequence of full length. A beam that is wide
+// enough for all of them finds them all, in order.
 TEST_P(SearchTest, AWideBeamIsExhaustiveSearch) {
   for (unsigned seed = 0; seed < 20; ++seed) {
     Random random(seed);
@@ -470,7 +479,8 @@ RandomCase random_case(unsigned seed, bool with_ties) {
   const float end_bonus = uniform(random, -2, 3);
   for (int place = 0; place < table.places(); ++place) {
     float* row = table.logits.data() + place * vocabulary;
-    if (with_ties) {  // one 0, others −40 … −44: all sums are exact
+    // One logit is 0 and the others are −40 to −44, so all sums are exact.
+    if (with_ties) {
       for (int token = 0; token < vocabulary; ++token)
         row[token] = static_cast<float>(-whole(random, 40, 44));
       row[whole(random, 0, vocabulary - 1)] = 0;

@@ -1,5 +1,5 @@
-// The pieces of lines, as ids of a SentencePiece model: for scripts/compare_sentencepiece, and to
-// measure the speed of segmentation.
+// Prints the pieces of lines as ids of a SentencePiece model, for scripts/compare_sentencepiece, or
+// measures the speed of segmentation.
 //   segment_lines MODEL.spm [--library] [--repeat N] < LINES > IDS
 #include <sentencepiece_processor.h>
 
@@ -21,9 +21,11 @@ using namespace xlate;
 
 struct Arguments {
   const char* model = nullptr;
-  bool library = false;  // the installed SentencePiece in the place of our own segmentation
-  int repeat =
-      0;  // measures so many passes over the lines, and prints lines per second in the place of ids
+  // Uses the installed SentencePiece library instead of our own segmentation.
+  bool library = false;
+  // If not 0, the program goes over the lines that many times and prints lines per second instead
+  // of ids.
+  int repeat = 0;
 };
 
 Arguments read_arguments(int argc, char** argv) {

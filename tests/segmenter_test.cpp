@@ -1,4 +1,4 @@
-// Segmentation against SentencePiece 0.2.3 on lines with ties, and what damaged models come to.
+// Tests segmentation against SentencePiece 0.2.3 on lines with ties, and against damaged models.
 #include "tokenization/segmenter.h"
 
 #include <gtest/gtest.h>
@@ -40,8 +40,8 @@ INSTANTIATE_TEST_SUITE_P(, Ties, testing::Values("en", "de", "bytes", "symbols",
                            return name;
                          });
 
-// Lines that SentencePiece 0.2.1 and 0.2.3 segment differently, whichever of them is installed here
-// (tests/data/segmentation/make.py).
+// SentencePiece 0.2.1 and 0.2.3 segment these lines differently. The expected ids are those of
+// 0.2.3, whichever version is installed (tests/data/segmentation/make.py).
 TEST_P(Ties, AreBrokenAsByNewerSentencePiece) {
   ASSERT_GE(lines.size(), 30u);
   ASSERT_EQ(lines.size(), ids.size());
@@ -51,7 +51,8 @@ TEST_P(Ties, AreBrokenAsByNewerSentencePiece) {
         << "line " << i + 1 << ": " << lines[i];
 }
 
-// A model cut anywhere, or with bytes altered, is an error or another model; never anything worse.
+// A model that is cut anywhere, or whose bytes are altered, is refused or read as another model.
+// Nothing worse happens.
 TEST_P(Ties, DamagedModels) {
   std::mt19937 random(3);
   const auto try_model = [&](const std::string& bytes) {
@@ -72,8 +73,8 @@ TEST_P(Ties, DamagedModels) {
   }
 }
 
-// What the model does not know is one piece with its text, however long it is, in time that grows
-// with its length only.
+// Text that the model does not know is one piece, however long it is. The time grows only linearly
+// with its length.
 TEST(Segmenter, UnknownText) {
   const std::string bytes = sentencepiece_model({"▁", "a", "b", "▁a"});
   const Segmenter segmenter(bytes, "tiny");
@@ -87,8 +88,8 @@ TEST(Segmenter, UnknownText) {
   EXPECT_EQ(join(segmenter.segment("   ").ids), "");
 }
 
-// Where scores are equal, the piece that begins first stays, which is the longest last one: a+aa,
-// not aa+a.
+// Where scores are equal, the path whose last piece is longest stays. It is the one found first.
+// The text aaa therefore becomes a aa, not aa a.
 TEST(Segmenter, ATieByHand) {
   std::string model;
   const auto add = [&](const std::string& piece, float score, int type) {
@@ -103,7 +104,8 @@ TEST(Segmenter, ATieByHand) {
   EXPECT_EQ(join(segmenter.segment("aaaaa").ids), "1 2 3 3");
 }
 
-// As many pieces as a multilingual model has: made in a moment, and each found again.
+// A trie of as many pieces as a multilingual model has is built quickly, and each piece is found
+// again.
 TEST(Segmenter, ManyPieces) {
   std::mt19937 random(5);
   std::map<std::string, std::int32_t> keys;

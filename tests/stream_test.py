@@ -1,5 +1,5 @@
-"""Pipes, signals, full disks and memory: when lines come out, how a run ends early, what it leaves
-behind."""
+"""Tests pipes, signals, full disks and memory: when lines are written, how a run ends early, and
+what it leaves behind."""
 
 import gzip
 import os
@@ -167,10 +167,11 @@ class Latency(Case):
 
 class ClosedPipe(Case):
     def test_a_reader_that_leaves_ends_the_run_quietly_with_141(self):
+        # A parent that ignores SIGPIPE, as Python does, passes this on to its children.
         for ignored in (
             False,
             True,
-        ):  # a parent that ignores SIGPIPE, as Python does, hands that down
+        ):
             with self.subTest(sigpipe_ignored=ignored):
                 read, write = os.pipe()
                 running = self.start(
@@ -191,8 +192,8 @@ class ClosedPipe(Case):
                 self.assertEqual(result.err, b"", result.story())
 
     def head(self, shell):
-        """Exit of xlate, its stderr, the output and the time of a shell pipeline that ends in
-        head."""
+        """Runs a shell pipeline that ends in head. Returns the exit code of xlate, its stderr, the
+        output and the time."""
         with tempfile.TemporaryFile() as err:
             begun = time.monotonic()
             process = subprocess.run(
@@ -212,9 +213,8 @@ class ClosedPipe(Case):
         options = [*GREEDY, "--max-length", "10"]
         xlate_command = " ".join(map(shlex.quote, command(options)))
         first_window = "".join("%d\n" % i for i in range(1, 2001))
-        for _ in range(
-            3
-        ):  # other work on the machine can spoil a measurement, but not make one better
+        # Other work on the machine can make a measurement worse but not better.
+        for _ in range(3):
             (first, code, _), err, seconds = self.head("seq 1000000 | %s | head -1" % xlate_command)
             self.assertEqual((code, err), ("exit 141", b""))
             window = self.ok(*options, input=first_window, lines=2000)
@@ -257,7 +257,8 @@ class Signals(Case):
     EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
     def complete_prefix(self, data, result):
-        """`data` must be the first lines of the whole output, whole ones; gives their number."""
+        """Checks that `data` consists of whole lines and is the beginning of the whole output.
+        Returns the number of lines."""
         self.assertTrue(
             not data or data.endswith(b"\n"), "an unfinished line at the end\n" + result.story()
         )
@@ -383,7 +384,7 @@ class Signals(Case):
         self.check(running.wait(10), 130)
 
     def test_a_reader_that_stands_still_does_not_prevent_the_end(self):
-        # stdout is a full pipe that nobody reads: the second signal must end the run.
+        # stdout is a full pipe that nobody reads, so only the second signal ends the run.
         read, write = os.pipe()
         running = self.start(*GREEDY, "--max-length", "10", "--scores", stdout=write)
         running.pump(BLOCK)
@@ -399,7 +400,7 @@ class Signals(Case):
 
 class Writing(Case):
     def waits_for_nothing(self, *options, names, **more):
-        """Fails although stdin stays open and silent: before any work."""
+        """Checks that xlate fails before any work, although stdin stays open and silent."""
         running = self.start("-q", *GREEDY, *options, **more)
         result = running.wait(20)
         self.check(result, 1)
@@ -587,7 +588,8 @@ class Memory(Case):
             stdout=write,
         )
         line = b"x" * 2000 + b"\n"
-        running.pump(line * 100)  # 200 kB a time
+        # Each round sends 200 kB.
+        running.pump(line * 100)
         last, still = -1, 0
         end = time.monotonic() + 25
         while still < 8 and time.monotonic() < end:
@@ -604,8 +606,8 @@ class Memory(Case):
 
     @unittest.skipUnless(os.environ.get("XLATE_LONG"), "XLATE_LONG=1 runs it")
     def test_a_window_of_very_long_lines_is_bounded(self):
-        # 64 MiB of text close a window, so 200 lines of 1 MB are never held at once, and 400 take
-        # no more.
+        # 64 MiB of text close a window. 200 lines of 1 MB are therefore never held at once, and 400
+        # lines need no more memory.
         paths = {}
         for count in (80, 200, 400):
             paths[count] = self.path("long-%d" % count)

@@ -1,5 +1,5 @@
-// A SequenceModel without a network: the next token's logits are a row of a table. Also how one
-// sentence is decoded alone with it.
+// This SequenceModel has no network: the logits of the next token are a row of a table. The file
+// also has functions that decode one sentence alone with it.
 #pragma once
 
 #include <algorithm>
@@ -14,9 +14,9 @@
 
 namespace xlate::test {
 
-/// Logits [kinds, positions, V, V]: of a sentence of some kind, after `position` tokens (the last
-/// row holds from there on), by last token and next token. All that search does with a network can
-/// be done with it.
+/// The logits [kinds, positions, V, V] are given by the kind of the sentence, the number of tokens
+/// so far, the last token and the next token. Beyond the last position its rows hold again. Such a
+/// table can make search do everything that a network can.
 struct Table {
   int vocabulary = 0, positions = 1, kinds = 1;
   std::vector<float> logits;
@@ -27,11 +27,12 @@ struct Table {
         kinds(kinds),
         logits(static_cast<std::size_t>(kinds) * static_cast<std::size_t>(positions) *
                static_cast<std::size_t>(vocabulary) * static_cast<std::size_t>(vocabulary)) {}
-  /// Which hidden row is one: the last hidden row is one-hot, so a product with it is exact.
+  /// Returns which element of the hidden row is one. The last hidden row is one-hot, so a product
+  /// with it is exact.
   int place(int kind, int position, int last) const {
     return (kind * positions + std::min(position, positions - 1)) * vocabulary + last;
   }
-  /// As a backend's type holds it.
+  /// Rounds the logits to a backend's type.
   void round_to(DType type) {
     for (float& logit : logits) logit = static_cast<float>(rounded(type, logit));
   }
@@ -44,8 +45,8 @@ struct Table {
   }
 };
 
-/// A sentence's kind is its first source id, modulo the kinds. Nothing is written into its caches,
-/// but their tables are looked at.
+/// The logits of this model come from a table. The kind of a sentence is its first source id modulo
+/// the number of kinds. The model writes nothing into its caches, but checks their tables.
 class TableModel final : public SequenceModel {
  public:
   TableModel(Lab& lab, const Table& table) : lab_(lab), table_(table) {
@@ -86,16 +87,16 @@ class TableModel final : public SequenceModel {
       installed_[slots[i]] = sentences[static_cast<std::size_t>(first) + i];
       paths_.erase(slots[i]);
     }
-    const std::vector<std::int32_t> none(
-        static_cast<std::size_t>(capacity_.slots));  // tokens decoded
+    // No slot has decoded any token yet.
+    const std::vector<std::int32_t> none(static_cast<std::size_t>(capacity_.slots));
     if (!caches_.self.empty()) check_pages(queue, slots, none);
   }
   void step(const StepRows& rows, Search& search) override {
     Queue& queue = search.queue();
     const SearchState& state = search.state();
     auto slots = lab_.array<std::int32_t>(rows.slots, rows.groups, queue);
-    slots.erase(std::remove(slots.begin(), slots.end(), -1),
-                slots.end());  // empty groups come last
+    // Empty groups come last.
+    slots.erase(std::remove(slots.begin(), slots.end(), -1), slots.end());
     const auto tokens = lab_.array<std::int32_t>(state.token, state.slots * state.beams, queue);
     const auto lengths = lab_.array<std::int32_t>(state.length, state.slots, queue);
     EXPECT_LE(rows.rows(), hidden_.rows);
@@ -118,9 +119,8 @@ class TableModel final : public SequenceModel {
     for (const std::int32_t slot : slots) source_tokens += installed_[slot].source_tokens;
     most_source_tokens = std::max(most_source_tokens, source_tokens);
     most_rows = std::max(most_rows, rows.rows());
-    std::erase_if(slots, [&](auto slot) {
-      return done[static_cast<std::size_t>(slot)] != 0;
-    });  // stepped in vain
+    // Slots that are done are stepped in vain.
+    std::erase_if(slots, [&](auto slot) { return done[static_cast<std::size_t>(slot)] != 0; });
     check_ancestors(queue, state, slots, lengths, tokens);
     if (!caches_.self.empty()) check_pages(queue, slots, lengths);
     const Tensor out = hidden_.row_range(0, rows.rows());
@@ -130,16 +130,16 @@ class TableModel final : public SequenceModel {
   Projection& projection() { return projection_; }
   const Capacity& capacity() const { return capacity_; }
 
-  // What was asked of it.
+  // Tests read these statistics.
   std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
-  std::int64_t broken_kind = -1;  // whose sentences' logits are no numbers
+  std::int64_t broken_kind = -1;  // The logits of sentences of this kind are NaN.
 
  private:
   using Path = std::vector<std::int32_t>;
 
-  // As if keys were kept as a network would keep them, only that the key of a token is the whole
-  // path to it: on the lines that `ancestor` names, each live hypothesis must find its own past,
-  // which the search tree tells too.
+  // Checks `ancestor` with keys that are the whole path to a token instead of vectors. On the beams
+  // that `ancestor` names, each live hypothesis must find its own history, which the search tree
+  // tells as well.
   void check_ancestors(Queue& queue, const SearchState& state,
                        const std::vector<std::int32_t>& slots,
                        const std::vector<std::int32_t>& lengths,
@@ -176,8 +176,8 @@ class TableModel final : public SequenceModel {
     }
   }
 
-  // As the device sees it: each sentence has pages for its source and for all its tokens with the
-  // next one, and none is another's too.
+  // Checks the page tables that the device reads. Each sentence has pages for its source and for
+  // all its target tokens, the next one included, and no page belongs to two sentences.
   void check_pages(Queue& queue, std::span<const std::int32_t> slots,
                    const std::vector<std::int32_t>& lengths) {
     const auto source_lengths =
@@ -214,13 +214,16 @@ class TableModel final : public SequenceModel {
   PagedCaches caches_;
   Tensor hidden_;
   Projection projection_;
-  std::map<std::int64_t, Sentence> installed_;                    // by slot
-  std::map<std::int64_t, std::vector<std::vector<Path>>> paths_;  // slot, position, line
+  // This map is indexed by slot.
+  std::map<std::int64_t, Sentence> installed_;
+  // This map is indexed by slot, and its paths by position and beam.
+  std::map<std::int64_t, std::vector<std::vector<Path>>> paths_;
 };
 
-/// What a sentence's search came to.
+/// An outcome is the result of the search for one sentence.
 struct Outcome {
-  std::vector<Hypothesis> hypotheses;  // best first
+  // The best hypothesis comes first.
+  std::vector<Hypothesis> hypotheses;
   std::int32_t steps = 0;
 };
 inline Outcome outcome_of(const SearchResult& result) {
@@ -233,7 +236,7 @@ inline Outcome outcome_of(const SearchResult& result) {
   return outcome;
 }
 
-/// One sentence of a kind alone on a model, in one of its slots, without caches.
+/// Decodes one sentence of a kind alone in one of the model's slots, without caches.
 inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules,
                            std::int32_t limit, int kind, std::int64_t all_slots,
                            std::int32_t slot) {
@@ -255,7 +258,7 @@ inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules
   return outcome_of(search.collect(slots).at(0));
 }
 
-/// In the second of three slots.
+/// Decodes one sentence alone in the second of three slots.
 inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rules,
                             std::int32_t limit, int kind = 0) {
   TableModel model(lab, table);

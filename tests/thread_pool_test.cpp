@@ -1,3 +1,4 @@
+// Tests that the thread pool runs each task exactly once and passes results and exceptions on.
 #include "engine/cpu/thread_pool.h"
 
 #include <gtest/gtest.h>
@@ -14,13 +15,14 @@
 namespace xlate::cpu {
 namespace {
 
-// Runs `count` tasks and expects each exactly once, on a thread of the pool, and no two at once on
-// one thread.
+// Runs `count` tasks and expects each to run exactly once, on a thread of the pool, with at most
+// one task at a time on each thread.
 void expect_each_once(ThreadPool& pool, std::int64_t count, std::vector<std::atomic<int>>& calls) {
   for (auto& call : calls) call.store(0, std::memory_order_relaxed);
   std::vector<std::atomic<int>> inside(static_cast<std::size_t>(pool.threads()));
   std::atomic<int> wrong{0};
-  std::int64_t plain = 0;  // written by the caller's thread before, read by tasks
+  // The caller's thread writes it before the run, and the tasks read it.
+  std::int64_t plain = 0;
   plain = count;
   pool.run(count, [&](std::int64_t i, int thread) {
     if (thread < 0 || thread >= pool.threads() || i < 0 || i >= count || plain != count) {
@@ -61,8 +63,8 @@ TEST(ThreadPool, WakesFromSleep) {
   ThreadPool pool(3);
   std::vector<std::atomic<int>> calls(10);
   for (int round = 0; round < 20; ++round) {
-    std::this_thread::sleep_for(
-        std::chrono::milliseconds(2));  // long enough for the workers to stop spinning
+    // This is long enough for the workers to stop spinning.
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
     expect_each_once(pool, 10, calls);
   }
 }

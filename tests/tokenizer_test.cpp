@@ -1,5 +1,5 @@
-// Text to ids and back with the converted opus-shape models, and with a tiny one where a case needs
-// it.
+// Tests how text becomes ids and ids become text, with the converted opus-shape models, and with a
+// tiny model where a case needs it.
 #include "tokenization/tokenizer.h"
 
 #include <gtest/gtest.h>
@@ -35,8 +35,8 @@ struct Converted : testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(, Converted, testing::Values("shared", "separate"),
                          [](const auto& info) { return std::string(info.param); });
 
-// Ids that another SentencePiece wrote. A tie in a piece's score could be split differently there:
-// none is known here.
+// The expected ids were written by another SentencePiece, which might break a tie between equal
+// scores differently. No such line is known in this file.
 TEST_P(Converted, IdsOfEveryLine) {
   const auto lines = lines_of(kData + "input.txt"),
              expected = lines_of(kData + GetParam() + "/source.ids");
@@ -49,7 +49,7 @@ TEST_P(Converted, IdsOfEveryLine) {
   }
 }
 
-// Text beyond what is given to SentencePiece at once: cut at spaces it has the ids of its words.
+// A long text that is cut at spaces has the ids of its sentences in turn.
 TEST_P(Converted, LongTextIsTheSameInParts) {
   const Ids line = tokenizer.encode("It was really cheap.");
   std::string text;
@@ -63,8 +63,8 @@ TEST_P(Converted, LongTextIsTheSameInParts) {
   EXPECT_EQ(tokenizer.encode(std::string(200'000, ' ')), Ids{});
 }
 
-// Half a megabyte of a script that the model does not know, without a space: in seconds, and no
-// character is cut.
+// Half a megabyte of a script that the model does not know, without a space, takes seconds at most,
+// and no character is cut.
 TEST_P(Converted, LongTextOfUnknownCharacters) {
   std::string text;
   while (text.size() < 500'000) text += "\u6211\u4eec";
@@ -86,7 +86,7 @@ TEST_P(Converted, NothingIsNothing) {
   EXPECT_EQ(Tokenizer::write_ids({}), "");
 }
 
-// Pieces of the source side, looked up by name and put together again.
+// Joins the pieces of the source side, which are looked up by name again.
 TEST_P(Converted, PiecesAndIdsAgree) {
   std::vector<std::string> pieces;
   std::string_view table = file.file("source.pieces");
@@ -137,17 +137,17 @@ TEST_P(Converted, WordsThatAreNoIds) {
 
 TEST_P(Converted, LanguageTokensInFront) {
   const Ids plain = tokenizer.encode("Tom is here.");
-  // Looked up whole: these models have none of that name.
+  // A language token is looked up as a whole. These models have no token of that name.
   Ids expected{unknown};
   expected.insert(expected.end(), plain.begin(), plain.end());
   EXPECT_EQ(tokenizer.encode(">>xx<< Tom is here."), expected);
   EXPECT_EQ(tokenizer.encode(">>xx<<Tom is here."), expected);
   EXPECT_EQ(tokenizer.encode(">>sr_Latn<< Tom is here."), expected);
   EXPECT_EQ(tokenizer.encode(">>xx<<"), (Ids{unknown, end}));
-  // From >> to the first <<, whatever stands between them.
+  // A language token reaches from >> to the first <<, whatever stands between them.
   for (const char* token : {">><<", ">>a<b<<", ">> a whole sentence <<", ">>>><<"})
     EXPECT_EQ(tokenizer.encode(token + std::string(" Tom is here.")), expected) << token;
-  // These are text like any other.
+  // None of these lines begins with a language token.
   for (const char* text : {" >>xx<< Tom", ">>xx< Tom", ">> Tom", "Tom >>xx<<", "<< >> Tom"}) {
     const Ids ids = tokenizer.encode(text);
     EXPECT_GT(ids.size(), 4u) << text;
@@ -169,8 +169,8 @@ TEST_P(Converted, UnknownTokensAreMarked) {
   EXPECT_EQ(tokenizer.decode_pieces(ids), "<unk>");
 }
 
-// What transformers reads and writes (tests/data/variants/make.py); in transformers an unknown
-// token is no text.
+// The expected values come from transformers (tests/data/variants/make.py), which writes nothing
+// for an unknown token.
 TEST(AddedTokens, AsInTransformers) {
   const ModelFile file = ModelFile::open(models_folder() + "/added_tokens.bin");
   const Tokenizer tokenizer = load_tokenizer(file);
@@ -183,7 +183,7 @@ TEST(AddedTokens, AsInTransformers) {
     EXPECT_EQ(tokenizer.decode(one[0].get<Ids>()), one[1].get<std::string>()) << one[0];
 }
 
-// A tokenizer of the tiny model's files, which outlive it.
+// This is a tokenizer of the tiny model, with the bytes and the file that it refers to.
 struct Tiny {
   explicit Tiny(const std::function<void(ModelBuilder&)>& edit = [](ModelBuilder&) {}) {
     ModelBuilder model = tiny_model();
@@ -210,7 +210,8 @@ TEST(Tokenizer, TheTinyModel) {
   EXPECT_EQ(tiny.tokenizer->encode_pieces("▁a b <pad> z"), (Ids{5, 4, 7, 1, 0}));
 }
 
-// A vocabulary that both sides share holds pieces that only the target's model knows.
+// A vocabulary that both sides share has pieces that only the SentencePiece model of the target
+// knows.
 TEST(Tokenizer, WhatTheModelDoesNotKnowMayBeInTheVocabulary) {
   auto pieces = tiny_pieces();
   pieces[6] = "zz";
@@ -218,9 +219,10 @@ TEST(Tokenizer, WhatTheModelDoesNotKnowMayBeInTheVocabulary) {
     for (const char* name : {"source.pieces", "target.pieces"})
       model.replace_file(name, pieces_table(pieces));
   });
-  EXPECT_EQ(tiny.tokenizer->encode("azz"),
-            (Ids{5, 6, 0}));  // ▁a and what SentencePiece leaves together
-  EXPECT_EQ(tiny.tokenizer->encode("azzz"), (Ids{5, 1, 0}));  // no piece
+  // These are ▁a and a piece that SentencePiece leaves whole.
+  EXPECT_EQ(tiny.tokenizer->encode("azz"), (Ids{5, 6, 0}));
+  // There is no such piece.
+  EXPECT_EQ(tiny.tokenizer->encode("azzz"), (Ids{5, 1, 0}));
 }
 
 TEST(Tokenizer, PiecesOfTheModelThatTheVocabularyLacks) {
@@ -241,13 +243,14 @@ TEST(Tokenizer, ALineIsALineWhateverThePieces) {
   EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{3, 4}), "x y  z  ");
 }
 
-// A piece that only the other side's model has keeps its mark in the library; in a text it is a
-// space, and none stands at the ends.
+// A piece that only the SentencePiece model of the other side has keeps its U+2581 in the library.
+// In the text it becomes a space, and the text neither begins nor ends with a space.
 TEST(Tokenizer, NoMarksInText) {
   auto pieces = tiny_pieces();
   pieces[6] = "▁zz", pieces[7] = "y▁x▁";
   const Tiny tiny([&](ModelBuilder& model) {
-    model.header["tokens"].erase("pad");  // its id is a piece like others here
+    // Its id is a piece like any other here.
+    model.header["tokens"].erase("pad");
     model.replace_file("target.pieces", pieces_table(pieces));
   });
   EXPECT_EQ(tiny.tokenizer->decode(Ids{6, 5, 6, 7}), "zz a zzy x");
@@ -269,7 +272,8 @@ TEST(Tokenizer, SpacesAreCleanedUpWhereTheCheckpointSaysSo) {
   const auto text = [&](bool cleaned) {
     const Tiny tiny([&](ModelBuilder& model) {
       model.replace_file("target.pieces", pieces_table(pieces));
-      model.header["tokens"].erase("pad");  // its id is a piece like others here
+      // Its id is a piece like any other here.
+      model.header["tokens"].erase("pad");
       if (cleaned) model.header["tokens"]["clean_up_spaces"] = true;
     });
     return tiny.tokenizer->decode(Ids{5, 6, 7, 5, 2, 3, 4, 5});

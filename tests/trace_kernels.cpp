@@ -1,8 +1,9 @@
-// A library that the CUDA driver loads into a program (CUDA_INJECTION64_PATH=…/libtrace_kernels.so)
-// and that writes what ran on the GPU to the file that XLATE_TRACE names, a line a kernel, copy or
-// memset: start and end in nanoseconds, stream, name. scripts/step_timeline reads it. Kernels of a
-// graph are recorded one by one, which costs some time between them. Records grow at their ends
-// from one CUPTI to the next: they are read as those of CUDA 12, which newer headers still know.
+// The CUDA driver loads this library into a program (CUDA_INJECTION64_PATH=…/libtrace_kernels.so).
+// It writes what ran on the GPU to the file that XLATE_TRACE names: a line for each kernel, copy
+// and memset, with start and end in nanoseconds, stream and name. scripts/step_timeline reads that
+// file. The kernels of a CUDA graph are recorded one by one, which costs some time between them.
+// CUPTI only appends fields to its records from one version to the next, so the records are read as
+// those of CUDA 12, which newer headers still declare.
 #include <cupti.h>
 
 #include <cstdint>
@@ -46,7 +47,7 @@ void CUPTIAPI take_buffer(CUcontext, std::uint32_t, std::uint8_t* buffer, std::s
 
 }  // namespace
 
-// What the driver looks for in an injected library; 1: it works.
+// The driver calls this function in an injected library. It returns 1 if the library works.
 extern "C" int InitializeInjection() {
   const char* path = std::getenv("XLATE_TRACE");
   trace = path ? std::fopen(path, "w") : nullptr;

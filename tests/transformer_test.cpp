@@ -1,5 +1,5 @@
-// The whole network on a real file: what a sentence gets does not depend on what is decoded beside
-// it, before it or where.
+// Tests the whole network on a real file. The hypotheses of a sentence do not depend on what is
+// decoded beside it or before it, nor on its slot.
 #include "models/transformer.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-// Source ids from a file, so that no SentencePiece is asked.
+// Reads source ids from a file, so that the tests need no tokenizer.
 std::vector<Ids> shared_sources() {
   std::ifstream file(source_folder() + "/tests/data/opus-shape/shared/source.ids");
   std::vector<Ids> sources;
@@ -45,7 +45,7 @@ class ListSource final : public SentenceInput {
   std::size_t taken_ = 0;
 };
 
-// One file for all tests of this program.
+// All tests of this program share one file.
 const ModelFile& shared_file() {
   static const ModelFile file = ModelFile::open(models_folder() + "/shared.bin");
   return file;
@@ -68,14 +68,18 @@ std::string text_of(const Hypothesis& hypothesis) {
   return text;
 }
 
-// How far two ways to decode the same sentences may differ. On the CPU the same sums come in the
-// same order but for the product's blocks. A GPU's products choose their order by their number of
-// rows: in a 16-bit type, one sum in thousands is then rounded otherwise.
+// These bounds say how far two ways to decode the same sentences may differ. On the CPU only the
+// blocking of the products changes the order of sums. A GPU's library chooses the order of a
+// product by its number of rows; in 16-bit types about one sum in a thousand is then rounded
+// differently.
 struct Likeness {
-  double score;  // of hypotheses with the same ids
-  double tie;    // hypotheses so near may change places, and what follows from the choice differs
-  double different_lines;  // share of lines whose best hypothesis may be another: a tie that was
-                           // decided otherwise on the way
+  // Scores may differ by this much.
+  double score;
+  // Hypotheses whose scores are closer than this may change places.
+  double tie;
+  // In this fraction of the lines the best hypothesis may be another, because a tie was decided
+  // differently.
+  double different_lines;
 };
 
 Likeness likeness_of(const BackendUnderTest& test) {
@@ -86,7 +90,7 @@ Likeness likeness_of(const BackendUnderTest& test) {
 
 using Hypotheses = std::vector<std::vector<Hypothesis>>;
 
-// Keeps the last hidden rows of the step before.
+// This backend keeps a view of the last hidden rows of the latest step.
 class HiddenRows final : public UnrecordedBackend {
  public:
   using UnrecordedBackend::UnrecordedBackend;
@@ -112,7 +116,7 @@ class TransformerTest : public OnBackend {
                     std::int64_t max_length = 40) {
     return decode_on(*backend, *model, sources, beams, batch_tokens, max_length);
   }
-  // Lines' hypotheses, by line.
+  // Returns the hypotheses of each line.
   static Hypotheses decode_on(Backend& backend, Transformer& model, const std::vector<Ids>& sources,
                               int beams, std::int64_t batch_tokens, std::int64_t max_length) {
     std::vector<Sentence> sentences;
@@ -154,7 +158,8 @@ class TransformerTest : public OnBackend {
           << " lines so far";
     }
   }
-  // What is not the same in two lists of hypotheses of one line, best first: empty if nothing is.
+  // Returns what differs between two lists of hypotheses of one line, each with the best first. The
+  // text is empty where nothing differs.
   static std::string difference(const std::vector<Hypothesis>& found,
                                 const std::vector<Hypothesis>& expected, const Likeness& likeness) {
     for (std::size_t i = 0; i < found.size(); ++i) {
@@ -174,7 +179,8 @@ class TransformerTest : public OnBackend {
 };
 INSTANTIATE_TEST_SUITE_P(, TransformerTest, testing::ValuesIn(backends()), backend_name);
 
-// So little that there is next to nothing to get ready for.
+// The sources have two tokens and the targets at most six, so there is almost no work to prepare
+// for.
 TEST_P(TransformerTest, SourcesOfAFewTokens) {
   std::vector<Ids> sources = shared_sources();
   sources.resize(6);
@@ -199,8 +205,8 @@ TEST_P(TransformerTest, ABatchIsItsSentencesOneByOne) {
   }
 }
 
-// Bounds: twice what is found on a CPU whose weights and results are rounded to the type at every
-// verb.
+// The bounds are twice what was found on a CPU whose weights and results were rounded to the type
+// at every operation.
 using GpuTransformerTest = TransformerTest;
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GpuTransformerTest);
 INSTANTIATE_TEST_SUITE_P(, GpuTransformerTest, testing::ValuesIn(cuda_backends()), backend_name);
@@ -225,8 +231,8 @@ TEST_P(GpuTransformerTest, AgreesWithTheCpu) {
   }
 }
 
-// One sentence in each of several slots, the others going their own ways: the same hidden rows at
-// every step.
+// One sentence has the same hidden rows at every step in each of several slots, while the other
+// slots decode other sentences.
 TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
   const auto sources = shared_sources();
   const Ids& ids = sources[5];
@@ -275,8 +281,8 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
           GTEST_SKIP() << "beams may change places in " << name_of(hidden.dtype);
         std::vector<float> values(bytes.size() / sizeof(float));
         std::memcpy(values.data(), bytes.data(), bytes.size());
-        // At the first step all beams are the start token's; the others' candidates are worthless,
-        // and their order may differ.
+        // At the first step all beams have the start token. The candidates of all beams but one are
+        // worthless, and their order may differ.
         if (first) expected.push_back(values);
         for (std::size_t i = 0; i < values.size(); ++i)
           ASSERT_NEAR(values[i], expected[n][i], 1e-4)
@@ -286,7 +292,8 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
   }
 }
 
-// Longer than any position that was stored, or that the model was made for.
+// These sources and targets are longer than any stored position and than the lengths that the model
+// was trained for.
 TEST_P(TransformerTest, SourcesAndTargetsOfAnyLength) {
   const auto sources = shared_sources();
   std::vector<Ids> tall;
@@ -301,7 +308,8 @@ TEST_P(TransformerTest, SourcesAndTargetsOfAnyLength) {
   const auto alone = decode(tall, 2, 1, 620);
   const auto together = decode(tall, 2, 2000, 620);
   if (!GetParam().cuda)
-    expect_same(together, alone);  // in 620 tokens a GPU meets a tie for certain
+    // In 620 tokens a GPU surely meets a tie.
+    expect_same(together, alone);
   for (const auto& hypotheses : {alone, together}) {
     for (const auto& line : hypotheses) {
       ASSERT_FALSE(line.empty());
@@ -311,7 +319,7 @@ TEST_P(TransformerTest, SourcesAndTargetsOfAnyLength) {
   EXPECT_NE(alone[0][0].sum, alone[1][0].sum);
 }
 
-// What came before leaves nothing behind: the same model begun again, larger and smaller.
+// A run leaves nothing behind. The same model begins again with larger and with smaller sizes.
 TEST_P(TransformerTest, BeginsAgain) {
   const auto all = shared_sources();
   const std::vector<Ids> sources(all.begin(), all.begin() + 30);

@@ -1,4 +1,4 @@
-"""Help, and what is said about options that are mistaken or not there."""
+"""Tests the help, and what xlate says about wrong and unknown options."""
 
 import os
 import re
@@ -73,7 +73,7 @@ class Help(Case):
 
 
 class NotThere(Case):
-    """Options of later stages are refused, never accepted and ignored."""
+    """Options of later stages are refused. They are never accepted and ignored."""
 
     OPTIONS = [
         ("--min-length", "3"),
@@ -124,7 +124,8 @@ class NotThere(Case):
         self.assertNotIn("out.txt.partial", os.listdir(self.folder))
 
     def test_a_refused_run_does_not_wait_for_input(self):
-        running = self.start("--sample")  # stdin stays open and silent
+        # stdin stays open and silent.
+        running = self.start("--sample")
         self.check(running.wait(20), 2)
 
 

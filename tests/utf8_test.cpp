@@ -1,3 +1,5 @@
+// Tests how text that is not valid UTF-8 is repaired, with the examples of the Unicode standard and
+// against a second decoder.
 #include "tokenization/utf8.h"
 
 #include <gtest/gtest.h>
@@ -25,8 +27,9 @@ std::string made_valid(std::string text) {
   return text;
 }
 
-// A second decoder, by the definition of UTF-8: shortest form, no surrogates, at most U+10FFFF. The
-// length of the character that the text begins with, or 0.
+// Returns the length of the character that the text begins with, or 0 where it begins with none.
+// This is a second decoder by the definition of UTF-8: shortest form, no surrogates, at most
+// U+10FFFF.
 std::size_t character(std::string_view text) {
   const auto byte = [&](std::size_t i) {
     return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i]));
@@ -63,7 +66,7 @@ std::string encoded(std::uint32_t code) {
   return {static_cast<char>(0xF0 | code >> 18), part(12), part(6), part(0)};
 }
 
-// Unicode 15, section 3.9, tables 3-8 to 3-11.
+// The examples are in Unicode 15, section 3.9, tables 3-8 to 3-11.
 TEST(Utf8, MaximalSubpartsOfTheStandard) {
   EXPECT_EQ(made_valid("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41"), repeat(kMark, 8) + "A");
   EXPECT_EQ(made_valid("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41"), repeat(kMark, 8) + "A");
@@ -72,7 +75,8 @@ TEST(Utf8, MaximalSubpartsOfTheStandard) {
   EXPECT_EQ(made_valid("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41"), repeat(kMark, 4) + "A");
 }
 
-// The example of section 5.22's predecessor: 61 F1 80 80 E1 80 C2 62 80 63 80 BF 64.
+// Older editions of the Unicode standard gave this example, 61 F1 80 80 E1 80 C2 62 80 63 80 BF 64,
+// where section 5.22 now stands.
 TEST(Utf8, AMixedLine) {
   EXPECT_EQ(made_valid("\x61\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63\x80\xBF\x64"),
             "a" + repeat(kMark, 3) + "b" + kMark + "c" + repeat(kMark, 2) + "d");
@@ -91,8 +95,8 @@ TEST(Utf8, CutAtTheEnd) {
   EXPECT_EQ(without_cut_character(""), "");
   EXPECT_EQ(without_cut_character("abc"), "abc");
   EXPECT_EQ(without_cut_character("\xE2"), "");
-  EXPECT_EQ(without_cut_character("\x80\x80\x80\x80"),
-            "\x80\x80\x80\x80");  // nothing that a following byte could complete
+  // No following byte could complete a character here.
+  EXPECT_EQ(without_cut_character("\x80\x80\x80\x80"), "\x80\x80\x80\x80");
 }
 
 TEST(Utf8, EveryCharacterIsValidAndNoSurrogateIs) {
@@ -119,8 +123,8 @@ TEST(Utf8, EveryPairOfBytes) {
   }
 }
 
-// Bytes that like to form characters, at any alignment: the result is valid, valid parts survive,
-// and once is enough.
+// The bytes are such that they often form characters, at any alignment. The result is valid, valid
+// parts survive, and a second repair changes nothing.
 TEST(Utf8, RandomBytes) {
   test::Random random(9);
   const std::string likely =
@@ -142,7 +146,7 @@ TEST(Utf8, RandomBytes) {
     std::string again = text;
     ASSERT_FALSE(make_valid_utf8(again));
     ASSERT_EQ(again, text);
-    // Whatever characters were whole before are there still, in order.
+    // All characters that were whole before are still there, in order.
     std::string_view rest = text;
     for (std::string_view in = before; !in.empty();) {
       const std::size_t length = character(in);

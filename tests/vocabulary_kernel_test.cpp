@@ -1,6 +1,7 @@
-// The fused vocabulary kernel against loops in double: awkward shapes, ties, ids that are never
-// chosen, sorted logits; and that a row's bits do not depend on the other rows. Most inputs are
-// small integers, whose logits float32 holds exactly: there the tokens must be the same.
+// Tests the fused vocabulary kernel against loops in double precision: on awkward shapes, ties, ids
+// that are never chosen and sorted logits. It also tests that the bits of a row do not depend on
+// the other rows. Most inputs are small integers, whose logits are exact in float32, so the tokens
+// must be the same.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
@@ -18,7 +19,7 @@ namespace {
 
 using cuda::check;
 
-/// Device memory between guards.
+/// This device memory lies between guard bytes.
 class Guarded {
  public:
   explicit Guarded(std::size_t bytes) : bytes_(bytes) {
@@ -67,15 +68,15 @@ struct Candidates {
   std::vector<std::int32_t> tokens;
 };
 
-/// Inputs of a case; rows and weights hold what the type holds exactly.
+/// These are the inputs of a case. Rows and weights have values that are exact in the type.
 struct Inputs {
   Matrix hidden, weight;
   std::vector<float> bias;
 };
 
 std::vector<std::uint16_t> bits_of(const Matrix& matrix, DType type, std::int64_t stride) {
-  std::vector<std::uint16_t> bits(static_cast<std::size_t>(matrix.rows * stride),
-                                  0xFFFF);  // NaN between the rows
+  // The columns between two rows are NaN.
+  std::vector<std::uint16_t> bits(static_cast<std::size_t>(matrix.rows * stride), 0xFFFF);
   for (std::int64_t r = 0; r < matrix.rows; ++r) {
     for (std::int64_t c = 0; c < matrix.columns; ++c) {
       bits[static_cast<std::size_t>(r * stride + c)] =
@@ -123,7 +124,7 @@ Candidates run(const Case& test, const Inputs& in) {
   return {values.get<float>(), tokens.get<std::int32_t>()};
 }
 
-/// Small integers: sums of products stay far below 2^24.
+/// Returns small random integers, whose sums of products stay far below 2^24.
 Matrix integers(Random& random, std::int64_t rows, std::int64_t columns, int most) {
   Matrix matrix(rows, columns);
   for (double& value : matrix.values) value = whole(random, -most, most);
@@ -151,7 +152,8 @@ Inputs random_inputs(const Case& test, Random& random) {
   return in;
 }
 
-/// Compares a row with double-precision loops; of inexact inputs a near-tie may fall either way.
+/// Compares a row with double-precision loops. With inexact inputs, a near-tie may be decided
+/// either way.
 void expect_row(const Case& test, const Inputs& in, const Candidates& got, std::int64_t row) {
   const auto vocabulary = static_cast<std::size_t>(test.vocabulary);
   std::vector<double> logits(vocabulary);
@@ -214,7 +216,8 @@ std::string name_of_case(const Case& test) {
                      test.exact ? "" : ", inexact", test.never_chosen.size());
 }
 
-/// A few rows of the case, the first and the last of each warpgroup's and block's among them.
+/// Compares a few rows of a case, among them the first and the last row of warpgroups and of
+/// blocks.
 void expect_case(const Case& test, const Inputs& in, const Candidates& got, std::int64_t most = 6) {
   SCOPED_TRACE(name_of_case(test));
   std::vector<std::int64_t> rows{test.rows - 1, 0, 63, 64, 127, 128, test.rows / 2, 8, 255, 256};
@@ -279,8 +282,8 @@ TEST_F(cuda_VocabularyKernel, LargeVocabulary) {
   }
 }
 
-// So many rows that runs begin inside the vocabulary, with its first tiles before them: few
-// distinct logits, so that candidates tie across them.
+// There are so many rows that some clusters begin in the middle of the vocabulary and first look at
+// its first tiles (seeds). There are few distinct logits, so that candidates tie across tiles.
 TEST_F(cuda_VocabularyKernel, RunsWithSeeds) {
   int turn = 0;
   for (const int count : {8, 16}) {
@@ -298,7 +301,8 @@ TEST_F(cuda_VocabularyKernel, RunsWithSeeds) {
                     {0, 1, 2, 130, 300, 512, 31999}};
           Inputs in = random_inputs(test, random);
           for (std::size_t id = 0; id < 600; ++id)
-            in.bias[id] += more;  // with 40 no run has what its seeds have
+            // With 40 added, the tokens of the seeds are better than all others of a run.
+            in.bias[id] += more;
           expect_case(test, in, run(test, in), width > 64 ? 3 : 10);
           if (HasFailure()) return;
         }
@@ -328,15 +332,9 @@ TEST_F(cuda_VocabularyKernel, NeverChosen) {
         const Inputs in = random_inputs(test, random);
         expect_case(test, in, run(test, in));
       }
-      const Case test{3,
-                      7,
-                      64,
-                      count,
-                      DType::kBFloat16,
-                      true,
-                      renormalize,
-                      true,
-                      {0, 1, 2, 4, 5, 6}};  // one is left, or none
+      // One id may be chosen here, and none in the case derived from it.
+      const Case test{
+          3, 7, 64, count, DType::kBFloat16, true, renormalize, true, {0, 1, 2, 4, 5, 6}};
       Inputs in = random_inputs(test, random);
       in.bias[3] = 0;
       expect_case(test, in, run(test, in));
@@ -347,7 +345,8 @@ TEST_F(cuda_VocabularyKernel, NeverChosen) {
   }
 }
 
-// All logits equal; then sorted by id, up and down: id/64 in two columns, times 1 and times 1/256.
+// All logits are equal, or they are sorted by id upwards or downwards. The logit is ±id / 1024. The
+// 16-bit types do not hold every id, so two columns have its quotient and its remainder by 256.
 TEST_F(cuda_VocabularyKernel, EqualAndSorted) {
   for (const int count : {1, 8, 16}) {
     for (const int slope : {0, 1, -1}) {
@@ -369,9 +368,8 @@ TEST_F(cuda_VocabularyKernel, NoLogitIsFinite) {
     Inputs in = random_inputs(test, random);
     std::fill(in.bias.begin(), in.bias.end(), -INFINITY);
     expect_case(test, in, run(test, in));
-    for (const float bad :
-         {INFINITY,
-          std::numeric_limits<float>::quiet_NaN()}) {  // ends, and stays inside its memory
+    // The kernel ends and stays inside its memory.
+    for (const float bad : {INFINITY, std::numeric_limits<float>::quiet_NaN()}) {
       for (std::size_t i = 0; i < in.bias.size(); ++i) in.bias[i] = i % 3 == 0 ? bad : 1.0f;
       run(test, in);
       std::fill(in.bias.begin(), in.bias.end(), bad);
@@ -380,7 +378,8 @@ TEST_F(cuda_VocabularyKernel, NoLogitIsFinite) {
   }
 }
 
-// A row's results have the same bits alone, among others, and wherever it lies.
+// The results of a row have the same bits when it is alone, when it is among others, and wherever
+// it lies.
 TEST_F(cuda_VocabularyKernel, OtherRowsDoNotMatter) {
   for (const std::int64_t width : {256, 512, 1024}) {
     for (const int count : {1, 8}) {
@@ -419,7 +418,7 @@ TEST_F(cuda_VocabularyKernel, OtherRowsDoNotMatter) {
   }
 }
 
-// Recorded and replayed.
+// The kernel can be recorded in a CUDA graph and replayed.
 TEST_F(cuda_VocabularyKernel, InAGraph) {
   EXPECT_FALSE(cuda::vocabulary_kernel_fits(80, 512, 32001, 8));
   EXPECT_FALSE(cuda::vocabulary_kernel_fits(90, 500, 32001, 8));

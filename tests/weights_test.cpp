@@ -1,5 +1,5 @@
-// A model file's tensors as they come to a backend: every stored type, tied tensors, int8 and its
-// scales.
+// Tests how the tensors of a model file reach a backend: every stored type, tied tensors, and int8
+// with its scales.
 #include "models/weights.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-// The slow reference of all 65536 bit patterns.
+// Compares the expansion of all 65536 bit patterns with a slow reference.
 void expect_expanded(DType type, double (*value_of)(std::uint16_t)) {
   std::vector<std::uint16_t> bits(65536);
   for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<std::uint16_t>(i);
@@ -71,7 +71,7 @@ TEST(Expand, Int8FromAnyPlaceInARow) {
   }
 }
 
-// What a backend should hold of a tensor of a file.
+// Returns the values that a backend of this type should hold of a stored tensor.
 Matrix stored_values(const StoredTensor& stored, DType type) {
   std::vector<float> values(static_cast<std::size_t>(stored.rows * stored.columns));
   expand(stored, 0, stored.rows * stored.columns, values.data());
@@ -85,8 +85,8 @@ class WeightsTest : public OnBackend {
  protected:
   Lab lab{GetParam()};
 
-  // Loads two matrices [rows, 4] and their biases, and expects each to be what the file says, or
-  // the file to be refused.
+  // Loads two matrices and their biases. Expects each to have the values of the file, or the file
+  // to be refused.
   void expect_own_values(const ModelBuilder& model, const char* first, const char* second) {
     const AlignedBytes bytes = model.bytes();
     try {
@@ -141,7 +141,7 @@ TEST_P(WeightsTest, TiedTensorsAreLoadedOnce) {
   EXPECT_EQ(weights.bytes(), 2 * size);
 }
 
-// What follows the rows that a file gives is zero: search multiplies with it.
+// The rows beyond those of the file are zero, because search multiplies with them.
 TEST_P(WeightsTest, RowsAreMadeUpToTheBackendsMultiple) {
   const AlignedBytes bytes = tiny_model().bytes();
   const ModelFile file("tiny.bin", bytes.span());
@@ -180,8 +180,8 @@ TEST_P(WeightsTest, VectorsOfTwoTypesInOnePlace) {
   expect_own_values(model, "encoder.0.self.out", "encoder.0.feed_forward.down");
 }
 
-// The same int8 numbers under two scales: what a converter that stores equal bytes once makes of W
-// and 2·W.
+// The same int8 numbers have two scales. A converter that stores equal bytes once writes W and 2·W
+// in this way.
 TEST_P(WeightsTest, Int8MatricesThatShareNumbersButNotScales) {
   ModelBuilder model = tiny_model(DType::kInt8);
   model.tensor("decoder.0.self.out.weight")["offset"] =

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""scripts/xxh64.py: known vectors, and that all its ways agree."""
+"""Tests scripts/xxh64.py with known vectors, and that all its implementations agree."""
 
 import os
 import random
