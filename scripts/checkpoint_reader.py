@@ -1,8 +1,8 @@
-"""Reads what a Hugging Face checkpoint directory holds: JSON settings, safetensors or PyTorch
-weights, whole or in shards.
+"""Reads a Hugging Face checkpoint directory: its JSON settings, and safetensors or PyTorch weights
+in one file or in shards.
 
-Nothing in the files is trusted: whatever their bytes are, the outcome is a value that fits its
-description or an InputError.
+The files are not trusted. Whatever their bytes are, the result is a value that fits its description
+or an InputError.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# bytes of a tensor in hand at a time: with what it becomes it fits a core's cache (1 << 20 took
-# twice as long)
+# This many bytes of a tensor are converted at a time. A block and its result fit into the cache of
+# a core; blocks of 1 << 20 took twice as long.
 BLOCK = 1 << 18
 ITEM_SIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-SAFETENSORS_HEADER_LIMIT = 100_000_000  # the format's own
+# The format itself sets this limit.
+SAFETENSORS_HEADER_LIMIT = 100_000_000
 REQUIRED = object()
 
 
 class InputError(Exception):
-    """What is wrong with the input: the message goes to the user as it is."""
+    """This is an error in the input. The user sees its message unchanged."""
 
 
 def show(value):
-    """A JSON value as a message has it."""
+    """Returns a JSON value as a message shows it."""
     try:
         return json.dumps(value, ensure_ascii=False)
     except RecursionError:
@@ -38,7 +39,7 @@ def show(value):
 
 
 def refuse(path, what, expected, found):
-    """found: text, or a value that is no string."""
+    """Raises InputError. `found` is text, or a value that is not a string."""
     found = found if isinstance(found, str) else show(found)
     raise InputError(
         f"{path}: {what}: expected {expected}, found "
@@ -70,12 +71,13 @@ def parse_json_object(path, data):
             seen.add(key)
         return dict(pairs)
 
+    # ValueError means bad UTF-8, bad JSON or an integer with too many digits.
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
     except (
         ValueError,
         RecursionError,
-    ) as error:  # ValueError: bad UTF-8, bad JSON, endless numbers
+    ) as error:
         refuse(path, "JSON", "an object", f"what cannot be read ({error})")
     if not isinstance(value, dict):
         refuse(path, "JSON", "an object", show(value))
@@ -83,7 +85,7 @@ def parse_json_object(path, data):
 
 
 def read_varint(data, at):
-    """A protocol buffer's number at an offset, and the offset behind it."""
+    """Returns the number of a protocol buffer at an offset, and the offset behind the number."""
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]
@@ -95,19 +97,21 @@ def read_varint(data, at):
 
 
 def read_sentencepiece(path):
-    """The bytes of a SentencePiece model; a cut one is found by walking over its fields (a protocol
-    buffer's)."""
+    """Returns the bytes of a SentencePiece model. It walks over the fields of the protocol buffer,
+    so that it notices a truncated file."""
     data, at, has_pieces = read_bytes(path), 0, False
     try:
         while at < len(data):
             key, at = read_varint(data, at)
-            has_pieces |= key == 1 << 3 | 2  # field 1, of bytes
+            # Field 1 has bytes: a piece.
+            has_pieces |= key == 1 << 3 | 2
             if key & 7 == 0:
                 _, at = read_varint(data, at)
             else:
                 length, at = read_varint(data, at) if key & 7 == 2 else ({1: 8, 5: 4}[key & 7], at)
                 at += length
-    except LookupError:  # a number that has no end, or a kind of field that does not exist
+    # A number does not end, or a field has an unknown type.
+    except LookupError:
         has_pieces = False
     if at != len(data) or not has_pieces:
         refuse(
@@ -124,14 +128,15 @@ def is_integer(value):
 
 
 class Settings:
-    """A JSON object on disk; values are checked as they are taken, and null is absent."""
+    """Settings are a JSON object in a file. Values are checked when they are taken. null counts as
+    absent."""
 
     def __init__(self, path):
         self.path, self.values = path, parse_json_object(path, read_bytes(path))
 
     @classmethod
     def of(cls, values, path="settings"):
-        """An object that is on no disk."""
+        """Returns the settings of an object that is not in a file."""
         settings = cls.__new__(cls)
         settings.path, settings.values = path, values
         return settings
@@ -159,7 +164,7 @@ class Settings:
         return self.take(key, default, "true or false", lambda v: isinstance(v, bool))
 
     def token(self, key, rows, default=REQUIRED):
-        """A token id; Hugging Face also accepts a list of one."""
+        """Returns a token id. Hugging Face also accepts a list of one id."""
         expected = f"one id below {rows}"
         value = self.take(key, default, expected, lambda v: True)
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
@@ -168,7 +173,8 @@ class Settings:
         return value
 
 
-@dataclass(eq=False)  # one object is one stored tensor: compared by identity
+# One object stands for one stored tensor, so objects are compared by identity.
+@dataclass(eq=False)
 class Tensor:
     path: str
     name: str
@@ -176,10 +182,11 @@ class Tensor:
     shape: tuple
     data: memoryview
     mapping: object = None
-    offset: int = 0  # of data in mapping
+    # The data begin at this position of the mapping.
+    offset: int = 0
 
     def blocks(self):
-        """The data as unsigned words, whole rows at a time."""
+        """Yields the data as unsigned words, in blocks of whole rows."""
         words = np.frombuffer(self.data, "<u4" if self.dtype == "float32" else "<u2").reshape(
             self.shape
         )
@@ -189,7 +196,7 @@ class Tensor:
         self.release()
 
     def rows_from(self, first):
-        """The tensor without its first rows."""
+        """Returns the tensor without its first rows."""
         if first == 0:
             return self
         skipped = first * math.prod(self.shape[1:]) * ITEM_SIZE[self.dtype]
@@ -204,8 +211,8 @@ class Tensor:
         )
 
     def release(self):
-        """Gives back the pages that were read: they count as this process's memory until then; the
-        file cache keeps them."""
+        """Releases the pages that were read. Until then they count as memory of this process,
+        although they remain in the file cache."""
         if hasattr(self.mapping, "madvise"):
             first = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
             self.mapping.madvise(mmap.MADV_DONTNEED, first, self.offset + len(self.data) - first)
@@ -219,8 +226,8 @@ class Tensor:
 
 
 def safetensors_entry(path, name, entry, size):
-    """The dtype, shape and place of one entry of a safetensors header; size: of the data that
-    follows it."""
+    """Returns dtype, shape and place of an entry of a safetensors header. `size` is the number of
+    bytes of data behind the header."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         refuse(path, name, "dtype, shape and data_offsets", show(entry))
     dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -243,8 +250,8 @@ def safetensors_entry(path, name, entry, size):
 
 
 def read_safetensors(path):
-    """Tensors by name (https://huggingface.co/docs/safetensors: length of the header, header,
-    data)."""
+    """Returns tensors by name. The file has the length of its header, the header and the data
+    (https://huggingface.co/docs/safetensors)."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -271,7 +278,8 @@ def read_safetensors(path):
         )
         places.append((begin, end, name))
     previous = 0
-    for begin, end, name in sorted(places):  # the format allows neither gaps nor overlaps
+    # The format allows neither gaps nor overlaps.
+    for begin, end, name in sorted(places):
         if begin != previous:
             refuse(path, name, f"data at offset {previous}", str(begin))
         previous = end
@@ -281,7 +289,7 @@ def read_safetensors(path):
 
 
 def read_torch(path):
-    """Tensors by name. PyTorch reads all of the file into memory."""
+    """Returns tensors by name. PyTorch reads the whole file into memory."""
     try:
         import torch
     except ImportError:
@@ -294,7 +302,8 @@ def read_torch(path):
     dtypes = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle and zip faults of every kind
+    # pickle and zip raise many kinds of errors.
+    except Exception as error:
         refuse(path, "file", "a PyTorch checkpoint", f"what cannot be read ({error})")
     if not isinstance(stored, dict):
         refuse(path, "file", "a dictionary of tensors", f"a {type(stored).__name__}")
@@ -321,7 +330,8 @@ def read_torch(path):
 
 
 def read_shards(index, read):
-    """Tensors by name, of the files that an index names; read: read_safetensors or read_torch."""
+    """Returns tensors by name from the files that an index names. `read` is read_safetensors or
+    read_torch."""
     files = Settings(index).take("weight_map", REQUIRED, "an object", lambda v: isinstance(v, dict))
     tensors = {}
     for shard in dict.fromkeys(map(str, files.values())):
@@ -382,7 +392,8 @@ def refuse_other_format(path, names, config=None):
 
 
 class Checkpoint:
-    """The tensors of a directory; remembers which were taken, so that none is overlooked."""
+    """A checkpoint has the tensors of a directory. It remembers which tensors were taken, so that
+    none is overlooked."""
 
     FILES = (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch))
 
@@ -412,8 +423,8 @@ class Checkpoint:
         return tensor
 
     def take_first(self, names, columns):
-        """The first [any, columns] matrix that is stored of those named; the second name is the
-        usual one."""
+        """Takes the first of the named tensors that is stored, as a matrix [any, columns]. Error
+        messages use the second name, which is the usual one."""
         name = next((name for name in names if name in self.tensors), None)
         if name is None:
             refuse(self.path, names[:2][-1], f"a tensor of shape [vocabulary, {columns}]", "none")

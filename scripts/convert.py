@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Writes model.bin from a Hugging Face directory: MarianMT (opus-mt-* and its like), and BART for
-ids in and ids out.
+"""Writes model.bin from a Hugging Face directory: from MarianMT (opus-mt-* and similar models), and
+from BART for ids in and ids out.
 
 Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8] [--license TEXT]
 
-families.py says what the network is and what its tensors are called in model.bin
-(docs/model-format.md); this file reads the settings of search and puts all together.
-checkpoint_reader.py reads the directory, tokenizer_reader.py its tokenizer, model_writer.py writes
-the file. What xlate would translate otherwise than Hugging Face's `generate` does is refused in one
-line that says what to change.
+families.py describes the network and gives the names of its tensors in model.bin
+(docs/model-format.md). This file reads the settings of search and puts everything together.
+checkpoint_reader.py reads the directory, tokenizer_reader.py its tokenizer, and model_writer.py
+writes the file. A checkpoint that xlate would translate differently from Hugging Face's `generate`
+is refused in one line that says what to change.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import os
 import signal
 import sys
 
+# A missing numpy is reported in one line.
 try:
-    import numpy  # noqa: F401 (looked for here so that its absence is one line)
+    import numpy  # noqa: F401
 except ImportError:
     sys.exit(
         "convert.py: numpy: expected the Python package, found none (try: apt install "
@@ -44,7 +45,8 @@ from model_writer import Writer, lay_out, list_entries
 from tokenizer_reader import Tokenizer
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
-# Generation settings that model.bin has no place for, each with the value at which it does nothing.
+# These generation settings have no place in model.bin. Each has the value at which it has no
+# effect.
 NEUTRAL_GENERATION = {
     "num_beam_groups": 1,
     "diversity_penalty": 0,
@@ -74,8 +76,8 @@ HINT_FOR_SEVERAL = "(remove the keys to convert without them)"
 
 
 def list_tensors(checkpoint, family, network, settings, longest):
-    """(name, parts) of every tensor of model.bin, in the order of the file; completes network.
-    longest: rows of a position table."""
+    """Returns (name, parts) of every tensor of model.bin in the order of the file, and completes
+    `network`. `longest` is the number of rows of a position table."""
     encoder, decoder, projection = families.list_embeddings(checkpoint, network, settings)
     if "final_logits_bias" in checkpoint.tensors:
         bias = checkpoint.take("final_logits_bias", (1, decoder.shape[0]))
@@ -99,7 +101,7 @@ def list_tensors(checkpoint, family, network, settings, longest):
 
 
 def read_start(settings, generation, rows):
-    """The decoder's first input, of the one file that speaks of generation."""
+    """Returns the decoder's first input, from the one file that has the generation settings."""
     for key in ("decoder_start_token_id", "bos_token_id"):
         start = generation.token(key, rows, None)
         if start is not None:
@@ -122,7 +124,7 @@ def read_start(settings, generation, rows):
 
 
 def read_tokens(settings, generation, tokenizer, source, target):
-    """source, target: sizes of the vocabularies."""
+    """Returns the special tokens. `source` and `target` are the sizes of the vocabularies."""
     tokens = {
         "start": read_start(settings, generation, target),
         "end": tokenizer.id_of("eos_token", "</s>", source),
@@ -141,8 +143,8 @@ def read_tokens(settings, generation, tokenizer, source, target):
 
 
 def read_ends(generation, rows):
-    """The ids that end a hypothesis. None at all where the file that speaks of generation names
-    none: then the limit does."""
+    """Returns the ids that end a hypothesis. The list is empty where the file with the generation
+    settings names none. Then only the limit ends a hypothesis."""
     ends = generation.take("eos_token_id", [], "an id", lambda v: True)
     ends = (
         [end for i, end in enumerate(ends) if end not in ends[:i]]
@@ -169,8 +171,8 @@ def read_never_chosen(generation, rows, pad, ends):
         for value in ids:
             if not is_integer(value) or not 0 <= value < rows:
                 refuse(generation.path, key, f"ids below {rows}", show(value))
-    # generate() drops the end token from bad_words_ids, though not from suppress_tokens. A pad that
-    # is an end, too, may be chosen.
+    # generate() drops the end token from bad_words_ids, but not from suppress_tokens. A pad that is
+    # also an end token may be chosen.
     return sorted(set(suppressed) | set(words + ([] if pad is None else [pad])) - set(ends))
 
 
@@ -221,7 +223,7 @@ def read_generation(generation, rows, tokens):
         "beam_size": generation.integer("num_beams", 1, 256, None),
         "length_penalty": None if penalty is None else float(penalty),
         "early_stopping": json.dumps(stopping) if isinstance(stopping, bool) else stopping,
-        # max_length counts the start token, max_new_tokens, which wins, does not
+        # max_length counts the start token. max_new_tokens does not, and it takes precedence.
         "max_length": generation.integer(
             "max_new_tokens", 1, LARGEST, None if longest is None else longest - 1
         ),
@@ -238,7 +240,7 @@ def read_generation(generation, rows, tokens):
 
 
 def describe(directory, wanted, license_text):
-    """Reads and checks all of the directory: what Writer.write_model() needs."""
+    """Reads and checks the whole directory. Returns the arguments of Writer.write_model()."""
     if not os.path.isdir(directory):
         if os.path.exists(directory):
             refuse_other_format(directory, [os.path.basename(directory)])
@@ -254,9 +256,8 @@ def describe(directory, wanted, license_text):
     if config is None or config.get("model_type") is None:
         refuse_other_format(directory, os.listdir(directory), config)
     settings = config or Settings(path("config.json"))
-    generation = (
-        optional("generation_config.json") or settings
-    )  # where it is there, config.json says nothing of generation
+    # If generation_config.json is there, config.json says nothing of generation.
+    generation = optional("generation_config.json") or settings
     family, network = families.family_of(settings), families.describe_network(settings)
     longest = settings.integer("max_position_embeddings", 2, LARGEST, 1024)
     tensors = list_tensors(Checkpoint(directory), family, network, settings, longest)
@@ -289,8 +290,8 @@ def describe(directory, wanted, license_text):
 
 
 def convert(directory, output, wanted=None, license_text=None):
-    """Writes output from directory; wanted: a dtype of the format, None for the checkpoint's
-    own."""
+    """Writes `output` from `directory`. `wanted` is a dtype of the format, or None for the
+    checkpoint's own."""
     if os.path.exists(output):
         if not os.path.isfile(output):
             refuse(
@@ -310,13 +311,14 @@ def convert(directory, output, wanted=None, license_text=None):
             Writer(file).write_model(*description)
             file.close()
             os.replace(partial, output)
-        except BaseException:  # interruptions too
+        # Interruptions count too.
+        except BaseException:
             os.unlink(partial)
             raise
 
 
 def printable(text):
-    """On one line, whatever a file's names and values hold."""
+    """Returns the text on one line, whatever the names and values of a file contain."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -1,8 +1,8 @@
-"""What a checkpoint of each family is: the description of its network (docs/model-format.md) and
-the names of its tensors.
+"""Describes the checkpoints of each family: their networks (docs/model-format.md) and the names of
+their tensors.
 
-A family is an entry of FAMILIES and a function that reads its config.json; nothing behind the
-converter knows of families.
+A family is an entry of FAMILIES. The functions below read config.json by that entry. No other part
+of xlate knows of families.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ ACTIVATIONS = {
     "gelu_accurate": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-LARGEST = 1 << 24  # of any one number that a reader of model.bin takes (models/description.cpp)
+# A reader of model.bin accepts no larger number (models/section.h).
+LARGEST = 1 << 24
 
-# Of a layer: our name, the checkpoint's (several are stacked by rows), the weight's shape in
-# letters; a bias has the first.
+# These are the tensors of a layer, with our name, the checkpoint's names (several are stacked by
+# rows), and the shape of the weight in letters. A bias has the size of the first letter.
 SELF = (
     ("self.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "DD"),
     ("self.out", ("self_attn.out_proj",), "DD"),
@@ -49,19 +50,21 @@ LAYERS = {"encoder": SELF + FEED_FORWARD, "decoder": SELF + CROSS + FEED_FORWARD
 
 @dataclass(frozen=True)
 class Family:
-    """What the checkpoints of a family have in common."""
+    """A Family says what the checkpoints of a family have in common."""
 
-    place: str  # of the norm: after or before a sublayer
-    positions: str  # learned, or sinusoidal where the checkpoint stores no table
-    first_position: int = (
-        0  # row of a stored table that belongs to the first token: the rows before it are left out
-    )
+    # The norm stands after or before a sublayer.
+    place: str
+    # Positions are learned, or sinusoidal where the checkpoint stores no table.
+    positions: str
+    # This row of a stored table belongs to the first token. The rows before it are left out.
+    first_position: int = 0
     embedding_norm: bool = False
     final_norm: bool = False
-    tokenizer: str = "sentencepiece"  # or none: then the model takes and gives ids and pieces only
-    fixed: dict = field(
-        default_factory=dict
-    )  # switches of older configurations, each with the only value that this description expresses
+    # If none, the model reads and writes ids and pieces only.
+    tokenizer: str = "sentencepiece"
+    # These are switches of older configurations, each with the only value that this description can
+    # express.
+    fixed: dict = field(default_factory=dict)
 
 
 FAMILIES = {
@@ -104,8 +107,8 @@ def family_of(settings):
 
 
 def describe_stack(settings, family, stack):
-    """One stack of the network, but for its vocabulary and stored positions, which only the tensors
-    tell."""
+    """Returns the description of one stack of the network, without its vocabulary and its stored
+    positions. Those depend on the tensors."""
     width = settings.integer("d_model", 2, 1 << 20)
     if width % 2:
         refuse(settings.path, "d_model", "an even number", width)
@@ -162,12 +165,13 @@ def describe_network(settings):
 
 
 def list_embeddings(checkpoint, network, settings):
-    """The encoder's, the decoder's and the projection's matrix: one Tensor where they are the same.
+    """Returns the matrices of the encoder, the decoder and the projection, as one Tensor where they
+    are the same.
 
-    Presence decides, as in transformers 5: a matrix that the file has under its own name is used,
-    whatever config.json says of tying; one that it does not have is the one that it is tied to.
-    Where tie_word_embeddings is false, encoder and decoder still share one matrix, as in
-    transformers 4, which wrote such files (5 fills what is missing with random numbers).
+    The tensors in the file decide, as in transformers 5: a matrix that the file has under its own
+    name is used, whatever config.json says of tying, and a missing one is the matrix that it is
+    tied to. Where tie_word_embeddings is false, encoder and decoder still share one matrix, as in
+    transformers 4, which wrote such files. Version 5 fills missing matrices with random numbers.
     """
     width = network["encoder"]["width"]
     shared = settings.boolean("share_encoder_decoder_embeddings", True)
@@ -187,9 +191,9 @@ def list_embeddings(checkpoint, network, settings):
     else:
         names = [[encoder], [decoder] + [projection] * tied, [projection] + [decoder] * tied]
     matrices = [checkpoint.take_first(choices, width) for choices in names]
-    checkpoint.ignore(
-        "model.shared.weight"
-    )  # which nobody uses where all three have their own, or share none
+    # No part of the network uses this matrix where all three have matrices of their own or share
+    # none.
+    checkpoint.ignore("model.shared.weight")
     if shared and not tied and not {encoder, decoder} <= checkpoint.tensors.keys():
         print(
             f"convert.py: note: {checkpoint.path}: tie_word_embeddings is false: an embedding "
@@ -218,8 +222,8 @@ def list_embeddings(checkpoint, network, settings):
 
 
 def list_positions(checkpoint, family, network, rows):
-    """(name, parts) of the position tables that the checkpoint stores: transformers uses them in
-    place of computed ones."""
+    """Yields (name, parts) of the position tables that the checkpoint stores. transformers uses
+    them instead of computed ones."""
     for stack in LAYERS:
         name, embedding = f"model.{stack}.embed_positions.weight", network[stack]["embedding"]
         if family.positions != "learned" and name not in checkpoint.tensors:
@@ -232,7 +236,7 @@ def list_positions(checkpoint, family, network, rows):
 
 
 def list_layers(checkpoint, family, network):
-    """(name, parts) of every tensor in the layers of both stacks."""
+    """Yields (name, parts) of every tensor in the layers of both stacks."""
     for stack, layer in LAYERS.items():
         described = network[stack]
         sizes = {"D": described["width"], "F": described["feed_forward"]["width"]}
@@ -262,7 +266,7 @@ def list_layers(checkpoint, family, network):
 
 
 def list_norms(checkpoint, family, network):
-    """(name, parts) of the norms that stand in no layer."""
+    """Yields (name, parts) of the norms that are in no layer."""
     wanted = [("embedding.norm", "layernorm_embedding")] * family.embedding_norm + [
         ("norm", "layer_norm")
     ] * family.final_norm

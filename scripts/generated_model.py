@@ -1,5 +1,5 @@
-"""Writes a model.bin of any shape with random weights, for what is timed and not read:
-scripts/sweep."""
+"""Writes a model.bin of any shape with random weights. scripts/sweep measures the speed of such
+models, and nobody reads their translations."""
 
 import os
 
@@ -18,11 +18,12 @@ SENTENCEPIECE = os.path.join(
     "source.spm",
 )
 NO_PIECE = b"\xff\xff\xff\xff"
-BLOCK = 1 << 22  # numbers at once
+# This many numbers are made at a time.
+BLOCK = 1 << 22
 
 
 class Random:
-    """A tensor that is made as it is written."""
+    """The numbers of this tensor are made while they are written."""
 
     dtype, path = "float16", "generated"
 
@@ -45,8 +46,8 @@ class Random:
 
 
 def tensors_of(d, layers, ffn, vocabulary):
-    """(name, parts) in the order of the file. Products keep the size of what they are given; the
-    logits spread by about 2."""
+    """Yields (name, parts) in the order of the file. Products keep the magnitude of their inputs,
+    and the logits have a standard deviation of about 2."""
     embedding = Random("embedding", (vocabulary, d), 2 * d**-0.5)
     yield from (
         (name, [embedding])
@@ -77,7 +78,8 @@ def tensors_of(d, layers, ffn, vocabulary):
 
 
 def write_model(path, d=512, heads=8, layers=6, ffn=2048, vocabulary=32000, longest=1024):
-    """Both stacks have so many layers and heads. End is id 0, start and pad the last."""
+    """Writes a model whose stacks both have that many layers and heads. The end token is id 0, and
+    the last id is the start token and the pad."""
     entries = list_entries(list(tensors_of(d, layers, ffn, vocabulary)), None)
     with open(SENTENCEPIECE, "rb") as file:
         pieces = file.read()

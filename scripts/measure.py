@@ -1,5 +1,5 @@
-"""What bench and score share: settings and their combinations, one run of xlate with its report,
-medians, the machine, tables."""
+"""This module has the functions that the measuring scripts share: settings and their combinations,
+a run of xlate with its report, medians, a description of the machine, and tables."""
 
 import argparse
 import datetime
@@ -15,7 +15,8 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# Option of a script -> xlate's. What is not given is not passed on: xlate's default.
+# These are the options of a script and the options of xlate for them. An option that is not given
+# is not passed on, so xlate's default holds.
 SETTINGS = {
     "model": "--model",
     "device": "--device",
@@ -26,7 +27,7 @@ SETTINGS = {
     "threads": "--threads",
 }
 
-# Heading, field of the report, factor, format.
+# The entries are (heading, field of the report, factor, format).
 COLUMNS = [
     ("target tokens/s", "rates.target_tokens_per_second", 1, "%.0f"),
     ("… of the process", "rates.target_tokens_per_second_process", 1, "%.0f"),
@@ -56,7 +57,7 @@ def parser_of(usage, doc):
 
 
 def add_program(parser):
-    """--json and --xlate, which every script has."""
+    """Adds --json and --xlate, which every script has."""
     parser.add_argument("--json", metavar="FILE", help="everything, each run's report included")
     parser.add_argument(
         "--xlate",
@@ -77,7 +78,7 @@ def add_settings(parser):
 
 
 def parse(parser, arguments):
-    """(what was given, options of xlate behind --)."""
+    """Returns (the parsed options, the options of xlate behind --)."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     given = parser.parse_args(arguments[:at])
     if getattr(given, "repeat", None) is not None and given.repeat < 1:
@@ -88,8 +89,8 @@ def parse(parser, arguments):
 
 
 def settings(given):
-    """Every combination, as {name: value}. A comma before a digit is part of a device's name:
-    cuda:0,1."""
+    """Returns every combination as {name: value}. A comma before a digit belongs to the name of a
+    device, as in cuda:0,1."""
     values = {}
     for name in SETTINGS:
         texts = getattr(given, name) or []
@@ -104,8 +105,8 @@ def settings(given):
 
 
 def run(xlate, setting, inputs, extra=(), output=None):
-    """(report, None) or (None, what xlate said). `output`: a file for the translations, which are
-    otherwise thrown away."""
+    """Runs xlate and returns (report, None) or (None, its message). `output` is a file for the
+    translations, which are otherwise thrown away."""
     command = [
         xlate,
         "--quiet",
@@ -157,7 +158,7 @@ def first_line(*command):
 
 
 def about(xlate, script, reports):
-    """What a reader needs to know to trust or repeat the figures."""
+    """Returns what a reader needs in order to trust or repeat the figures."""
     device = reports[0]["device"] if reports else {}
     with open("/proc/cpuinfo") as file:
         cpu = next(
@@ -192,7 +193,7 @@ def headline(header):
 
 
 def markdown(headings, rows, left=1):
-    """A Markdown table, the first `left` columns to the left."""
+    """Returns a Markdown table whose first `left` columns are aligned to the left."""
     rule = ["---"] * left + ["---:"] * (len(headings) - left)
     return "\n".join(
         "| " + " | ".join(str(text).replace("|", "\\|") for text in row) + " |"
@@ -201,7 +202,7 @@ def markdown(headings, rows, left=1):
 
 
 def read_ahead(paths):
-    """Into the page cache, so that the first run reads what the others read."""
+    """Reads the files into the page cache, so that the first run is as fast as the others."""
     for path in paths:
         if os.path.isfile(path):
             with open(path, "rb") as file:
@@ -221,7 +222,7 @@ def say(text):
 
 
 def score(lines, references):
-    """{"bleu", "chrf", their signatures} by sacrebleu, whose ImportError the caller explains."""
+    """Returns {"bleu", "chrf", their signatures} from sacrebleu. The caller handles ImportError."""
     from sacrebleu.metrics import BLEU, CHRF
 
     result = {}

@@ -1,8 +1,8 @@
-"""Writes model.bin (docs/model-format.md): tensors pass through in blocks, whole parts one after
-another, hashed on the way.
+"""Writes model.bin (docs/model-format.md). Tensors are converted and hashed block by block, and all
+parts are written one after another.
 
-Every offset is known before the first byte is written, so memory stays flat however large the
-checkpoint is.
+Every offset is known before the first byte is written, so the memory does not grow with the
+checkpoint.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ MAGNITUDE_AND_INFINITY = {
 
 @dataclass
 class Entry:
-    """A tensor of model.bin: its parts, each a whole tensor of the checkpoint, lie one after
-    another."""
+    """An entry is a tensor of model.bin. Its parts are whole tensors of the checkpoint that lie one
+    after another."""
 
     name: str
     parts: list
     dtype: str
     shape: list
     offset: int = 0
-    scales: list = field(default_factory=list)  # of int8 rows, as they are written
-    scale_of: object = None  # the entry whose scales this one is
+    # The scales of int8 rows are collected while the rows are written.
+    scales: list = field(default_factory=list)
+    # This entry has the scales of that entry.
+    scale_of: object = None
 
     @property
     def bytes(self):
@@ -55,7 +57,7 @@ class Entry:
 
 @dataclass
 class Stored:
-    """A file kept in model.bin."""
+    """This file is kept in model.bin."""
 
     name: str
     data: bytes
@@ -70,9 +72,9 @@ def align(offset):
 
 
 def choose_dtype(name, parts, wanted):
-    """The checkpoint's own dtype (float32 where the parts differ) unless another is wanted; int8 is
-    for matrices. Positions keep their own: they are added in float32, and rounding them anew
-    changes lines."""
+    """Returns the checkpoint's own dtype (float32 where the parts differ) unless another is wanted.
+    Only matrices become int8. Positions keep their own dtype, because they are added in float32 and
+    rounding them again would change lines."""
     own = parts[0].dtype if len({part.dtype for part in parts}) == 1 else "float32"
     keeps = (
         wanted is None
@@ -83,7 +85,8 @@ def choose_dtype(name, parts, wanted):
 
 
 def list_entries(tensors, wanted):
-    """tensors: (name, parts); wanted: a dtype, or None for the checkpoint's own."""
+    """Returns the entries of tensors. `tensors` has (name, parts), and `wanted` is a dtype or None
+    for the checkpoint's own."""
     entries = []
     for name, parts in tensors:
         shape = [sum(part.shape[0] for part in parts), *parts[0].shape[1:]]
@@ -94,8 +97,8 @@ def list_entries(tensors, wanted):
 
 
 def lay_out(entries, files):
-    """Sets the offsets, one for all that share data, and sorts by them (so those come to stand
-    together); the data's size."""
+    """Sets the offsets and sorts by them. Entries that share data have one offset, so they become
+    neighbours. Returns the size of the data."""
     end, offsets = 0, {}
 
     def place(key, size):
@@ -121,19 +124,20 @@ def has_non_finite(words, dtype):
 
 
 def half_to_float32(words):
-    """As numpy's astype of finite numbers, in a fifth of the time: float16 moved to where float32
-    has its exponent (the sign goes ahead by itself, its copies are masked out), then scaled by what
-    the exponents' biases differ by, which is exact."""
+    """Does the same as numpy's astype for finite numbers in a fifth of the time. It shifts float16
+    to where float32 has its exponent. The sign is extended by the shift, and a mask removes its
+    copies. Multiplying by the difference of the exponents' biases is exact."""
     wide = words.view("<i2").astype("<i4")
     wide <<= 13
-    wide &= np.int32(-0x70002000)  # 0x8FFFE000
+    # The mask is 0x8FFFE000.
+    wide &= np.int32(-0x70002000)
     values = wide.view("<f4")
     values *= np.float32(2.0**112)
     return values
 
 
 def to_float32(words, dtype, finite=False):
-    """finite: whether all of the numbers are known to be."""
+    """Returns float32 numbers. `finite` says whether all numbers are known to be finite."""
     if dtype == "bfloat16":
         return (words.astype("<u4") << 16).view("<f4")
     if dtype == "float32":
@@ -142,34 +146,35 @@ def to_float32(words, dtype, finite=False):
 
 
 def from_float32(values, dtype):
-    """Unsigned words; rounds to nearest, ties to even."""
+    """Returns unsigned words, rounded to nearest, ties to even."""
     if dtype == "float32":
         return values.view("<u4")
     if dtype == "float16":
-        with np.errstate(over="ignore"):  # the caller looks for it
+        # The caller checks for overflow.
+        with np.errstate(over="ignore"):
             return values.astype("<f2").view("<u2")
     words = values.view("<u4")
     rounded = ((words + (((words >> 16) & 1) + 0x7FFF)) >> 16).astype("<u2")
-    if has_non_finite(words, "float32"):  # rounding could make a NaN infinite, or a zero
+    # Rounding could make a NaN infinite or zero.
+    if has_non_finite(words, "float32"):
         rounded = np.where(np.isnan(values), (words >> 16).astype("<u2") | 0x40, rounded)
     return rounded
 
 
 def quantize(values):
-    """int8 rows and their scales."""
+    """Returns int8 rows and their scales."""
     scales = np.abs(values).max(axis=1) / np.float32(127)
     scales[scales == 0] = 1
     steps = values / scales[:, None]
     np.rint(steps, out=steps)
-    if (
-        scales.min() < np.finfo(np.float32).tiny
-    ):  # a subnormal scale can be so rounded that more comes out
+    # A subnormal scale may be rounded so much that a quotient exceeds 127.
+    if scales.min() < np.finfo(np.float32).tiny:
         np.clip(steps, -127, 127, out=steps)
     return steps.astype(np.int8), scales
 
 
 class Writer:
-    """Writes to a file opened for writing; offsets count from its start."""
+    """Writes to an open file. Offsets count from the start of the file."""
 
     def __init__(self, file):
         self.file, self.hash, self.at, self.warned = file, xxh64.start(), 0, None
@@ -185,7 +190,8 @@ class Writer:
     def write_model(self, header, entries, files, data_bytes):
         text = json.dumps(header, ensure_ascii=False, allow_nan=False).encode("utf-8")
         start = align(PREAMBLE + len(text))
-        self.file.write(MAGIC + bytes(8))  # the hash, which covers what follows it, comes last
+        # The hash comes last, because it covers everything behind it.
+        self.file.write(MAGIC + bytes(8))
         self.at = 16
         self.write(struct.pack("<IIQQ", VERSION, 0, len(text), start + data_bytes) + text)
         self.write_data(start, entries, files)
@@ -196,7 +202,8 @@ class Writer:
     def write_data(self, start, entries, files):
         written = None
         for item in entries + files:
-            if item.offset != written:  # else it shares what was just written
+            # Otherwise the item shares the data that were just written.
+            if item.offset != written:
                 self.pad_to(start + item.offset)
                 if isinstance(item, Stored):
                     self.write(item.data)
@@ -214,7 +221,7 @@ class Writer:
                 self.write(self.convert_block(words, part, entry).reshape(-1).view(np.uint8).data)
 
     def convert_block(self, words, part, entry):
-        """One block of a part in the entry's dtype."""
+        """Returns one block of a part in the dtype of the entry."""
         finite = not has_non_finite(words, part.dtype)
         if not finite:
             if entry.dtype == "int8":

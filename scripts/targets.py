@@ -1,9 +1,9 @@
-"""The modes of scripts/bench that answer one question each, and the table of what xlate must reach
-on one H200 (docs/benchmarks.md says how each figure is counted). Every figure is the median of
-fresh processes, all of which take turns.
+"""Has the modes of scripts/bench that each answer one question, and the table of what xlate must
+reach on one H200 (docs/benchmarks.md says how each figure is counted). Every figure is the median
+of fresh processes that take turns.
 
   scripts/bench startup -m ende-base.bin -i newstest2014.en
-      start to first output and to exit, above the floor measured beside
+      start to first output and to exit, above the floor measured in turns with it
   scripts/bench latency -m ende-base.bin -i newstest2014.en
       --line-buffered: microseconds a decoding step
   scripts/bench throughput -m ende-base.bin -i news.en
@@ -11,9 +11,9 @@ fresh processes, all of which take turns.
   scripts/bench targets -m ende-base.bin [--json FILE]
       every row of the table; at most ten minutes on an H200
 
-targets takes its texts from XLATE_REFERENCE_DIR (default ../shared): data/bench/news.en,
-data/wmt/newstest2014.en and .de. The floor is tests/bench_floor.cpp, which lies beside xlate. BLEU
-needs the Python package sacrebleu; without it that figure stays empty.
+The mode targets takes its texts from XLATE_REFERENCE_DIR (default ../shared): data/bench/news.en,
+data/wmt/newstest2014.en and .de. The floor is tests/bench_floor.cpp, whose program lies beside
+xlate. BLEU needs the Python package sacrebleu; without it that figure stays empty.
 """
 
 import os
@@ -40,8 +40,8 @@ SEARCH = [
 ONE_LINE = "Hello, how are you today?\n"
 BEAMS = {"4": "beam 4", "1": "greedy"}
 
-# Name of the figure -> what, the least that it must be, the moonshot, how it is written, and
-# whether less is better.
+# The name of each figure leads to (description, required value, ambitious value, format, whether
+# less is better).
 TARGETS = {
     "throughput 4": ("fp16, beam 4, target tokens/s", 500_000, 800_000, "%.0f", False),
     "throughput 1": ("fp16, greedy, target tokens/s", 1_300_000, 2_000_000, "%.0f", False),
@@ -84,7 +84,7 @@ class Failure(Exception):
 
 
 class Bench:
-    """Runs of one model on one device."""
+    """Runs one model on one device."""
 
     def __init__(self, given, extra, folder):
         self.given, self.extra, self.folder = given, extra, folder
@@ -122,7 +122,8 @@ class Bench:
         ]
 
     def shuffled(self, path, times, lines=None):
-        """The text over and over, shuffled as `shuf --random-source=<(yes)` does it, and cut."""
+        """Returns a file with the text repeated, shuffled as `shuf --random-source=<(yes)` does it,
+        and cut to `lines`."""
         target = os.path.join(self.folder, "shuffled-%s-%s.txt" % (times, lines))
         if not os.path.exists(target):
             cut = "| head -n %d" % lines if lines else ""
@@ -133,11 +134,11 @@ class Bench:
             subprocess.run(["bash", "-c", script, path, target], check=True)
         return target
 
-    # --- figures of one run each ------------------------------------------------------------------
+    # These functions measure the figures of one run each.
 
     def throughput(self, text, beam):
-        """The text has each line many times: wherever it stands, and whatever beside it, its
-        translation must be the same."""
+        """The text has each line many times. Its translation must be the same wherever the line
+        stands and whatever is decoded beside it."""
 
         def run():
             path = os.path.join(self.folder, "throughput.txt")
@@ -150,12 +151,12 @@ class Bench:
         return lambda: self.report(text, beam, "--line-buffered", output=self.single(beam))
 
     def single(self, beam):
-        """Where the text of latency's runs is."""
+        """Returns the path of the output of the latency runs."""
         return os.path.join(self.folder, "single-%s.txt" % beam)
 
     def startup(self, text):
-        """One turn: seconds of the floor, of one line to its first output, and of the text to the
-        exit."""
+        """Returns a function for one turn. The turn gives the seconds of the floor, of one line to
+        its first output and to its exit, and of the text to its exit."""
 
         def turn():
             floor = timed([self.given.floor])[1] if self.given.floor else None
@@ -169,11 +170,11 @@ class Bench:
 
         return turn
 
-    # --- turns ------------------------------------------------------------------------------------
+    # This function takes turns.
 
     def take_turns(self, tasks):
-        """{name: (most runs, function)} -> {name: [what each run gave]}. A run that no time is left
-        for is left out, but for the first."""
+        """Turns {name: (most runs, function)} into {name: [result of each run]}. The first run of
+        each task is always made. Later runs for which no time is left are skipped."""
         results, seconds, end = (
             {name: [] for name in tasks},
             {},
@@ -190,7 +191,8 @@ class Bench:
                 begun = time.monotonic()
                 try:
                     results[name].append(function())
-                except Exception as error:  # a row that cannot be measured loses no other
+                # A row that cannot be measured does not affect the others.
+                except Exception as error:
                     self.failures[name] = "%s: %s" % (type(error).__name__, error)
                 seconds[name] = time.monotonic() - begun
                 measure.say(
@@ -201,7 +203,7 @@ class Bench:
 
 
 def timed(command, text=os.devnull):
-    """Seconds from the start of a process to its first output, and to its exit."""
+    """Returns the seconds from the start of a process to its first output and to its exit."""
     first = None
     with open(text, "rb") as source:
         begun = time.monotonic()
@@ -225,7 +227,7 @@ def timed(command, text=os.devnull):
     return first, last
 
 
-# --- from runs to figures -------------------------------------------------------------------------
+# These functions turn runs into figures.
 
 
 def step_microseconds(report):
@@ -237,7 +239,7 @@ def step_microseconds(report):
 
 
 def startup_figures(turns):
-    """Each kind's median, and what is above the floor's."""
+    """Returns the median of each kind and its difference to the floor's median."""
     kinds = {
         kind: [turn[kind] for turn in turns if turn[kind] is not None]
         for kind in ("floor", "first_output", "one_line", "whole")
@@ -258,7 +260,7 @@ def lines_of(path):
 
 
 def other_than_copies(source, output):
-    """Lines whose translation is not that of the first such line."""
+    """Returns the number of lines whose translation differs from that of the first equal line."""
     with open(source, "rb") as lines, open(output, "rb") as translations:
         first = {}
         return sum(
@@ -268,10 +270,11 @@ def other_than_copies(source, output):
 
 
 def quality(bench, text, references):
-    """Lines equal to float32's own run and to those one sentence at a time, and BLEU, for each beam
-    size; bfloat16's BLEU beside it."""
+    """Returns, for each beam size, the share of lines equal to those of the float32 run and to
+    those decoded one sentence at a time, and the BLEU scores. bfloat16's BLEU is included."""
     precisions = ["fp32", bench.given.precision, *(["bf16"] if bench.given.device != "cpu" else [])]
-    result = {"scores": []}  # each precision's, for each beam size
+    # This has the scores of each precision and beam size.
+    result = {"scores": []}
     try:
         import sacrebleu  # noqa: F401
     except ImportError:
@@ -311,7 +314,7 @@ def quality(bench, text, references):
 
 
 def tokens_away(bench, text):
-    """Per cent that the target tokens lie away from float32's."""
+    """Returns by how many per cent the number of target tokens differs from that in float32."""
     counts = [
         bench.report(text, "4", precision=precision)["counts"]["target_tokens"]
         for precision in ("fp32", bench.given.precision)
@@ -320,7 +323,7 @@ def tokens_away(bench, text):
 
 
 def changed_bytes(bench):
-    """Runs with another text, as the tests count them."""
+    """Returns the runs with a different text, as the tests count them."""
     folder = os.path.dirname(os.path.abspath(bench.given.xlate))
     models = next(
         (
@@ -363,7 +366,7 @@ def changed_bytes(bench):
     }
 
 
-# --- the modes ------------------------------------------------------------------------------------
+# These functions are the modes.
 
 
 def spread(values, form):
@@ -477,7 +480,7 @@ def texts_of():
 
 
 def figures_of(results):
-    """{name: values of its runs}; nothing where there are none."""
+    """Returns {name: values of its runs}. A figure that was not measured has no values."""
     figures = {}
     figures["copies"] = [
         report["other_than_copies"] for beam in BEAMS for report in results["throughput " + beam]
@@ -523,7 +526,7 @@ def figures_of(results):
 
 
 def judge(figures, failures):
-    """Rows of the table, and the same as JSON."""
+    """Returns the rows of the table, and the same as JSON."""
     rows, entries = [], []
     for name, (what, must, moonshot, form, less) in TARGETS.items():
         values = figures[name]

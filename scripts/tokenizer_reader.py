@@ -1,8 +1,8 @@
-"""The tokenizer of a checkpoint directory: its vocabularies, the tokens that users added to it, and
-its settings.
+"""Reads the tokenizer of a checkpoint directory: its vocabularies, the tokens that users added to
+it, and its settings.
 
-As transformers 5 reads them: where tokenizer_config.json has added_tokens_decoder, that alone says
-which tokens were added; else added_tokens.json and a tokenizer.json's list do.
+It follows transformers 5. Where tokenizer_config.json has added_tokens_decoder, only that says
+which tokens were added. Otherwise added_tokens.json and the list of tokenizer.json say it.
 """
 
 from __future__ import annotations
@@ -16,31 +16,34 @@ from checkpoint_reader import Settings, is_integer, read_sentencepiece, refuse, 
 from model_writer import Stored
 
 FLAGS = ("lstrip", "rstrip", "single_word", "special")
-LONGEST = 1024  # bytes of an added token's text: each place of a line is compared with it
+# The text of an added token has at most this many bytes. Each place of a line is compared with the
+# token.
+LONGEST = 1024
 HINT = "(the model was not resized: model.resize_token_embeddings(len(tokenizer)))"
 
 
 @dataclass
 class Added:
-    """A token that is no piece of the SentencePiece models, or that splits the text before they see
-    it."""
+    """An added token is no piece of the SentencePiece models, or splits the text before these
+    models see it."""
 
-    path: str  # of the file that names it
+    # This file names the token.
+    path: str
     text: str
     number: int
     flags: dict
 
 
 def text_of(value):
-    """Of a token as settings have it: a string, or an object with its content."""
+    """Returns the text of a token in settings, which is a string or an object."""
     value = value.get("content") if isinstance(value, dict) else value
     return value if isinstance(value, str) else None
 
 
 class Tokenizer:
     def __init__(self, directory, shared, kind):
-        """shared: whether encoder and decoder share one vocabulary, unless the tokenizer's own
-        settings say it. kind: as in families.py."""
+        """`shared` says whether encoder and decoder share one vocabulary, unless the tokenizer's
+        own settings say it. `kind` is Family.tokenizer (families.py)."""
         self.kind = kind
         self.path = lambda name: os.path.join(directory, name)
         there = lambda name: os.path.exists(self.path(name))
@@ -57,7 +60,7 @@ class Tokenizer:
         self.cleans_up_spaces = bool(
             self.settings and self.settings.boolean("clean_up_tokenization_spaces", False)
         )
-        # Then transformers does not look for added tokens in a text.
+        # With this setting transformers does not look for added tokens in a text.
         self.splits_special = bool(
             self.settings and self.settings.boolean("split_special_tokens", False)
         )
@@ -67,7 +70,7 @@ class Tokenizer:
         return self.settings.get(key) if self.settings else None
 
     def id_of(self, key, default, rows):
-        """The source's id of the token that a setting names."""
+        """Returns the source's id of the token that a setting names."""
         token = text_of(self.get(key)) or default
         for added in self.added:
             if added.text == token and 0 <= added.number < rows:
@@ -75,12 +78,13 @@ class Tokenizer:
         return self.source.token(token, rows)
 
     def target_pad(self, rows):
-        """The target's id of the padding token, which is no text; None where it has none."""
+        """Returns the target's id of the padding token, which is no text, or None where there is
+        none."""
         number = self.target.get(text_of(self.get("pad_token")) or "<pad>")
         return number if is_integer(number) and 0 <= number < rows else None
 
     def read_added(self):
-        """In the order of their ids."""
+        """Returns the added tokens in the order of their ids."""
         if self.get("added_tokens_decoder") is not None:
             special, entries = (
                 self.list_special("tokenizer_config.json"),
@@ -90,13 +94,14 @@ class Tokenizer:
             special = self.list_special("tokenizer_config.json", "special_tokens_map.json")
             entries = [*self.read_encoder("added_tokens.json"), *self.read_fast("tokenizer.json")]
         by_number = {}
-        for added in entries:  # of one id, the last counts
+        # The last entry of an id counts.
+        for added in entries:
             added.flags["special"] |= added.text in special
             by_number[added.number] = added
         return [by_number[number] for number in sorted(by_number)]
 
     def list_special(self, *names):
-        """Texts of the tokens that files of settings name as special ones."""
+        """Returns the texts of the tokens that the files of settings name as special."""
         found = {"</s>", "<unk>", "<pad>"}
         for name in names:
             values = Settings(self.path(name)).values if os.path.exists(self.path(name)) else {}
@@ -160,9 +165,10 @@ class Tokenizer:
                 yield self.make_added(self.path(name), token.get("content"), token.get("id"), token)
 
     def list_added(self, rows):
-        """The tokens that a line is split at, and those that are no text in the output, as
-        model.bin has them. Of the special ones only those that are no pieces of their own: a line
-        does not hold them, and what is not in the model cannot come out of it."""
+        """Returns the tokens at which a line is split and those that are no text in the output, as
+        model.bin lists them. The end, unknown and padding tokens are left out, because model.bin
+        names them elsewhere. A special token whose id is beyond the embedding's rows is left out
+        too, because the model can neither read nor write it."""
         named = {
             text_of(self.get(key)) or default
             for key, default in (
@@ -189,7 +195,7 @@ class Tokenizer:
         return found
 
     def list_files(self, source_rows, target_rows):
-        """What model.bin keeps of the tokenizer."""
+        """Returns the files of the tokenizer that model.bin keeps."""
         models = (
             [
                 Stored(name, read_sentencepiece(self.path(name)))
@@ -204,7 +210,7 @@ class Tokenizer:
         ]
 
     def pack_pieces(self, side, rows):
-        """The pieces by id, as source.pieces and target.pieces hold them."""
+        """Returns the pieces by id, in the format of source.pieces and target.pieces."""
         vocabulary, pieces = self.source if side == "source" else self.target, [None] * rows
         for piece, number in vocabulary.values.items():
             name = json.dumps(piece, ensure_ascii=False)

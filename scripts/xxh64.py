@@ -1,8 +1,8 @@
-"""XXH64 with seed 0 (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), the hash of
-model.bin.
+"""Computes XXH64 with seed 0 (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), the
+hash of model.bin.
 
-start() gives the fastest implementation at hand: the Python package, the C library, or plain
-Python. All have update(bytes) and intdigest().
+start() returns the fastest implementation that is available: the Python package, the C library, or
+plain Python. Each has update(bytes) and intdigest().
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class LibraryXXH64:
-    """By the C library, libxxhash."""
+    """Computes the hash with the C library libxxhash."""
 
     def __init__(self):
         self.library = find_library()
@@ -38,7 +38,7 @@ class LibraryXXH64:
 
 @functools.lru_cache(None)
 def find_library():
-    """libxxhash with its signatures declared, or None."""
+    """Returns libxxhash with its signatures declared, or None."""
     for name in ("libxxhash.so.0", "libxxhash.dylib", ctypes.util.find_library("xxhash")):
         try:
             library = ctypes.CDLL(name) if name else None
@@ -55,7 +55,8 @@ def find_library():
 
 
 class PythonXXH64:
-    """In plain Python: some 10 MB/s, for machines that have nothing better."""
+    """Computes the hash in plain Python at about 10 MB/s, for machines that have neither of the
+    others."""
 
     P1, P2, P3, P4, P5 = (
         0x9E3779B185EBCA87,
@@ -76,9 +77,8 @@ class PythonXXH64:
         self.length += len(data) - len(self.rest)
         a, b, c, d = self.lanes
         p1, p2, mask = self.P1, self.P2, self.MASK
-        for w, x, y, z in struct.iter_unpack(
-            "<4Q", data[:whole]
-        ):  # written out: calls would double the time
+        # The loop is written out, because calls would double the time.
+        for w, x, y, z in struct.iter_unpack("<4Q", data[:whole]):
             a = (a + w * p2) & mask
             b = (b + x * p2) & mask
             c = (c + y * p2) & mask
