@@ -1,12 +1,14 @@
-// Backends that pass everything on to another one, but for what their names say.
+// This header has backends that wrap another backend and change one property of it: whether it
+// records steps, or how late it tells the outcome of a step.
 #pragma once
 
 #include "tests/support.h"
 
 namespace xlate::test {
 
-/// Passes everything on. Steps are run and never recorded: so may call the host, as a TableModel's
-/// do.
+/// Passes the calls on to another backend, except that it runs each step and never records it.
+/// Therefore a step may run code on the host, as the steps of a TableModel do. paths() is not
+/// passed on and returns nothing.
 class UnrecordedBackend : public Backend {
  public:
   explicit UnrecordedBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
@@ -113,8 +115,9 @@ class UnrecordedBackend : public Backend {
   std::unique_ptr<Backend> backend_;
 };
 
-/// Answers as a GPU may: what was asked for has been done, but steps are `ahead` before their
-/// outcome is looked at, and a ticket is ready once it is waited for.
+/// Behaves as late as a GPU may. It asks the caller to enqueue `ahead` steps before the outcome of
+/// the first one is read, and its reads are ready only after they have been waited for. In fact
+/// every call has done its work when it returns.
 class LateBackend final : public UnrecordedBackend {
  public:
   LateBackend(std::unique_ptr<Backend> backend, int ahead)
@@ -143,7 +146,8 @@ class LateBackend final : public UnrecordedBackend {
   int ahead_;
 };
 
-/// backends(), none recording its steps, and ones that look back late.
+/// Returns backends(), each without recorded steps, and two backends that tell an outcome one and
+/// three steps late.
 inline std::vector<BackendUnderTest> backends_and_late_ones() {
   std::vector<BackendUnderTest> list = backends();
   for (BackendUnderTest& test : list)

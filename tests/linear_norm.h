@@ -1,11 +1,13 @@
-// A product with the norm behind it as a network asks for them: as neighbours in a program.
+// Runs a product and the norm that follows it as a network does: as two neighbouring operations of
+// a program, which a backend may compute with one kernel.
 #pragma once
 
 #include "engine/workspace.h"
 
 namespace xlate::test {
 
-/// stream = after(stream + x·Wᵀ + b); sums [N, D] is float32 and undefined afterwards.
+/// Computes stream = after(stream + x·Wᵀ + b) for x [N, in] and stream [N, D]. `sums` is a float32
+/// workspace of [N, D], whose contents are undefined afterwards.
 inline void run_linear_norm(Backend& backend, Queue& queue, const Tensor& x, const Linear& layer,
                             const Tensor& sums, const ResidualRows& stream, const Norm& after) {
   Program program;

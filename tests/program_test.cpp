@@ -1,5 +1,6 @@
-// Programs as a whole: what a backend refuses, and that a pass over few rows reads and writes the
-// same memory as one over many.
+// Tests of whole programs: a pass over few rows uses the same memory as one over many rows, a
+// backend refuses an operation that packed rows cannot have, and fusing neighbours changes no
+// result.
 #include "engine/program.h"
 
 #include <gtest/gtest.h>
@@ -40,7 +41,7 @@ TEST_P(ProgramTest, RoomsLieInTheirBytesAndStayThere) {
   }
 }
 
-// Packed rows have no source: only a step does.
+// Only a decoding step has source tokens to attend to.
 TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
   Program program;
   const TensorId query = program.tensor(TensorKind::kComputeType, 4),
@@ -52,8 +53,8 @@ TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
                {"packed rows", "only a step"});
 }
 
-// Neighbours are only joined where the result is the same: here there is an activation between
-// them.
+// A backend may fuse a product with the norm behind it only if the result stays the same. Here an
+// activation is between the two.
 TEST_P(ProgramTest, AnActivationBeforeANormIsNotLost) {
   if (lab.type() != DType::kFloat32)
     GTEST_SKIP() << "16-bit products with an activation do not stay in float32";
@@ -76,8 +77,8 @@ TEST_P(ProgramTest, AnActivationBeforeANormIsNotLost) {
       lab.queue(), program,
       Workspace({lab.put(input, DType::kFloat32), lab.uninitialized(1, 2, DType::kFloat32), rows}),
       PackedRows{.count = 1});
-  // (4, 0) + (0, 2) has mean 3 and deviation 1; without the activation it would be (−2, 2), which
-  // norms to (−1, 1).
+  // The sum (4, 0) + (0, 2) has mean 3 and standard deviation 1. Without the activation it would be
+  // (−2, 2), whose norm is (−1, 1).
   const Matrix found = lab.get(rows);
   EXPECT_NEAR(found(0, 0), 1, 1e-5);
   EXPECT_NEAR(found(0, 1), -1, 1e-5);

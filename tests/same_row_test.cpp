@@ -1,6 +1,8 @@
-// A row's product has the same bits among any number of rows and in any place, on a GPU: that is
-// why a line's text does not depend on its batch. Each type and each epilogue in use, at
-// ende-base's shapes, M = 1…16384. The kernels for one sentence at a time sum otherwise.
+// On a GPU the product of a row has the same bits whatever the number of rows and wherever the row
+// is among them. That is why a line's text does not depend on its batch. The tests cover each
+// compute type and each epilogue in use, with 1 to 16384 rows: products and the vocabulary at the
+// shapes of ende-base, and products with norms at other shapes as well. The kernel for one sentence
+// at a time sums in the same order, which solo_step_test.cpp tests.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,14 +16,16 @@
 namespace xlate::test {
 namespace {
 
-constexpr std::int64_t kPeriod = 257, kMost = 16384;  // rows repeat with a period that no tile has
+// The input rows, at most kMost, repeat with a prime period, so that equal rows lie at different
+// places of a tile.
+constexpr std::int64_t kPeriod = 257, kMost = 16384;
 constexpr std::int64_t kRows[] = {
     1,    2,    3,    4,    5,    6,    7,    8,    9,    12,   15,   16,   17,    20,
     24,   28,   31,   32,   33,   48,   60,   63,   64,   65,   96,   100,  127,   128,
     129,  160,  192,  255,  256,  257,  320,  384,  500,  512,  513,  640,  768,   1000,
     1024, 1025, 1536, 2000, 2048, 2049, 3072, 4095, 4096, 4097, 6000, 8192, 12288, 16383};
 
-// The largest first: what the others are compared with.
+// Returns the numbers of rows to test, the largest first, because the others are compared with it.
 std::vector<std::int64_t> rows_up_to(std::int64_t most) {
   std::vector<std::int64_t> list{most};
   for (const std::int64_t rows : kRows) {
@@ -38,13 +42,14 @@ class SameRowTest : public OnBackend {
   Lab lab{GetParam()};
   Random random{3};
 
-  // Rows of a few units once multiplied, as a network's are.
+  // Returns random numbers in [−size, size], rounded to the type. The sizes below give products of
+  // a few units, as in a network.
   Matrix numbers(std::int64_t rows, std::int64_t columns, float size) {
     Matrix matrix(rows, columns);
     for (double& value : matrix.values) value = rounded(lab.type(), uniform(random, -size, size));
     return matrix;
   }
-  // `rows` rows: those of `pattern` over and over.
+  // Returns `rows` rows that repeat those of `pattern`.
   Buffer repeated(const Matrix& pattern, std::int64_t rows) {
     const std::size_t size = size_of(lab.type());
     std::vector<std::byte> bytes(pattern.values.size() * size);
@@ -53,6 +58,7 @@ class SameRowTest : public OnBackend {
     return repeated(std::move(bytes), static_cast<std::size_t>(pattern.columns) * size *
                                           static_cast<std::size_t>(rows));
   }
+  // Returns a buffer of `all` bytes that repeats the given ones.
   Buffer repeated(std::vector<std::byte> bytes, std::size_t all) {
     const std::size_t period = bytes.size();
     bytes.resize(all);
@@ -63,7 +69,8 @@ class SameRowTest : public OnBackend {
     lab->upload(lab.queue(), bytes, buffer.data());
     return buffer;
   }
-  // The first of the rows from `first` that is not the pattern's, bit for bit; −1 if all are.
+  // Returns the first of `count` rows from `first` on whose bits differ from the expected rows,
+  // which repeat with the period, or −1 if none does.
   std::int64_t different(const Tensor& out, std::int64_t first, std::int64_t count,
                          const std::vector<std::byte>& expected) {
     const std::int64_t row = out.columns * static_cast<std::int64_t>(size_of(out.dtype));
@@ -76,7 +83,7 @@ class SameRowTest : public OnBackend {
     }
     return -1;
   }
-  // Of many rows, the first, some in the middle, and the last.
+  // Compares all rows, or of many rows the first ones, some in the middle, and the last ones.
   std::int64_t different(const Tensor& out, const std::vector<std::byte>& expected) {
     if (out.rows <= 2 * kPeriod) return different(out, 0, out.rows, expected);
     for (const std::int64_t first : {std::int64_t{0}, out.rows / 2, out.rows - kPeriod}) {
@@ -129,8 +136,9 @@ TEST_P(SameRowTest, Products) {
     check_shape(in, out_width, kMost);
 }
 
-// With the norm behind it in the residual's place: the bits of the two one after the other, among
-// 257 rows. A wide residual has a rest.
+// Checks that a product and the norm behind it give the same bits whether one kernel computes both
+// or two kernels do. The expected rows come from a run over 257 rows, which is too few for the
+// fused kernel. With `wide` the residual stream has low bits.
 void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias, bool wide) {
   const DType type = lab.type();
   std::vector<std::byte> rest_pattern(static_cast<std::size_t>(kPeriod * width));
@@ -196,8 +204,9 @@ TEST_P(SameRowTest, ProductsWithNorms) {
   }
 }
 
-// The projection, as search uses it: the first token's log-probability of each sentence, which
-// holds the sum over all logits.
+// Checks the projection onto the vocabulary through a step of search. It compares the tokens and
+// the scores after the first step. A score is a log-probability, so the sum over all logits is part
+// of it.
 void SameRowTest::check_vocabulary(int beams, std::int64_t vocabulary, std::int64_t most_rows) {
   constexpr std::int64_t width = 512;
   const std::int64_t most = most_rows / beams;

@@ -1,5 +1,6 @@
-// The kernel for a sentence that is decoded alone against the kernels for many: whole decodings by
-// networks of random weights, to the bit.
+// Compares the solo kernel, which runs whole decoding steps of one sentence, with the kernels for
+// many sentences. Networks of random weights decode whole sentences with both, and ids and scores
+// must be the same to the bit.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -15,25 +16,28 @@ namespace {
 
 using Ints = std::vector<std::int32_t>;
 
+// A sentence of `source` tokens is decoded to at most `steps` tokens. The solo kernel can run the
+// shape only if `fits`.
 struct Shape {
   int beams;
   std::int64_t heads, head, layers, ffn, vocabulary;
-  int source, steps;  // tokens
+  int source, steps;
   Activation activation = Activation::kRelu;
   bool biases = true, renormalize = false, fits = true, low_bits = true;
   Ints never_chosen = {};
   std::int64_t width() const { return heads * head; }
 };
 
-// What one backend makes of a shape.
+// This is the result of decoding with one backend.
 struct Result {
   std::vector<Outcome> outcomes;
-  std::int64_t at_once =
-      0;  // steps that one launch ran, at most: only the kernel under test runs several
+  // `at_once` is the largest number of steps that one launch was to run. Only the solo kernel runs
+  // more than one.
+  std::int64_t at_once = 0;
 };
 
-// A post-norm decoder over caches and source that a Random fills: the same for every backend of one
-// type.
+// Decodes with a post-norm decoder that has random weights and random source keys. It is the same
+// network for all backends that compute in the same type.
 class Network {
  public:
   Network(const BackendUnderTest& test, const Shape& shape) : lab_(test), shape_(shape) {
@@ -71,7 +75,8 @@ class Network {
     const StepRows rows{lab_.put(Ints{0}), 1, shape_.beams};
     const Ints slots{0}, limits{shape_.steps};
     Result result;
-    for (int sentence = 0; sentence < 2; ++sentence) {  // the second one finds the step recorded
+    // The second sentence finds the step recorded.
+    for (int sentence = 0; sentence < 2; ++sentence) {
       search.start(slots, limits);
       std::int64_t steps = 0;
       for (bool done = false; !done;) {
@@ -85,8 +90,8 @@ class Network {
         done = flag != 0;
         if (!done && steps >= shape_.steps) break;
       }
-      lab_->repeat(queue, 1, 1,
-                   [&] { step(search, rows); });  // of a sentence that is done: nothing changes
+      // A step of a sentence that is done changes nothing.
+      lab_->repeat(queue, 1, 1, [&] { step(search, rows); });
       search.read_done()->wait();
       for (const SearchResult& found : search.collect(slots))
         result.outcomes.push_back(outcome_of(found));
@@ -131,7 +136,8 @@ class Network {
             kPages, kPageTokens, keys_per_token};
   }
 
-  // The program, over rooms that may be without rests.
+  // Writes the program of a decoding step, and makes its workspace. The residual stream may lack
+  // low bits, which a workspace that allocates its own memory cannot leave out.
   void write() {
     const std::int64_t width = shape_.width();
     const TensorId x = tensor(TensorKind::kResidual, width),
@@ -187,7 +193,8 @@ class Network {
 };
 
 std::vector<Shape> shapes() {
-  if (std::getenv("XLATE_TEST_FEW")) {  // under a sanitizer
+  // Kernels are slow under compute-sanitizer, so there are only two small shapes.
+  if (std::getenv("XLATE_TEST_FEW")) {
     return {{.beams = 4,
              .heads = 2,
              .head = 32,
@@ -263,7 +270,7 @@ std::vector<Shape> shapes() {
        .vocabulary = 130,
        .source = 200,
        .steps = 25},
-      // More keys than a block holds at once.
+      // This one has more keys than a thread block holds at once.
       {.beams = 4,
        .heads = 4,
        .head = 64,
@@ -274,7 +281,7 @@ std::vector<Shape> shapes() {
        .steps = 200,
        .renormalize = true,
        .never_chosen = {0, 1}},
-      // As much as shared memory holds, and more.
+      // These two fill shared memory, and the third one does not fit.
       {.beams = 8,
        .heads = 8,
        .head = 64,
@@ -300,7 +307,8 @@ std::vector<Shape> shapes() {
        .source = 9,
        .steps = 12,
        .fits = false},
-      // Heads that the kernel does not have: the kernels for many.
+      // The solo kernel does not support heads of 16 columns, so the kernels for many sentences
+      // run.
       {.beams = 4,
        .heads = 4,
        .head = 16,
