@@ -31,8 +31,8 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 # compute-sanitizer makes every launch slow, so it runs a few small cases of every operation and a
 # few sentences.
 SANITIZED = (
-    "BackendTest.*/cuda_{0}:AttentionTest.*/cuda_{0}:SearchTest.EarlyStopping/cuda_{0}:"
-    "SearchTest.BeamSizes/cuda_{0}:SearchStateTest.*/cuda_{0}"
+    "Backend*.*/cuda_{0}*:SearchTest.EarlyStopping/cuda_{0}:SearchTest.BeamSizes/cuda_{0}:"
+    "SearchStateTest.*/cuda_{0}-*_solo*"
 )
 SANITIZED_LINES = 6
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
@@ -206,7 +206,7 @@ def memory(place, seconds):
 # Processes that share a GPU wait for each other. Two of them keep it busy.
 @check("verbs", 300, alone=True)
 def verbs(place, seconds, shards=2):
-    pattern = "*cuda_*" if place.device != "cpu" else "BackendTest.*/cpu2:AttentionTest.*/cpu2"
+    pattern = "*cuda_*" if place.device != "cpu" else "Backend*.*/cpu2*"
 
     def shard(i):
         report = os.path.join(place.folder, "verbs-%d.json" % i)

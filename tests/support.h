@@ -1,7 +1,8 @@
-// What the tests of several modules share: the backends to test, random numbers, and memory of a
-// backend with guard bytes. The backend is reached through allocate, upload and read_later alone,
-// so that the same cases run on a GPU. Tests on one are named cuda_…, and skip themselves where it
-// cannot be opened.
+// This header has what several tests share: the backends to test, fixtures that run a suite on each
+// of them, random numbers, conversions of 16-bit types, and a backend's memory with guard bytes.
+// The helpers move data with Backend's allocate, upload and read_later alone, so that the same test
+// runs on the CPU and on a GPU. The names of tests on a GPU contain "cuda_". Such a test skips
+// itself where the GPU cannot be opened.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -23,26 +24,29 @@
 
 namespace xlate::test {
 
-/// The folder of the sources, and that of the models made from tests/data: where they were built,
-/// or where the environment says.
+/// Returns the repository's folder: the value of XLATE_SOURCE_DIR in the environment, or the folder
+/// that the tests were built from.
 inline std::string source_folder() {
   const char* folder = std::getenv("XLATE_SOURCE_DIR");
   return folder ? folder : XLATE_SOURCE_DIR;
 }
+/// Returns the folder with the models that the build converts from tests/data: the value of
+/// XLATE_TEST_MODELS in the environment, or the folder in the build.
 inline std::string models_folder() {
   const char* folder = std::getenv("XLATE_TEST_MODELS");
   return folder ? folder : XLATE_TEST_MODELS;
 }
 
-/// A backend to test: its name in the tests' names, how to make one, and the type that it computes
-/// in.
+/// Describes a backend to test. `name` becomes a part of the tests' names, and `make` opens the
+/// backend, which computes in `type`.
 struct BackendUnderTest {
   std::string name;
   std::function<std::unique_ptr<Backend>()> make;
   DType type = DType::kFloat32;
   bool cuda = false;
 
-  /// Why it cannot be opened here; empty where it can.
+  /// Returns why the backend cannot be opened on this machine, or an empty string if it can. A GPU
+  /// is tried once for each name.
   std::string missing() const {
     if (!cuda) return {};
     static std::map<std::string, std::string> known;
@@ -60,8 +64,10 @@ struct BackendUnderTest {
 
 inline void PrintTo(const BackendUnderTest& backend, std::ostream* out) { *out << backend.name; }
 
-/// Of a build with CUDA, one for each type that it computes in: for many sentences, or for one at a
-/// time (…_solo), which is another way in 16-bit types only. Opens none.
+/// Returns the CUDA backends of this build, one for each compute type, without opening them. The
+/// list is empty in a build without CUDA. With `one_at_a_time` they decode one sentence at a time
+/// and their names end in "_solo". That uses other kernels in the 16-bit types only, so float32 is
+/// not in that list.
 inline std::vector<BackendUnderTest> cuda_backends(bool one_at_a_time) {
   if (!has_cuda()) return {};
   const auto cuda = [=](const char* name, Precision precision, DType type) {
@@ -78,13 +84,15 @@ inline std::vector<BackendUnderTest> cuda_backends(bool one_at_a_time) {
   if (!one_at_a_time) list.insert(list.begin(), cuda("fp32", Precision::kFloat32, DType::kFloat32));
   return list;
 }
+/// Returns the CUDA backends of both kinds.
 inline std::vector<BackendUnderTest> cuda_backends() {
   std::vector<BackendUnderTest> list = cuda_backends(false), solo = cuda_backends(true);
   list.insert(list.end(), solo.begin(), solo.end());
   return list;
 }
 
-/// Every backend of this build, in each way that makes a difference to its results. Opens none.
+/// Returns every backend of this build, in each way that may change its results, without opening
+/// one: the CUDA backends, and the CPU backend with one, two and three threads.
 inline std::vector<BackendUnderTest> backends() {
   std::vector<BackendUnderTest> list = cuda_backends();
   for (const int threads : {1, 2, 3}) {
@@ -94,45 +102,56 @@ inline std::vector<BackendUnderTest> backends() {
   return list;
 }
 
+/// Holds an open backend with a queue, which is destroyed first.
+struct OpenBackend {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Queue> queue;
+};
+
+/// Returns the backends that tests of this process share, by the name of their BackendUnderTest. An
+/// entry is opened by the first Lab that uses it.
+inline std::map<std::string, OpenBackend>& shared_backends() {
+  static std::map<std::string, OpenBackend> open;
+  return open;
+}
+
+/// Closes the shared backends after the last test. A destructor of a static variable could run
+/// after the CUDA driver has shut down.
+class CloseSharedBackends : public testing::Environment {
+ public:
+  void TearDown() override { shared_backends().clear(); }
+};
+inline testing::Environment* const kCloseSharedBackends =
+    testing::AddGlobalTestEnvironment(new CloseSharedBackends);
+
 inline std::string backend_name(const testing::TestParamInfo<BackendUnderTest>& info) {
   return info.param.name;
 }
 
-/// What the suites that run on each backend derive from. Members may hold a Lab: it opens nothing
-/// until it is used.
-class OnBackend : public testing::TestWithParam<BackendUnderTest> {
- protected:
-  void SetUp() override {
-    if (const std::string why = GetParam().missing(); !why.empty()) GTEST_SKIP() << why;
-  }
-};
-
 using Random = std::mt19937;
 
-/// Uniform in [low, high), from 24 bits: the same on every system, which
-/// std::uniform_real_distribution is not.
+/// Returns a number that is uniformly distributed in [low, high), made of 24 random bits. It is the
+/// same on every system, whereas std::uniform_real_distribution depends on the standard library.
 inline float uniform(Random& random, float low, float high) {
   return low + (high - low) * static_cast<float>(random() >> 8) * 0x1p-24f;
 }
-/// Uniform in [low, high].
+/// Returns an integer that is almost uniformly distributed in [low, high].
 inline int whole(Random& random, int low, int high) {
   return low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1));
 }
 
-/// Whether case number `turn` is left out where XLATE_TEST_FEW asks for few, one of `each`: a
-/// sanitizer makes every launch slow.
-inline bool left_out(int turn, int each) {
-  static const bool few = std::getenv("XLATE_TEST_FEW") != nullptr;
-  return few && turn % each != 0;
-}
+/// Returns whether XLATE_TEST_FEW asks for few cases, as gpu_acceptance.py does under
+/// compute-sanitizer, which makes every kernel launch slow.
+inline bool few_cases() { return std::getenv("XLATE_TEST_FEW") != nullptr; }
 
-/// Half the distance between 1 and the next number of the type: the relative error of one rounding.
+/// Returns half the distance between 1 and the next larger number of the type, which is the largest
+/// relative error of one rounding to a normal number.
 inline double unit_roundoff(DType type) {
   return type == DType::kFloat32 ? 0x1p-24 : type == DType::kFloat16 ? 0x1p-11 : 0x1p-8;
 }
 
-/// x as the type holds it. Slow and simple: round to the nearest of its significand's bits, ties to
-/// even.
+/// Returns x rounded to the type: to the nearest value, with ties to even. Values that overflow a
+/// 16-bit type are not turned into infinities.
 inline double rounded(DType type, double x) {
   if (type == DType::kFloat32) return static_cast<float>(x);
   if (x == 0 || !std::isfinite(x)) return x;
@@ -141,12 +160,13 @@ inline double rounded(DType type, double x) {
   return std::ldexp(std::nearbyint(std::ldexp(x, -exponent)), exponent);
 }
 
-/// The most that rounding x to the type moves it; no result here is subnormal but float16's.
+/// Returns the largest error of rounding x to the type. Results in the tests are subnormal in
+/// float16 at most, so only that type has an absolute bound.
 inline double rounding(DType type, double x) {
   return std::max(unit_roundoff(type) * std::fabs(x), type == DType::kFloat16 ? 0x1p-25 : 0.0);
 }
 
-/// IEEE half and bfloat16, by their definition.
+/// Returns the value of IEEE 754 half-precision bits, by the definition of the format.
 inline double half_value(std::uint16_t bits) {
   const int sign = bits >> 15, exponent = bits >> 10 & 31, fraction = bits & 1023;
   const double magnitude = exponent == 31  ? (fraction ? std::numeric_limits<double>::quiet_NaN()
@@ -155,11 +175,12 @@ inline double half_value(std::uint16_t bits) {
                                            : std::ldexp(1024 + fraction, exponent - 25);
   return sign ? -magnitude : magnitude;
 }
+/// Returns the value of bfloat16 bits, which are the upper half of a float32.
 inline double bfloat16_value(std::uint16_t bits) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
-/// The bits of a number that the type holds exactly.
+/// Returns the bits of a number that half precision holds exactly.
 inline std::uint16_t half_bits(double x) {
   const std::uint16_t sign = std::signbit(x) ? 0x8000 : 0;
   const double magnitude = std::fabs(x);
@@ -170,17 +191,19 @@ inline std::uint16_t half_bits(double x) {
   const int scaled = static_cast<int>(std::ldexp(magnitude, 10 - exponent));
   return static_cast<std::uint16_t>(sign | ((exponent + 14) * 1024 + scaled));
 }
+/// Returns the bits of a number that bfloat16 holds exactly.
 inline std::uint16_t bfloat16_bits(double x) {
   return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(x)) >> 16);
 }
 
-/// A number that the type holds exactly, as its bytes, and back.
+/// Writes the bytes of a number that the floating-point type holds exactly.
 inline void encode(double value, DType type, std::byte* out) {
   const float single = static_cast<float>(value);
   const std::uint16_t bits = type == DType::kFloat16 ? half_bits(value) : bfloat16_bits(value);
   std::memcpy(out, type == DType::kFloat32 ? static_cast<const void*>(&single) : &bits,
               size_of(type));
 }
+/// Returns the number whose bytes encode() wrote.
 inline double decode(const std::byte* in, DType type) {
   float single = 0;
   std::uint16_t bits = 0;
@@ -189,7 +212,7 @@ inline double decode(const std::byte* in, DType type) {
   return type == DType::kFloat16 ? half_value(bits) : bfloat16_value(bits);
 }
 
-/// A matrix of the host, in double: what the naive references compute with.
+/// Holds a matrix in the host's memory, in double precision. The reference loops compute with it.
 struct Matrix {
   std::int64_t rows = 0, columns = 0;
   std::vector<double> values;
@@ -205,30 +228,38 @@ struct Matrix {
   }
 };
 
-/// Values in [−1, 1) that the type holds exactly.
+/// Returns random values in [−1, 1], rounded to the type.
 inline Matrix random_matrix(Random& random, std::int64_t rows, std::int64_t columns, DType type) {
   Matrix matrix(rows, columns);
   for (double& value : matrix.values) value = rounded(type, uniform(random, -1, 1));
   return matrix;
 }
 
-/// A backend and its memory, every tensor in guard bytes: 0xFF, which in every float type is a NaN.
-/// What is read from outside a tensor spoils the result, what is written there is found by
-/// expect_guards(), and what is not written at all stays NaN.
+/// Says whether a Lab opens a backend of its own or uses that of shared_backends(). Backends of the
+/// same name share, so a BackendUnderTest with another `make` under a usual name must not.
+enum class Sharing : std::uint8_t { kOwn, kShared };
+
+/// Holds a backend and the tensors of one test. The backend is opened when it is first used. Guard
+/// bytes lie before and behind every tensor and in the gaps between its rows. They are 0xFF, which
+/// is a NaN in every floating-point type. Thus a kernel that reads outside a tensor spoils its
+/// result, expect_guards() finds what was written outside, and elements that were never written
+/// stay NaN.
 class Lab {
  public:
   static constexpr std::size_t kGuard = 256;
 
-  explicit Lab(const BackendUnderTest& test) : test_(test) {}
+  explicit Lab(const BackendUnderTest& test, Sharing sharing = Sharing::kOwn)
+      : test_(test), sharing_(sharing) {}
   ~Lab() { expect_guards(); }
   Lab(const Lab&) = delete;
 
-  Backend& operator*() { return open(), *backend_; }
-  Backend* operator->() { return open(), backend_.get(); }
-  Queue& queue() { return open(), *queue_; }
+  Backend& operator*() { return *open().backend; }
+  Backend* operator->() { return open().backend.get(); }
+  Queue& queue() { return *open().queue; }
   DType type() const { return test_.type; }
 
-  /// An output: rows lie `gap` elements apart.
+  /// Allocates a tensor whose elements are all NaN in a floating-point type. Between the end of a
+  /// row and the next row lie `gap` elements.
   Tensor uninitialized(std::int64_t rows, std::int64_t columns, DType type, std::int64_t gap = 0) {
     const std::int64_t stride = columns + gap;
     char* data = guarded(static_cast<std::size_t>(rows * stride) * size_of(type),
@@ -236,14 +267,15 @@ class Lab {
                          static_cast<std::size_t>(stride) * size_of(type));
     return {data, type, rows, columns, stride};
   }
+  /// Allocates a tensor and copies the matrix, whose values the type must hold exactly, into it.
   Tensor put(const Matrix& matrix, DType type, std::int64_t gap = 0) {
     const Tensor tensor = uninitialized(matrix.rows, matrix.columns, type, gap);
     write(matrix, tensor, queue());
     wait(tensor.data);
     return tensor;
   }
-  /// A weight as models allocate them: zero rows follow up to a multiple of the backend's
-  /// row_multiple().
+  /// Allocates a weight as a model does: rows of zeros behind it fill up a multiple of the
+  /// backend's row_multiple().
   Tensor put_weight(const Matrix& matrix) {
     const std::int64_t multiple = (**this).row_multiple();
     Matrix padded = matrix;
@@ -251,6 +283,8 @@ class Lab {
     padded.values.resize(static_cast<std::size_t>(padded.rows * padded.columns));
     return put(padded, type()).row_range(0, matrix.rows);
   }
+  /// Copies the matrix into a tensor of its shape, in the order of the queue. The gaps between rows
+  /// stay as they are.
   void write(const Matrix& matrix, const Tensor& tensor, Queue& queue) {
     const std::int64_t size = static_cast<std::int64_t>(size_of(tensor.dtype));
     std::vector<std::byte> bytes(static_cast<std::size_t>(matrix.rows * matrix.columns * size));
@@ -266,6 +300,7 @@ class Lab {
                       static_cast<char*>(tensor.data) + i * tensor.stride * size);
     }
   }
+  /// Copies a tensor to the host.
   Matrix get(const Tensor& tensor) {
     Matrix matrix(tensor.rows, tensor.columns);
     const std::int64_t size = static_cast<std::int64_t>(size_of(tensor.dtype));
@@ -279,6 +314,7 @@ class Lab {
     return matrix;
   }
 
+  /// Allocates an array and copies the values into it.
   template <class T>
   T* put(const std::vector<T>& values) {
     const std::size_t bytes = values.size() * sizeof(T);
@@ -287,6 +323,7 @@ class Lab {
     wait(data);
     return reinterpret_cast<T*>(data);
   }
+  /// Copies `count` elements to the host after all that the queue was given before.
   template <class T>
   std::vector<T> array(const void* device, std::int64_t count) {
     return array<T>(device, count, queue());
@@ -300,7 +337,7 @@ class Lab {
     return values;
   }
 
-  /// That no byte outside of the tensors has changed.
+  /// Expects that no guard byte has changed.
   void expect_guards() {
     for (const Block& block : blocks_) {
       const auto bytes =
@@ -317,42 +354,107 @@ class Lab {
       }
     }
   }
-  /// Frees all tensors, once their guards are seen to be whole.
+  /// Checks the guard bytes and frees all tensors.
   void clear() {
     expect_guards();
     blocks_.clear();
   }
 
  private:
+  // A tensor has `used` bytes between its guards. Its rows of `row` bytes begin `stride` bytes
+  // apart.
   struct Block {
     Buffer buffer;
-    std::size_t used, row, stride;  // bytes between the guards, of a row, from row to row
+    std::size_t used, row, stride;
   };
 
-  void open() {
-    if (backend_) return;
-    backend_ = test_.make();
-    queue_ = backend_->make_queue();
-    EXPECT_EQ(backend_->compute_type(), test_.type);
+  OpenBackend& open() {
+    if (open_) return *open_;
+    OpenBackend& chosen = sharing_ == Sharing::kShared ? shared_backends()[test_.name] : own_;
+    if (!chosen.backend) {
+      std::unique_ptr<Backend> backend = test_.make();
+      chosen.queue = backend->make_queue();
+      chosen.backend = std::move(backend);
+    }
+    EXPECT_EQ(chosen.backend->compute_type(), test_.type);
+    return *(open_ = &chosen);
   }
-  // What was uploaded is there: another queue may use it.
+  // Waits until what was uploaded is on the device, so that another queue may use it.
   void wait(const void* device) { array<std::byte>(device, 1); }
   char* guarded(std::size_t bytes, std::size_t row, std::size_t stride) {
     blocks_.push_back(
         {(**this).allocate(bytes + 2 * kGuard), bytes, row, std::max<std::size_t>(stride, 1)});
     const std::vector<std::byte> fill(bytes + 2 * kGuard, std::byte{0xFF});
-    backend_->upload(*queue_, fill, blocks_.back().buffer.data());
+    (**this).upload(queue(), fill, blocks_.back().buffer.data());
     wait(blocks_.back().buffer.data());
     return blocks_.back().buffer.as<char>() + kGuard;
   }
 
   BackendUnderTest test_;
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Queue> queue_;
+  Sharing sharing_;
+  OpenBackend own_;
+  OpenBackend* open_ = nullptr;
   std::vector<Block> blocks_;
 };
 
-/// That `call` throws Error and its message holds each of the texts.
+/// This is the base of the suites that run on each backend. A Lab as a member opens nothing before
+/// it is used, so a test on a missing GPU can skip itself.
+class OnBackend : public testing::TestWithParam<BackendUnderTest> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = GetParam().missing(); !why.empty())
+      GTEST_SKIP() << "cannot be opened here: " << why;
+  }
+};
+
+/// Holds a backend and a case to run on it. A case is a struct whose `name` becomes a part of the
+/// test's name.
+template <class Case>
+struct CaseOnBackend {
+  BackendUnderTest backend;
+  Case test;
+};
+template <class Case>
+void PrintTo(const CaseOnBackend<Case>& param, std::ostream* out) {
+  *out << param.backend.name << '_' << param.test.name;
+}
+/// Names a test BACKEND_CASE.
+struct CaseName {
+  template <class Case>
+  std::string operator()(const testing::TestParamInfo<CaseOnBackend<Case>>& info) const {
+    return info.param.backend.name + '_' + info.param.test.name;
+  }
+};
+
+/// Returns every pair of a backend and a case. Where few_cases(), only each `step`th case is in it.
+template <class Case>
+std::vector<CaseOnBackend<Case>> on_each(const std::vector<BackendUnderTest>& backends,
+                                         const std::vector<Case>& cases, std::size_t step = 1) {
+  std::vector<CaseOnBackend<Case>> list;
+  for (const BackendUnderTest& backend : backends) {
+    for (std::size_t i = 0; i < cases.size(); i += few_cases() ? step : 1)
+      list.push_back({backend, cases[i]});
+  }
+  return list;
+}
+
+/// This is the base of the suites that run each of a list of cases on each backend. All their tests
+/// share one open backend of each kind, because opening one takes 0.1 s and more on a GPU.
+template <class Case>
+class OnBackendWith : public testing::TestWithParam<CaseOnBackend<Case>> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = backend().missing(); !why.empty())
+      GTEST_SKIP() << "cannot be opened here: " << why;
+  }
+  const BackendUnderTest& backend() const { return this->GetParam().backend; }
+  const Case& test() const { return this->GetParam().test; }
+
+  Lab lab{this->GetParam().backend, Sharing::kShared};
+  Random random{7};
+};
+
+/// Expects that `call` throws Error and that its message contains each of the texts.
 template <class Call>
 void expect_error(Call&& call, std::initializer_list<std::string_view> texts) {
   try {
