@@ -177,7 +177,7 @@ class LineReader::Stream {
   std::int64_t bytes_ = -1;
   std::string block_;
   bool known_ = false;    // It becomes true when it is known whether the input is gzip data.
-  std::size_t held_ = 0;  // So many bytes in the block do not yet tell whether it is.
+  std::size_t held_ = 0;  // This many bytes are in the block while they do not yet tell that.
   std::unique_ptr<Inflater> inflater_;  // It is null unless the input is gzip data.
   bool started_ = false;                // It becomes true when a byte has been read.
   std::exception_ptr failure_;          // The next read throws this error.

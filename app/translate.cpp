@@ -1,5 +1,5 @@
-// Connects the stages of the pipeline: reading, tokenizing, decoding, making text and writing, each
-// on threads of its own.
+// Connects the stages of the pipeline: reading, tokenizing, making text and writing on threads of
+// their own, and decoding on the thread that calls translate().
 #include "app/translate.h"
 
 #include <algorithm>

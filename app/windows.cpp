@@ -14,12 +14,13 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// The first window has so many lines. Each window after it is twice as large, up to --window.
+// The first window has this many lines. Each window after it is twice as large, up to --window.
 constexpr std::int64_t kFirstWindow = 2000;
-constexpr std::size_t kWindowBytes = std::size_t{64} << 20;  // So many bytes close a window early.
-constexpr milliseconds kIdle{200};  // So much time without input closes a window early.
-// At most the lines of so many windows are read and not yet written: while one window is decoded,
-// one is tokenized and one is read.
+constexpr std::size_t kWindowBytes = std::size_t{64}
+                                     << 20;  // A window with this many bytes is closed early.
+constexpr milliseconds kIdle{200};  // After this time without input a window is closed early.
+// At most this many windows of lines are read and not yet written: while one window is decoded, one
+// is tokenized and one is read.
 constexpr std::int64_t kWindowsInFlight = 3;
 constexpr int kLongLinesNoted = 10;
 constexpr std::size_t kLinesPerTask = 64;

@@ -38,8 +38,8 @@ class Caches {
   /// Returns whether there is room for this sentence beside those in flight, as far as the forecast
   /// can tell. There always is for a sentence that is alone.
   bool has_room(const SourceSentence&) const;
-  /// Gives a free slot to a sentence for which has_room() is true, with all pages of its source and
-  /// the first page of its target.
+  /// Gives a free slot all pages for the source of a sentence for which has_room() is true, and the
+  /// first page for its target.
   void reserve(std::int64_t slot, const SourceSentence&);
   /// Gives a slot's sentence enough pages for `tokens` target tokens in all, which must not be more
   /// than its limit. Returns the number of target tokens for which it has pages now. Returns 0, and

@@ -76,9 +76,7 @@ struct Policy {
   }
 };
 
-/// Returns the policy of a GPU or of the CPU. A run gets its policy only here. The caller knows the
-/// model as well, so that a figure that comes to depend on the model can get its value here. So far
-/// none does.
+/// Returns the policy of a GPU or of the CPU. A run gets its policy only here.
 inline Policy policy_for(bool gpu) {
   Policy policy;
   if (gpu) {

@@ -116,7 +116,7 @@ bool Runner::encode_ahead(SentenceInput& source) {
   std::vector<SourceSentence> sources;
   for (const Sentence& sentence : ahead_.sentences)
     sources.push_back({sentence.ids, limit_of(sentence)});
-  // The last batch may still be being installed from the memory that this one is written to.
+  // This batch is written to the memory from which the last one may still be installed.
   backend_.order(*queue_, *encoder_queue_);
   backend_.begin_work(*encoder_queue_, Work::kEncode);
   ahead_.encoded = model_.encode(*encoder_queue_, sources);

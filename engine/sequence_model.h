@@ -17,7 +17,7 @@ namespace xlate {
 
 class Search;
 
-/// A sentence to decode.
+/// What the model and the caches need of a sentence.
 struct SourceSentence {
   std::span<const std::int32_t> ids;  // of the source, end token included
   std::int32_t limit = 0;             // the largest number of target tokens, end token included

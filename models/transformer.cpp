@@ -58,7 +58,7 @@ std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences
 
 // The working bytes are an estimate: each source token in flight counts as one row of the encoder's
 // workspace and one of the step's, with its indices. The bytes of 1024 rows are divided by 1024, so
-// that what each allocation is rounded up by hardly counts.
+// that the rounding up of each allocation hardly counts.
 CacheShape Transformer::cache_shape() const {
   constexpr std::int64_t kRows = 1024;
   const DType type = backend_.compute_type();

@@ -38,7 +38,7 @@ class Entry:
     offset: int = 0
     # The scales of int8 rows are collected while the rows are written.
     scales: list = field(default_factory=list)
-    # This entry has the scales of that entry.
+    # In an entry of scales, the int8 entry that they belong to.
     scale_of: object = None
 
     @property

@@ -42,7 +42,7 @@ double median(std::vector<double> values) {
 }
 
 struct Timing {
-  std::string verb, shape;
+  std::string operation, shape;
   std::int64_t rows;
   // All three are of one call.
   double seconds, bytes, flops;
@@ -72,8 +72,8 @@ class Bench {
   nlohmann::json json() const;
 
  private:
-  bool chosen(const std::string& verb) const {
-    return only_.empty() || verb.find(only_) != std::string::npos;
+  bool chosen(const std::string& operation) const {
+    return only_.empty() || operation.find(only_) != std::string::npos;
   }
   // Returns the number of buffers at which the data of one call has left the cache when its buffers
   // are used again.
@@ -141,11 +141,11 @@ class Bench {
   }
   // Times call(copy) over all copies, subtracts the known time `part` of a part of the call, and
   // stores the timing. Returns the seconds of one call.
-  double add(const std::string& verb, const std::string& shape, std::int64_t rows, double bytes,
-             double flops, std::int64_t copies, const std::function<void(std::int64_t)>& call,
-             double part = 0) {
+  double add(const std::string& operation, const std::string& shape, std::int64_t rows,
+             double bytes, double flops, std::int64_t copies,
+             const std::function<void(std::int64_t)>& call, double part = 0) {
     const std::int64_t calls = std::max<std::int64_t>(copies, kLeastCalls);
-    keep({verb, shape, rows,
+    keep({operation, shape, rows,
           timed(calls,
                 [&] {
                   for (std::int64_t i = 0; i < calls; ++i) call(i % copies);
@@ -156,7 +156,7 @@ class Bench {
   }
   void keep(const Timing& timing) {
     timings_.push_back(timing);
-    fmt::print(stderr, "{} {}, {} rows: {:.2f} µs\n", timing.verb, timing.shape, timing.rows,
+    fmt::print(stderr, "{} {}, {} rows: {:.2f} µs\n", timing.operation, timing.shape, timing.rows,
                timing.seconds * 1e6);
     backend_->work_seconds();
     queue_ = backend_->make_queue();
@@ -467,11 +467,11 @@ void Bench::print(std::ostream& out) const {
              "a product of 8192×8192×8192 does {:.0f} TFLOP/s.\n\n",
              info.name, info.driver, info.library, name_of(type_), copy_rate_ * 1e-12,
              product_rate_ * 1e-12)
-      << "| verb | shape | rows | µs | GB/s | of the copy | TFLOP/s | of the product |\n"
+      << "| operation | shape | rows | µs | GB/s | of the copy | TFLOP/s | of the product |\n"
          "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n";
   for (const Timing& t : timings_) {
     out << fmt::format(
-        "| {} | {} | {} | {:.2f} | {:.0f} | {:.0f} % | {} | {} |\n", t.verb, t.shape, t.rows,
+        "| {} | {} | {} | {:.2f} | {:.0f} | {:.0f} % | {} | {} |\n", t.operation, t.shape, t.rows,
         t.seconds * 1e6, t.bytes / t.seconds * 1e-9, 100 * t.bytes / t.seconds / copy_rate_,
         t.flops > 0 ? fmt::format("{:.1f}", t.flops / t.seconds * 1e-12) : "",
         t.flops > 0 ? fmt::format("{:.0f} %", 100 * t.flops / t.seconds / product_rate_) : "");
@@ -487,7 +487,7 @@ nlohmann::json Bench::json() const {
                         {"copy_bytes_per_second", copy_rate_},
                         {"product_flops_per_second", product_rate_}};
   for (const Timing& t : timings_) {
-    result["timings"].push_back({{"verb", t.verb},
+    result["timings"].push_back({{"operation", t.operation},
                                  {"shape", t.shape},
                                  {"rows", t.rows},
                                  {"microseconds", t.seconds * 1e6},

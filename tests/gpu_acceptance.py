@@ -204,12 +204,12 @@ def memory(place, seconds):
 
 
 # Processes that share a GPU wait for each other. Two of them keep it busy.
-@check("verbs", 300, alone=True)
-def verbs(place, seconds, shards=2):
+@check("operations", 300, alone=True)
+def operations(place, seconds, shards=2):
     pattern = "*cuda_*" if place.device != "cpu" else "Backend*.*/cpu2*"
 
     def shard(i):
-        report = os.path.join(place.folder, "verbs-%d.json" % i)
+        report = os.path.join(place.folder, "operations-%d.json" % i)
         code, output = place.run(
             [
                 place.tests,
@@ -374,8 +374,8 @@ def sanitizer_checks():
     for tool in TOOLS:
         for precision in PRECISIONS:
 
-            @check("%s, verbs, %s" % (tool, precision), 400)
-            def verbs(place, seconds, tool=tool, precision=precision):
+            @check("%s, operations, %s" % (tool, precision), 400)
+            def operations(place, seconds, tool=tool, precision=precision):
                 return sanitize(
                     place,
                     seconds,

@@ -74,7 +74,7 @@ class SpecialKernels(Case):
     """Checks that special kernels do not silently stop running. A model of the usual shape runs on
     them, and for another model the report says why not."""
 
-    FAST = {"vocabulary": "fused", "attention": "streamed", "norm": "joined to its product"}
+    FAST = {"vocabulary": "fused", "attention": "streamed", "norm": "fused with its product"}
 
     def paths(self, *options, model=EN_DE, lines=400):
         text = "".join(source_lines()[i % 200] + "\n" for i in range(lines)).encode()

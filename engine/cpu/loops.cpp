@@ -26,7 +26,8 @@ namespace {
 XLATE_INLINE float fast_exp(float x) {
   x = x < -87.33654f ? -87.33654f : x;
   x = x > 88.37626f ? 88.37626f : x;
-  // Adding 1.5·2²³ rounds to the nearest integer, which is then in the low bits of the sum.
+  // Adding 1.5·2²³ rounds to the nearest integer, which then stands in the last bits of the sum's
+  // significand.
   const float shifted = x * 1.44269504f + 12582912.0f;
   const float n = shifted - 12582912.0f;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;

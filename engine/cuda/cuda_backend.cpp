@@ -31,8 +31,8 @@ constexpr int kFastCapability = 90;
 // a vocabulary of 32,128 ids. The L2 cache of an H200 has 50 MB, so that a part of them is still
 // there when the selection reads them.
 constexpr std::int64_t kLogitRows = 512;
-// The blocks of an attention share work in up to so many self-attentions of a step, and in as many
-// cross-attentions (KeyLists::taken).
+// A step has counters (KeyLists::taken) for this many self-attentions and as many cross-attentions.
+// With a counter the blocks of an attention share its beam tiles.
 constexpr int kAttentionsOfAStep = 128;
 
 cudaStream_t stream_of(Queue& queue) { return static_cast<Stream&>(queue).get(); }
@@ -319,7 +319,7 @@ void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, 
 
 void CudaBackend::grow(Buffer& buffer, std::int64_t bytes) {
   if (buffer.bytes() >= static_cast<std::size_t>(bytes)) return;
-  // Steps of another run may still read the smaller buffer.
+  // Steps of another Runner may still read the smaller buffer.
   check(cudaDeviceSynchronize());
   buffer = {};
   buffer = allocate(static_cast<std::size_t>(bytes));
@@ -345,10 +345,8 @@ KeyLists CudaBackend::next_attention(StepKeys& keys) {
 void CudaBackend::prepare_key_lists(Queue& queue, const Step& step) {
   const auto& [state, rows, caches] = step;
   if (caches.self.empty() || caches.cross.empty())
-    fail(
-        "CUDA: a step has {} layers of own keys and {} of a source's, expected at least one of "
-        "each",
-        caches.self.size(), caches.cross.size());
+    fail("CUDA: a step has {} self caches and {} cross caches, expected at least one of each",
+         caches.self.size(), caches.cross.size());
   const PagedCache &own = caches.self.front(), &source = caches.cross.front();
   // Empty groups have beam tiles, too.
   const std::int64_t beam_tiles = key_list_count(std::max(state.slots, rows.groups), state.beams);

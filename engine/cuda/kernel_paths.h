@@ -27,7 +27,7 @@ class KernelPaths {
     static constexpr std::array<std::array<const char*, 2>, 4> kNames{
         {{"vocabulary", "fused"},
          {"attention", "streamed"},
-         {"norm", "joined to its product"},
+         {"norm", "fused with its product"},
          {"solo", "a step is one kernel"}}};
     std::map<std::string, std::string> paths;
     for (std::size_t i = 0; i < entries_.size(); ++i) {

@@ -9,8 +9,9 @@ namespace xlate::cuda {
 namespace {
 
 constexpr std::int64_t kManyGroups = 256;
-// So many steps of each number of groups are run without a recording. A recording takes as long as
-// a step or two, which is not worth it for a number that does not come again soon.
+// After the very first step of a number of groups, this many more are run without a recording. A
+// recording takes as long as a step or two, which is not worth it for a number that does not come
+// again soon.
 constexpr int kUnrecorded = 3;
 
 }  // namespace

@@ -42,9 +42,9 @@ struct KeyLists {
   KeyEntry* entries;  // [beam tiles, stride]
   std::int64_t stride;
   // [launches]. For each launch of the streaming kernel in the step, the number of beam tiles that
-  // its blocks have taken beyond their first one. build_key_lists sets them to zero. A launch uses
-  // the counter that `taken` points to, and the caller moves the pointer on from one launch to the
-  // next.
+  // its blocks have taken, without the one that each block begins with. build_key_lists sets them
+  // to zero. A launch uses the counter that `taken` points to, and the caller moves the pointer on
+  // from one launch to the next.
   int* taken;
   int launches;  // The number of counters from `taken` on.
 };

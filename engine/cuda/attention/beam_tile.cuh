@@ -25,8 +25,9 @@ struct TileWarp {
 };
 
 // The state of a warp's beam tile. Lanes are numbered 4·g + t (tile.cuh). The beams are the columns
-// of both products. Therefore the lanes of group g read the query of beam g, and at the end lane
-// 4·g + t holds columns 64·c + kColumns·g … of the outputs of beams 2t and 2t + 1.
+// of both products. Therefore quad g, which is the lanes 4·g … 4·g + 3, reads the query of beam g,
+// and at the end lane 4·g + t holds columns 64·c + kColumns·g … of the outputs of beams 2t and 2t +
+// 1.
 template <class T, int kHead>
 class BeamTile {
  public:
@@ -118,9 +119,9 @@ class BeamTile {
   static constexpr int kTiles = kHead / 16;
   using Value = typename HeadVectors<kHead>::Value;
 
-  // Does the online softmax over 16 keys, which are spread over the lane groups g. `weight` becomes
-  // the B operand of the second product: the weights of keys 2t and 2t + 1, then of keys 2t + 8 and
-  // 2t + 9, for beam g.
+  // Does the online softmax over 16 keys. Quad g has the scores of keys g and g + 8. `weight`
+  // becomes the B operand of the second product: the weights of keys 2t and 2t + 1, then of keys 2t
+  // + 8 and 2t + 9, for beam g.
   __device__ void weigh(float (&s)[4], const unsigned (&beam_mask)[2], unsigned (&weight)[2]) {
     const int t = threadIdx.x % 4;
     float correction[2];

@@ -47,8 +47,8 @@ __device__ void list_cross(const CacheView& cache, int source_length, std::int64
 __global__ void key_list_kernel(CacheView self, CacheView cross, const std::int32_t* source_lengths,
                                 SearchState state, StepRows rows, KeyLists self_lists,
                                 KeyLists cross_lists) {
-  // Each thread of the first block zeroes one counter. So there may be at most 128 launches
-  // (kAttentionsOfAStep in cuda_backend.cpp): more than a block's threads would keep old counts.
+  // Each thread of the first block zeroes one counter. A block has 128 threads, so there may be at
+  // most 128 counters (kAttentionsOfAStep in cuda_backend.cpp). Further ones would not be zeroed.
   const int launch = static_cast<int>(threadIdx.x);
   if (blockIdx.x == 0 && launch < self_lists.launches) self_lists.taken[launch] = 0;
   if (blockIdx.x == 0 && launch < cross_lists.launches) cross_lists.taken[launch] = 0;

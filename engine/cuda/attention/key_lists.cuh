@@ -29,7 +29,8 @@ __device__ int list_distinct_keys(int length, int beams, const AncestorOf& ances
   for (int first = 0; first < length; first += kWarp) {
     const int t = first + lane;
     int ancestors[kTileBeams];
-    // The beams that have the same ancestor as beam k; zero if an earlier beam has it too.
+    // beam_mask[k] has a bit for each beam that has the ancestor of beam k. It is zero if an
+    // earlier beam has this ancestor, too.
     unsigned beam_mask[kTileBeams] = {};
     int found = 0;
     if (t < length) {

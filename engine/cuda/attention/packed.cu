@@ -11,8 +11,8 @@ namespace {
 constexpr int kWarpsPerBlock = 4;
 constexpr int kQueries = 16;
 
-// The state of a warp's 16 query rows. Lanes are numbered 4·g + t (tile.cuh). The four lanes of
-// group g hold rows g (low) and g + 8 (high).
+// The state of a warp's 16 query rows. Lanes are numbered 4·g + t (tile.cuh). The four lanes with
+// the same g hold rows g (low) and g + 8 (high).
 template <class T, int kHead>
 class QueryTile {
  public:

@@ -58,8 +58,9 @@ __global__ void cross_row_kernel(AttendArgs<T> args, CacheView cache,
       args.out + row * args.out_stride + head * width);
 }
 
-// A block copies one token's key and value. Vector16 is a vector of 16 bytes where the alignment of
-// the rows allows it, and else one element; strides and widths are counted in it.
+// A block copies one token's key and value in units of the type Vector16, which is not the one of
+// norms/vectors.cuh. A unit is 16 bytes where the alignment of the rows allows it, and else one
+// element. The stride and the width are counted in units.
 template <class Vector16>
 __global__ void store_kernel(const Vector16* keys_values, std::int64_t stride, std::int64_t width,
                              const std::int32_t* token_slots, const std::int32_t* positions,

@@ -27,12 +27,13 @@ constexpr int kRowPadding = 80;
 // number 0, so there may be at most 15 stages.
 constexpr int kMostStages = 8, kLeastStages = 2;
 constexpr int kMostWarps = 16;  // This is per SM, without the loading warps.
-// Blocks on an SM. Two of them, and so two loading warps, were faster than one. A loading warp
-// issues the copy of a row about every 50 clocks, which explains only a part of that
-// (docs/kernels/attention.md).
+// An SM has at most this many blocks. Two blocks, which have two loading warps, were faster than
+// one. A loading warp issues a row's copy about every 50 clocks, which explains only a part of the
+// gain (docs/kernels/attention.md).
 constexpr int kMostBlocks = 2;
-// An SM has 17 or 18 warps, so one of its four partitions has five, and its 16,384 registers allow
-// each thread 102. Their number must be a multiple of 8.
+// An SM has up to 18 warps, so one of its four partitions has up to five. The 16,384 registers of a
+// partition are then 102 for each thread, and a thread's number of registers must be a multiple of
+// 8.
 constexpr int kRegisters = 96;
 
 // The header of a stage says what the stage holds.
@@ -122,8 +123,8 @@ struct BeamTileRows {
   }
 };
 
-// What the loading warp reads in advance of a beam tile: its number, its header, and the first 32
-// entries of its list, one in each lane.
+// Ahead holds what the loading warp reads early of a later beam tile: its number, the header of its
+// list, and the first 32 entries of the list, one in each lane.
 struct Ahead {
   int index;
   int2 head;

@@ -1,13 +1,12 @@
 // This kernel computes a product and the layer norm behind it, on compute capability 9.0: out =
 // norm(x·Wᵀ + b + residual). A cluster computes a tile of rows, and each of its blocks 256 of their
 // outputs. The outputs are the 64 rows of a WGMMA instruction, so that the tile's rows are its
-// columns and may number 64 to 192 in steps of 32. Where one wave of clusters suffices, each
-// cluster gets one tile, of a size that fits the number of rows. Weights and rows pass through a
-// ring of stages in shared memory, 64 columns at a time. Each block loads its part of the tile's
-// rows and multicasts it to all blocks of its cluster. The accumulators go to shared memory in
-// float32. Each block then normalizes its part of the rows and reads their other outputs from the
-// block that computed them. The results have the bits of a product by cuBLASLt (13.1) followed by
-// layer_norm.
+// columns and may number 64 to 192 in steps of 32. Each cluster computes one tile, whose size
+// linear_norm_tile chooses by the number of rows. Weights and rows pass through a ring of stages in
+// shared memory, 64 columns at a time. Each block loads its part of the tile's rows and multicasts
+// it to all blocks of its cluster. The accumulators go to shared memory in float32. Each block then
+// normalizes its part of the rows and reads their other outputs from the block that computed them.
+// The results have the bits of a product by cuBLASLt (13.1) followed by layer_norm.
 #include <algorithm>
 
 #include "engine/cuda/norms/norm.cuh"
@@ -130,7 +129,7 @@ struct Consumer {
       if (column > 0) {
         wait_for_products<1>();
         if (column + (SharedStorage<kTileRows>::kStages - 1) * kDepth < args.depth)
-          release(last);  // Otherwise no later load uses the stage, and nobody waits for it.
+          release(last);  // A stage that no later load uses need not be released.
       }
       last = memory.empty_at(ring.index);
     }
@@ -176,8 +175,9 @@ struct Consumer {
     }
   }
 
-  // Each warp normalizes every kWarps-th row of the block's part, kAtOnce rows in a batch. Where a
-  // batch has fewer rows, the warp reads the last valid row again and does not store the result.
+  // Each warp normalizes every kWarps-th row of the block's part, kAtOnce rows at a time, which are
+  // a `batch` here. Where fewer rows are left, the warp reads other valid rows and does not store
+  // the results.
   struct Residuals {
     uint4 vectors[kAtOnce][kBlocks];
     uint2 low_bits[kAtOnce][kBlocks];

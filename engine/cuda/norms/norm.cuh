@@ -1,6 +1,7 @@
 // This file has the layer norm of a row by a warp, in float32 (Ba, Kiros, Hinton 2016). Every
-// kernel that calls these functions sums in the same order, wherever the row is stored, so that
-// results have the same bits.
+// kernel that calls norm_values or norm_vectors sums in the same order, wherever the row is stored,
+// so that results have the same bits. norm_row_kernel (layer_norm.cu) calls moments() alone, with
+// another order.
 #pragma once
 
 #include "engine/cuda/norms/vectors.cuh"

@@ -65,7 +65,7 @@ struct Gemm::Plan {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t weight = nullptr, x = nullptr, out = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
-  // The layouts of x and out have so many rows at present.
+  // This is the number of rows that the layouts of x and out have at present.
   std::int64_t rows = 0;
   ~Plan() {
     for (const cublasLtMatrixLayout_t layout : {weight, x, out}) {
@@ -103,8 +103,9 @@ std::string Gemm::name() const { return fmt::format("cuBLASLt {}", api_->cublasL
 
 // Returns the number of rows for which the algorithm of a product is chosen. There are few
 // different ones, because a query of the heuristic and the first use of an algorithm, which loads
-// its code, cost 2 ms, as much as a decoding step. In float32 each algorithm of the library sums
-// the inner dimension in its own order, so that one algorithm serves all numbers of rows.
+// its code, cost 2 ms, as much as a decoding step. In float32 the library's algorithms sum the
+// inner dimension in different orders. One algorithm is therefore used for all numbers of rows, so
+// that a row has the same bits in every batch.
 std::int64_t Gemm::rounded(DType type, std::int64_t rows) {
   constexpr std::int64_t kUsualRows = 2048;
   if (type == DType::kFloat32) return kUsualRows;

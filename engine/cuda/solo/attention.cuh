@@ -10,7 +10,8 @@
 
 namespace xlate::cuda {
 
-// This warp lists the keys of a step and begins the exchanges.
+// This warp lists the keys of a step and begins the exchanges of products and attentions. Warp 0
+// begins the one of search.
 constexpr int kListWarp = kSoloWarps - 1;
 
 // These are the keys of an attention. Self-attention has those of the key list, and behind them the

@@ -231,11 +231,11 @@ struct SoloFragments {
   }
 };
 
-// Adds the products of `count` stages of kBoxes boxes each to the accumulators of a tile. `workers`
-// warps read the stages; warp 0 also arrives for the others at the mbarriers `empty`. kBoxes is a
-// constant because a warp issues an instruction in about three clocks, so that instructions for
-// what is only known at run time would cost more than the products. Where a stage is one box, the
-// next box is read while one is multiplied.
+// Adds the products of `count` stages of kBoxes boxes each to the accumulators of a tile. The first
+// `workers` warps have a tile and read the stages. Warp 0 also arrives at the mbarriers `empty` for
+// the warps without a tile. kBoxes is a constant because a warp takes about three clocks for each
+// instruction: with a number known only at run time, loops and addresses would cost more than the
+// products. Where a stage is one box, the next box is read while one is multiplied.
 template <class T, int kBoxes>
 __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t stages,
                                            SoloPipelineState& ring, const SoloTile& tile, int count,

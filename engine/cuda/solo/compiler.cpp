@@ -69,7 +69,7 @@ std::shared_ptr<CompiledStep> SoloCompiler::compile(Stream& queue, const Program
           "shared memory is too small");
   auto compiled = completed(queue, whole, projection.linear.weight);
   no_room_ = !compiled;
-  require(!no_room_, "no memory for its weights once more");
+  require(!no_room_, "too little memory for a second copy of its weights");
   return compiled;
 } catch (const Unfit& unfit) {
   reason_ = unfit.why;
@@ -103,8 +103,8 @@ SoloCompiler::Place SoloCompiler::place(TensorId id) {
 }
 
 // Appends an operation that writes `out`. When another block sends rows of this operation, a slower
-// block may still be at the last operation that had an exchange, or at a norm behind it. It may
-// also read x of this operation. The rows that are sent must not overwrite what it uses there. A
+// block may still be at the last operation that had an exchange, or at a norm behind it. That block
+// may also read x of this operation. The rows that are sent must not overwrite any of these rows. A
 // norm has no exchange: it adds its rows to the list, and every other operation begins the list
 // anew.
 void SoloCompiler::append(SoloOp op, const SoloRows& out) {
@@ -167,7 +167,7 @@ void SoloCompiler::add(const ApplyLinear& apply) {
 void SoloCompiler::add(const AddNorm& norm) {
   require(norm.y != norm.stream, "a norm on the embeddings");
   require(workspace_->rows(norm.y, args_.beams).dtype == DType::kFloat32,
-          "a norm of no product's sums");
+          "a norm of what are not accumulators");
   const Place stream = place(norm.stream), sums = place(norm.y);
   require(stream.columns == args_.width && sums.columns == args_.width &&
               aligned(norm.after.gain.data) && aligned(norm.after.bias.data),
@@ -185,14 +185,14 @@ void SoloCompiler::add(const AddNorm& norm) {
 
 void SoloCompiler::add(const AttendSelf& op) {
   const PagedCache& cache = step_->caches.self[op.layer];
-  require(cache.keys_per_token == args_.beams, "{} lines of keys for {} beams",
+  require(cache.keys_per_token == args_.beams, "{} keys per token for {} beams",
           cache.keys_per_token, args_.beams);
   attend(SoloKind::kSelf, op.queries_keys_values, cache, args_.self, op.heads, op.out);
 }
 
 void SoloCompiler::add(const AttendCross& op) {
   const PagedCache& cache = step_->caches.cross[op.layer];
-  require(cache.keys_per_token == 1, "{} lines of keys of the source", cache.keys_per_token);
+  require(cache.keys_per_token == 1, "{} keys per token of the source", cache.keys_per_token);
   attend(SoloKind::kCross, op.queries, cache, args_.cross, op.heads, op.out);
 }
 

@@ -15,8 +15,8 @@ namespace xlate::cuda {
 __device__ inline bool comes_before(const TokenValue& a, const TokenValue& b) {
   return a.value != b.value ? a.value > b.value : a.token < b.token;
 }
-// Returns value and token as one integer, which is larger for what comes first. It is 0 for −∞ and
-// NaN, which cannot be chosen.
+// Returns value and token as one integer by which entries are ordered: it is larger for what comes
+// first. It is 0 for −∞ and NaN, which cannot be chosen.
 __device__ inline unsigned long long key_of(float value, std::int32_t token) {
   const unsigned bits = __float_as_uint(value + 0.0f);
   if (!(value > -INFINITY)) return 0;
@@ -194,10 +194,10 @@ __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* n
   }
 }
 
-// Lists the same candidates, in most cases in one pass. The bound is the n-th largest of the lanes'
-// best logits, where n is the number of candidates. At least n logits reach it, and as a rule few
-// more. Where more than 32 do, or fewer than n lanes have a logit that can be chosen, list_in_turn
-// is called. One warp calls it.
+// Lists the same candidates, in most cases in two passes over the logits. The first finds the best
+// logit of each lane. The n-th largest of these, where n is the number of candidates, is the bound
+// for the second. At least n logits reach it, and as a rule few more. Where more than 32 do, or
+// fewer than n lanes have a logit that can be chosen, list_in_turn is called. One warp calls it.
 __device__ __forceinline__ void list_best(const SoloArgs& args, const float* logits,
                                           const unsigned* never, int first_id, int ids,
                                           TokenValue* list) {

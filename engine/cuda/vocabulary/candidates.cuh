@@ -11,8 +11,8 @@ namespace {
 // laid out as in products/warpgroup.cuh.
 struct RowState {
   float top[2], sum[2];  // The thread's exponentials of a tile add up to sum·2^top.
-  // With several candidates this is a threshold: a value that is not above it is not among the
-  // row's best. With one candidate it is the best value of the thread so far.
+  // With several candidates this is a threshold: a value that comes later and is not above it is
+  // not among the row's best. With one candidate it is the best value of the thread so far.
   float bound[2];
   int token[2];      // With one candidate, the token of that value.
   float highest[2];  // The thread's largest value of the tile.

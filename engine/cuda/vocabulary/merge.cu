@@ -41,7 +41,7 @@ struct ListCursors {
     for (int k = 1; k < kMostCursors; ++k) most = better(front[k], most) ? front[k] : most;
     return most;
   }
-  // Moves the cursor whose best entry is this token on.
+  // Moves on the cursor whose front entry has this token.
   __device__ void take(int token) {
 #pragma unroll
     for (int k = 0; k < kMostCursors; ++k) {

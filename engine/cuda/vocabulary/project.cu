@@ -21,7 +21,8 @@ namespace xlate::cuda {
 namespace {
 
 // Fills the ring with the rows at the beginning of each range, and then with the weights of each
-// tile. One thread does this. kBlocks is the number of blocks of 64 columns.
+// tile. One thread does this. kBlocks is the number of column blocks, of 64 columns each; `block`
+// counts these and no thread blocks.
 template <int kBlocks, int kCount>
 __device__ void load_stages(SharedStorage<kCount>& memory, const CUtensorMap& hidden,
                             const CUtensorMap& weight, const Schedule& schedule) {

@@ -1,7 +1,8 @@
 // How the vocabulary kernel (project.cu) divides its work, and the layout of a block's shared
 // memory. A tile is 128 ids of the vocabulary. A row block is the rows of one cluster, 128 for each
 // of its thread blocks. A unit of work is one tile for one row block. The units stand in one
-// sequence, row block by row block, and every cluster has an equal range of it.
+// sequence, row block by row block. Every cluster has a contiguous part of it, all parts being
+// equal to within a unit. What a cluster has of one row block is a range (TileRange).
 #pragma once
 
 #include "engine/cuda/device.cuh"
@@ -18,8 +19,8 @@ constexpr int kThreads = 3 * kWarpgroup;
 constexpr int kWarpgroupWarps = kWarpgroup / kWarp;
 constexpr int kDepth = 64;  // The columns of rows or of weights that a stage holds.
 constexpr std::uint32_t kStageBytes = 2 * kBoxBytes;
-// Registers can hold so many blocks of 64 columns of the rows. The other columns are loaded again
-// with the weights of every tile.
+// Registers can hold this many column blocks of the rows, of 64 columns each. The other columns are
+// loaded again with the weights of every tile.
 constexpr int kHeldBlocks = 8;
 constexpr int kNext = 2 * kWarpgroup * 4;  // The bytes from an entry of a thread to its next one.
 constexpr int kBiasStages = 4;             // The number of tiles whose bias is held at once.
@@ -69,9 +70,9 @@ struct alignas(1024) SharedStorage {
 // With several candidates the shared memory is exactly the 232,448 bytes that a block may have.
 static_assert(sizeof(SharedStorage<8>) == 232448 && sizeof(SharedStorage<16>) == 232448);
 
-// Tiles [tile, end) of row block `blocks`. The first `seeds` tiles of the vocabulary come before
-// them. They only give a bound for the best of the rows, which is high because frequent tokens have
-// low ids.
+// TileRange is the tiles [tile, end) of the row block with the number `blocks`. The first `seeds`
+// tiles of the vocabulary are processed before them. These only give the rows their first bounds,
+// which are high because frequent tokens have low ids.
 struct TileRange {
   int blocks, tile, end, seeds;
   __device__ int begin() const { return seeds > 0 ? 0 : tile; }

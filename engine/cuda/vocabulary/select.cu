@@ -10,8 +10,8 @@ namespace xlate::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// So many logits that reach the bound can be ranked in shared memory. If there are more, the best
-// are found one after another.
+// At most this many logits can be ranked in shared memory. If more reach the bound, the best are
+// found one after another.
 constexpr int kListed = 2048;
 constexpr float kMinusInfinity = -INFINITY;
 

@@ -23,7 +23,8 @@ struct RowPartials {
   // [R, sum_splits]. The pair (x, y) says that the exponentials of a split add up to y·2^x. It is
   // (−∞, 0) if they are all zero.
   const float2* sums;
-  // The number is always the same for a vocabulary, because sums are added in the order of splits.
+  // sum_splits depends on the size of the vocabulary alone, because a row's sums are added in an
+  // order that follows from it.
   int sum_splits;
   // [R, list_splits, count]. A list has the best tokens of a split in order, and −∞ behind them if
   // there are fewer than `count`. No token is in two lists of a row.
@@ -51,7 +52,7 @@ struct VocabularyArgs {
 /// Returns whether there is a kernel for these shapes. `capability` is 10·major + minor of the
 /// device.
 bool vocabulary_kernel_fits(int capability, std::int64_t width, std::int64_t vocabulary, int count);
-/// Returns how many bytes of scratch memory are enough for so many rows, or fewer.
+/// Returns a number of bytes of scratch memory that is enough for any number of rows up to `rows`.
 std::size_t vocabulary_scratch_bytes(std::int64_t rows, std::int64_t vocabulary, int count);
 /// Finds the best candidates of the rows. Of the rules it applies never_chosen and renormalize. T
 /// is __half or __nv_bfloat16. The candidates of a row have the same bits whatever the other rows
