@@ -209,26 +209,31 @@ class Backend {
   /// Without an activation it may also be in float32, which makes it accumulators. The CUDA backend
   /// throws Error for accumulators with an activation.
   virtual void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) = 0;
-  /// Computes stream = after(stream + y) in float32 and rounds it to the stream's type; stream and
-  /// y [N, D]. y is of the compute type or float32. If y is absent, nothing is added before the
-  /// norm.
-  virtual void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) = 0;
-  /// Computes self-attention inside each sentence of packed rows: softmax(q·kᵀ / √(D/heads))·v for
-  /// each head (Vaswani et al. 2017). `qkv` [N, 3·D] has the queries, keys and values of each row,
-  /// in this order; out [N, D].
-  virtual void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) = 0;
+  /// Computes out = activation(first half of x) · second half of x in float32 (Shazeer 2020); x
+  /// [N, 2·F], out [N, F].
+  virtual void gate(Queue&, Tensor x, Activation, Tensor out) = 0;
+  /// Computes stream = after(stream + y) and then normed = before(stream) in float32, and rounds
+  /// each to its type; all are [N, D]. y is of the compute type or float32, and if it is absent,
+  /// nothing is added. A norm that is absent leaves its rows as they are: without `after` the
+  /// stream is the sum, and without `before` normed is absent.
+  virtual void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after,
+                        const Norm& before, Tensor normed) = 0;
+  /// Computes self-attention inside each sentence of packed rows, with softmax(q·kᵀ · scale +
+  /// bias)·v for each head (Vaswani et al. 2017). `qkv` [N, 3·A] has the queries, keys and values
+  /// of each row, in this order, where A is Attention::width(); out [N, A].
+  virtual void attend_self(Queue&, Tensor qkv, const PackedRows&, const Attention&, Tensor out) = 0;
   /// Computes self-attention of a decoding step. First it writes the key and value of each row's
   /// token into the layer's self cache, at position `length` of the row's slot and under the row's
   /// beam. Then each row attends over the positions from 0 to `length`. Its key of an earlier
-  /// position t is the one under the beam ancestor[t] of its hypothesis. qkv [R, 3·D]; out [R, D].
-  virtual void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
+  /// position t is the one under the beam ancestor[t] of its hypothesis. qkv [R, 3·A]; out [R, A].
+  virtual void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                            Tensor out) = 0;
   /// Computes cross-attention: each row attends over the source tokens of its slot, in the layer's
-  /// cross cache; query [R, D], out [R, D].
-  virtual void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
+  /// cross cache; query [R, A], out [R, A]. It has no distance bias.
+  virtual void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                             Tensor out) = 0;
   /// Copies the keys and values of N packed source tokens into the cross caches. Each row of
-  /// `keys_values` [N, layers·2·D] has the key and then the value of each layer in turn. Token i
+  /// `keys_values` [N, layers·2·A] has the key and then the value of each layer in turn. Token i
   /// goes to position positions[i] of slot token_slots[i], and both arrays are [N] on the device.
   /// `layers` has one cache for each layer, all with the same page table.
   virtual void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,

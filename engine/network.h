@@ -12,28 +12,34 @@
 
 namespace xlate {
 
-// Every sublayer is post-norm: x = after(x + sublayer(x)), where x is the residual stream.
+/// The norms of a sublayer f: x = after(x + f(before(x))), where x is the residual stream. Either
+/// may be absent.
+struct SublayerNorms {
+  Norm before, after;
+};
 
-/// Self-attention. One product gives the queries, keys and values of a row, in this order.
+/// Self-attention. One product gives the queries, keys and values of a row, in this order. A is
+/// Attention::width().
 struct SelfAttention {
-  Linear queries_keys_values;  // [3·D, D]
-  Linear out;                  // [D, D]
-  Norm after;
+  Linear queries_keys_values;  // [3·A, D]
+  Linear out;                  // [D, A]
+  SublayerNorms norms;
 };
 
 /// Cross-attention to the source. Network::cross_keys_values gives the keys and values of all
 /// layers.
 struct CrossAttention {
-  Linear query;  // [D, D]
-  Linear out;    // [D, D]
-  Norm after;
+  Linear query;  // [A, D]
+  Linear out;    // [D, A]
+  SublayerNorms norms;
 };
 
-/// The feed-forward sublayer: down(activation(up(x))).
+/// The feed-forward sublayer: down(activation(up(x))). A gated one is down(activation(g)·u), where
+/// g and u are the two halves of up(x).
 struct FeedForward {
-  Linear up;    // [F, D]
+  Linear up;    // [F, D], or [2·F, D] if it is gated
   Linear down;  // [D, F]
-  Norm after;
+  SublayerNorms norms;
 };
 
 /// One layer of the encoder: its sublayers in the order in which they are applied.
@@ -54,10 +60,13 @@ struct DecoderLayer {
 struct Stack {
   std::int64_t width = 0;  // D
   std::int64_t inner = 0;  // F
-  int heads = 0;
+  // `cross` is used in a decoder alone.
+  Attention self, cross;
   Activation activation = Activation::kNone;  // of the feed-forward layers
+  bool gated = false;                         // of the feed-forward layers
   Embedding embedding;
   Norm embedding_norm;  // It is applied to the embeddings, or it is absent.
+  Norm final_norm;      // It is applied behind the last layer, or it is absent.
 };
 
 /// The whole network.
@@ -65,7 +74,7 @@ struct Network {
   Stack encoder, decoder;
   std::vector<EncoderLayer> encoder_layers;
   std::vector<DecoderLayer> decoder_layers;
-  // One product gives the source's keys and values for all decoder layers, [layers·2·D, D]: for
+  // One product gives the source's keys and values for all decoder layers, [layers·2·A, D]: for
   // each layer first its keys, then its values.
   Linear cross_keys_values;
   Projection projection;

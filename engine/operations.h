@@ -33,21 +33,25 @@ struct CallBackend {
     backend.linear(queue, workspace.rows(op.x, count), op.layer, op.activation,
                    workspace.rows(op.out, count));
   }
+  void operator()(const ApplyGate& op) const {
+    backend.gate(queue, workspace.rows(op.x, count), op.activation, workspace.rows(op.out, count));
+  }
   void operator()(const AddNorm& op) const {
     backend.add_norm(queue, workspace.stream(op.stream, count),
-                     op.y == op.stream ? Tensor{} : workspace.rows(op.y, count), op.after);
+                     op.y == op.stream ? Tensor{} : workspace.rows(op.y, count), op.after,
+                     op.before, op.before ? workspace.rows(op.normed, count) : Tensor{});
   }
   void operator()(const AttendSelf& op) const {
     const Tensor qkv = workspace.rows(op.queries_keys_values, count),
                  out = workspace.rows(op.out, count);
     if constexpr (std::is_same_v<Batch, Step>)
-      backend.attend_self(queue, qkv, batch, op.layer, op.heads, out);
+      backend.attend_self(queue, qkv, batch, op.layer, op.attention, out);
     else
-      backend.attend_self(queue, qkv, batch, op.heads, out);
+      backend.attend_self(queue, qkv, batch, op.attention, out);
   }
   void operator()(const AttendCross& op) const {
     if constexpr (std::is_same_v<Batch, Step>)
-      backend.attend_cross(queue, workspace.rows(op.queries, count), batch, op.layer, op.heads,
+      backend.attend_cross(queue, workspace.rows(op.queries, count), batch, op.layer, op.attention,
                            workspace.rows(op.out, count));
     else
       fail("a program of packed rows attends to a source: only a step has one");

@@ -49,12 +49,21 @@ struct ApplyLinear {
   Activation activation;
   TensorId out;
 };
-/// Backend::add_norm: stream = after(stream + y). Where `y` is `stream`, nothing is added before
-/// the norm.
+/// Backend::gate: multiplies the activated first half of each row of x with its second half.
+struct ApplyGate {
+  TensorId x;
+  Activation activation;
+  TensorId out;
+};
+/// Backend::add_norm: stream = after(stream + y), then normed = before(stream). Where `y` is
+/// `stream`, nothing is added before the norms. Either norm may be absent; without `before`,
+/// `normed` has no meaning.
 struct AddNorm {
   TensorId stream;
   TensorId y;
   Norm after;
+  Norm before{};
+  TensorId normed{};
 };
 /// Backend::attend_self: self-attention. Over packed rows, tokens attend to their own sentence, and
 /// `layer` is not used. In a decoding step, tokens attend to those before them and to themselves,
@@ -62,7 +71,7 @@ struct AddNorm {
 struct AttendSelf {
   TensorId queries_keys_values;
   std::size_t layer;
-  int heads;
+  Attention attention;
   TensorId out;
 };
 /// Backend::attend_cross: cross-attention to the source, with keys in the cross cache of `layer`.
@@ -70,11 +79,11 @@ struct AttendSelf {
 struct AttendCross {
   TensorId queries;
   std::size_t layer;
-  int heads;
+  Attention attention;
   TensorId out;
 };
 /// One entry of a program.
-using Operation = std::variant<Embed, ApplyLinear, AddNorm, AttendSelf, AttendCross>;
+using Operation = std::variant<Embed, ApplyLinear, ApplyGate, AddNorm, AttendSelf, AttendCross>;
 
 /// A list of operations and the tensors that they read and write.
 class Program {

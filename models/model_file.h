@@ -54,6 +54,11 @@ class ModelFile {
   StoredTensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns) const;
   /// Returns the tensor `name` of shape [size]. Throws Error as matrix() does, and if it is int8.
   StoredTensor vector(const std::string& name, std::int64_t size) const;
+  /// Returns whether there is a tensor of this name. In a file of version 1, which had every bias
+  /// and shift, it returns true, so that a missing one is an error when it is asked for.
+  bool has_tensor(const std::string& name) const {
+    return version_ == 1 || tensors_.contains(name);
+  }
   /// Returns whether there is an embedded file of this name.
   bool has_file(const std::string& name) const { return files_.contains(name); }
   /// Returns the bytes of an embedded file. Throws Error if there is none of this name.

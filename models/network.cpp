@@ -16,69 +16,82 @@ class Visitor {
       : described_(file.description().network), weights_(file, backend, queue) {}
 
   LoadedNetwork visit() {
+    const StackDescription &encoder = described_.encoder, &decoder = described_.decoder;
     Network network;
-    network.encoder = stack("encoder", described_.encoder);
-    network.decoder = stack("decoder", described_.decoder);
-    for (std::int64_t i = 0; i < described_.encoder.layers; ++i) {
+    network.encoder = stack("encoder", encoder, 1);
+    // What the logits are scaled by goes into the gain of the norm before them: nobody else reads
+    // its rows.
+    network.decoder = stack("decoder", decoder, described_.output_scale);
+    for (std::int64_t i = 0; i < encoder.layers; ++i) {
       const std::string name = fmt::format("encoder.{}", i);
-      network.encoder_layers.push_back(
-          {self(name, described_.encoder), feed_forward(name, described_.encoder)});
+      network.encoder_layers.push_back({self(name, encoder), feed_forward(name, encoder)});
     }
-    for (std::int64_t i = 0; i < described_.decoder.layers; ++i) {
+    for (std::int64_t i = 0; i < decoder.layers; ++i) {
       const std::string name = fmt::format("decoder.{}", i);
-      network.decoder_layers.push_back({self(name, described_.decoder),
-                                        source(name, described_.decoder),
-                                        feed_forward(name, described_.decoder)});
+      network.decoder_layers.push_back(
+          {self(name, decoder), cross(name, decoder), feed_forward(name, decoder)});
     }
-    const std::int64_t width = described_.decoder.width;
     network.cross_keys_values =
-        weights_.linear("decoder.cross.keys_values", 2 * width * described_.decoder.layers, width);
+        weights_.linear("decoder.cross.keys_values",
+                        2 * network.decoder.cross.width() * decoder.layers, encoder.width);
     network.projection.linear =
-        weights_.projection("decoder.projection", described_.decoder.embedding.vocabulary, width);
+        weights_.projection("decoder.projection", decoder.embedding.vocabulary, decoder.width);
     return {std::move(network), weights_.release()};
   }
 
  private:
-  Stack stack(const std::string& name, const StackDescription& described) {
+  Stack stack(const std::string& name, const StackDescription& described, float final_scale) {
     const EmbeddingDescription& embedding = described.embedding;
+    const AttentionDescription& attention = described.attention;
     Stack stack{.width = described.width,
                 .inner = described.feed_forward.width,
-                .heads = static_cast<int>(described.attention.heads),
+                .self = {static_cast<int>(attention.heads), attention.head, attention.scale, {}},
+                .cross = {},
                 .activation = described.feed_forward.activation,
+                .gated = described.feed_forward.gated,
                 .embedding = {weights_.matrix(name + ".embedding.weight", embedding.vocabulary,
                                               described.width),
                               {},
                               embedding.scale},
-                .embedding_norm = {}};
-    if (embedding.positions == Positions::kLearned) {
+                .embedding_norm = {},
+                .final_norm = {}};
+    stack.cross = stack.self;  // what has no distances in it is the same
+    if (attention.distances > 0)
+      stack.self.distance_bias = weights_.table(name + ".self.distance_bias", attention.heads,
+                                                2 * attention.distances + 1);
+    if (embedding.positions == Positions::kLearned)
       stack.embedding.positions =
-          weights_.positions(name + ".positions.weight", embedding.rows, described.width);
-    }
-    if (embedding.norm)
-      stack.embedding_norm =
-          weights_.norm(name + ".embedding.norm", described.width, described.norm.epsilon);
+          weights_.table(name + ".positions.weight", embedding.rows, described.width);
+    if (embedding.norm) stack.embedding_norm = norm(name + ".embedding.norm", described);
+    if (described.norm.final) stack.final_norm = norm(name + ".norm", described, final_scale);
     return stack;
   }
-  Norm after(const std::string& sublayer, const StackDescription& described) {
-    return weights_.norm(sublayer + ".norm_after", described.width, described.norm.epsilon);
+  Norm norm(const std::string& name, const StackDescription& described, float scale = 1) {
+    return weights_.norm(name, described.width, described.norm.kind, described.norm.epsilon, scale);
+  }
+  SublayerNorms norms(const std::string& sublayer, const StackDescription& described) {
+    SublayerNorms norms;
+    if (described.norm.before) norms.before = norm(sublayer + ".norm_before", described);
+    if (described.norm.after) norms.after = norm(sublayer + ".norm_after", described);
+    return norms;
   }
   SelfAttention self(const std::string& layer, const StackDescription& described) {
     const std::string name = layer + ".self";
-    const std::int64_t width = described.width;
-    return {weights_.linear(name + ".qkv", 3 * width, width),
-            weights_.linear(name + ".out", width, width), after(name, described)};
+    const std::int64_t width = described.attention.heads * described.attention.head;
+    return {weights_.linear(name + ".qkv", 3 * width, described.width),
+            weights_.linear(name + ".out", described.width, width), norms(name, described)};
   }
-  CrossAttention source(const std::string& layer, const StackDescription& described) {
+  CrossAttention cross(const std::string& layer, const StackDescription& described) {
     const std::string name = layer + ".cross";
-    const std::int64_t width = described.width;
-    return {weights_.linear(name + ".query", width, width),
-            weights_.linear(name + ".out", width, width), after(name, described)};
+    const std::int64_t width = described.attention.heads * described.attention.head;
+    return {weights_.linear(name + ".query", width, described.width),
+            weights_.linear(name + ".out", described.width, width), norms(name, described)};
   }
   FeedForward feed_forward(const std::string& layer, const StackDescription& described) {
     const std::string name = layer + ".feed_forward";
     const std::int64_t width = described.width, inner = described.feed_forward.width;
-    return {weights_.linear(name + ".up", inner, width),
-            weights_.linear(name + ".down", width, inner), after(name, described)};
+    return {weights_.linear(name + ".up", described.feed_forward.gated ? 2 * inner : inner, width),
+            weights_.linear(name + ".down", width, inner), norms(name, described)};
   }
 
   const NetworkDescription& described_;

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "engine/backend.h"
 #include "engine/network.h"
 #include "models/model_file.h"
 

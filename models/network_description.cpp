@@ -70,7 +70,7 @@ AttentionDescription read_attention(const Section& section, std::int64_t layers)
   if (section.has("softcap"))
     attention.softcap = static_cast<float>(section.number("softcap", 0, kMaxScale));
   attention.query_key_norm = section.flag("query_key_norm");
-  attention.distance_bias = section.flag("distance_bias");
+  if (section.has("distances")) attention.distances = section.integer("distances", 0, kMaxSize);
   attention.slope = section.flag("slope");
   if (section.has("rotary_dims"))
     attention.rotary_dims = section.integer("rotary_dims", 0, attention.head);
@@ -148,32 +148,24 @@ class Computable {
     require(stack.causal == decoder, name, "causal", decoder ? "true" : "false");
     require(!stack.parallel, name, "parallel", "false");
     require(stack.residual_scale == 1, name, "residual_scale", "1");
-    require(stack.embedding.positions != Positions::kNone, name, "embedding.positions",
-            "learned or sinusoidal");
-    require(norm.kind == NormKind::kLayer, name, "norm.kind", "layer");
-    require(norm.after && !norm.before && !norm.inside, name, "norm.places", "after alone");
-    require(!norm.final, name, "norm.final", "false");
+    require(!norm.inside, name, "norm.places", "before and after");
+    require(norm.final || !norm.before || norm.after, name, "norm.final",
+            "true where norms are before sublayers alone");
     require(attention.kv_heads == attention.heads, name, "attention.kv_heads", "as many as heads");
-    require(attention.heads * attention.head == stack.width, name, "attention.head",
-            "the width over heads");
-    const double usual = 1 / std::sqrt(static_cast<double>(attention.head));
-    require(std::abs(attention.scale - usual) <= 1e-6 * usual, name, "attention.scale",
-            "1 over the root of the head's width");
     require(attention.softcap == 0, name, "attention.softcap", "none");
     require(!attention.query_key_norm, name, "attention.query_key_norm", "false");
-    require(!attention.distance_bias, name, "attention.distance_bias", "false");
     require(!attention.slope, name, "attention.slope", "false");
     require(attention.rotary_dims == 0, name, "attention.rotary_dims", "0");
     require(std::all_of(attention.windows.begin(), attention.windows.end(),
                         [](std::int64_t window) { return window == 0; }),
             name, "attention.windows", "0 in all layers");
-    require(!stack.feed_forward.gated, name, "feed_forward.gated", "false");
   }
   void check(const NetworkDescription& network) const {
     check_stack(network.encoder, "encoder", false);
     check_stack(network.decoder, "decoder", true);
     require(network.encoder.width == network.decoder.width, "encoder", "width", "the decoder's");
-    require(network.output_scale == 1, "output", "scale", "1");
+    require(network.output_scale == 1 || network.decoder.norm.final, "output", "scale",
+            "1 where the decoder has no final norm");
     require(network.output_softcap == 0, "output", "softcap", "none");
   }
 

@@ -8,12 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "engine/backend.h"
+#include "engine/activation.h"
+#include "engine/layers.h"
 
 namespace xlate {
 
-/// Names a kind of norm: layer norm (Ba, Kiros, Hinton 2016) or RMS norm (Zhang, Sennrich 2019).
-enum class NormKind : std::uint8_t { kLayer, kRms };
 /// Says what is added to an embedding: nothing, a row of a stored table, or computed sinusoids
 /// (Vaswani et al. 2017).
 enum class Positions : std::uint8_t { kNone, kLearned, kSinusoidal };
@@ -55,8 +54,11 @@ struct AttentionDescription {
   float softcap = 0;
   // Applies norms to queries and keys.
   bool query_key_norm = false;
-  // Both add to the scores what depends on the distance between query and key.
-  bool distance_bias = false, slope = false;
+  // A bias is added to the scores that depends on the distance between query and key. Distances up
+  // to this one have a bias of their own; 0 means that there is no bias.
+  std::int64_t distances = 0;
+  // A slope for each head times the distance is added to the scores.
+  bool slope = false;
   // Rotates so many columns of a head by the position; 0 means none.
   std::int64_t rotary_dims = 0;
   // [layers]; a query sees this many keys, and with 0 all of them. If empty, no layer has a window.

@@ -66,7 +66,7 @@ CacheShape Transformer::cache_shape() const {
                             Workspace::bytes(encoder_program(network_), type, kRows) +
                             Workspace::bytes(step_program(network_), type, kRows);
   return {.layers = described_.decoder.layers,
-          .width = network_.decoder.width,
+          .width = network_.decoder.self.width(),
           .cross_keys = true,
           .working_bytes = static_cast<double>(bytes) / static_cast<double>(kRows)};
 }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cassert>
 #include <cstring>
+#include <span>
 
 namespace xlate {
 namespace {
@@ -55,30 +56,48 @@ Weights::Weights(const ModelFile& file, Backend& backend, Queue& queue)
 
 Linear Weights::linear(const std::string& name, std::int64_t out, std::int64_t in) {
   return {.weight = matrix(name + ".weight", out, in),
-          .bias = vector(name + ".bias", out, backend_.compute_type())};
+          .bias = vector_if_there(name + ".bias", out, backend_.compute_type())};
 }
 
 Linear Weights::projection(const std::string& name, std::int64_t out, std::int64_t in) {
   return {.weight = matrix(name + ".weight", out, in),
-          .bias = vector(name + ".bias", out, DType::kFloat32)};
+          .bias = vector_if_there(name + ".bias", out, DType::kFloat32)};
 }
 
-Norm Weights::norm(const std::string& name, std::int64_t width, float epsilon) {
-  return {.gain = vector(name + ".weight", width, DType::kFloat32),
-          .bias = vector(name + ".bias", width, DType::kFloat32),
-          .epsilon = epsilon};
+Norm Weights::norm(const std::string& name, std::int64_t width, NormKind kind, float epsilon,
+                   float scale) {
+  return {.gain = scale == 1 ? vector(name + ".weight", width, DType::kFloat32)
+                             : scaled(file_.vector(name + ".weight", width), scale),
+          .shift = vector_if_there(name + ".bias", width, DType::kFloat32),
+          .epsilon = epsilon,
+          .kind = kind};
+}
+
+Tensor Weights::scaled(const StoredTensor& stored, float scale) {
+  std::vector<float> values(static_cast<std::size_t>(stored.columns));
+  expand(stored, 0, stored.columns, values.data());
+  for (float& value : values) value *= scale;
+  const std::size_t bytes = values.size() * sizeof(float);
+  buffers_.push_back(backend_.allocate(bytes));
+  bytes_ += static_cast<std::int64_t>(bytes);
+  backend_.upload(queue_, std::as_bytes(std::span(values)), buffers_.back().data());
+  return {buffers_.back().data(), DType::kFloat32, 1, stored.columns, stored.columns};
 }
 
 Tensor Weights::matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
   return load(file_.matrix(name, rows, columns), backend_.compute_type());
 }
 
-Tensor Weights::positions(const std::string& name, std::int64_t rows, std::int64_t columns) {
+Tensor Weights::table(const std::string& name, std::int64_t rows, std::int64_t columns) {
   return load(file_.matrix(name, rows, columns), DType::kFloat32);
 }
 
 Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) {
   return load(file_.vector(name, size), type);
+}
+
+Tensor Weights::vector_if_there(const std::string& name, std::int64_t size, DType type) {
+  return file_.has_tensor(name) ? vector(name, size, type) : Tensor{};
 }
 
 Tensor Weights::load(const StoredTensor& stored, DType type) {

@@ -20,17 +20,20 @@ class Weights {
  public:
   Weights(const ModelFile&, Backend&, Queue&);
 
-  /// Returns NAME.weight [out, in] and NAME.bias [out], both in the backend's compute type.
+  /// Returns NAME.weight [out, in] and, if the file has it, NAME.bias [out], both in the backend's
+  /// compute type.
   Linear linear(const std::string& name, std::int64_t out, std::int64_t in);
-  /// Returns NAME.weight [out, in] in the backend's compute type and NAME.bias [out] in float32,
-  /// the type of the logits.
+  /// Returns NAME.weight [out, in] in the backend's compute type and, if the file has it, NAME.bias
+  /// [out] in float32, the type of the logits.
   Linear projection(const std::string& name, std::int64_t out, std::int64_t in);
-  /// Returns NAME.weight (the gain) and NAME.bias, both [width] in float32.
-  Norm norm(const std::string& name, std::int64_t width, float epsilon);
+  /// Returns NAME.weight times `scale` (the gain) and, if the file has it, NAME.bias (the shift),
+  /// both [width] in float32.
+  Norm norm(const std::string& name, std::int64_t width, NormKind kind, float epsilon,
+            float scale = 1);
   /// Returns the matrix `name` [rows, columns] in the backend's compute type.
   Tensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns);
-  /// Returns the table of positions `name` [rows, columns] in float32.
-  Tensor positions(const std::string& name, std::int64_t rows, std::int64_t columns);
+  /// Returns the table `name` [rows, columns], of positions or of biases, in float32.
+  Tensor table(const std::string& name, std::int64_t rows, std::int64_t columns);
   /// Returns the bytes that have been allocated so far.
   std::int64_t bytes() const { return bytes_; }
   /// Returns the memory of all tensors that were loaded, which live as long as it does.
@@ -38,6 +41,8 @@ class Weights {
 
  private:
   Tensor vector(const std::string& name, std::int64_t size, DType type);
+  Tensor vector_if_there(const std::string& name, std::int64_t size, DType type);
+  Tensor scaled(const StoredTensor& vector, float scale);
   /// Allocates and copies a tensor in this type, unless the same one has been loaded before. The
   /// rows of a matrix are padded with zeros to a multiple of Backend::row_multiple().
   Tensor load(const StoredTensor&, DType type);

@@ -97,14 +97,24 @@ def read_varint(data, at):
 
 
 def read_sentencepiece(path):
-    """Returns the bytes of a SentencePiece model. It walks over the fields of the protocol buffer,
-    so that it notices a truncated file."""
-    data, at, has_pieces = read_bytes(path), 0, False
+    """Returns the bytes of a SentencePiece model."""
+    return walk_sentencepiece(path)[0]
+
+
+def count_pieces(path):
+    """Returns the number of pieces of a SentencePiece model."""
+    return walk_sentencepiece(path)[1]
+
+
+def walk_sentencepiece(path):
+    """Returns the bytes and the number of pieces of a SentencePiece model. It walks over the fields
+    of the protocol buffer, so that it notices a truncated file."""
+    data, at, pieces = read_bytes(path), 0, 0
     try:
         while at < len(data):
             key, at = read_varint(data, at)
             # Field 1 has bytes: a piece.
-            has_pieces |= key == 1 << 3 | 2
+            pieces += key == 1 << 3 | 2
             if key & 7 == 0:
                 _, at = read_varint(data, at)
             else:
@@ -112,15 +122,15 @@ def read_sentencepiece(path):
                 at += length
     # A number does not end, or a field has an unknown type.
     except LookupError:
-        has_pieces = False
-    if at != len(data) or not has_pieces:
+        pieces = 0
+    if at != len(data) or not pieces:
         refuse(
             path,
             "file",
             "a SentencePiece model",
             f"{len(data)} bytes that are none, or not a whole one",
         )
-    return data
+    return data, pieces
 
 
 def is_integer(value):
@@ -208,6 +218,14 @@ class Tensor:
             self.data[skipped:],
             self.mapping,
             self.offset + skipped,
+        )
+
+    def columns_of_rows(self, rows):
+        """A matrix [columns, len(rows)]: the rows named, as columns."""
+        words = np.frombuffer(self.data, "<u4" if self.dtype == "float32" else "<u2")
+        chosen = np.ascontiguousarray(words.reshape(self.shape)[rows].T)
+        return Tensor(
+            self.path, self.name, self.dtype, chosen.shape, chosen.reshape(-1).view(np.uint8).data
         )
 
     def release(self):

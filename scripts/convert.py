@@ -30,11 +30,9 @@ except ImportError:
 
 import families
 from checkpoint_reader import (
-    ITEM_SIZE,
     Checkpoint,
     InputError,
     Settings,
-    Tensor,
     is_integer,
     refuse,
     refuse_other_format,
@@ -42,6 +40,7 @@ from checkpoint_reader import (
 )
 from families import LARGEST
 from model_writer import Writer, lay_out, list_entries
+from languages import read_languages
 from tokenizer_reader import Tokenizer
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
@@ -78,24 +77,20 @@ HINT_FOR_SEVERAL = "(remove the keys to convert without them)"
 def list_tensors(checkpoint, family, network, settings, longest):
     """Returns (name, parts) of every tensor of model.bin in the order of the file, and completes
     `network`. `longest` is the number of rows of a position table."""
-    encoder, decoder, projection = families.list_embeddings(checkpoint, network, settings)
-    if "final_logits_bias" in checkpoint.tensors:
-        bias = checkpoint.take("final_logits_bias", (1, decoder.shape[0]))
-        bias.shape = bias.shape[1:]
-    else:
-        zeros = memoryview(bytes(decoder.shape[0] * ITEM_SIZE[projection.dtype]))
-        bias = Tensor(
-            checkpoint.path, "final_logits_bias", projection.dtype, decoder.shape[:1], zeros
-        )
+    encoder, decoder, projection = families.list_embeddings(checkpoint, family, network, settings)
     tensors = [
         ("encoder.embedding.weight", [encoder]),
         ("decoder.embedding.weight", [decoder]),
         ("decoder.projection.weight", [projection]),
-        ("decoder.projection.bias", [bias]),
     ]
+    if "final_logits_bias" in checkpoint.tensors:
+        bias = checkpoint.take("final_logits_bias", (1, decoder.shape[0]))
+        bias.shape = bias.shape[1:]
+        tensors.append(("decoder.projection.bias", [bias]))
     tensors += families.list_positions(checkpoint, family, network, longest)
     tensors += families.list_norms(checkpoint, family, network)
     tensors += families.list_layers(checkpoint, family, network)
+    tensors += families.list_biases(checkpoint, family, network, settings)
     checkpoint.check_all_taken()
     return tensors
 
@@ -125,11 +120,19 @@ def read_start(settings, generation, rows):
 
 def read_tokens(settings, generation, tokenizer, source, target):
     """Returns the special tokens. `source` and `target` are the sizes of the vocabularies."""
-    tokens = {
-        "start": read_start(settings, generation, target),
-        "end": tokenizer.id_of("eos_token", "</s>", source),
-        "unknown": tokenizer.id_of("unk_token", "<unk>", source),
-    }
+    tokens = {"start": read_start(settings, generation, target)}
+    if tokenizer.kind == "none":
+        # The user's own tokenizer puts the end token behind a source.
+        ends = read_ends(generation, target) or read_ends(settings, target)
+        tokens["end"] = tokens["unknown"] = ends[0] if ends else tokens["start"]
+    else:
+        tokens["end"] = tokenizer.id_of("eos_token", "</s>", source)
+        tokens["unknown"] = tokenizer.id_of("unk_token", "<unk>", source)
+    languages = read_languages(
+        tokenizer.path(""), settings.get("model_type"), tokenizer.get("tokenizer_class"), target
+    )
+    if languages:
+        tokens["languages"] = languages
     pad = generation.token("pad_token_id", target, None)
     pad = tokenizer.target_pad(target) if pad is None else pad
     if pad is not None:

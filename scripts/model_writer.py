@@ -78,7 +78,7 @@ def choose_dtype(name, parts, wanted):
     own = parts[0].dtype if len({part.dtype for part in parts}) == 1 else "float32"
     keeps = (
         wanted is None
-        or name.endswith(".positions.weight")
+        or name.endswith((".positions.weight", ".distance_bias"))
         or (wanted == "int8" and len(parts[0].shape) == 1)
     )
     return own if keeps else wanted

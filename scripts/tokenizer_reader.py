@@ -50,7 +50,13 @@ class Tokenizer:
         self.settings = (
             Settings(self.path("tokenizer_config.json")) if there("tokenizer_config.json") else None
         )
-        self.source = self.target = Settings(self.path("vocab.json"))
+        # A model for ids alone need not have its pieces.
+        self.has_pieces = kind != "none" or there("vocab.json")
+        self.source = self.target = (
+            Settings(self.path("vocab.json"))
+            if self.has_pieces
+            else Settings.of({}, self.path("vocab.json"))
+        )
         separate = not shared and there("target_vocab.json")
         if self.settings:
             separate = self.settings.boolean("separate_vocabs", separate)
@@ -64,7 +70,7 @@ class Tokenizer:
         self.splits_special = bool(
             self.settings and self.settings.boolean("split_special_tokens", False)
         )
-        self.added = self.read_added()
+        self.added = self.read_added() if kind != "none" else []
 
     def get(self, key):
         return self.settings.get(key) if self.settings else None

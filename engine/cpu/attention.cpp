@@ -14,7 +14,19 @@ namespace {
 // sentence length] floats instead of the square of the length.
 constexpr std::int64_t kQueryBlock = 64;
 
-float scale_of(std::int64_t width) { return 1.0f / std::sqrt(static_cast<float>(width)); }
+// The biases of one head for keys at `first`, first + 1, … as seen from a query at `query`; null
+// where attention has none. Keys further away than the table reaches have the bias at its end.
+const float* biases_of(const Attention& attention, int head, std::int64_t query, std::int64_t first,
+                       std::int64_t n, std::vector<float>& memory) {
+  const Tensor& table = attention.distance_bias;
+  if (!table) return nullptr;
+  const std::int64_t most = table.columns / 2;
+  const float* middle = table.as<float>() + head * table.stride + most;
+  memory.resize(static_cast<std::size_t>(n));
+  for (std::int64_t t = 0; t < n; ++t)
+    memory[static_cast<std::size_t>(t)] = middle[std::clamp(first + t - query, -most, most)];
+  return memory.data();
+}
 
 // Returns where the cache holds the key of position t of a slot for a beam. The value follows
 // cache.pages.columns / 2 floats behind it.
@@ -25,22 +37,25 @@ float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, st
              cache.pages.stride;
 }
 
-// Attends with all heads of one row over the n keys that scratch.rows points at. Each head's
-// iteration moves these pointers on to the columns of the next head.
-void attend_heads(const float* query, std::int64_t n, std::int64_t width, int heads,
-                  Scratch& scratch, float* out) {
-  const std::int64_t head_width = width / heads;
+// Attends with all heads of one row over the n keys that scratch.rows points at. The row stands at
+// the last of their positions. Each head's iteration moves these pointers on to the columns of the
+// next head.
+void attend_heads(const float* query, std::int64_t n, const Attention& attention, Scratch& scratch,
+                  float* out) {
   float* scores = scratch.numbers_of(n);
-  for (int head = 0; head < heads; ++head) {
-    attend_row(query + head * head_width, scratch.rows.data(), width, n, head_width,
-               scale_of(head_width), scores, out + head * head_width);
-    for (const float*& row : scratch.rows) row += head_width;
+  for (int head = 0; head < attention.heads; ++head) {
+    attend_row(query + head * attention.head, scratch.rows.data(), attention.width(), n,
+               attention.head, attention.scale,
+               biases_of(attention, head, n - 1, 0, n, scratch.biases), scores,
+               out + head * attention.head);
+    for (const float*& row : scratch.rows) row += attention.head;
   }
 }
 
 }  // namespace
 
-void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, int heads, Tensor out) {
+void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, const Attention& attention,
+                             Tensor out) {
   const std::span<const std::int32_t> offsets = rows.offsets_host;
   struct Block {
     std::int32_t sentence, first_query;
@@ -50,14 +65,15 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, int hea
     for (std::int32_t q = 0; q < offsets[b + 1] - offsets[b]; q += kQueryBlock)
       blocks.push_back({static_cast<std::int32_t>(b), q});
   }
-  const std::int64_t width = out.columns, head_width = width / heads;
+  const std::int64_t width = attention.width(), head_width = attention.head;
   pool_.run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int thread) {
     const Block block = blocks[static_cast<std::size_t>(task)];
     const std::int64_t first = offsets[block.sentence],
                        length = offsets[block.sentence + 1] - first;
     const std::int64_t queries = std::min(kQueryBlock, length - block.first_query);
-    float* scores = scratch_[static_cast<std::size_t>(thread)].numbers_of(queries * length);
-    for (int head = 0; head < heads; ++head) {
+    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+    float* scores = scratch.numbers_of(queries * length);
+    for (int head = 0; head < attention.heads; ++head) {
       const float* q =
           qkv.as<float>() + (first + block.first_query) * qkv.stride + head * head_width;
       const float* k = qkv.as<float>() + first * qkv.stride + width + head * head_width;
@@ -65,18 +81,20 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, int hea
           out.as<float>() + (first + block.first_query) * out.stride + head * head_width;
       blas_.product(queries, length, head_width, q, qkv.stride, k, qkv.stride, scores, length);
       for (std::int64_t i = 0; i < queries; ++i)
-        softmax_row(scores + i * length, scale_of(head_width), length);
+        softmax_row(scores + i * length, attention.scale,
+                    biases_of(attention, head, block.first_query + i, 0, length, scratch.biases),
+                    length);
       blas_.product_plain(queries, head_width, length, scores, length, k + width, qkv.stride,
                           result, out.stride);
     }
   });
 }
 
-void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer, int heads,
-                             Tensor out) {
+void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer,
+                             const Attention& attention, Tensor out) {
   const auto& [state, rows, caches] = step;
   const PagedCache& cache = caches.self[layer];
-  const std::int64_t width = out.columns, beams = rows.beams;
+  const std::int64_t width = attention.width(), beams = rows.beams;
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
     const std::int64_t slot = rows.slots[group];
@@ -96,14 +114,14 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
       }
       scratch.rows[static_cast<std::size_t>(length)] = cached_row(cache, slot, length, beam);
       const std::int64_t row = group * beams + beam;
-      attend_heads(qkv.as<float>() + row * qkv.stride, length + 1, width, heads, scratch,
+      attend_heads(qkv.as<float>() + row * qkv.stride, length + 1, attention, scratch,
                    out.as<float>() + row * out.stride);
     }
   });
 }
 
-void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_t layer, int heads,
-                              Tensor out) {
+void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_t layer,
+                              const Attention& attention, Tensor out) {
   const auto& [state, rows, caches] = step;
   const PagedCache& cache = caches.cross[layer];
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
@@ -116,7 +134,7 @@ void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_
       for (std::int64_t t = 0; t < length; ++t)
         scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, 0);
       const std::int64_t row = group * rows.beams + beam;
-      attend_heads(query.as<float>() + row * query.stride, length, out.columns, heads, scratch,
+      attend_heads(query.as<float>() + row * query.stride, length, attention, scratch,
                    out.as<float>() + row * out.stride);
     }
   });

@@ -17,7 +17,7 @@ namespace xlate::cpu {
 /// kept.
 struct Scratch {
   std::vector<const float*> rows;
-  std::vector<float> numbers;
+  std::vector<float> numbers, biases;
   float* numbers_of(std::int64_t count) {
     if (numbers.size() < static_cast<std::size_t>(count))
       numbers.resize(static_cast<std::size_t>(count));
@@ -53,11 +53,13 @@ class CpuBackend final : public Backend {
   void embed(Queue&, const Embedding&, const PackedRows&, ResidualRows out) override;
   void embed(Queue&, const Embedding&, const Step&, ResidualRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
-  void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) override;
-  void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
-  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
+  void gate(Queue&, Tensor x, Activation, Tensor out) override;
+  void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after, const Norm& before,
+                Tensor normed) override;
+  void attend_self(Queue&, Tensor qkv, const PackedRows&, const Attention&, Tensor out) override;
+  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                    Tensor out) override;
-  void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
+  void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                     Tensor out) override;
   void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                    const std::int32_t* positions, std::span<const PagedCache> layers) override;

@@ -23,11 +23,17 @@ void each_row(ThreadPool& pool, std::int64_t rows, const Body& body) {
 }
 
 void embed_one(const Embedding& embedding, std::int32_t id, std::int32_t position, float* out) {
-  assert(id >= 0 && id < embedding.table.rows && position >= 0 &&
-         position < embedding.positions.rows);
+  const Tensor& positions = embedding.positions;
+  assert(id >= 0 && id < embedding.table.rows);
+  assert(!positions || (position >= 0 && position < positions.rows));
   embed_row(embedding.table.as<float>() + id * embedding.table.stride, embedding.scale,
-            embedding.positions.as<float>() + position * embedding.positions.stride,
+            positions ? positions.as<float>() + position * positions.stride : nullptr,
             embedding.table.columns, out);
+}
+
+void norm_one(const Norm& norm, const float* x, std::int64_t width, float* out) {
+  norm_row(x, norm.kind, norm.gain.as<float>(), norm.shift ? norm.shift.as<float>() : nullptr,
+           norm.epsilon, width, out);
 }
 
 }  // namespace
@@ -51,7 +57,8 @@ void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, Res
   });
 }
 
-void CpuBackend::add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) {
+void CpuBackend::add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after,
+                          const Norm& before, Tensor normed) {
   // In float32 the residual stream has no low bits.
   const Tensor x = stream.rounded;
   each_row(pool_, x.rows, [&](std::int64_t row) {
@@ -60,7 +67,15 @@ void CpuBackend::add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& aft
       const float* added = y.as<float>() + row * y.stride;
       std::transform(added, added + y.columns, sum, sum, std::plus<>());
     }
-    norm_row(sum, after.gain.as<float>(), after.bias.as<float>(), after.epsilon, x.columns, sum);
+    if (after) norm_one(after, sum, x.columns, sum);
+    if (before) norm_one(before, sum, x.columns, normed.as<float>() + row * normed.stride);
+  });
+}
+
+void CpuBackend::gate(Queue&, Tensor x, Activation activation, Tensor out) {
+  each_row(pool_, out.rows, [&](std::int64_t row) {
+    gate_row(x.as<float>() + row * x.stride, activation, out.columns,
+             out.as<float>() + row * out.stride);
   });
 }
 

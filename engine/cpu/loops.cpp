@@ -131,22 +131,39 @@ const char* instruction_set() {
 
 XLATE_CLONES void embed_row(const float* table, float scale, const float* position, std::int64_t n,
                             float* out) {
+  if (position) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) out[i] = table[i] * scale + position[i];
+    for (std::int64_t i = 0; i < n; ++i) out[i] = table[i] * scale + position[i];
+  } else {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) out[i] = table[i] * scale;
+  }
 }
 
-XLATE_CLONES void norm_row(const float* x, const float* gain, const float* bias, float epsilon,
-                           std::int64_t n, float* out) {
-  float sum = 0;
+XLATE_CLONES void norm_row(const float* x, NormKind kind, const float* gain, const float* shift,
+                           float epsilon, std::int64_t n, float* out) {
+  float mean = 0;
+  if (kind == NormKind::kLayer) {
+    float sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < n; ++i) sum += x[i];
-  const float mean = sum / static_cast<float>(n);
+    for (std::int64_t i = 0; i < n; ++i) sum += x[i];
+    mean = sum / static_cast<float>(n);
+  }
   float squares = 0;
 #pragma omp simd reduction(+ : squares)
   for (std::int64_t i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
   const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(n) + epsilon);
+  if (shift) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * inverse * gain[i] + bias[i];
+    for (std::int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * inverse * gain[i] + shift[i];
+  } else {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * inverse * gain[i];
+  }
+}
+
+XLATE_CLONES void gate_row(const float* x, Activation activation, std::int64_t n, float* out) {
+  for (std::int64_t i = 0; i < n; ++i) out[i] = activate(x[i], activation) * x[n + i];
 }
 
 XLATE_CLONES void bias_activation_row(float* y, const float* bias, Activation activation,
@@ -187,12 +204,22 @@ XLATE_CLONES void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t 
   }
 }
 
-XLATE_CLONES void softmax_row(float* x, float scale, std::int64_t n) { softmax(x, scale, n); }
+XLATE_CLONES void softmax_row(float* x, float scale, const float* bias, std::int64_t n) {
+  if (!bias) return softmax(x, scale, n);
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) x[i] = x[i] * scale + bias[i];
+  softmax(x, 1, n);
+}
 
 XLATE_CLONES void attend_row(const float* query, const float* const* keys,
                              std::int64_t value_offset, std::int64_t n, std::int64_t width,
-                             float scale, float* scores, float* out) {
+                             float scale, const float* bias, float* scores, float* out) {
   for (std::int64_t t = 0; t < n; ++t) scores[t] = dot(query, keys[t], width);
+  if (bias) {
+#pragma omp simd
+    for (std::int64_t t = 0; t < n; ++t) scores[t] = scores[t] * scale + bias[t];
+    scale = 1;
+  }
   softmax(scores, scale, n);
   for (std::int64_t i = 0; i < width; ++i) out[i] = 0;
   for (std::int64_t t = 0; t < n; ++t) {

@@ -12,12 +12,15 @@ namespace xlate::cpu {
 /// "baseline".
 const char* instruction_set();
 
-/// Computes out = table·scale + position for n elements.
+/// Computes out = table·scale + position for n elements. `position` may be null.
 void embed_row(const float* table, float scale, const float* position, std::int64_t n, float* out);
 
-/// Applies a layer norm to one row of n elements. `out` may be x.
-void norm_row(const float* x, const float* gain, const float* bias, float epsilon, std::int64_t n,
-              float* out);
+/// Applies a norm to one row of n elements. `shift` may be null, and `out` may be x.
+void norm_row(const float* x, NormKind kind, const float* gain, const float* shift, float epsilon,
+              std::int64_t n, float* out);
+
+/// Computes out = activation(x[0, n))·x[n, 2·n) for n elements.
+void gate_row(const float* x, Activation activation, std::int64_t n, float* out);
 
 /// Computes y = activation(y + bias) for n elements. `bias` may be null.
 void bias_activation_row(float* y, const float* bias, Activation activation, std::int64_t n);
@@ -30,14 +33,15 @@ void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t k, const floa
                       std::int64_t x_stride, const float* w, std::int64_t w_stride, float* out,
                       std::int64_t out_stride);
 
-/// Computes x = softmax(x·scale) for n elements.
-void softmax_row(float* x, float scale, std::int64_t n);
+/// Computes x = softmax(x·scale + bias) for n elements. `bias` may be null.
+void softmax_row(float* x, float scale, const float* bias, std::int64_t n);
 
 /// Attends with one query over n keys of one head. keys[t] points at the `width` elements of key t,
-/// and its value follows `value_offset` elements behind it. `scores` is scratch of n floats, and
-/// `out` has `width` elements.
+/// and its value follows `value_offset` elements behind it. bias[t] is added to the score of key t,
+/// and `bias` may be null. `scores` is scratch of n floats, and `out` has `width` elements.
 void attend_row(const float* query, const float* const* keys, std::int64_t value_offset,
-                std::int64_t n, std::int64_t width, float scale, float* scores, float* out);
+                std::int64_t n, std::int64_t width, float scale, const float* bias, float* scores,
+                float* out);
 
 /// Adds bias, which may be null, to n logits in place. Returns the maximum and the sum of exp(logit
 /// − maximum), or a sum of zero if all logits are −∞.
