@@ -63,13 +63,21 @@ EmbedArgs<T> embed_args(const Embedding& embedding, const std::int32_t* ids,
 }
 
 template <class T>
-AttendArgs<T> attend_args(const Tensor& query, int heads, const Tensor& out) {
+AttendArgs<T> attend_args(const Tensor& query, const Attention& attention, const Tensor& out) {
+  constexpr std::int64_t kMostColumns = 256;
+  if (attention.head > kMostColumns)
+    fail("CUDA: attention has heads of {} columns, expected at most {}", attention.head,
+         kMostColumns);
+  const Tensor& bias = attention.distance_bias;
   return {.query = data_of<T>(query),
           .out = data_of<T>(out),
           .query_stride = query.stride,
           .out_stride = out.stride,
           .width = out.columns,
-          .heads = heads};
+          .heads = attention.heads,
+          .scale = attention.scale,
+          .distance_bias = data_of<float>(bias),
+          .distances = static_cast<int>(bias.columns / 2)};
 }
 
 }  // namespace
@@ -97,12 +105,14 @@ std::string CudaBackend::general_reason() const {
   return size_of(type_) == 2 ? "" : name_of(type_);
 }
 
-void CudaBackend::note_attention(AttentionKernel kernel, int heads, const Tensor& out) {
+void CudaBackend::note_attention(AttentionKernel kernel, const Attention& attention) {
   if (kernel == AttentionKernel::kStream) return paths_.fast(KernelPaths::Of::kAttention);
   paths_.slow(KernelPaths::Of::kAttention, [&] {
-    const std::string reason = general_reason();
-    return !reason.empty() ? reason
-                           : fmt::format("{} heads of width {}", heads, out.columns / heads);
+    if (const std::string reason = general_reason(); !reason.empty()) return reason;
+    if (attention.distance_bias) return std::string("a bias by distance");
+    if (!usual_scale(attention.scale, attention.head))
+      return fmt::format("scores times {}", attention.scale);
+    return fmt::format("{} heads of width {}", attention.heads, attention.head);
   });
 }
 
@@ -308,11 +318,11 @@ void CudaBackend::embed(Queue& queue, const Embedding& embedding, const Step& st
   });
 }
 
-void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads,
-                              Tensor out) {
+void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows,
+                              const Attention& attention, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    attend_packed<T>(attend_args<T>(qkv, heads, out), rows.offsets,
+    attend_packed<T>(attend_args<T>(qkv, attention, out), rows.offsets,
                      std::ssize(rows.offsets_host) - 1, out.rows, flushed_stream(queue));
   });
 }
@@ -358,27 +368,27 @@ void CudaBackend::prepare_key_lists(Queue& queue, const Step& step) {
 }
 
 void CudaBackend::attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer,
-                              int heads, Tensor out) {
+                              const Attention& attention, Tensor out) {
   ensure_key_lists(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
     note_attention(xlate::cuda::attend_self<T>(
-                       attend_args<T>(qkv, heads, out), cuda::view_of(step.caches.self[layer]),
+                       attend_args<T>(qkv, attention, out), cuda::view_of(step.caches.self[layer]),
                        step.state, step.rows, next_attention(self_keys_), flushed_stream(queue)),
-                   heads, out);
+                   attention);
   });
 }
 
 void CudaBackend::attend_cross(Queue& queue, Tensor query, const Step& step, std::size_t layer,
-                               int heads, Tensor out) {
+                               const Attention& attention, Tensor out) {
   ensure_key_lists(queue, step);
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, heads, out),
+    note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, attention, out),
                                                 cuda::view_of(step.caches.cross[layer]),
                                                 step.caches.source_lengths, step.rows,
                                                 next_attention(cross_keys_), flushed_stream(queue)),
-                   heads, out);
+                   attention);
   });
 }
 

@@ -63,11 +63,13 @@ class CudaBackend final : public Backend {
   void embed(Queue&, const Embedding&, const PackedRows&, ResidualRows out) override;
   void embed(Queue&, const Embedding&, const Step&, ResidualRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
-  void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after) override;
-  void attend_self(Queue&, Tensor qkv, const PackedRows&, int heads, Tensor out) override;
-  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, int heads,
+  void gate(Queue&, Tensor x, Activation, Tensor out) override;
+  void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after, const Norm& before,
+                Tensor normed) override;
+  void attend_self(Queue&, Tensor qkv, const PackedRows&, const Attention&, Tensor out) override;
+  void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                    Tensor out) override;
-  void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, int heads,
+  void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                     Tensor out) override;
   void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                    const std::int32_t* positions, std::span<const PagedCache> layers) override;
@@ -81,25 +83,26 @@ class CudaBackend final : public Backend {
  private:
   void open_device();
   std::string general_reason() const;
-  void note_attention(AttentionKernel, int heads, const Tensor& out);
+  void note_attention(AttentionKernel, const Attention&);
   template <class Batch>
   void run_operations(Queue&, const Program&, const Workspace&, const Batch&);
   /// Computes `linear` into `sums` and `add_norm` of them, in one kernel if there is one for these
   /// shapes and it is faster. Batch-one mode always takes two kernels.
   void linear_norm(Queue&, Tensor x, const Linear&, Tensor sums, ResidualRows stream,
-                   const Norm& after);
+                   const Norm& after, const Norm& before, Tensor normed);
   /// Computes the same by a product into `sums` and a norm that reads them.
   void linear_then_norm(Queue&, Tensor x, const Linear&, Tensor sums, ResidualRows stream,
-                        const Norm& after);
-  /// Computes stream = after(stream + y + bias). `bias` belongs to y, has the compute type and may
-  /// be empty.
-  void add_norm(Queue&, ResidualRows stream, Tensor y, const Tensor& bias, const Norm& after);
+                        const Norm& after, const Norm& before, Tensor normed);
+  /// Computes `add_norm` of y + bias. `bias` has the compute type and may be absent.
+  void add_norm(Queue&, ResidualRows stream, Tensor y, const Tensor& bias, const Norm& after,
+                const Norm& before, Tensor normed);
   void prepare_library();
   /// Returns a product of a program for up to `most_rows` rows. All of its operands lie in `memory`
-  /// and have `rows` rows.
-  Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias, bool fused,
-                                         Activation, void* memory, std::int64_t rows,
-                                         std::int64_t most_rows) const;
+  /// and have `rows` rows. `before_norm` says that its output is the accumulators that a norm adds,
+  /// and `fusable` that a kernel may compute the two together.
+  Preparation::Expected expected_product(std::int64_t in, std::int64_t out, bool bias,
+                                         bool before_norm, bool fusable, Activation, void* memory,
+                                         std::int64_t rows, std::int64_t most_rows) const;
   cudaStream_t flushed_stream(Queue&);
   RulesView view_of(Queue&, const SearchRules&);
   /// `most_rows` is the number of rows that the scratch memory is made for.

@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "engine/cuda/cuda_backend.h"
+#include "engine/cuda/tensors.h"
 #include "engine/operations.h"
 
 namespace xlate::cuda {
@@ -27,7 +28,7 @@ FusedPair fused_at(const Program& program, std::size_t i) {
   const auto* norm =
       product && i + 1 < operations.size() ? std::get_if<AddNorm>(&operations[i + 1]) : nullptr;
   if (!norm || norm->y != product->out || norm->y == norm->stream || product->x == norm->stream ||
-      product->activation != Activation::kNone ||
+      (norm->before && product->x == norm->normed) || product->activation != Activation::kNone ||
       program.tensors()[product->out.index].kind != TensorKind::kAccumulator)
     return {};
   return {product, norm};
@@ -43,7 +44,8 @@ void CudaBackend::run_operations(Queue& queue, const Program& program, const Wor
     if (const auto [product, norm] = fused_at(program, i); norm) {
       linear_norm(queue, workspace.rows(product->x, call.count), product->layer,
                   workspace.rows(product->out, call.count),
-                  workspace.stream(norm->stream, call.count), norm->after);
+                  workspace.stream(norm->stream, call.count), norm->after, norm->before,
+                  norm->before ? workspace.rows(norm->normed, call.count) : Tensor{});
       ++i;
     } else {
       std::visit(call, program.operations()[i]);
@@ -112,7 +114,7 @@ void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   if (solo_ && most_rows <= kSoloRows) return;
   struct Shape {
     std::int64_t in, out;
-    bool bias, fused;
+    bool bias, before_norm, fusable;
     Activation activation;
     bool operator==(const Shape&) const = default;
   };
@@ -120,8 +122,12 @@ void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   for (std::size_t i = 0; i < program.operations().size(); ++i) {
     const auto* product = std::get_if<ApplyLinear>(&program.operations()[i]);
     if (!product) continue;
-    const Shape shape{product->layer.weight.columns, product->layer.weight.rows,
-                      static_cast<bool>(product->layer.bias), fused_at(program, i).norm != nullptr,
+    const AddNorm* norm = fused_at(program, i).norm;
+    const Shape shape{product->layer.weight.columns,
+                      product->layer.weight.rows,
+                      static_cast<bool>(product->layer.bias),
+                      norm != nullptr,
+                      norm && fusable(norm->after, norm->before),
                       product->activation};
     if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
   }
@@ -132,9 +138,9 @@ void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
   if (bytes > (memory_usage_->limit - memory_usage_->used) / 8) return;
   Buffer memory = allocate(static_cast<std::size_t>(bytes));
   std::vector<Preparation::Expected> expected;
-  for (const auto& [in, out, bias, fused, activation] : shapes)
-    expected.push_back(expected_product(in, out, bias, fused, activation, memory.data(),
-                                        std::min(kRows, most_rows), most_rows));
+  for (const auto& [in, out, bias, before_norm, fusable, activation] : shapes)
+    expected.push_back(expected_product(in, out, bias, before_norm, fusable, activation,
+                                        memory.data(), std::min(kRows, most_rows), most_rows));
   preparation_->add(std::move(expected), std::move(memory));
 }
 

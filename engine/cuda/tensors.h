@@ -40,4 +40,10 @@ ResidualView<T> residual_view(const ResidualRows& wide) {
           wide.low_bits.stride};
 }
 
+/// Returns whether the kernel that fuses a product with its norm (norms/linear_norm.cu) computes
+/// these norms of an AddNorm, whatever their shapes.
+inline bool fusable(const Norm& after, const Norm& before) {
+  return after && after.shift && after.kind == NormKind::kLayer && !before;
+}
+
 }  // namespace xlate::cuda

@@ -10,13 +10,24 @@ namespace xlate::cuda {
 /// The operands that all kinds of attention have.
 template <class T>
 struct AttendArgs {
-  // [rows, query_stride]. A row begins with its query, of D elements. In self-attention, also of
-  // packed sentences, its key and its value follow, of D elements each.
+  // [rows, query_stride]. A row begins with its query, of D = heads·head elements. In
+  // self-attention, also of packed sentences, its key and its value follow, of D elements each.
   const T* query;
   T* out;                                        // [rows, D]
   std::int64_t query_stride, out_stride, width;  // The width is D.
   int heads;
+  float scale;  // of the scores
+  // A bias for each head and distance, or null: [heads, 2·distances + 1]. Column distances + d has
+  // that of a key which stands d positions behind the query (engine/layers.h, Attention).
+  const float* distance_bias;
+  int distances;
 };
+
+/// Returns whether a scale of scores is 1/√head, which the kernels on tensor cores have built in.
+inline bool usual_scale(float scale, std::int64_t head) {
+  const float squared = scale * scale * static_cast<float>(head);
+  return squared > 0.999999f && squared < 1.000001f;
+}
 
 /// Computes self-attention within packed sentences. Sentence b is rows [offsets[b], offsets[b +
 /// 1]).

@@ -201,7 +201,8 @@ __global__ void packed_row_kernel(AttendArgs<T> args, const std::int32_t* offset
   const std::int64_t first = offsets[sentence], n = offsets[sentence + 1] - first;
   const T* keys = args.query + first * args.query_stride + args.width + head * width;
   attend<T, kColumns>(
-      args.query + row * args.query_stride + head * width, n, width, args.width,
+      args.query + row * args.query_stride + head * width, n, width, args.width, args.scale,
+      HeadBias(args, head, row - first),
       [&](std::int64_t t) { return keys + t * args.query_stride; },
       args.out + row * args.out_stride + head * width);
 }

@@ -15,7 +15,10 @@ __device__ void embed_unit(const EmbedArgs<T>& args, std::int64_t row, std::int6
                            std::int32_t id, std::int32_t token_position) {
   constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
   const T* table = args.table + id * args.table_stride + column;
-  const Floats<kSize> position(args.positions + token_position * args.positions_stride + column);
+  const Floats<kSize> position =
+      args.positions
+          ? Floats<kSize>(args.positions + token_position * args.positions_stride + column)
+          : Floats<kSize>();
   const ResidualRow<T> out = row_of(args.out, row);
   if constexpr (kSize > 1) {
     float values[kSize];

@@ -9,7 +9,7 @@ namespace xlate::cuda {
 template <class T>
 struct EmbedArgs {
   const T* table;                       // [V, D]
-  const float* positions;               // [P, D]
+  const float* positions;               // [P, D] or null
   const std::int32_t* ids;              // [N]
   const std::int32_t* token_positions;  // [N]
   ResidualView<T> out;                  // [N, D]

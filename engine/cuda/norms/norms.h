@@ -8,22 +8,23 @@
 
 namespace xlate::cuda {
 
-/// Computes out = norm(x + x_bias + residual), in float32. X is T, or float where x holds the
-/// accumulators of a product. A term that is null is left out.
+/// Computes sum = x + x_bias + residual and out = norm(sum), in float32. X is T, or float where x
+/// holds the accumulators of a product. A term that is null is left out, and so is a result.
 template <class T, class X = T>
 struct NormArgs {
   const X* x;                      // [N, D] or null
   const T* x_bias;                 // [D] or null
   ResidualView<const T> residual;  // [N, D] or null
-  const float* gain;               // [D]
-  const float* shift;              // [D]
-  // [N, D]. It may be x or the residual.
-  ResidualView<T> out;
+  const float* gain;               // [D], or null if there is no norm
+  const float* shift;              // [D] or null
+  // [N, D]. Either may be x or the residual.
+  ResidualView<T> sum, out;
   std::int64_t rows, width, x_stride;
   float epsilon;
+  bool rms;  // an RMS norm, else a layer norm
 };
 template <class T, class X>
-void layer_norm(const NormArgs<T, X>&, cudaStream_t);
+void norm_rows(const NormArgs<T, X>&, cudaStream_t);
 
 /// Computes out = norm(x·Wᵀ + b + residual), on compute capability 9.0 (linear_norm.cu). The bits
 /// are those of a product without its bias into float32, followed by layer_norm, which adds the

@@ -19,6 +19,8 @@ struct alignas(16) Vector16 {
 template <int kSize>
 struct Floats {
   float values[kSize];
+  /// All values are zero.
+  __device__ Floats() : values{} {}
   __device__ explicit Floats(const float* from) {
     if constexpr (kSize == 1) {
       values[0] = *from;

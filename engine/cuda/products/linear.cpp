@@ -30,13 +30,14 @@ bool vector_aligned(const ResidualRows& wide) {
 // Where the fused kernel is not used, a product before a norm goes through the library without its
 // bias (linear_then_norm). In batch-one mode (`solo_`) the fused kernel is never used.
 Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_t out, bool bias,
-                                                    bool fused, Activation activation, void* memory,
+                                                    bool before_norm, bool fusable,
+                                                    Activation activation, void* memory,
                                                     std::int64_t rows,
                                                     std::int64_t most_rows) const {
   const auto any = [&](std::int64_t any_rows, std::int64_t columns, DType type) {
     return Tensor{memory, type, any_rows, columns, columns};
   };
-  const bool plain = fused && size_of(type_) == 2;
+  const bool plain = before_norm && size_of(type_) == 2;
   Preparation::Expected entry{{.x = any(rows, in, type_),
                                .weight = any(out, in, type_),
                                .bias = bias && !plain ? memory : nullptr,
@@ -47,7 +48,7 @@ Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_
   for (std::size_t i = 0; i < planned.size(); ++i) {
     // This is the smallest number of rows that is rounded up to planned[i].
     const std::int64_t fewest = i + 1 < planned.size() ? planned[i + 1] + 1 : 1;
-    if (!plain || solo_ || !linear_norm_is_faster(capability_, fewest, in, out))
+    if (!plain || !fusable || solo_ || !linear_norm_is_faster(capability_, fewest, in, out))
       entry.rows.push_back(planned[i]);
   }
   return entry;
@@ -88,27 +89,51 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
   });
 }
 
-void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Norm& after) {
-  add_norm(queue, stream, y, {}, after);
+void CudaBackend::gate(Queue& queue, Tensor x, Activation activation, Tensor out) {
+  with_type(x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    apply_gate<T>({.x = data_of<T>(x),
+                   .out = data_of<T>(out),
+                   .rows = out.rows,
+                   .columns = out.columns,
+                   .x_stride = x.stride,
+                   .out_stride = out.stride,
+                   .activation = activation},
+                  flushed_stream(queue));
+  });
 }
 
+void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Norm& after,
+                           const Norm& before, Tensor normed) {
+  add_norm(queue, stream, y, {}, after, before, normed);
+}
+
+// The kernel computes one norm. With two of them it runs twice, the second time on the stream that
+// the first one leaves.
 void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Tensor& bias,
-                           const Norm& after) {
+                           const Norm& after, const Norm& before, Tensor normed) {
+  if (after && before) {
+    add_norm(queue, stream, y, bias, after, {}, {});
+    return add_norm(queue, stream, {}, {}, {}, before, normed);
+  }
+  const Norm& norm = after ? after : before;
   with_type(stream.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
     const auto run = [&](auto y_tag) {
       using Y = decltype(y_tag);
-      layer_norm<T, Y>({.x = data_of<Y>(y),
-                        .x_bias = data_of<T>(bias),
-                        .residual = residual_view<const T>(stream),
-                        .gain = data_of<float>(after.gain),
-                        .shift = data_of<float>(after.bias),
-                        .out = residual_view<T>(stream),
-                        .rows = stream.rounded.rows,
-                        .width = stream.rounded.columns,
-                        .x_stride = y.stride,
-                        .epsilon = after.epsilon},
-                       flushed_stream(queue));
+      norm_rows<T, Y>({.x = data_of<Y>(y),
+                       .x_bias = data_of<T>(bias),
+                       .residual = residual_view<const T>(stream),
+                       .gain = data_of<float>(norm.gain),
+                       .shift = data_of<float>(norm.shift),
+                       .sum = residual_view<T>(after || !y ? ResidualRows() : stream),
+                       .out = residual_view<T>(after ? stream : ResidualRows(normed)),
+                       .rows = stream.rounded.rows,
+                       .width = stream.rounded.columns,
+                       .x_stride = y.stride,
+                       .epsilon = norm.epsilon,
+                       .rms = norm.kind == NormKind::kRms},
+                      flushed_stream(queue));
     };
     if (y && y.dtype != stream.rounded.dtype)
       run(float{});
@@ -120,19 +145,25 @@ void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Te
 // The library computes the product without its bias, because for accumulators in float32 it takes
 // only a float32 bias. The norm adds the bias.
 void CudaBackend::linear_then_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums,
-                                   ResidualRows stream, const Norm& after) {
+                                   ResidualRows stream, const Norm& after, const Norm& before,
+                                   Tensor normed) {
   if (x.dtype == DType::kFloat32) {
     linear(queue, x, layer, Activation::kNone, sums);
-    return add_norm(queue, stream, sums, after);
+    return add_norm(queue, stream, sums, after, before, normed);
   }
   if (x.rows == 0) return;
   gemm_->run({.x = x, .weight = layer.weight, .bias = nullptr, .out = sums}, flushed_stream(queue));
-  add_norm(queue, stream, sums, layer.bias, after);
+  add_norm(queue, stream, sums, layer.bias, after, before, normed);
 }
 
 void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tensor sums,
-                              ResidualRows stream, const Norm& after) {
+                              ResidualRows stream, const Norm& after, const Norm& before,
+                              Tensor normed) {
   const std::int64_t width = layer.weight.rows;
+  if (!fusable(after, before)) {
+    paths_.slow(KernelPaths::Of::kNorm, [] { return "another norm than a layer norm afterwards"; });
+    return linear_then_norm(queue, x, layer, sums, stream, after, before, normed);
+  }
   if (!linear_norm_supports(capability_, x.columns, width) || size_of(type_) != 2) {
     paths_.slow(KernelPaths::Of::kNorm, [&] {
       const std::string reason = general_reason();
@@ -142,10 +173,10 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
   }
   // In batch-one mode (`solo_`) product and norm are always two kernels, even for as many rows as
   // make the fused kernel faster. The results have the same bits.
-  if (solo_ || !vector_aligned(stream) || !aligned(after.gain.data) || !aligned(after.bias.data) ||
+  if (solo_ || !vector_aligned(stream) || !aligned(after.gain.data) || !aligned(after.shift.data) ||
       !has_tensor_map(x) || !has_tensor_map(layer.weight) ||
       !linear_norm_is_faster(capability_, x.rows, x.columns, width)) {
-    return linear_then_norm(queue, x, layer, sums, stream, after);
+    return linear_then_norm(queue, x, layer, sums, stream, after, before, normed);
   }
   paths_.fast(KernelPaths::Of::kNorm);
   const int tile = linear_norm_tile(x.rows, x.columns, width, multiprocessors_);
@@ -159,7 +190,7 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
            .residual = data_of<T>(stream.rounded),
            .residual_low_bits = data_of<std::int8_t>(stream.low_bits),
            .gain = data_of<float>(after.gain),
-           .shift = data_of<float>(after.bias),
+           .shift = data_of<float>(after.shift),
            .out = data_of<T>(stream.rounded),
            .out_low_bits = data_of<std::int8_t>(stream.low_bits),
            .rows = static_cast<int>(x.rows),

@@ -20,4 +20,15 @@ struct EpilogueArgs {
 template <class T, class B>
 void apply_epilogue(const EpilogueArgs<T, B>&, cudaStream_t);
 
+/// out = activation(the first half of x) · the second half of x.
+template <class T>
+struct GateArgs {
+  const T* x;  // [N, 2·columns]
+  T* out;      // [N, columns]
+  std::int64_t rows, columns, x_stride, out_stride;
+  Activation activation;
+};
+template <class T>
+void apply_gate(const GateArgs<T>&, cudaStream_t);
+
 }  // namespace xlate::cuda

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/cuda/attention/attention.h"
+#include "engine/cuda/tensors.h"
 #include "engine/cuda/vocabulary/vocabulary.h"
 #include "engine/error.h"
 #include "engine/workspace.h"
@@ -123,6 +124,7 @@ void SoloCompiler::append(SoloOp op, const SoloRows& out) {
 void SoloCompiler::add(const Embed& op) {
   const auto& [table, positions, scale] = op.embedding;
   require(table.columns == args_.width, "embeddings of {} columns", table.columns);
+  require(static_cast<bool>(positions), "embeddings without positions");
   require(ops_.empty() && !args_.table, "an embedding behind other operations");
   require(aligned(table.data) && table.stride % 8 == 0 && aligned(positions.data) &&
               positions.stride % 4 == 0,
@@ -164,20 +166,23 @@ void SoloCompiler::add(const ApplyLinear& apply) {
   weights_.push_back(weight);
 }
 
+void SoloCompiler::add(const ApplyGate&) { require(false, "a gated feed-forward layer"); }
+
 void SoloCompiler::add(const AddNorm& norm) {
   require(norm.y != norm.stream, "a norm on the embeddings");
+  require(fusable(norm.after, norm.before), "another norm than a layer norm afterwards");
   require(workspace_->rows(norm.y, args_.beams).dtype == DType::kFloat32,
           "a norm of what are not accumulators");
   const Place stream = place(norm.stream), sums = place(norm.y);
   require(stream.columns == args_.width && sums.columns == args_.width &&
-              aligned(norm.after.gain.data) && aligned(norm.after.bias.data),
+              aligned(norm.after.gain.data) && aligned(norm.after.shift.data),
           "a norm of {} columns", stream.columns);
   SoloOp op = empty_op(SoloKind::kNorm);
   op.x = sums.rows;
   op.residual = stream.rows, op.residual_low_bits = stream.low_bits,
   op.out_low_bits = stream.low_bits;
   op.in = op.width = args_.width;
-  op.gain = norm.after.gain.as<float>(), op.shift = norm.after.bias.as<float>(),
+  op.gain = norm.after.gain.as<float>(), op.shift = norm.after.shift.as<float>(),
   op.epsilon = norm.after.epsilon;
   append(op, stream.rows);
   weights_.push_back({});
@@ -187,19 +192,22 @@ void SoloCompiler::add(const AttendSelf& op) {
   const PagedCache& cache = step_->caches.self[op.layer];
   require(cache.keys_per_token == args_.beams, "{} keys per token for {} beams",
           cache.keys_per_token, args_.beams);
-  attend(SoloKind::kSelf, op.queries_keys_values, cache, args_.self, op.heads, op.out);
+  attend(SoloKind::kSelf, op.queries_keys_values, cache, args_.self, op.attention, op.out);
 }
 
 void SoloCompiler::add(const AttendCross& op) {
   const PagedCache& cache = step_->caches.cross[op.layer];
   require(cache.keys_per_token == 1, "{} keys per token of the source", cache.keys_per_token);
-  attend(SoloKind::kCross, op.queries, cache, args_.cross, op.heads, op.out);
+  attend(SoloKind::kCross, op.queries, cache, args_.cross, op.attention, op.out);
 }
 
 void SoloCompiler::attend(SoloKind kind, TensorId x, const PagedCache& cache, CacheView& view,
-                          int heads, TensorId out) {
+                          const Attention& attention, TensorId out) {
   const Place rows = place(x), to = place(out);
-  const std::int64_t width = to.columns, head = width / heads;
+  const std::int64_t width = to.columns, head = attention.head;
+  const int heads = attention.heads;
+  require(!attention.distance_bias, "a bias by distance");
+  require(usual_scale(attention.scale, head), "scores times {}", attention.scale);
   require(width == args_.width && rows.columns == (kind == SoloKind::kSelf ? 3 : 1) * width &&
               heads <= kSoloCluster && width % heads == 0 &&
               (head == 32 || head == 64 || head == 128) &&

@@ -51,10 +51,11 @@ class SoloCompiler {
   void begin(const Step&, std::int64_t width);
   void add(const Embed&);
   void add(const ApplyLinear&);
+  void add(const ApplyGate&);
   void add(const AddNorm&);
   void add(const AttendSelf&);
   void add(const AttendCross&);
-  void attend(SoloKind, TensorId x, const PagedCache&, CacheView&, int heads, TensorId out);
+  void attend(SoloKind, TensorId x, const PagedCache&, CacheView&, const Attention&, TensorId out);
   void append(SoloOp, const SoloRows& out);
   void finish(const Program&, const Projection&, const RulesView&, int candidates);
   /// Finds what may be fetched ahead, and which products go to heads alone.
