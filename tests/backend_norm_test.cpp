@@ -58,7 +58,8 @@ TEST_P(BackendAddNorm, IsTheNormOfTheSum) {
   const Norm norm{lab.put(gain, DType::kFloat32), lab.put(bias, DType::kFloat32), 1e-5f};
   const Tensor stream = lab.put(x, lab.type(), gap);
   const DType added_type = added == Added::kFloat32 ? DType::kFloat32 : lab.type();
-  lab->add_norm(lab.queue(), stream, adds ? lab.put(r, added_type, gap + 2) : Tensor{}, norm);
+  lab->add_norm(lab.queue(), stream, adds ? lab.put(r, added_type, gap + 2) : Tensor{}, norm, {},
+                {});
   Matrix magnitude;
   const Matrix expected =
       normalized(x, adds ? r : Matrix{}, gain, bias, static_cast<double>(norm.epsilon), magnitude);
@@ -132,7 +133,7 @@ class BackendLowBits : public OnBackendWith<LowBitsCase> {
     Matrix negative = lab.get(stream.rounded), remainder = exact, magnitude;
     for (std::size_t i = 0; i < exact.values.size(); ++i)
       remainder.values[i] -= negative.values[i], negative.values[i] *= -1;
-    lab->add_norm(lab.queue(), stream, lab.put(negative, lab.type(), gap), plain);
+    lab->add_norm(lab.queue(), stream, lab.put(negative, lab.type(), gap), plain, {}, {});
     const Matrix found = lab.get(stream.rounded),
                  expected = normalized(remainder, {}, constant(1, width, 1), Matrix(1, width),
                                        1e-20, magnitude);
@@ -152,7 +153,8 @@ class BackendLowBits : public OnBackendWith<LowBitsCase> {
                  gain = random_matrix(random, 1, width, DType::kFloat32),
                  bias = random_matrix(random, 1, width, DType::kFloat32);
     const Norm norm{lab.put(gain, DType::kFloat32), lab.put(bias, DType::kFloat32), 1e-5f};
-    lab->add_norm(lab.queue(), stream, adds ? lab.put(added, lab.type(), gap) : Tensor{}, norm);
+    lab->add_norm(lab.queue(), stream, adds ? lab.put(added, lab.type(), gap) : Tensor{}, norm, {},
+                  {});
     Matrix magnitude;
     expect_low_bits(stream, normalized(exact, adds ? added : Matrix{}, gain, bias,
                                        static_cast<double>(norm.epsilon), magnitude));

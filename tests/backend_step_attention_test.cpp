@@ -74,8 +74,8 @@ TEST_P(BackendSelfAttention, FollowsPagesAndAncestors) {
   const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
   const PagedCaches caches{
       {pages.cache}, {pages.cache}, lab.put(Ints(static_cast<std::size_t>(slots), 0))};
-  lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), gap), {state, step, caches}, 0, heads,
-                   out);
+  lab->attend_self(lab.queue(), lab.put(qkv, lab.type(), gap), {state, step, caches}, 0,
+                   usual_attention(width, heads), out);
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
     for (std::int64_t c = 0; c < 2 * width; ++c)
@@ -147,10 +147,10 @@ TEST_P(BackendStepAttention, OfManySentences) {
   const StepRows step{lab.put(groups), slots, beams};
   const std::int32_t* source_lengths = lab.put(sources);
   const PagedCaches caches{{cross.cache}, {self.cache}, source_lengths};
-  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, step, caches}, 0, heads,
-                   self_out);
-  lab->attend_cross(lab.queue(), lab.put(query, lab.type()), {state, step, caches}, 0, heads,
-                    cross_out);
+  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, step, caches}, 0,
+                   usual_attention(width, heads), self_out);
+  lab->attend_cross(lab.queue(), lab.put(query, lab.type()), {state, step, caches}, 0,
+                    usual_attention(width, heads), cross_out);
   const Matrix found = lab.get(self_out), found_cross = lab.get(cross_out);
   for (std::int64_t r = 0; r < rows; ++r) {
     const auto slot = static_cast<std::size_t>(groups[static_cast<std::size_t>(r / beams)]);
@@ -221,8 +221,8 @@ TEST_P(BackendCrossAttention, OfAllBeamsIsOverTheSlotsSource) {
   const StepRows step{lab.put(groups), static_cast<std::int64_t>(groups.size()), beams};
   const std::int32_t* source_lengths = lab.put(lengths);
   const PagedCaches caches{{pages.cache}, {own.cache}, source_lengths};
-  lab->attend_cross(lab.queue(), lab.put(query, lab.type(), gap), {state, step, caches}, 0, heads,
-                    out);
+  lab->attend_cross(lab.queue(), lab.put(query, lab.type(), gap), {state, step, caches}, 0,
+                    usual_attention(width, heads), out);
   const Matrix found = lab.get(out);
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];

@@ -276,7 +276,8 @@ void Bench::norm(std::int64_t rows) {
   const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth},
       b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
   add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->add_norm(*queue_, wide(r, low_bits, rows, i), matrix(x, rows, kWidth, i), {g, b});
+    backend_->add_norm(*queue_, wide(r, low_bits, rows, i), matrix(x, rows, kWidth, i), {g, b}, {},
+                       {});
   });
 }
 

@@ -78,20 +78,24 @@ class UnrecordedBackend : public Backend {
               Tensor out) override {
     backend_->linear(queue, x, layer, activation, out);
   }
-  void add_norm(Queue& queue, ResidualRows stream, Tensor y, const Norm& after) override {
-    backend_->add_norm(queue, stream, y, after);
+  void gate(Queue& queue, Tensor x, Activation activation, Tensor out) override {
+    backend_->gate(queue, x, activation, out);
   }
-  void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, int heads,
+  void add_norm(Queue& queue, ResidualRows stream, Tensor y, const Norm& after, const Norm& before,
+                Tensor normed) override {
+    backend_->add_norm(queue, stream, y, after, before, normed);
+  }
+  void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, const Attention& attention,
                    Tensor out) override {
-    backend_->attend_self(queue, qkv, rows, heads, out);
+    backend_->attend_self(queue, qkv, rows, attention, out);
   }
-  void attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer, int heads,
-                   Tensor out) override {
-    backend_->attend_self(queue, qkv, step, layer, heads, out);
+  void attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer,
+                   const Attention& attention, Tensor out) override {
+    backend_->attend_self(queue, qkv, step, layer, attention, out);
   }
-  void attend_cross(Queue& queue, Tensor query, const Step& step, std::size_t layer, int heads,
-                    Tensor out) override {
-    backend_->attend_cross(queue, query, step, layer, heads, out);
+  void attend_cross(Queue& queue, Tensor query, const Step& step, std::size_t layer,
+                    const Attention& attention, Tensor out) override {
+    backend_->attend_cross(queue, query, step, layer, attention, out);
   }
   void store_cross(Queue& queue, Tensor keys_values, const std::int32_t* slots,
                    const std::int32_t* positions, std::span<const PagedCache> layers) override {

@@ -146,7 +146,7 @@ class Network {
                    inner = tensor(TensorKind::kComputeType, shape_.ffn),
                    qkv = tensor(TensorKind::kComputeType, 3 * width),
                    query = tensor(TensorKind::kComputeType, width);
-    const int heads = static_cast<int>(shape_.heads);
+    const Attention attention = usual_attention(shape_.width(), static_cast<int>(shape_.heads));
     program_.add(Embed{table_, x});
     const auto add_norm = [&](TensorId from, const Linear& layer, const Norm& norm) {
       program_.add(ApplyLinear{from, layer, Activation::kNone, sums});
@@ -155,10 +155,10 @@ class Network {
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       const Layer& layer = layers_[i];
       program_.add(ApplyLinear{x, layer.qkv, Activation::kNone, qkv});
-      program_.add(AttendSelf{qkv, i, heads, context});
+      program_.add(AttendSelf{qkv, i, attention, context});
       add_norm(context, layer.out, layer.norm);
       program_.add(ApplyLinear{x, layer.query, Activation::kNone, query});
-      program_.add(AttendCross{query, i, heads, context});
+      program_.add(AttendCross{query, i, attention, context});
       add_norm(context, layer.cross_out, layer.cross_norm);
       program_.add(ApplyLinear{x, layer.up, shape_.activation, inner});
       add_norm(inner, layer.down, layer.last_norm);

@@ -128,6 +128,12 @@ inline std::string backend_name(const testing::TestParamInfo<BackendUnderTest>& 
   return info.param.name;
 }
 
+/// Returns attention with heads that share the width out, scores divided by √head, and no bias.
+inline Attention usual_attention(std::int64_t width, int heads) {
+  const std::int64_t head = width / heads;
+  return {heads, head, static_cast<float>(1 / std::sqrt(static_cast<double>(head))), {}};
+}
+
 using Random = std::mt19937;
 
 /// Returns a number that is uniformly distributed in [low, high), made of 24 random bits. It is the
