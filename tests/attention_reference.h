@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "tests/support.h"
@@ -16,17 +17,22 @@ struct KeyRow {
   const double* value;
 };
 
-/// Returns softmax(q·Kᵀ / √(D/heads))·V for each head of one row, [D].
+/// Returns the bias that is added to the score of a head and a key, by their numbers.
+using BiasOf = std::function<double(std::int64_t head, std::size_t key)>;
+
+/// Returns softmax(q·Kᵀ · scale + bias)·V for each head of one row, [width].
 inline std::vector<double> attention(const double* query, const std::vector<KeyRow>& keys,
-                                     std::int64_t width, int heads) {
+                                     std::int64_t width, int heads, double scale,
+                                     const BiasOf& bias_of) {
   const std::int64_t part = width / heads;
   std::vector<double> out(static_cast<std::size_t>(width));
   for (std::int64_t head = 0; head < heads; ++head) {
     std::vector<double> scores;
-    for (const KeyRow& row : keys) {
+    for (std::size_t t = 0; t < keys.size(); ++t) {
       double dot = 0;
-      for (std::int64_t i = head * part; i < (head + 1) * part; ++i) dot += query[i] * row.key[i];
-      scores.push_back(dot / std::sqrt(static_cast<double>(part)));
+      for (std::int64_t i = head * part; i < (head + 1) * part; ++i)
+        dot += query[i] * keys[t].key[i];
+      scores.push_back(dot * scale + bias_of(head, t));
     }
     const double max = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
@@ -37,6 +43,13 @@ inline std::vector<double> attention(const double* query, const std::vector<KeyR
     }
   }
   return out;
+}
+
+/// Returns the usual attention: scores are divided by the root of a head's width, without a bias.
+inline std::vector<double> attention(const double* query, const std::vector<KeyRow>& keys,
+                                     std::int64_t width, int heads) {
+  return attention(query, keys, width, heads, 1 / std::sqrt(static_cast<double>(width / heads)),
+                   [](std::int64_t, std::size_t) { return 0.0; });
 }
 
 /// Holds a paged cache of random keys and values. Its pages lie in a random order, which is not the

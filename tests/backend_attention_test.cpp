@@ -96,8 +96,8 @@ TEST_P(BackendCaches, AreLeftAloneByDoneAndEmptyGroups) {
   const Matrix qkv = random_matrix(random, 3 * beams, 3 * width, lab.type());
   const StepRows rows{lab.put(Ints{0, 1, -1}), 3, beams};
   const PagedCaches caches{{pages.cache}, {pages.cache}, lab.put(Ints(2, 0))};
-  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, rows, caches}, 0, 2,
-                   lab.uninitialized(3 * beams, width, lab.type()));
+  lab->attend_self(lab.queue(), lab.put(qkv, lab.type()), {state, rows, caches}, 0,
+                   usual_attention(width, 2), lab.uninitialized(3 * beams, width, lab.type()));
   EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values);
 }
 

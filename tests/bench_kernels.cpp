@@ -180,6 +180,7 @@ class Bench {
   Caches make_caches(std::int64_t groups, std::int64_t beams, std::int64_t keys_per_token,
                      std::int64_t copies);
 
+  Attention attention_{kHeads, kWidth / kHeads, 0.125f, {}};
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Queue> queue_{backend_->make_queue()};
   DType type_;
@@ -368,14 +369,14 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
       "attend_self", shape, rows, bytes, 0, copies,
       [&](std::int64_t i) {
         backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i),
-                              Step{made.state, rows_of(i), caches}, 0, kHeads,
+                              Step{made.state, rows_of(i), caches}, 0, attention_,
                               matrix(out, rows, kWidth, i));
       },
       begin);
 }
 
 void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
-  if (!chosen("attend_source")) return;
+  if (!chosen("attend_cross")) return;
   const std::int64_t groups = rows / beams,
                      copies = copies_for(static_cast<double>(groups * 30 * 2 * kWidth * size_));
   const Caches made = make_caches(groups, beams, 1, copies);
@@ -395,10 +396,10 @@ void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
     return Step{unused, rows_of(i), caches};
   });
   add(
-      "attend_source", shape, rows, bytes, 0, copies,
+      "attend_cross", shape, rows, bytes, 0, copies,
       [&](std::int64_t i) {
         backend_->attend_cross(*queue_, matrix(query, rows, kWidth, i),
-                               Step{unused, rows_of(i), caches}, 0, kHeads,
+                               Step{unused, rows_of(i), caches}, 0, attention_,
                                matrix(out, rows, kWidth, i));
       },
       begin);
@@ -424,7 +425,7 @@ void Bench::attend_packed(std::int64_t rows) {
                               PackedRows{.count = rows,
                                          .offsets_host = offsets,
                                          .offsets = offsets_device.as<std::int32_t>()},
-                              kHeads, matrix(out, rows, kWidth, i));
+                              attention_, matrix(out, rows, kWidth, i));
       });
 }
 

@@ -46,7 +46,7 @@ TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
   Program program;
   const TensorId query = program.tensor(TensorKind::kComputeType, 4),
                  out = program.tensor(TensorKind::kComputeType, 4);
-  program.add(AttendCross{query, 0, 1, out});
+  program.add(AttendCross{query, 0, usual_attention(4, 1), out});
   program.set_out(out);
   const Workspace workspace(*lab, program, 1);
   expect_error([&] { lab->run(lab.queue(), program, workspace, PackedRows{.count = 1}); },
