@@ -200,6 +200,15 @@ void add_options(CLI::App& app, Options& options) {
                 "A line also gets at most F x its source tokens + 10 tokens, a limit that "
                 "CTranslate2 and Hugging Face do not have; a large F lifts it [3]");
 
+  Group languages(app, "Languages");
+  languages.add(app.add_option("--source-lang", options.source_lang,
+                               "Language of the input, by its code in the model [none]"),
+                "CODE");
+  languages.add(app.add_option("--target-lang", options.target_lang,
+                               "Language of the output, by its code in the model: required by most "
+                               "multilingual models [the model's]"),
+                "CODE");
+
   Group output(app, "Output");
   output.flag("--scores", options.scores, "Print each line as: score ||| text [off]");
   output.number("--n-best", options.n_best, "N", 1, kMaxBeams,
@@ -264,6 +273,39 @@ void check_positions(const char* option, std::int64_t length, std::int64_t posit
                                  option, length, positions));
 }
 
+// Checks the language code that an option was given. `model` is the name of the model's file.
+void check_language(const char* option, const std::string& code, const SpecialTokens& tokens,
+                    const std::string& model) {
+  if (tokens.languages.empty()) {
+    throw UsageError(fmt::format("{}: '{}', expected no such option: {} has no language tokens",
+                                 option, code, model));
+  }
+  if (tokens.languages.contains(code)) return;
+  std::string known;
+  for (const auto& [name, id] : tokens.languages) known += (known.empty() ? "" : ", ") + name;
+  throw UsageError(fmt::format("{}: '{}', expected one of {}", option, code, known));
+}
+
+void resolve_languages(Options& options, const ModelDescription& model) {
+  const SpecialTokens& tokens = model.tokens;
+  if (options.source_lang)
+    check_language("--source-lang", *options.source_lang, tokens, options.model);
+  if (options.target_lang) {
+    check_language("--target-lang", *options.target_lang, tokens, options.model);
+    return;
+  }
+  if (tokens.languages.empty()) return;
+  const std::int32_t first = model.generation.forced_first;
+  if (first < 0) {
+    throw UsageError(fmt::format(
+        "--target-lang: the option is missing, expected a language code: {} writes {} languages",
+        options.model, tokens.languages.size()));
+  }
+  for (const auto& [code, id] : tokens.languages) {
+    if (id == first) options.target_lang = code;
+  }
+}
+
 // Says what is wrong with the command line, in place of CLI11's own words where these are unclear.
 std::string message_of(const CLI::App& app, const CLI::ParseError& error) {
   for (const CLI::Option* option : app.get_options()) {
@@ -325,12 +367,15 @@ CommandLine parse_command_line(int argc, char** argv) {
 }
 
 SearchRules rules_of(const Options& options, const ModelDescription& model) {
+  const std::int32_t forced_first = options.target_lang
+                                        ? model.tokens.languages.at(*options.target_lang)
+                                        : model.generation.forced_first;
   SearchRules rules{.beams = *options.beam_size,
                     .length_penalty = *options.length_penalty,
                     .early_stopping = *options.early_stopping,
                     .start = model.tokens.start,
                     .end = model.generation.end,
-                    .forced_first = model.generation.forced_first,
+                    .forced_first = forced_first,
                     .forced_end = model.generation.forced_end,
                     .renormalize = model.generation.renormalize,
                     .never_chosen = model.generation.never_chosen};
@@ -352,6 +397,7 @@ void resolve(Options& options, const ModelDescription& model) {
     options.max_source_length = within(defaults.max_source_length, source_positions);
   check_positions("--max-length", *options.max_length, target_positions);
   check_positions("--max-source-length", *options.max_source_length, source_positions);
+  resolve_languages(options, model);
   if (options.n_best > *options.beam_size) {
     throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
                                  *options.beam_size));

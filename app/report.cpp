@@ -93,6 +93,8 @@ json options_of(const RunRecord& run) {
           {"max_length_factor", options.max_length_factor},
           {"max_source_length", or_null(options.max_source_length)},
           {"long_lines", name_of(options.long_lines)},
+          {"source_lang", or_null(options.source_lang)},
+          {"target_lang", or_null(options.target_lang)},
           {"scores", options.scores},
           {"n_best", options.n_best},
           {"batch_tokens", options.batch_tokens},

@@ -12,6 +12,9 @@ using nlohmann::json;
 
 constexpr std::int64_t kMaxSize = Section::kMaxSize;
 
+// No multilingual model has nearly as many languages.
+constexpr std::size_t kMaxLanguages = 4096;
+
 constexpr Choices<EarlyStopping, 3> kEarlyStopping{{{"true", EarlyStopping::kTrue},
                                                     {"false", EarlyStopping::kFalse},
                                                     {"never", EarlyStopping::kNever}}};
@@ -32,6 +35,31 @@ std::vector<AddedToken> read_added(const Section& tokens, std::int64_t last) {
   return added;
 }
 
+// Returns whether a message can show the code on one line. The parser of the header has checked
+// that it is UTF-8.
+bool printable(const std::string& code) {
+  return std::none_of(code.begin(), code.end(), [](char byte) {
+    return static_cast<unsigned char>(byte) < 0x20 || byte == 0x7F;
+  });
+}
+
+std::map<std::string, std::int32_t> read_languages(const Section& tokens, std::int64_t last) {
+  std::map<std::string, std::int32_t> languages;
+  if (!tokens.has("languages")) return languages;
+  const Section section = tokens.inside("languages");
+  const json& ids = tokens.at("languages");
+  if (ids.size() > kMaxLanguages) {
+    tokens.wrong("languages", fmt::format("an object of at most {} ids", kMaxLanguages),
+                 fmt::format("an object of {}", ids.size()));
+  }
+  for (const auto& [code, id] : ids.items()) {
+    if (code.empty() || !printable(code))
+      tokens.wrong("languages", "an object whose keys are language codes", code);
+    languages.emplace(code, section.id(code.c_str(), last));
+  }
+  return languages;
+}
+
 SpecialTokens read_tokens(const Section& section, std::int64_t last_source,
                           std::int64_t last_target) {
   return {.start = section.id("start", last_target),
@@ -39,7 +67,8 @@ SpecialTokens read_tokens(const Section& section, std::int64_t last_source,
           .unknown = section.id("unknown", last_source),
           .pad = section.has("pad") ? section.id("pad", last_target) : -1,
           .added = read_added(section, last_source),
-          .clean_up_spaces = section.flag("clean_up_spaces")};
+          .clean_up_spaces = section.flag("clean_up_spaces"),
+          .languages = read_languages(section, last_target)};
 }
 
 // Reads the id that ends a hypothesis, or −1. Where "ends" is absent, it is the end token of the

@@ -5,6 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,6 +31,9 @@ struct SpecialTokens {
   std::vector<AddedToken> added;
   // Takes the spaces before English punctuation out of the output, as Tokenizer::decode says.
   bool clean_up_spaces = false;
+  // A multilingual model has a token for each language. These are their target ids by the language
+  // codes of the checkpoint's tokenizer. The map is empty in other models.
+  std::map<std::string, std::int32_t> languages;
 };
 
 /// Holds the header's "generation": what the checkpoint asks of search (the names in parentheses

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes model.bin from a Hugging Face directory: from MarianMT (opus-mt-* and similar models), and
-from BART for ids in and ids out.
+from BART, mBART, M2M-100, NLLB, Pegasus, T5 and mT5 for ids in and ids out.
 
 Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8] [--license TEXT]
 
