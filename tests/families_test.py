@@ -1,138 +1,320 @@
 #!/usr/bin/env python3
 """Tests every family that the converter knows against transformers' generate(). Each family has a
-folder in tests/data/families, with a tiny trained checkpoint, source ids and outputs. The name of
-an output file gives its settings. A setting that xlate does not have yet has no test."""
+folder in tests/data/families, with a tiny trained checkpoint, source ids and outputs. The folders
+random-… have random networks of awkward sizes, which scripts/golden.py makes. The name of an output
+file gives its settings. There is a test for each file, test_FAMILY_SETTING, where the dots and
+dashes of the setting are underscores. A setting that xlate does not have yet has no test.
+"""
 
+import functools
 import json
 import os
 import re
 import shutil
-import unittest
+import tempfile
+
+import numpy as np
 
 from checkpoint_fixture import convert, read
-from program import DATA, Case, main, require
+from program import DATA, Case, main, require, xlate
 
 FAMILIES = os.path.join(os.path.dirname(DATA), "families")
-REFERENCE = os.environ.get("XLATE_REFERENCE_DIR") or os.path.join(
-    os.path.dirname(os.path.dirname(os.path.dirname(DATA))), "..", "shared"
+REFERENCE = os.path.join(
+    os.environ.get("XLATE_REFERENCE_DIR")
+    or os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(DATA))), "..", "shared"),
+    "models",
+    "families",
 )
-# The generation config of a checkpoint asks for these rules, but all references here were made
-# without them.
-SWITCHED_OFF = ("min_length", "no_repeat_ngram_size")
+TRAINED = ("bart", "mbart50", "m2m100", "nllb", "pegasus", "t5", "flan")
+RANDOM = ("marian", "bart", "mbart", "m2m_100", "pegasus", "t5", "t5-gated", "mt5")
+# These are the codes of English, of German, and of a third language that was made up from English.
+LANGUAGES = {
+    "mbart50": ("en_XX", "de_DE", "nl_XX"),
+    "m2m100": ("en", "de", "nl"),
+    "nllb": ("eng_Latn", "deu_Latn", "epo_Latn"),
+    "random-mbart": ("en_XX", "de_DE", "nl_XX"),
+    "random-m2m_100": ("en", "de", "nl"),
+}
+# The generation config of a checkpoint may ask for these rules. Only "defaults" was made with them.
+RULES = {
+    "min_length": ("--min-length", "0"),
+    "no_repeat_ngram_size": ("--no-repeat-ngram", "0"),
+    "repetition_penalty": ("--repetition-penalty", "1"),
+}
+# Each pattern matches one part of a setting's name, and gives the options that the part stands for.
+# A group of the pattern takes the place of {}.
+PARTS = {
+    r"greedy": {"-b": "1", "--length-penalty": "1"},
+    r"beam(\d+)": {"-b": "{}", "--length-penalty": "1", "--early-stopping": "true"},
+    r"limit(\d+)": {"--max-length": "{}"},
+    r"lp([\d.]+)": {"--length-penalty": "{}"},
+    r"stop-(\w+)": {"--early-stopping": "{}"},
+    r"nbest(\d+)": {"--n-best": "{}"},
+    r"min(\d+)": {"--min-length": "{}"},
+    r"ngram(\d+)": {"--no-repeat-ngram": "{}"},
+    r"rep([\d.]+)": {"--repetition-penalty": "{}"},
+    r"to-third": {},
+    r"from-de": {},
+    r"to-en": {},
+    r"defaults": {},
+}
 # Two correct programs may differ where scores are closer than this.
 NEAR = 1e-4
+# These lines may differ in any way, because two candidates are nearly tied in the middle of their
+# search, and what follows depends on the one that stays. In T5's line 51 the sums of the sixth and
+# the seventh live hypothesis of step 35 are 7e-6 apart.
+NEAR_TIES = {("t5", "beam6.nbest6.stop-false"): ("51",)}
+# Every model is converted once. The folder is removed at the end of the process.
+MODELS = tempfile.TemporaryDirectory(prefix="xlate-families-")
 
 
 def setUpModule():
     require()
 
 
-def options_of(setting):
-    """Returns the command line options that the parts of a reference's name stand for, or None
-    where xlate does not have such a rule yet."""
+@functools.lru_cache(maxsize=None)
+def help_text():
+    return xlate("--help", model=None, device=None).out.decode("utf-8")
+
+
+def has_option(option):
+    return re.search(r"(?<![\w-])%s(?![\w-])" % option, help_text()) is not None
+
+
+def parts_of(setting):
+    """Returns the parts of a setting's name. A dot before a digit belongs to a number."""
+    return re.split(r"\.(?!\d)", setting)
+
+
+def is_known(setting):
+    return all(any(re.fullmatch(part, name) for part in PARTS) for name in parts_of(setting))
+
+
+def search_options(setting):
+    """Returns the options of search that a known setting stands for, by name."""
     options = {"--max-length": "60", "--max-length-factor": "50"}
-    for part in re.split(r"\.(?!\d)", setting):
-        if part == "greedy":
-            options["-b"] = "1"
-        elif re.fullmatch(r"beam\d+", part):
-            options.update({"-b": part[4:], "--length-penalty": "1", "--early-stopping": "true"})
-        elif part == "limit12":
-            options["--max-length"] = "12"
-        elif re.fullmatch(r"lp[\d.]+", part):
-            options["--length-penalty"] = part[2:]
-        elif part.startswith("stop-"):
-            options["--early-stopping"] = part[5:]
-        elif part.startswith("nbest"):
-            options["--n-best"] = part[5:]
-        else:
-            return None
-    return [word for option in options.items() for word in option]
+    if setting != "defaults":
+        options.update(rule for rule in RULES.values() if has_option(rule[0]))
+    for name in parts_of(setting):
+        for part, values in PARTS.items():
+            if match := re.fullmatch(part, name):
+                options.update(
+                    (option, value.format(*match.groups())) for option, value in values.items()
+                )
+    return options
+
+
+def language_options(family, setting):
+    """Returns the options of languages that a setting of a multilingual model stands for."""
+    if family not in LANGUAGES:
+        return {}
+    english, german, third = LANGUAGES[family]
+    parts = parts_of(setting)
+    return {
+        "--source-lang": german if "from-de" in parts else english,
+        "--target-lang": english if "to-en" in parts else third if "to-third" in parts else german,
+    }
 
 
 def copy_of(folder, checkpoint):
-    """Copies the checkpoint of a family without the rules that its references were made without."""
+    """Copies the checkpoint of a family, without the rules that xlate has no options for."""
     os.mkdir(checkpoint)
     for name in os.listdir(folder):
-        if name.endswith((".json", ".safetensors")):
+        if name.endswith((".json", ".safetensors", ".model", ".spm")):
             shutil.copy(os.path.join(folder, name), checkpoint)
     path = os.path.join(checkpoint, "generation_config.json")
     os.chmod(path, 0o644)
     generation = {
-        key: value for key, value in json.loads(read(path)).items() if key not in SWITCHED_OFF
+        key: value
+        for key, value in json.loads(read(path)).items()
+        if key not in RULES or has_option(RULES[key][0])
     }
     with open(path, "w", encoding="utf-8") as file:
         json.dump(generation, file)
     return checkpoint
 
 
-class Families(Case):
-    def model(self, folder):
-        model = self.path("model.bin")
-        convert.convert(copy_of(folder, os.path.join(self.folder, "checkpoint")), model)
-        return model
+@functools.lru_cache(maxsize=None)
+def model_of(folder):
+    """Converts the checkpoint of a folder and returns the model's file."""
+    place = tempfile.mkdtemp(dir=MODELS.name)
+    model = os.path.join(place, "model.bin")
+    convert.convert(copy_of(folder, os.path.join(place, "checkpoint")), model)
+    return model
 
-    def compare(self, folder, setting, options, model):
-        rows = [
-            line.split(" ||| ") for line in read(folder, setting + ".txt").decode().split("\n")[:-1]
-        ]
-        n_best = "--n-best" in options
-        found = self.ok(
-            *options,
+
+class FamilyCase(Case):
+    # A subclass may give options that say where a run computes, and with them the arguments of
+    # xlate() that keep it from giving such options itself.
+    device_options, where = (), {}
+    near = NEAR
+
+    def run_setting(self, folder, options, source, model=None):
+        formats = ["--input-format", "ids", "--output-format", "ids"]
+        words = [word for option in options.items() for word in option]
+        return self.ok(
+            *words,
             "--scores",
-            "--input-format",
-            "ids",
-            "--output-format",
-            "ids",
-            input=read(folder, "source.ids"),
-            model=model,
+            *formats,
+            *self.device_options,
+            input=read(folder, source),
+            model=model or model_of(folder),
+            **self.where,
         ).lines
+
+    def compare(self, family, folder, setting):
+        """Compares a run with a reference file. At most one line besides the near-ties that are
+        known may differ. Its score must be the reference's: then the two hypotheses are so close
+        that either may win."""
+        options = {**search_options(setting), **language_options(family, setting)}
+        # generate() is greedy where a checkpoint names no number of beams.
+        if setting == "defaults" and b"num_beams" not in read(folder, "generation_config.json"):
+            options["-b"] = "1"
+        source = "source.de.ids" if "from-de" in parts_of(setting) else "source.ids"
+        rows = [row.split(" ||| ") for row in read(folder, setting + ".txt").decode().splitlines()]
+        found = [row.split(" ||| ") for row in self.run_setting(folder, options, source)]
         self.assertEqual(len(found), len(rows))
-        wrong = []
-        for (number, ids, _, score), line in zip(rows, found):
-            fields = line.split(" ||| ")
-            mine, my_score = (fields[1], fields[3]) if n_best else (fields[1], fields[0])
-            if n_best:
-                self.assertEqual(fields[0], number)
+        if "--n-best" in options:
+            self.assertEqual([row[0] for row in found], [row[0] for row in rows])
+            found = [(row[3], row[1]) for row in found]
+        wrong = set()
+        for (number, ids, _, score), (my_score, mine) in zip(rows, found):
+            if number in NEAR_TIES.get((family, setting), ()):
+                continue
+            story = "line %s:\n  expected %s %s\n  got      %s %s" % (
+                number,
+                score,
+                ids,
+                my_score,
+                mine,
+            )
+            self.assertAlmostEqual(float(my_score), float(score), delta=self.near, msg=story)
             if mine != ids:
-                wrong.append((number, ids, score, mine, my_score))
-            elif setting != "greedy" and not setting.startswith("greedy."):
-                self.assertAlmostEqual(
-                    float(my_score), float(score), delta=NEAR, msg=(setting, number)
-                )
-        self.assertLessEqual(len(wrong), 1, wrong[:3])
-        # The difference must be a near-tie.
-        for _, _, score, _, my_score in wrong:
-            self.assertAlmostEqual(float(my_score), float(score), delta=NEAR, msg=wrong)
+                wrong.add(number)
+                self.assertEqual(len(wrong), 1, story)
 
-    def compare_all(self, folder):
-        model = self.model(folder)
-        settings = [name[:-4] for name in sorted(os.listdir(folder)) if name.endswith(".txt")]
-        known = [(setting, options_of(setting)) for setting in settings if options_of(setting)]
-        self.assertGreaterEqual(len(known), 9)
-        for setting, options in known:
-            with self.subTest(setting):
-                self.compare(folder, setting, options, model)
-        return model
 
-    def test_bart(self):
-        model = self.compare_all(os.path.join(FAMILIES, "bart"))
+def missing_options(setting):
+    """Returns the options that a setting needs and that xlate does not have."""
+    needed = list(search_options(setting))
+    if setting == "defaults":
+        needed += [option for option, _ in RULES.values()]
+    return [option for option in needed if not has_option(option)]
+
+
+def test_of(family, folder, setting):
+    def test(self):
+        if missing := missing_options(setting):
+            self.skipTest("xlate has no %s yet" % missing[0])
+        self.compare(family, folder, setting)
+
+    return test
+
+
+def add_tests(case, families, root):
+    """Adds to a class a test for each file in the folder of each family."""
+    for family in families:
+        folder = os.path.join(root, family)
+        for file in sorted(os.listdir(folder) if os.path.isdir(folder) else []):
+            setting, extension = os.path.splitext(file)
+            if extension == ".txt" and is_known(setting):
+                name = re.sub(r"\W", "_", "test_%s_%s" % (family, setting))
+                setattr(case, name, test_of(family, folder, setting))
+
+
+class Families(FamilyCase):
+    def test_a_family_without_a_tokenizer_takes_and_gives_ids_and_pieces(self):
+        model = model_of(os.path.join(FAMILIES, "bart"))
         for formats in ([], ["--input-format", "ids"], ["--output-format", "ids"]):
             self.usage_error(*formats, names="holds no tokenizer for text", model=model)
-        self.ok(
-            "--input-format",
-            "pieces",
-            "--output-format",
-            "pieces",
-            input="<s> The </s>\n",
-            model=model,
+        formats = ["--input-format", "pieces", "--output-format", "pieces"]
+        self.ok(*formats, *self.device_options, input="<s> The </s>\n", model=model, **self.where)
+
+
+class RandomNetworks(FamilyCase):
+    """Compares the networks with the logits of transformers, as far as they can be seen in scores.
+    logits.npy has a row for each token of target.ids, which is the best hypothesis of the last and
+    longest source behind the start token."""
+
+    def read_folder(self, name):
+        self.family = "random-" + name
+        self.target_folder = os.path.join(FAMILIES, self.family)
+        self.generation = json.loads(read(self.target_folder, "generation_config.json"))
+        target = [int(id) for id in read(self.target_folder, "target.ids").split()[1:]]
+        forced = "forced_bos_token_id" in self.generation or self.family in LANGUAGES
+        logits = np.load(os.path.join(self.target_folder, "logits.npy")).astype(np.float64)
+        highest = logits.max(axis=1, keepdims=True)
+        log_sums = highest + np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))
+        return logits - log_sums, target, int(forced)
+
+    def n_best(self, options):
+        """Returns the sums of log-probabilities of the last source's hypotheses by their ids."""
+        options = {**options, **language_options(self.family, "")}
+        lines = self.run_setting(self.target_folder, options, "source.ids")
+        rows = [line.split(" ||| ") for line in lines]
+        return {row[1]: float(row[2].removeprefix("F0= ")) for row in rows if row[0] == rows[-1][0]}
+
+    def check_first_choice(self, name):
+        """Compares the log-probability of every token at the first step that is not forced, by a
+        search that is wide enough to keep them all."""
+        log_probabilities, target, forced = self.read_folder(name)
+        end, size = self.generation["eos_token_id"], log_probabilities.shape[1]
+        # A forced end token takes another step, which adds 0 to all sums.
+        limit = forced + 1 + ("forced_eos_token_id" in self.generation)
+        wide = {"-b": str(size), "--n-best": str(size), "--max-length": str(limit)}
+        found = self.n_best({**search_options("beam4.stop-false"), **wide})
+        self.assertEqual(len(found), size - 1)
+        for id in range(size):
+            if id != self.generation["pad_token_id"]:
+                ids = target[:forced] + ([id] if id != end else [])
+                expected = log_probabilities[forced, id]
+                self.assertAlmostEqual(
+                    found[" ".join(map(str, ids))], expected, delta=2 * NEAR, msg=id
+                )
+
+    def check_whole_target(self, name):
+        """Compares the sum of the log-probabilities of the best hypothesis with what the rows of
+        logits say."""
+        log_probabilities, target, forced = self.read_folder(name)
+        setting = next(
+            file[:-4] for file in os.listdir(self.target_folder) if file.startswith("beam")
         )
+        limit = int(search_options(setting)["--max-length"])
+        # The end token is chosen where the hypothesis is shorter than the limit, unless it is
+        # forced.
+        chosen = list(target)
+        if len(target) < limit - ("forced_eos_token_id" in self.generation):
+            chosen.append(self.generation["eos_token_id"])
+        expected = sum(log_probabilities[i, id] for i, id in enumerate(chosen) if i >= forced)
+        found = self.n_best(search_options(setting))
+        ids = " ".join(map(str, target))
+        self.assertIn(ids, found)
+        self.assertAlmostEqual(found[ids], expected, delta=5 * NEAR)
 
-    @unittest.skipUnless(
-        os.path.isdir(os.path.join(REFERENCE, "models", "families", "bart")), "no reference folder"
-    )
-    def test_bart_of_the_reference_folder(self):
-        self.compare_all(os.path.join(REFERENCE, "models", "families", "bart"))
 
+def check_of(check, name):
+    def test(self):
+        check(self, name)
+
+    return test
+
+
+def add_random_tests():
+    for name in RANDOM:
+        label = re.sub(r"\W", "_", name)
+        for what in ("first_choice", "whole_target"):
+            check = getattr(RandomNetworks, "check_" + what)
+            setattr(RandomNetworks, "test_random_%s_%s" % (label, what), check_of(check, name))
+
+
+class OfTheReferenceFolder(FamilyCase):
+    """Runs all files of the reference folder, where it is there."""
+
+
+add_tests(Families, TRAINED, FAMILIES)
+add_tests(RandomNetworks, ["random-" + name for name in RANDOM], FAMILIES)
+add_random_tests()
+add_tests(OfTheReferenceFolder, TRAINED, REFERENCE)
 
 if __name__ == "__main__":
     main()

@@ -322,9 +322,9 @@ def checkpoints(place, seconds):
     return place.suite("checkpoints_test.py", seconds)
 
 
-@check("families, fp32", 150)
+@check("families, fp32", 240)
 def families(place, seconds):
-    return place.suite("families_test.py", seconds, "Families.test_bart")
+    return place.suite("families_test.py", seconds, "Families", "RandomNetworks")
 
 
 @check("cuBLASLt that is not found", 60)

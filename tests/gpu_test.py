@@ -1,5 +1,6 @@
 """Tests what only a run on a GPU can show: an error of the device in the middle of a run, which
-special kernels run, a missing cuBLASLt, and memory over a long run.
+special kernels run, what they give for every family, a missing cuBLASLt, and memory over a long
+run.
 
 The tests have the ctest label `gpu` and skip themselves where there is no GPU. XLATE_TEST_DEVICE
 names another device than `cuda`.
@@ -133,6 +134,17 @@ class SpecialKernels(Case):
         self.assertIn(
             "no: ", self.paths("-b", 12, "--precision", "fp16", "--line-buffered", lines=5)["solo"]
         )
+
+
+ON_GPU = ["--device", DEVICE, "--precision", "fp32", "--gpu-memory", "8GiB"]
+
+
+class Families(families_test.Families):
+    device_options, where = ON_GPU, {"device": None}
+
+
+class RandomNetworks(families_test.RandomNetworks):
+    device_options, where = ON_GPU, {"device": None}
 
 
 class NoCublas(Case):
