@@ -1,8 +1,11 @@
 """Tests what each option means. The expected ids come from tests/data/opus-shape."""
 
+import json
 import os
 import re
 
+import families_test
+import model_bytes
 import program
 from program import (
     BEAM4,
@@ -199,6 +202,100 @@ class Search(Case):
             )
         )
         self.same(spelled.lines, plain.lines, plain)
+
+
+class Languages(Case):
+    """The language tokens of M2M-100 follow its vocabulary. The list of their codes begins with af
+    am ar ast az ba be bg bn br bs ca ceb cs cy da de el en."""
+
+    FOLDER = os.path.join(families_test.FAMILIES, "m2m100")
+    OPTIONS = ["-b", "2", *REFERENCE_LIMITS, *IDS]
+
+    def setUp(self):
+        super().setUp()
+        self.model = families_test.model_of(self.FOLDER)
+        with open(os.path.join(self.FOLDER, "source.ids")) as file:
+            self.sources = "".join(file.readlines()[:20])
+        with open(os.path.join(self.FOLDER, "vocab.json"), encoding="utf-8") as file:
+            first = len(json.load(file))
+        self.ids = {"de": first + 16, "en": first + 18}
+
+    def to(self, *options, model=None):
+        result, report = self.report(
+            *self.OPTIONS, *options, input=self.sources, model=model or self.model, lines=20
+        )
+        return result.lines, report["options"]
+
+    def changed(self, change):
+        """Returns the path of a copy of the model whose header change() has changed."""
+        file = model_bytes.ModelFile(self.model)
+        change(file.header)
+        return self.path("changed.bin", file.bytes())
+
+    def test_the_target_language_is_the_first_token(self):
+        lines = {}
+        for code, id in self.ids.items():
+            lines[code], options = self.to("--target-lang", code)
+            self.assertEqual({int(line.split()[0]) for line in lines[code]}, {id})
+            self.assertEqual((options["source_lang"], options["target_lang"]), (None, code))
+        self.assertNotEqual(*([line.split()[1:] for line in lines[code]] for code in ("de", "en")))
+
+    def test_the_source_language_does_not_change_ids(self):
+        plain, _ = self.to("--target-lang", "de")
+        named, options = self.to("--target-lang", "de", "--source-lang", "fr")
+        self.same(plain, named)
+        self.assertEqual((options["source_lang"], options["target_lang"]), ("fr", "de"))
+
+    def test_an_unknown_code_is_a_usage_error_that_lists_the_known_ones(self):
+        for option in ("--source-lang", "--target-lang"):
+            for code in ("xx", "deu_Latn", "DE", ""):
+                with self.subTest(option, code=code):
+                    target = ["--target-lang", "de"] if option == "--source-lang" else []
+                    result = self.usage_error(
+                        *self.OPTIONS,
+                        option,
+                        code,
+                        *target,
+                        names=[option, "'%s'" % code, "af, am, ar, ast", "zh, zu"],
+                        model=self.model,
+                    )
+                    self.assertEqual(len(result.error_lines), 1, result.story())
+
+    def test_a_model_without_languages_takes_none(self):
+        for option in ("--source-lang", "--target-lang"):
+            self.usage_error(option, "de", names=[option, "'de'", "no language tokens"])
+
+    def test_a_multilingual_model_needs_a_target(self):
+        self.usage_error(*self.OPTIONS, names=["--target-lang", "missing", "100"], model=self.model)
+        self.usage_error(
+            *self.OPTIONS, "--source-lang", "en", names="--target-lang", model=self.model
+        )
+
+    def test_a_model_with_a_language_of_its_own_needs_no_target(self):
+        german = {"forced_first": self.ids["de"]}
+        model = self.changed(lambda header: header["generation"].update(german))
+        expected, _ = self.to("--target-lang", "de")
+        found, options = self.to(model=model)
+        self.same(expected, found)
+        self.assertEqual(options["target_lang"], "de")
+        # The option takes the place of the model's own language.
+        expected, _ = self.to("--target-lang", "en")
+        found, options = self.to("--target-lang", "en", model=model)
+        self.same(expected, found)
+        self.assertEqual(options["target_lang"], "en")
+
+    def test_languages_that_are_none_are_refused(self):
+        for languages, names in (
+            ([3], "no object 'tokens.languages'"),
+            ({"de": 997}, ["'tokens.languages.de' is 997", "0 to 996"]),
+            ({"de": "3"}, ["'tokens.languages.de'", "0 to 996"]),
+            ({"": 3}, ["'tokens.languages'", "language codes"]),
+            ({"d\n": 3}, ["'tokens.languages'", "language codes"]),
+            ({"l%d" % i: 3 for i in range(4097)}, ["'tokens.languages'", "4097", "4096"]),
+        ):
+            with self.subTest(names=names):
+                model = self.changed(lambda header: header["tokens"].update(languages=languages))
+                self.fails(*self.OPTIONS, names=names, model=model)
 
 
 class Limits(Case):
