@@ -223,6 +223,13 @@ def add_tests(case, families, root):
 
 
 class Families(FamilyCase):
+    def test_every_family_has_its_outputs(self):
+        names = dir(Families) + dir(RandomNetworks)
+        for family in (*TRAINED, *("random-" + name for name in RANDOM)):
+            prefix = re.sub(r"\W", "_", "test_%s_" % family)
+            count = sum(bool(re.match(prefix + "(greedy|beam)", name)) for name in names)
+            self.assertGreaterEqual(count, 6 if family in TRAINED else 1, family)
+
     def test_a_family_without_a_tokenizer_takes_and_gives_ids_and_pieces(self):
         model = model_of(os.path.join(FAMILIES, "bart"))
         for formats in ([], ["--input-format", "ids"], ["--output-format", "ids"]):
