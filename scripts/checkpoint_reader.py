@@ -1,5 +1,5 @@
-"""Reads a Hugging Face checkpoint directory: its JSON settings, and safetensors or PyTorch weights
-in one file or in shards.
+"""Reads the files of a Hugging Face checkpoint: JSON settings, SentencePiece models and
+safetensors. torch_reader.py reads PyTorch's files, and checkpoint.py the tensors of a directory.
 
 The files are not trusted. Whatever their bytes are, the result is a value that fits its description
 or an InputError.
@@ -19,8 +19,21 @@ import numpy as np
 # This many bytes of a tensor are converted at a time. A block and its result fit into the cache of
 # a core; blocks of 1 << 20 took twice as long.
 BLOCK = 1 << 18
-ITEM_SIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# The bytes of a number. A network has FLOATS alone. A checkpoint may have buffers of other types,
+# which are skipped or refused by their names.
+ITEM_SIZE = {
+    **{"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8},
+    **{"float8_e4m3": 1, "float8_e5m2": 1, "float8_e8m0": 1, "bool": 1},
+    **{"int8": 1, "int16": 2, "int32": 4, "int64": 8},
+    **{"uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8},
+}
+FLOATS = ("float32", "float16", "bfloat16")
+SAFETENSORS_DTYPES = {
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
+    **{"F8_E4M3": "float8_e4m3", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0"},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
 # The format itself sets this limit.
 SAFETENSORS_HEADER_LIMIT = 100_000_000
 REQUIRED = object()
@@ -195,38 +208,32 @@ class Tensor:
     # The data begin at this position of the mapping.
     offset: int = 0
 
+    def words(self):
+        """Returns the data as an array of unsigned words. The dtype must be one of FLOATS."""
+        words = np.frombuffer(self.data, "<u4" if self.dtype == "float32" else "<u2")
+        return words.reshape(self.shape)
+
     def blocks(self):
         """Yields the data as unsigned words, in blocks of whole rows."""
-        words = np.frombuffer(self.data, "<u4" if self.dtype == "float32" else "<u2").reshape(
-            self.shape
-        )
+        words = self.words()
         rows = max(1, BLOCK // (ITEM_SIZE[self.dtype] * math.prod(self.shape[1:])))
         for first in range(0, self.shape[0], rows):
-            yield words[first : first + rows]
+            yield np.ascontiguousarray(words[first : first + rows])
         self.release()
+
+    def copy_of(self, words):
+        """Returns a tensor of this name with other words."""
+        words = np.ascontiguousarray(words)
+        data = words.reshape(-1).view(np.uint8).data
+        return Tensor(self.path, self.name, self.dtype, words.shape, data)
 
     def rows_from(self, first):
         """Returns the tensor without its first rows."""
-        if first == 0:
-            return self
-        skipped = first * math.prod(self.shape[1:]) * ITEM_SIZE[self.dtype]
-        return Tensor(
-            self.path,
-            self.name,
-            self.dtype,
-            (self.shape[0] - first, *self.shape[1:]),
-            self.data[skipped:],
-            self.mapping,
-            self.offset + skipped,
-        )
+        return self if first == 0 else self.copy_of(self.words()[first:])
 
     def columns_of_rows(self, rows):
-        """A matrix [columns, len(rows)]: the rows named, as columns."""
-        words = np.frombuffer(self.data, "<u4" if self.dtype == "float32" else "<u2")
-        chosen = np.ascontiguousarray(words.reshape(self.shape)[rows].T)
-        return Tensor(
-            self.path, self.name, self.dtype, chosen.shape, chosen.reshape(-1).view(np.uint8).data
-        )
+        """Returns a matrix [columns, len(rows)], whose columns are the rows that are named."""
+        return self.copy_of(self.words()[rows].T)
 
     def release(self):
         """Releases the pages that were read. Until then they count as memory of this process,
@@ -241,6 +248,18 @@ class Tensor:
             and self.dtype == other.dtype
             and all(np.array_equal(a, b) for a, b in zip(self.blocks(), other.blocks()))
         )
+
+
+def map_file(path):
+    """Returns the mapping of a file, which is empty bytes if the file is empty."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    except (OSError, ValueError) as error:
+        refuse(path, "file", "a readable file", getattr(error, "strerror", None) or str(error))
+    refuse_pointer(path, mapping[:100])
+    return mapping
 
 
 def safetensors_entry(path, name, entry, size):
@@ -270,13 +289,8 @@ def safetensors_entry(path, name, entry, size):
 def read_safetensors(path):
     """Returns tensors by name. The file has the length of its header, the header and the data
     (https://huggingface.co/docs/safetensors)."""
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    except (OSError, ValueError) as error:
-        refuse(path, "file", "a readable file", getattr(error, "strerror", None) or str(error))
-    refuse_pointer(path, mapping[:100])
+    mapping = map_file(path)
+    size = len(mapping)
     length, start = int.from_bytes(mapping[:8], "little"), 8 + int.from_bytes(mapping[:8], "little")
     if size < 8 or start > min(size, SAFETENSORS_HEADER_LIMIT):
         refuse(path, "header", "its length within the file", f"{length} of {size} bytes")
@@ -304,158 +318,3 @@ def read_safetensors(path):
     if previous != size - start:
         refuse(path, "data", f"{previous} bytes", str(size - start))
     return tensors
-
-
-def read_torch(path):
-    """Returns tensors by name. PyTorch reads the whole file into memory."""
-    try:
-        import torch
-    except ImportError:
-        refuse(
-            path,
-            "file",
-            "PyTorch to read it with, or model.safetensors beside it",
-            "neither (try: pip install torch)",
-        )
-    dtypes = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    # pickle and zip raise many kinds of errors.
-    except Exception as error:
-        refuse(path, "file", "a PyTorch checkpoint", f"what cannot be read ({error})")
-    if not isinstance(stored, dict):
-        refuse(path, "file", "a dictionary of tensors", f"a {type(stored).__name__}")
-    tensors = {}
-    for name, value in stored.items():
-        dtype = dtypes.get(getattr(value, "dtype", None))
-        if not isinstance(name, str) or dtype is None or value.layout != torch.strided:
-            refuse(
-                path,
-                str(name),
-                "a tensor of float32, float16 or bfloat16",
-                str(getattr(value, "dtype", f"a {type(value).__name__}")),
-            )
-        words = (
-            value.detach()
-            .contiguous()
-            .view(torch.int32 if dtype == "float32" else torch.int16)
-            .numpy()
-        )
-        tensors[name] = Tensor(
-            path, name, dtype, tuple(value.shape), words.reshape(-1).view(np.uint8).data
-        )
-    return tensors
-
-
-def read_shards(index, read):
-    """Returns tensors by name from the files that an index names. `read` is read_safetensors or
-    read_torch."""
-    files = Settings(index).take("weight_map", REQUIRED, "an object", lambda v: isinstance(v, dict))
-    tensors = {}
-    for shard in dict.fromkeys(map(str, files.values())):
-        if not re.fullmatch(r"[\w.-]+", shard, re.ASCII):
-            refuse(index, "weight_map", "names of files beside it", shard)
-        for name, tensor in read(os.path.join(os.path.dirname(index), shard)).items():
-            if files.get(name) != shard:
-                refuse(
-                    tensor.path,
-                    name,
-                    f"tensors that {os.path.basename(index)} says are there",
-                    "another",
-                )
-            tensors[name] = tensor
-    for name in sorted(files.keys() - tensors.keys()):
-        refuse(index, name, f"a tensor in {files[name]}", "none")
-    return tensors
-
-
-def name_other_format(names, config=None):
-    """Says which files among the names are a checkpoint of another program, and which program
-    writes such files. Returns None where that cannot be told.
-
-    config: the directory's config.json as Settings, or None if there is none.
-    """
-
-    def matching(pattern):
-        return [name for name in sorted(names) if re.fullmatch(pattern, name)]
-
-    def shorten(name):
-        return name if len(name) <= 30 else name[:27] + "..."
-
-    if any(name.startswith(weights) for name in names for weights, _ in Checkpoint.FILES):
-        return None  # A training folder of Hugging Face has an optimizer.pt beside its weights.
-    if found := matching(r"(?s).*\.npz"):
-        return f"{shorten(found[0])}, as Marian writes it"
-    # The config.json of CTranslate2 has no model_type, and its older releases write none.
-    knows_marks = config is not None and config.get("add_source_bos") is not None
-    if "model.bin" in names and (knows_marks or matching(r"(\w+_)?vocabulary\.(json|txt)")):
-        return "model.bin, as CTranslate2 writes it"
-    if found := matching(r"(?s).*\.pt"):
-        dictionaries = matching(r"(?s)dict\..*\.txt")
-        if dictionaries:
-            return f"{shorten(found[0])} and {shorten(dictionaries[0])}, as fairseq writes them"
-        return f"{shorten(found[0])}, as OpenNMT or fairseq writes it"
-    return None
-
-
-def refuse_other_format(path, names, config=None):
-    """Refuses the checkpoint of another program if the names of its files tell which one it is."""
-    if other := name_other_format(names, config):
-        refuse(
-            path,
-            "checkpoint",
-            "a Hugging Face directory with config.json and its weights",
-            f"{other}: this format is not supported",
-        )
-
-
-class Checkpoint:
-    """A checkpoint has the tensors of a directory. It remembers which tensors were taken, so that
-    none is overlooked."""
-
-    FILES = (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch))
-
-    def __init__(self, directory):
-        self.taken = set()
-        for name, read in self.FILES:
-            self.path = os.path.join(directory, name)
-            if os.path.exists(self.path):
-                self.tensors = read(self.path)
-                return
-            self.path += ".index.json"
-            if os.path.exists(self.path):
-                self.tensors = read_shards(self.path, read)
-                return
-        refuse(directory, "weights", "model.safetensors or pytorch_model.bin", "neither")
-
-    def ignore(self, name):
-        self.taken.add(name)
-
-    def take(self, name, shape):
-        if name not in self.tensors:
-            refuse(self.path, name, f"a tensor of shape {list(shape)}", "none")
-        tensor = self.tensors[name]
-        if tensor.shape != tuple(shape):
-            refuse(tensor.path, name, f"shape {list(shape)}", list(tensor.shape))
-        self.taken.add(name)
-        return tensor
-
-    def take_first(self, names, columns):
-        """Takes the first of the named tensors that is stored, as a matrix [any, columns]. Error
-        messages use the second name, which is the usual one."""
-        name = next((name for name in names if name in self.tensors), None)
-        if name is None:
-            refuse(self.path, names[:2][-1], f"a tensor of shape [vocabulary, {columns}]", "none")
-        matrix = self.tensors[name]
-        if len(matrix.shape) != 2 or matrix.shape[0] == 0:
-            refuse(matrix.path, name, f"shape [vocabulary, {columns}]", list(matrix.shape))
-        return self.take(name, (matrix.shape[0], columns))
-
-    def check_all_taken(self):
-        for name in sorted(self.tensors.keys() - self.taken):
-            refuse(
-                self.tensors[name].path,
-                name,
-                "no such tensor in a model of this config.json",
-                list(self.tensors[name].shape),
-            )

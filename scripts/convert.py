@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Writes model.bin from a Hugging Face directory: from MarianMT (opus-mt-* and similar models), and
-from BART, mBART, M2M-100, NLLB, Pegasus, T5 and mT5 for ids in and ids out.
+"""Writes model.bin from a Hugging Face directory of an encoder-decoder model.
 
-Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8] [--license TEXT]
+Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8]
+       [--adapter DIR] [--license TEXT] [-q]
 
-families.py describes the network and gives the names of its tensors in model.bin
-(docs/model-format.md). This file reads the settings of search and puts everything together.
-checkpoint_reader.py reads the directory, tokenizer_reader.py its tokenizer, and model_writer.py
-writes the file. A checkpoint that xlate would translate differently from Hugging Face's `generate`
-is refused in one line that says what to change.
+families.py describes the network and gives the names of its tensors in model.bin (docs/model-
+format.md). This file reads the settings of search and puts everything together. checkpoint.py reads
+the tensors, adapter.py merges an adapter into them, tokenizer_reader.py reads the tokenizer, and
+model_writer.py writes the file. A checkpoint that xlate would translate differently from Hugging
+Face's `generate` is refused in one line that says what to change.
 """
 
 from __future__ import annotations
@@ -29,19 +29,15 @@ except ImportError:
     )
 
 import families
-from checkpoint_reader import (
-    Checkpoint,
-    InputError,
-    Settings,
-    is_integer,
-    refuse,
-    refuse_other_format,
-    show,
-)
+from adapter import Adapter
+from checkpoint import Checkpoint
+from checkpoint_reader import InputError, Settings, is_integer, refuse, show
 from families import LARGEST
-from model_writer import Writer, lay_out, list_entries
 from languages import read_languages
+from model_writer import Writer, lay_out, list_entries
+from summary import summarise
 from tokenizer_reader import Tokenizer
+from unsupported import refuse_adapter, refuse_experts, refuse_other_format, refuse_quantised
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
 # These generation settings have no place in model.bin. Each has the value at which it has no
@@ -83,7 +79,7 @@ def list_tensors(checkpoint, family, network, settings, longest):
         ("decoder.embedding.weight", [decoder]),
         ("decoder.projection.weight", [projection]),
     ]
-    if "final_logits_bias" in checkpoint.tensors:
+    if family.output_bias and "final_logits_bias" in checkpoint.tensors:
         bias = checkpoint.take("final_logits_bias", (1, decoder.shape[0]))
         bias.shape = bias.shape[1:]
         tensors.append(("decoder.projection.bias", [bias]))
@@ -242,28 +238,52 @@ def read_generation(generation, rows, tokens):
     return {key: value for key, value in values.items() if value is not None}
 
 
-def describe(directory, wanted, license_text):
-    """Reads and checks the whole directory. Returns the arguments of Writer.write_model()."""
+def read_settings(directory, adapter):
+    """Returns the settings of config.json, after refusing what is no checkpoint that xlate has a
+    form for."""
     if not os.path.isdir(directory):
         if os.path.exists(directory):
             refuse_other_format(directory, [os.path.basename(directory)])
-        refuse(
-            directory,
-            "checkpoint",
-            "a directory",
-            "a file" if os.path.exists(directory) else "nothing",
-        )
-    path = lambda name: os.path.join(directory, name)
-    optional = lambda name: Settings(path(name)) if os.path.exists(path(name)) else None
-    config = optional("config.json")
+        found = "a file" if os.path.exists(directory) else "nothing"
+        refuse(directory, "checkpoint", "a directory", found)
+    refuse_adapter(directory, adapter)
+    path = os.path.join(directory, "config.json")
+    config = Settings(path) if os.path.exists(path) else None
     if config is None or config.get("model_type") is None:
         refuse_other_format(directory, os.listdir(directory), config)
-    settings = config or Settings(path("config.json"))
+    settings = config or Settings(path)
+    refuse_quantised(settings)
+    refuse_experts(settings)
+    return settings
+
+
+def describe_provenance(directory, settings, adapter, license_text):
+    """Returns what model.bin says for people of its origin."""
+    name_of = lambda folder: os.path.basename(os.path.abspath(folder))
+    provenance = {
+        "converter": "scripts/convert.py",
+        "source": name_of(directory),
+        "family": settings.get("model_type"),
+    }
+    if adapter:
+        provenance["adapter"] = name_of(adapter)
+    if license_text:
+        provenance["license"] = license_text
+    return {key: os.fsencode(text).decode("utf-8", "replace") for key, text in provenance.items()}
+
+
+def describe(directory, wanted, license_text, adapter):
+    """Reads and checks the whole directory. Returns the arguments of Writer.write_model()."""
+    settings = read_settings(directory, adapter)
     # If generation_config.json is there, config.json says nothing of generation.
-    generation = optional("generation_config.json") or settings
+    path = os.path.join(directory, "generation_config.json")
+    generation = Settings(path) if os.path.exists(path) else settings
     family, network = families.family_of(settings), families.describe_network(settings)
     longest = settings.integer("max_position_embeddings", 2, LARGEST, 1024)
-    tensors = list_tensors(Checkpoint(directory), family, network, settings, longest)
+    checkpoint = Checkpoint(directory)
+    if adapter:
+        Adapter(adapter).merge_into(checkpoint, family.swapped)
+    tensors = list_tensors(checkpoint, family, network, settings, longest)
     tokenizer = Tokenizer(
         directory, settings.boolean("share_encoder_decoder_embeddings", True), family.tokenizer
     )
@@ -272,29 +292,20 @@ def describe(directory, wanted, license_text):
     files = tokenizer.list_files(source, target)
     entries = list_entries(tensors, wanted)
     data_bytes = lay_out(entries, files)
-    provenance = {
-        "converter": "scripts/convert.py",
-        "source": os.path.basename(os.path.abspath(directory)),
-        "family": settings.get("model_type"),
-    }
-    if license_text:
-        provenance["license"] = license_text
     header = {
         "network": network,
         "tokens": tokens,
         "generation": {"max_source_length": longest, **read_generation(generation, target, tokens)},
         "tensors": [entry.header() for entry in entries],
         "files": [file.header() for file in files],
-        "provenance": {
-            key: os.fsencode(text).decode("utf-8", "replace") for key, text in provenance.items()
-        },
+        "provenance": describe_provenance(directory, settings, adapter, license_text),
     }
     return header, entries, files, data_bytes
 
 
-def convert(directory, output, wanted=None, license_text=None):
-    """Writes `output` from `directory`. `wanted` is a dtype of the format, or None for the
-    checkpoint's own."""
+def convert(directory, output, wanted=None, license_text=None, adapter=None):
+    """Writes `output` from `directory` and returns its header. `wanted` is a dtype of the format,
+    or None for the checkpoint's own. `adapter` is the directory of a LoRA adapter, or None."""
     if os.path.exists(output):
         if not os.path.isfile(output):
             refuse(
@@ -307,7 +318,7 @@ def convert(directory, output, wanted=None, license_text=None):
             os.path.samefile(output, entry) for entry in os.scandir(directory) if entry.is_file()
         ):
             refuse(output, "output", "another file than the checkpoint's", "one of them")
-    description = describe(directory, wanted, license_text)
+    description = describe(directory, wanted, license_text, adapter)
     partial = output + ".partial"
     with open(partial, "wb") as file:
         try:
@@ -318,6 +329,7 @@ def convert(directory, output, wanted=None, license_text=None):
         except BaseException:
             os.unlink(partial)
             raise
+    return description[0]
 
 
 def printable(text):
@@ -325,7 +337,7 @@ def printable(text):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def main(arguments=None):
+def read_options(arguments):
     parser = argparse.ArgumentParser(
         prog="convert.py",
         allow_abbrev=False,
@@ -336,10 +348,29 @@ def main(arguments=None):
     parser.add_argument(
         "--dtype", choices=DTYPES, help="of the weights (default: the checkpoint's own)"
     )
+    parser.add_argument(
+        "--adapter",
+        metavar="DIR",
+        help="a LoRA adapter of PEFT that is merged into the weights; those that it changes are "
+        "written in float32 unless --dtype says another type",
+    )
     parser.add_argument("--license", metavar="TEXT", help="kept in the file for people to read")
-    options = parser.parse_args(arguments)
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not say what was understood")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = read_options(arguments)
     try:
-        convert(options.checkpoint, options.output, DTYPES.get(options.dtype), options.license)
+        header = convert(
+            options.checkpoint,
+            options.output,
+            DTYPES.get(options.dtype),
+            options.license,
+            options.adapter,
+        )
+        for line in [] if options.quiet else summarise(header):
+            print(printable(f"convert.py: {line}"), file=sys.stderr)
         return 0
     except InputError as error:
         message = str(error)

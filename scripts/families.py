@@ -24,13 +24,19 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu_accurate": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
 }
 # A reader of model.bin accepts no larger number (models/section.h).
 LARGEST = 1 << 24
 
-# The parts of a layer, by the names of the checkpoint: a sublayer's products (several are stacked by
-# rows), and its norm. Letters are the weight's shape: D width, A heads·head, F feed-forward width; a
-# bias has the first.
+# No network has more layers, heads or columns than this number.
+MOST = 1 << 20
+# A table of biases has a column for every distance up to this one, in both directions.
+MOST_DISTANCES = 1 << 16
+
+# A table has the names of a checkpoint's tensors: for each sublayer its products, of which several
+# are stacked by rows, and its norm. The letters are the shape of a weight, where D is the width, A
+# is heads·head and F is the width of the feed-forward. A bias has the shape of the first letter.
 FAIRSEQ = {
     "layer": "model.{stack}.layers.{n}.",
     "self": {
@@ -53,6 +59,7 @@ FAIRSEQ = {
     "final_norm": "model.{stack}.layer_norm",
     "positions": "model.{stack}.embed_positions.weight",
     "embeddings": "model.",
+    "unused": (),
 }
 # The index of a block's feed-forward is 1 in the encoder and 2 in the decoder.
 T5 = {
@@ -77,6 +84,8 @@ T5 = {
     "final_norm": "{stack}.final_layer_norm",
     "buckets": "{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
     "embeddings": "",
+    # The first T5 checkpoints have this table, and transformers leaves it out as well.
+    "unused": ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",),
 }
 SUBLAYERS = {
     "encoder": ("self", "feed_forward"),
@@ -88,22 +97,44 @@ SUBLAYERS = {
 class Family:
     """A Family says what the checkpoints of a family have in common."""
 
-    names: dict  # of the tensors
-    place: str  # of the norm: after or before a sublayer
-    # Where the checkpoint stores no table: learned (then it must), sinusoidal, or none.
+    # The names of the tensors.
+    names: dict
+    # Norms stand "before" or "after" a sublayer.
+    place: str
+    # These positions are used where the checkpoint stores no table: "learned" (it must store one),
+    # "sinusoidal" or "none".
     positions: str
-    # The row of a learned table, or the position of a computed one, of the first token.
-    first_position: int = 0
-    # Whether a stored table of positions is used where computed ones would do.
+    # A learned table has the first token's position in this row, and a computed table begins with
+    # this position. None stands for the position after config.json's pad_token_id, as in M2M-100.
+    first_position: int | None = 0
+    # A stored table is used even where the positions could be computed.
     stored_positions: bool = True
-    # Of computed positions: pairs of columns less this is the rate.
+    # The rate of computed positions is the number of pairs of columns less this number.
     rate_less: int = 0
     norm: str = "layer"
-    biases: bool = True  # of products and norms
+    # Products and norms have biases.
+    biases: bool = True
     embedding_norm: bool = False
     final_norm: bool = False
-    tokenizer: str = "none"  # sentencepiece; none: the model takes and gives ids and pieces only
-    # Switches of older configurations, each with the only value that this description expresses.
+    # The checkpoint may have final_logits_bias.
+    output_bias: bool = True
+    # Where a matrix of the embeddings is not stored, the first of these that is stored is used: the
+    # shared matrix S, or that of the encoder E, the decoder D or the output H.
+    ties: str = "SHDE"
+    # tie_word_embeddings does not count, and the matrices are always tied.
+    always_tied: bool = False
+    # Encoder and decoder may have vocabularies of their own.
+    two_vocabularies: bool = False
+    # The logits are multiplied by 1/√width unless config.json says otherwise.
+    scales_output: bool = False
+    # The defaults of transformers for keys that config.json may leave out.
+    scales_embedding: bool = False
+    feed_forward: str = "relu"
+    # The products are stored as [in, out].
+    swapped: bool = False
+    # "sentencepiece", or "none" if the model takes and gives ids and pieces only.
+    tokenizer: str = "none"
+    # Each switch of older configurations has only the value that this description expresses.
     fixed: dict = field(default_factory=dict)
 
 
@@ -121,6 +152,7 @@ FAMILIES = {
         FAIRSEQ,
         "after",
         "sinusoidal",
+        two_vocabularies=True,
         tokenizer="sentencepiece",
         fixed=switches(False, False, False, True),
     ),
@@ -145,10 +177,12 @@ FAMILIES = {
         FAIRSEQ,
         "before",
         "sinusoidal",
-        first_position=2,
+        first_position=None,
         stored_positions=False,
         rate_less=1,
         final_norm=True,
+        output_bias=False,
+        scales_embedding=True,
     ),
     "pegasus": Family(
         FAIRSEQ,
@@ -157,8 +191,30 @@ FAMILIES = {
         final_norm=True,
         fixed=switches(True, True, False, True),
     ),
-    "t5": Family(T5, "before", "none", norm="rms", biases=False, final_norm=True),
-    "mt5": Family(T5, "before", "none", norm="rms", biases=False, final_norm=True),
+    "t5": Family(
+        T5,
+        "before",
+        "none",
+        norm="rms",
+        biases=False,
+        final_norm=True,
+        output_bias=False,
+        ties="SHED",
+        always_tied=True,
+        scales_output=True,
+    ),
+    "mt5": Family(
+        T5,
+        "before",
+        "none",
+        norm="rms",
+        biases=False,
+        final_norm=True,
+        output_bias=False,
+        ties="SEDH",
+        always_tied=True,
+        feed_forward="gated-gelu",
+    ),
 }
 
 
@@ -180,10 +236,21 @@ def read_activation(settings, key, value):
     return ACTIVATIONS[value]
 
 
-def read_fairseq_sizes(settings, stack):
-    """Sizes of a stack as the configurations of fairseq's descendants name them."""
-    width = settings.integer("d_model", 2, 1 << 20)
-    heads = settings.integer(f"{stack}_attention_heads", 1, 1 << 20)
+def take_text(settings, key, default=REQUIRED):
+    return settings.take(key, default, "text", lambda value: isinstance(value, str))
+
+
+def read_width(settings):
+    width = settings.integer("d_model", 2, MOST)
+    if width % 2:
+        refuse(settings.path, "d_model", "an even number", width)
+    return width
+
+
+def read_fairseq_sizes(settings, family, stack):
+    """Returns the sizes of a stack as the configurations of fairseq's descendants name them."""
+    width = read_width(settings)
+    heads = settings.integer(f"{stack}_attention_heads", 1, MOST)
     if width % heads:
         refuse(settings.path, f"{stack}_attention_heads", f"a divisor of d_model {width}", heads)
     activation = settings.take(
@@ -192,73 +259,86 @@ def read_fairseq_sizes(settings, stack):
         f"one of {', '.join(ACTIVATIONS)}",
         lambda v: isinstance(v, str) and v in ACTIVATIONS,
     )
+    scaled = settings.boolean("scale_embedding", family.scales_embedding)
     return {
-        "layers": settings.integer(f"{stack}_layers", 1, 1 << 20),
+        "layers": settings.integer(f"{stack}_layers", 1, MOST),
         "width": width,
         "heads": heads,
         "head": width // heads,
         "attention_scale": (width // heads) ** -0.5,
-        "inner": settings.integer(f"{stack}_ffn_dim", 1, 1 << 20),
+        "inner": settings.integer(f"{stack}_ffn_dim", 1, MOST),
         "activation": ACTIVATIONS[activation],
         "gated": False,
         "epsilon": 1e-5,
-        "scale": math.sqrt(width) if settings.boolean("scale_embedding", False) else 1.0,
+        "scale": math.sqrt(width) if scaled else 1.0,
         "distances": 0,
     }
 
 
-def read_t5_sizes(settings, stack):
-    """Sizes of a stack as T5's configurations name them."""
-    layers = settings.integer("num_layers", 1, 1 << 20)
-    if stack == "decoder":
-        layers = settings.integer("num_decoder_layers", 1, 1 << 20, layers)
-    # "gated-gelu" means the tanh form, and "gated-silu" and plain names what they say.
-    words = settings.take("feed_forward_proj", "relu", "text", lambda v: isinstance(v, str)).split(
-        "-"
-    )
+def read_t5_activation(settings, family):
+    """Returns the activation of T5's feed-forwards, and whether they have a gate. Both follow from
+    feed_forward_proj, unless config.json has them under their own names. "gated-gelu" means the
+    tanh form, and every other name means what it says."""
+    text = take_text(settings, "feed_forward_proj", family.feed_forward)
+    words = text.split("-")
     if len(words) > 2 or (len(words) == 2 and words[0] != "gated"):
-        refuse(
-            settings.path,
-            "feed_forward_proj",
-            "an activation, or gated-ACTIVATION",
-            "-".join(words),
-        )
-    activation = "gelu_new" if words == ["gated", "gelu"] else words[-1]
+        refuse(settings.path, "feed_forward_proj", "an activation, or gated-ACTIVATION", text)
+    implied = "gelu_new" if text == "gated-gelu" else words[-1]
+    gated = settings.boolean("is_gated_act", words[0] == "gated")
+    if settings.get("dense_act_fn") is None:
+        return read_activation(settings, "feed_forward_proj", implied), gated
+    return read_activation(settings, "dense_act_fn", take_text(settings, "dense_act_fn")), gated
+
+
+def read_t5_sizes(settings, family, stack):
+    """Returns the sizes of a stack as T5's configurations name them."""
+    layers = settings.integer("num_layers", 1, MOST)
+    if stack == "decoder":
+        layers = settings.integer("num_decoder_layers", 1, MOST, layers)
+    activation, gated = read_t5_activation(settings, family)
+    epsilon = settings.take(
+        "layer_norm_epsilon",
+        1e-6,
+        "a number from 0 to 1",
+        lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1,
+    )
     return {
         "layers": layers,
-        "width": settings.integer("d_model", 2, 1 << 20),
-        "heads": settings.integer("num_heads", 1, 1 << 20),
-        "head": settings.integer("d_kv", 1, 1 << 20),
+        "width": read_width(settings),
+        "heads": settings.integer("num_heads", 1, MOST),
+        "head": settings.integer("d_kv", 1, MOST),
         "attention_scale": 1.0,
-        "inner": settings.integer("d_ff", 1, 1 << 20),
-        "activation": read_activation(settings, "feed_forward_proj", activation),
-        "gated": len(words) == 2,
-        "epsilon": float(
-            settings.take(
-                "layer_norm_epsilon",
-                1e-6,
-                "a number from 0 to 1",
-                lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1,
-            )
-        ),
+        "inner": settings.integer("d_ff", 1, MOST),
+        "activation": activation,
+        "gated": gated,
+        "epsilon": float(epsilon),
         "scale": 1.0,
-        "distances": settings.integer("relative_attention_max_distance", 1, 1 << 20, 128),
+        "distances": read_distances(settings),
     }
 
 
+def read_distances(settings):
+    """Returns the distance from which on T5's biases are the same. It must be greater than the
+    number of buckets that hold one distance each, which are half of the decoder's."""
+    buckets = settings.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
+    return settings.integer(
+        "relative_attention_max_distance", buckets // 2 + 1, MOST_DISTANCES, 128
+    )
+
+
 def describe_stack(settings, family, stack):
-    """One stack of the network, but for its vocabulary and stored positions, which only the tensors
-    tell."""
-    sizes = (read_t5_sizes if family.names is T5 else read_fairseq_sizes)(settings, stack)
-    if sizes["width"] % 2:
-        refuse(settings.path, "d_model", "an even number", sizes["width"])
+    """Returns the description of a stack. Its vocabulary and stored positions are missing, because
+    only the tensors tell them."""
+    sizes = (read_t5_sizes if family.names is T5 else read_fairseq_sizes)(settings, family, stack)
     embedding = {
         "scale": sizes["scale"],
         "positions": family.positions,
         "norm": family.embedding_norm,
     }
     if family.positions == "sinusoidal":
-        embedding.update(offset=family.first_position, rate=sizes["width"] / 2 - family.rate_less)
+        first = family.first_position
+        first = settings.integer("pad_token_id", 0, LARGEST, 1) + 1 if first is None else first
+        embedding.update(offset=first, rate=sizes["width"] / 2 - family.rate_less)
     attention = {
         "heads": sizes["heads"],
         "kv_heads": sizes["heads"],
@@ -289,61 +369,75 @@ def describe_stack(settings, family, stack):
     }
 
 
-def read_output_scale(settings, width):
-    """What T5 multiplies its logits by. Its configuration says it by a key of its own, or else by
-    whether the matrices are tied; mT5 never scales."""
-    if settings.get("model_type") != "t5":
+def read_output_scale(settings, family, width):
+    """Returns what T5 multiplies its logits by. config.json says it by scale_decoder_outputs, or
+    else by tie_word_embeddings, which means nothing else in this family. mT5 never scales."""
+    if not family.scales_output:
         return 1.0
-    scaled = settings.boolean(
-        "scale_decoder_outputs", settings.boolean("tie_word_embeddings", True)
-    )
-    return width**-0.5 if scaled else 1.0
+    tied = settings.boolean("tie_word_embeddings", True)
+    return width**-0.5 if settings.boolean("scale_decoder_outputs", tied) else 1.0
 
 
 def describe_network(settings):
     family = family_of(settings)
     network = {stack: describe_stack(settings, family, stack) for stack in SUBLAYERS}
-    network["output"] = {"scale": read_output_scale(settings, network["decoder"]["width"])}
+    scale = read_output_scale(settings, family, network["decoder"]["width"])
+    network["output"] = {"scale": scale}
     return network
 
 
+def list_matrix_names(family, settings):
+    """Returns the names under which the encoder's, the decoder's and the output's matrix may be
+    stored, the names that count first before the others."""
+    before = family.names["embeddings"]
+    stored = {
+        "S": f"{before}shared.weight",
+        "E": f"{before}encoder.embed_tokens.weight",
+        "D": f"{before}decoder.embed_tokens.weight",
+        "H": "lm_head.weight",
+    }
+    tied = family.always_tied or settings.boolean("tie_word_embeddings", True)
+    if family.two_vocabularies and not settings.boolean("share_encoder_decoder_embeddings", True):
+        letters = ("E", "DH", "HD") if tied else ("E", "D", "H")
+    elif tied:
+        letters = ["E" + family.ties, "D" + family.ties, "H" + family.ties]
+    else:
+        letters = ("ES", "DS", "H")
+    return [[stored[letter] for letter in dict.fromkeys(choices)] for choices in letters]
+
+
 def list_embeddings(checkpoint, family, network, settings):
-    """The encoder's, the decoder's and the projection's matrix: one Tensor where they are the same.
+    """Returns the encoder's, the decoder's and the output's matrix. They are one Tensor where they
+    are the same.
 
     The tensors in the file decide, as in transformers 5: a matrix that the file has under its own
     name is used, whatever config.json says of tying, and a missing one is the matrix that it is
     tied to. Where tie_word_embeddings is false, encoder and decoder still share one matrix, as in
     transformers 4, which wrote such files. Version 5 fills missing matrices with random numbers.
     """
-    width = network["encoder"]["width"]
-    shared = settings.boolean("share_encoder_decoder_embeddings", True)
-    tied = settings.boolean("tie_word_embeddings", True)
-    before = family.names["embeddings"]
-    encoder, decoder, projection = (
-        f"{before}encoder.embed_tokens.weight",
-        f"{before}decoder.embed_tokens.weight",
-        "lm_head.weight",
-    )
-    common = f"{before}shared.weight"
-    if shared:
-        together = [common] + ([projection, decoder, encoder] if tied else [])
-        names = [
-            [encoder] + together,
-            [decoder] + together,
-            [projection] + (together if tied else []),
-        ]
-    else:
-        names = [[encoder], [decoder] + [projection] * tied, [projection] + [decoder] * tied]
+    width, names = network["encoder"]["width"], list_matrix_names(family, settings)
     matrices = [checkpoint.take_first(choices, width) for choices in names]
-    checkpoint.ignore(common)  # which nobody uses where all three have their own, or share none
-    if shared and not tied and not {encoder, decoder} <= checkpoint.tensors.keys():
+    common = f"{family.names['embeddings']}shared.weight"
+    # Only matrices that are not tied have two names to choose from.
+    if len(names[0]) == 2 and common in (matrices[0].name, matrices[1].name):
         print(
             f"convert.py: note: {checkpoint.path}: tie_word_embeddings is false: an embedding "
             f"that is not there is {common}, as in "
             "transformers 4 (5 fills it with random numbers)",
             file=sys.stderr,
         )
-    for matrix, key in zip(matrices, ("vocab_size", "decoder_vocab_size")):
+    # Nobody uses the shared matrix where all three have their own, or where none is shared.
+    checkpoint.ignore(common)
+    check_rows(matrices, family, settings)
+    for stack, matrix in zip(SUBLAYERS, matrices):
+        network[stack]["embedding"]["vocabulary"] = matrix.shape[0]
+    return [next(first for first in matrices if matrix.equals(first)) for matrix in matrices]
+
+
+def check_rows(matrices, family, settings):
+    """Refuses matrices of the embeddings that have other numbers of rows than config.json says."""
+    keys = ("vocab_size", "decoder_vocab_size" if family.two_vocabularies else "vocab_size")
+    for matrix, key in zip(matrices, keys):
         if settings.integer(key, 1, 1 << 30, matrix.shape[0]) != matrix.shape[0]:
             refuse(
                 matrix.path,
@@ -351,21 +445,15 @@ def list_embeddings(checkpoint, family, network, settings):
                 f"{settings.get(key)} rows ({key} of config.json)",
                 matrix.shape[0],
             )
-    if matrices[2].shape[0] != matrices[1].shape[0]:
-        refuse(
-            matrices[2].path,
-            matrices[2].name,
-            f"{matrices[1].shape[0]} rows as {matrices[1].name}",
-            matrices[2].shape[0],
-        )
-    for stack, matrix in zip(SUBLAYERS, matrices):
-        network[stack]["embedding"]["vocabulary"] = matrix.shape[0]
-    return [next(first for first in matrices if matrix.equals(first)) for matrix in matrices]
+    _, decoder, output = matrices
+    if output.shape[0] != decoder.shape[0]:
+        expected = f"{decoder.shape[0]} rows as {decoder.name}"
+        refuse(output.path, output.name, expected, output.shape[0])
 
 
 def list_positions(checkpoint, family, network, rows):
-    """(name, parts) of the position tables that the checkpoint stores: transformers uses them in
-    place of computed ones."""
+    """Yields (name, parts) of the position tables that the checkpoint stores. transformers uses
+    them in place of computed ones."""
     if family.positions == "none":
         return
     for stack in SUBLAYERS:
@@ -384,37 +472,19 @@ def list_positions(checkpoint, family, network, rows):
 
 
 def list_kinds(family, shape):
-    """(kind, shape) of a product's or norm's tensors."""
+    """Yields (kind, shape) of a product's or norm's tensors."""
     yield "weight", shape
     if family.biases:
         yield "bias", shape[:1]
 
 
 def list_layers(checkpoint, family, network):
-    """(name, parts) of every tensor in the layers of both stacks."""
+    """Yields (name, parts) of every tensor in the layers of both stacks."""
     for stack, sublayers in SUBLAYERS.items():
-        described, last = network[stack], len(sublayers) - 1
-        attention, feed_forward = described["attention"], described["feed_forward"]
-        sizes = {
-            "D": described["width"],
-            "A": attention["heads"] * attention["head"],
-            "F": feed_forward["width"],
-        }
-        for n in range(described["layers"]):
+        for n in range(network[stack]["layers"]):
             layer = family.names["layer"].format(stack=stack, n=n)
             for sublayer in sublayers:
-                for ours, theirs in family.names[sublayer].items():
-                    if ours == "up" and feed_forward["gated"]:
-                        theirs = family.names["gated_up"]
-                    if ours == "norm":
-                        ours, theirs = f"norm_{family.place}", ((theirs,), "D")
-                    parts, letters = theirs
-                    for kind, shape in list_kinds(family, [sizes[c] for c in letters]):
-                        names = [f"{layer}{part.format(last=last)}.{kind}" for part in parts]
-                        yield (
-                            f"{stack}.{n}.{sublayer}.{ours}.{kind}",
-                            [checkpoint.take(name, shape) for name in names],
-                        )
+                yield from list_sublayer(checkpoint, family, network, stack, n, layer, sublayer)
     decoder = network["decoder"]
     attention = decoder["attention"]
     shape = [attention["heads"] * attention["head"], network["encoder"]["width"]]
@@ -430,8 +500,32 @@ def list_layers(checkpoint, family, network):
         )
 
 
+def list_sublayer(checkpoint, family, network, stack, n, layer, sublayer):
+    """Yields (name, parts) of the products and the norm of a sublayer of layer `n`. `layer` is the
+    beginning of the checkpoint's names."""
+    described, last = network[stack], len(SUBLAYERS[stack]) - 1
+    attention, feed_forward = described["attention"], described["feed_forward"]
+    sizes = {
+        "D": described["width"],
+        "A": attention["heads"] * attention["head"],
+        "F": feed_forward["width"],
+    }
+    for ours, theirs in family.names[sublayer].items():
+        if ours == "up" and feed_forward["gated"]:
+            theirs = family.names["gated_up"]
+        if ours == "norm":
+            ours, theirs = f"norm_{family.place}", ((theirs,), "D")
+        parts, letters = theirs
+        for kind, shape in list_kinds(family, [sizes[c] for c in letters]):
+            names = [f"{layer}{part.format(last=last)}.{kind}" for part in parts]
+            yield (
+                f"{stack}.{n}.{sublayer}.{ours}.{kind}",
+                [checkpoint.take(name, shape) for name in names],
+            )
+
+
 def list_norms(checkpoint, family, network):
-    """(name, parts) of the norms that stand in no layer."""
+    """Yields (name, parts) of the norms that stand in no layer."""
     wanted = [("embedding.norm", "embedding_norm")] * family.embedding_norm + [
         ("norm", "final_norm")
     ] * family.final_norm
@@ -443,8 +537,8 @@ def list_norms(checkpoint, family, network):
 
 
 def bucket_of(distance, buckets, furthest, both_ways):
-    """T5's bucket of a key that stands `distance` behind the query (Raffel et al. 2020): as many
-    as half of a side's buckets hold one distance each, the others grow like its logarithm."""
+    """Returns T5's bucket of a key that stands `distance` behind the query (Raffel et al., 2020).
+    One half of a side's buckets hold one distance each, and the others grow like its logarithm."""
     first = 0
     if both_ways:
         buckets //= 2
@@ -462,8 +556,11 @@ def bucket_of(distance, buckets, furthest, both_ways):
 
 
 def list_biases(checkpoint, family, network, settings):
-    """(name, parts) of the tables of biases by distance, [heads, 2·distances + 1]: what the
-    checkpoint keeps by buckets, for every distance that can make a difference."""
+    """Yields (name, parts) of the tables of biases by distance, [heads, 2·distances + 1]. The
+    checkpoint keeps the biases by buckets, and a table has them for every distance that can make a
+    difference."""
+    for name in family.names["unused"]:
+        checkpoint.ignore(name)
     if "buckets" not in family.names:
         return
     buckets = settings.integer("relative_attention_num_buckets", 4, 1 << 16, 32)

@@ -72,12 +72,13 @@ def read_languages(directory, model_type, tokenizer_class, rows):
     path = lambda name: os.path.join(directory, name)
     if model_type not in ("m2m_100", "mbart"):
         return {}
-    nllb = model_type == "m2m_100" and re.match("Nllb", tokenizer_class or "")
+    tokenizer_class = tokenizer_class if isinstance(tokenizer_class, str) else ""
+    nllb = model_type == "m2m_100" and re.match("Nllb", tokenizer_class)
     if model_type == "m2m_100" and not nllb:
         first = len(Settings(path("vocab.json")).values)
         codes = M2M_100
     else:
-        codes = NLLB if nllb else MBART_50 if "50" in (tokenizer_class or "") else MBART
+        codes = NLLB if nllb else MBART_50 if "50" in tokenizer_class else MBART
         if os.path.exists(path("tokenizer.json")):
             found = dict(list_added(path("tokenizer.json")))
             languages = {code: found[code] for code in codes if code in found}

@@ -1,0 +1,38 @@
+"""Says in two lines what the converter has understood of a checkpoint."""
+
+from __future__ import annotations
+
+
+def both(network, value):
+    """Returns a value of encoder and decoder as one text, which names both if they differ."""
+    encoder, decoder = (value(network[stack]) for stack in ("encoder", "decoder"))
+    return str(encoder) if encoder == decoder else f"{encoder} and {decoder}"
+
+
+def describe_network(header):
+    network = header["network"]
+    layers = [network[stack]["layers"] for stack in ("encoder", "decoder")]
+    return (
+        f"{header['provenance']['family']}: {layers[0]} + {layers[1]} layers, "
+        f"width {both(network, lambda s: s['width'])}, "
+        f"heads {both(network, lambda s: s['attention']['heads'])}, "
+        f"vocabulary {both(network, lambda s: s['embedding']['vocabulary'])}"
+    )
+
+
+def describe_text(header):
+    """Describes the tokenizer, the languages and the output matrix."""
+    offsets = {entry["name"]: entry["offset"] for entry in header["tensors"]}
+    own = offsets["decoder.projection.weight"] != offsets["decoder.embedding.weight"]
+    models = any(file["name"].endswith(".spm") for file in header["files"])
+    languages = len(header["tokens"].get("languages", ()))
+    return (
+        f"{'SentencePiece tokenizer' if models else 'ids only'}, "
+        f"{f'{languages} languages' if languages else 'no language codes'}, "
+        f"{'own output matrix' if own else 'output matrix tied to the embedding'}"
+    )
+
+
+def summarise(header):
+    """Returns the two lines for the header of a model.bin."""
+    return [describe_network(header), describe_text(header)]
