@@ -16,7 +16,6 @@ from checkpoint_reader import (
     REQUIRED,
     Settings,
     Tensor,
-    is_integer,
     read_safetensors,
     refuse,
     show,
@@ -141,12 +140,11 @@ class Adapter:
     def merge_into(self, checkpoint, swapped):
         """Replaces the weights that the adapter changes. `swapped` says that the model stores its
         weights as [in, out]. PEFT goes by the model as well where fan_in_fan_out says otherwise."""
-        for target in self.targets:
-            if not any(ends_with(module, target) for module in self.pairs):
-                expected = f"tensors in {os.path.basename(self.path)} for each module"
-                refuse(
-                    self.settings.path, "target_modules", expected, f"{show(target)} without any"
-                )
+        for key, names in (("target_modules", self.targets), ("rank_pattern", self.ranks)):
+            for name in names:
+                if not any(ends_with(module, name) for module in self.pairs):
+                    expected = f"tensors in {os.path.basename(self.path)} for each module"
+                    refuse(self.settings.path, key, expected, f"{show(name)} without any")
         for module, pair in self.pairs.items():
             name = f"{module}.weight"
             if name not in checkpoint.tensors:

@@ -279,7 +279,7 @@ def describe(directory, wanted, license_text, adapter):
     path = os.path.join(directory, "generation_config.json")
     generation = Settings(path) if os.path.exists(path) else settings
     family, network = families.family_of(settings), families.describe_network(settings)
-    longest = settings.integer("max_position_embeddings", 2, LARGEST, 1024)
+    longest = families.read_longest(settings, family)
     checkpoint = Checkpoint(directory)
     if adapter:
         Adapter(adapter).merge_into(checkpoint, family.swapped)

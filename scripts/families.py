@@ -130,6 +130,9 @@ class Family:
     # The defaults of transformers for keys that config.json may leave out.
     scales_embedding: bool = False
     feed_forward: str = "relu"
+    # The number of source tokens that the model was made for: its key in config.json, and what
+    # counts if it is not there.
+    longest: tuple = ("max_position_embeddings", 1024)
     # The products are stored as [in, out].
     swapped: bool = False
     # "sentencepiece", or "none" if the model takes and gives ids and pieces only.
@@ -201,6 +204,7 @@ FAMILIES = {
         output_bias=False,
         ties="SHED",
         always_tied=True,
+        longest=("n_positions", 512),
         scales_output=True,
     ),
     "mt5": Family(
@@ -213,6 +217,7 @@ FAMILIES = {
         output_bias=False,
         ties="SEDH",
         always_tied=True,
+        longest=("n_positions", 512),
         feed_forward="gated-gelu",
     ),
 }
@@ -228,6 +233,12 @@ def family_of(settings):
     for key, value in FAMILIES[name].fixed.items():
         settings.take(key, value, f"{json.dumps(value)} (xlate has no other)", lambda v: v is value)
     return FAMILIES[name]
+
+
+def read_longest(settings, family):
+    """Returns the number of source tokens that the model was made for."""
+    key, default = family.longest
+    return settings.integer(key, 2, LARGEST, default)
 
 
 def read_activation(settings, key, value):

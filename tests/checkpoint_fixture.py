@@ -276,8 +276,10 @@ class ConvertTest(unittest.TestCase):
             os.path.join(self.folder, "model.bin"),
         )
 
-    def run_main(self, directory, *options):
-        """Runs the converter in this process and returns its exit code and stderr."""
+    def run_main(self, directory, *options, quiet="-q"):
+        """Runs the converter in this process and returns its exit code and stderr. It says what it
+        understood of the checkpoint if `quiet` is None."""
+        options = [*options, quiet] if quiet else options
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors):
             code = convert.main([directory, "-o", self.output, *options])

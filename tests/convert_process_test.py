@@ -33,10 +33,22 @@ class ProcessTest(ConvertTest):
         )
         return result.stderr
 
-    def test_success_is_silent_and_repeatable(self):
+    def test_success_is_repeatable_and_silent_if_wanted(self):
         Fixture().write(self.checkpoint)
+        for option in ("-q", "--quiet"):
+            result = self.execute(self.checkpoint, "-o", self.output, option)
+            self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "", ""))
         result = self.execute(self.checkpoint, "-o", self.output)
-        self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "", ""))
+        self.assertEqual(
+            (result.returncode, result.stdout, result.stderr),
+            (
+                0,
+                "",
+                "convert.py: marian: 3 + 2 layers, width 8, heads 2 and 4, vocabulary 11\n"
+                "convert.py: SentencePiece tokenizer, no language codes, output matrix tied to the "
+                "embedding\n",
+            ),
+        )
         self.assertEqual(read(self.output), self.convert(self.checkpoint).data)
 
     def test_usage_errors(self):

@@ -310,9 +310,7 @@ class WeightsTest(ConvertTest):
     def test_no_bias(self):
         fixture = Fixture()
         del fixture.tensors["final_logits_bias"]
-        np.testing.assert_array_equal(
-            self.convert(fixture).tensors["decoder.projection.bias"], np.zeros(11)
-        )
+        self.assertNotIn("decoder.projection.bias", self.convert(fixture).tensors)
 
     def test_stored_positions_keep_their_type(self):
         for stacks in (("encoder",), ("decoder",), ("encoder", "decoder")):
@@ -403,47 +401,6 @@ class WeightsTest(ConvertTest):
             code, errors = self.run_main(self.checkpoint)
             self.assertEqual((code, errors.count("\n")), (1, 1), errors)
             index["weight_map"][names[0]] = good
-
-    def test_pytorch_file(self):
-        try:
-            import torch
-        except ImportError:
-            self.skipTest("no PyTorch")
-        for dtype, kind in (
-            ("F32", torch.float32),
-            ("F16", torch.float16),
-            ("BF16", torch.bfloat16),
-        ):
-            fixture = Fixture(dtype=dtype)
-            plain = self.convert(fixture).data
-            os.remove(os.path.join(self.checkpoint, "model.safetensors"))
-            path = os.path.join(self.checkpoint, "pytorch_model.bin")
-            torch.save({k: torch.tensor(v).to(kind) for k, v in fixture.tensors.items()}, path)
-            self.assertEqual(self.convert(self.checkpoint).data, plain)
-            os.remove(path)
-        for stored in (
-            {"a": torch.zeros(3, dtype=torch.int8)},
-            {"a": 3},
-            {4: torch.zeros(2)},
-            [torch.zeros(2)],
-        ):
-            torch.save(stored, path)
-            code, errors = self.run_main(self.checkpoint)
-            self.assertEqual((code, errors.count("\n")), (1, 1), errors)
-        for data in (b"", b"junk" * 50, read(path)[:-40]):
-            with open(path, "wb") as file:
-                file.write(data)
-            code, errors = self.run_main(self.checkpoint)
-            self.assertEqual((code, errors.count("\n")), (1, 1), errors)
-
-    def test_safetensors_are_preferred_and_pytorch_may_be_missing(self):
-        fixture = Fixture()
-        fixture.files["pytorch_model.bin"] = b"junk"
-        self.convert(fixture)
-        os.remove(os.path.join(self.checkpoint, "model.safetensors"))
-        os.remove(self.output)
-        with mock.patch.dict(sys.modules, torch=None):
-            self.refuse(self.checkpoint, "pytorch_model.bin", "file", "PyTorch")
 
 
 class HeaderTest(ConvertTest):

@@ -14,45 +14,58 @@ def check(condition, message):
         raise AssertionError(message)
 
 
+def sublayer_shapes(described, sublayer):
+    """Returns the shapes of the products of one sublayer."""
+    d, f = described["width"], described["feed_forward"]["width"]
+    a = described["attention"]["heads"] * described["attention"]["head"]
+    if sublayer == "feed_forward":
+        gates = 2 if described["feed_forward"]["gated"] else 1
+        return {"up": [gates * f, d], "down": [d, f]}
+    first = {"qkv": [3 * a, d]} if sublayer == "self" else {"query": [a, d]}
+    return {**first, "out": [d, a]}
+
+
+def stack_shapes(described, stack):
+    """Returns the shapes of the matrices of a stack and the sizes of its norms, by name."""
+    d, embedding = described["width"], described["embedding"]
+    matrices, tables, norms = {}, {}, {}
+    tables[f"{stack}.embedding.weight"] = [embedding["vocabulary"], d]
+    if embedding["positions"] == "learned":
+        tables[f"{stack}.positions.weight"] = [embedding["rows"], d]
+    if "distances" in described["attention"]:
+        distances, heads = (described["attention"][key] for key in ("distances", "heads"))
+        tables[f"{stack}.self.distance_bias"] = [heads, 2 * distances + 1]
+    outside = ["embedding.norm"] * embedding["norm"] + ["norm"] * described["norm"]["final"]
+    norms.update({f"{stack}.{name}": [d] for name in outside})
+    for n in range(described["layers"]):
+        for sublayer in ("self", "feed_forward") + ("cross",) * (stack == "decoder"):
+            name = f"{stack}.{n}.{sublayer}"
+            for product, shape in sublayer_shapes(described, sublayer).items():
+                matrices[f"{name}.{product}"] = shape
+            norms.update({f"{name}.norm_{place}": [d] for place in described["norm"]["places"]})
+    return matrices, tables, norms
+
+
 def expected_shapes(network):
-    """Returns the shape of every tensor that the format requires."""
+    """Returns the shape of every tensor that the format requires. Models with layer norms have
+    biases, and those with RMS norms have none."""
     d, layers = network["decoder"]["width"], network["decoder"]["layers"]
     target = network["decoder"]["embedding"]["vocabulary"]
-    shapes = {
-        "decoder.projection.weight": [target, d],
-        "decoder.projection.bias": [target],
-        "decoder.cross.keys_values.weight": [2 * d * layers, d],
-        "decoder.cross.keys_values.bias": [2 * d * layers],
+    attention = network["decoder"]["attention"]
+    shapes = {"decoder.projection.weight": [target, d]}
+    matrices = {
+        "decoder.cross.keys_values": [2 * attention["heads"] * attention["head"] * layers, d]
     }
+    norms = {}
     for stack in ("encoder", "decoder"):
-        described = network[stack]
-        embedding, f = described["embedding"], described["feed_forward"]["width"]
-        shapes[f"{stack}.embedding.weight"] = [embedding["vocabulary"], d]
-        if embedding["positions"] == "learned":
-            shapes[f"{stack}.positions.weight"] = [embedding["rows"], d]
-        norms = ["embedding.norm"] * embedding["norm"] + ["norm"] * described["norm"]["final"]
-        for n in range(described["layers"]):
-            matrices = {
-                "self.qkv": [3 * d, d],
-                "self.out": [d, d],
-                "feed_forward.up": [f, d],
-                "feed_forward.down": [d, f],
-            }
-            if stack == "decoder":
-                matrices.update({"cross.query": [d, d], "cross.out": [d, d]})
-            for name, shape in matrices.items():
-                shapes[f"{stack}.{n}.{name}.weight"], shapes[f"{stack}.{n}.{name}.bias"] = (
-                    shape,
-                    shape[:1],
-                )
-            sublayers = ("self", "feed_forward") + (("cross",) if stack == "decoder" else ())
-            norms += [
-                f"{n}.{sublayer}.norm_{place}"
-                for sublayer in sublayers
-                for place in described["norm"]["places"]
-            ]
-        for name in norms:
-            shapes[f"{stack}.{name}.weight"] = shapes[f"{stack}.{name}.bias"] = [d]
+        found, tables, more = stack_shapes(network[stack], stack)
+        matrices.update(found)
+        shapes.update(tables)
+        norms.update(more)
+    for name, shape in (matrices | norms).items():
+        shapes[name + ".weight"] = shape
+        if network["decoder"]["norm"]["kind"] == "layer":
+            shapes[name + ".bias"] = shape[:1]
     return shapes
 
 
@@ -109,6 +122,8 @@ class ModelBin:
 
     def check_tensors(self):
         shapes = expected_shapes(self.header["network"])
+        if any(e["name"] == "decoder.projection.bias" for e in self.header["tensors"]):
+            shapes["decoder.projection.bias"] = shapes["decoder.projection.weight"][:1]
         for e in self.header["tensors"]:
             if e["dtype"] == "int8":
                 check(len(e["shape"]) == 2, f"{e['name']}: an int8 vector")

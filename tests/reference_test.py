@@ -8,6 +8,7 @@ XLATE_TEST_MODELS as reference-NAME.bin, unless XLATE_ENDE_BASE or XLATE_ENDE_SM
 that exists.
 """
 
+import glob
 import os
 import subprocess
 import sys
@@ -60,10 +61,7 @@ def converted(name):
         os.path.join(REFERENCE, "models", name),
         os.path.join(REFERENCE, "models", name, "checkpoint.q4"),
     )
-    scripts = [
-        os.path.join(ROOT, "scripts", file)
-        for file in ("convert.py", "checkpoint_reader.py", "model_writer.py")
-    ]
+    scripts = glob.glob(os.path.join(ROOT, "scripts", "*.py"))
     path = os.path.join(program.MODELS, "reference-%s.bin" % name)
     made_from = scripts + [
         packed if os.path.exists(packed) else os.path.join(checkpoint, "model.safetensors")
