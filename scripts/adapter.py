@@ -35,7 +35,8 @@ NEUTRAL = {
     "layer_replication": (None, []),
     "target_parameters": (None, []),
     "alora_invocation_tokens": (None, []),
-    "arrow_config": (None,),
+    **dict.fromkeys(("arrow_config", "kasa_config", "monteclora_config", "velora_config"), (None,)),
+    "lora_ga_config": (None,),
     "use_qalora": (None, False),
     "use_bdlora": (None, False, {}),
     # The other ways to begin, such as "pissa", take something off the base model's weights.

@@ -11,7 +11,6 @@ import json
 import math
 import mmap
 import os
-import re
 from dataclasses import dataclass
 
 import numpy as np

@@ -169,6 +169,7 @@ class RefusalTest(AdapterTest):
             ("layer_replication", [[0, 2]]),
             ("init_lora_weights", "pissa"),
             ("init_lora_weights", 1),
+            ("velora_config", {}),
             ("r", 0),
             ("r", "3"),
             ("lora_alpha", -1),
