@@ -29,6 +29,7 @@ except ImportError:
     )
 
 import families
+import family_tensors
 from adapter import Adapter
 from checkpoint import Checkpoint
 from checkpoint_reader import InputError, Settings, is_integer, refuse, show
@@ -73,7 +74,9 @@ HINT_FOR_SEVERAL = "(remove the keys to convert without them)"
 def list_tensors(checkpoint, family, network, settings, longest):
     """Returns (name, parts) of every tensor of model.bin in the order of the file, and completes
     `network`. `longest` is the number of rows of a position table."""
-    encoder, decoder, projection = families.list_embeddings(checkpoint, family, network, settings)
+    encoder, decoder, projection = family_tensors.list_embeddings(
+        checkpoint, family, network, settings
+    )
     tensors = [
         ("encoder.embedding.weight", [encoder]),
         ("decoder.embedding.weight", [decoder]),
@@ -83,10 +86,10 @@ def list_tensors(checkpoint, family, network, settings, longest):
         bias = checkpoint.take("final_logits_bias", (1, decoder.shape[0]))
         bias.shape = bias.shape[1:]
         tensors.append(("decoder.projection.bias", [bias]))
-    tensors += families.list_positions(checkpoint, family, network, longest)
-    tensors += families.list_norms(checkpoint, family, network)
-    tensors += families.list_layers(checkpoint, family, network)
-    tensors += families.list_biases(checkpoint, family, network, settings)
+    tensors += family_tensors.list_positions(checkpoint, family, network, longest)
+    tensors += family_tensors.list_norms(checkpoint, family, network)
+    tensors += family_tensors.list_layers(checkpoint, family, network)
+    tensors += family_tensors.list_biases(checkpoint, family, network, settings)
     checkpoint.check_all_taken()
     return tensors
 

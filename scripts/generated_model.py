@@ -6,7 +6,8 @@ import os
 import numpy as np
 
 from checkpoint_reader import Settings
-from families import LAYERS, describe_network
+from families import SUBLAYERS, describe_network, family_of
+from family_tensors import list_layers
 from model_writer import Stored, Writer, lay_out, list_entries
 
 SENTENCEPIECE = os.path.join(
@@ -45,9 +46,18 @@ class Random:
             left -= count
 
 
-def tensors_of(d, layers, ffn, vocabulary):
-    """Yields (name, parts) in the order of the file. Products keep the magnitude of their inputs,
-    and the logits have a standard deviation of about 2."""
+class RandomCheckpoint:
+    """Has every tensor that somebody asks for. Products keep the magnitude of their inputs."""
+
+    def take(self, name, shape):
+        if len(shape) == 2:
+            return Random(name, shape, shape[1] ** -0.5)
+        return Random(name, shape, 0.05, 1.0 if name.endswith("layer_norm.weight") else 0.0)
+
+
+def tensors_of(settings, network, d, vocabulary):
+    """Yields (name, parts) in the order of the file. The logits have a standard deviation of about
+    2."""
     embedding = Random("embedding", (vocabulary, d), 2 * d**-0.5)
     yield from (
         (name, [embedding])
@@ -58,29 +68,12 @@ def tensors_of(d, layers, ffn, vocabulary):
         )
     )
     yield "decoder.projection.bias", [Random("bias", (vocabulary,), 0.1)]
-    sizes = {"D": d, "F": ffn}
-    for stack, layer in LAYERS.items():
-        for n in range(layers):
-            for ours, theirs, letters in layer:
-                rows, is_norm = sizes[letters[0]] * len(theirs), len(letters) == 1
-                name = "%s.%d.%s" % (stack, n, ours.format(place="after"))
-                yield (
-                    name + ".weight",
-                    [
-                        Random(name, (rows,), 0.05, 1.0)
-                        if is_norm
-                        else Random(name, (rows, sizes[letters[1]]), sizes[letters[1]] ** -0.5)
-                    ],
-                )
-                yield name + ".bias", [Random(name + ".bias", (rows,), 0.05)]
-    yield "decoder.cross.keys_values.weight", [Random("keys_values", (2 * layers * d, d), d**-0.5)]
-    yield "decoder.cross.keys_values.bias", [Random("keys_values.bias", (2 * layers * d,), 0.05)]
+    yield from list_layers(RandomCheckpoint(), family_of(settings), network)
 
 
 def write_model(path, d=512, heads=8, layers=6, ffn=2048, vocabulary=32000, longest=1024):
     """Writes a model whose stacks both have that many layers and heads. The end token is id 0, and
     the last id is the start token and the pad."""
-    entries = list_entries(list(tensors_of(d, layers, ffn, vocabulary)), None)
     with open(SENTENCEPIECE, "rb") as file:
         pieces = file.read()
     files = [
@@ -88,7 +81,6 @@ def write_model(path, d=512, heads=8, layers=6, ffn=2048, vocabulary=32000, long
         Stored("target.spm", pieces),
         *(Stored(name, NO_PIECE * vocabulary) for name in ("source.pieces", "target.pieces")),
     ]
-    data_bytes = lay_out(entries, files)
     settings = Settings.of(
         {
             "model_type": "marian",
@@ -102,13 +94,15 @@ def write_model(path, d=512, heads=8, layers=6, ffn=2048, vocabulary=32000, long
                     ("attention_heads", heads),
                     ("ffn_dim", ffn),
                 )
-                for stack in LAYERS
+                for stack in SUBLAYERS
             },
         }
     )
     network = describe_network(settings)
-    for stack in LAYERS:
+    for stack in SUBLAYERS:
         network[stack]["embedding"]["vocabulary"] = vocabulary
+    entries = list_entries(list(tensors_of(settings, network, d, vocabulary)), None)
+    data_bytes = lay_out(entries, files)
     header = {
         "network": network,
         "tokens": {"start": vocabulary - 1, "end": 0, "pad": vocabulary - 1, "unknown": 1},

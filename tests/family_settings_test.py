@@ -282,5 +282,26 @@ class PositionsTest(FamilyTest):
             self.assertEqual(self.network(fixture)["encoder"]["embedding"]["scale"], scale)
 
 
+class RobustnessTest(FamilyTest):
+    VALUES = (
+        *(None, True, -1, 0, 1, 2.5, 1 << 40, 10**30, "", "x", "gated-", [], [0], {}, {"a": []}),
+        float("nan"),
+    )
+
+    def test_values_of_every_type_under_every_key(self):
+        """Each value gives either a model or one line."""
+        more = ("tie_word_embeddings", "scale_decoder_outputs", "dense_act_fn", "is_gated_act")
+        more += ("n_positions", "num_experts", "quantization_config", "scale_embedding")
+        for kind in (*PRESENCE, "bart"):
+            for key in [*self.make(kind).config, *more]:
+                for value in self.VALUES:
+                    fixture = self.make(kind)
+                    fixture.config[key] = value
+                    fixture.tokenizer = {"tokenizer_class": value}
+                    code, errors = self.run_main(fixture.write(self.checkpoint))
+                    lines = [line for line in errors.splitlines() if ": note: " not in line]
+                    self.assertEqual(len(lines), code, (kind, key, value, errors))
+
+
 if __name__ == "__main__":
     unittest.main()
