@@ -42,12 +42,13 @@ std::vector<std::int32_t> forced_lengths() {
 }
 
 SearchRules ending_at_limits(SearchRules rules) {
-  rules.forced_end = rules.end;
   // Without an end token, nothing but the limit ends a sentence anyway.
-  if (rules.end < 0) return rules;
-  if (std::find(rules.never_chosen.begin(), rules.never_chosen.end(), rules.end) ==
-      rules.never_chosen.end())
-    rules.never_chosen.push_back(rules.end);
+  rules.forced_end = rules.ends.empty() ? -1 : rules.ends.front();
+  for (const std::int32_t end : rules.ends) {
+    if (std::find(rules.never_chosen.begin(), rules.never_chosen.end(), end) ==
+        rules.never_chosen.end())
+      rules.never_chosen.push_back(end);
+  }
   return rules;
 }
 

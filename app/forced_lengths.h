@@ -32,8 +32,8 @@ class ForcedLengths final : public SentenceInput {
 /// holds no number, or has a line that is not a number above 0.
 std::vector<std::int32_t> forced_lengths();
 
-/// Returns the rules under which a sentence ends at its limit and nowhere else: the end token is
-/// never chosen, and is forced at the limit.
+/// Returns the rules under which a sentence ends at its limit and nowhere else: an end token is
+/// never chosen, and the first one is forced at the limit.
 SearchRules ending_at_limits(SearchRules);
 
 }  // namespace xlate

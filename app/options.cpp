@@ -194,6 +194,13 @@ void add_options(CLI::App& app, Options& options) {
                 "Final score = sum of log-probabilities / length^A [the model's, else 1]");
   search.choice("--early-stopping", options.early_stopping, kEarlyStopping,
                 "When a sentence is done, as in Hugging Face [the model's, else false]");
+  search.number("--min-length", options.min_length, "N", 0, kLargest,
+                "Least generated tokens of a line before its end token [the model's, else 0]");
+  search.number("--no-repeat-ngram", options.no_repeat_ngram, "N", 0, kLargest,
+                "No N consecutive tokens twice in a line; 0 is off [the model's, else 0]");
+  search.number("--repetition-penalty", options.repetition_penalty, "F", 0.01, 100,
+                "Makes tokens that a line has less likely if F is above 1, which is off [the "
+                "model's, else 1]");
   search.number("--max-length", options.max_length, "N", 1, kLargest,
                 "Most generated tokens of a line, end token included [the model's, else 512]");
   search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6,
@@ -374,11 +381,14 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
                     .length_penalty = *options.length_penalty,
                     .early_stopping = *options.early_stopping,
                     .start = model.tokens.start,
-                    .end = model.generation.end,
+                    .ends = model.generation.ends,
                     .forced_first = forced_first,
                     .forced_end = model.generation.forced_end,
                     .renormalize = model.generation.renormalize,
-                    .never_chosen = model.generation.never_chosen};
+                    .never_chosen = model.generation.never_chosen,
+                    .min_length = *options.min_length,
+                    .no_repeat_ngram = *options.no_repeat_ngram,
+                    .repetition_penalty = *options.repetition_penalty};
   return rules;
 }
 
@@ -389,6 +399,10 @@ void resolve(Options& options, const ModelDescription& model) {
     options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
   if (!options.early_stopping)
     options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
+  if (!options.min_length) options.min_length = defaults.min_length.value_or(0);
+  if (!options.no_repeat_ngram) options.no_repeat_ngram = defaults.no_repeat_ngram.value_or(0);
+  if (!options.repetition_penalty)
+    options.repetition_penalty = defaults.repetition_penalty.value_or(1);
   const std::int64_t source_positions = model.network.encoder.embedding.rows,
                      target_positions = model.network.decoder.embedding.rows;
   if (!options.max_length)

@@ -36,6 +36,8 @@ struct Options {
   std::optional<int> beam_size;
   std::optional<float> length_penalty;
   std::optional<EarlyStopping> early_stopping;
+  std::optional<std::int64_t> min_length, no_repeat_ngram;
+  std::optional<float> repetition_penalty;
   std::optional<std::int64_t> max_length;
   double max_length_factor = 3.0;
   std::optional<std::int64_t> max_source_length;

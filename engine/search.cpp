@@ -14,24 +14,6 @@ std::span<const std::byte> bytes_of(const T* data, std::int64_t count) {
   return {reinterpret_cast<const std::byte*>(data), static_cast<std::size_t>(count) * sizeof(T)};
 }
 
-// Follows the back-pointers from the last node of a finished hypothesis; history [length − 1, K].
-Hypothesis trace(const Finished& finished, const Node* history, std::int64_t beams,
-                 std::int32_t end) {
-  Hypothesis result{.ids = std::vector<std::int32_t>(static_cast<std::size_t>(finished.length)),
-                    .score = finished.score,
-                    .sum = finished.sum,
-                    .length = finished.length,
-                    .ended = finished.last.token == end};
-  Node node = finished.last;
-  for (std::int32_t t = finished.length - 1;; --t) {
-    result.ids[static_cast<std::size_t>(t)] = node.token;
-    if (t == 0) break;
-    node = history[(t - 1) * beams + node.parent];
-  }
-  if (result.ended) result.ids.pop_back();
-  return result;
-}
-
 }  // namespace
 
 template <class T>
@@ -42,9 +24,15 @@ T* Search::carve(std::int64_t count) {
 
 Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::int64_t slots,
                std::int64_t longest)
-    : backend_(backend), queue_(queue), reading_(backend.make_queue()), rules_(rules) {
+    : backend_(backend),
+      queue_(queue),
+      reading_(backend.make_queue()),
+      rules_(rules),
+      ends_(std::make_shared<std::vector<std::int32_t>>(rules.ends)) {
   if (rules.beams < 1 || rules.beams > kMaxBeams)
     fail("beam size is {}, expected 1 to {}", rules.beams, kMaxBeams);
+  if (rules.ends.size() > kMaxEnds)
+    fail("{} end tokens, expected at most {}", rules.ends.size(), kMaxEnds);
   const std::int64_t beams = rules.beams;
   state_ = {.token = carve<std::int32_t>(slots * beams),
             .score = carve<float>(slots * beams),
@@ -102,17 +90,38 @@ std::vector<SearchResult> Search::collect(std::span<const std::int32_t> slots) {
   std::byte* to = memory.get();
   for (std::int64_t i = 0; i < std::ssize(slots); to += filled(i), ++i) {
     std::memcpy(to, records + i * stride, static_cast<std::size_t>(filled(i)));
-    results.emplace_back(memory, reinterpret_cast<const SearchRecord*>(to), state_.beams,
-                         rules_.end);
+    results.emplace_back(memory, reinterpret_cast<const SearchRecord*>(to), state_.beams, ends_);
   }
   return results;
 }
 
-std::vector<Hypothesis> SearchResult::hypotheses(std::int32_t most) const {
+bool SearchResult::has_ended(const Finished& finished) const {
+  return std::find(ends_->begin(), ends_->end(), finished.last.token) != ends_->end();
+}
+
+// Follows the back-pointers from the last node of a finished hypothesis. The history behind the
+// finished list is [length − 1, K].
+Hypothesis SearchResult::trace(const Finished& entry) const {
+  Hypothesis result{.ids = std::vector<std::int32_t>(static_cast<std::size_t>(entry.length)),
+                    .score = entry.score,
+                    .sum = entry.sum,
+                    .length = entry.length,
+                    .ended = has_ended(entry)};
   const auto* history = reinterpret_cast<const Node*>(finished() + beams_);
+  Node node = entry.last;
+  for (std::int32_t t = entry.length - 1;; --t) {
+    result.ids[static_cast<std::size_t>(t)] = node.token;
+    if (t == 0) break;
+    node = history[(t - 1) * beams_ + node.parent];
+  }
+  if (result.ended) result.ids.pop_back();
+  return result;
+}
+
+std::vector<Hypothesis> SearchResult::hypotheses(std::int32_t most) const {
   std::vector<Hypothesis> hypotheses;
   for (std::int32_t k = 0; k < std::min(most, count()); ++k)
-    hypotheses.push_back(trace(finished()[k], history, beams_, end_));
+    hypotheses.push_back(trace(finished()[k]));
   return hypotheses;
 }
 

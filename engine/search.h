@@ -21,7 +21,7 @@ struct Hypothesis {
   float score = 0;                // sum / length^A, where A is SearchRules::length_penalty
   float sum = 0;                  // the sum of the log-probabilities
   std::int32_t length = 0;        // generated tokens, end token included if there is one
-  bool ended = false;             // by the end token; otherwise it was cut at the limit
+  bool ended = false;             // by an end token; otherwise it was cut at the limit
 };
 
 /// The result of a sentence that is done, as a record copied from the device (SearchRecord). The
@@ -31,8 +31,8 @@ class SearchResult {
  public:
   /// `record` points into `memory`, which this object keeps alive.
   SearchResult(std::shared_ptr<const std::byte[]> memory, const SearchRecord* record,
-               std::int64_t beams, std::int32_t end)
-      : memory_(std::move(memory)), record_(record), beams_(beams), end_(end) {}
+               std::int64_t beams, std::shared_ptr<const std::vector<std::int32_t>> ends)
+      : memory_(std::move(memory)), record_(record), beams_(beams), ends_(std::move(ends)) {}
 
   /// Returns the number of decoding steps until the sentence was done.
   std::int32_t steps() const { return record_->length; }
@@ -40,18 +40,20 @@ class SearchResult {
   std::int32_t count() const { return record_->finished_count; }
   /// Returns the length of the best hypothesis, end token included. There must be one.
   std::int32_t best_length() const { return finished()->length; }
-  /// Returns whether the best hypothesis ended by the end token. There must be one.
-  bool best_ended() const { return finished()->last.token == end_; }
+  /// Returns whether the best hypothesis ended by an end token. There must be one.
+  bool best_ended() const { return has_ended(*finished()); }
   /// Returns up to `most` hypotheses, best first.
   std::vector<Hypothesis> hypotheses(std::int32_t most = kMaxBeams) const;
 
  private:
   const Finished* finished() const { return reinterpret_cast<const Finished*>(record_ + 1); }
+  bool has_ended(const Finished&) const;
+  Hypothesis trace(const Finished&) const;
 
   std::shared_ptr<const std::byte[]> memory_;
   const SearchRecord* record_;
   std::int64_t beams_;
-  std::int32_t end_;
+  std::shared_ptr<const std::vector<std::int32_t>> ends_;
 };
 
 /// The host's side of search. Its functions enqueue work on the queue of the steps and do not wait,
@@ -59,8 +61,8 @@ class SearchResult {
 class Search {
  public:
   /// Allocates the state of `slots` sentences of at most `longest` tokens. Steps will be enqueued
-  /// on the queue. Throws Error if the number of beams is not from 1 to kMaxBeams, or if the
-  /// backend has too little memory.
+  /// on the queue. Throws Error if the number of beams is not from 1 to kMaxBeams, if there are
+  /// more than kMaxEnds end tokens, or if the backend has too little memory.
   Search(Backend&, Queue&, const SearchRules&, std::int64_t slots, std::int64_t longest);
 
   /// Returns the bytes of device memory that each slot takes.
@@ -97,6 +99,7 @@ class Search {
   Queue& queue_;
   std::unique_ptr<Queue> reading_;  // for collect(), beside steps that are under way
   SearchRules rules_;
+  std::shared_ptr<const std::vector<std::int32_t>> ends_;  // those of the rules, for the results
   SearchState state_;
   std::vector<Buffer> buffers_;
 };

@@ -4,6 +4,7 @@
 // of beams, T of target tokens of the longest sentence, and G of row groups.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -12,6 +13,9 @@ namespace xlate {
 /// When a beam search ends before the sentence's limit (docs/search.md, "Beam", step 5).
 enum class EarlyStopping : std::uint8_t { kFalse, kTrue, kNever };
 
+/// The largest number of end tokens. A step of search keeps some candidates for each of them.
+inline constexpr int kMaxEnds = 8;
+
 /// The rules of a whole run. Token ids are those of the target vocabulary, and −1 means that there
 /// is no such token.
 struct SearchRules {
@@ -19,12 +23,35 @@ struct SearchRules {
   float length_penalty = 1;  // A
   EarlyStopping early_stopping = EarlyStopping::kFalse;
   std::int32_t start = 0;
-  std::int32_t end = 0;            // Without one, only the limit ends a hypothesis.
+  // Each of these ids, which are at most kMaxEnds, ends a hypothesis. Without one, only the limit
+  // does.
+  std::vector<std::int32_t> ends{};
   std::int32_t forced_first = -1;  // It is the only choice for the first token.
   std::int32_t forced_end = -1;  // It is the only choice for the last token that the limit allows.
   // The log-softmax is taken over the ids that may be chosen, instead of over all ids.
   bool renormalize = false;
   std::vector<std::int32_t> never_chosen;  // ids
+
+  // The row rules change the logits of a row by the ids that its hypothesis has had, the start
+  // token included. Every end token is forbidden as one of the first `min_length` tokens.
+  std::int64_t min_length = 0;
+  // An id is forbidden where it would repeat so many consecutive ids. 0 switches the rule off.
+  std::int64_t no_repeat_ngram = 0;
+  // The value of each id that the hypothesis has had is divided by this number if it is positive,
+  // and multiplied by it if it is negative. 1 switches the rule off.
+  float repetition_penalty = 1;
+
+  bool has_row_rules() const {
+    return min_length > 0 || no_repeat_ngram > 0 || repetition_penalty != 1;
+  }
+  bool is_end(std::int32_t id) const {
+    return std::find(ends.begin(), ends.end(), id) != ends.end();
+  }
+  /// Returns the number of candidates that a step looks at for each sentence, and so for each row.
+  /// Each beam may lose one candidate to each end token.
+  int candidates() const {
+    return beams == 1 ? 1 : beams * std::max(2, 1 + static_cast<int>(ends.size()));
+  }
 };
 
 /// A node of the search tree: a token, and the beam of the previous step whose hypothesis it

@@ -71,19 +71,25 @@ SpecialTokens read_tokens(const Section& section, std::int64_t last_source,
           .languages = read_languages(section, last_target)};
 }
 
-// Reads the id that ends a hypothesis, or −1. Where "ends" is absent, it is the end token of the
-// source.
-std::int32_t read_end(const Section& section, std::int32_t end_of_source, std::int64_t last) {
+// Reads the ids that end a hypothesis. Where "ends" is absent, it is the end token of the source.
+std::vector<std::int32_t> read_ends(const Section& section, std::int32_t end_of_source,
+                                    std::int64_t last) {
   if (!section.has("ends")) {
     if (end_of_source > last)
       section.wrong("ends", "an array, as the source's end is no target id", nullptr);
-    return end_of_source;
+    return {end_of_source};
   }
-  const json& ends = section.at("ends");
-  if (!ends.is_array() || ends.size() > 1)
-    section.wrong("ends", "an array of at most one id", ends);
-  return ends.empty() ? -1
-                      : static_cast<std::int32_t>(section.integer(ends.front(), "ends", 0, last));
+  const json& list = section.at("ends");
+  const std::string expected = fmt::format("an array of at most {} ids", kMaxEnds);
+  if (!list.is_array()) section.wrong("ends", expected, list);
+  if (list.size() > kMaxEnds) section.wrong("ends", expected, list.size());
+  std::vector<std::int32_t> ends;
+  for (const json& end : list) {
+    ends.push_back(static_cast<std::int32_t>(section.integer(end, "ends", 0, last)));
+    if (std::count(ends.begin(), ends.end(), ends.back()) > 1)
+      section.wrong("ends", "ids that all differ", end);
+  }
+  return ends;
 }
 
 GenerationDefaults read_generation(const Section& section, std::int32_t end_of_source,
@@ -98,7 +104,14 @@ GenerationDefaults read_generation(const Section& section, std::int32_t end_of_s
   if (section.has("max_length")) generation.max_length = section.integer("max_length", 1, kMaxSize);
   if (section.has("forced_first")) generation.forced_first = section.id("forced_first", last);
   if (section.has("forced_end")) generation.forced_end = section.id("forced_end", last);
-  generation.end = read_end(section, end_of_source, last);
+  if (section.has("min_length")) generation.min_length = section.integer("min_length", 0, kMaxSize);
+  if (section.has("no_repeat_ngram"))
+    generation.no_repeat_ngram = section.integer("no_repeat_ngram", 0, kMaxSize);
+  if (section.has("repetition_penalty")) {
+    generation.repetition_penalty =
+        static_cast<float>(section.number("repetition_penalty", 0.01, 100));
+  }
+  generation.ends = read_ends(section, end_of_source, last);
   generation.renormalize = section.flag("renormalize");
   generation.do_sample = section.flag("do_sample");
   const json& never = section.at("never_chosen");

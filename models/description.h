@@ -55,8 +55,16 @@ struct GenerationDefaults {
   std::int32_t forced_first = -1, forced_end = -1;
   // Search never chooses these ids (bad_words_ids of one token, suppress_tokens, pad_token_id).
   std::vector<std::int32_t> never_chosen;
-  // This id ends a hypothesis (eos_token_id). −1 means that only the limit ends it.
-  std::int32_t end = -1;
+  // Each of these ids, which are at most kMaxEnds, ends a hypothesis (eos_token_id). Without one,
+  // only the limit ends it.
+  std::vector<std::int32_t> ends;
+  // No end token is chosen as one of so many first tokens (min_new_tokens; min_length counts the
+  // start token and so is one larger).
+  std::optional<std::int64_t> min_length;
+  // No hypothesis has so many consecutive ids twice (no_repeat_ngram_size).
+  std::optional<std::int64_t> no_repeat_ngram;
+  // Ids that a hypothesis has had become less likely if this is above 1 (repetition_penalty).
+  std::optional<float> repetition_penalty;
   // Takes the log-softmax over the ids that may be chosen instead of over all (renormalize_logits).
   bool renormalize = false;
   // The checkpoint draws tokens at random by default (do_sample). xlate says so and does not do it.

@@ -441,7 +441,7 @@ void Bench::search_step(std::int64_t rows, int beams) {
                                {bias.data(), DType::kFloat32, 1, kVocabulary, kVocabulary}}};
   const std::int32_t end = 0, pad = kVocabulary - 1;
   Search search(*backend_, *queue_,
-                {.beams = beams, .start = pad, .end = end, .never_chosen = {end, pad}}, slots,
+                {.beams = beams, .start = pad, .ends = {end}, .never_chosen = {end, pad}}, slots,
                 2 * kSearchSteps);
   std::vector<std::int32_t> listed(static_cast<std::size_t>(slots)),
       limits(static_cast<std::size_t>(slots), 2 * kSearchSteps);

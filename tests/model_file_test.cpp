@@ -118,10 +118,13 @@ TEST(ModelFile, ConvertedFilesAreGood) {
 
 TEST(ModelFile, GenerationDefaultsAreRead) {
   ModelBuilder model = tiny_model();
-  model.header["generation"] = {
-      {"max_source_length", 32},   {"beam_size", 6},         {"length_penalty", 0.5},
-      {"early_stopping", "never"}, {"max_length", 99},       {"forced_first", 3},
-      {"forced_end", 0},           {"never_chosen", {7, 2}}, {"renormalize", true}};
+  model.header["generation"] = {{"max_source_length", 32},  {"beam_size", 6},
+                                {"length_penalty", 0.5},    {"early_stopping", "never"},
+                                {"max_length", 99},         {"forced_first", 3},
+                                {"forced_end", 0},          {"never_chosen", {7, 2}},
+                                {"renormalize", true},      {"ends", {0, 5}},
+                                {"min_length", 11},         {"no_repeat_ngram", 3},
+                                {"repetition_penalty", 1.5}};
   const AlignedBytes bytes = model.bytes();
   const GenerationDefaults generation =
       ModelFile("tiny.bin", bytes.span()).description().generation;
@@ -132,6 +135,10 @@ TEST(ModelFile, GenerationDefaultsAreRead) {
   EXPECT_EQ(generation.forced_first, 3);
   EXPECT_EQ(generation.forced_end, 0);
   EXPECT_EQ(generation.never_chosen, (std::vector<std::int32_t>{7, 2}));
+  EXPECT_EQ(generation.ends, (std::vector<std::int32_t>{0, 5}));
+  EXPECT_EQ(generation.min_length, 11);
+  EXPECT_EQ(generation.no_repeat_ngram, 3);
+  EXPECT_EQ(generation.repetition_penalty, 1.5f);
   EXPECT_TRUE(generation.renormalize);
 }
 
@@ -375,13 +382,18 @@ TEST(ModelFile, WrongTokensAndGeneration) {
       {set("tokens", "clean_up_spaces", "no"),
        {"'tokens.clean_up_spaces' is \"no\"", "true or false"}},
       {set("generation", "ends", 0), {"'generation.ends' is 0", "an array"}},
-      {set("generation", "ends", json::array({0, 1})),
-       {"'generation.ends' is an array", "at most one id"}},
+      {set("generation", "ends", json::array({0, 1, 2, 3, 4, 5, 6, 7, 0})),
+       {"'generation.ends' is 9", "an array of at most 8 ids"}},
+      {set("generation", "ends", json::array({0, 1, 0})),
+       {"'generation.ends' is 0", "ids that all differ"}},
       {set("generation", "ends", json::array({8})), {"'generation.ends' is 8", "from 0 to 7"}},
       {set("generation", "do_sample", 1), {"'generation.do_sample' is 1", "true or false"}},
       {set("generation", "beam_size", 257), {"'generation.beam_size' is 257", "from 1 to 256"}},
       {set("generation", "length_penalty", "1"), {"'generation.length_penalty' is \"1\""}},
       {set("generation", "early_stopping", true), {"'generation.early_stopping' is true", "never"}},
+      {set("generation", "min_length", -1), {"'generation.min_length' is -1", "from 0"}},
+      {set("generation", "no_repeat_ngram", 1.5), {"'generation.no_repeat_ngram' is 1.5"}},
+      {set("generation", "repetition_penalty", 0), {"'generation.repetition_penalty' is 0"}},
       {set("generation", "max_length", 0), {"'generation.max_length' is 0"}},
       {set("generation", "forced_first", 8), {"'generation.forced_first' is 8", "from 0 to 7"}},
       {set("generation", "forced_end", 8), {"'generation.forced_end' is 8", "from 0 to 7"}},

@@ -68,7 +68,7 @@ RunnerOptions options_of(int beams, std::int64_t batch_tokens, bool refill = tru
   RunnerOptions options;
   options.rules.beams = beams;
   options.rules.start = 1;
-  options.rules.end = 0;
+  options.rules.ends = {0};
   options.batch_tokens = batch_tokens;
   options.longest_source = 30;
   options.max_length = 40;

@@ -216,7 +216,7 @@ void SameRowTest::check_vocabulary(int beams, std::int64_t vocabulary, std::int6
        lab.put(random_matrix(random, 1, vocabulary, DType::kFloat32), DType::kFloat32)}};
   const SearchRules rules{.beams = beams,
                           .start = 0,
-                          .end = 1,
+                          .ends = {1},
                           .never_chosen = {static_cast<std::int32_t>(vocabulary - 1)}};
   Search search(*lab, lab.queue(), rules, most, 4);
   std::vector<std::int32_t> slots(static_cast<std::size_t>(most)),

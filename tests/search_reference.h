@@ -80,7 +80,7 @@ class ReferenceSearch {
   }
   Hypothesis hypothesis(std::vector<std::int32_t> ids, double sum) const {
     const int n = static_cast<int>(ids.size());
-    const bool ended = ids.back() == rules_.end;
+    const bool ended = rules_.is_end(ids.back());
     if (ended) ids.pop_back();
     return {std::move(ids), static_cast<float>(sum / divisor(n)), static_cast<float>(sum), n,
             ended};
@@ -99,7 +99,7 @@ class ReferenceSearch {
       }
       ids.push_back(static_cast<std::int32_t>(best - row.begin()));
       sum += *best;
-    } while (ids.back() != rules_.end && static_cast<int>(ids.size()) < limit_);
+    } while (!rules_.is_end(ids.back()) && static_cast<int>(ids.size()) < limit_);
     result_.steps = static_cast<int>(ids.size());
     result_.hypotheses = {hypothesis(ids, sum)};
   }
@@ -161,7 +161,7 @@ class ReferenceSearch {
         const Candidate& candidate = candidates[i];
         std::vector<std::int32_t> ids = live[static_cast<std::size_t>(candidate.parent)].ids;
         ids.push_back(candidate.token);
-        if (n < limit_ && candidate.token != rules_.end) {
+        if (n < limit_ && !rules_.is_end(candidate.token)) {
           if (next.size() < beams) next.push_back({std::move(ids), candidate.value});
         } else if (i < beams && candidate.value > -1e8) {
           finish(hypothesis(std::move(ids), candidate.value));
@@ -170,7 +170,8 @@ class ReferenceSearch {
       result_.steps = n;
       if (n == limit_ || is_done(next.empty() ? kNone : next.front().sum, n)) return;
       while (next.size() < beams)
-        next.push_back({std::vector<std::int32_t>(static_cast<std::size_t>(n), rules_.end), kNone});
+        next.push_back(
+            {std::vector<std::int32_t>(static_cast<std::size_t>(n), rules_.start), kNone});
       live = std::move(next);
     }
   }

@@ -66,7 +66,7 @@ class Guarded {
     rules_ = {.beams = shape.beams,
               .early_stopping = EarlyStopping::kNever,
               .start = 2,
-              .end = 1,
+              .ends = {1},
               .never_chosen = {static_cast<std::int32_t>(shape.vocabulary - 1)}};
   }
 

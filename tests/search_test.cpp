@@ -59,7 +59,7 @@ SearchRules rules_of(int beams, float penalty, EarlyStopping stopping = EarlySto
           .length_penalty = penalty,
           .early_stopping = stopping,
           .start = kStart,
-          .end = kEnd,
+          .ends = {kEnd},
           .never_chosen = {}};
 }
 
@@ -296,7 +296,7 @@ TEST_P(SearchTest, LargeVocabulariesAgree) {
       for (const int beams : {1, 4}) {
         SearchRules rules{.beams = beams,
                           .start = vocabulary - 1,
-                          .end = 0,
+                          .ends = {0},
                           .renormalize = renormalize,
                           .never_chosen = {vocabulary - 1}};
         const ReferenceResult expected = ReferenceSearch(table, rules, 3, 0).run();
@@ -331,7 +331,7 @@ TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
       shifted.logits[i] += static_cast<float>(bias.values[i % 40]);
     for (const bool renormalize : {false, true}) {
       SearchRules rules{
-          .beams = 4, .start = 1, .end = 0, .renormalize = renormalize, .never_chosen = {}};
+          .beams = 4, .start = 1, .ends = {0}, .renormalize = renormalize, .never_chosen = {}};
       if (renormalize) rules.never_chosen = {3, 17};
       const ReferenceResult expected = ReferenceSearch(shifted, rules, 8, 0).run();
       if (expected.margin < decidable(GetParam())) continue;
@@ -359,7 +359,7 @@ TEST_P(SearchTest, ALaterPieceMayHoldBetterTokens) {
         table.row(0, 0, 1)[100 + i] = static_cast<float>(ascending ? i : 7 - i);
       table.row(0, 0, 1)[550] = 7.5f - static_cast<float>(rank - 1);
       const Outcome outcome =
-          decode(table, {.beams = 4, .start = 1, .end = 0, .never_chosen = {}}, 1);
+          decode(table, {.beams = 4, .start = 1, .ends = {0}, .never_chosen = {}}, 1);
       ASSERT_EQ(outcome.hypotheses.size(), 4u);
       for (int i = 0; i < 4; ++i) {
         // This is the rank among the tokens of the first part.
@@ -417,7 +417,7 @@ TEST_P(SearchTest, AWideBeamIsExhaustiveSearch) {
     SearchRules rules{.beams = 200,
                       .length_penalty = 0.5f * static_cast<float>(seed % 5),
                       .start = 1,
-                      .end = 0,
+                      .ends = {0},
                       .never_chosen = {}};
     rules.early_stopping = static_cast<EarlyStopping>(seed % 3);
     if (seed % 4 == 3) rules.forced_end = 0;
@@ -430,8 +430,8 @@ TEST_P(SearchTest, AWideBeamIsExhaustiveSearch) {
         if (!std::isfinite(row[static_cast<std::size_t>(token)])) continue;
         Ids next = ids;
         const double total = sum + row[static_cast<std::size_t>(token)];
-        if (token != rules.end) next.push_back(token);
-        if (token == rules.end || n + 1 == limit)
+        if (!rules.is_end(token)) next.push_back(token);
+        if (rules.is_end(token) || n + 1 == limit)
           all.push_back({total / std::pow(n + 1, rules.length_penalty), next});
         else
           grow(next, total);
@@ -468,10 +468,10 @@ RandomCase random_case(unsigned seed, bool with_ties) {
                     .length_penalty = kPenalties[whole(random, 0, 4)],
                     .early_stopping = static_cast<EarlyStopping>(whole(random, 0, 2)),
                     .start = whole(random, 0, vocabulary - 1),
-                    .end = whole(random, 0, vocabulary - 1),
+                    .ends = {whole(random, 0, vocabulary - 1)},
                     .never_chosen = {}};
   if (whole(random, 0, 3) == 0)
-    rules.forced_end = whole(random, 0, 3) ? rules.end : whole(random, 0, vocabulary - 1);
+    rules.forced_end = whole(random, 0, 3) ? rules.ends[0] : whole(random, 0, vocabulary - 1);
   if (whole(random, 0, 3) == 0) rules.forced_first = whole(random, 0, vocabulary - 1);
   for (int id = 0; id + 2 < vocabulary && whole(random, 0, 2) == 0; ++id)
     rules.never_chosen.push_back(whole(random, 0, vocabulary - 3));
@@ -486,7 +486,7 @@ RandomCase random_case(unsigned seed, bool with_ties) {
       row[whole(random, 0, vocabulary - 1)] = 0;
     } else {
       for (int token = 0; token < vocabulary; ++token)
-        row[token] = uniform(random, -3, 3) + (token == rules.end ? end_bonus : 0);
+        row[token] = uniform(random, -3, 3) + (rules.is_end(token) ? end_bonus : 0);
     }
   }
   return {std::move(table), std::move(rules), limit};

@@ -67,7 +67,7 @@ class Network {
   Result decode() {
     SearchRules rules{.beams = shape_.beams,
                       .start = 0,
-                      .end = 1,
+                      .ends = {1},
                       .renormalize = shape_.renormalize,
                       .never_chosen = shape_.never_chosen};
     Queue& queue = lab_.queue();

@@ -55,7 +55,7 @@ SearchRules rules_of(const ModelFile& file, int beams) {
   const ModelDescription& model = file.description();
   return {.beams = beams,
           .start = model.tokens.start,
-          .end = model.tokens.end,
+          .ends = {model.tokens.end},
           .forced_first = model.generation.forced_first,
           .forced_end = model.generation.forced_end,
           .renormalize = model.generation.renormalize,

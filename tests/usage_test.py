@@ -78,9 +78,6 @@ class NotThere(Case):
     """Options of later stages are refused. They are never accepted and ignored."""
 
     OPTIONS = [
-        ("--min-length", "3"),
-        ("--repetition-penalty", "1.2"),
-        ("--no-repeat-ngram", "3"),
         ("--suppress-unk", None),
         ("--sample", None),
         ("--top-k", "5"),

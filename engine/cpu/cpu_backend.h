@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <span>
 #include <vector>
 
 #include "engine/backend.h"
@@ -84,6 +85,11 @@ class CpuBackend final : public Backend {
                   std::int64_t first_row, float* logits);
   void sum_chunks(std::int64_t rows, std::int64_t chunks);
   std::int64_t find_best(Tensor hidden, const Projection&, const SearchRules&, int count);
+  void project_rows(Tensor hidden, const Linear& projection);
+  void find_best_of_row(const SearchRules&, const SlotSearch&, std::int64_t beam, std::int64_t row,
+                        std::span<float> logits);
+  std::int64_t find_best_by_row_rules(Tensor hidden, const Projection&, const SearchRules&,
+                                      const StepRows&, const SearchState&);
   std::vector<Candidate> candidates_of(const SlotSearch&, std::int64_t group, std::int64_t beams,
                                        std::int64_t splits, int count) const;
   struct Tile {

@@ -7,16 +7,17 @@
 
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
+#include "engine/cpu/row_rules.h"
 #include "engine/cpu/slot_search.h"
 
 namespace xlate::cpu {
 namespace {
 
-// Sums are formed for each chunk and added in the order of the chunks. The result therefore does
-// not depend on the number of threads or rows.
-constexpr std::int64_t kChunk = 512;
+constexpr std::int64_t kChunk = kVocabularyChunk;
 // kRowBlock × kChunk logits are 512 KiB.
 constexpr std::int64_t kRowBlock = 256;
+// Where row rules apply, the logits of so many rows are in memory at a time.
+constexpr std::int64_t kRuledRows = 64;
 
 // Keeps the `limit` best of the items that it is offered. heap[0] is the worst of those that are
 // kept.
@@ -128,6 +129,67 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
   return splits;
 }
 
+// Computes the logits of up to kRuledRows rows over the whole vocabulary.
+void CpuBackend::project_rows(Tensor hidden, const Linear& projection) {
+  const Tensor weight = projection.weight;
+  const std::int64_t vocabulary = weight.rows, m = hidden.rows;
+  search_.logits.resize(static_cast<std::size_t>(m * vocabulary));
+  const float* x = hidden.as<float>();
+  pool_.run((vocabulary + kChunk - 1) / kChunk, [&](std::int64_t chunk, int) {
+    const std::int64_t first = chunk * kChunk, n = std::min(kChunk, vocabulary - first);
+    const float* w = weight.as<float>() + first * weight.stride;
+    float* logits = search_.logits.data() + first;
+    if (m <= kFewRows)
+      product_few_rows(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits,
+                       vocabulary);
+    else
+      blas_.product(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, vocabulary);
+    if (!projection.bias) return;
+    const float* bias = projection.bias.as<float>() + first;
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) logits[i * vocabulary + j] += bias[j];
+    }
+  });
+}
+
+// Applies the row rules to the logits of a row, and leaves its best tokens in search_ as one list
+// of log-probabilities.
+void CpuBackend::find_best_of_row(const SearchRules& rules, const SlotSearch& slot,
+                                  std::int64_t beam, std::int64_t row, std::span<float> logits) {
+  apply_row_rules(rules, slot.ids_of(beam), logits);
+  const int count = rules.candidates();
+  Scored* best = search_.best.data() + row * count;
+  int& found = search_.best_count[static_cast<std::size_t>(row)];
+  for (std::size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] > (found < count ? kMinusInfinity : best[0].logit))
+      offer(best, found, count, {logits[id], static_cast<std::int32_t>(id)});
+  }
+}
+
+// Does what find_best() does where row rules apply. It has the logits of whole rows in memory,
+// because a beam search applies the rules to log-probabilities.
+std::int64_t CpuBackend::find_best_by_row_rules(Tensor hidden, const Projection& projection,
+                                                const SearchRules& rules, const StepRows& rows,
+                                                const SearchState& state) {
+  const std::int64_t vocabulary = projection.linear.weight.rows;
+  const auto all = static_cast<std::size_t>(hidden.rows);
+  search_.best.resize(all * static_cast<std::size_t>(rules.candidates()));
+  search_.best_count.assign(all, 0);
+  search_.log_sums.assign(all, 0);
+  for (std::int64_t first = 0; first < hidden.rows; first += kRuledRows) {
+    const std::int64_t count = std::min(kRuledRows, hidden.rows - first);
+    project_rows(hidden.row_range(first, count), projection.linear);
+    pool_.run(count, [&](std::int64_t i, int) {
+      const std::int64_t row = first + i, slot = rows.slots[row / rows.beams];
+      if (slot < 0 || state.done[slot]) return;
+      find_best_of_row(
+          rules, SlotSearch(rules, state, slot), row % rows.beams, row,
+          {search_.logits.data() + i * vocabulary, static_cast<std::size_t>(vocabulary)});
+    });
+  }
+  return 1;
+}
+
 // Returns the best `count` continuations of a group's hypotheses. The larger value comes first,
 // then the earlier hypothesis, then the smaller id.
 std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, std::int64_t group,
@@ -162,8 +224,10 @@ std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, std::in
 void CpuBackend::search_step(Queue&, Tensor hidden, const Projection& projection,
                              const SearchRules& rules, const StepRows& rows,
                              const SearchState& state) {
-  const int count = static_cast<int>(rows.beams == 1 ? 1 : 2 * rows.beams);
-  const std::int64_t splits = find_best(hidden, projection, rules, count);
+  const int count = rules.candidates();
+  const std::int64_t splits = rules.has_row_rules()
+                                  ? find_best_by_row_rules(hidden, projection, rules, rows, state)
+                                  : find_best(hidden, projection, rules, count);
   pool_.run(rows.groups, [&](std::int64_t group, int) {
     if (rows.slots[group] < 0 || state.done[rows.slots[group]]) return;
     SlotSearch slot(rules, state, rows.slots[group]);

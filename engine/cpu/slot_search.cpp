@@ -33,13 +33,22 @@ std::int32_t SlotSearch::forced() const {
   return -1;
 }
 
+// The token at position t entered the network under the beam ancestor[t], whose last token it was.
+std::vector<std::int32_t> SlotSearch::ids_of(std::int64_t beam) const {
+  std::vector<std::int32_t> ids{rules_.start};
+  for (std::int64_t t = 1; t < length_; ++t)
+    ids.push_back(history_[(t - 1) * beams_ + ancestor_[t * beams_ + beam]].token);
+  if (length_ > 0) ids.push_back(token_[beam]);
+  return ids;
+}
+
 void SlotSearch::advance(const std::vector<Candidate>& candidates) {
   const bool at_limit = ++length_ == limit_;
   const float divisor = length_divisor(length_, rules_.length_penalty);
   std::vector<Candidate> live;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const Candidate& candidate = candidates[i];
-    if (!at_limit && candidate.node.token != rules_.end) {
+    if (!at_limit && !rules_.is_end(candidate.node.token)) {
       if (live.size() < static_cast<std::size_t>(beams_)) live.push_back(candidate);
     } else if (i < static_cast<std::size_t>(beams_) && candidate.value > kWorthless) {
       add_finished({candidate.value / divisor, candidate.value, length_, candidate.node});

@@ -30,8 +30,11 @@ class SlotSearch {
   /// Returns the only token that may be chosen now, or −1 if the choice is free.
   std::int32_t forced() const;
   float score(std::int64_t beam) const { return score_[beam]; }
-  /// Advances the sentence by one token. `candidates` are the best 2K of all continuations (greedy:
-  /// the best one), in order.
+  /// Returns the ids that the decoder has had for a live hypothesis: the start token and then the
+  /// tokens that were generated.
+  std::vector<std::int32_t> ids_of(std::int64_t beam) const;
+  /// Advances the sentence by one token. `candidates` are the best of all continuations, in order,
+  /// as many as SearchRules::candidates() says.
   void advance(const std::vector<Candidate>& candidates);
 
  private:

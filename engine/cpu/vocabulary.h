@@ -28,6 +28,8 @@ struct SearchScratch {
   std::vector<int> best_count;
   // Each is the logarithm of the sum of exp(logit) over the whole vocabulary: [R].
   std::vector<float> log_sums;
+  // Where row rules apply, these are the logits of a block of rows: [rows, V].
+  std::vector<float> logits;
 };
 
 }  // namespace xlate::cpu

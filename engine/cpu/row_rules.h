@@ -1,0 +1,22 @@
+// Declares the row rules of search (docs/search.md): minimum length, repeated n-grams and the
+// repetition penalty, which change a row by the ids that its hypothesis has had.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/search_state.h"
+
+namespace xlate::cpu {
+
+/// The vocabulary is scanned in chunks of so many ids. Sums are formed for each chunk and added in
+/// the order of the chunks, so that they do not depend on the number of threads or rows.
+inline constexpr std::int64_t kVocabularyChunk = 512;
+
+/// Changes the logits [V] of a row into log-probabilities, and those of ids that may not be chosen
+/// into −∞. `ids` are all that the decoder has had for the hypothesis, the start token first.
+void apply_row_rules(const SearchRules&, const std::vector<std::int32_t>& ids,
+                     std::span<float> row);
+
+}  // namespace xlate::cpu
