@@ -47,12 +47,8 @@ NEUTRAL_GENERATION = {
     "num_beam_groups": 1,
     "diversity_penalty": 0,
     "num_return_sequences": 1,
-    "repetition_penalty": 1,
     "encoder_repetition_penalty": 1,
-    "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
     "begin_suppress_tokens": [],
     "forced_decoder_ids": [],
     "sequence_bias": {},
@@ -67,6 +63,8 @@ NEUTRAL_GENERATION = {
     "watermarking_config": None,
     "token_healing": False,
 }
+# A step of search has room for so many end tokens (kMaxEnds in engine/search_state.h).
+MOST_ENDS = 8
 HINT = "(remove the key to convert without it)"
 HINT_FOR_SEVERAL = "(remove the keys to convert without them)"
 
@@ -153,13 +151,15 @@ def read_ends(generation, rows):
         if isinstance(ends, list)
         else [ends]
     )
-    if len(ends) > 1 or not all(is_integer(end) and 0 <= end < rows for end in ends):
+    if not all(is_integer(end) and 0 <= end < rows for end in ends):
         refuse(
             generation.path,
             "eos_token_id",
-            f"one id below {rows}",
+            f"an id below {rows}, or a list of such ids",
             show(generation.get("eos_token_id")),
         )
+    if len(ends) > MOST_ENDS:
+        refuse(generation.path, "eos_token_id", f"at most {MOST_ENDS} ids", len(ends))
     return ends
 
 
@@ -204,6 +204,25 @@ def refuse_settings(generation):
     refuse(generation.path, keys, f"{expected} {hint}", found)
 
 
+def read_row_rules(generation):
+    """Returns the rules that look at what a hypothesis has had, as far as they are in use."""
+    # min_length counts the start token. min_new_tokens does not, and it takes precedence.
+    least = generation.integer("min_length", 0, LARGEST, 0)
+    penalty = generation.take(
+        "repetition_penalty",
+        1,
+        "a number from 0.01 to 100",
+        lambda v: (
+            isinstance(v, (int, float)) and not isinstance(v, bool) and 0.01 <= v <= 100
+        ),
+    )
+    return {
+        "min_length": generation.integer("min_new_tokens", 0, LARGEST, max(0, least - 1)) or None,
+        "no_repeat_ngram": generation.integer("no_repeat_ngram_size", 0, LARGEST, 0) or None,
+        "repetition_penalty": None if penalty == 1 else float(penalty),
+    }
+
+
 def read_generation(generation, rows, tokens):
     """The defaults of the search, as far as the checkpoint has any."""
     refuse_settings(generation)
@@ -229,6 +248,7 @@ def read_generation(generation, rows, tokens):
         "max_length": generation.integer(
             "max_new_tokens", 1, LARGEST, None if longest is None else longest - 1
         ),
+        **read_row_rules(generation),
         "forced_first": generation.token("forced_bos_token_id", rows, None),
         "forced_end": generation.token("forced_eos_token_id", rows, None),
         "ends": None if ends == [tokens["end"]] else ends,

@@ -30,13 +30,10 @@ SHARED, ENCODER, DECODER, HEAD = TIED = (
     "lm_head.weight",
 )
 REFUSED_KEYS = {
-    "no_repeat_ngram_size": 3,
-    "repetition_penalty": 1.2,
-    "min_length": 5,
-    "min_new_tokens": 2,
     "num_beam_groups": 2,
     "begin_suppress_tokens": [3],
     "encoder_no_repeat_ngram_size": 2,
+    "encoder_repetition_penalty": 1.5,
     "num_return_sequences": 4,
     "diversity_penalty": 0.5,
     "sequence_bias": {"3": 1.0},

@@ -64,7 +64,7 @@ class WrongInputTest(ConvertTest):
         """Where generation_config.json is absent, the keys of config.json are checked."""
         for key, value in (
             ("eos_token_id", 11),
-            ("eos_token_id", [0, 1]),
+            ("eos_token_id", [0, 11]),
             ("eos_token_id", "0"),
             ("pad_token_id", -1),
             ("decoder_start_token_id", 11),
@@ -377,12 +377,12 @@ class WrongInputTest(ConvertTest):
             self.refuse(self.checkpoint, "config.json", "file", "No such file")
 
     def test_several_settings_that_are_refused(self):
-        several = {"min_length": 5, "no_repeat_ngram_size": 3}
+        several = {"num_beam_groups": 2, "encoder_no_repeat_ngram_size": 3}
         self.refuse(
             self.changed("generation", **several),
             "generation_config.json",
-            "no_repeat_ngram_size, min_length",
-            "expected 0, 0 (remove the keys to convert without them), found 3, 5\n",
+            "num_beam_groups, encoder_no_repeat_ngram_size",
+            "expected 1, 0 (remove the keys to convert without them), found 2, 3\n",
         )
         fixture = self.changed("generation", **REFUSED_KEYS, bad_words_ids=[[2], [3, 4], [5, 6]])
         order = [key for key in convert.NEUTRAL_GENERATION if key in REFUSED_KEYS]
@@ -433,8 +433,18 @@ class WrongInputTest(ConvertTest):
             ("max_new_tokens", 0),
             ("forced_bos_token_id", 11),
             ("forced_eos_token_id", [0, 1]),
-            ("eos_token_id", [0, 1]),
+            ("eos_token_id", [0, 11]),
             ("eos_token_id", 11),
+            ("eos_token_id", list(range(9))),
+            ("min_length", -1),
+            ("min_length", 2.5),
+            ("min_new_tokens", "3"),
+            ("no_repeat_ngram_size", -1),
+            ("no_repeat_ngram_size", True),
+            ("repetition_penalty", 0),
+            ("repetition_penalty", "1.2"),
+            ("repetition_penalty", True),
+            ("repetition_penalty", float("nan")),
             ("pad_token_id", 11),
             ("do_sample", 1),
             ("decoder_start_token_id", 11),

@@ -474,6 +474,7 @@ class HeaderTest(ConvertTest):
         )
 
     def test_generation(self):
+        twice = {"repetition_penalty": 2.0}
         cases = (
             ({"num_beams": None}, {"beam_size": None}),
             ({"num_beams": 1}, {"beam_size": 1}),
@@ -497,6 +498,13 @@ class HeaderTest(ConvertTest):
                 {"never_chosen": [3, 10]},
             ),
             ({"no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0}, {}),
+            ({"no_repeat_ngram_size": 3, "repetition_penalty": 2}, {"no_repeat_ngram": 3, **twice}),
+            # min_length counts the start token, and min_new_tokens wins.
+            ({"min_length": 12}, {"min_length": 11}),
+            ({"min_length": 1}, {}),
+            ({"min_length": 12, "min_new_tokens": 5}, {"min_length": 5}),
+            ({"min_length": 12, "min_new_tokens": 0}, {}),
+            ({"eos_token_id": [3, 0, 3]}, {"ends": [3, 0]}),
             (
                 {"temperature": 0.7, "top_k": 50, "transformers_version": "4.0", "use_cache": True},
                 {},
@@ -515,13 +523,19 @@ class HeaderTest(ConvertTest):
         fixture = Fixture()
         fixture.config.update(num_beams=3, max_length=100, bad_words_ids=[[10]])
         self.assertEqual(self.convert(fixture).header["generation"]["beam_size"], 6)
-        fixture.config["no_repeat_ngram_size"] = 3
+        fixture.config["encoder_no_repeat_ngram_size"] = 3
         self.convert(fixture)
         fixture.generation = None
         os.remove(os.path.join(self.checkpoint, "generation_config.json"))
         os.remove(self.output)
-        self.refuse(fixture, "config.json", "no_repeat_ngram_size", "found 3", "remove the key")
-        del fixture.config["no_repeat_ngram_size"]
+        self.refuse(
+            fixture,
+            "config.json",
+            "encoder_no_repeat_ngram_size",
+            "found 3",
+            "remove the key",
+        )
+        del fixture.config["encoder_no_repeat_ngram_size"]
         self.assertEqual(
             self.generation_of(self.convert(fixture)),
             {"beam_size": 3, "max_length": 99, "forced_end": 0, "never_chosen": [10]},
