@@ -418,20 +418,29 @@ T* CudaBackend::scratch_list(Queue& queue, std::span<const T> host, Buffer& devi
 }
 
 RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
-  if (rules.never_chosen != never_chosen_host_) {
-    never_chosen_host_ = rules.never_chosen;
-    scratch_list<std::int32_t>(queue, never_chosen_host_, never_chosen_);
+  std::vector<std::int32_t> ids = rules.never_chosen;
+  if (rules.ends.size() > 1) ids.insert(ids.end(), rules.ends.begin() + 1, rules.ends.end());
+  if (ids != rule_ids_host_) {
+    rule_ids_host_ = std::move(ids);
+    scratch_list<std::int32_t>(queue, rule_ids_host_, rule_ids_);
   }
+  const auto never_chosen_count = static_cast<int>(rules.never_chosen.size());
   return {.beams = rules.beams,
           .length_penalty = rules.length_penalty,
           .early_stopping = rules.early_stopping,
           .start = rules.start,
-          .end = rules.end,
+          .end = rules.ends.empty() ? -1 : rules.ends.front(),
           .forced_first = rules.forced_first,
           .forced_end = rules.forced_end,
           .renormalize = rules.renormalize,
-          .never_chosen = never_chosen_.as<std::int32_t>(),
-          .never_chosen_count = static_cast<int>(rules.never_chosen.size())};
+          .never_chosen = rule_ids_.as<std::int32_t>(),
+          .never_chosen_count = never_chosen_count,
+          .other_ends = rule_ids_.as<std::int32_t>() + never_chosen_count,
+          .other_ends_count = std::max(0, static_cast<int>(rules.ends.size()) - 1),
+          .min_length = rules.min_length,
+          .no_repeat_ngram = rules.no_repeat_ngram,
+          .repetition_penalty = rules.repetition_penalty,
+          .has_row_rules = rules.has_row_rules()};
 }
 
 void CudaBackend::start_slots(Queue& queue, const SearchRules& rules,
@@ -446,17 +455,19 @@ void CudaBackend::start_slots(Queue& queue, const SearchRules& rules,
 }
 
 // Finds the best candidates of each row without writing the logits to memory. Returns false if
-// there is no kernel for these shapes.
+// there is no kernel for these shapes, or if row rules need the logits in memory.
 bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection& projection,
                                   const RulesView& rules, const RowCandidates& best,
                                   std::int64_t most_rows) {
   const Tensor& weight = projection.linear.weight;
-  if (!has_tensor_map(hidden) || !has_tensor_map(weight) ||
+  if (rules.has_row_rules || !has_tensor_map(hidden) || !has_tensor_map(weight) ||
       !vocabulary_kernel_fits(capability_, hidden.columns, weight.rows, best.count)) {
     paths_.slow(KernelPaths::Of::kVocabulary, [&] {
       const std::string reason = general_reason();
       return !reason.empty() ? reason
-                             : fmt::format("width {}, {} candidates", hidden.columns, best.count);
+             : rules.has_row_rules
+                 ? "rules of search"
+                 : fmt::format("width {}, {} candidates", hidden.columns, best.count);
     });
     return false;
   }
@@ -480,28 +491,36 @@ bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection&
 
 // Finds the best candidates of each row by a product and a selection, kLogitRows rows at a time.
 void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& projection,
-                            const RulesView& rules, const RowCandidates& best) {
+                            const RulesView& rules, const StepRows& step_rows,
+                            const SearchState& state, const RowCandidates& best) {
   Tensor weight = projection.linear.weight;
   const std::int64_t vocabulary = weight.rows;
   // Weights has allocated so many rows.
   weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();
   grow(logits_, kLogitRows * weight.rows * static_cast<std::int64_t>(sizeof(float)));
   const float* bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
+  if (rules.has_row_rules)
+    grow(row_ids_, kLogitRows * state.longest * static_cast<std::int64_t>(sizeof(std::int32_t)));
   for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, hidden.rows - first);
     const Tensor logits{logits_.data(), DType::kFloat32, rows, weight.rows, weight.rows};
     gemm_->run(
         {.x = hidden.row_range(first, rows), .weight = weight, .bias = nullptr, .out = logits},
         flushed_stream(queue));
-    select_rows(logits_.as<float>(), weight.rows, vocabulary, bias, rules, first, rows, best,
-                flushed_stream(queue));
+    if (rules.has_row_rules) {
+      const RowRules row_rules{step_rows, state, row_ids_.as<std::int32_t>()};
+      apply_row_rules(logits_.as<float>(), weight.rows, vocabulary, bias, rules, row_rules, first,
+                      rows, flushed_stream(queue));
+    }
+    select_rows(logits_.as<float>(), weight.rows, vocabulary, rules.has_row_rules ? nullptr : bias,
+                rules, first, rows, best, flushed_stream(queue));
   }
 }
 
 void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection,
                               const SearchRules& rules, const StepRows& rows,
                               const SearchState& state) {
-  const int count = candidates_of(rules);
+  const int count = rules.candidates();
   const RulesView view = view_of(queue, rules);
   const std::int64_t most_rows = state.slots * state.beams;
   grow(candidate_values_, most_rows * count * static_cast<std::int64_t>(sizeof(float)));
@@ -509,7 +528,7 @@ void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& pro
   const RowCandidates best{candidate_values_.as<float>(), candidate_tokens_.as<std::int32_t>(),
                            count};
   if (!find_best_fused(queue, hidden, projection, view, best, most_rows))
-    find_best(queue, hidden, projection, view, best);
+    find_best(queue, hidden, projection, view, rows, state, best);
   advance_slots(view, best, rows, state, flushed_stream(queue));
   check(cudaGetLastError());
 }

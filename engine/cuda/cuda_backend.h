@@ -23,11 +23,6 @@ struct MemoryUsage {
   std::int64_t used = 0, peak = 0, limit = 0;
 };
 
-/// Returns how many candidates of each row a step of search looks at.
-inline int candidates_of(const SearchRules& rules) {
-  return rules.beams == 1 ? 1 : 2 * rules.beams;
-}
-
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const BackendOptions&);
@@ -108,7 +103,8 @@ class CudaBackend final : public Backend {
   /// `most_rows` is the number of rows that the scratch memory is made for.
   bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&,
                        const RowCandidates&, std::int64_t most_rows);
-  void find_best(Queue&, Tensor hidden, const Projection&, const RulesView&, const RowCandidates&);
+  void find_best(Queue&, Tensor hidden, const Projection&, const RulesView&, const StepRows&,
+                 const SearchState&, const RowCandidates&);
   struct StepKeys {
     Buffer headers, entries, taken;
     KeyLists lists{};
@@ -151,10 +147,11 @@ class CudaBackend final : public Backend {
   const Step* listed_step_ = nullptr;
   // Each holds a list of slots.
   Buffer started_, collected_;
-  Buffer never_chosen_;
-  std::vector<std::int32_t> never_chosen_host_;
+  // The ids that are never chosen, and behind them the end tokens but the first.
+  Buffer rule_ids_;
+  std::vector<std::int32_t> rule_ids_host_;
   // These belong to a step of search.
-  Buffer logits_, partials_, candidate_values_, candidate_tokens_;
+  Buffer logits_, partials_, candidate_values_, candidate_tokens_, row_ids_;
 };
 
 }  // namespace xlate::cuda

@@ -75,7 +75,7 @@ void CudaBackend::decode(Queue& queue, const Program& program, const Workspace& 
   if (solo_ && compile_into_) {
     auto& stream = static_cast<Stream&>(queue);
     if (auto step = solo_->compiler().compile(stream, program, workspace, batch, projection,
-                                              view_of(queue, rules), candidates_of(rules))) {
+                                              view_of(queue, rules), rules.candidates())) {
       *compile_into_ = step;
       solo_->put(std::move(step), 1, stream);
       return paths_.fast(KernelPaths::Of::kSolo);

@@ -39,11 +39,18 @@ struct RulesView {
   int beams;
   float length_penalty;
   EarlyStopping early_stopping;
+  // `end` is the first end token, or −1. Most models have no other one.
   std::int32_t start, end, forced_first, forced_end;
   bool renormalize;
-  // This array is on the device.
+  // Both arrays are on the device.
   const std::int32_t* never_chosen;
   int never_chosen_count;
+  const std::int32_t* other_ends;
+  int other_ends_count;
+  // These are the row rules.
+  std::int64_t min_length, no_repeat_ngram;
+  float repetition_penalty;
+  bool has_row_rules;
 };
 
 /// Holds a token with its logit or log-probability. Larger values come first, and among equal ones

@@ -17,6 +17,13 @@ __device__ inline float length_divisor(std::int32_t n, float penalty) {
   return static_cast<float>(pow(static_cast<double>(n), static_cast<double>(penalty)));
 }
 
+__device__ inline bool is_end(const RulesView& rules, std::int32_t token) {
+  if (token == rules.end) return true;
+  for (int i = 0; i < rules.other_ends_count; ++i)
+    if (token == rules.other_ends[i]) return true;
+  return false;
+}
+
 struct Candidate {
   float value;
   Node node;
@@ -134,7 +141,7 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
     std::int32_t finished_count = slot_state.finished_count;
     for (int i = 0; i < candidates; ++i) {
       const Candidate& c = ordered[i];
-      if (!at_limit && c.node.token != rules.end) {
+      if (!at_limit && !is_end(rules, c.node.token)) {
         if (live_count < beams) live[live_count++] = c;
       } else if (i < beams && c.value > kWorthless) {
         add_finished({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);

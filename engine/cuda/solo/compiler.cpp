@@ -238,6 +238,7 @@ void SoloCompiler::attend(SoloKind kind, TensorId x, const PagedCache& cache, Ca
 void SoloCompiler::finish(const Program& program, const Projection& projection,
                           const RulesView& rules, int candidates) {
   const Tensor& weight = projection.linear.weight;
+  require(!rules.has_row_rules, "rules of search");
   require(args_.table && args_.heads > 0 && places_.contains(program.out().index),
           "a step without embedding or attention");
   require(packable(weight) && weight.columns == args_.width &&

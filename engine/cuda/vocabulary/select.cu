@@ -3,17 +3,17 @@
 // count-th largest of these is a lower bound of the candidates. In the second pass the threads
 // whose largest logit reaches the bound read their logits again, and the few that reach it are
 // ranked in shared memory.
-#include "engine/cuda/device.cuh"
+#include "engine/cuda/vocabulary/row_sums.cuh"
 #include "engine/cuda/vocabulary/vocabulary.h"
 
 namespace xlate::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kRowThreads;
 // At most this many logits can be ranked in shared memory. If more reach the bound, the best are
 // found one after another.
 constexpr int kListed = 2048;
-constexpr float kMinusInfinity = -INFINITY;
+constexpr float kMinusInfinity = kNoLogit;
 
 struct Best {
   float value;
@@ -43,36 +43,6 @@ struct RowLogits {
   }
 };
 
-__device__ float block_max(float x, float* shared) {
-  x = warp_max(x);
-  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  x = threadIdx.x < kThreads / kWarp ? shared[threadIdx.x] : kMinusInfinity;
-  if (threadIdx.x < kWarp) {
-    x = warp_max(x);
-    if (threadIdx.x == 0) shared[0] = x;
-  }
-  __syncthreads();
-  x = shared[0];
-  __syncthreads();
-  return x;
-}
-
-__device__ float block_sum(float x, float* shared) {
-  x = warp_sum(x);
-  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  x = threadIdx.x < kThreads / kWarp ? shared[threadIdx.x] : 0.0f;
-  if (threadIdx.x < kWarp) {
-    x = warp_sum(x);
-    if (threadIdx.x == 0) shared[0] = x;
-  }
-  __syncthreads();
-  x = shared[0];
-  __syncthreads();
-  return x;
-}
-
 // Returns the best of the allowed logits that come after `last` in the order of `better`, to all
 // threads. This is for rows of which too many logits reach the bound.
 __device__ Best next_best(const RowLogits& row, std::int64_t vocabulary, Best last, Best* shared) {
@@ -99,6 +69,8 @@ __device__ Best next_best(const RowLogits& row, std::int64_t vocabulary, Best la
   return best;
 }
 
+// With kNormalized the logits are log-probabilities already.
+template <bool kNormalized>
 __global__ void __launch_bounds__(kThreads)
     select_kernel(const float* logits, std::int64_t stride, std::int64_t vocabulary,
                   const float* bias, RulesView rules, std::int64_t first_row, RowCandidates out) {
@@ -110,23 +82,16 @@ __global__ void __launch_bounds__(kThreads)
 
   // The first pass finds the maximum of the logits that count, the maximum of the allowed ones, and
   // the sum of exponentials relative to the running maximum.
-  float max = kMinusInfinity, sum = 0, own = kMinusInfinity;
+  RunningSum sum;
+  float own = kMinusInfinity;
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
     const float value = row.at(v);
     const bool allowed = row.allowed(v);
     if (allowed) own = fmaxf(own, value);
-    if (!allowed && rules.renormalize) continue;
-    if (value > max) {
-      sum = sum * __expf(max - value) + 1.0f;
-      max = value;
-    } else {
-      sum += __expf(value - max);
-    }
+    if (kNormalized || (!allowed && rules.renormalize)) continue;
+    sum.add(value);
   }
-  const float row_max = block_max(max, partial);
-  const float log_sum =
-      row_max +
-      logf(block_sum(max == kMinusInfinity ? 0.0f : sum * __expf(max - row_max), partial));
+  const float log_sum = kNormalized ? 0.0f : sum.block_log_sum(partial);
 
   // The bound is the count-th largest of the threads' maxima, or −∞ if there are fewer threads than
   // candidates.
@@ -178,9 +143,10 @@ __global__ void __launch_bounds__(kThreads)
 void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabulary,
                  const float* bias, const RulesView& rules, std::int64_t first, std::int64_t rows,
                  const RowCandidates& out, cudaStream_t stream) {
-  if (rows > 0)
-    select_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(logits, stride, vocabulary,
-                                                                        bias, rules, first, out);
+  if (rows <= 0) return;
+  const auto kernel = rules.has_row_rules ? select_kernel<true> : select_kernel<false>;
+  kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(logits, stride, vocabulary, bias,
+                                                               rules, first, out);
 }
 
 }  // namespace xlate::cuda

@@ -9,9 +9,23 @@
 
 namespace xlate::cuda {
 
+/// What apply_row_rules reads of the sentences, beside the rules.
+struct RowRules {
+  StepRows rows;
+  SearchState state;
+  // It is scratch memory of [rows, SearchState::longest] for the ids of hypotheses.
+  std::int32_t* ids;
+};
+/// Changes the logits of rows [first, first + rows), [rows, stride], into log-probabilities as the
+/// row rules leave them. The bias of [V] is added first unless it is null. Rows of slots that are
+/// done, and of groups without a slot, stay as they are.
+void apply_row_rules(float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,
+                     const RulesView&, const RowRules&, std::int64_t first, std::int64_t rows,
+                     cudaStream_t);
+
 /// Finds the best `count` candidates of rows [first, first + rows). The logits of these rows are
 /// [rows, stride], and the first V of each row are valid. The bias of [V] is added to them unless
-/// it is null.
+/// it is null. If there are row rules, apply_row_rules has changed the logits, and `bias` is null.
 void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabulary,
                  const float* bias, const RulesView&, std::int64_t first, std::int64_t rows,
                  const RowCandidates&, cudaStream_t);
