@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <set>
 
 #include "tests/table_model.h"
 
@@ -35,13 +36,16 @@ class ReferenceSearch {
     return result_;
   }
 
-  /// Returns the log-probabilities of the next token. They are −∞ for tokens that may not be
-  /// chosen.
-  std::vector<double> log_probabilities(int position, int last) const {
-    const int v = table_.vocabulary;
+  /// Returns the log-probabilities of the token behind the generated `ids`. They are −∞ for tokens
+  /// that may not be chosen.
+  std::vector<double> log_probabilities(const std::vector<std::int32_t>& ids) const {
+    const int v = table_.vocabulary, position = static_cast<int>(ids.size()),
+              last = ids.empty() ? rules_.start : ids.back();
     std::vector<double> row(table_.row(kind_, position, last),
                             table_.row(kind_, position, last) + v);
-    log_softmax(row);
+    if (rules_.beams > 1) log_softmax(row);
+    apply_row_rules(ids, row);
+    if (rules_.beams == 1) log_softmax(row);
     for (const std::int32_t id : rules_.never_chosen) row[static_cast<std::size_t>(id)] = kNone;
     if (rules_.renormalize) log_softmax(row);
     const std::int32_t forced = position + 1 == limit_ && rules_.forced_end >= 0 ? rules_.forced_end
@@ -65,8 +69,33 @@ class ReferenceSearch {
     int parent, token;
   };
 
+  // Applies the penalty, the n-gram bans and the minimum length to logits (greedy) or
+  // log-probabilities.
+  void apply_row_rules(const std::vector<std::int32_t>& generated, std::vector<double>& row) const {
+    std::vector<std::int32_t> ids{rules_.start};
+    ids.insert(ids.end(), generated.begin(), generated.end());
+    const double penalty = rules_.repetition_penalty;
+    for (const std::int32_t id : std::set<std::int32_t>(ids.begin(), ids.end())) {
+      double& value = row[static_cast<std::size_t>(id)];
+      value = value < 0 ? value * penalty : value / penalty;
+    }
+    const auto n = static_cast<std::size_t>(rules_.no_repeat_ngram);
+    std::set<std::vector<std::int32_t>> ngrams;
+    for (std::size_t i = 0; n > 0 && i + n <= ids.size(); ++i)
+      ngrams.emplace(ids.data() + i, ids.data() + i + n);
+    for (std::size_t token = 0; token < row.size(); ++token) {
+      std::vector<std::int32_t> longer = ids;
+      longer.push_back(static_cast<std::int32_t>(token));
+      if (longer.size() >= n && ngrams.contains({longer.end() - static_cast<int>(n), longer.end()}))
+        row[token] = kNone;
+    }
+    for (const std::int32_t end : rules_.ends) {
+      if (std::ssize(generated) < rules_.min_length) row[static_cast<std::size_t>(end)] = kNone;
+    }
+  }
   static void log_softmax(std::vector<double>& row) {
     const double max = *std::max_element(row.begin(), row.end());
+    if (max == kNone) return;
     double sum = 0;
     for (const double x : row) sum += std::exp(x - max);
     for (double& x : row) x -= max + std::log(sum);
@@ -90,12 +119,16 @@ class ReferenceSearch {
     std::vector<std::int32_t> ids;
     double sum = 0;
     do {
-      const auto row =
-          log_probabilities(static_cast<int>(ids.size()), ids.empty() ? rules_.start : ids.back());
+      const auto row = log_probabilities(ids);
       // max_element returns the first of equal values.
       const auto best = std::max_element(row.begin(), row.end());
       for (auto other = row.begin(); other != row.end(); ++other) {
         if (*other != *best) decide(*best, *other);
+      }
+      if (*best == kNone) {
+        // No token may be chosen any more, and nothing is found.
+        result_.steps = limit_;
+        return;
       }
       ids.push_back(static_cast<std::int32_t>(best - row.begin()));
       sum += *best;
@@ -104,17 +137,16 @@ class ReferenceSearch {
     result_.hypotheses = {hypothesis(ids, sum)};
   }
 
-  std::vector<Candidate> best_candidates(const std::vector<Live>& live, int position) {
+  std::vector<Candidate> best_candidates(const std::vector<Live>& live) {
     std::vector<Candidate> all;
     for (std::size_t k = 0; k < live.size(); ++k) {
-      const auto row =
-          log_probabilities(position, live[k].ids.empty() ? rules_.start : live[k].ids.back());
+      const auto row = log_probabilities(live[k].ids);
       for (std::size_t v = 0; v < row.size(); ++v)
         all.push_back({live[k].sum + row[v], static_cast<int>(k), static_cast<int>(v)});
     }
     std::stable_sort(all.begin(), all.end(),
                      [](const Candidate& a, const Candidate& b) { return a.value > b.value; });
-    const std::size_t count = 2 * live.size();
+    const std::size_t count = live.size() * std::max<std::size_t>(2, 1 + rules_.ends.size());
     for (std::size_t i = 0; i + 1 < all.size() && i < count; ++i) {
       const bool equal_in_a_row =
           all[i].value == all[i + 1].value && all[i].parent == all[i + 1].parent;
@@ -155,7 +187,7 @@ class ReferenceSearch {
     std::vector<Live> live(beams, {{}, -1e9});
     live[0].sum = 0;
     for (int n = 1; n <= limit_; ++n) {
-      const auto candidates = best_candidates(live, n - 1);
+      const auto candidates = best_candidates(live);
       std::vector<Live> next;
       for (std::size_t i = 0; i < candidates.size(); ++i) {
         const Candidate& candidate = candidates[i];

@@ -177,6 +177,103 @@ TEST_P(SearchTest, WhatIsNeverChosenKeepsItsProbability) {
   }
 }
 
+TEST_P(SearchTest, AMinimumLengthForbidsTheEndToken) {
+  const Table table = probabilities(
+      {{kStart, {{kEnd, .6}, {a, .3}, {b, .1}}}, {a, {{kEnd, .6}, {a, .4}}}, {b, {{kEnd, 1}}}});
+  for (const int beams : {1, 2}) {
+    SearchRules rules = rules_of(beams, 0);
+    rules.min_length = 2;
+    const Outcome outcome = decode(table, rules, 6);
+    EXPECT_EQ(outcome.hypotheses[0].ids, (Ids{a, a}));
+    EXPECT_EQ(outcome.hypotheses[0].length, 3);
+    // Greedy search gives the end token's probability to the others, as generate does.
+    EXPECT_NEAR(outcome.hypotheses[0].sum,
+                beams == 1 ? std::log(.3 / .4 * .6) : std::log(.3 * .4 * .6), near);
+    rules.min_length = 9;
+    EXPECT_EQ(decode(table, rules, 2).hypotheses[0].ids, (Ids{a, a}));
+    EXPECT_FALSE(decode(table, rules, 2).hypotheses[0].ended);
+    // A forced end wins.
+    rules.forced_end = kEnd;
+    EXPECT_EQ(decode(table, rules, 2).hypotheses[0].ids, (Ids{a}));
+    EXPECT_TRUE(decode(table, rules, 2).hypotheses[0].ended);
+  }
+}
+
+TEST_P(SearchTest, NoNgramIsRepeated) {
+  const Table table = probabilities(
+      {{kStart, {{a, 1}}}, {a, {{b, .8}, {d, .2}}}, {b, {{a, .9}, {kEnd, .1}}}, {d, {{kEnd, 1}}}});
+  SearchRules rules = rules_of(1, 0);
+  rules.no_repeat_ngram = 2;
+  // Behind a, b, a the token b would repeat a pair.
+  const Outcome greedy = decode(table, rules, 9);
+  EXPECT_EQ(ids_of(greedy), (std::vector<Ids>{{a, b, a, d}}));
+  EXPECT_NEAR(greedy.hypotheses[0].sum, std::log(.8 * .9), near);
+  rules.beams = 3;
+  const Outcome beam = decode(table, rules, 9);
+  EXPECT_EQ(ids_of(beam), (std::vector<Ids>{{a, d}, {a, b, a, d}, {a, b}}));
+  EXPECT_NEAR(beam.hypotheses[1].sum, std::log(.8 * .9 * .2), near);
+}
+
+// The start token of some models is their end token. The rules see it.
+TEST_P(SearchTest, RowRulesSeeTheStartToken) {
+  const Table table = probabilities(
+      {{kEnd, {{a, 1}}}, {a, {{kEnd, .9}, {b, .1}}}, {b, {{kEnd, .6}, {c, .4}}}, {c, {{d, 1}}}});
+  for (const int beams : {1, 2}) {
+    SearchRules rules = rules_of(beams, 0);
+    rules.start = kEnd;
+    rules.no_repeat_ngram = 1;
+    const Outcome outcome = decode(table, rules, 3);
+    EXPECT_EQ(outcome.hypotheses[0].ids, (Ids{a, b, c}));
+    EXPECT_FALSE(outcome.hypotheses[0].ended);
+  }
+}
+
+TEST_P(SearchTest, AGreedyPenaltyIsOnLogits) {
+  Table table =
+      whole_numbers({{kStart, {{a, 4}}}, {a, {{a, 4}, {b, 3}, {kEnd, 1}}}, {c, {{kEnd, 0}}}});
+  table.row(0, 0, b)[b] = -1, table.row(0, 0, b)[c] = -1.5f;
+  SearchRules rules = rules_of(1, 0);
+  rules.repetition_penalty = 2;
+  const Outcome outcome = decode(table, rules, 9);
+  EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{a, b, c}}));
+  const double second = 3 - std::log(std::exp(2.) + std::exp(3.) + std::exp(1.)),
+               third = -1.5 - std::log(std::exp(-2.) + std::exp(-1.5));
+  EXPECT_NEAR(outcome.hypotheses[0].sum, second + third, near);
+}
+
+TEST_P(SearchTest, APenaltyOfBeamsIsOnLogProbabilitiesAndOnceForEachId) {
+  const Table table =
+      probabilities({{kStart, {{a, 1}}}, {a, {{a, .5}, {b, .3}, {kEnd, .2}}}, {b, {{kEnd, 1}}}});
+  SearchRules rules = rules_of(2, 0);
+  rules.repetition_penalty = 2;
+  const Outcome outcome = decode(table, rules, 9);
+  EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{a, b}, {a, a, b}}));
+  EXPECT_NEAR(outcome.hypotheses[0].sum, std::log(.3), near);
+  EXPECT_NEAR(outcome.hypotheses[1].sum, std::log(.25 * .3), near);
+}
+
+TEST_P(SearchTest, SeveralEndTokens) {
+  const std::map<int, double> next{{kEnd, .4}, {d, .35}, {c, .25}};
+  const Table table =
+      probabilities({{kStart, {{a, .5}, {b, .5}}}, {a, next}, {b, next}, {c, {{d, 1}}}});
+  SearchRules rules = rules_of(2, 2, EarlyStopping::kNever);
+  rules.ends = {kEnd, d};
+  // Four candidates of the second step end. The fifth and the sixth are live and win later.
+  const Outcome outcome = decode(table, rules, 9);
+  EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{a, c}, {b, c}}));
+  EXPECT_TRUE(outcome.hypotheses[0].ended);
+  EXPECT_NEAR(outcome.hypotheses[0].score, std::log(.125) / 9, near);
+  rules.beams = 1;
+  rules.never_chosen = {kEnd};
+  EXPECT_EQ(ids_of(decode(table, rules, 9)), (std::vector<Ids>{{a}}));
+  // A minimum length forbids all of them.
+  rules.never_chosen = {};
+  rules.min_length = 2;
+  EXPECT_EQ(ids_of(decode(table, rules, 9)), (std::vector<Ids>{{a, c}}));
+  rules.ends.assign(kMaxEnds + 1, kEnd);
+  expect_error([&] { Search(*lab, lab.queue(), rules, 1, 4); }, {"9 end tokens", "at most 8"});
+}
+
 TEST_P(SearchTest, EndsOnlyAmongTheFirstK) {
   // After the first step a has .5, b has .3 and the end token has .15. With two beams the end token
   // is third, so the hypothesis is lost, although no hypothesis that ends later is better.
@@ -425,7 +522,7 @@ TEST_P(SearchTest, AWideBeamIsExhaustiveSearch) {
     std::vector<std::pair<double, Ids>> all;
     const std::function<void(Ids, double)> grow = [&](Ids ids, double sum) {
       const int n = static_cast<int>(ids.size());
-      const auto row = model.log_probabilities(n, ids.empty() ? rules.start : ids.back());
+      const auto row = model.log_probabilities(ids);
       for (int token = 0; token < vocabulary; ++token) {
         if (!std::isfinite(row[static_cast<std::size_t>(token)])) continue;
         Ids next = ids;
@@ -492,6 +589,22 @@ RandomCase random_case(unsigned seed, bool with_ties) {
   return {std::move(table), std::move(rules), limit};
 }
 
+// Gives a case row rules and more end tokens, some of each. With ties the penalty keeps sums exact.
+void add_row_rules(RandomCase& test, unsigned seed, bool with_ties) {
+  Random random(seed + 1000);
+  SearchRules& rules = test.rules;
+  constexpr float kPenalties[] = {1.3f, 0.8f, 2, 0.5f};
+  if (whole(random, 0, 1))
+    rules.repetition_penalty = kPenalties[whole(random, with_ties ? 2 : 0, 3)];
+  if (whole(random, 0, 1)) rules.no_repeat_ngram = whole(random, 1, 4);
+  if (whole(random, 0, 1)) rules.min_length = whole(random, 1, 14);
+  for (int more = whole(random, 0, 3); more > 0; --more) {
+    const int end = whole(random, 0, test.table.vocabulary - 1);
+    if (!rules.is_end(end)) rules.ends.push_back(end);
+  }
+  if (whole(random, 0, 7) == 0) rules.ends.clear();
+}
+
 std::string text_of(const std::vector<Hypothesis>& hypotheses) {
   std::string text;
   for (const Hypothesis& hypothesis : hypotheses) {
@@ -513,11 +626,12 @@ bool same(const Outcome& found, const ReferenceResult& expected) {
   return true;
 }
 
-void compare_random_cases(Lab& lab, double decidable, bool with_ties) {
+void compare_random_cases(Lab& lab, double decidable, bool with_ties, bool with_row_rules = false) {
   int compared = 0;
   constexpr int kCases = 400;
   for (unsigned seed = 0; seed < kCases; ++seed) {
     RandomCase test = random_case(seed, with_ties);
+    if (with_row_rules) add_row_rules(test, seed, with_ties);
     test.table.round_to(lab.type());
     const ReferenceResult expected = ReferenceSearch(test.table, test.rules, test.limit, 0).run();
     if (!with_ties && expected.margin < decidable) continue;
@@ -538,6 +652,14 @@ TEST_P(SearchTest, RandomTablesAgreeWithTheReference) {
 
 TEST_P(SearchTest, RandomTiesAgreeWithTheReference) {
   compare_random_cases(lab, decidable(GetParam()), true);
+}
+
+TEST_P(SearchTest, RandomTablesAndRowRulesAgreeWithTheReference) {
+  compare_random_cases(lab, decidable(GetParam()), false, true);
+}
+
+TEST_P(SearchTest, RandomTiesAndRowRulesAgreeWithTheReference) {
+  compare_random_cases(lab, decidable(GetParam()), true, true);
 }
 
 }  // namespace
