@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 
 import families_test
 import model_bytes
 import program
+from checkpoint_fixture import convert
 from program import (
     BEAM4,
     EN_DE,
@@ -296,6 +298,96 @@ class Languages(Case):
             with self.subTest(names=names):
                 model = self.changed(lambda header: header["tokens"].update(languages=languages))
                 self.fails(*self.OPTIONS, names=names, model=model)
+
+
+def repeats(ids, n):
+    """Returns whether some n consecutive ids are there twice."""
+    ngrams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+    return len(set(ngrams)) < len(ngrams)
+
+
+class RowRules(Case):
+    """The families' references tell what these rules give to the token. This tests that they can be
+    switched on and off, that a model's own values are the defaults, and that others are refused."""
+
+    OFF = ["--min-length", "0", "--no-repeat-ngram", "0", "--repetition-penalty", "1"]
+
+    def decode(self, *options, model=SHARED):
+        # A forced end at the limit comes before the minimum, so the limit is far away.
+        arguments = [*options, *REFERENCE_LIMITS, *IDS]
+        return self.ok(
+            *arguments, input=text(source_ids()[:60]), model=model, lines=60
+        ).lines
+
+    def test_the_minimum_is_the_least_number_of_tokens_before_the_end(self):
+        for options in (GREEDY, BEAM4):
+            plain = [len(line.split()) for line in self.decode(*options)]
+            least = sorted(plain)[len(plain) // 2]
+            lines = self.decode(*options, "--min-length", str(least))
+            self.assertLess(min(plain), least)
+            self.assertGreaterEqual(min(len(line.split()) for line in lines), least)
+
+    def test_no_ngram_is_there_twice(self):
+        for options in (GREEDY, BEAM4):
+            plain = [line.split() for line in self.decode(*options)]
+            lines = [line.split() for line in self.decode(*options, "--no-repeat-ngram", "2")]
+            self.assertTrue(any(repeats(ids, 2) for ids in plain))
+            self.assertFalse(any(repeats(ids, 2) for ids in lines))
+            for mine, before in zip(lines, plain):
+                if options is GREEDY and not repeats(before, 2):
+                    self.assertEqual(mine, before)
+
+    def test_a_large_penalty_leaves_few_ids_repeated(self):
+        plain, lines = (
+            sum(len(line.split()) - len(set(line.split())) for line in self.decode(*options))
+            for options in (GREEDY, [*GREEDY, "--repetition-penalty", "5"])
+        )
+        self.assertLess(lines, plain / 2)
+
+    def test_switched_off_they_change_nothing(self):
+        for options in (GREEDY, BEAM4):
+            self.assertEqual(
+                self.decode(*options, "--scores", *self.OFF), self.decode(*options, "--scores")
+            )
+
+    def test_a_rule_without_effect_changes_nothing(self):
+        for options in (GREEDY, BEAM4):
+            self.assertEqual(
+                self.decode(*options, "--no-repeat-ngram", "100"), self.decode(*options)
+            )
+
+    def test_the_models_own_values_are_the_defaults(self):
+        checkpoint = os.path.join(self.folder, "checkpoint")
+        shutil.copytree(os.path.join(program.DATA, "shared"), checkpoint)
+        path = os.path.join(checkpoint, "generation_config.json")
+        with open(path, encoding="utf-8") as file:
+            generation = json.load(file)
+        generation.update(min_length=9, no_repeat_ngram_size=2, repetition_penalty=1.2)
+        os.remove(path)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(generation, file)
+        model = self.path("model.bin")
+        convert.convert(checkpoint, model)
+        own = ["--min-length", "8", "--no-repeat-ngram", "2", "--repetition-penalty", "1.2"]
+        self.assertEqual(self.decode(*BEAM4, model=model), self.decode(*BEAM4, *own))
+        self.assertEqual(self.decode(*BEAM4, *self.OFF, model=model), self.decode(*BEAM4))
+        _, report = self.report(*GREEDY, *IDS, input=text(source_ids()[:1]), model=model)
+        options = report["options"]
+        self.assertEqual((options["min_length"], options["no_repeat_ngram"]), (8, 2))
+        self.assertAlmostEqual(options["repetition_penalty"], 1.2, places=6)
+
+    def test_what_is_out_of_range_is_a_usage_error(self):
+        for option, value in (
+            ("--min-length", "-1"),
+            ("--min-length", "2.5"),
+            ("--no-repeat-ngram", "-1"),
+            ("--no-repeat-ngram", "x"),
+            ("--repetition-penalty", "0"),
+            ("--repetition-penalty", "-1"),
+            ("--repetition-penalty", "nan"),
+            ("--repetition-penalty", "101"),
+        ):
+            self.usage_error(option, value, names=value)
 
 
 class Limits(Case):
