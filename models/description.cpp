@@ -80,9 +80,11 @@ std::vector<std::int32_t> read_ends(const Section& section, std::int32_t end_of_
     return {end_of_source};
   }
   const json& list = section.at("ends");
-  const std::string expected = fmt::format("an array of at most {} ids", kMaxEnds);
-  if (!list.is_array()) section.wrong("ends", expected, list);
-  if (list.size() > kMaxEnds) section.wrong("ends", expected, list.size());
+  if (!list.is_array()) section.wrong("ends", "an array of ids", list);
+  if (list.size() > kMaxEnds) {
+    fail("{}: '{}.ends' has {} ids, expected at most {}", section.file(), section.path(),
+         list.size(), kMaxEnds);
+  }
   std::vector<std::int32_t> ends;
   for (const json& end : list) {
     ends.push_back(static_cast<std::int32_t>(section.integer(end, "ends", 0, last)));

@@ -383,7 +383,7 @@ TEST(ModelFile, WrongTokensAndGeneration) {
        {"'tokens.clean_up_spaces' is \"no\"", "true or false"}},
       {set("generation", "ends", 0), {"'generation.ends' is 0", "an array"}},
       {set("generation", "ends", json::array({0, 1, 2, 3, 4, 5, 6, 7, 0})),
-       {"'generation.ends' is 9", "an array of at most 8 ids"}},
+       {"'generation.ends' has 9 ids", "at most 8"}},
       {set("generation", "ends", json::array({0, 1, 0})),
        {"'generation.ends' is 0", "ids that all differ"}},
       {set("generation", "ends", json::array({8})), {"'generation.ends' is 8", "from 0 to 7"}},
