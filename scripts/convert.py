@@ -212,9 +212,7 @@ def read_row_rules(generation):
         "repetition_penalty",
         1,
         "a number from 0.01 to 100",
-        lambda v: (
-            isinstance(v, (int, float)) and not isinstance(v, bool) and 0.01 <= v <= 100
-        ),
+        lambda v: (isinstance(v, (int, float)) and not isinstance(v, bool) and 0.01 <= v <= 100),
     )
     return {
         "min_length": generation.integer("min_new_tokens", 0, LARGEST, max(0, least - 1)) or None,

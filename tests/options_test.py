@@ -315,9 +315,7 @@ class RowRules(Case):
     def decode(self, *options, model=SHARED):
         # A forced end at the limit comes before the minimum, so the limit is far away.
         arguments = [*options, *REFERENCE_LIMITS, *IDS]
-        return self.ok(
-            *arguments, input=text(source_ids()[:60]), model=model, lines=60
-        ).lines
+        return self.ok(*arguments, input=text(source_ids()[:60]), model=model, lines=60).lines
 
     def test_the_minimum_is_the_least_number_of_tokens_before_the_end(self):
         for options in (GREEDY, BEAM4):
