@@ -23,16 +23,16 @@ class Visitor {
     // its rows.
     network.decoder = stack("decoder", decoder, described_.output_scale);
     for (std::int64_t i = 0; i < encoder.layers; ++i) {
-      const std::string name = fmt::format("encoder.{}", i);
-      network.encoder_layers.push_back({self(name, encoder), feed_forward(name, encoder)});
+      const Layer layer{"encoder", i, encoder};
+      network.encoder_layers.push_back({self(layer), feed_forward(layer)});
     }
     for (std::int64_t i = 0; i < decoder.layers; ++i) {
-      const std::string name = fmt::format("decoder.{}", i);
-      network.decoder_layers.push_back(
-          {self(name, decoder), cross(name, decoder), feed_forward(name, decoder)});
+      const Layer layer{"decoder", i, decoder};
+      network.decoder_layers.push_back({self(layer), cross(layer), feed_forward(layer)});
     }
+    const std::string keys_values = "decoder.cross.keys_values";
     network.cross_keys_values =
-        weights_.linear("decoder.cross.keys_values",
+        weights_.linear(keys_values, keys_values,
                         2 * network.decoder.cross.width() * decoder.layers, encoder.width);
     network.projection.linear =
         weights_.projection("decoder.projection", decoder.embedding.vocabulary, decoder.width);
@@ -40,6 +40,22 @@ class Visitor {
   }
 
  private:
+  // A layer of a stack. All layers have the biases and shifts that the first one has.
+  struct Layer {
+    const char* stack;
+    std::int64_t index;
+    const StackDescription& described;
+
+    std::string name(const std::string& part) const { return at(index, part); }
+    std::string first(const std::string& part) const { return at(0, part); }
+    std::string at(std::int64_t layer, const std::string& part) const {
+      return fmt::format("{}.{}.{}", stack, layer, part);
+    }
+    std::int64_t attention_width() const {
+      return described.attention.heads * described.attention.head;
+    }
+  };
+
   Stack stack(const std::string& name, const StackDescription& described, float final_scale) {
     const EmbeddingDescription& embedding = described.embedding;
     const AttentionDescription& attention = described.attention;
@@ -67,31 +83,38 @@ class Visitor {
     return stack;
   }
   Norm norm(const std::string& name, const StackDescription& described, float scale = 1) {
-    return weights_.norm(name, described.width, described.norm.kind, described.norm.epsilon, scale);
+    return weights_.norm(name, name, described.width, described.norm.kind, described.norm.epsilon,
+                         scale);
   }
-  SublayerNorms norms(const std::string& sublayer, const StackDescription& described) {
+  Norm norm(const Layer& layer, const std::string& part) {
+    const StackDescription& described = layer.described;
+    return weights_.norm(layer.name(part), layer.first(part), described.width, described.norm.kind,
+                         described.norm.epsilon);
+  }
+  Linear linear(const Layer& layer, const std::string& part, std::int64_t out, std::int64_t in) {
+    return weights_.linear(layer.name(part), layer.first(part), out, in);
+  }
+  SublayerNorms norms(const Layer& layer, const std::string& sublayer) {
     SublayerNorms norms;
-    if (described.norm.before) norms.before = norm(sublayer + ".norm_before", described);
-    if (described.norm.after) norms.after = norm(sublayer + ".norm_after", described);
+    if (layer.described.norm.before) norms.before = norm(layer, sublayer + ".norm_before");
+    if (layer.described.norm.after) norms.after = norm(layer, sublayer + ".norm_after");
     return norms;
   }
-  SelfAttention self(const std::string& layer, const StackDescription& described) {
-    const std::string name = layer + ".self";
-    const std::int64_t width = described.attention.heads * described.attention.head;
-    return {weights_.linear(name + ".qkv", 3 * width, described.width),
-            weights_.linear(name + ".out", described.width, width), norms(name, described)};
+  SelfAttention self(const Layer& layer) {
+    const std::int64_t width = layer.described.width, heads = layer.attention_width();
+    return {linear(layer, "self.qkv", 3 * heads, width), linear(layer, "self.out", width, heads),
+            norms(layer, "self")};
   }
-  CrossAttention cross(const std::string& layer, const StackDescription& described) {
-    const std::string name = layer + ".cross";
-    const std::int64_t width = described.attention.heads * described.attention.head;
-    return {weights_.linear(name + ".query", width, described.width),
-            weights_.linear(name + ".out", described.width, width), norms(name, described)};
+  CrossAttention cross(const Layer& layer) {
+    const std::int64_t width = layer.described.width, heads = layer.attention_width();
+    return {linear(layer, "cross.query", heads, width), linear(layer, "cross.out", width, heads),
+            norms(layer, "cross")};
   }
-  FeedForward feed_forward(const std::string& layer, const StackDescription& described) {
-    const std::string name = layer + ".feed_forward";
-    const std::int64_t width = described.width, inner = described.feed_forward.width;
-    return {weights_.linear(name + ".up", described.feed_forward.gated ? 2 * inner : inner, width),
-            weights_.linear(name + ".down", width, inner), norms(name, described)};
+  FeedForward feed_forward(const Layer& layer) {
+    const auto& [inner, activation, gated] = layer.described.feed_forward;
+    const std::int64_t width = layer.described.width;
+    return {linear(layer, "feed_forward.up", gated ? 2 * inner : inner, width),
+            linear(layer, "feed_forward.down", width, inner), norms(layer, "feed_forward")};
   }
 
   const NetworkDescription& described_;

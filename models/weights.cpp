@@ -54,21 +54,22 @@ void expand(const StoredTensor& stored, std::int64_t first, std::int64_t count, 
 Weights::Weights(const ModelFile& file, Backend& backend, Queue& queue)
     : file_(file), backend_(backend), queue_(queue) {}
 
-Linear Weights::linear(const std::string& name, std::int64_t out, std::int64_t in) {
+Linear Weights::linear(const std::string& name, const std::string& like, std::int64_t out,
+                       std::int64_t in) {
   return {.weight = matrix(name + ".weight", out, in),
-          .bias = vector_if_there(name + ".bias", out, backend_.compute_type())};
+          .bias = vector_if(like + ".bias", name + ".bias", out, backend_.compute_type())};
 }
 
 Linear Weights::projection(const std::string& name, std::int64_t out, std::int64_t in) {
   return {.weight = matrix(name + ".weight", out, in),
-          .bias = vector_if_there(name + ".bias", out, DType::kFloat32)};
+          .bias = vector_if(name + ".bias", name + ".bias", out, DType::kFloat32)};
 }
 
-Norm Weights::norm(const std::string& name, std::int64_t width, NormKind kind, float epsilon,
-                   float scale) {
+Norm Weights::norm(const std::string& name, const std::string& like, std::int64_t width,
+                   NormKind kind, float epsilon, float scale) {
   return {.gain = scale == 1 ? vector(name + ".weight", width, DType::kFloat32)
                              : scaled(file_.vector(name + ".weight", width), scale),
-          .shift = vector_if_there(name + ".bias", width, DType::kFloat32),
+          .shift = vector_if(like + ".bias", name + ".bias", width, DType::kFloat32),
           .epsilon = epsilon,
           .kind = kind};
 }
@@ -96,8 +97,9 @@ Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) {
   return load(file_.vector(name, size), type);
 }
 
-Tensor Weights::vector_if_there(const std::string& name, std::int64_t size, DType type) {
-  return file_.has_tensor(name) ? vector(name, size, type) : Tensor{};
+Tensor Weights::vector_if(const std::string& like, const std::string& name, std::int64_t size,
+                          DType type) {
+  return file_.has_tensor(like) ? vector(name, size, type) : Tensor{};
 }
 
 Tensor Weights::load(const StoredTensor& stored, DType type) {

@@ -20,16 +20,17 @@ class Weights {
  public:
   Weights(const ModelFile&, Backend&, Queue&);
 
-  /// Returns NAME.weight [out, in] and, if the file has it, NAME.bias [out], both in the backend's
-  /// compute type.
-  Linear linear(const std::string& name, std::int64_t out, std::int64_t in);
+  /// Returns NAME.weight [out, in] and, if the file has LIKE.bias, NAME.bias [out], both in the
+  /// backend's compute type. LIKE is the same layer of another part of the network, or NAME.
+  Linear linear(const std::string& name, const std::string& like, std::int64_t out,
+                std::int64_t in);
   /// Returns NAME.weight [out, in] in the backend's compute type and, if the file has it, NAME.bias
   /// [out] in float32, the type of the logits.
   Linear projection(const std::string& name, std::int64_t out, std::int64_t in);
-  /// Returns NAME.weight times `scale` (the gain) and, if the file has it, NAME.bias (the shift),
-  /// both [width] in float32.
-  Norm norm(const std::string& name, std::int64_t width, NormKind kind, float epsilon,
-            float scale = 1);
+  /// Returns NAME.weight times `scale` (the gain) and, if the file has LIKE.bias, NAME.bias (the
+  /// shift), both [width] in float32.
+  Norm norm(const std::string& name, const std::string& like, std::int64_t width, NormKind kind,
+            float epsilon, float scale = 1);
   /// Returns the matrix `name` [rows, columns] in the backend's compute type.
   Tensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns);
   /// Returns the table `name` [rows, columns], of positions or of biases, in float32.
@@ -41,7 +42,9 @@ class Weights {
 
  private:
   Tensor vector(const std::string& name, std::int64_t size, DType type);
-  Tensor vector_if_there(const std::string& name, std::int64_t size, DType type);
+  /// Returns the vector `name` if the file has the vector `like`, and else an absent tensor.
+  Tensor vector_if(const std::string& like, const std::string& name, std::int64_t size, DType type);
+  /// Returns a vector in float32 of its own, times `scale`.
   Tensor scaled(const StoredTensor& vector, float scale);
   /// Allocates and copies a tensor in this type, unless the same one has been loaded before. The
   /// rows of a matrix are padded with zeros to a multiple of Backend::row_multiple().

@@ -724,8 +724,8 @@ class BrokenModel(Case):
 
     def test_what_cannot_be_computed_is_named(self):
         model = ModelFile(SHARED)
-        model.header["network"]["decoder"]["norm"]["kind"] = "rms"
-        self.refused(model.bytes(), "network.decoder.norm.kind", "layer")
+        model.header["network"]["decoder"]["attention"]["softcap"] = 30
+        self.refused(model.bytes(), "network.decoder.attention.softcap", "none")
 
     def test_vocabulary_and_embedding_that_disagree_are_told_at_load(self):
         model = ModelFile(SEPARATE)

@@ -100,7 +100,7 @@ class WeightsTest : public OnBackend {
           throw std::logic_error(name);
         }();
         const std::int64_t rows = shape[0], columns = shape[1];
-        const Linear linear = weights.linear(name, rows, columns);
+        const Linear linear = weights.linear(name, name, rows, columns);
         ASSERT_EQ(linear.bias.columns, rows) << name;
         ASSERT_EQ(linear.weight.rows, rows) << name;
         ASSERT_EQ(linear.weight.columns, columns) << name;
@@ -201,7 +201,7 @@ TEST(Weights, WrongScalesAreTold) {
     expect_error(
         [&] {
           const ModelFile file("tiny.bin", bytes.span());
-          Weights(file, *backend, *queue).linear("encoder.0.self.out", 4, 4);
+          Weights(file, *backend, *queue).linear("encoder.0.self.out", "encoder.0.self.out", 4, 4);
         },
         texts);
   };
