@@ -24,7 +24,7 @@ from model_writer import to_float32
 
 BEGINNING = "base_model.model."
 PAIR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight", re.DOTALL)
-# Settings that change what is computed, with the values at which they have no effect.
+# These settings change what is computed. Each has the values at which it has no effect.
 NEUTRAL = {
     "peft_type": ("LORA",),
     "use_dora": (None, False),
@@ -39,18 +39,18 @@ NEUTRAL = {
     "lora_ga_config": (None,),
     "use_qalora": (None, False),
     "use_bdlora": (None, False, {}),
-    # The other ways to begin, such as "pissa", take something off the base model's weights.
+    # Other initializations, such as "pissa", subtract something from the base model's weights.
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
 }
 
 
 @dataclass(eq=False)
 class Merged(Tensor):
-    """A Merged is a matrix of the base model to which a product of two narrow matrices is added.
-    It is computed in blocks of rows, so its memory does not grow with the matrix."""
+    """This is a matrix of the base model to which a product of two narrow matrices is added.
+    blocks() computes it in blocks of rows, so that the memory does not grow with the matrix."""
 
     base: Tensor | None = None
-    # Both are float32 and of shape [rows, r] and [r, columns]. `left` has the scale.
+    # Both are float32, of shape [rows, r] and [r, columns]. `left` includes the scale.
     left: np.ndarray | None = None
     right: np.ndarray | None = None
 
@@ -70,8 +70,8 @@ class Merged(Tensor):
 
 
 class Adapter:
-    """An adapter has the settings of adapter_config.json and the pairs of narrow matrices of
-    adapter_model.safetensors, by the module that they change."""
+    """Holds the settings of adapter_config.json, and the pairs of narrow matrices of
+    adapter_model.safetensors by the module that they change."""
 
     def __init__(self, directory):
         path = os.path.join(directory, "adapter_config.json")
@@ -96,7 +96,8 @@ class Adapter:
 
     def pattern(self, key):
         """Returns an object that has numbers by the ends of modules' names. PEFT takes its keys as
-        regular expressions, which only names with dots are let through of."""
+        regular expressions. Only keys of letters, digits, underscores and dots are accepted,
+        because they also work as plain names."""
         values = self.settings.take(key, {}, "an object", lambda v: isinstance(v, dict))
         for name, value in values.items():
             if not re.fullmatch(r"[\w.]+", name):
@@ -110,8 +111,8 @@ class Adapter:
         return values
 
     def read_targets(self):
-        """Returns the list of target_modules, which is empty where they are a text, because a text
-        is a regular expression or a word for all products."""
+        """Returns the names in target_modules. The list is empty if target_modules is a text,
+        because a text is a regular expression or a word for all products."""
         targets = self.settings.take(
             "target_modules",
             REQUIRED,
@@ -140,7 +141,8 @@ class Adapter:
 
     def merge_into(self, checkpoint, swapped):
         """Replaces the weights that the adapter changes. `swapped` says that the model stores its
-        weights as [in, out]. PEFT goes by the model as well where fan_in_fan_out says otherwise."""
+        weights as [in, out]. Like PEFT, it follows the model where fan_in_fan_out says
+        otherwise."""
         for key, names in (("target_modules", self.targets), ("rank_pattern", self.ranks)):
             for name in names:
                 if not any(ends_with(module, name) for module in self.pairs):

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint directory, from one file of weights or from several (shards)."""
+"""Reads the tensors of a checkpoint directory, from one file or from several (shards)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from checkpoint_reader import FLOATS, REQUIRED, Settings, read_safetensors, refu
 from torch_reader import read_torch
 from unsupported import WEIGHTS, refuse_tensors
 
-# Buffers that checkpoints keep beside the weights: constants that the network's code makes anew,
-# counters of training, and versions. transformers does not use them either.
+# Checkpoints keep these buffers beside the weights. They are constants that the network's code
+# makes anew, counters of training, and versions. transformers does not use them either.
 BUFFERS = re.compile(
     r"(.*\.)?(position_ids|masked_bias|attn\.bias|inv_freq|num_batches_tracked"
     r"|(encoder|decoder)\.version|embed_positions\.(weights|bias|_float_tensor))",
@@ -41,8 +41,8 @@ def read_shards(index, read):
 
 
 class Checkpoint:
-    """A checkpoint has the tensors of a directory. It remembers which tensors were taken, so that
-    none is overlooked."""
+    """Holds the tensors of a directory. It remembers which of them were taken, so that none is
+    overlooked."""
 
     READERS = dict(zip(WEIGHTS, (read_safetensors, read_torch)))
 

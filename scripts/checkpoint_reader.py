@@ -18,8 +18,8 @@ import numpy as np
 # This many bytes of a tensor are converted at a time. A block and its result fit into the cache of
 # a core; blocks of 1 << 20 took twice as long.
 BLOCK = 1 << 18
-# The bytes of a number. A network has FLOATS alone. A checkpoint may have buffers of other types,
-# which are skipped or refused by their names.
+# The number of bytes of each type. Weights have one of FLOATS. A checkpoint may have buffers of
+# other types, which are skipped or refused by their names.
 ITEM_SIZE = {
     **{"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8},
     **{"float8_e4m3": 1, "float8_e5m2": 1, "float8_e8m0": 1, "bool": 1},
@@ -125,7 +125,7 @@ def walk_sentencepiece(path):
     try:
         while at < len(data):
             key, at = read_varint(data, at)
-            # Field 1 has bytes: a piece.
+            # Field 1, which has bytes, is a piece.
             pieces += key == 1 << 3 | 2
             if key & 7 == 0:
                 _, at = read_varint(data, at)
@@ -231,7 +231,7 @@ class Tensor:
         return self if first == 0 else self.copy_of(self.words()[first:])
 
     def columns_of_rows(self, rows):
-        """Returns a matrix [columns, len(rows)], whose columns are the rows that are named."""
+        """Returns a matrix [columns, len(rows)], whose columns are the named rows of this one."""
         return self.copy_of(self.words()[rows].T)
 
     def release(self):

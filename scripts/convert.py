@@ -4,11 +4,12 @@
 Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8]
        [--adapter DIR] [--license TEXT] [-q]
 
-families.py describes the network and gives the names of its tensors in model.bin (docs/model-
-format.md). This file reads the settings of search and puts everything together. checkpoint.py reads
-the tensors, adapter.py merges an adapter into them, tokenizer_reader.py reads the tokenizer, and
-model_writer.py writes the file. A checkpoint that xlate would translate differently from Hugging
-Face's `generate` is refused in one line that says what to change.
+families.py describes the network, and family_tensors.py finds its tensors for model.bin, whose
+format is in docs/model-format.md. This file reads the settings of search and puts everything
+together. checkpoint.py reads the tensors, adapter.py merges an adapter into them,
+tokenizer_reader.py reads the tokenizer, languages.py finds the language tokens, and model_writer.py
+writes the file. A checkpoint that xlate would translate differently from Hugging Face's `generate`
+is refused in one line that says what to change.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from tokenizer_reader import Tokenizer
 from unsupported import refuse_adapter, refuse_experts, refuse_other_format, refuse_quantised
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
-# These generation settings have no place in model.bin. Each has the value at which it has no
+# model.bin has no keys for these generation settings. Each has here the value at which it has no
 # effect.
 NEUTRAL_GENERATION = {
     "num_beam_groups": 1,
@@ -63,7 +64,7 @@ NEUTRAL_GENERATION = {
     "watermarking_config": None,
     "token_healing": False,
 }
-# A step of search has room for so many end tokens (kMaxEnds in engine/search_state.h).
+# A step of search allows at most this many end tokens (kMaxEnds in engine/search_state.h).
 MOST_ENDS = 8
 HINT = "(remove the key to convert without it)"
 HINT_FOR_SEVERAL = "(remove the keys to convert without them)"
@@ -179,8 +180,8 @@ def read_never_chosen(generation, rows, pad, ends):
 
 
 def list_refused(generation):
-    """Yields (key, what is expected, what is found) for each setting that is there and that
-    model.bin has no place for."""
+    """Yields (key, what is expected, what is found) for each setting that is present and that
+    model.bin has no key for."""
     for key, neutral in NEUTRAL_GENERATION.items():
         value = generation.get(key)
         if value is not None and (
@@ -195,7 +196,7 @@ def list_refused(generation):
 
 
 def refuse_settings(generation):
-    """Refuses all settings that model.bin has no place for, in one line that names every key."""
+    """Refuses all settings that model.bin has no key for, in one line that names every one."""
     refused = list(list_refused(generation))
     if not refused:
         return
@@ -205,7 +206,7 @@ def refuse_settings(generation):
 
 
 def read_row_rules(generation):
-    """Returns the rules that look at what a hypothesis has had, as far as they are in use."""
+    """Returns the row rules (docs/search.md). Those that are not in use are None."""
     # min_length counts the start token. min_new_tokens does not, and it takes precedence.
     least = generation.integer("min_length", 0, LARGEST, 0)
     penalty = generation.take(
@@ -222,7 +223,7 @@ def read_row_rules(generation):
 
 
 def read_generation(generation, rows, tokens):
-    """The defaults of the search, as far as the checkpoint has any."""
+    """Returns the defaults of search, as far as the checkpoint has any."""
     refuse_settings(generation)
     penalty = generation.take(
         "length_penalty",
@@ -260,8 +261,7 @@ def read_generation(generation, rows, tokens):
 
 
 def read_settings(directory, adapter):
-    """Returns the settings of config.json, after refusing what is no checkpoint that xlate has a
-    form for."""
+    """Returns the settings of config.json. Refuses a checkpoint that xlate does not support."""
     if not os.path.isdir(directory):
         if os.path.exists(directory):
             refuse_other_format(directory, [os.path.basename(directory)])
@@ -279,7 +279,7 @@ def read_settings(directory, adapter):
 
 
 def describe_provenance(directory, settings, adapter, license_text):
-    """Returns what model.bin says for people of its origin."""
+    """Returns what model.bin says of its origin, for people to read."""
     name_of = lambda folder: os.path.basename(os.path.abspath(folder))
     provenance = {
         "converter": "scripts/convert.py",
@@ -346,7 +346,7 @@ def convert(directory, output, wanted=None, license_text=None, adapter=None):
             Writer(file).write_model(*description)
             file.close()
             os.replace(partial, output)
-        # Interruptions count too.
+        # This includes interruptions.
         except BaseException:
             os.unlink(partial)
             raise

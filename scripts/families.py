@@ -2,7 +2,8 @@
 their tensors.
 
 A family is an entry of FAMILIES. The functions below read config.json by that entry, and
-family_tensors.py finds the tensors by it. No other part of xlate knows of families.
+family_tensors.py finds the tensors by it. languages.py knows the language tokens of the
+multilingual families. No other part of xlate depends on the family.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ MOST = 1 << 20
 # A table of biases has a column for every distance up to this one, in both directions.
 MOST_DISTANCES = 1 << 16
 
-# A table has the names of a checkpoint's tensors: for each sublayer its products, of which several
-# are stacked by rows, and its norm. The letters are the shape of a weight, where D is the width, A
-# is heads·head and F is the width of the feed-forward. A bias has the shape of the first letter.
+# FAIRSEQ and T5 hold the names of a checkpoint's tensors. Each sublayer has its products and its
+# norm. A product with several names is made of their matrices, which are stacked by rows. The two
+# letters are the shape of a weight, where D is the width, A is heads·head and F is the width of the
+# feed-forward layer. A bias has the size that the first letter stands for. {stack} is encoder or
+# decoder, and {n} is the number of a layer.
 FAIRSEQ = {
     "layer": "model.{stack}.layers.{n}.",
     "self": {
@@ -60,7 +63,7 @@ FAIRSEQ = {
     "embeddings": "model.",
     "unused": (),
 }
-# The index of a block's feed-forward is 1 in the encoder and 2 in the decoder.
+# {last} is the index of the feed-forward layer in a block: 1 in the encoder and 2 in the decoder.
 T5 = {
     "layer": "{stack}.block.{n}.layer.",
     "self": {
@@ -83,7 +86,7 @@ T5 = {
     "final_norm": "{stack}.final_layer_norm",
     "buckets": "{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
     "embeddings": "",
-    # The first T5 checkpoints have this table, and transformers leaves it out as well.
+    # The first T5 checkpoints have this table, which transformers ignores as well.
     "unused": ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",),
 }
 SUBLAYERS = {
@@ -94,53 +97,56 @@ SUBLAYERS = {
 
 @dataclass(frozen=True)
 class Family:
-    """A Family says what the checkpoints of a family have in common."""
+    """Describes what the checkpoints of a family have in common."""
 
     # The names of the tensors.
     names: dict
     # Norms stand "before" or "after" a sublayer.
     place: str
-    # These positions are used where the checkpoint stores no table: "learned" (it must store one),
-    # "sinusoidal" or "none".
+    # With "learned" the checkpoint must store a table of positions. With "sinusoidal" they are
+    # computed where it stores none. With "none" the network has no positions.
     positions: str
     # A learned table has the first token's position in this row, and a computed table begins with
     # this position. None stands for the position after config.json's pad_token_id, as in M2M-100.
     first_position: int | None = 0
-    # A stored table is used even where the positions could be computed.
+    # True if a stored table is used even where the positions could be computed.
     stored_positions: bool = True
     # The rate of computed positions is the number of pairs of columns less this number.
     rate_less: int = 0
     norm: str = "layer"
-    # Products and norms have biases.
+    # True if products and norms have biases.
     biases: bool = True
     embedding_norm: bool = False
     final_norm: bool = False
-    # The checkpoint may have final_logits_bias.
+    # True if the checkpoint may have final_logits_bias.
     output_bias: bool = True
     # Where a matrix of the embeddings is not stored, the first of these that is stored is used: the
     # shared matrix S, or that of the encoder E, the decoder D or the output H.
     ties: str = "SHDE"
-    # tie_word_embeddings does not count, and the matrices are always tied.
+    # True if the matrices are tied whatever tie_word_embeddings says.
     always_tied: bool = False
-    # Encoder and decoder may have vocabularies of their own.
+    # True if encoder and decoder may have vocabularies of their own.
     two_vocabularies: bool = False
-    # The logits are multiplied by 1/√width unless config.json says otherwise.
+    # True if the logits are multiplied by 1/√width unless config.json says otherwise.
     scales_output: bool = False
-    # The defaults of transformers for keys that config.json may leave out.
+    # These are the defaults of transformers for scale_embedding and feed_forward_proj, which
+    # config.json may leave out.
     scales_embedding: bool = False
     feed_forward: str = "relu"
-    # The number of source tokens that the model was made for: its key in config.json, and what
-    # counts if it is not there.
+    # The first element is the key in config.json of the number of source tokens that the model was
+    # made for. The second one is this number where the key is absent.
     longest: tuple = ("max_position_embeddings", 1024)
-    # The products are stored as [in, out].
+    # True if the weights of products are stored as [in, out].
     swapped: bool = False
-    # "sentencepiece", or "none" if the model takes and gives ids and pieces only.
+    # The tokenizer is "sentencepiece", or "none" if the model reads and writes ids and pieces only.
     tokenizer: str = "none"
-    # Each switch of older configurations has only the value that this description expresses.
+    # Older configurations have these switches. Another value than this one is refused, because it
+    # would be another network than this entry describes.
     fixed: dict = field(default_factory=dict)
 
 
 def switches(before, final, embedding_norm, static):
+    """Returns the switches of older configurations with these values."""
     return {
         "normalize_before": before,
         "add_final_layer_norm": final,
@@ -286,9 +292,9 @@ def read_fairseq_sizes(settings, family, stack):
 
 
 def read_t5_activation(settings, family):
-    """Returns the activation of T5's feed-forwards, and whether they have a gate. Both follow from
-    feed_forward_proj, unless config.json has them under their own names. "gated-gelu" means the
-    tanh form, and every other name means what it says."""
+    """Returns the activation of T5's feed-forward layers, and whether they have a gate. Both follow
+    from feed_forward_proj, unless config.json has them under their own names. "gated-gelu" means
+    the tanh form of GELU, and every other name means what it says."""
     text = take_text(settings, "feed_forward_proj", family.feed_forward)
     words = text.split("-")
     if len(words) > 2 or (len(words) == 2 and words[0] != "gated"):
@@ -329,7 +335,8 @@ def read_t5_sizes(settings, family, stack):
 
 def read_distances(settings):
     """Returns the distance from which on T5's biases are the same. It must be greater than the
-    number of buckets that hold one distance each, which are half of the decoder's."""
+    number of buckets that hold one distance each, which is half the number of buckets in the
+    decoder."""
     buckets = settings.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
     return settings.integer(
         "relative_attention_max_distance", buckets // 2 + 1, MOST_DISTANCES, 128
@@ -380,8 +387,9 @@ def describe_stack(settings, family, stack):
 
 
 def read_output_scale(settings, family, width):
-    """Returns what T5 multiplies its logits by. config.json says it by scale_decoder_outputs, or
-    else by tie_word_embeddings, which means nothing else in this family. mT5 never scales."""
+    """Returns the factor of T5's logits. scale_decoder_outputs in config.json says whether they are
+    scaled. If it is absent, tie_word_embeddings says so, which means nothing else in this family.
+    mT5 never scales its logits."""
     if not family.scales_output:
         return 1.0
     tied = settings.boolean("tie_word_embeddings", True)

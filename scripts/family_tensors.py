@@ -1,6 +1,6 @@
 """Finds the tensors of model.bin (docs/model-format.md) in a checkpoint, by the entry of its family
 in families.py. The functions return or yield the name in model.bin and the parts, which are tensors
-of the checkpoint that lie one after another."""
+of the checkpoint that become one tensor by rows, one after another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from families import SUBLAYERS
 
 def list_matrix_names(family, settings):
     """Returns the names under which the encoder's, the decoder's and the output's matrix may be
-    stored, the names that count first before the others."""
+    stored, in the order in which they are tried."""
     before = family.names["embeddings"]
     stored = {
         "S": f"{before}shared.weight",
@@ -32,8 +32,7 @@ def list_matrix_names(family, settings):
 
 
 def list_embeddings(checkpoint, family, network, settings):
-    """Returns the encoder's, the decoder's and the output's matrix. They are one Tensor where they
-    are the same.
+    """Returns the encoder's, the decoder's and the output's matrix. Equal matrices are one Tensor.
 
     The tensors in the file decide, as in transformers 5: a matrix that the file has under its own
     name is used, whatever config.json says of tying, and a missing one is the matrix that it is
@@ -77,8 +76,8 @@ def check_rows(matrices, family, settings):
 
 
 def list_positions(checkpoint, family, network, rows):
-    """Yields (name, parts) of the position tables that the checkpoint stores. transformers uses
-    them in place of computed ones."""
+    """Yields (name, parts) of the position tables that the checkpoint stores. Like transformers, it
+    takes them in place of computed positions, except in families that ignore them."""
     if family.positions == "none":
         return
     for stack in SUBLAYERS:
@@ -150,7 +149,7 @@ def list_sublayer(checkpoint, family, network, stack, n, layer, sublayer):
 
 
 def list_norms(checkpoint, family, network):
-    """Yields (name, parts) of the norms that stand in no layer."""
+    """Yields (name, parts) of the norms outside the layers."""
     wanted = [("embedding.norm", "embedding_norm")] * family.embedding_norm + [
         ("norm", "final_norm")
     ] * family.final_norm
@@ -162,8 +161,9 @@ def list_norms(checkpoint, family, network):
 
 
 def bucket_of(distance, buckets, furthest, both_ways):
-    """Returns T5's bucket of a key that stands `distance` behind the query (Raffel et al., 2020).
-    One half of a side's buckets hold one distance each, and the others grow like its logarithm."""
+    """Returns T5's bucket of a key that stands `distance` positions after the query, or before it
+    if `distance` is negative (Raffel et al., 2020). The first half of a side's buckets have one
+    distance each. In the second half the bucket grows with the logarithm of the distance."""
     first = 0
     if both_ways:
         buckets //= 2

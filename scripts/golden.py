@@ -14,7 +14,8 @@ A folder gets the checkpoint in float16, and for it, computed in float32 from th
                                        a hypothesis that the limit has cut has `cut` for `end`
   target.ids                           what the decoder reads for the last source: the start token
                                        and the ids of its best hypothesis
-  logits.npy                           the logits of that, float32 [tokens, vocabulary]
+  logits.npy                           the logits after each of these ids, float32
+                                       [tokens, vocabulary]
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Recipe:
     config: type
     model: type
     settings: dict
-    # The target language: its code and the id of its token.
+    # These are the code of the target language and the id of its token.
     target: tuple | None = None
     tokenizer: dict = field(default_factory=dict)  # tokenizer_config.json
 
@@ -136,7 +137,7 @@ RECIPES = {
         T5 | dict(feed_forward_proj="gated-silu", tie_word_embeddings=False),
     ),
 }
-# These settings of a configuration belong into generation_config.json.
+# These settings of a configuration belong in generation_config.json.
 GENERATION = (
     "bos_token_id",
     "decoder_start_token_id",
@@ -148,9 +149,10 @@ GENERATION = (
 
 
 def draw(name, tensor, generator):
-    """Fills a weight. Embeddings and norms make logits that differ by some units. The sizes of the
-    sublayers are such that a model does not only repeat its last token: what they add is more than
-    what they get, but less where it is the same in each step."""
+    """Fills a weight with random numbers. Embeddings and norms are so large that the logits differ
+    by some units. Sublayers add more to the residual stream than it holds, because a model would
+    otherwise only repeat its last token. Cross-attention adds less, because it adds nearly the same
+    in each step."""
     noise = torch.randn(tensor.shape, generator=generator)
     if "norm" in name:
         tensor.copy_(0.3 * noise + 2 if name.endswith("weight") else 0.1 * noise)
@@ -169,7 +171,7 @@ def draw(name, tensor, generator):
 
 
 def make_model(recipe, seed):
-    """Returns a model with random weights, of which every one is a float16 number."""
+    """Returns a model in float16 with random weights."""
     settings = {k: v for k, v in recipe.settings.items() if not k.startswith("forced_")}
     config = recipe.config(**settings)
     model = recipe.model(config)
@@ -179,7 +181,7 @@ def make_model(recipe, seed):
             # Computed positions are parameters in some families.
             if tensor.requires_grad:
                 draw(name, tensor, generator)
-        # End tokens are likely enough to be seen.
+        # End tokens become likely enough to occur.
         model.get_output_embeddings().weight[config.eos_token_id] *= 2
         if getattr(model, "final_logits_bias", None) is not None:
             bias = model.final_logits_bias
@@ -202,7 +204,8 @@ def write_json(folder, name, value):
 
 def write_sentencepiece(folder, seed):
     """Trains a SentencePiece model on made-up words, and writes it for both sides with its
-    vocabulary: one piece less than the model has rows, since the last row is padding."""
+    vocabulary. It has one piece fewer than the embedding has rows, because the last row is
+    padding."""
     choice = random.Random(seed).choice
     words = ["".join(choice("bdgklmnprst") + choice("aeiou") for _ in range(3)) for _ in range(900)]
     path = os.path.join(folder, "source.spm")
@@ -225,7 +228,7 @@ def write_sentencepiece(folder, seed):
 
 
 def write_tokenizer(folder, name, recipe, seed):
-    """Writes as much of a tokenizer as the converter asks for."""
+    """Writes the files of a tokenizer that the converter reads."""
     if recipe.tokenizer:
         write_json(folder, "tokenizer_config.json", recipe.tokenizer)
     if name == "marian":
@@ -253,7 +256,8 @@ def write_ids(folder, name, sentences):
 
 
 def search(model, source, first):
-    """Returns the n-best list of a source as (ids, whether it ended, score), best first."""
+    """Yields the n-best list of a source as (ids, whether it ended, score), best first. `first` is
+    the forced first token, or None for the one that the checkpoint names, if any."""
     config = model.generation_config
     found = model.generate(
         input_ids=torch.tensor([source]),
@@ -275,8 +279,9 @@ def search(model, source, first):
 
 
 def is_telling(lists, exact):
-    """Returns whether hypotheses have different tokens, whether no two neighbours of an n-best list
-    are nearly tied, and whether float32 and float64, which gave `exact`, find the same."""
+    """Returns whether `lists` are good as references. The hypotheses must have different tokens, no
+    two neighbours of an n-best list may be nearly tied, and `exact`, which was computed in float64,
+    must have the same ids and nearly the same scores."""
     scores = [[score for _, _, score in hypotheses] for hypotheses in lists]
     gaps = [a - b for line in scores for a, b in zip(line, line[1:])]
     distinct = [len(set(ids)) for hypotheses in lists for ids, _, _ in hypotheses]
@@ -304,7 +309,7 @@ def write_outputs(folder, model, sources, lists):
 
 
 def make(root, name, seed):
-    """Makes a checkpoint and its outputs. Returns whether the outputs tell much."""
+    """Makes a checkpoint and its outputs. Returns whether they are good as references."""
     folder, recipe = os.path.join(root, f"random-{name}"), RECIPES[name]
     os.makedirs(folder, exist_ok=True)
     make_model(recipe, seed).save_pretrained(folder)

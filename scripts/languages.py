@@ -1,7 +1,7 @@
-"""The language tokens of multilingual models, by their codes.
+"""Finds the ids of the language tokens of multilingual models, by their codes.
 
-The ids of M2M-100's and mBART's codes stand in no file of a checkpoint: they follow the vocabulary
-in the order in which fairseq listed them. NLLB's stand in tokenizer.json, where there is one.
+mBART and NLLB have these ids in tokenizer.json. Where this file is absent, and always in M2M-100,
+no file has them. They then follow the vocabulary in the order in which fairseq lists the codes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from checkpoint_reader import Settings, count_pieces, is_integer, refuse
 
-# Of M2M-100: the token of code xx is written __xx__.
+# These are the codes of M2M-100. The token of code xx is written __xx__.
 M2M_100 = """
 af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha
 he hi hr ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my
@@ -19,13 +19,13 @@ ne nl no ns oc or pa pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn
 vi wo xh yi yo zh zu
 """.split()
 
-# Of mBART, 25 languages.
+# These are the codes of the first mBART, which has 25 languages.
 MBART = """
 ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT
 lv_LV my_MM ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN
 """.split()
 
-# Of mBART-50.
+# These are the codes of mBART-50.
 MBART_50 = """
 ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT
 lv_LV my_MM ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN af_ZA az_AZ bn_IN fa_IR he_IL
@@ -33,7 +33,7 @@ hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE ta
 th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI
 """.split()
 
-# Of NLLB-200, and the codes of its tokenizer.json.
+# These are the codes of NLLB-200, as its tokenizer.json has them.
 NLLB = """
 ace_Arab ace_Latn acm_Arab acq_Arab aeb_Arab afr_Latn ajp_Arab aka_Latn amh_Ethi apc_Arab
 arb_Arab ars_Arab ary_Arab arz_Arab asm_Beng ast_Latn awa_Deva ayr_Latn azb_Arab azj_Latn
@@ -60,7 +60,7 @@ zho_Hant zul_Latn
 
 
 def list_added(path):
-    """Texts and ids of the added tokens of a tokenizer.json."""
+    """Yields the text and the id of each added token of a tokenizer.json."""
     for token in Settings(path).take("added_tokens", [], "a list", lambda v: isinstance(v, list)):
         if isinstance(token, dict) and isinstance(token.get("content"), str):
             if is_integer(token.get("id")):
@@ -68,7 +68,8 @@ def list_added(path):
 
 
 def read_languages(directory, model_type, tokenizer_class, rows):
-    """Ids of the language tokens by code, each below `rows`; empty where the family has none."""
+    """Returns the ids of the language tokens by code. They must be below `rows`, the number of rows
+    of the target embedding. The result is empty if the family has no languages."""
     path = lambda name: os.path.join(directory, name)
     if model_type not in ("m2m_100", "mbart"):
         return {}
@@ -84,12 +85,14 @@ def read_languages(directory, model_type, tokenizer_class, rows):
             languages = {code: found[code] for code in codes if code in found}
             if languages:
                 return check(path("tokenizer.json"), languages, rows)
-        # The pieces begin at id 1, as fairseq has a token of its own before them.
+        # An id is larger by one than in the SentencePiece model, because fairseq has one more token
+        # before the pieces.
         first = count_pieces(path("sentencepiece.bpe.model")) + 1
     return check(directory, {code: first + i for i, code in enumerate(codes)}, rows)
 
 
 def check(path, languages, rows):
+    """Refuses an id that the embedding has no row for. Returns the languages."""
     for code, number in languages.items():
         if not 0 <= number < rows:
             refuse(path, code, f"an id below the embedding's {rows} rows", number)

@@ -1,9 +1,9 @@
-"""Reads the pickles of PyTorch's files without running anything of them.
+"""Reads the pickles of PyTorch's files, and calls no function that they name.
 
 A pickle is a program for a machine with a stack, and pickle.load may call any function that the
 program names. The machine here knows the few opcodes that a dictionary of tensors needs, and the
 few globals, which stand for descriptions and not for functions. Everything else is refused by its
-name. A result refers to storages, and no byte of their numbers is read.
+name. The result refers to storages. The numbers in them are not read here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from checkpoint_reader import refuse
 
 # Pickles of real checkpoints have some 200 bytes and 40 opcodes a tensor.
 MOST_BYTES, MOST_OPCODES = 1 << 24, 1 << 21
-# A dictionary may stand in a dictionary, and so on, this many levels deep.
+# Dictionaries may be nested this many levels deep.
 MOST_LEVELS = 8
 # Tuples are shapes, strides and arguments. A tensor has at most 8 dimensions.
 MOST_ITEMS, MOST_DIMENSIONS = 16, 8
@@ -44,6 +44,8 @@ class Function:
 
 @dataclass(frozen=True)
 class StorageType:
+    """A StorageType is the class of a storage, such as torch.FloatStorage."""
+
     dtype: str
 
 
@@ -70,8 +72,8 @@ class View:
 # A dictionary is compared and hashed by identity.
 @dataclass(eq=False)
 class Dictionary:
-    """A Dictionary has strings as keys. Once it is a part of something it may not change, so no
-    dictionary can contain itself."""
+    """A Dictionary has strings as keys. Once it is a part of another value, it may not change any
+    more, so that no dictionary can contain itself."""
 
     items: dict = field(default_factory=dict)
     levels: int = 1
@@ -97,7 +99,7 @@ class Machine:
         refuse(self.path, "pickle", "a dictionary of tensors and nothing that is run", found)
 
     def run(self):
-        """Returns the value of the pickle. `at` is the offset behind it then."""
+        """Returns the value of the pickle. Afterwards `at` is the offset behind the pickle."""
         for _ in range(MOST_OPCODES):
             opcode = self.bytes(1)
             if opcode == b".":
@@ -124,7 +126,7 @@ class Machine:
         return struct.unpack(format, self.bytes(struct.calcsize(format)))[0]
 
     def line(self):
-        """Returns a text that ends in a newline."""
+        """Reads a text up to its newline, and returns it without the newline."""
         end = bytes(self.data[self.at : self.at + 256]).find(b"\n")
         if end < 0:
             self.refuse("a name of more than 255 bytes")
@@ -146,7 +148,7 @@ class Machine:
                 return values
         self.refuse("an opcode without its mark")
 
-    # The operations, in the order of OPERATIONS.
+    # The functions of the opcodes follow, in the order of the table `operations`.
 
     def protocol(self):
         version = self.number("<B")
@@ -212,7 +214,7 @@ class Machine:
         self.push(target)
 
     def close(self, target, value):
-        """Makes a value a part of a dictionary."""
+        """Marks the dictionaries in `value` as parts of `target`, and refuses too many levels."""
         if isinstance(value, tuple):
             for item in value:
                 self.close(target, item)
@@ -227,14 +229,14 @@ class Machine:
         self.set_items([key, value])
 
     def build(self):
-        """Leaves out the state of a dictionary, where torch.nn keeps the versions of modules."""
+        """Leaves out the state of a dictionary, in which torch.nn keeps the versions of modules."""
         state, target = self.pop(), self.pop()
         if not isinstance(target, Dictionary) or not isinstance(state, Dictionary):
             self.refuse("a state for what is no dictionary")
         self.push(target)
 
     def persistent(self):
-        """Makes a storage of ("storage", type, key, place, count). Files older than PyTorch 1.6
+        """Pushes the storage of ("storage", type, key, device, count). Files older than PyTorch 1.6
         have one more item, which must be None."""
         named = self.pop()
         named = named[:5] if isinstance(named, tuple) and named[5:] in ((), (None,)) else ()
@@ -268,7 +270,8 @@ class Machine:
         return Dictionary() if arguments == () else None
 
     def tensor(self, arguments):
-        """Takes storage, offset, shape, strides, whether there is a gradient, and hooks."""
+        """Returns the tensor of these arguments: storage, offset, shape, strides, whether there is
+        a gradient, and hooks. Returns None if they are others."""
         if len(arguments) != 6:
             return None
         storage, offset, shape, strides, *_ = arguments
@@ -277,7 +280,8 @@ class Machine:
         return View(storage, offset, shape, strides) if fits else None
 
     def parameter(self, arguments):
-        """Takes a tensor, whether there is a gradient, and hooks."""
+        """Returns the tensor of these arguments: a tensor, whether there is a gradient, and hooks.
+        Returns None if they are others."""
         fits = len(arguments) == 3 and isinstance(arguments[0], View)
         return arguments[0] if fits else None
 

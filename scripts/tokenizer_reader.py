@@ -50,7 +50,7 @@ class Tokenizer:
         self.settings = (
             Settings(self.path("tokenizer_config.json")) if there("tokenizer_config.json") else None
         )
-        # A model for ids alone need not have its pieces.
+        # A model that reads and writes ids alone need not have its pieces.
         self.has_pieces = kind != "none" or there("vocab.json")
         self.source = self.target = (
             Settings(self.path("vocab.json"))

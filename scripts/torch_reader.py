@@ -23,15 +23,15 @@ from pickle_reader import MOST_BYTES, Dictionary, KeyMachine, Machine, View
 
 SAVE_AGAIN = "(save the model again: model.save_pretrained(DIRECTORY) writes model.safetensors)"
 WANTED = f"a file of torch.save {SAVE_AGAIN}"
-# The first pickles of an old file are this number and 1001, its version.
+# An old file begins with two pickles: this magic number, and 1001, the version of the format.
 OLD_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 OLD_VERSION = b"\x80\x02M\xe9\x03."
 
 
 @dataclass(eq=False)
 class StridedTensor(Tensor):
-    """The numbers of this tensor do not follow one another in its storage, as in a transposed
-    matrix. `data` has the bytes of the storage from the first number on."""
+    """The numbers of this tensor do not follow one another in its storage. A transposed matrix is
+    an example. `data` has the bytes of the storage from the tensor's first number on."""
 
     strides: tuple = ()
 
@@ -59,7 +59,8 @@ def read_torch(path):
 
 
 def make_tensor(path, mapping, name, view, places):
-    """Returns a tensor of a storage whose (begin, end) is in `places`, by its key."""
+    """Returns the tensor that `view` describes. `places` has the (begin, end) of each storage in
+    the file, by its key."""
     storage, item = view.storage, ITEM_SIZE[view.storage.dtype]
     if storage.key not in places:
         refuse(path, name, f"the storage {storage.key} in the file", "none")
@@ -116,12 +117,13 @@ def read_archive(path, mapping):
 
 
 def list_members(path, mapping):
-    """Returns the (begin, end) of an archive's members by their names. Only stored members are
-    let through. The checksum of the pickle is compared, and those of the numbers are not."""
+    """Returns the (begin, end) of an archive's members by their names. Members that are compressed
+    or encrypted are refused. The checksum of the pickle is compared, those of the numbers are
+    not."""
     try:
         with zipfile.ZipFile(path) as archive:
             found = archive.infolist()
-    # These are all errors that the module raises for bytes that are no archive.
+    # zipfile raises these errors for bytes that are no archive.
     except (
         zipfile.BadZipFile,
         ValueError,
@@ -137,7 +139,8 @@ def list_members(path, mapping):
             refuse(path, name, "one member of this name", "several")
         if member.compress_type or member.flag_bits & 1 or member.file_size != member.compress_size:
             refuse(path, name, "a stored member", "a compressed or encrypted one")
-        # Name and extra field of the local header have other lengths than those of the directory.
+        # The name and the extra field of the local header may have other lengths than those in the
+        # archive's directory.
         header = mapping[member.header_offset : member.header_offset + 30]
         if member.header_offset < 0 or len(header) < 30 or header[:4] != b"PK\3\4":
             refuse(path, name, "a header of a member", f"none at {member.header_offset}")
@@ -152,9 +155,10 @@ def list_members(path, mapping):
 
 
 def read_old(path, mapping):
-    """Returns the value of an old file, and the (begin, end) of its storages by key. The file has
-    a magic number, a version, a description of the machine, the value and the list of the keys as
-    pickles, and then for each key the number of its numbers in eight bytes, and the numbers."""
+    """Returns the value of an old file, and the (begin, end) of its storages by key. The file
+    begins with five pickles: a magic number, a version, a description of the system that wrote it,
+    the value, and the list of the storages' keys. Then the storages follow in the order of the
+    keys, each as the count of its numbers in eight bytes, and the numbers."""
     at = len(OLD_MAGIC)
     if mapping[at : at + len(OLD_VERSION)] != OLD_VERSION:
         refuse(path, "file", WANTED, "an old file of another version")

@@ -1,5 +1,6 @@
-"""Recognises checkpoints that xlate has no form for, and refuses them with the way out: those of
-other programs, quantised ones, mixtures of experts and adapters without their base model."""
+"""Recognises checkpoints that xlate does not support, and refuses them with a message that says
+what to do instead. These are the checkpoints of other programs, quantised ones, mixtures of experts
+and adapters without their base model."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ QUANTISED = re.compile(
 EXPERTS = re.compile(
     r"(.*\.)?(router|experts|block_sparse_moe|shared_expert|gate\.wg)\..*", re.DOTALL
 )
-# The numbers of experts, by the keys of configurations. Up to one expert is no mixture.
+# Configurations have the number of experts under one of these keys. One expert is no mixture.
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 DENSE = "a dense model (xlate has no mixtures of experts)"
 PLAIN = (
@@ -36,11 +37,9 @@ BASE = (
 
 
 def name_other_format(names, config=None):
-    """Says which files among the names are a checkpoint of another program, and which program
-    writes such files. Returns None where that cannot be told.
-
-    config: the directory's config.json as Settings, or None if there is none.
-    """
+    """Returns a text that says which of the named files are a checkpoint of another program, and
+    which program writes such files. Returns None where that cannot be told. `config` is the
+    directory's config.json as Settings, or None if there is none."""
 
     def matching(pattern):
         return [name for name in sorted(names) if re.fullmatch(pattern, name)]
@@ -52,7 +51,7 @@ def name_other_format(names, config=None):
         return None  # A training folder of Hugging Face has an optimizer.pt beside its weights.
     if found := matching(r"(?s).*\.npz"):
         return f"{shorten(found[0])}, as Marian writes it"
-    # The config.json of CTranslate2 has no model_type, and its older releases write none.
+    # The config.json of CTranslate2 has no model_type. Older releases write no config.json.
     knows_marks = config is not None and config.get("add_source_bos") is not None
     if "model.bin" in names and (knows_marks or matching(r"(\w+_)?vocabulary\.(json|txt)")):
         return "model.bin, as CTranslate2 writes it"
