@@ -58,10 +58,10 @@ struct GenerationDefaults {
   // Each of these ids, which are at most kMaxEnds, ends a hypothesis (eos_token_id). Without one,
   // only the limit ends it.
   std::vector<std::int32_t> ends;
-  // No end token is chosen as one of so many first tokens (min_new_tokens; min_length counts the
-  // start token and so is one larger).
+  // At least this many tokens precede the end token (min_new_tokens; min_length counts the start
+  // token and so is larger by one).
   std::optional<std::int64_t> min_length;
-  // No hypothesis has so many consecutive ids twice (no_repeat_ngram_size).
+  // No sequence of this many ids occurs twice in a hypothesis (no_repeat_ngram_size).
   std::optional<std::int64_t> no_repeat_ngram;
   // Ids that a hypothesis has had become less likely if this is above 1 (repetition_penalty).
   std::optional<float> repetition_penalty;

@@ -8,8 +8,8 @@
 namespace xlate {
 namespace {
 
-// Loads one network. Every function loads the tensors of one part, whose names begin with its first
-// argument.
+// Loads one network. Every function loads the tensors of one part. Their names begin with its first
+// argument, which is a name or a layer.
 class Visitor {
  public:
   Visitor(const ModelFile& file, Backend& backend, Queue& queue)
@@ -19,8 +19,8 @@ class Visitor {
     const StackDescription &encoder = described_.encoder, &decoder = described_.decoder;
     Network network;
     network.encoder = stack("encoder", encoder, 1);
-    // What the logits are scaled by goes into the gain of the norm before them: nobody else reads
-    // its rows.
+    // The gain of the decoder's final norm includes the scale of the logits, because the projection
+    // alone reads the rows of this norm.
     network.decoder = stack("decoder", decoder, described_.output_scale);
     for (std::int64_t i = 0; i < encoder.layers; ++i) {
       const Layer layer{"encoder", i, encoder};
@@ -71,7 +71,8 @@ class Visitor {
                               embedding.scale},
                 .embedding_norm = {},
                 .final_norm = {}};
-    stack.cross = stack.self;  // what has no distances in it is the same
+    // Cross-attention differs from self-attention only in that it has no distance bias.
+    stack.cross = stack.self;
     if (attention.distances > 0)
       stack.self.distance_bias = weights_.table(name + ".self.distance_bias", attention.heads,
                                                 2 * attention.distances + 1);

@@ -17,8 +17,8 @@ namespace xlate {
 /// (Vaswani et al. 2017).
 enum class Positions : std::uint8_t { kNone, kLearned, kSinusoidal };
 
-/// Describes how a token becomes the first row of the residual stream: its row of the embedding [V,
-/// D] times `scale`, plus its position, with a norm on the sum if `norm` is true.
+/// Describes the row with which a token enters the residual stream: its row of the embedding [V, D]
+/// times `scale`, plus its position, with a norm on the sum if `norm` is true.
 struct EmbeddingDescription {
   std::int64_t vocabulary = 0;  // V
   float scale = 1;
@@ -41,9 +41,9 @@ struct NormDescription {
   bool before = false, inside = false, after = false, final = false;
 };
 
-/// Describes the attention of all layers of a stack (Vaswani et al. 2017). The fields from
-/// `softcap` on have a place in the format only: describe_network refuses every value of theirs
-/// that changes the result.
+/// Describes the attention of all layers of a stack (Vaswani et al. 2017). No backend computes
+/// `softcap`, `query_key_norm`, `slope`, `rotary_dims`, `windows` or fewer key heads than heads
+/// yet: describe_network refuses every value of these fields that changes the result.
 struct AttentionDescription {
   // Queries have `heads` heads of `head` columns. Keys and values have `kv_heads`, a divisor of
   // `heads`.
@@ -54,12 +54,12 @@ struct AttentionDescription {
   float softcap = 0;
   // Applies norms to queries and keys.
   bool query_key_norm = false;
-  // A bias is added to the scores that depends on the distance between query and key. Distances up
-  // to this one have a bias of their own; 0 means that there is no bias.
+  // A bias that depends on the distance from the query to the key is added to the scores of
+  // self-attention. Distances up to this one have a bias of their own. 0 means that there is none.
   std::int64_t distances = 0;
   // A slope for each head times the distance is added to the scores.
   bool slope = false;
-  // Rotates so many columns of a head by the position; 0 means none.
+  // Rotates this many columns of a head by the position; 0 means none.
   std::int64_t rotary_dims = 0;
   // [layers]; a query sees this many keys, and with 0 all of them. If empty, no layer has a window.
   std::vector<std::int64_t> windows{};
@@ -70,7 +70,7 @@ struct AttentionDescription {
 struct FeedForwardDescription {
   std::int64_t width = 0;  // F
   Activation activation = Activation::kRelu;
-  // Multiplies the activation by a second projection of x. describe_network refuses it.
+  // Multiplies the activation by a second projection of x.
   bool gated = false;
 };
 
@@ -92,7 +92,8 @@ struct StackDescription {
 struct NetworkDescription {
   StackDescription encoder, decoder;
   // The logits are multiplied by the scale and bounded by the softcap, of which 0 means no bound.
-  // describe_network refuses all values but these.
+  // describe_network refuses every softcap but 0, and every scale but 1 where the decoder has no
+  // final norm.
   float output_scale = 1;
   float output_softcap = 0;
 };

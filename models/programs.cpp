@@ -1,5 +1,4 @@
-// Lists the operations of a Transformer: those of the encoder, and those of a decoding
-// step.
+// Lists the operations of a Transformer: those of the encoder, and those of a decoding step.
 #include "models/programs.h"
 
 #include <utility>
@@ -61,12 +60,13 @@ class StackProgram {
   TensorId normed;
 
  private:
-  // The sublayer's output, which begin() of the next one adds to the stream.
+  // Computes the sublayer's output, which begin() of the next sublayer adds to the stream.
   void add(TensorId from, const Linear& layer, const Norm& norm_after) {
     linear(from, layer, accumulators);
     pending = true;
     after = norm_after;
   }
+  // Begins a sublayer: adds the output of the sublayer before it, and sets `normed`.
   void begin(const Norm& before) {
     if (before && !has_normed) {
       normed_rows = program.tensor(TensorKind::kComputeType, stack.width);
@@ -79,8 +79,10 @@ class StackProgram {
     after = Norm{};
   }
 
-  Norm after;            // of the sublayer that has not been added yet, or of the embeddings
-  bool pending = false;  // whether there is such a sublayer
+  // This is the norm after the sublayer whose output has not been added yet, or the norm of the
+  // embeddings.
+  Norm after;
+  bool pending = false;  // The output of a sublayer has not been added yet.
   bool has_normed = false;
   TensorId normed_rows;
 };

@@ -21,7 +21,8 @@ class Weights {
   Weights(const ModelFile&, Backend&, Queue&);
 
   /// Returns NAME.weight [out, in] and, if the file has LIKE.bias, NAME.bias [out], both in the
-  /// backend's compute type. LIKE is the same layer of another part of the network, or NAME.
+  /// backend's compute type. LIKE is the name of the same product in the first layer of the stack,
+  /// or NAME.
   Linear linear(const std::string& name, const std::string& like, std::int64_t out,
                 std::int64_t in);
   /// Returns NAME.weight [out, in] in the backend's compute type and, if the file has it, NAME.bias
@@ -44,7 +45,7 @@ class Weights {
   Tensor vector(const std::string& name, std::int64_t size, DType type);
   /// Returns the vector `name` if the file has the vector `like`, and else an absent tensor.
   Tensor vector_if(const std::string& like, const std::string& name, std::int64_t size, DType type);
-  /// Returns a vector in float32 of its own, times `scale`.
+  /// Returns a copy of the vector times `scale`, in float32.
   Tensor scaled(const StoredTensor& vector, float scale);
   /// Allocates and copies a tensor in this type, unless the same one has been loaded before. The
   /// rows of a matrix are padded with zeros to a multiple of Backend::row_multiple().
