@@ -34,7 +34,7 @@ struct Attention {
   std::int64_t head = 1;
   float scale = 1;
   // [heads, 2·M + 1] in float32, or absent. Column M + d has the bias of a key that stands d
-  // positions behind the query, or before it if d is negative. Keys that are further away than M
+  // positions after the query, or before it if d is negative. Keys that are further away than M
   // have the bias of the last column on their side.
   Tensor distance_bias;
 

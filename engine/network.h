@@ -62,8 +62,9 @@ struct Stack {
   std::int64_t inner = 0;  // F
   // `cross` is used in a decoder alone.
   Attention self, cross;
-  Activation activation = Activation::kNone;  // of the feed-forward layers
-  bool gated = false;                         // of the feed-forward layers
+  // These two belong to the feed-forward layers.
+  Activation activation = Activation::kNone;
+  bool gated = false;
   Embedding embedding;
   Norm embedding_norm;  // It is applied to the embeddings, or it is absent.
   Norm final_norm;      // It is applied behind the last layer, or it is absent.

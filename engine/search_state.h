@@ -32,10 +32,11 @@ struct SearchRules {
   bool renormalize = false;
   std::vector<std::int32_t> never_chosen;  // ids
 
-  // The row rules change the logits of a row by the ids that its hypothesis has had, the start
-  // token included. Every end token is forbidden as one of the first `min_length` tokens.
+  // The row rules change a row by the ids that its hypothesis has had, the start token included.
+  // Every end token is forbidden as one of the first `min_length` tokens.
   std::int64_t min_length = 0;
-  // An id is forbidden where it would repeat so many consecutive ids. 0 switches the rule off.
+  // An id is forbidden where it would complete this many consecutive ids that the hypothesis has
+  // had already. 0 switches the rule off.
   std::int64_t no_repeat_ngram = 0;
   // The value of each id that the hypothesis has had is divided by this number if it is positive,
   // and multiplied by it if it is negative. 1 switches the rule off.

@@ -14,8 +14,9 @@ namespace {
 // sentence length] floats instead of the square of the length.
 constexpr std::int64_t kQueryBlock = 64;
 
-// The biases of one head for keys at `first`, first + 1, … as seen from a query at `query`; null
-// where attention has none. Keys further away than the table reaches have the bias at its end.
+// Returns the biases of one head for n keys from position `first` on and a query at position
+// `query`, or null if attention has no distance bias. Keys further away than the table reaches have
+// the bias at its end.
 const float* biases_of(const Attention& attention, int head, std::int64_t query, std::int64_t first,
                        std::int64_t n, std::vector<float>& memory) {
   const Tensor& table = attention.distance_bias;
@@ -37,9 +38,9 @@ float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, st
              cache.pages.stride;
 }
 
-// Attends with all heads of one row over the n keys that scratch.rows points at. The row stands at
-// the last of their positions. Each head's iteration moves these pointers on to the columns of the
-// next head.
+// Attends with all heads of one row over the n keys that scratch.rows points at. For the distance
+// bias, which self-attention alone has, the row is at the position of the last key. Each head's
+// iteration moves these pointers on to the columns of the next head.
 void attend_heads(const float* query, std::int64_t n, const Attention& attention, Scratch& scratch,
                   float* out) {
   float* scores = scratch.numbers_of(n);

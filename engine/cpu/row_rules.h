@@ -10,12 +10,13 @@
 
 namespace xlate::cpu {
 
-/// The vocabulary is scanned in chunks of so many ids. Sums are formed for each chunk and added in
-/// the order of the chunks, so that they do not depend on the number of threads or rows.
+/// The vocabulary is scanned in chunks of this many ids. Sums are formed for each chunk and added
+/// in the order of the chunks, so that they do not depend on the number of threads or rows.
 inline constexpr std::int64_t kVocabularyChunk = 512;
 
-/// Changes the logits [V] of a row into log-probabilities, and those of ids that may not be chosen
-/// into −∞. `ids` are all that the decoder has had for the hypothesis, the start token first.
+/// Changes the logits [V] of a row into log-probabilities as the row rules leave them. They are −∞
+/// for ids that may not be chosen. `ids` are all ids that the decoder has had for the hypothesis,
+/// the start token first.
 void apply_row_rules(const SearchRules&, const std::vector<std::int32_t>& ids,
                      std::span<float> row);
 

@@ -1,6 +1,7 @@
 // Performs a step of search on the CPU (docs/search.md). First one scan of the vocabulary, in
 // chunks whose logits stay in the cache, finds the sum for the log-softmax and the best tokens of
-// each row. Then each sentence selects its hypotheses.
+// each row. Where row rules apply, whole rows of logits are stored instead. Then each sentence
+// selects its hypotheses.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -16,7 +17,7 @@ namespace {
 constexpr std::int64_t kChunk = kVocabularyChunk;
 // kRowBlock × kChunk logits are 512 KiB.
 constexpr std::int64_t kRowBlock = 256;
-// Where row rules apply, the logits of so many rows are in memory at a time.
+// Where row rules apply, the logits of this many rows are in memory at a time.
 constexpr std::int64_t kRuledRows = 64;
 
 // Keeps the `limit` best of the items that it is offered. heap[0] is the worst of those that are

@@ -147,7 +147,7 @@ class CudaBackend final : public Backend {
   const Step* listed_step_ = nullptr;
   // Each holds a list of slots.
   Buffer started_, collected_;
-  // The ids that are never chosen, and behind them the end tokens but the first.
+  // It holds the ids that are never chosen, and behind them all end tokens but the first.
   Buffer rule_ids_;
   std::vector<std::int32_t> rule_ids_host_;
   // These belong to a step of search.

@@ -16,9 +16,9 @@ struct AttendArgs {
   T* out;                                        // [rows, D]
   std::int64_t query_stride, out_stride, width;  // The width is D.
   int heads;
-  float scale;  // of the scores
-  // A bias for each head and distance, or null: [heads, 2·distances + 1]. Column distances + d has
-  // that of a key which stands d positions behind the query (engine/layers.h, Attention).
+  float scale;  // It multiplies the scores.
+  // [heads, 2·distances + 1] or null. Column distances + d has the bias of a key that stands d
+  // positions after the query (Attention::distance_bias in engine/layers.h).
   const float* distance_bias;
   int distances;
 };

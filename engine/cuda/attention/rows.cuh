@@ -38,9 +38,9 @@ __device__ float dot(const T* a, const T* b, int width) {
   return sum;
 }
 
-// The bias of one head for a query at a position, as a function of the key's position.
+// Gives the bias of one head for a query at a fixed position and a key at any position.
 struct HeadBias {
-  const float* middle;  // The bias of distance zero, or null if there is no bias.
+  const float* middle;  // It points to the bias of distance zero. It is null without a bias.
   int distances;
   std::int64_t query;
 

@@ -84,7 +84,7 @@ __device__ float score_scale() {
 
 /// Returns whether the kernels on tensor cores serve these arguments. They need elements of 16
 /// bits, heads of 32, 64 or 128 columns, rows aligned to 16 bytes, scores scaled by score_scale(),
-/// and no distance bias. The caches are allocated so.
+/// and no distance bias. Caches are always allocated with this alignment.
 template <class T>
 bool tile_attention_fits(const AttendArgs<T>& args) {
   if constexpr (sizeof(T) != 2) return false;

@@ -6,7 +6,7 @@
 // shared memory, 64 columns at a time. Each block loads its part of the tile's rows and multicasts
 // it to all blocks of its cluster. The accumulators go to shared memory in float32. Each block then
 // normalizes its part of the rows and reads their other outputs from the block that computed them.
-// The results have the bits of a product by cuBLASLt (13.1) followed by layer_norm.
+// The results have the bits of a product by cuBLASLt (13.1) followed by norm_rows.
 #include <algorithm>
 
 #include "engine/cuda/norms/norm.cuh"

@@ -36,9 +36,8 @@ __device__ __forceinline__ int vector_column(int p) {
 }
 
 // Normalizes kRows rows at once, of which each lane holds up to kVectors vectors. Calls put(row,
-// column, values) for each vector of the results.
-// Without kAny it is a layer norm with a shift, and else what `shift`, which may be null, and `rms`
-// say.
+// column, values) for each vector of the results. Without kAny this is a layer norm with a shift.
+// With kAny `shift` may be null, and `rms` chooses an RMS norm.
 template <class T, int kVectors, int kRows, bool kAny = false, class Put>
 __device__ __forceinline__ void norm_values(
     const float (&values)[kRows][kVectors][Vector16<T>::kSize], const float* gain,

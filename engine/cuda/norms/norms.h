@@ -9,7 +9,8 @@
 namespace xlate::cuda {
 
 /// Computes sum = x + x_bias + residual and out = norm(sum), in float32. X is T, or float where x
-/// holds the accumulators of a product. A term that is null is left out, and so is a result.
+/// holds the accumulators of a product. A term that is null is left out, and a result that is null
+/// is not stored.
 template <class T, class X = T>
 struct NormArgs {
   const X* x;                      // [N, D] or null
@@ -21,13 +22,13 @@ struct NormArgs {
   ResidualView<T> sum, out;
   std::int64_t rows, width, x_stride;
   float epsilon;
-  bool rms;  // an RMS norm, else a layer norm
+  bool rms;  // The norm is an RMS norm. Otherwise it is a layer norm.
 };
 template <class T, class X>
 void norm_rows(const NormArgs<T, X>&, cudaStream_t);
 
 /// Computes out = norm(x·Wᵀ + b + residual), on compute capability 9.0 (linear_norm.cu). The bits
-/// are those of a product without its bias into float32, followed by layer_norm, which adds the
+/// are those of a product without its bias into float32, followed by norm_rows, which adds the
 /// bias and the residual.
 template <class T>
 struct LinearNormArgs {

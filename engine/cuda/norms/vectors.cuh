@@ -19,7 +19,7 @@ struct alignas(16) Vector16 {
 template <int kSize>
 struct Floats {
   float values[kSize];
-  /// All values are zero.
+  /// Makes all values zero.
   __device__ Floats() : values{} {}
   __device__ explicit Floats(const float* from) {
     if constexpr (kSize == 1) {

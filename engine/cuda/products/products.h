@@ -20,7 +20,7 @@ struct EpilogueArgs {
 template <class T, class B>
 void apply_epilogue(const EpilogueArgs<T, B>&, cudaStream_t);
 
-/// out = activation(the first half of x) · the second half of x.
+/// Computes out = activation(the first half of x) · the second half of x.
 template <class T>
 struct GateArgs {
   const T* x;  // [N, 2·columns]

@@ -7,7 +7,8 @@
 namespace xlate::cuda {
 namespace {
 
-// Writes what the decoder has had for a hypothesis: the start token and `length` generated tokens.
+// Writes the ids that the decoder has had for a hypothesis: the start token and `length` generated
+// tokens.
 __device__ void list_ids(const RulesView& rules, const SearchState& state, std::int64_t slot,
                          int beam, std::int32_t length, std::int32_t* ids) {
   const std::int64_t beams = state.beams, first = slot * state.longest;
@@ -35,7 +36,7 @@ __device__ void log_softmax(float* logits, std::int64_t vocabulary, float* share
   __syncthreads();
 }
 
-// Penalises each id once. The thread of the first place of an id does it.
+// Penalises each id once. Where an id occurs several times, the thread of the first place does it.
 __device__ void penalise(const std::int32_t* ids, std::int32_t count, float penalty,
                          float* logits) {
   for (std::int32_t i = threadIdx.x; i < count; i += kRowThreads) {

@@ -1,4 +1,4 @@
-// Reductions over the logits of a row by a block of kRowThreads threads.
+// This file has reductions over the logits of a row by a block of kRowThreads threads.
 #pragma once
 
 #include "engine/cuda/device.cuh"
@@ -35,7 +35,7 @@ __device__ inline float block_sum(float x, float* shared) {
       x, 0.0f, [](float y) { return warp_sum(y); }, shared);
 }
 
-// A thread's sum of exponentials, relative to the largest logit that it has seen.
+// Holds a thread's sum of exponentials, relative to the largest logit that the thread has seen.
 struct RunningSum {
   float max = kNoLogit, sum = 0;
   __device__ void add(float logit) {

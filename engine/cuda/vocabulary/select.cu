@@ -32,7 +32,7 @@ __device__ bool is_never(const RulesView& rules, std::int32_t id) {
   return false;
 }
 
-// The logits of a row. at() adds the bias, and allowed() says whether a token may be chosen.
+// Views the logits of a row. at() adds the bias, and allowed() says whether a token may be chosen.
 struct RowLogits {
   const float* logits;
   const float* bias;
@@ -69,7 +69,7 @@ __device__ Best next_best(const RowLogits& row, std::int64_t vocabulary, Best la
   return best;
 }
 
-// With kNormalized the logits are log-probabilities already.
+// With kNormalized the logits are log-probabilities already, as apply_row_rules leaves them.
 template <bool kNormalized>
 __global__ void __launch_bounds__(kThreads)
     select_kernel(const float* logits, std::int64_t stride, std::int64_t vocabulary,

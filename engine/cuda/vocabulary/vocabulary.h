@@ -9,11 +9,11 @@
 
 namespace xlate::cuda {
 
-/// What apply_row_rules reads of the sentences, beside the rules.
+/// Holds what apply_row_rules reads beside the rules.
 struct RowRules {
   StepRows rows;
   SearchState state;
-  // It is scratch memory of [rows, SearchState::longest] for the ids of hypotheses.
+  // [rows, SearchState::longest]; scratch memory for the ids of the hypotheses.
   std::int32_t* ids;
 };
 /// Changes the logits of rows [first, first + rows), [rows, stride], into log-probabilities as the
@@ -32,7 +32,7 @@ void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabula
 
 /// The largest number of lists of a row that merge_rows can merge.
 constexpr int kMostListSplits = 160;
-/// What has been found in the splits of each row's vocabulary.
+/// Holds what has been found in the splits of each row's vocabulary.
 struct RowPartials {
   // [R, sum_splits]. The pair (x, y) says that the exponentials of a split add up to y·2^x. It is
   // (−∞, 0) if they are all zero.
@@ -43,8 +43,9 @@ struct RowPartials {
   // [R, list_splits, count]. A list has the best tokens of a split in order, and −∞ behind them if
   // there are fewer than `count`. No token is in two lists of a row.
   const TokenValue* lists;
-  int list_splits;  // At most kMostListSplits. The result does not depend on the splits.
-  int count;        // At least the number of candidates.
+  // It is at most kMostListSplits. The result does not depend on the splits.
+  int list_splits;
+  int count;  // It is at least the number of candidates.
 };
 /// Merges the splits of each row into its candidates: the values are the logits less the
 /// log-sum-exp. On compute capability 9.0 the kernel uses programmatic dependent launch. It may
