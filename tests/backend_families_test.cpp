@@ -11,7 +11,7 @@ namespace {
 
 using Ints = std::vector<std::int32_t>;
 
-// What a norm is asked for. Both norms of an AddNorm have the same kind.
+// Describes the norms of an add_norm. Both of them have the same kind.
 struct NormCase {
   std::string name;
   std::int64_t width;

@@ -61,8 +61,8 @@ PARTS = {
 # Two correct programs may differ where scores are closer than this.
 NEAR = 1e-4
 # These lines may differ in any way, because two candidates are nearly tied in the middle of their
-# search, and what follows depends on the one that stays. In T5's line 51 the sums of the sixth and
-# the seventh live hypothesis of step 35 are 7e-6 apart.
+# search, and what follows depends on which of them is kept. In T5's line 51 the sums of the sixth
+# and the seventh live hypothesis of step 35 are 7e-6 apart.
 NEAR_TIES = {("t5", "beam6.nbest6.stop-false"): ("51",)}
 # Every model is converted once. The folder is removed at the end of the process.
 MODELS = tempfile.TemporaryDirectory(prefix="xlate-families-")
@@ -239,9 +239,9 @@ class Families(FamilyCase):
 
 
 class RandomNetworks(FamilyCase):
-    """Compares the networks with the logits of transformers, as far as they can be seen in scores.
-    logits.npy has a row for each token of target.ids, which is the best hypothesis of the last and
-    longest source behind the start token."""
+    """Compares the networks with the logits of transformers, as far as scores show them. target.ids
+    has the start token and then the best hypothesis of the last and longest source. logits.npy has
+    a row for each of these tokens."""
 
     def read_folder(self, name):
         self.family = "random-" + name
@@ -315,7 +315,7 @@ def add_random_tests():
 
 
 class OfTheReferenceFolder(FamilyCase):
-    """Runs all files of the reference folder, where it is there."""
+    """Compares all files of the reference folder, if it exists."""
 
 
 add_tests(Families, TRAINED, FAMILIES)

@@ -13,8 +13,9 @@ from checkpoint_fixture import ConvertTest, Fixture, TIED
 from t5_fixture import T5Fixture
 
 T5_TIED = ("shared.weight", *(name.removeprefix("model.") for name in TIED[1:]))
-# Which matrices encoder, decoder and output use where S, E, D and H are stored: the shared matrix,
-# the encoder's, the decoder's and the output's.
+# An entry STORED:USED says which matrices the encoder, the decoder and the output use, in this
+# order, where the file has those of STORED. S is the shared matrix, E the encoder's, D the decoder's
+# and H the output's.
 COMMON = (
     "S:SSS E:EEE D:DDD H:HHH SE:ESS SD:SDS SH:SSH SED:EDS SEH:ESH SDH:SDH EDH:EDH SEDH:EDH"
 ).split()
@@ -172,7 +173,7 @@ class T5Test(FamilyTest):
             ("t5", {"feed_forward_proj": "gated-gelu_new"}, "gelu_tanh", True),
             ("t5", {"feed_forward_proj": "gated-silu"}, "swish", True),
             ("t5", {"feed_forward_proj": "gated-relu"}, "relu", True),
-            # What config.json says of these two wins.
+            # dense_act_fn and is_gated_act win over feed_forward_proj.
             ("t5", {"feed_forward_proj": "relu", "dense_act_fn": "gelu"}, "gelu", False),
             ("t5", {"feed_forward_proj": "relu", "is_gated_act": True}, "relu", True),
             ("mt5", {"dense_act_fn": "silu", "is_gated_act": False}, "swish", False),

@@ -307,13 +307,14 @@ def repeats(ids, n):
 
 
 class RowRules(Case):
-    """The families' references tell what these rules give to the token. This tests that they can be
-    switched on and off, that a model's own values are the defaults, and that others are refused."""
+    """families_test.py compares the outputs under these rules with references. These tests show
+    that the rules can be switched on and off, that a model's own values are the defaults, and that
+    values out of range are refused."""
 
     OFF = ["--min-length", "0", "--no-repeat-ngram", "0", "--repetition-penalty", "1"]
 
     def decode(self, *options, model=SHARED):
-        # A forced end at the limit comes before the minimum, so the limit is far away.
+        # A forced end at the limit overrides the minimum, so the limit is far away.
         arguments = [*options, *REFERENCE_LIMITS, *IDS]
         return self.ok(*arguments, input=text(source_ids()[:60]), model=model, lines=60).lines
 

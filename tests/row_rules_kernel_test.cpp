@@ -17,7 +17,7 @@ namespace {
 
 using cuda::check;
 
-/// An array on the device that is copied from and to the host.
+/// Holds an array on the device that is copied from and to the host.
 template <class T>
 class OnDevice {
  public:
@@ -46,8 +46,8 @@ std::vector<T> filled(std::int64_t count, const std::function<T()>& value) {
   return values;
 }
 
-/// A random state of three slots, of which the last is done, and the logits of their rows. The
-/// groups of a step are the slots 2, none, 0 and 1.
+/// Holds a random state of three slots, of which the last is done, and the logits of the rows of a
+/// step. The groups of the step belong to slot 2, to no slot, to slot 0 and to slot 1.
 struct RulesCase {
   static constexpr std::int32_t kSlots = 3, kLongest = 300;
   SearchRules rules;
@@ -201,7 +201,7 @@ TEST(cuda_RowRulesKernel, AgreesWithTheCpu) {
     RulesCase test = random_case(seed);
     const Found found = run(test, test.rows()), parts = run(test, 1 + seed % 3);
     for (std::int64_t row = 0; row < test.rows(); ++row) expect_row(test, found, row);
-    // The bits of a row do not depend on the rows of its launch.
+    // The bits of a row do not depend on the other rows of its launch.
     EXPECT_EQ(found.logits, parts.logits);
     EXPECT_EQ(found.values, parts.values);
     EXPECT_EQ(found.tokens, parts.tokens);

@@ -258,7 +258,7 @@ TEST_P(SearchTest, SeveralEndTokens) {
       probabilities({{kStart, {{a, .5}, {b, .5}}}, {a, next}, {b, next}, {c, {{d, 1}}}});
   SearchRules rules = rules_of(2, 2, EarlyStopping::kNever);
   rules.ends = {kEnd, d};
-  // Four candidates of the second step end. The fifth and the sixth are live and win later.
+  // Four candidates of the second step end. The fifth and the sixth stay live and win later.
   const Outcome outcome = decode(table, rules, 9);
   EXPECT_EQ(ids_of(outcome), (std::vector<Ids>{{a, c}, {b, c}}));
   EXPECT_TRUE(outcome.hypotheses[0].ended);
@@ -589,7 +589,8 @@ RandomCase random_case(unsigned seed, bool with_ties) {
   return {std::move(table), std::move(rules), limit};
 }
 
-// Gives a case row rules and more end tokens, some of each. With ties the penalty keeps sums exact.
+// Gives a case some of the row rules, and up to three more end tokens or none at all. With ties the
+// penalty is a power of two, so that sums stay exact.
 void add_row_rules(RandomCase& test, unsigned seed, bool with_ties) {
   Random random(seed + 1000);
   SearchRules& rules = test.rules;

@@ -33,13 +33,13 @@ def row(values):
 
 
 def storage(key, kind, count, old=False):
-    """Pushes a storage. `kind` is the name of its class."""
+    """Returns opcodes that push a storage. `kind` is the name of its class."""
     named = text("storage") + b"ctorch\n" + kind.encode() + b"\n" + text(key) + text("cpu")
     return b"(" + named + integer(count) + (b"N" if old else b"") + b"tQ"
 
 
 def tensor(stored, shape, strides=None, offset=0):
-    """Pushes a tensor of a storage that `stored` pushes."""
+    """Returns opcodes that push a tensor of the storage that `stored` pushes."""
     if strides is None:
         strides = [int(np.prod(shape[n + 1 :])) for n in range(len(shape))]
     arguments = stored + integer(offset) + row(shape) + row(strides) + b"\x89" + ORDERED
@@ -51,7 +51,7 @@ def parameter(pushed):
 
 
 def dictionary(items):
-    """Pickles a dictionary of names and of what pushes their values."""
+    """Returns the pickle of a dictionary. `items` has, by name, the opcodes that push a value."""
     return b"\x80\x02}(" + b"".join(text(name) + value for name, value in items.items()) + b"u."
 
 
@@ -66,7 +66,7 @@ def archive(pickle, storages, folder="archive", **others):
 
 
 def old_file(pickle, storages, item):
-    """Returns a file as PyTorch wrote it before version 1.6. `item` has the bytes of a number."""
+    """Returns a file as PyTorch wrote it before version 1.6. A number has `item` bytes."""
     keys = b"\x80\x02](" + b"".join(map(text, storages)) + b"e."
     data = b"".join(struct.pack("<q", len(d) // item) + d for d in storages.values())
     return MAGIC + b"\x80\x02M\xe9\x03." + SYSTEM + pickle + keys + data

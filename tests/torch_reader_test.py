@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Tests how the converter reads PyTorch's files without PyTorch, and that it runs nothing of them.
-All payloads are harmless."""
+"""Tests how the converter reads PyTorch's files without PyTorch, and that it calls no function that
+they name. All payloads are harmless."""
 
 import io
 import json
@@ -64,7 +64,7 @@ class TorchTest(ConvertTest):
 
 class WeightsTest(TorchTest):
     def both(self, fixture):
-        """Returns model.bin of a fixture's model.safetensors, and removes that file."""
+        """Returns the model.bin of a fixture, and removes its model.safetensors."""
         plain = self.convert(fixture).data
         os.remove(os.path.join(self.checkpoint, "model.safetensors"))
         return plain
@@ -299,7 +299,7 @@ class FuzzTest(TorchTest):
     MOST = 8 << 20
 
     def outcome(self, path, read):
-        """Expects tensors within the file or one line, in bounded memory."""
+        """Expects tensors within the file (0) or an error (1), in bounded memory. Returns which."""
         tracemalloc.reset_peak()
         try:
             for found in read(path).values():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Tests what the converter says of tensors that are no weights and of checkpoints that xlate has no
-form for: buffers, quantised checkpoints, mixtures of experts, adapters. It also tests the two lines
-that say what was understood."""
+"""Tests what the converter says of tensors that are no weights, and of checkpoints that xlate does
+not support: quantised ones, mixtures of experts and adapters. It also tests the two lines that say
+what the converter understood."""
 
 import json
 import os

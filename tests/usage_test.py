@@ -78,7 +78,7 @@ class Help(Case):
 
 
 class NotThere(Case):
-    """Options of later stages are refused. They are never accepted and ignored."""
+    """Options that xlate does not have are refused. They are never accepted and ignored."""
 
     OPTIONS = [
         ("--suppress-unk", None),
