@@ -10,7 +10,7 @@
 namespace xlate {
 namespace {
 
-// Returns the bytes of the keys and values of so many tokens in all layers, with one key for each
+// Returns the bytes of the keys and values of this many tokens in all layers, with one key for each
 // token.
 double bytes_of(const Backend& backend, const CacheShape& shape, std::int64_t tokens) {
   const double element = static_cast<double>(size_of(backend.compute_type()));

@@ -48,7 +48,7 @@ class Caches {
   /// Takes a slot's pages back. `done` says that its sentence has been decoded, so that its length
   /// is learned. A sentence that is preempted is not done.
   void release(std::int64_t slot, bool done);
-  /// Says that so many decoding steps have been enqueued, by which the sentences in flight have
+  /// Says that this many decoding steps have been enqueued, by which the sentences in flight have
   /// come nearer to their ends.
   void advance(std::int64_t steps) { forecast_.advance(steps); }
   /// Enqueues the changes that reserve() and extend() have made to the page tables and source

@@ -17,7 +17,7 @@ class PagePool {
   /// slots.
   PagePool(std::int64_t pages, std::int64_t page_tokens, std::int64_t slots);
 
-  /// Returns the number of pages that so many tokens of one slot need.
+  /// Returns the number of pages that this many tokens of one slot need.
   std::int64_t pages_for(std::int64_t tokens) const {
     return (tokens + page_tokens_ - 1) / page_tokens_;
   }
@@ -26,7 +26,7 @@ class PagePool {
   std::int64_t total() const { return total_; }
   /// Returns the number of free pages.
   std::int64_t free() const { return static_cast<std::int64_t>(free_.size()); }
-  /// Gives the slot more pages, so that it has enough for `tokens` tokens in all. So many pages
+  /// Gives the slot more pages, so that it has enough for `tokens` tokens in all. This many pages
   /// must be free.
   void take(std::int64_t slot, std::int64_t tokens);
   /// Returns the number of tokens for which the slot has pages.
@@ -58,7 +58,7 @@ class PageForecast {
   /// tokens.
   PageForecast(std::int64_t page_tokens, std::int64_t slots, std::int64_t longest);
 
-  /// Says that so many steps have been run.
+  /// Says that this many steps have been run.
   void advance(std::int64_t steps);
   /// Returns the largest number of pages in use at any step of one more sentence that begins now
   /// and ends when it has filled `pages` pages. The pages of this sentence are included.

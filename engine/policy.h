@@ -13,7 +13,7 @@ namespace xlate {
 struct Policy {
   // These figures decide how much is in flight.
 
-  /// The largest number of hypothesis rows of a step. With so many rows, the larger products of
+  /// The largest number of hypothesis rows of a step. With this many rows, the larger products of
   /// Transformer-base run at 90 % of the rate of a large square product (docs/kernels.md). At beam
   /// 4, 16384 rows are a budget of 131,072 tokens. A budget of 163,840 tokens was 4 % faster and
   /// took 9.40 GiB instead of 8.01 (docs/benchmarks-history.md, "Rows in flight").

@@ -100,7 +100,7 @@ class Runner {
   void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
   /// Waits for the device and returns the statistics.
   RunnerStatistics statistics() const;
-  /// Returns the limit on the generated tokens of a sentence of so many source tokens.
+  /// Returns the limit on the generated tokens of a sentence of this many source tokens.
   std::int64_t limit_of(std::int64_t source_tokens) const;
   /// Returns the caches of the run.
   const Caches& caches() const { return *caches_; }

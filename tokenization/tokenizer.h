@@ -26,7 +26,7 @@ struct TokenizerFiles {
   std::optional<std::string_view> source_model, target_model;
   // These are the tables of the vocabularies (tokenization/vocabulary.h).
   std::string_view source_pieces, target_pieces;
-  // The embeddings have so many rows, and the vocabularies must have so many entries.
+  // The embeddings have this many rows, and the vocabularies must have this many entries.
   std::int64_t source_size = 0, target_size = 0;
   // These are source ids: the end token, and the token for a piece that is not in the vocabulary.
   std::int32_t end = 0, unknown = 0;

@@ -14,7 +14,7 @@ namespace xlate::cpu {
 namespace {
 
 constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;
-// The library maps so many bytes for each product that runs at the same time as others (its
+// The library maps this many bytes for each product that runs at the same time as others (its
 // BUFFER_SIZE). Most of them are never touched.
 constexpr std::size_t kBufferBytes = std::size_t{128} << 20;
 

@@ -76,9 +76,9 @@ class CpuBackend final : public Backend {
     Tensor hidden;
     const Projection& projection;
     const SearchRules& rules;
-    // The vocabulary has so many splits, at most one for each thread.
+    // The vocabulary has this many splits, at most one for each thread.
     std::int64_t splits;
-    // So many of the best tokens are kept for each row and split.
+    // This many of the best tokens are kept for each row and split.
     int count;
   };
   void scan_chunk(const VocabularyScan&, std::int64_t split, std::int64_t chunk,

@@ -20,16 +20,16 @@ namespace xlate::cuda {
 namespace {
 
 constexpr std::size_t kUploadChunk = std::size_t{4} << 20;
-// A kernel fetches up to so many bytes faster than the copy engine, which takes some 7 µs to begin
-// after a kernel. The next kernel takes as long to begin after the copy engine.
+// A kernel fetches up to this many bytes faster than the copy engine, which takes some 7 µs to
+// begin after a kernel. The next kernel takes as long to begin after the copy engine.
 constexpr std::size_t kKernelCopyBytes = std::size_t{64} << 10;
 // This is CUDA 13.0.
 constexpr int kOldestDriver = 13000;
 // The special kernels are made for compute capability 9.0.
 constexpr int kFastCapability = 90;
-// Logits are computed for so many rows at a time, which bounds their memory. They take 65.8 MB for
-// a vocabulary of 32,128 ids. The L2 cache of an H200 has 50 MB, so that a part of them is still
-// there when the selection reads them.
+// Logits are computed for this many rows at a time, which bounds their memory. They take 65.8 MB
+// for a vocabulary of 32,128 ids. The L2 cache of an H200 has 50 MB, so that a part of them is
+// still there when the selection reads them.
 constexpr std::int64_t kLogitRows = 512;
 // A step has counters (KeyLists::taken) for this many self-attentions and as many cross-attentions.
 // With a counter the blocks of an attention share its beam tiles.
@@ -495,7 +495,7 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
                             const SearchState& state, const RowCandidates& best) {
   Tensor weight = projection.linear.weight;
   const std::int64_t vocabulary = weight.rows;
-  // Weights has allocated so many rows.
+  // Weights has allocated this many rows.
   weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();
   grow(logits_, kLogitRows * weight.rows * static_cast<std::int64_t>(sizeof(float)));
   const float* bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;

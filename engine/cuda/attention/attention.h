@@ -59,9 +59,9 @@ struct KeyLists {
   int* taken;
   int launches;  // The number of counters from `taken` on.
 };
-/// Returns the number of beam tiles of so many row groups.
+/// Returns the number of beam tiles of this many row groups.
 std::int64_t key_list_count(std::int64_t groups, std::int64_t beams);
-/// Returns the stride of lists over so many positions. It is at least a warp's 32 entries.
+/// Returns the stride of lists over this many positions. It is at least a warp's 32 entries.
 std::int64_t key_list_stride(std::int64_t positions, std::int64_t beams);
 /// Writes the key lists of a decoding step and zeroes the counters of its launches. It runs once a
 /// step: the self caches of all layers share one page table, and so do the cross caches.

@@ -25,7 +25,7 @@ class PinnedPool {
   PinnedPool& operator=(const PinnedPool&) = delete;
   ~PinnedPool();
 
-  /// Returns a block of at least so many bytes.
+  /// Returns a block of at least this many bytes.
   std::unique_ptr<Block> take(std::size_t bytes);
   /// Takes a block back. Its event must have been recorded. The block is lent again once the event
   /// has passed.

@@ -11,7 +11,7 @@ namespace xlate::cuda {
 // shape joins the lanes, so that the order is the same for every row.
 __device__ inline float log_sum(const float2* sums, int splits) {
   constexpr float kLn2 = 0.6931471805599453f;
-  // A lane reads so many splits at once. Behind the end it uses (−∞, 0), which changes nothing.
+  // A lane reads this many splits at once. Behind the end it uses (−∞, 0), which changes nothing.
   constexpr int kAtOnce = 8;
   float top = -INFINITY, sum = 0;
   for (int first = threadIdx.x % kWarp; first < splits; first += kAtOnce * kWarp) {
