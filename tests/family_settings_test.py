@@ -14,8 +14,8 @@ from t5_fixture import T5Fixture
 
 T5_TIED = ("shared.weight", *(name.removeprefix("model.") for name in TIED[1:]))
 # An entry STORED:USED says which matrices the encoder, the decoder and the output use, in this
-# order, where the file has those of STORED. S is the shared matrix, E the encoder's, D the decoder's
-# and H the output's.
+# order, where the file has those of STORED. S is the shared matrix, E the encoder's, D the
+# decoder's and H the output's.
 COMMON = (
     "S:SSS E:EEE D:DDD H:HHH SE:ESS SD:SDS SH:SSH SED:EDS SEH:ESH SDH:SDH EDH:EDH SEDH:EDH"
 ).split()

@@ -459,7 +459,7 @@ TEST_P(SearchTest, ALaterPieceMayHoldBetterTokens) {
           decode(table, {.beams = 4, .start = 1, .ends = {0}, .never_chosen = {}}, 1);
       ASSERT_EQ(outcome.hypotheses.size(), 4u);
       for (int i = 0; i < 4; ++i) {
-        // This is the rank among the tokens of the first part.
+        // This is the rank among the tokens of the first split.
         const int better = i - (i >= rank);
         const int expected = i + 1 == rank ? 550 : ascending ? 107 - better : 100 + better;
         EXPECT_EQ(outcome.hypotheses[static_cast<std::size_t>(i)].ids, (Ids{expected}))
