@@ -1,12 +1,12 @@
-// Arena: one buffer of a backend that is lent in pieces, which are all taken back at once.
+// Arena: one buffer of a backend that is lent in parts, which are all taken back at once.
 #pragma once
 
 #include "engine/backend.h"
 
 namespace xlate {
 
-/// Lends pieces of its buffer from the front on. As long as the requests are the same from clear()
-/// to clear(), the pieces have the same addresses each time.
+/// Lends parts of its buffer from the front on. As long as the requests are the same from clear()
+/// to clear(), the parts have the same addresses each time.
 class Arena {
  public:
   Arena() = default;
@@ -14,7 +14,7 @@ class Arena {
   Arena(Backend& backend, std::size_t bytes) : buffer_(backend.allocate(bytes)) {}
 
   /// Returns the bytes that a tensor of [rows, columns] takes of an arena, where an element has
-  /// `element` bytes. Every piece takes a multiple of kAlignment bytes.
+  /// `element` bytes. Every part takes a multiple of kAlignment bytes.
   static std::size_t bytes_of(std::int64_t rows, std::int64_t columns, std::size_t element) {
     const std::size_t bytes =
         static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns) * element;
@@ -30,7 +30,7 @@ class Arena {
   T* array(std::int64_t count) {
     return static_cast<T*>(take(bytes_of(1, count, sizeof(T))));
   }
-  /// Takes all pieces back. The buffer stays allocated.
+  /// Takes all parts back. The buffer stays allocated.
   void clear() { used_ = 0; }
 
  private:

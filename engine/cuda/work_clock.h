@@ -1,4 +1,4 @@
-// WorkClock measures how long the device works. It records a pair of events around each piece of
+// WorkClock measures how long the device works. It records a pair of events around each part of the
 // work and reads their times once they have passed.
 #pragma once
 
