@@ -1,4 +1,5 @@
-// The arrays of search, the calls of the backend, and the back-pointers of finished hypotheses.
+// Implements Search: makes its arrays, calls the backend, and follows the back-pointers of finished
+// hypotheses.
 #include "engine/search.h"
 
 #include <algorithm>

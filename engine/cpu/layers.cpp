@@ -1,5 +1,5 @@
-// Computes the operations of a network except attention: embeddings, products, and the residual
-// stream with its layer norms.
+// Computes the operations of a network except attention: embeddings, products, gates, and the
+// residual stream with its norms.
 #include <algorithm>
 #include <functional>
 
