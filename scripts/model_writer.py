@@ -38,7 +38,7 @@ class Entry:
     offset: int = 0
     # The scales of int8 rows are collected while the rows are written.
     scales: list = field(default_factory=list)
-    # In an entry of scales, the int8 entry that they belong to.
+    # In an entry of scales, this is the int8 entry that they belong to.
     scale_of: object = None
 
     @property
@@ -73,8 +73,8 @@ def align(offset):
 
 def choose_dtype(name, parts, wanted):
     """Returns the checkpoint's own dtype (float32 where the parts differ) unless another is wanted.
-    Only matrices become int8. Positions keep their own dtype, because they are added in float32 and
-    rounding them again would change lines."""
+    Only matrices become int8. Positions and distance biases keep their own dtype, because they are
+    added in float32, and rounding them again would change lines."""
     own = parts[0].dtype if len({part.dtype for part in parts}) == 1 else "float32"
     keeps = (
         wanted is None
