@@ -358,8 +358,8 @@ class WrongInputTest(ConvertTest):
             self.refuse(path, "", "checkpoint", f"{name}, as {found} writes it: this format is not")
 
     def test_files_of_other_programs_beside_a_checkpoint(self):
-        """What is beside a Hugging Face checkpoint does not matter, and a directory of which it
-        cannot be told what it is lacks a config.json."""
+        """Other files beside a Hugging Face checkpoint do not matter. A directory whose program
+        cannot be told is refused because it has no config.json."""
         others = ("a.npz", "optimizer.pt", "dict.en.txt", "model.bin", "shared_vocabulary.json")
         fixture = Fixture()
         fixture.files.update(dict.fromkeys(others, b""))

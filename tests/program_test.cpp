@@ -1,4 +1,4 @@
-// Tests of whole programs: a pass over few rows uses the same memory as one over many rows, a
+// Tests whole programs: a pass over few rows uses the same memory as one over many rows, a
 // backend refuses an operation that packed rows cannot have, and fusing neighbours changes no
 // result.
 #include "engine/program.h"

@@ -1,4 +1,4 @@
-"""Tests goldens of real models: it compares the first 1000 lines of newstest2014 through ende-base
+"""Tests real models against stored references: it compares the first 1000 lines of newstest2014 through ende-base
 and ende-small with the output of Hugging Face's `generate`.
 
 The tests have the ctest label `reference`. They need the folder XLATE_REFERENCE_DIR (default

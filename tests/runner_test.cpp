@@ -281,7 +281,7 @@ TEST_P(RunnerTest, SlotsAreAsManyAsMemoryHas) {
   EXPECT_EQ(decoded, 20);
 }
 
-// There are more rows than a backend may compute in one piece.
+// There are more rows than a backend may compute at once.
 TEST_P(RunnerTest, ManyRowsAtOnce) {
   const auto sentences = random_sentences(150, 8);
   const Results expected = run(options_of(5, 8), sentences);

@@ -445,8 +445,8 @@ TEST_P(SearchTest, ABiasIsAddedToTheLogits) {
   EXPECT_GE(compared, 4);
 }
 
-// The best tokens of the first part of the vocabulary may be in any order, and a token of a later
-// part belongs between them.
+// The best tokens of the first split of the vocabulary may be in any order, and a token of a later
+// split belongs between them.
 TEST_P(SearchTest, ALaterPieceMayHoldBetterTokens) {
   for (const bool ascending : {true, false}) {
     for (const int rank : {1, 2, 3, 4}) {
