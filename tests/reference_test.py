@@ -1,5 +1,5 @@
-"""Tests real models against stored references: it compares the first 1000 lines of newstest2014 through ende-base
-and ende-small with the output of Hugging Face's `generate`.
+"""Tests real models against stored references: it compares the first 1000 lines of newstest2014
+through ende-base and ende-small with the output of Hugging Face's `generate`.
 
 The tests have the ctest label `reference`. They need the folder XLATE_REFERENCE_DIR (default
 ../shared beside the repository) with models/ and data/wmt, and are skipped without it. They take
