@@ -123,7 +123,10 @@ struct ModelFile::Mapping {
     }
     const int error = errno;
     close(file);
-    if (!regular) fail("{}: not a regular file", path);
+    if (!regular)
+      fail("{}: not a regular file, expected a model file{}", path,
+           S_ISDIR(status.st_mode) ? " (scripts/convert.py makes one from a checkpoint directory)"
+                                   : "");
     if (bytes == 0) fail("{}: empty file", path);
     if (data == MAP_FAILED) fail("{}: cannot be mapped: {}", path, std::strerror(error));
   }

@@ -13,10 +13,13 @@ namespace {
 class Visitor {
  public:
   Visitor(const ModelFile& file, Backend& backend, Queue& queue)
-      : described_(file.description().network), weights_(file, backend, queue) {}
+      : file_(file), described_(file.description().network), weights_(file, backend, queue) {}
 
   LoadedNetwork visit() {
     const StackDescription &encoder = described_.encoder, &decoder = described_.decoder;
+    if (described_.output_scale != 1 && file_.has_tensor("decoder.projection.bias"))
+      fail("{}: 'network.output.scale' is {}, expected 1 where there is a decoder.projection.bias",
+           file_.name(), described_.output_scale);
     Network network;
     network.encoder = stack("encoder", encoder, 1);
     // The gain of the decoder's final norm includes the scale of the logits, because the projection
@@ -118,6 +121,7 @@ class Visitor {
             linear(layer, "feed_forward.down", width, inner), norms(layer, "feed_forward")};
   }
 
+  const ModelFile& file_;
   const NetworkDescription& described_;
   Weights weights_;
 };

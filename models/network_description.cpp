@@ -164,6 +164,14 @@ class Computable {
     check_stack(network.encoder, "encoder", false);
     check_stack(network.decoder, "decoder", true);
     require(network.encoder.width == network.decoder.width, "encoder", "width", "the decoder's");
+    // Both stacks share one table of computed positions.
+    const EmbeddingDescription &source = network.encoder.embedding,
+                               &target = network.decoder.embedding;
+    const bool computed =
+        source.positions == Positions::kSinusoidal && target.positions == Positions::kSinusoidal;
+    require(!computed || source.offset == target.offset, "encoder", "embedding.offset",
+            "the decoder's");
+    require(!computed || source.rate == target.rate, "encoder", "embedding.rate", "the decoder's");
     require(network.output_scale == 1 || network.decoder.norm.final, "output", "scale",
             "1 where the decoder has no final norm");
     require(network.output_softcap == 0, "output", "softcap", "none");

@@ -69,7 +69,9 @@ Norm Weights::norm(const std::string& name, const std::string& like, std::int64_
                    NormKind kind, float epsilon, float scale) {
   return {.gain = scale == 1 ? vector(name + ".weight", width, DType::kFloat32)
                              : scaled(file_.vector(name + ".weight", width), scale),
-          .shift = vector_if(like + ".bias", name + ".bias", width, DType::kFloat32),
+          .shift = scale == 1 || !file_.has_tensor(like + ".bias")
+                       ? vector_if(like + ".bias", name + ".bias", width, DType::kFloat32)
+                       : scaled(file_.vector(name + ".bias", width), scale),
           .epsilon = epsilon,
           .kind = kind};
 }

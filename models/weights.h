@@ -28,8 +28,8 @@ class Weights {
   /// Returns NAME.weight [out, in] in the backend's compute type and, if the file has it, NAME.bias
   /// [out] in float32, the type of the logits.
   Linear projection(const std::string& name, std::int64_t out, std::int64_t in);
-  /// Returns NAME.weight times `scale` (the gain) and, if the file has LIKE.bias, NAME.bias (the
-  /// shift), both [width] in float32.
+  /// Returns NAME.weight (the gain) and, if the file has LIKE.bias, NAME.bias (the shift), both
+  /// [width] in float32 and multiplied by `scale`.
   Norm norm(const std::string& name, const std::string& like, std::int64_t width, NormKind kind,
             float epsilon, float scale = 1);
   /// Returns the matrix `name` [rows, columns] in the backend's compute type.

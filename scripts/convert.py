@@ -20,10 +20,15 @@ import os
 import signal
 import sys
 
-# A missing numpy is reported in one line.
+# A user's own Python may have no numpy where the system's has it. If neither has it, that is said
+# in one line.
+SYSTEM_PYTHON = "/usr/bin/python3"
 try:
     import numpy  # noqa: F401
 except ImportError:
+    other = os.path.realpath(sys.executable) != os.path.realpath(SYSTEM_PYTHON)
+    if __name__ == "__main__" and other and os.access(SYSTEM_PYTHON, os.X_OK):
+        os.execv(SYSTEM_PYTHON, [SYSTEM_PYTHON, *sys.argv])
     sys.exit(
         "convert.py: numpy: expected the Python package, found none (try: apt install "
         "python3-numpy, or pip install numpy)"
