@@ -342,8 +342,7 @@ TEST(ModelFile, WrongNetwork) {
       {at("/encoder/feed_forward/activation", "tanh"),
        {"'network.encoder.feed_forward.activation' is \"tanh\"", "relu", "gelu_tanh"}},
       {at("/output/scale", nullptr), {"'network.output.scale' is null"}},
-      {at("/decoder/embedding/offset", 2),
-       {"'network.encoder.embedding.offset'", "the decoder's"}},
+      {at("/decoder/embedding/offset", 2), {"'network.encoder.embedding.offset'", "the decoder's"}},
       {at("/decoder/embedding/rate", 3), {"'network.encoder.embedding.rate'", "the decoder's"}},
       // A value that the format describes, but that no backend computes yet, is refused by its
       // name.
