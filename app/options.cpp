@@ -149,8 +149,9 @@ class Group {
     using Number = ValueOf<T>;
     const auto parse = [&value, names, least, most](const std::string& text) {
       const auto number = read_number<Number>(text);
+      // The bounds are rounded as the number is: 0.01 as a float is less than 0.01 as a double.
       if (!number ||
-          !(static_cast<double>(*number) >= least && static_cast<double>(*number) <= most)) {
+          !(*number >= static_cast<Number>(least) && *number <= static_cast<Number>(most))) {
         const char* kind = std::is_integral_v<Number> ? "whole number" : "number";
         throw CLI::ValidationError(names, fmt::format("'{}', expected a {} from {:.15g} to {:.15g}",
                                                       text, kind, least, most));

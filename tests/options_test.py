@@ -384,9 +384,14 @@ class RowRules(Case):
             ("--repetition-penalty", "0"),
             ("--repetition-penalty", "-1"),
             ("--repetition-penalty", "nan"),
+            ("--repetition-penalty", "0.0099"),
             ("--repetition-penalty", "101"),
         ):
             self.usage_error(option, value, names=value)
+
+    def test_the_ends_of_a_range_belong_to_it(self):
+        for value in ("0.01", "100"):
+            self.report("--repetition-penalty", value, input="", lines=0)
 
 
 class Limits(Case):
