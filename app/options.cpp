@@ -303,8 +303,13 @@ void resolve_languages(Options& options, const ModelDescription& model) {
     return;
   }
   if (tokens.languages.empty()) return;
+  // A model for one direction may name its language by the start token instead (mBART).
+  const auto is_language = [&](std::int32_t token) {
+    return std::any_of(tokens.languages.begin(), tokens.languages.end(),
+                       [&](const auto& language) { return language.second == token; });
+  };
   const std::int32_t first = model.generation.forced_first;
-  if (first < 0) {
+  if (first < 0 && !is_language(tokens.start)) {
     throw UsageError(fmt::format(
         "--target-lang: the option is missing, expected a language code: {} writes {} languages",
         options.model, tokens.languages.size()));

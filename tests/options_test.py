@@ -286,6 +286,12 @@ class Languages(Case):
         self.same(expected, found)
         self.assertEqual(options["target_lang"], "en")
 
+    def test_a_model_that_starts_with_a_language_needs_no_target(self):
+        model = self.changed(lambda header: header["tokens"].update(start=self.ids["de"]))
+        found, options = self.to(model=model)
+        self.assertIsNone(options["target_lang"])
+        self.assertNotEqual({int(line.split()[0]) for line in found}, {self.ids["de"]})
+
     def test_languages_that_are_none_are_refused(self):
         for languages, names in (
             ([3], "no object 'tokens.languages'"),
