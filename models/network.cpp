@@ -13,17 +13,14 @@ namespace {
 class Visitor {
  public:
   Visitor(const ModelFile& file, Backend& backend, Queue& queue)
-      : file_(file), described_(file.description().network), weights_(file, backend, queue) {}
+      : described_(file.description().network), weights_(file, backend, queue) {}
 
   LoadedNetwork visit() {
     const StackDescription &encoder = described_.encoder, &decoder = described_.decoder;
-    if (described_.output_scale != 1 && file_.has_tensor("decoder.projection.bias"))
-      fail("{}: 'network.output.scale' is {}, expected 1 where there is a decoder.projection.bias",
-           file_.name(), described_.output_scale);
     Network network;
     network.encoder = stack("encoder", encoder, 1);
-    // The gain of the decoder's final norm includes the scale of the logits, because the projection
-    // alone reads the rows of this norm.
+    // The scale of the logits goes into the decoder's final norm, whose rows the projection alone
+    // reads, and into the projection's bias.
     network.decoder = stack("decoder", decoder, described_.output_scale);
     for (std::int64_t i = 0; i < encoder.layers; ++i) {
       const Layer layer{"encoder", i, encoder};
@@ -37,8 +34,8 @@ class Visitor {
     network.cross_keys_values =
         weights_.linear(keys_values, keys_values,
                         2 * network.decoder.cross.width() * decoder.layers, encoder.width);
-    network.projection.linear =
-        weights_.projection("decoder.projection", decoder.embedding.vocabulary, decoder.width);
+    network.projection.linear = weights_.projection(
+        "decoder.projection", decoder.embedding.vocabulary, decoder.width, described_.output_scale);
     return {std::move(network), weights_.release()};
   }
 
@@ -121,7 +118,6 @@ class Visitor {
             linear(layer, "feed_forward.down", width, inner), norms(layer, "feed_forward")};
   }
 
-  const ModelFile& file_;
   const NetworkDescription& described_;
   Weights weights_;
 };

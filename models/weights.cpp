@@ -60,23 +60,23 @@ Linear Weights::linear(const std::string& name, const std::string& like, std::in
           .bias = vector_if(like + ".bias", name + ".bias", out, backend_.compute_type())};
 }
 
-Linear Weights::projection(const std::string& name, std::int64_t out, std::int64_t in) {
+Linear Weights::projection(const std::string& name, std::int64_t out, std::int64_t in,
+                           float scale) {
   return {.weight = matrix(name + ".weight", out, in),
-          .bias = vector_if(name + ".bias", name + ".bias", out, DType::kFloat32)};
+          .bias = scaled_if(name + ".bias", name + ".bias", out, scale)};
 }
 
 Norm Weights::norm(const std::string& name, const std::string& like, std::int64_t width,
                    NormKind kind, float epsilon, float scale) {
-  return {.gain = scale == 1 ? vector(name + ".weight", width, DType::kFloat32)
-                             : scaled(file_.vector(name + ".weight", width), scale),
-          .shift = scale == 1 || !file_.has_tensor(like + ".bias")
-                       ? vector_if(like + ".bias", name + ".bias", width, DType::kFloat32)
-                       : scaled(file_.vector(name + ".bias", width), scale),
+  return {.gain = scaled(name + ".weight", width, scale),
+          .shift = scaled_if(like + ".bias", name + ".bias", width, scale),
           .epsilon = epsilon,
           .kind = kind};
 }
 
-Tensor Weights::scaled(const StoredTensor& stored, float scale) {
+Tensor Weights::scaled(const std::string& name, std::int64_t size, float scale) {
+  if (scale == 1) return vector(name, size, DType::kFloat32);
+  const StoredTensor stored = file_.vector(name, size);
   std::vector<float> values(static_cast<std::size_t>(stored.columns));
   expand(stored, 0, stored.columns, values.data());
   for (float& value : values) value *= scale;
@@ -102,6 +102,11 @@ Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) {
 Tensor Weights::vector_if(const std::string& like, const std::string& name, std::int64_t size,
                           DType type) {
   return file_.has_tensor(like) ? vector(name, size, type) : Tensor{};
+}
+
+Tensor Weights::scaled_if(const std::string& like, const std::string& name, std::int64_t size,
+                          float scale) {
+  return file_.has_tensor(like) ? scaled(name, size, scale) : Tensor{};
 }
 
 Tensor Weights::load(const StoredTensor& stored, DType type) {

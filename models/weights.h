@@ -26,10 +26,10 @@ class Weights {
   Linear linear(const std::string& name, const std::string& like, std::int64_t out,
                 std::int64_t in);
   /// Returns NAME.weight [out, in] in the backend's compute type and, if the file has it, NAME.bias
-  /// [out] in float32, the type of the logits.
-  Linear projection(const std::string& name, std::int64_t out, std::int64_t in);
+  /// [out] times `scale` in float32, the type of the logits.
+  Linear projection(const std::string& name, std::int64_t out, std::int64_t in, float scale = 1);
   /// Returns NAME.weight (the gain) and, if the file has LIKE.bias, NAME.bias (the shift), both
-  /// [width] in float32 and multiplied by `scale`.
+  /// [width] in float32 and times `scale`.
   Norm norm(const std::string& name, const std::string& like, std::int64_t width, NormKind kind,
             float epsilon, float scale = 1);
   /// Returns the matrix `name` [rows, columns] in the backend's compute type.
@@ -45,8 +45,11 @@ class Weights {
   Tensor vector(const std::string& name, std::int64_t size, DType type);
   /// Returns the vector `name` if the file has the vector `like`, and else an absent tensor.
   Tensor vector_if(const std::string& like, const std::string& name, std::int64_t size, DType type);
-  /// Returns a copy of the vector times `scale`, in float32.
-  Tensor scaled(const StoredTensor& vector, float scale);
+  /// Returns the vector `name` in float32, times `scale`.
+  Tensor scaled(const std::string& name, std::int64_t size, float scale);
+  /// Returns the same if the file has the vector `like`, and else an absent tensor.
+  Tensor scaled_if(const std::string& like, const std::string& name, std::int64_t size,
+                   float scale);
   /// Allocates and copies a tensor in this type, unless the same one has been loaded before. The
   /// rows of a matrix are padded with zeros to a multiple of Backend::row_multiple().
   Tensor load(const StoredTensor&, DType type);

@@ -15,6 +15,7 @@ import tempfile
 
 import numpy as np
 
+import model_bytes
 from checkpoint_fixture import convert, read
 from program import DATA, Case, main, require, xlate
 
@@ -312,6 +313,22 @@ def add_random_tests():
         for what in ("first_choice", "whole_target"):
             check = getattr(RandomNetworks, "check_" + what)
             setattr(RandomNetworks, "test_random_%s_%s" % (label, what), check_of(check, name))
+
+
+class OutputScale(FamilyCase):
+    """Changes the scale of the logits in a model whose last norm has a shift and whose output has
+    a bias. No family has all three, so transformers gives no reference."""
+
+    def test_a_tiny_scale_makes_all_tokens_as_likely(self):
+        folder = os.path.join(FAMILIES, "pegasus")
+        file = model_bytes.ModelFile(model_of(folder))
+        del file.header["generation"]["forced_end"]
+        file.header["network"]["output"]["scale"] = 1e-6
+        options = {**search_options("greedy"), "--length-penalty": "1", "--max-length": "3"}
+        model = self.path("scaled.bin", file.bytes())
+        expected = -np.log(file.header["network"]["decoder"]["embedding"]["vocabulary"])
+        for line in self.run_setting(folder, options, "source.ids", model):
+            self.assertAlmostEqual(float(line.split(" ||| ")[0]), expected, delta=NEAR, msg=line)
 
 
 class OfTheReferenceFolder(FamilyCase):
