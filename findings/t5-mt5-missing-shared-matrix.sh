@@ -4,10 +4,10 @@
 # Guess: a missing matrix is taken from the same stored one in all three. They have the same names
 #   and the same tied weights, and it would be an embedding before it would be lm_head.
 # Seen: every stored matrix is kept and the missing ones are taken from the first stored one of a
-#   list, and the list of T5 differs from that of the other two. For T5 the order is lm_head, encoder,
-#   decoder. For mT5 and UMT5 it is encoder, decoder, lm_head. A file with lm_head and encoder
-#   therefore gets the decoder embedding of lm_head as T5, and that of the encoder as mT5. A file
-#   with encoder and decoder gets lm_head from the encoder, not from the decoder. No error is
+#   list, and the list of T5 differs from that of the other two. For T5 the order is lm_head,
+#   encoder, decoder. For mT5 and UMT5 it is encoder, decoder, lm_head. A file with lm_head and
+#   encoder therefore takes the decoder embedding from lm_head as T5, and from the encoder as mT5.
+#   A file with encoder and decoder gets lm_head from the encoder, not from the decoder. No error is
 #   raised, and nothing is random. (A warning says that stored matrices are not tied. 4.57.1 ties
 #   the embeddings to one matrix and does not keep the others. This script does not check that.)
 # Matters: the matrices of such a file depend on model_type, and a reader with one rule for the T5
