@@ -335,8 +335,8 @@ def read_t5_sizes(settings, family, stack):
 
 def read_distances(settings):
     """Returns the distance from which on T5's biases are the same. It must be greater than the
-    number of buckets that hold one distance each, which is half the number of buckets in the
-    decoder."""
+    number of distance buckets that hold one distance each, which is half the number of distance
+    buckets in the decoder."""
     buckets = settings.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
     return settings.integer(
         "relative_attention_max_distance", buckets // 2 + 1, MOST_DISTANCES, 128

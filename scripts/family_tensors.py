@@ -161,9 +161,10 @@ def list_norms(checkpoint, family, network):
 
 
 def bucket_of(distance, buckets, furthest, both_ways):
-    """Returns T5's bucket of a key that stands `distance` positions after the query, or before it
-    if `distance` is negative (Raffel et al., 2020). The first half of a side's buckets have one
-    distance each. In the second half the bucket grows with the logarithm of the distance."""
+    """Returns T5's distance bucket of a key that stands `distance` positions after the query, or
+    before it if `distance` is negative (Raffel et al., 2020). The first half of a side's distance
+    buckets have one distance each. In the second half the number of the distance bucket grows with
+    the logarithm of the distance."""
     first = 0
     if both_ways:
         buckets //= 2
@@ -182,8 +183,8 @@ def bucket_of(distance, buckets, furthest, both_ways):
 
 def list_biases(checkpoint, family, network, settings):
     """Yields (name, parts) of the tables of biases by distance, [heads, 2·distances + 1]. The
-    checkpoint keeps the biases by buckets, and a table has them for every distance that can make a
-    difference."""
+    checkpoint keeps the biases by distance buckets, and a table has them for every distance that
+    can make a difference."""
     for name in family.names["unused"]:
         checkpoint.ignore(name)
     if "buckets" not in family.names:

@@ -82,8 +82,8 @@ class BackendCaches : public OnBackend {
 };
 INSTANTIATE_TEST_SUITE_P(, BackendCaches, testing::ValuesIn(backends()), backend_name);
 
-// A backend that runs steps ahead, or runs them in buckets, runs steps with sentences that are done
-// and with groups without a slot. Neither may change a cache.
+// A backend that runs steps ahead, or rounds up their number of groups, runs steps with sentences
+// that are done and with groups without a slot. Neither may change a cache.
 TEST_P(BackendCaches, AreLeftAloneByDoneAndEmptyGroups) {
   const std::int64_t beams = 2, width = 8, longest = 32;
   const Pages pages(lab, random, 2, 2, 16, beams, width);

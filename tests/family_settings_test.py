@@ -196,8 +196,8 @@ class T5Test(FamilyTest):
         self.assertEqual(self.convert(fixture).header["generation"]["max_source_length"], 300)
 
     def test_biases_by_distance(self):
-        """Compares with the buckets of Raffel et al. (2020), counted by hand for 8 buckets up to
-        distance 20: the encoder has 4 of them for each direction, and the decoder all 8."""
+        """Compares with the distance buckets of Raffel et al. (2020), counted by hand for 8 of them
+        up to distance 20. The encoder has 4 of them for each direction, and the decoder all 8."""
         fixture = T5Fixture()
         model = self.convert(fixture)
         table = lambda stack: fixture.tensors[

@@ -106,7 +106,7 @@ __device__ inline void copy_async(void* to, const void* from) {
 // Waits for the calling thread's asynchronous copies.
 __device__ inline void wait_fetched() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// This is a position in a ring of stages. `parity` is that of the pass through the ring, and `used`
+// This is a position in a ring of stages. `parity` is that of the turn through the ring, and `used`
 // counts the stages passed.
 struct SoloPipelineState {
   int stages, index = 0;

@@ -1,6 +1,6 @@
 // Finds the log-sum-exp and the best candidates of logits in memory, without sorting. A block
-// processes one row. The first pass finds the log-sum-exp and the largest logit of each thread. The
-// count-th largest of these is a lower bound of the candidates. In the second pass the threads
+// processes one row. The first loop finds the log-sum-exp and the largest logit of each thread. The
+// count-th largest of these is a lower bound of the candidates. In the second loop the threads
 // whose largest logit reaches the bound read their logits again, and the few that reach it are
 // ranked in shared memory.
 #include "engine/cuda/vocabulary/row_sums.cuh"
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ int listed;
   const RowLogits row{logits + blockIdx.x * stride, bias, &rules};
 
-  // The first pass finds the maximum of the logits that count, the maximum of the allowed ones, and
+  // The first loop finds the maximum of the logits that count, the maximum of the allowed ones, and
   // the sum of exponentials relative to the running maximum.
   RunningSum sum;
   float own = kMinusInfinity;
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
   if (rank == out.count - 1) bound = own;
   __syncthreads();
 
-  // The second pass lists what reaches the bound.
+  // The second loop lists what reaches the bound.
   if (own >= bound && own > kMinusInfinity) {
     for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
       const float value = row.at(v);
