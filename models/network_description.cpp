@@ -36,6 +36,8 @@ EmbeddingDescription read_embedding(const Section& section) {
   if (embedding.positions == Positions::kSinusoidal) {
     embedding.offset = section.integer("offset", 0, kMaxSize);
     embedding.rate = section.number("rate", 0.5, static_cast<double>(kMaxSize));
+    if (section.has("unplaced"))
+      embedding.unplaced = section.integer("unplaced", 0, embedding.vocabulary - 1);
   }
   return embedding;
 }
@@ -164,6 +166,7 @@ class Computable {
     check_stack(network.encoder, "encoder", false);
     check_stack(network.decoder, "decoder", true);
     require(network.encoder.width == network.decoder.width, "encoder", "width", "the decoder's");
+    require(network.decoder.embedding.unplaced < 0, "decoder", "embedding.unplaced", "none");
     // Both stacks share one table of computed positions.
     const EmbeddingDescription &source = network.encoder.embedding,
                                &target = network.decoder.embedding;

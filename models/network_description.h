@@ -29,6 +29,9 @@ struct EmbeddingDescription {
   // token p; both count from 0. Column j has its sine, and column D/2 + j its cosine.
   std::int64_t offset = 0;
   double rate = 0;
+  // A source token with this id has no sinusoidal position: nothing is added to its embedding, and
+  // the tokens behind it are counted as if it were not there. With −1 every token has one.
+  std::int64_t unplaced = -1;
   bool norm = false;
 };
 

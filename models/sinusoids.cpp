@@ -17,8 +17,8 @@ constexpr std::int64_t kPositionsAtOnce = 64;
 
 Sinusoids::Sinusoids(Backend& backend, const EmbeddingDescription& wanted, std::int64_t longest,
                      std::int64_t width)
-    : memory_(backend.allocate(static_cast<std::size_t>(longest * width) * sizeof(float))),
-      rows_{memory_.data(), DType::kFloat32, longest, width, width},
+    : memory_(backend.allocate(static_cast<std::size_t>((longest + 1) * width) * sizeof(float))),
+      rows_{memory_.data(), DType::kFloat32, longest + 1, width, width},
       rate_(wanted.rate),
       offset_(wanted.offset) {}
 
@@ -28,9 +28,11 @@ Sinusoids::Sinusoids(Backend& backend, const EmbeddingDescription& wanted, std::
 // longest that is allowed.
 void Sinusoids::fill(Backend& backend, Queue& queue, std::int64_t count) {
   if (count <= filled_) return;
-  count =
-      std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, rows_.rows);
-  const std::int64_t width = rows_.columns, half = width / 2;
+  const std::int64_t width = rows_.columns, half = width / 2, longest = rows_.rows - 1;
+  if (filled_ == 0)
+    backend.clear(queue, rows_.as<float>() + longest * width,
+                  static_cast<std::size_t>(width) * sizeof(float));
+  count = std::min((count + kPositionsAtOnce - 1) / kPositionsAtOnce * kPositionsAtOnce, longest);
   std::vector<double> divisors(static_cast<std::size_t>(half));
   for (std::int64_t j = 0; j < half; ++j)
     divisors[static_cast<std::size_t>(j)] = std::pow(10000.0, static_cast<double>(j) / rate_);

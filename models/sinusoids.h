@@ -11,13 +11,17 @@ namespace xlate {
 class Sinusoids {
  public:
   Sinusoids() = default;
-  /// Allocates memory for positions 0 … longest − 1, each a row of `width` columns, an even number.
+  /// Allocates memory for positions 0 … longest − 1, each a row of `width` columns, an even number,
+  /// and for a row of zeros behind them.
   /// The description gives the offset and the rate. Throws Error if the backend has too little
   /// memory.
   Sinusoids(Backend&, const EmbeddingDescription&, std::int64_t longest, std::int64_t width);
 
-  /// Returns the table, [longest, width] in float32. Rows that have not been filled are undefined.
+  /// Returns the table, [longest + 1, width] in float32. Rows that have not been filled are
+  /// undefined.
   const Tensor& rows() const { return rows_; }
+  /// Returns the number of the row of zeros. It is filled with the first position.
+  std::int32_t zeros() const { return static_cast<std::int32_t>(rows_.rows - 1); }
   /// Makes sure that positions 0 … count − 1 are in the table, and computes those that are not, at
   /// most `longest`. They are copied to the device in the order of the queue.
   void fill(Backend&, Queue&, std::int64_t count);

@@ -52,7 +52,7 @@ void Transformer::make_sinusoids() {
 }
 
 std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences) {
-  return 3 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) +
+  return 4 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) +
          Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
 }
 
@@ -87,6 +87,17 @@ void Transformer::begin(const PagedCaches& caches) {
   backend_.prepare(step_program_, capacity_.slots * capacity_.beams);
 }
 
+// Appends the row of the table of positions that each token of a source reads.
+void Transformer::append_placed(std::span<const std::int32_t> ids,
+                                std::vector<std::int32_t>& placed) const {
+  const EmbeddingDescription& embedding = described_.encoder.embedding;
+  std::int32_t position = 0;
+  for (const std::int32_t id : ids) {
+    const bool counts = embedding.unplaced < 0 || id != embedding.unplaced;
+    placed.push_back(counts ? position++ : sinusoids_.zeros());
+  }
+}
+
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
                                              std::span<const SourceSentence> sources) {
   for (const SourceSentence& source : sources)
@@ -94,12 +105,13 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
   // The encoder reads the positions, which were copied on the loading queue.
   backend_.order(*queue_, queue);
   auto batch = std::make_unique<EncodedBatch>();
-  std::vector<std::int32_t> ids, positions;
+  std::vector<std::int32_t> ids, positions, placed;
   batch->offsets.push_back(0);
   for (const SourceSentence& source : sources) {
     ids.insert(ids.end(), source.ids.begin(), source.ids.end());
     for (std::size_t i = 0; i < source.ids.size(); ++i)
       positions.push_back(static_cast<std::int32_t>(i));
+    append_placed(source.ids, placed);
     batch->offsets.push_back(static_cast<std::int32_t>(ids.size()));
     batch->limits.push_back(source.limit);
   }
@@ -116,10 +128,16 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
   backend_.upload(queue, bytes_of(ids), ids_device);
   backend_.upload(queue, bytes_of(positions), positions_device);
   backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
+  const std::int32_t* placed_device = positions_device;
+  if (placed != positions) {
+    auto* other = indices_.array<std::int32_t>(tokens);
+    backend_.upload(queue, bytes_of(placed), other);
+    placed_device = other;
+  }
 
   const PackedRows rows{.count = tokens,
                         .ids = ids_device,
-                        .positions = positions_device,
+                        .positions = placed_device,
                         .offsets_host = batch->offsets,
                         .offsets = offsets_device};
   backend_.run(queue, encoder_program_, encoder_workspace_, rows);

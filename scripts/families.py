@@ -354,7 +354,13 @@ def describe_stack(settings, family, stack):
     }
     if family.positions == "sinusoidal":
         first = family.first_position
-        first = settings.integer("pad_token_id", 0, LARGEST, 1) + 1 if first is None else first
+        if first is None:
+            # Then padding has no position, also where it stands inside a source, and the position
+            # of the first token is the id of padding and 1.
+            pad = settings.integer("pad_token_id", 0, LARGEST, 1)
+            first = pad + 1
+            if stack == "encoder":
+                embedding["unplaced"] = pad
         embedding.update(offset=first, rate=sizes["width"] / 2 - family.rate_less)
     attention = {
         "heads": sizes["heads"],

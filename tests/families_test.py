@@ -231,6 +231,16 @@ class Families(FamilyCase):
             count = sum(bool(re.match(prefix + "(greedy|beam)", name)) for name in names)
             self.assertGreaterEqual(count, 6 if family in TRAINED else 1, family)
 
+    def test_padding_inside_a_source_has_no_position(self):
+        """M2M-100 and NLLB count only tokens that are no padding. padding.greedy.ids is what
+        transformers gives for padding.source.ids."""
+        for family in ("m2m100", "nllb"):
+            folder = os.path.join(FAMILIES, family)
+            options = {**search_options("greedy"), **language_options(family, "greedy")}
+            found = self.run_setting(folder, options, "padding.source.ids")
+            expected = read(folder, "padding.greedy.ids").decode().splitlines()
+            self.assertEqual([line.split(" ||| ")[1] for line in found], expected, family)
+
     def test_a_family_without_a_tokenizer_takes_and_gives_ids_and_pieces(self):
         model = model_of(os.path.join(FAMILIES, "bart"))
         for formats in ([], ["--input-format", "ids"], ["--output-format", "ids"]):
