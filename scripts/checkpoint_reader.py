@@ -251,6 +251,9 @@ class Tensor:
 
 def map_file(path):
     """Returns the mapping of a file, which is empty bytes if the file is empty."""
+    # Opening a pipe would wait for its other end.
+    if os.path.exists(path) and not os.path.isfile(path):
+        refuse(path, "file", "a regular file", "a directory, a pipe or a device")
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -15,6 +15,8 @@ from checkpoint_reader import refuse
 
 # Pickles of real checkpoints have some 200 bytes and 40 opcodes a tensor.
 MOST_BYTES, MOST_OPCODES = 1 << 24, 1 << 21
+# A dictionary is written a thousand pairs at a time, which lie on the stack until then.
+MOST_VALUES = 4096
 # Dictionaries may be nested this many levels deep.
 MOST_LEVELS = 8
 # Tuples are shapes, strides and arguments. A tensor has at most 8 dimensions.
@@ -133,6 +135,8 @@ class Machine:
         return self.bytes(end + 1)[:-1].decode("utf-8", "backslashreplace")
 
     def push(self, value):
+        if len(self.stack) >= MOST_VALUES:
+            self.refuse(f"more than {MOST_VALUES} values on its stack")
         self.stack.append(value)
 
     def pop(self):

@@ -125,6 +125,14 @@ class WeightsTest(TorchTest):
         self.put(json.dumps({"weight_map": weight_map}).encode(), NAME + ".index.json")
         self.assertEqual(self.convert(self.checkpoint).data, plain)
 
+    def test_a_pipe_is_no_checkpoint(self):
+        self.both(Fixture())
+        path = os.path.join(self.checkpoint, NAME)
+        os.mkfifo(path)
+        code, message = self.run_main(self.checkpoint)
+        self.assertEqual(code, 1)
+        self.assertIn("expected a regular file", message)
+
     def test_safetensors_are_preferred(self):
         fixture = Fixture()
         fixture.files[NAME] = b"junk"
@@ -219,6 +227,7 @@ class RefusalTest(TorchTest):
             (itself, "dictionaries of more than 8 levels"),
             (b"}0.", "the opcode POP"),
             (changed, "items for what is no dictionary"),
+            (b"}" * 5000 + b".", "more than 4096 values on its stack"),
         ):
             self.assert_fault(archive(pickle, {}), found)
         with mock.patch.object(pickle_reader, "MOST_OPCODES", 3):
