@@ -1,4 +1,5 @@
-// The sizes of the caches, the pages of each slot, and what is learned of the lengths of targets.
+// Implements the sizes of the caches, the pages of each slot, and the learning of the lengths of
+// targets.
 #include "engine/caches.h"
 
 #include <algorithm>

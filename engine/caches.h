@@ -73,7 +73,7 @@ class Caches {
     std::int64_t pages_per_slot = 0;
     std::vector<TableUpdate> changes;  // to the table, since it was last published
   };
-  // The numbers of pages of the cross caches and of the self caches.
+  // PageCounts holds the numbers of pages of the cross caches and of the self caches.
   struct PageCounts {
     std::int64_t source = 0, own = 0;
   };

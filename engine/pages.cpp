@@ -1,4 +1,4 @@
-// The allocation of pages, and the forecast of their use.
+// Implements the allocation of pages and the forecast of their use.
 #include "engine/pages.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The sizes of a run, its loop, and its statistics.
+// Implements the choice of the sizes of a run, its loop, and its statistics.
 #include "engine/runner.h"
 
 #include <algorithm>

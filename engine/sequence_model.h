@@ -43,7 +43,7 @@ struct CacheShape {
   std::int64_t width = 1;  // of a key, and of a value, in elements of the backend's compute type
   // The model has cross caches with the source's keys and values, besides the self caches.
   bool cross_keys = true;
-  // The bytes of the model's workspaces for one source token in flight.
+  // This is the number of bytes of the model's workspaces for one source token in flight.
   double working_bytes = 0;
 };
 

@@ -99,7 +99,7 @@ SUBLAYERS = {
 class Family:
     """Describes what the checkpoints of a family have in common."""
 
-    # The names of the tensors.
+    # This table has the names of the tensors.
     names: dict
     # Norms stand "before" or "after" a sublayer.
     place: str

@@ -67,7 +67,7 @@ __device__ inline unsigned word_of(const uint2& x, int i) { return i == 0 ? x.x 
 /// How a lane loads rows of kHead elements.
 template <int kHead>
 struct HeadVectors {
-  // The number of vectors that a lane loads of a query or of a key.
+  // kChunks is the number of vectors that a lane loads of a query or of a key.
   static constexpr int kChunks = kHead / 32;
   // A lane loads kValues times kColumns columns of a value. The c-th time, the lanes 4·g … 4·g + 3
   // load the columns from 64·c + kColumns·g on.

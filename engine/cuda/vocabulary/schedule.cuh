@@ -33,7 +33,7 @@ constexpr int kMostSeeds = 4, kTilesOfSeed = 16;
 constexpr float kMinusInfinity = -INFINITY;
 constexpr float kLog2E = 1.4426950408889634f;
 
-// The work of all clusters.
+// Schedule says how the work is divided among all clusters.
 struct Schedule {
   const float* bias;  // [V] or null
   const std::int32_t* never_chosen;
