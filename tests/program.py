@@ -10,6 +10,7 @@ XLATE_TEST_PRECISION say where a run that names no device computes (default: the
 import gzip
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -48,6 +49,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 REFERENCE_LIMITS = ["--max-length", "60", "--max-length-factor", "50"]
 GREEDY = ["-b", "1"]
 BEAM4 = ["-b", "4", "--length-penalty", "1", "--early-stopping", "true"]
+# A row of an n-best list is: line ||| text ||| F0= sum ||| score.
+NUMBER = r"-?(?:\d+(?:\.\d+)?(?:e[-+]\d+)?)"
+N_BEST_ROW = re.compile(r"^(\d+) \|\|\| (.*) \|\|\| F0= (%s) \|\|\| (%s)$" % (NUMBER, NUMBER))
 
 
 class Result:
