@@ -103,8 +103,8 @@ class Caches {
   Keys cross_, self_;
   PagedCaches paged_caches_;
   PageForecast forecast_;  // of the pages of the self caches
-  // Of the sentences decoded lately: their source tokens, and the steps that they took beyond
-  // Policy::expected_extra.
+  // These are the source tokens of the sentences decoded lately, and the steps that they took
+  // beyond Policy::expected_extra.
   double tokens_read_ = 0, steps_taken_ = 0;
 };
 

@@ -226,7 +226,8 @@ void Runner::step(std::int64_t most) {
   // The flags are read right behind the step, so that a backend may do both by one kernel.
   pending_steps_.push_back({began, search_->read_done()});
   backend_.end_work(*queue_, Work::kDecode);
-  // Of several steps only those that the sentence needed were run. finish() counts them.
+  // A call may stand for several steps, of which only those that the sentence needed were run.
+  // finish() counts them.
   if (now_ - began > 1) return;
   ++statistics_.steps;
   statistics_.rows += rows.rows();

@@ -131,23 +131,6 @@ class BackendGate : public OnBackendWith<GateCase> {};
 INSTANTIATE_TEST_SUITE_P(, BackendGate, testing::ValuesIn(on_each(backends(), gate_cases())),
                          CaseName());
 
-double activated(double x, Activation activation) {
-  switch (activation) {
-    case Activation::kNone:
-      return x;
-    case Activation::kRelu:
-      return std::max(x, 0.0);
-    case Activation::kSwish:
-      return x / (1 + std::exp(-x));
-    case Activation::kGelu:
-      return x / 2 * (1 + std::erf(x / std::sqrt(2.0)));
-    case Activation::kGeluTanh:
-      return x / 2 *
-             (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
-  }
-  return x;
-}
-
 TEST_P(BackendGate, MultipliesTheActivatedHalf) {
   const auto& [name, columns, rows, activation] = test();
   Matrix x = random_matrix(random, rows, 2 * columns, lab.type());

@@ -1,5 +1,5 @@
-// This header has what the tests of a backend's layers compare with: a layer norm in double
-// precision, and the comparison of a result with an error bound.
+// This header has what the tests of a backend's layers compare with: a layer norm and the
+// activations in double precision, and the comparison of a result with an error bound.
 #pragma once
 
 #include <algorithm>
@@ -53,6 +53,23 @@ inline Matrix normalized(const Matrix& x, const Matrix& added, const Matrix& gai
     }
   }
   return out;
+}
+
+/// Returns the activation of x.
+inline double activated(double x, Activation activation) {
+  switch (activation) {
+    case Activation::kNone:
+      return x;
+    case Activation::kRelu:
+      return std::max(x, 0.0);
+    case Activation::kSwish:
+      return x / (1 + std::exp(-x));
+    case Activation::kGelu:
+      return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    case Activation::kGeluTanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+  }
+  return 0;
 }
 
 /// Returns a matrix whose elements are all `value`.
