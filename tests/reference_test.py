@@ -61,6 +61,8 @@ def converted(name):
         os.path.join(REFERENCE, "models", name),
         os.path.join(REFERENCE, "models", name, "checkpoint.q4"),
     )
+    convert = os.path.join(ROOT, "scripts", "convert.py")
+    # The converter is spread over the Python files beside it.
     scripts = glob.glob(os.path.join(ROOT, "scripts", "*.py"))
     path = os.path.join(program.MODELS, "reference-%s.bin" % name)
     made_from = scripts + [
@@ -83,7 +85,7 @@ def converted(name):
             )
             checkpoint = folder
         unfinished = "%s.%d" % (path, os.getpid())
-        subprocess.run([sys.executable, scripts[0], checkpoint, "-o", unfinished], check=True)
+        subprocess.run([sys.executable, convert, checkpoint, "-o", unfinished], check=True)
         os.replace(unfinished, path)
     return path
 
