@@ -294,10 +294,26 @@ void check_language(const char* option, const std::string& code, const SpecialTo
   throw UsageError(fmt::format("{}: '{}', expected one of {}", option, code, known));
 }
 
-void resolve_languages(Options& options, const ModelDescription& model) {
+// Sets the language of sources. A source of text needs one if the model's tokenizer puts its token
+// beside the text.
+void resolve_source_language(Options& options, const ModelDescription& model) {
+  if (options.source_lang) {
+    check_language("--source-lang", *options.source_lang, model.tokens, options.model);
+    return;
+  }
+  if (!model.tokenizer) return;
+  if (!model.tokenizer->source_language.empty()) {
+    options.source_lang = model.tokenizer->source_language;
+  } else if (options.input_format == Format::kText &&
+             model.tokenizer->around.has_source_language()) {
+    throw UsageError(fmt::format(
+        "--source-lang: the option is missing, expected a language code: {} reads {} languages",
+        options.model, model.tokens.languages.size()));
+  }
+}
+
+void resolve_target_language(Options& options, const ModelDescription& model) {
   const SpecialTokens& tokens = model.tokens;
-  if (options.source_lang)
-    check_language("--source-lang", *options.source_lang, tokens, options.model);
   if (options.target_lang) {
     check_language("--target-lang", *options.target_lang, tokens, options.model);
     return;
@@ -417,7 +433,8 @@ void resolve(Options& options, const ModelDescription& model) {
     options.max_source_length = within(defaults.max_source_length, source_positions);
   check_positions("--max-length", *options.max_length, target_positions);
   check_positions("--max-source-length", *options.max_source_length, source_positions);
-  resolve_languages(options, model);
+  resolve_source_language(options, model);
+  resolve_target_language(options, model);
   if (options.n_best > *options.beam_size) {
     throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
                                  *options.beam_size));

@@ -44,8 +44,8 @@ struct Options {
   LongLines long_lines = LongLines::kTruncate;
   bool scores = false;
   // These are language codes of the model. A source of ids or pieces contains its language token
-  // already, so that `source_lang` changes nothing there. resolve() sets `target_lang` to the
-  // language that the model writes by default, if it has one.
+  // already, so that `source_lang` changes nothing there. resolve() sets those that the model has
+  // by default.
   std::optional<std::string> source_lang, target_lang;
   int n_best = 0;                 // 0 means that --n-best is off.
   std::int64_t batch_tokens = 0;  // 0 means auto, until resolve_device().

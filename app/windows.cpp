@@ -43,6 +43,7 @@ WindowInput::WindowInput(const Options& options, LineReader& reader, const Token
     : options_(options),
       reader_(reader),
       tokenizer_(tokenizer),
+      source_language_(options.source_lang ? tokenizer.language_id(*options.source_lang) : -1),
       output_(output),
       record_(record),
       console_(console),
@@ -232,7 +233,7 @@ WindowInput::Tokenized WindowInput::tokenize_line(Line& line) {
   try {
     switch (options_.input_format) {
       case Format::kText:
-        result.ids = tokenizer_.encode(line.text);
+        result.ids = tokenizer_.encode(line.text, source_language_);
         break;
       case Format::kPieces:
         result.ids = tokenizer_.encode_pieces(line.text);

@@ -65,6 +65,7 @@ class WindowInput final : public SentenceInput {
   const Options& options_;
   LineReader& reader_;
   const Tokenizer& tokenizer_;
+  const std::int32_t source_language_;  // This is the id of its token, or −1.
   OrderedOutput& output_;
   RunRecord& record_;
   Console& console_;

@@ -30,6 +30,7 @@ std::vector<AddedToken> read_added(const Section& tokens, std::int64_t last) {
                      .strips_left = token.flag("lstrip"),
                      .strips_right = token.flag("rstrip"),
                      .single_word = token.flag("single_word"),
+                     .normalized = token.flag("normalized"),
                      .special = token.flag("special")});
   }
   return added;
@@ -139,6 +140,10 @@ ModelDescription describe(const json& header, std::uint32_t version, const std::
                      last_target = model.network.decoder.embedding.vocabulary - 1;
   const Section generation(header, "generation", file);
   model.tokens = read_tokens(Section(header, "tokens", file), last_source, last_target);
+  if (header.contains("tokenizer")) {
+    model.tokenizer = read_tokenizer(Section(header, "tokenizer", file), last_source,
+                                     model.tokens.languages);
+  }
   model.generation = read_generation(generation, model.tokens.end, last_target);
   const Section limits = version == 1 ? Section(header, "config", file) : generation;
   model.generation.max_source_length = limits.integer("max_source_length", 2, kMaxSize);

@@ -12,7 +12,8 @@
 
 #include "engine/search_state.h"
 #include "models/network_description.h"
-#include "tokenization/added_tokens.h"
+#include "models/tokenizer_description.h"
+#include "tokenization/added_token.h"
 
 namespace xlate {
 
@@ -77,6 +78,9 @@ struct ModelDescription {
   std::string architecture = "transformer";
   NetworkDescription network;
   SpecialTokens tokens;
+  // Without it, the file has two SentencePiece models that are used as Marian uses them, or no text
+  // can be read and written.
+  std::optional<TokenizerDescription> tokenizer;
   GenerationDefaults generation;
 };
 

@@ -43,6 +43,13 @@ double Section::number(const char* key, double least, double most) const {
   return value.get<double>();
 }
 
+std::string Section::text(const char* key, std::size_t longest) const {
+  const json& value = at(key);
+  if (!value.is_string() || value.get_ref<const std::string&>().size() > longest)
+    wrong(key, fmt::format("a text of at most {} bytes", longest), value);
+  return value.get<std::string>();
+}
+
 bool Section::flag(const char* key) const {
   if (!has(key)) return false;
   if (!at(key).is_boolean()) wrong(key, "true or false", at(key));

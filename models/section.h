@@ -60,6 +60,8 @@ class Section {
   /// Returns the boolean under `key`, or false if there is no such key. Throws Error if the value
   /// is no boolean.
   bool flag(const char* key) const;
+  /// Returns the text under `key`. Throws Error if there is none of at most `longest` bytes.
+  std::string text(const char* key, std::size_t longest) const;
   /// Returns what the name under `key` means. Throws Error if there is none of the choices' names.
   template <class T, std::size_t N>
   T choice(const char* key, const Choices<T, N>& choices) const {

@@ -12,7 +12,7 @@
 #include <iterator>
 
 #include "engine/error.h"
-#include "tokenization/segmenter.h"
+#include "tokenization/sentencepiece/segmenter.h"
 #include "tokenization/utf8.h"
 
 namespace {

@@ -1,5 +1,5 @@
 // Tests segmentation against SentencePiece 0.2.3 on lines with ties, and against damaged models.
-#include "tokenization/segmenter.h"
+#include "tokenization/sentencepiece/segmenter.h"
 
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
@@ -9,7 +9,7 @@
 
 #include "engine/error.h"
 #include "tests/model_builder.h"
-#include "tokenization/normalizer.h"
+#include "tokenization/sentencepiece/normalizer.h"
 #include "tokenization/trie.h"
 
 namespace xlate::test {

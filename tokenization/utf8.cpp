@@ -50,22 +50,16 @@ std::size_t length_from(unsigned char lead) {
 // No white space character has more bytes.
 constexpr std::size_t kLongestSpace = 3;
 
-// Returns the bytes of the white space character that a text begins with, or 0 if there is none.
+// Returns whether text begins with one of the separators U+001C to U+001F, which are white space to
+// Python and not to Unicode.
+bool starts_with_separator(std::string_view text) {
+  return !text.empty() && text.front() >= 0x1C && text.front() <= 0x1F;
+}
+
+// Returns the bytes of the character at the start that is white space to Python, or 0 if there is
+// none.
 std::size_t leading_space(std::string_view text) {
-  if (text.empty()) return 0;
-  const auto lead = static_cast<unsigned char>(text.front());
-  if (lead < 0x80)
-    return lead == ' ' || (lead >= 0x09 && lead <= 0x0D) || (lead >= 0x1C && lead <= 0x1F) ? 1 : 0;
-  for (const std::string_view space :
-       {"\u0085", "\u00A0", "\u1680", "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"}) {
-    if (text.starts_with(space)) return space.size();
-  }
-  // These are U+2000 to U+200A.
-  const bool general = text.starts_with("\xE2\x80") && text.size() >= 3;
-  return general && static_cast<unsigned char>(text[2]) >= 0x80 &&
-                 static_cast<unsigned char>(text[2]) <= 0x8A
-             ? 3
-             : 0;
+  return starts_with_separator(text) ? 1 : white_space_at_start(text);
 }
 
 // Returns how many bytes at the beginning of a text are surely ASCII, in steps of eight.
@@ -79,6 +73,29 @@ std::size_t ascii_prefix(std::string_view text) {
 }
 
 }  // namespace
+
+std::size_t white_space_at_start(std::string_view text) {
+  if (text.empty()) return 0;
+  const auto lead = static_cast<unsigned char>(text.front());
+  if (lead < 0x80) return lead == ' ' || (lead >= 0x09 && lead <= 0x0D) ? 1 : 0;
+  for (const std::string_view space :
+       {"\u0085", "\u00A0", "\u1680", "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"}) {
+    if (text.starts_with(space)) return space.size();
+  }
+  // These are U+2000 to U+200A.
+  const bool general = text.starts_with("\xE2\x80") && text.size() >= 3;
+  return general && static_cast<unsigned char>(text[2]) >= 0x80 &&
+                 static_cast<unsigned char>(text[2]) <= 0x8A
+             ? 3
+             : 0;
+}
+
+std::size_t white_space_at_end(std::string_view text) {
+  for (std::size_t bytes = 1; bytes <= kLongestSpace && bytes <= text.size(); ++bytes) {
+    if (white_space_at_start(text.substr(text.size() - bytes)) == bytes) return bytes;
+  }
+  return 0;
+}
 
 bool make_valid_utf8(std::string& text) {
   std::string repaired;

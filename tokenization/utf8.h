@@ -14,6 +14,12 @@ bool make_valid_utf8(std::string& text);
 /// Returns the bytes of the character that a text begins with. The text is valid and not empty.
 std::size_t character_bytes(std::string_view text);
 
+/// Returns the bytes of the character at the start of a text if that is white space, which is what
+/// Unicode calls so (White_Space). Returns 0 otherwise.
+std::size_t white_space_at_start(std::string_view text);
+/// Returns the same of the character at the end of a text in valid UTF-8.
+std::size_t white_space_at_end(std::string_view text);
+
 /// Returns the text without the white space at its beginning. White space is what Unicode calls so
 /// (White_Space), and U+001C to U+001F, as in Python's str.strip().
 std::string_view without_leading_space(std::string_view text);

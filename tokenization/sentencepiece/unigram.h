@@ -8,10 +8,10 @@
 #include <string_view>
 #include <vector>
 
-#include "tokenization/normalizer.h"
-#include "tokenization/segmenter.h"
-#include "tokenization/sentencepiece_model.h"
-#include "tokenization/trie.h"
+#include "tokenization/sentencepiece/normalizer.h"
+#include "tokenization/sentencepiece/segmenter.h"
+#include "tokenization/sentencepiece/model.h"
+#include "tokenization/viterbi.h"
 
 namespace xlate {
 
@@ -29,27 +29,12 @@ class Unigram {
   void segment(std::string_view text, Segmentation& out) const;
 
  private:
-  /// Describes the best path to a place of the text: the sum of its scores, its last piece, and the
-  /// place where that begins. With the id −1 there is no path yet.
-  struct BestPath {
-    float score = 0;
-    std::int32_t id = -1;
-    std::uint32_t start = 0;
-  };
-  /// Returns the best path to every byte offset of the text, [bytes + 1].
-  std::vector<BestPath> best_paths(std::string_view normalized) const;
   /// Appends text that is no piece. `continued` says that the text before it is none either.
   void append_unknown(std::string_view text, bool continued, Segmentation& out) const;
 
   SentencePieceModel model_;
   Normalizer normalizer_;
-  // Maps the pieces that a text may have, normal ones and those that the user defined, to their
-  // ids.
-  Trie trie_;
-  // The scores are ordered by id.
-  std::vector<float> scores_;
-  // A character that is no piece has this score.
-  float unknown_score_ = 0;
+  Viterbi<float> viterbi_;
   // Each byte has the id of its piece here, or −1 if it has none.
   std::array<std::int32_t, 256> bytes_{};
 };

@@ -1,5 +1,5 @@
 // Splits a line at its added tokens, and applies the flags of those tokens.
-#include "tokenization/added_tokens.h"
+#include "tokenization/sentencepiece/added_tokens.h"
 
 #include "tokenization/utf8.h"
 

@@ -1,6 +1,5 @@
-// Finds the best segmentation of a unigram model by Viterbi's algorithm, with the rules of
-// SentencePiece 0.2.2.
-#include "tokenization/unigram.h"
+// Segments text by the rules of SentencePiece 0.2.2, and replaces what no piece stands for.
+#include "tokenization/sentencepiece/unigram.h"
 
 #include <algorithm>
 #include <charconv>
@@ -47,67 +46,44 @@ std::size_t byte_of(std::string_view piece, const std::string& name) {
   return byte;
 }
 
-}  // namespace
-
-Unigram::Unigram(SentencePieceModel model, const std::string& name)
-    : model_(std::move(model)), normalizer_(model_, name), trie_(trie_of(model_)) {
+// Returns the model's Viterbi search. Throws Error if a score is not a number.
+Viterbi<float> viterbi_of(const SentencePieceModel& model, const std::string& name) {
   float least = std::numeric_limits<float>::max();
-  for (const auto& piece : model_.pieces) {
+  std::vector<float> scores;
+  for (const auto& piece : model.pieces) {
     if (std::isnan(piece.score))
       fail("{}: the score of piece '{}' is not a number", name, piece.text);
     if (piece.type == Type::kNormal) least = std::min(least, piece.score);
+    scores.push_back(piece.type == Type::kUserDefined ? score_of_symbol(piece.text.size())
+                                                      : piece.score);
   }
-  unknown_score_ = least - kUnknownPenalty;
+  return {trie_of(model), std::move(scores), least - kUnknownPenalty};
+}
+
+}  // namespace
+
+Unigram::Unigram(SentencePieceModel model, const std::string& name)
+    : model_(std::move(model)), normalizer_(model_, name), viterbi_(viterbi_of(model_, name)) {
   bytes_.fill(-1);
   for (std::size_t id = 0; id < model_.pieces.size(); ++id) {
     const auto& piece = model_.pieces[id];
-    scores_.push_back(piece.type == Type::kUserDefined ? score_of_symbol(piece.text.size())
-                                                       : piece.score);
-    if (piece.type != Type::kByte) continue;
-    bytes_[byte_of(piece.text, name)] = static_cast<std::int32_t>(id);
+    if (piece.type == Type::kByte)
+      bytes_[byte_of(piece.text, name)] = static_cast<std::int32_t>(id);
   }
   if (model_.byte_fallback && std::find(bytes_.begin(), bytes_.end(), -1) != bytes_.end())
     fail("{}: a byte has no piece", name);
 }
 
-// This is Viterbi's algorithm, from the left. All sums are float32, and only a path with a larger
-// sum replaces another. Of paths with the same sum the one whose last piece begins first, and so is
-// the longest, stays.
-std::vector<Unigram::BestPath> Unigram::best_paths(std::string_view normalized) const {
-  std::vector<BestPath> ways(normalized.size() + 1);
-  const auto offer = [&](std::size_t start, std::size_t length, std::int32_t id, float score) {
-    BestPath& way = ways[start + length];
-    const float sum = ways[start].score + score;
-    if (way.id < 0 || sum > way.score) way = {sum, id, static_cast<std::uint32_t>(start)};
-  };
-  for (std::size_t start = 0; start < normalized.size();) {
-    const std::string_view rest = normalized.substr(start);
-    const std::size_t character = character_bytes(rest);
-    bool is_piece = false;
-    trie_.each_prefix(rest, [&](std::size_t length, std::int32_t id) {
-      offer(start, length, id, scores_[static_cast<std::size_t>(id)]);
-      is_piece |= length == character;
-    });
-    if (!is_piece) offer(start, character, model_.unknown, unknown_score_);
-    start += character;
-  }
-  return ways;
-}
-
 void Unigram::segment(std::string_view text, Segmentation& out) const {
   const std::string normalized = normalizer_.normalize(text);
-  const std::vector<BestPath> ways = best_paths(normalized);
-  std::vector<std::size_t> ends;
-  for (std::size_t end = normalized.size(); end > 0; end = ways[end].start) ends.push_back(end);
   bool after_unknown = false;
-  for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
-    const BestPath& way = ways[*end];
-    const bool unknown = way.id == model_.unknown;
+  for (const auto& part : viterbi_.segment(normalized)) {
+    const bool unknown = part.id == Viterbi<float>::kUnknown;
     if (unknown)
-      append_unknown(std::string_view(normalized).substr(way.start, *end - way.start),
+      append_unknown(std::string_view(normalized).substr(part.begin, part.end - part.begin),
                      after_unknown, out);
     else
-      out.ids.push_back(way.id);
+      out.ids.push_back(part.id);
     after_unknown = unknown;
   }
 }

@@ -1,5 +1,6 @@
 // Finds the tokens that users added to a tokenizer beside its SentencePiece model's pieces. They
-// split a line before it is segmented.
+// split a line before it is segmented. The flag single_word asks for a space (U+0020) or an end of
+// the line on each side of the token.
 #pragma once
 
 #include <cstdint>
@@ -8,23 +9,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tokenization/added_token.h"
 #include "tokenization/trie.h"
 
 namespace xlate {
-
-/// Describes an added token, with the flags of Hugging Face's AddedToken.
-struct AddedToken {
-  // The source vocabulary has the token's text under this id.
-  std::int32_t id = 0;
-  // The white space before the token is dropped (lstrip).
-  bool strips_left = false;
-  // The white space behind the token is dropped (rstrip).
-  bool strips_right = false;
-  // The token counts only if each of its sides has a space (U+0020) or an end of the line.
-  bool single_word = false;
-  // The token is of the kind of </s>: it is plain text in a line, and no text in the output.
-  bool special = false;
-};
 
 /// Finds added tokens in lines. Const functions may be called from several threads at once.
 class AddedTokens {

@@ -1,6 +1,6 @@
 // Decodes the protocol buffer of a SentencePiece model. The field numbers are those of
 // sentencepiece_model.proto.
-#include "tokenization/sentencepiece_model.h"
+#include "tokenization/sentencepiece/model.h"
 
 #include <cstring>
 #include <optional>

@@ -1,6 +1,6 @@
-// Segments text by tokenization/unigram, or by the SentencePiece library in parts of bounded
+// Segments text by tokenization/sentencepiece/unigram, or by the SentencePiece library in parts of bounded
 // length.
-#include "tokenization/segmenter.h"
+#include "tokenization/sentencepiece/segmenter.h"
 
 #include <sentencepiece_processor.h>
 
@@ -8,8 +8,8 @@
 #include <iterator>
 
 #include "engine/error.h"
-#include "tokenization/sentencepiece_model.h"
-#include "tokenization/unigram.h"
+#include "tokenization/sentencepiece/model.h"
+#include "tokenization/sentencepiece/unigram.h"
 #include "tokenization/utf8.h"
 
 namespace xlate {

@@ -1,0 +1,48 @@
+// Finds added tokens in text, as Hugging Face's tokenizers library does it. What is between them is
+// tokenized by the pipeline.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tokenization/added_token.h"
+#include "tokenization/pattern.h"
+#include "tokenization/trie.h"
+
+namespace xlate {
+
+/// Holds tokens and their texts. Const functions may be called from several threads at once.
+class AddedTokenMatcher {
+ public:
+  /// Holds a stretch of a text, which is an added token or the text between two of them.
+  struct Stretch {
+    std::size_t begin = 0, end = 0;
+    // This is the id of the added token, and −1 for text.
+    std::int32_t id = -1;
+  };
+
+  AddedTokenMatcher() = default;
+  /// Takes tokens, and the text of each one in the same order. Those with an empty text are left
+  /// out. Of equal texts the first one counts.
+  AddedTokenMatcher(std::vector<AddedToken> tokens, const std::vector<std::string>& texts);
+
+  bool empty() const { return tokens_.empty(); }
+  /// Returns the stretches of a text in their order; none of them is empty. The leftmost token is
+  /// found first, and the longest of those that begin together. A token whose flag single_word is
+  /// set does not count beside a word character. The white space that a token's flags name belongs
+  /// to the token.
+  std::vector<Stretch> split(std::string_view text) const;
+
+ private:
+  bool is_single_word(std::string_view text, std::size_t begin, std::size_t end) const;
+
+  std::vector<AddedToken> tokens_;
+  // Maps the texts to places in `tokens_`.
+  Trie trie_;
+  // Has one element, which matches a word character, if a token has the flag single_word.
+  std::vector<Pattern> word_character_;
+};
+
+}  // namespace xlate

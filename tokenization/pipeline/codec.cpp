@@ -1,0 +1,106 @@
+// Puts the steps of a pipeline together.
+#include "tokenization/pipeline/codec.h"
+
+#include <algorithm>
+
+#include "engine/error.h"
+
+namespace xlate {
+namespace {
+
+// SentencePiece writes an unknown piece as this, and so does xlate for every tokenizer.
+constexpr const char* kUnknownText = " \u2047 ";
+
+std::vector<std::int32_t> special_ids(const std::vector<AddedToken>& added) {
+  std::vector<std::int32_t> ids;
+  for (const AddedToken& token : added) {
+    if (token.special) ids.push_back(token.id);
+  }
+  return ids;
+}
+
+bool reads_bytes(const PipelineDescription& pipeline) {
+  return std::any_of(pipeline.split.begin(), pipeline.split.end(), [](const SplitStep& step) {
+    return step.kind == SplitStep::Kind::kByteLevel;
+  });
+}
+
+}  // namespace
+
+PipelineCodec::PipelineCodec(const PipelineDescription& pipeline, const Files& files,
+                             const Vocabulary& vocabulary, const std::vector<AddedToken>& added)
+    : vocabulary_(vocabulary),
+      unknown_(files.unknown),
+      pieces_(vocabulary, special_ids(added)),
+      normalizer_(pipeline.normalize, files.charsmap, files.name),
+      splitter_(pipeline.split, files.name),
+      decoder_(pipeline.decode) {
+  if (pipeline.model.kind == SegmentModel::Kind::kUnigram)
+    unigram_.emplace(pipeline.model, pieces_, files.scores, files.name);
+  else
+    bpe_.emplace(pipeline.model, pieces_, files.merges, reads_bytes(pipeline), files.name);
+  for (const bool normalized : {false, true}) {
+    std::vector<AddedToken> tokens;
+    std::vector<std::string> texts;
+    for (const AddedToken& token : added) {
+      if (token.special || token.normalized != normalized) continue;
+      const std::string_view text = vocabulary.piece_of(token.id);
+      tokens.push_back(token);
+      texts.push_back(normalized ? normalizer_.normalize(text) : std::string(text));
+    }
+    (normalized ? added_in_normalized_ : added_) = AddedTokenMatcher(std::move(tokens), texts);
+  }
+}
+
+std::vector<std::int32_t> PipelineCodec::encode(std::string_view line) const {
+  std::vector<std::int32_t> ids;
+  if (added_.empty()) {
+    append_text(line, true, ids);
+    return ids;
+  }
+  for (const AddedTokenMatcher::Stretch& stretch : added_.split(line)) {
+    if (stretch.id >= 0)
+      ids.push_back(stretch.id);
+    else
+      append_text(line.substr(stretch.begin, stretch.end - stretch.begin), stretch.begin == 0, ids);
+  }
+  return ids;
+}
+
+// Appends the ids of text between the added tokens of a line.
+void PipelineCodec::append_text(std::string_view text, bool at_start,
+                                std::vector<std::int32_t>& ids) const {
+  std::string normalized = normalizer_.normalize(text);
+  if (added_in_normalized_.empty()) {
+    append_words(std::move(normalized), at_start, ids);
+    return;
+  }
+  for (const AddedTokenMatcher::Stretch& stretch : added_in_normalized_.split(normalized)) {
+    if (stretch.id >= 0)
+      ids.push_back(stretch.id);
+    else
+      append_words(normalized.substr(stretch.begin, stretch.end - stretch.begin),
+                   at_start && stretch.begin == 0, ids);
+  }
+}
+
+void PipelineCodec::append_words(std::string text, bool at_start,
+                                 std::vector<std::int32_t>& ids) const {
+  const Words words = splitter_.split(std::move(text), at_start);
+  for (const Words::Word& word : words.words) {
+    if (unigram_)
+      unigram_->segment(words.at(word), ids);
+    else
+      bpe_->segment(words.at(word), ids);
+  }
+}
+
+std::string PipelineCodec::decode(std::span<const std::int32_t> ids) const {
+  std::vector<std::string> pieces;
+  pieces.reserve(ids.size());
+  for (const std::int32_t id : ids)
+    pieces.emplace_back(id == unknown_ ? kUnknownText : vocabulary_.piece_of(id));
+  return decoder_.decode(std::move(pieces));
+}
+
+}  // namespace xlate

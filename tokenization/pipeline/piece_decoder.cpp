@@ -1,0 +1,120 @@
+// Applies the steps of decoding one after another.
+#include "tokenization/pipeline/piece_decoder.h"
+
+#include <charconv>
+#include <string_view>
+
+#include "tokenization/pipeline/pieces.h"
+#include "tokenization/text_edits.h"
+#include "tokenization/utf8.h"
+
+namespace xlate {
+namespace {
+
+using Kind = DecodeStep::Kind;
+using Texts = std::vector<std::string>;
+
+constexpr std::string_view kMark = "\xE2\x96\x81";  // This is U+2581.
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+
+void decode_metaspace(Prepend prepend, Texts& pieces) {
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const bool drops = i == 0 && prepend != Prepend::kNever;
+    replace_all(pieces[i], kMark, drops ? "" : " ");
+  }
+}
+
+void join(Texts& pieces) {
+  std::string text;
+  for (const std::string& piece : pieces) text += piece;
+  pieces = {std::move(text)};
+}
+
+// All bytes of the text are joined before UTF-8 is checked, because a character may be spread over
+// several pieces.
+void decode_bytes(Texts& pieces) {
+  std::string text;
+  for (const std::string& piece : pieces) append_bytes_of(piece, text);
+  make_valid_utf8(text);
+  pieces = {std::move(text)};
+}
+
+// Returns the byte that a piece like <0x0A> stands for, or −1 if it is no such piece.
+int byte_of(std::string_view piece) {
+  int byte = 0;
+  if (piece.size() != 6 || !piece.starts_with("<0x") || piece.back() != '>') return -1;
+  const char* end = piece.data() + 5;
+  return std::from_chars(piece.data() + 3, end, byte, 16).ptr == end ? byte : -1;
+}
+
+// Neighbouring byte pieces become their text if that is valid UTF-8, and otherwise one U+FFFD for
+// each of them.
+void decode_byte_pieces(Texts& pieces) {
+  Texts out;
+  std::string bytes;
+  const auto flush = [&] {
+    std::string text = bytes;
+    if (make_valid_utf8(text)) {
+      out.insert(out.end(), bytes.size(), std::string(kReplacement));
+    } else if (!text.empty()) {
+      out.push_back(std::move(text));
+    }
+    bytes.clear();
+  };
+  for (std::string& piece : pieces) {
+    if (const int byte = byte_of(piece); byte >= 0) {
+      bytes += static_cast<char>(byte);
+      continue;
+    }
+    flush();
+    out.push_back(std::move(piece));
+  }
+  flush();
+  pieces = std::move(out);
+}
+
+void strip(const DecodeStep& step, Texts& pieces) {
+  for (std::string& piece : pieces) {
+    std::string_view text = piece;
+    for (std::int64_t i = 0; i < step.left && text.starts_with(step.text); ++i)
+      text.remove_prefix(step.text.size());
+    for (std::int64_t i = 0; i < step.right && text.ends_with(step.text); ++i)
+      text.remove_suffix(step.text.size());
+    piece = std::string(text);
+  }
+}
+
+}  // namespace
+
+std::string PieceDecoder::decode(Texts pieces) const {
+  for (const DecodeStep& step : steps_) {
+    switch (step.kind) {
+      case Kind::kMetaspace:
+        decode_metaspace(step.prepend, pieces);
+        break;
+      case Kind::kByteLevel:
+        decode_bytes(pieces);
+        break;
+      case Kind::kReplace:
+        for (std::string& piece : pieces) replace_all(piece, step.text, step.with);
+        break;
+      case Kind::kByteFallback:
+        decode_byte_pieces(pieces);
+        break;
+      case Kind::kFuse:
+        join(pieces);
+        break;
+      case Kind::kStrip:
+        strip(step, pieces);
+        break;
+    }
+  }
+  std::string text;
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    if (steps_.empty() && i > 0) text += ' ';
+    text += pieces[i];
+  }
+  return text;
+}
+
+}  // namespace xlate

@@ -1,0 +1,158 @@
+// Applies the steps of normalization one after another.
+#include "tokenization/pipeline/text_normalizer.h"
+
+#include <utf8proc.h>
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "engine/error.h"
+#include "tokenization/text_edits.h"
+#include "tokenization/utf8.h"
+
+namespace xlate {
+namespace {
+
+using Kind = NormalizeStep::Kind;
+
+// A cluster of more bytes is replaced character by character.
+constexpr std::size_t kLongestCluster = 5;
+
+bool is_ascii(char c) { return static_cast<unsigned char>(c) < 0x80; }
+
+// Returns the bytes of the first extended grapheme cluster of a text that is not empty (Unicode
+// Standard Annex 29).
+std::size_t cluster_bytes(std::string_view text) {
+  if (text.size() == 1 || (is_ascii(text[0]) && is_ascii(text[1])))
+    return text.starts_with("\r\n") ? 2 : 1;
+  std::size_t end = 0;
+  utf8proc_int32_t before = 0, state = 0;
+  while (end < text.size()) {
+    utf8proc_int32_t code = 0;
+    const utf8proc_ssize_t bytes =
+        utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + end,
+                         static_cast<utf8proc_ssize_t>(text.size() - end), &code);
+    // The text is valid, so that only a character that was cut by the caller comes here.
+    if (bytes <= 0) return end > 0 ? end : 1;
+    if (end > 0 && utf8proc_grapheme_break_stateful(before, code, &state)) return end;
+    before = code;
+    end += static_cast<std::size_t>(bytes);
+  }
+  return end;
+}
+
+std::string replace(std::string_view text, const Pattern& pattern, std::string_view to) {
+  std::string out;
+  std::size_t at = 0;
+  for (const Pattern::Match& match : pattern.matches(text)) {
+    out.append(text.substr(at, match.begin - at)).append(to);
+    at = match.end;
+  }
+  return out.append(text.substr(at));
+}
+
+std::string to_form(std::string_view text, UnicodeForm form) {
+  std::size_t ascii = 0;
+  while (ascii < text.size() && is_ascii(text[ascii])) ++ascii;
+  // ASCII is the same in every form.
+  if (ascii == text.size()) return std::string(text);
+  constexpr auto kCompose = static_cast<int>(UTF8PROC_COMPOSE),
+                 kDecompose = static_cast<int>(UTF8PROC_DECOMPOSE),
+                 kCompatible = static_cast<int>(UTF8PROC_COMPAT);
+  const bool composed = form == UnicodeForm::kNfc || form == UnicodeForm::kNfkc,
+             compatible = form == UnicodeForm::kNfkc || form == UnicodeForm::kNfkd;
+  const int options = static_cast<int>(UTF8PROC_STABLE) | (composed ? kCompose : kDecompose) |
+                      (compatible ? kCompatible : 0);
+  utf8proc_uint8_t* made = nullptr;
+  const utf8proc_ssize_t bytes = utf8proc_map(
+      reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+      static_cast<utf8proc_ssize_t>(text.size()), &made, static_cast<utf8proc_option_t>(options));
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(made, &std::free);
+  if (bytes < 0) {
+    if (bytes == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
+    fail("normalizing text failed: {}", utf8proc_errmsg(bytes));
+  }
+  return std::string(reinterpret_cast<const char*>(made), static_cast<std::size_t>(bytes));
+}
+
+std::string strip(std::string_view text, bool left, bool right) {
+  if (left) {
+    while (const std::size_t bytes = white_space_at_start(text)) text.remove_prefix(bytes);
+  }
+  if (right) {
+    while (const std::size_t bytes = white_space_at_end(text)) text.remove_suffix(bytes);
+  }
+  return std::string(text);
+}
+
+}  // namespace
+
+TextNormalizer::TextNormalizer(std::vector<NormalizeStep> steps, std::string_view charsmap,
+                               const std::string& name)
+    : steps_(std::move(steps)), charsmap_(charsmap, name + ": charsmap") {
+  for (const NormalizeStep& step : steps_) {
+    std::vector<Pattern>& pattern = patterns_.emplace_back();
+    if (step.kind == Kind::kReplacePattern)
+      pattern.emplace_back(step.text, name + ": tokenizer.normalize");
+  }
+}
+
+std::string TextNormalizer::normalize(std::string_view text) const {
+  std::string result(text);
+  for (std::size_t i = 0; i < steps_.size() && !result.empty(); ++i) {
+    const NormalizeStep& step = steps_[i];
+    switch (step.kind) {
+      case Kind::kCharsmap:
+        result = apply_charsmap(result);
+        break;
+      case Kind::kReplace:
+        replace_all(result, step.text, step.with);
+        break;
+      case Kind::kReplacePattern:
+        result = replace(result, patterns_[i].front(), step.with);
+        break;
+      case Kind::kPrepend:
+        result.insert(0, step.text);
+        break;
+      case Kind::kStrip:
+        result = strip(result, step.left, step.right);
+        break;
+      case Kind::kUnicode:
+        result = to_form(result, step.form);
+        break;
+    }
+  }
+  return result;
+}
+
+// A grapheme cluster of up to five bytes is looked up as a whole first, and each character of the
+// others by itself. The shortest rule for the beginning of what is looked up takes the place of all
+// of it, so that the rest is lost. SentencePiece itself does neither.
+std::string TextNormalizer::apply_charsmap(std::string_view text) const {
+  if (charsmap_.empty()) return std::string(text);
+  std::string out;
+  out.reserve(text.size() + text.size() / 8);
+  while (!text.empty()) {
+    const std::size_t bytes = cluster_bytes(text);
+    std::string_view cluster = text.substr(0, bytes);
+    text.remove_prefix(bytes);
+    if (bytes <= kLongestCluster) {
+      if (const Charsmap::Rule rule = charsmap_.shortest_rule(cluster); rule.bytes > 0) {
+        out += rule.text;
+        continue;
+      }
+    }
+    while (!cluster.empty()) {
+      const std::string_view character = cluster.substr(0, character_bytes(cluster));
+      cluster.remove_prefix(character.size());
+      const Charsmap::Rule rule = charsmap_.shortest_rule(character);
+      out += rule.bytes > 0 ? rule.text : character;
+    }
+  }
+  // Only a damaged map has replacements that are not valid.
+  make_valid_utf8(out);
+  return out;
+}
+
+}  // namespace xlate

@@ -1,0 +1,117 @@
+// Makes ids by the source's SentencePiece model and vocabulary, and text by those of the target.
+#include "tokenization/sentencepiece/codec.h"
+
+#include <sentencepiece_processor.h>
+
+#include "engine/error.h"
+#include "tokenization/text_edits.h"
+#include "tokenization/utf8.h"
+
+namespace xlate {
+namespace {
+
+using Model = sentencepiece::SentencePieceProcessor;
+
+// In pieces this mark is a space.
+constexpr std::string_view kMark = "\u2581";
+// The library writes this, between spaces, for the unknown piece.
+constexpr std::string_view kUnknown = "\u2047";
+
+std::unique_ptr<const Model> load(std::string_view bytes, const std::string& name) {
+  auto model = std::make_unique<Model>();
+  if (const auto status = model->LoadFromSerializedProto(bytes); !status.ok())
+    fail("{}: not a SentencePiece model: {}", name, status.ToString());
+  return model;
+}
+
+// Returns the bytes of a language token >>xx<< at the start of the text, whatever is between the
+// angle brackets, or 0 if there is none.
+std::size_t leading_token(std::string_view text) {
+  const std::size_t end = text.starts_with(">>") ? text.find("<<") : std::string_view::npos;
+  return end == std::string_view::npos ? 0 : end + 2;
+}
+
+// Returns the text without white space at its ends. One space stays beside an unknown token, which
+// the library writes between spaces.
+std::string trimmed(std::string_view text) {
+  const std::string_view rest = without_leading_space(text), inside = without_trailing_space(rest);
+  std::string result(inside);
+  if (inside.starts_with(kUnknown) && rest.size() < text.size()) result.insert(0, " ");
+  if (inside.ends_with(kUnknown) && inside.size() < rest.size()) result += ' ';
+  return result;
+}
+
+}  // namespace
+
+SentencePieceCodec::SentencePieceCodec(const Files& files, const Vocabulary& source,
+                                       const Vocabulary& target, AddedTokens added)
+    : source_(source),
+      target_(target),
+      segmenter_(files.source_model, files.name + ": source.spm"),
+      target_model_(load(files.target_model, files.name + ": target.spm")),
+      added_(std::move(added)),
+      unknown_(files.unknown),
+      leading_language_token_(files.leading_language_token) {
+  for (const std::string_view piece : segmenter_.pieces()) ids_of_model_.push_back(source_id(piece));
+}
+
+SentencePieceCodec::~SentencePieceCodec() = default;
+
+std::vector<std::int32_t> SentencePieceCodec::encode(std::string_view line) const {
+  std::vector<std::int32_t> ids;
+  if (added_.empty()) {
+    append_text(line, true, ids);
+    return ids;
+  }
+  bool first = true;
+  for (const AddedTokens::Stretch& stretch : added_.split(line)) {
+    if (stretch.id >= 0)
+      ids.push_back(stretch.id);
+    else
+      append_text(stretch.text, first, ids);
+    first = false;
+  }
+  return ids;
+}
+
+// Appends the ids of text without added tokens. A language token counts only at the start of the
+// line.
+void SentencePieceCodec::append_text(std::string_view text, bool at_start,
+                                     std::vector<std::int32_t>& ids) const {
+  const bool looks = leading_language_token_ && at_start;
+  if (const std::size_t length = looks ? leading_token(text) : 0; length > 0) {
+    ids.push_back(source_id(text.substr(0, length)));
+    text.remove_prefix(length);
+  }
+  append_segments(text, ids);
+}
+
+// Appends the ids of text that is segmented. Text that the source's model does not know is looked
+// up in the vocabulary, which may have more pieces than the model: a shared vocabulary has those of
+// the target's model too.
+void SentencePieceCodec::append_segments(std::string_view text,
+                                         std::vector<std::int32_t>& ids) const {
+  const Segmentation segments = segmenter_.segment(text);
+  auto unknown = segments.unknown.begin();
+  for (const int id : segments.ids) {
+    ids.push_back(id == segmenter_.unknown() ? source_id(*unknown++)
+                                             : ids_of_model_[static_cast<std::size_t>(id)]);
+  }
+}
+
+// White space at the ends of the text is dropped.
+std::string SentencePieceCodec::decode(std::span<const std::int32_t> ids) const {
+  std::vector<std::string> pieces;
+  pieces.reserve(ids.size());
+  for (const std::int32_t id : ids) pieces.emplace_back(target_.piece_of(id));
+  std::string text;
+  if (const auto status = target_model_->Decode(pieces, &text); !status.ok())
+    fail("SentencePiece: {}", status.ToString());
+  // The library leaves the marks in pieces that the target's model does not have. A shared
+  // vocabulary has such pieces, which are the source's.
+  replace_all(text, kMark, " ");
+  keep_on_one_line(text);
+  return trimmed(text);
+}
+
+}  // namespace xlate

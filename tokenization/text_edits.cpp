@@ -1,0 +1,33 @@
+// Replaces characters in place.
+#include "tokenization/text_edits.h"
+
+#include <algorithm>
+
+namespace xlate {
+
+void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  std::size_t next = text.find(from);
+  if (next == std::string::npos) return;
+  std::string out;
+  std::size_t at = 0;
+  for (; next != std::string::npos; next = text.find(from, at)) {
+    out.append(text, at, next - at).append(to);
+    at = next + from.size();
+  }
+  text = std::move(out.append(text, at, std::string::npos));
+}
+
+void keep_on_one_line(std::string& text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+}
+
+void clean_up(std::string& text) {
+  for (const std::string_view mark : {".", "?", "!", ","})
+    replace_all(text, " " + std::string(mark), mark);
+  replace_all(text, " ' ", "'");
+  for (const std::string_view ending : {"n't", "'m", "'s", "'ve", "'re"})
+    replace_all(text, " " + std::string(ending), ending);
+}
+
+}  // namespace xlate

@@ -1,0 +1,19 @@
+// Changes decoded text in ways that do not depend on the tokenizer.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace xlate {
+
+/// Replaces every `from`, which is not empty, by `to`, from left to right.
+void replace_all(std::string& text, std::string_view from, std::string_view to);
+
+/// Turns line breaks into spaces, so that each line of input gives one line of output.
+void keep_on_one_line(std::string& text);
+
+/// Takes spaces out of English text as Hugging Face's clean_up_tokenization does, in the same
+/// order.
+void clean_up(std::string& text);
+
+}  // namespace xlate
