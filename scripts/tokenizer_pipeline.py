@@ -1,0 +1,265 @@
+"""Puts the tokenizer of a directory together as model.bin keeps it: the section `tokenizer` of the
+header, the special and the added tokens, and the files. It depends on no network."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from checkpoint_reader import Settings, refuse, show
+from languages import MBART_50, NLLB
+from model_writer import Stored
+from tokenizer_added import FLAGS, text_of
+from tokenizer_build import build
+from tokenizer_classes import CLASSES, CLASS_OF_TYPE, choose_class
+from tokenizer_json import KINDS, list_steps, read_charsmap, read_template
+from tokenizer_model import check_text
+from tokenizer_settings import TokenizerSettings
+
+KEYS = {"normalizer": "normalize", "pre_tokenizer": "split", "decoder": "decode"}
+# Of an unknown character, the score is this much below that of the worst piece.
+UNKNOWN_PENALTY = 10.0
+NO_PIECE = struct.pack("<I", 0xFFFFFFFF)
+RESIZE = "(the model was not resized: model.resize_token_embeddings(len(tokenizer)))"
+MULTILINGUAL = ("m2m_100", "mbart")
+NLLB_CODE = re.compile("[a-z]{3}_[A-Z][a-z]{3}")
+MBART_CODE = re.compile("[a-z]{2,3}_[A-Z]{2}")
+# A directory without any of these files has no tokenizer.
+FILES = (
+    "tokenizer.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
+@dataclass
+class Pipeline:
+    """The tokenizer as model.bin keeps it."""
+
+    # This object is the header's `tokenizer`.
+    header: dict
+    # This list is the header's `tokens.added`.
+    added: list
+    # The ids of the named tokens are None where the tokenizer has no such token.
+    end: int | None
+    unknown: int | None
+    pad: int | None
+    # The ids of the language tokens by their codes.
+    languages: dict
+    cleans_up_spaces: bool
+    files: list
+
+
+def has_tokenizer(directory):
+    return any(os.path.exists(os.path.join(directory, name)) for name in FILES)
+
+
+def name_class(directory, config):
+    """Returns the name of the class that AutoTokenizer takes, and the file that decides it.
+    `config` has the settings of config.json."""
+    path = os.path.join(directory, "tokenizer_config.json")
+    settings = Settings(path) if os.path.exists(path) else Settings.of({}, path)
+    named = settings.take("tokenizer_class", None, "a text", lambda v: isinstance(v, str))
+    model_type = config.get("model_type")
+    if settings.get("auto_map") is not None:
+        # The class is in the checkpoint's own code, unless transformers has one of this name.
+        if named is None or choose_class(None, named) not in CLASSES:
+            refuse(path, "auto_map", "no code of its own", show(settings.get("auto_map")))
+        model_type = None
+    if named is None:
+        in_config = config.take("tokenizer_class", None, "a text", lambda v: isinstance(v, str))
+        return choose_class(model_type, in_config), config.path
+    return choose_class(model_type, named), path
+
+
+def read_pipeline(directory, config, rows):
+    """Returns the Pipeline of a directory. `config` has the settings of config.json, and `rows` is
+    the number of rows of the embedding. Throws InputError if transformers would build a tokenizer
+    that xlate does not have."""
+    name, path = name_class(directory, config)
+    if name not in CLASSES:
+        refuse(path, "tokenizer_class", f"one of {', '.join(CLASSES)}", name)
+    backend = build(TokenizerSettings(directory), CLASSES[name])
+    multilingual = config.get("model_type") in MULTILINGUAL
+    languages = list_languages(backend, multilingual)
+    check_languages(backend, languages, rows)
+    return assemble(backend, languages, rows)
+
+
+def list_languages(backend, multilingual):
+    """Returns the ids of the language tokens by their codes: those that the class knows, and the
+    special tokens that look like them."""
+    added, known = backend.added, backend.kind.languages
+    if not known:
+        known = MBART_50 + NLLB if multilingual else ()
+        return {code: added.numbers[code] for code in known if code in added.numbers}
+    pattern = NLLB_CODE if known == tuple(NLLB) else MBART_CODE
+    texts = [token.text for token in added.tokens.values() if token.text in added.special]
+    codes = [*known, *filter(pattern.fullmatch, texts)]
+    return {code: added.id_of(code) for code in codes if added.id_of(code) is not None}
+
+
+def check_languages(backend, languages, rows):
+    """Refuses languages whose ids in transformers are not those that the model was trained with."""
+    path = backend.model.path
+    for code, number in languages.items():
+        if number >= rows:
+            refuse(path, code, f"an id below the embedding's {rows} rows", number)
+    if not backend.kind.languages:
+        return
+    if backend.source_language not in languages:
+        expected = f"one of {', '.join(languages)}"
+        refuse(backend.settings.path, "src_lang", expected, show(backend.source_language))
+    if backend.settings.json:
+        return
+    # fairseq has one more token before the pieces than the SentencePiece model, and the codes
+    # behind them.
+    first = backend.model.spm_pieces + 1
+    for number, code in enumerate(backend.kind.languages, first):
+        if languages.get(code) != number:
+            found = languages.get(code, "no id")
+            refuse(
+                path,
+                code,
+                f"the id {number}, which the model was trained with",
+                f"{found} (transformers makes it of this file alone; put tokenizer.json, or a "
+                "tokenizer_config.json with added_tokens_decoder, into the directory)",
+            )
+
+
+def assemble(backend, languages, rows):
+    """Returns the Pipeline of what a class has built."""
+    path = backend.settings.json.path if backend.settings.json else backend.model.path
+    special = {backend.added.id_of(text) for text in backend.added.special}
+    special |= set(languages.values())
+    steps = {
+        key: list_steps(path, name, backend.components.get(name)) for name, key in KEYS.items()
+    }
+    if not steps["decode"]:
+        refuse(path, "decoder", f"one of {', '.join(KINDS['decoder'][1])}", "none")
+    header = {
+        "normalize": steps["normalize"],
+        "split": steps["split"],
+        "model": describe_model(backend),
+        "template": describe_template(path, backend, languages, rows),
+        "decode": steps["decode"],
+    }
+    if backend.source_language is not None:
+        header["source_language"] = backend.source_language
+    ids = {name: row_id(backend, f"{name}_token", rows) for name in ("eos", "unk", "pad")}
+    unknown = backend.model.unknown if backend.model.unknown is not None else ids["unk"]
+    return Pipeline(
+        header,
+        list_added(backend, special, rows),
+        ids["eos"],
+        unknown,
+        ids["pad"],
+        languages,
+        cleans_up(backend),
+        list_files(path, backend, special, rows),
+    )
+
+
+def row_id(backend, name, rows):
+    number = backend.id_of(name)
+    if number is not None and number >= rows:
+        text = text_of(backend.named[name])
+        refuse(backend.settings.path, name, f"an id below {rows} {RESIZE}", f"{number} ({text})")
+    return number
+
+
+def cleans_up(backend):
+    """Says whether the output's white space is cleaned up. transformers does not do it after a BPE
+    model, whatever the usual setting says."""
+    key = "clean_up_tokenization_spaces"
+    wanted = backend.settings.boolean(key, False)
+    forced = f"{key}_for_bpe_even_though_it_will_corrupt_output"
+    if backend.model.kind == "BPE":
+        return bool(wanted and backend.settings.boolean(forced, False))
+    return bool(wanted)
+
+
+def describe_model(backend):
+    model = backend.model
+    header = {"kind": model.kind.lower(), "byte_fallback": model.byte_fallback}
+    if model.unknown is not None:
+        header["unknown"] = model.unknown
+    if model.kind == "Unigram":
+        header["unknown_score"] = min(model.scores.values()) - UNKNOWN_PENALTY
+    else:
+        header["fuse_unknown"] = model.fuse_unknown
+        header["whole_words"] = model.ignore_merges
+    return header
+
+
+def describe_template(path, backend, languages, rows):
+    template = read_template(path, backend.components.get("post_processor"))
+    for number in [*template[0], *template[1]]:
+        if number >= rows:
+            refuse(path, "post_processor", f"ids below the embedding's {rows} rows", number)
+    source = languages[backend.source_language] if backend.source_language is not None else None
+    name = lambda number: "source_language" if number == source else number
+    return dict(zip(("before", "after"), ([name(n) for n in side] for side in template)))
+
+
+def list_added(backend, special, rows):
+    """Returns the added tokens as the header lists them. A special token whose id is beyond the
+    embedding's rows is left out, because the model can neither read nor write it."""
+    tokens, found = backend.added.tokens, []
+    for number in sorted(special | set(tokens)):
+        if number in special:
+            if number < rows:
+                found.append({"id": number, "special": True})
+        elif number >= rows:
+            text = show(tokens[number].text)
+            refuse(backend.settings.path, text, f"an id below {rows} {RESIZE}", number)
+        else:
+            flags = {flag: True for flag in FLAGS if getattr(tokens[number], flag)}
+            flags.pop("special", None)
+            found.append({"id": number, **flags})
+    return found
+
+
+def list_files(path, backend, special, rows):
+    """Returns the files that model.bin keeps of the tokenizer."""
+    model = backend.model
+    pieces = list_pieces(backend, rows)
+    packed = b"".join(NO_PIECE if p is None else struct.pack("<I", len(p)) + p for p in pieces)
+    files = [Stored(f"{side}.pieces", packed) for side in ("source", "target")]
+    if model.kind == "Unigram":
+        scores = np.full(rows, np.nan, "<f8")
+        for text, number in model.vocabulary.items():
+            if number not in special:
+                scores[number] = model.scores[text]
+        files.append(Stored("scores", scores.tobytes()))
+    else:
+        ids = [
+            [model.vocabulary[text] for text in (left, right, left + right)]
+            for left, right in model.merges
+        ]
+        files.append(Stored("merges", np.array(ids, "<i4").tobytes()))
+    charsmap = read_charsmap(path, backend.components.get("normalizer"))
+    return files if charsmap is None else [*files, Stored("charsmap", charsmap)]
+
+
+def list_pieces(backend, rows):
+    """Returns the bytes of the pieces by id, which are None for an id without a piece."""
+    path, pieces = backend.model.path, [None] * rows
+    for text, number in backend.model.vocabulary.items():
+        if number >= rows:
+            refuse(path, show(text), f"an id below the embedding's {rows} rows", number)
+        pieces[number] = check_text(path, text)
+    for number, token in backend.added.tokens.items():
+        data = check_text(backend.settings.path, token.text)
+        if number < rows and pieces[number] not in (None, data):
+            found = f"{number}, which {pieces[number].decode()!r} has"
+            refuse(backend.settings.path, show(token.text), "an id of its own", found)
+        if number < rows:
+            pieces[number] = data
+    return pieces
