@@ -19,6 +19,11 @@ ne nl no ns oc or pa pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn
 vi wo xh yi yo zh zu
 """.split()
 
+# These are the codes of the models for WMT 21, which are M2M-100 otherwise.
+WMT_21 = "en ha is ja cs ru zh de".split()
+# tokenizer_config.json calls the lists of M2M-100 so.
+FAIRSEQ_CODES = {"m2m100": M2M_100, "wmt21": WMT_21}
+
 # These are the codes of the first mBART, which has 25 languages.
 MBART = """
 ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT

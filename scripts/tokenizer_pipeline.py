@@ -3,22 +3,18 @@ header, the special and the added tokens, and the files. It depends on no networ
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from dataclasses import dataclass
 
 import numpy as np
 
-from checkpoint_reader import Settings, refuse, show
+from checkpoint_reader import refuse, show
 from languages import MBART_50, NLLB
 from model_writer import Stored
 from tokenizer_added import FLAGS, text_of
-from tokenizer_build import build
-from tokenizer_classes import CLASSES, CLASS_OF_TYPE, choose_class
 from tokenizer_json import KINDS, list_steps, read_charsmap, read_template
 from tokenizer_model import check_text
-from tokenizer_settings import TokenizerSettings
 
 KEYS = {"normalizer": "normalize", "pre_tokenizer": "split", "decoder": "decode"}
 # Of an unknown character, the score is this much below that of the worst piece.
@@ -28,14 +24,6 @@ RESIZE = "(the model was not resized: model.resize_token_embeddings(len(tokenize
 MULTILINGUAL = ("m2m_100", "mbart")
 NLLB_CODE = re.compile("[a-z]{3}_[A-Z][a-z]{3}")
 MBART_CODE = re.compile("[a-z]{2,3}_[A-Z]{2}")
-# A directory without any of these files has no tokenizer.
-FILES = (
-    "tokenizer.json",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
 
 
 @dataclass
@@ -56,38 +44,10 @@ class Pipeline:
     files: list
 
 
-def has_tokenizer(directory):
-    return any(os.path.exists(os.path.join(directory, name)) for name in FILES)
-
-
-def name_class(directory, config):
-    """Returns the name of the class that AutoTokenizer takes, and the file that decides it.
-    `config` has the settings of config.json."""
-    path = os.path.join(directory, "tokenizer_config.json")
-    settings = Settings(path) if os.path.exists(path) else Settings.of({}, path)
-    named = settings.take("tokenizer_class", None, "a text", lambda v: isinstance(v, str))
-    model_type = config.get("model_type")
-    if settings.get("auto_map") is not None:
-        # The class is in the checkpoint's own code, unless transformers has one of this name.
-        if named is None or choose_class(None, named) not in CLASSES:
-            refuse(path, "auto_map", "no code of its own", show(settings.get("auto_map")))
-        model_type = None
-    if named is None:
-        in_config = config.take("tokenizer_class", None, "a text", lambda v: isinstance(v, str))
-        return choose_class(model_type, in_config), config.path
-    return choose_class(model_type, named), path
-
-
-def read_pipeline(directory, config, rows):
-    """Returns the Pipeline of a directory. `config` has the settings of config.json, and `rows` is
-    the number of rows of the embedding. Throws InputError if transformers would build a tokenizer
-    that xlate does not have."""
-    name, path = name_class(directory, config)
-    if name not in CLASSES:
-        refuse(path, "tokenizer_class", f"one of {', '.join(CLASSES)}", name)
-    backend = build(TokenizerSettings(directory), CLASSES[name])
-    multilingual = config.get("model_type") in MULTILINGUAL
-    languages = list_languages(backend, multilingual)
+def make_pipeline(backend, model_type, rows):
+    """Returns the Pipeline of what a class has built. `model_type` is that of config.json, and
+    `rows` is the number of rows of the embedding."""
+    languages = list_languages(backend, model_type in MULTILINGUAL)
     check_languages(backend, languages, rows)
     return assemble(backend, languages, rows)
 

@@ -19,7 +19,7 @@ from checkpoint_reader import InputError, Settings
 from families import SUBLAYERS, describe_network
 from generated_model import tensors_of
 from model_writer import Writer, lay_out, list_entries
-from tokenizer_pipeline import read_pipeline
+from tokenizer_choice import read_tokenizer
 
 WIDTH = 8
 NETWORK = {
@@ -64,7 +64,7 @@ def write_tokenizer_model(directory, path, rows=None):
         Settings(config_path) if os.path.exists(config_path) else Settings.of({}, config_path)
     )
     rows = rows or config.integer("vocab_size", 1, 1 << 24)
-    pipeline = read_pipeline(directory, config, rows)
+    pipeline = read_tokenizer(directory, config, rows)
     settings = Settings.of(NETWORK)
     network = describe_network(settings)
     for stack in SUBLAYERS:
