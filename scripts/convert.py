@@ -2,13 +2,13 @@
 """Writes model.bin from a Hugging Face directory of an encoder-decoder model.
 
 Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8]
-       [--adapter DIR] [--license TEXT] [-q]
+       [--adapter DIR] [--no-tokenizer] [--license TEXT] [-q]
 
 families.py describes the network, and family_tensors.py finds its tensors for model.bin, whose
 format is in docs/model-format.md. This file reads the settings of search and puts everything
 together. checkpoint.py reads the tensors, adapter.py merges an adapter into them,
-tokenizer_reader.py reads the tokenizer, languages.py finds the language tokens, and model_writer.py
-writes the file. A checkpoint that xlate would translate differently from Hugging Face's `generate`
+tokenizer_choice.py finds the tokenizer, special_tokens.py its special tokens, tokenizer_reader.py
+reads that of Marian, and model_writer.py writes the file. A checkpoint that xlate would translate differently from Hugging Face's `generate`
 is refused in one line that says what to change.
 """
 
@@ -40,9 +40,10 @@ from adapter import Adapter
 from checkpoint import Checkpoint
 from checkpoint_reader import InputError, Settings, is_integer, refuse, show
 from families import LARGEST
-from languages import read_languages
 from model_writer import Writer, lay_out, list_entries
+from special_tokens import read_ends, read_pipeline_tokens, read_tokens
 from summary import summarise
+from tokenizer_choice import has_tokenizer, read_tokenizer
 from tokenizer_reader import Tokenizer
 from unsupported import refuse_adapter, refuse_experts, refuse_other_format, refuse_quantised
 
@@ -69,8 +70,7 @@ NEUTRAL_GENERATION = {
     "watermarking_config": None,
     "token_healing": False,
 }
-# A step of search allows at most this many end tokens (kMaxEnds in engine/search_state.h).
-MOST_ENDS = 8
+NO_TOKENIZER = "(--no-tokenizer converts it for ids and pieces only)"
 HINT = "(remove the key to convert without it)"
 HINT_FOR_SEVERAL = "(remove the keys to convert without them)"
 
@@ -96,77 +96,6 @@ def list_tensors(checkpoint, family, network, settings, longest):
     tensors += family_tensors.list_biases(checkpoint, family, network, settings)
     checkpoint.check_all_taken()
     return tensors
-
-
-def read_start(settings, generation, rows):
-    """Returns the decoder's first input, from the one file that has the generation settings."""
-    for key in ("decoder_start_token_id", "bos_token_id"):
-        start = generation.token(key, rows, None)
-        if start is not None:
-            return start
-    there = settings.get("decoder_start_token_id")
-    hint = (
-        ""
-        if generation is settings or there is None
-        else (
-            f" ({os.path.basename(settings.path)}'s, {show(there)}, does not count where "
-            f"{os.path.basename(generation.path)} is there)"
-        )
-    )
-    refuse(
-        generation.path,
-        "decoder_start_token_id",
-        f"an id, here or as bos_token_id{hint}",
-        "nothing",
-    )
-
-
-def read_tokens(settings, generation, tokenizer, source, target):
-    """Returns the special tokens. `source` and `target` are the sizes of the vocabularies."""
-    tokens = {"start": read_start(settings, generation, target)}
-    if tokenizer.kind == "none":
-        # The user's own tokenizer puts the end token behind a source.
-        ends = read_ends(generation, target) or read_ends(settings, target)
-        tokens["end"] = tokens["unknown"] = ends[0] if ends else tokens["start"]
-    else:
-        tokens["end"] = tokenizer.id_of("eos_token", "</s>", source)
-        tokens["unknown"] = tokenizer.id_of("unk_token", "<unk>", source)
-    languages = read_languages(
-        tokenizer.path(""), settings.get("model_type"), tokenizer.get("tokenizer_class"), target
-    )
-    if languages:
-        tokens["languages"] = languages
-    pad = generation.token("pad_token_id", target, None)
-    pad = tokenizer.target_pad(target) if pad is None else pad
-    if pad is not None:
-        tokens["pad"] = pad
-    added = tokenizer.list_added(source)
-    if added:
-        tokens["added"] = added
-    if tokenizer.cleans_up_spaces:
-        tokens["clean_up_spaces"] = True
-    return tokens
-
-
-def read_ends(generation, rows):
-    """Returns the ids that end a hypothesis. The list is empty where the file with the generation
-    settings names none. Then only the limit ends a hypothesis."""
-    ends = generation.take("eos_token_id", [], "an id", lambda v: True)
-    ends = (
-        [end for i, end in enumerate(ends) if end not in ends[:i]]
-        if isinstance(ends, list)
-        else [ends]
-    )
-    if not all(is_integer(end) and 0 <= end < rows for end in ends):
-        refuse(
-            generation.path,
-            "eos_token_id",
-            f"an id below {rows}, or a list of such ids",
-            show(generation.get("eos_token_id")),
-        )
-    if len(ends) > MOST_ENDS:
-        refuse(generation.path, "eos_token_id", f"at most {MOST_ENDS} ids", len(ends))
-    return ends
 
 
 def read_never_chosen(generation, rows, pad, ends):
@@ -283,7 +212,7 @@ def read_settings(directory, adapter):
     return settings
 
 
-def describe_provenance(directory, settings, adapter, license_text):
+def describe_provenance(directory, settings, adapter, tokenizer, license_text):
     """Returns what model.bin says of its origin, for people to read."""
     name_of = lambda folder: os.path.basename(os.path.abspath(folder))
     provenance = {
@@ -293,12 +222,31 @@ def describe_provenance(directory, settings, adapter, license_text):
     }
     if adapter:
         provenance["adapter"] = name_of(adapter)
+    if tokenizer:
+        provenance["tokenizer"] = tokenizer
     if license_text:
         provenance["license"] = license_text
     return {key: os.fsencode(text).decode("utf-8", "replace") for key, text in provenance.items()}
 
 
-def describe(directory, wanted, license_text, adapter):
+def read_text(directory, settings, generation, family, rows, with_tokenizer):
+    """Returns the special tokens of a model, its Pipeline or None, and the files of the tokenizer.
+    `rows` has the sizes of the vocabularies of source and target."""
+    kind = family.tokenizer if with_tokenizer else "none"
+    if kind == "any" and has_tokenizer(directory):
+        try:
+            pipeline = read_tokenizer(directory, settings, rows[0])
+        except InputError as error:
+            raise InputError(f"{error} {NO_TOKENIZER}") from error
+        tokens = read_pipeline_tokens(settings, generation, pipeline, rows[0])
+        return tokens, pipeline, pipeline.files
+    shared = settings.boolean("share_encoder_decoder_embeddings", True)
+    tokenizer = Tokenizer(directory, shared, "none" if kind == "any" else kind)
+    tokens = read_tokens(settings, generation, tokenizer, *rows)
+    return tokens, None, tokenizer.list_files(*rows)
+
+
+def describe(directory, wanted, license_text, adapter, with_tokenizer):
     """Reads and checks the whole directory. Returns the arguments of Writer.write_model()."""
     settings = read_settings(directory, adapter)
     # If generation_config.json is there, config.json says nothing of generation.
@@ -310,28 +258,33 @@ def describe(directory, wanted, license_text, adapter):
     if adapter:
         Adapter(adapter).merge_into(checkpoint, family.swapped)
     tensors = list_tensors(checkpoint, family, network, settings, longest)
-    tokenizer = Tokenizer(
-        directory, settings.boolean("share_encoder_decoder_embeddings", True), family.tokenizer
+    rows = [network[stack]["embedding"]["vocabulary"] for stack in ("encoder", "decoder")]
+    tokens, pipeline, files = read_text(
+        directory, settings, generation, family, rows, with_tokenizer
     )
-    source, target = (network[stack]["embedding"]["vocabulary"] for stack in ("encoder", "decoder"))
-    tokens = read_tokens(settings, generation, tokenizer, source, target)
-    files = tokenizer.list_files(source, target)
     entries = list_entries(tensors, wanted)
     data_bytes = lay_out(entries, files)
     header = {
         "network": network,
         "tokens": tokens,
-        "generation": {"max_source_length": longest, **read_generation(generation, target, tokens)},
+        **({"tokenizer": pipeline.header} if pipeline else {}),
+        "generation": {
+            "max_source_length": longest,
+            **read_generation(generation, rows[1], tokens),
+        },
         "tensors": [entry.header() for entry in entries],
         "files": [file.header() for file in files],
-        "provenance": describe_provenance(directory, settings, adapter, license_text),
+        "provenance": describe_provenance(
+            directory, settings, adapter, pipeline and pipeline.description, license_text
+        ),
     }
     return header, entries, files, data_bytes
 
 
-def convert(directory, output, wanted=None, license_text=None, adapter=None):
+def convert(directory, output, wanted=None, license_text=None, adapter=None, with_tokenizer=True):
     """Writes `output` from `directory` and returns its header. `wanted` is a dtype of the format,
-    or None for the checkpoint's own. `adapter` is the directory of a LoRA adapter, or None."""
+    or None for the checkpoint's own. `adapter` is the directory of a LoRA adapter, or None. Without
+    a tokenizer the model reads and writes ids and pieces."""
     if os.path.exists(output):
         if not os.path.isfile(output):
             refuse(
@@ -344,7 +297,7 @@ def convert(directory, output, wanted=None, license_text=None, adapter=None):
             os.path.samefile(output, entry) for entry in os.scandir(directory) if entry.is_file()
         ):
             refuse(output, "output", "another file than the checkpoint's", "one of them")
-    description = describe(directory, wanted, license_text, adapter)
+    description = describe(directory, wanted, license_text, adapter, with_tokenizer)
     partial = output + ".partial"
     with open(partial, "wb") as file:
         try:
@@ -380,6 +333,11 @@ def read_options(arguments):
         help="a LoRA adapter of PEFT that is merged into the weights; those that it changes are "
         "written in float32 unless --dtype says another type",
     )
+    parser.add_argument(
+        "--no-tokenizer",
+        action="store_true",
+        help="leave the tokenizer out: the model then reads and writes ids and pieces only",
+    )
     parser.add_argument("--license", metavar="TEXT", help="kept in the file for people to read")
     parser.add_argument("-q", "--quiet", action="store_true", help="do not say what was understood")
     return parser.parse_args(arguments)
@@ -394,6 +352,7 @@ def main(arguments=None):
             DTYPES.get(options.dtype),
             options.license,
             options.adapter,
+            not options.no_tokenizer,
         )
         for line in [] if options.quiet else summarise(header):
             print(printable(f"convert.py: {line}"), file=sys.stderr)

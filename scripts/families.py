@@ -138,8 +138,8 @@ class Family:
     longest: tuple = ("max_position_embeddings", 1024)
     # True if the weights of products are stored as [in, out].
     swapped: bool = False
-    # The tokenizer is "sentencepiece", or "none" if the model reads and writes ids and pieces only.
-    tokenizer: str = "none"
+    # The tokenizer is "sentencepiece" in Marian, and otherwise "any" that AutoTokenizer takes.
+    tokenizer: str = "any"
     # Older configurations have these switches. Another value than this one is refused, because it
     # would be another network than this entry describes.
     fixed: dict = field(default_factory=dict)

@@ -22,7 +22,7 @@ vi wo xh yi yo zh zu
 # These are the codes of the models for WMT 21, which are M2M-100 otherwise.
 WMT_21 = "en ha is ja cs ru zh de".split()
 # tokenizer_config.json calls the lists of M2M-100 so.
-FAIRSEQ_CODES = {"m2m100": M2M_100, "wmt21": WMT_21}
+M2M_LISTS = {"m2m100": M2M_100, "wmt21": WMT_21}
 
 # These are the codes of the first mBART, which has 25 languages.
 MBART = """
@@ -64,6 +64,17 @@ zho_Hant zul_Latn
 """.split()
 
 
+def read_codes(settings):
+    """Returns the codes of M2M-100's languages in the order of their ids. `settings` are those of
+    tokenizer_config.json, or None."""
+    if settings is None:
+        return M2M_100
+    expected = f"one of {', '.join(M2M_LISTS)}"
+    return M2M_LISTS[
+        settings.take("language_codes", "m2m100", expected, lambda v: v in list(M2M_LISTS))
+    ]
+
+
 def list_added(path):
     """Yields the text and the id of each added token of a tokenizer.json."""
     for token in Settings(path).take("added_tokens", [], "a list", lambda v: isinstance(v, list)):
@@ -72,17 +83,19 @@ def list_added(path):
                 yield token["content"], token["id"]
 
 
-def read_languages(directory, model_type, tokenizer_class, rows):
-    """Returns the ids of the language tokens by code. They must be below `rows`, the number of rows
-    of the target embedding. The result is empty if the family has no languages."""
-    path = lambda name: os.path.join(directory, name)
+def read_languages(tokenizer, model_type, rows):
+    """Returns the ids of the language tokens by code, for a model that reads and writes ids. They
+    must be below `rows`, the number of rows of the target embedding. The result is empty if the
+    family has no languages. `tokenizer` is a Tokenizer (tokenizer_reader.py)."""
+    directory, path = tokenizer.path(""), tokenizer.path
     if model_type not in ("m2m_100", "mbart"):
         return {}
+    tokenizer_class = tokenizer.get("tokenizer_class")
     tokenizer_class = tokenizer_class if isinstance(tokenizer_class, str) else ""
     nllb = model_type == "m2m_100" and re.match("Nllb", tokenizer_class)
     if model_type == "m2m_100" and not nllb:
         first = len(Settings(path("vocab.json")).values)
-        codes = M2M_100
+        codes = read_codes(tokenizer.settings)
     else:
         codes = NLLB if nllb else MBART_50 if "50" in tokenizer_class else MBART
         if os.path.exists(path("tokenizer.json")):

@@ -20,14 +20,33 @@ def describe_network(header):
     )
 
 
+KINDS = {"unigram": "unigram", "bpe": "BPE", "sentencepiece": "SentencePiece"}
+
+
+def describe_tokenizer(header):
+    """Describes how a text becomes ids, with the tokens before and behind it."""
+    tokenizer = header.get("tokenizer")
+    if tokenizer is None:
+        models = any(file["name"].endswith(".spm") for file in header["files"])
+        return "SentencePiece tokenizer" if models else "ids only, without a tokenizer for text"
+    names = {"source_language": "source language", header["tokens"]["end"]: "end token"}
+    before, after = (
+        [names.get(item, f"token {item}") for item in tokenizer["template"][side]]
+        for side in ("before", "after")
+    )
+    return (
+        f"{KINDS[tokenizer['model']['kind']]} tokenizer ({header['provenance']['tokenizer']}), "
+        f"source: {' + '.join([*before, 'text', *after])}"
+    )
+
+
 def describe_text(header):
     """Describes the tokenizer, the languages and the output matrix."""
     offsets = {entry["name"]: entry["offset"] for entry in header["tensors"]}
     own = offsets["decoder.projection.weight"] != offsets["decoder.embedding.weight"]
-    models = any(file["name"].endswith(".spm") for file in header["files"])
     languages = len(header["tokens"].get("languages", ()))
     return (
-        f"{'SentencePiece tokenizer' if models else 'ids only'}, "
+        f"{describe_tokenizer(header)}, "
         f"{f'{languages} languages' if languages else 'no language codes'}, "
         f"{'own output matrix' if own else 'output matrix tied to the embedding'}"
     )

@@ -54,4 +54,4 @@ def read_tokenizer(directory, config, rows):
     if name not in CLASSES:
         refuse(path, "tokenizer_class", f"one of {', '.join([*CLASSES, M2M_100])}", name)
     backend = build(TokenizerSettings(directory), CLASSES[name])
-    return make_pipeline(backend, config.get("model_type"), rows)
+    return make_pipeline(name, backend, config.get("model_type"), rows)

@@ -9,9 +9,7 @@ from tokenizer_parts import MARK, decode_charsmap
 from tokenizer_settings import LARGEST_ID
 
 # GPT-2's words, which a ByteLevel component splits a text into.
-GPT2_PATTERN = (
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BEHAVIORS = {
     "Isolated": "isolated",
     "Removed": "removed",
@@ -80,7 +78,9 @@ def scheme_of(component):
     """Returns when a mark goes before a word. Old files say only whether one does at all."""
     if component.get("replacement") != MARK:
         expected = f"{show(MARK)} (xlate has no other)"
-        refuse(component.path, "Metaspace.replacement", expected, show(component.get("replacement")))
+        refuse(
+            component.path, "Metaspace.replacement", expected, show(component.get("replacement"))
+        )
     scheme = component.choice("prepend_scheme", "always", SCHEMES)
     if component.flag("add_prefix_space") is False and scheme != "never":
         expected = '"never", as add_prefix_space is false'

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from checkpoint_reader import is_integer, read_sentencepiece, refuse, show
-from languages import FAIRSEQ_CODES
+from languages import read_codes
 from model_writer import Stored
 from tokenizer_pipeline import Pipeline
 from tokenizer_reader import Added, Tokenizer
@@ -21,16 +21,6 @@ NAMED = {
 }
 # A Pipeline has the ids of these tokens.
 ID_OF = ("eos", "unk", "pad")
-
-
-def read_codes(tokenizer):
-    """Returns the codes of the languages in the order of their ids."""
-    settings = tokenizer.settings
-    if settings is None:
-        return FAIRSEQ_CODES["m2m100"]
-    expected = f"one of {', '.join(FAIRSEQ_CODES)}"
-    name = settings.take("language_codes", "m2m100", expected, lambda v: v in list(FAIRSEQ_CODES))
-    return FAIRSEQ_CODES[name]
 
 
 def add_codes(tokenizer, codes, rows):
@@ -73,7 +63,7 @@ def read_m2m_pipeline(directory, rows):
     """Returns the Pipeline of an M2M-100 directory for an embedding of that many rows."""
     model = read_sentencepiece(os.path.join(directory, MODEL))
     tokenizer = Tokenizer(directory, True, "sentencepiece")
-    codes = read_codes(tokenizer)
+    codes = read_codes(tokenizer.settings)
     language = tokenizer.get("src_lang")
     language = "en" if language is None else language
     if language not in codes:
@@ -96,6 +86,7 @@ def read_m2m_pipeline(directory, rows):
     files += [Stored(f"{side}.pieces", pieces) for side in ("source", "target")]
     added = list_added(tokenizer, languages, rows)
     cleans_up = tokenizer.cleans_up_spaces
+    description = f"M2M100Tokenizer, {len(tokenizer.source.values)} pieces"
     return Pipeline(
-        header, added, ids["eos"], ids["unk"], ids["pad"], languages, cleans_up, files
+        description, header, added, ids["eos"], ids["unk"], ids["pad"], languages, cleans_up, files
     )

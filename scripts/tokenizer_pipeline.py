@@ -30,6 +30,8 @@ MBART_CODE = re.compile("[a-z]{2,3}_[A-Z]{2}")
 class Pipeline:
     """The tokenizer as model.bin keeps it."""
 
+    # This text is for people.
+    description: str
     # This object is the header's `tokenizer`.
     header: dict
     # This list is the header's `tokens.added`.
@@ -44,12 +46,15 @@ class Pipeline:
     files: list
 
 
-def make_pipeline(backend, model_type, rows):
-    """Returns the Pipeline of what a class has built. `model_type` is that of config.json, and
-    `rows` is the number of rows of the embedding."""
+def make_pipeline(name, backend, model_type, rows):
+    """Returns the Pipeline of what the class of this name has built. `model_type` is that of
+    config.json, and `rows` is the number of rows of the embedding."""
     languages = list_languages(backend, model_type in MULTILINGUAL)
     check_languages(backend, languages, rows)
-    return assemble(backend, languages, rows)
+    description = (
+        f"{name}, {len(set(backend.added.numbers) | set(backend.model.vocabulary))} pieces"
+    )
+    return assemble(description, backend, languages, rows)
 
 
 def list_languages(backend, multilingual):
@@ -93,7 +98,7 @@ def check_languages(backend, languages, rows):
             )
 
 
-def assemble(backend, languages, rows):
+def assemble(description, backend, languages, rows):
     """Returns the Pipeline of what a class has built."""
     path = backend.settings.json.path if backend.settings.json else backend.model.path
     special = {backend.added.id_of(text) for text in backend.added.special}
@@ -115,6 +120,7 @@ def assemble(backend, languages, rows):
     ids = {name: row_id(backend, f"{name}_token", rows) for name in ("eos", "unk", "pad")}
     unknown = backend.model.unknown if backend.model.unknown is not None else ids["unk"]
     return Pipeline(
+        description,
         header,
         list_added(backend, special, rows),
         ids["eos"],

@@ -60,9 +60,7 @@ def write_tokenizer_model(directory, path, rows=None):
     """Writes a model.bin with the tokenizer of a directory and returns its header. `rows` is the
     size of the vocabulary, which is that of config.json unless it is given."""
     config_path = os.path.join(directory, "config.json")
-    config = (
-        Settings(config_path) if os.path.exists(config_path) else Settings.of({}, config_path)
-    )
+    config = Settings(config_path) if os.path.exists(config_path) else Settings.of({}, config_path)
     rows = rows or config.integer("vocab_size", 1, 1 << 24)
     pipeline = read_tokenizer(directory, config, rows)
     settings = Settings.of(NETWORK)
