@@ -141,8 +141,8 @@ ModelDescription describe(const json& header, std::uint32_t version, const std::
   const Section generation(header, "generation", file);
   model.tokens = read_tokens(Section(header, "tokens", file), last_source, last_target);
   if (header.contains("tokenizer")) {
-    model.tokenizer = read_tokenizer(Section(header, "tokenizer", file), last_source,
-                                     model.tokens.languages);
+    model.tokenizer =
+        read_tokenizer(Section(header, "tokenizer", file), last_source, model.tokens.languages);
   }
   model.generation = read_generation(generation, model.tokens.end, last_target);
   const Section limits = version == 1 ? Section(header, "config", file) : generation;

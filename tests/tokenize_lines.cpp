@@ -1,5 +1,6 @@
 // Prints what the tokenizer of a model file makes of lines: the ids of text, or the text of ids. It
-// serves tests/tokenizer_test.py and scripts/compare_tokenizers, and measures the tokenizer's speed.
+// serves tests/tokenizer_test.py and scripts/compare_tokenizers, and measures the tokenizer's
+// speed.
 //   tokenize_lines MODEL.bin [--decode] [--source-lang CODE] [--repeat N] [--threads N] < LINES
 #include <atomic>
 #include <chrono>
@@ -82,9 +83,8 @@ void measure(const Arguments& arguments, const Tokenizer& tokenizer, std::int32_
     const double encode = seconds_for(lines.size(), arguments.threads, [&](std::size_t i) {
       ids[i] = tokenizer.encode(lines[i], language);
     });
-    const double decode = seconds_for(lines.size(), arguments.threads, [&](std::size_t i) {
-      texts[i] = tokenizer.decode(ids[i]);
-    });
+    const double decode = seconds_for(lines.size(), arguments.threads,
+                                      [&](std::size_t i) { texts[i] = tokenizer.decode(ids[i]); });
     std::size_t tokens = 0;
     for (const auto& line : ids) tokens += line.size();
     const auto count = static_cast<double>(tokens);

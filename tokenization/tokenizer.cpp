@@ -29,14 +29,13 @@ std::unique_ptr<const TextCodec> codec_of(const TokenizerFiles& files, const Voc
                                           const Vocabulary& target,
                                           const std::vector<std::string_view>& added_texts) {
   if (files.pipeline) {
-    return std::make_unique<const PipelineCodec>(
-        *files.pipeline,
-        PipelineCodec::Files{.charsmap = files.charsmap,
-                             .scores = files.scores,
-                             .merges = files.merges,
-                             .name = files.name,
-                             .unknown = files.unknown},
-        source, files.added);
+    return std::make_unique<const PipelineCodec>(*files.pipeline,
+                                                 PipelineCodec::Files{.charsmap = files.charsmap,
+                                                                      .scores = files.scores,
+                                                                      .merges = files.merges,
+                                                                      .name = files.name,
+                                                                      .unknown = files.unknown},
+                                                 source, files.added);
   }
   if (!files.source_model || !files.target_model) return nullptr;
   return std::make_unique<const SentencePieceCodec>(

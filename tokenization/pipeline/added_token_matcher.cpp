@@ -11,8 +11,7 @@ namespace {
 
 // These are the word characters of the Unicode standard for regular expressions (UTS 18), which
 // the library asks for with \w.
-constexpr const char* kWordCharacter =
-    "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
+constexpr const char* kWordCharacter = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
 
 // Returns the bytes of the last character of a text that is not empty.
 std::size_t last_character(std::string_view text) {

@@ -80,31 +80,34 @@ const Bpe::Merge* Bpe::find(std::int32_t left, std::int32_t right) const {
   return merge.pair == kNoPair ? nullptr : &merge;
 }
 
-// Appends the pieces that a word begins as.
+// Appends the pieces that a word begins as. An unknown id comes only before the next character that
+// has a piece, or at the end, also where bytes of other characters are in between: so does the
+// library.
 void Bpe::append_symbols(std::string_view word, std::vector<std::int32_t>& symbols) const {
-  bool after_unknown = false;
+  bool unknown_waits = false;
+  const auto end_unknown = [&] {
+    if (unknown_waits) symbols.push_back(settings_.unknown);
+    unknown_waits = false;
+  };
+  const auto id_of_byte = [&](char byte) { return bytes_[static_cast<unsigned char>(byte)]; };
   for (std::size_t at = 0; at < word.size();) {
     const std::size_t bytes = byte_level_ ? 1 : character_bytes(word.substr(at));
     const std::string_view character = word.substr(at, bytes);
     at += bytes;
-    const std::int32_t id = byte_level_ ? bytes_[static_cast<unsigned char>(character[0])]
-                                        : pieces_.id_of(character);
+    const std::int32_t id = byte_level_ ? id_of_byte(character[0]) : pieces_.id_of(character);
     if (id >= 0) {
+      end_unknown();
       symbols.push_back(id);
-      after_unknown = false;
-      continue;
-    }
-    const auto id_of_byte = [&](char byte) { return bytes_[static_cast<unsigned char>(byte)]; };
-    if (settings_.byte_fallback && std::all_of(character.begin(), character.end(), [&](char byte) {
-          return id_of_byte(byte) >= 0;
-        })) {
+    } else if (settings_.byte_fallback &&
+               std::all_of(character.begin(), character.end(),
+                           [&](char byte) { return id_of_byte(byte) >= 0; })) {
       for (const char byte : character) symbols.push_back(id_of_byte(byte));
-      after_unknown = false;
-    } else if (settings_.unknown >= 0 && !(after_unknown && settings_.fuse_unknown)) {
-      symbols.push_back(settings_.unknown);
-      after_unknown = true;
+    } else if (settings_.unknown >= 0) {
+      if (!settings_.fuse_unknown) end_unknown();
+      unknown_waits = true;
     }
   }
+  end_unknown();
 }
 
 void Bpe::segment(std::string_view word, std::vector<std::int32_t>& ids) const {

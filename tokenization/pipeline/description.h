@@ -51,7 +51,8 @@ struct SplitStep {
     kPattern,
     // Splits at digits, which stay together unless `individual`.
     kDigits,
-    // Says that the model reads bytes. If `prefix_space`, a space (U+0020) is put in front of a word
+    // Says that the model reads bytes. If `prefix_space`, a space (U+0020) is put in front of a
+    // word
     // that does not begin with one. Then the word is split at the matches of `pattern`, if there is
     // one.
     kByteLevel

@@ -28,7 +28,8 @@ struct Alphabet {
       if (code < 0x80)
         letters[byte] = static_cast<char>(code);
       else
-        letters[byte] = {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
+        letters[byte] = {static_cast<char>(0xC0 | code >> 6),
+                         static_cast<char>(0x80 | (code & 0x3F))};
     }
   }
 };

@@ -3,6 +3,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -52,11 +53,8 @@ std::string replace(std::string_view text, const Pattern& pattern, std::string_v
   return out.append(text.substr(at));
 }
 
-std::string to_form(std::string_view text, UnicodeForm form) {
-  std::size_t ascii = 0;
-  while (ascii < text.size() && is_ascii(text[ascii])) ++ascii;
-  // ASCII is the same in every form.
-  if (ascii == text.size()) return std::string(text);
+// Returns a part of a text in a form of normalization.
+std::string part_to_form(std::string_view text, UnicodeForm form) {
   constexpr auto kCompose = static_cast<int>(UTF8PROC_COMPOSE),
                  kDecompose = static_cast<int>(UTF8PROC_DECOMPOSE),
                  kCompatible = static_cast<int>(UTF8PROC_COMPAT);
@@ -74,6 +72,21 @@ std::string to_form(std::string_view text, UnicodeForm form) {
     fail("normalizing text failed: {}", utf8proc_errmsg(bytes));
   }
   return std::string(reinterpret_cast<const char*>(made), static_cast<std::size_t>(bytes));
+}
+
+// utf8proc 2.8 drops this character behind a Hangul syllable, although it composes
+// with nothing. So the text is cut around it.
+constexpr std::string_view kNoConsonant = "\u11A7";
+
+std::string to_form(std::string_view text, UnicodeForm form) {
+  // ASCII is the same in every form.
+  if (std::all_of(text.begin(), text.end(), is_ascii)) return std::string(text);
+  std::string out;
+  for (std::size_t next; (next = text.find(kNoConsonant)) != std::string_view::npos;
+       text.remove_prefix(next + kNoConsonant.size())) {
+    out.append(part_to_form(text.substr(0, next), form)).append(kNoConsonant);
+  }
+  return out += part_to_form(text, form);
 }
 
 std::string strip(std::string_view text, bool left, bool right) {

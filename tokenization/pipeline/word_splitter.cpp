@@ -106,8 +106,7 @@ void apply_metaspace(const SplitStep& step, bool at_start, Words& words) {
     if (prepends && text.front() != ' ' && !text.starts_with(kMark)) out.text += kMark;
     for (std::size_t at = 0; at < text.size();) {
       const std::size_t bytes = character_bytes(text.substr(at));
-      const std::string_view character =
-          text[at] == ' ' ? kMark : text.substr(at, bytes);
+      const std::string_view character = text[at] == ' ' ? kMark : text.substr(at, bytes);
       if (step.splits && character == kMark && out.text.size() > begin) {
         out.words.push_back({begin, out.text.size()});
         begin = out.text.size();

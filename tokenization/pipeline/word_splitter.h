@@ -32,7 +32,8 @@ class WordSplitter {
   /// valid.
   WordSplitter(std::vector<SplitStep> steps, const std::string& name);
 
-  /// Returns the words of a text in valid UTF-8. `at_start` says that it is the beginning of a line.
+  /// Returns the words of a text in valid UTF-8. `at_start` says that it is the beginning of a
+  /// line.
   Words split(std::string text, bool at_start) const;
 
  private:

@@ -53,7 +53,8 @@ void WordUnigram::segment(std::string_view word, std::vector<std::int32_t>& ids)
       if (unknown_from == kNone) unknown_from = part.begin;
       continue;
     }
-    if (unknown_from != kNone) append_unknown(word.substr(unknown_from, part.begin - unknown_from), ids);
+    if (unknown_from != kNone)
+      append_unknown(word.substr(unknown_from, part.begin - unknown_from), ids);
     unknown_from = kNone;
     ids.push_back(part.id);
   }

@@ -52,7 +52,8 @@ SentencePieceCodec::SentencePieceCodec(const Files& files, const Vocabulary& sou
       added_(std::move(added)),
       unknown_(files.unknown),
       leading_language_token_(files.leading_language_token) {
-  for (const std::string_view piece : segmenter_.pieces()) ids_of_model_.push_back(source_id(piece));
+  for (const std::string_view piece : segmenter_.pieces())
+    ids_of_model_.push_back(source_id(piece));
 }
 
 SentencePieceCodec::~SentencePieceCodec() = default;

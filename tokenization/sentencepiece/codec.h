@@ -1,6 +1,6 @@
-// Makes ids of text by the SentencePiece model of the source, and text of ids by that of the target.
-// The pieces of these models are looked up in the vocabularies, as the tokenizers of transformers 5
-// do it that are written in Python (Marian, M2M-100).
+// Makes ids of text by the SentencePiece model of the source, and text of ids by that of the
+// target. The pieces of these models are looked up in the vocabularies, as the tokenizers of
+// transformers 5 do it that are written in Python (Marian, M2M-100).
 #pragma once
 
 #include <memory>
@@ -29,8 +29,7 @@ class SentencePieceCodec final : public TextCodec {
 
   /// Takes the models, the vocabularies, which must outlive the codec, and the added tokens of the
   /// source. Throws Error if a model cannot be read.
-  SentencePieceCodec(const Files&, const Vocabulary& source, const Vocabulary& target,
-                     AddedTokens);
+  SentencePieceCodec(const Files&, const Vocabulary& source, const Vocabulary& target, AddedTokens);
   ~SentencePieceCodec() override;
 
   std::vector<std::int32_t> encode(std::string_view line) const override;

@@ -1,5 +1,5 @@
-// Segments text by tokenization/sentencepiece/unigram, or by the SentencePiece library in parts of bounded
-// length.
+// Segments text by tokenization/sentencepiece/unigram, or by the SentencePiece library in parts of
+// bounded length.
 #include "tokenization/sentencepiece/segmenter.h"
 
 #include <sentencepiece_processor.h>

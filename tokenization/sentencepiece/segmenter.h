@@ -1,10 +1,10 @@
 // Segments text into the pieces of a SentencePiece model.
 //
-// Unigram models (Kudo, 2018) are segmented by tokenization/sentencepiece/unigram, not by the library. Where two
-// segmentations have the same score, the library up to 0.2.1 takes another one than from 0.2.2 on,
-// and what a line is translated to must not depend on which one is installed. The rule is that of
-// 0.2.2 (docs/search.md). All other models go to the library, because its versions agree about
-// them.
+// Unigram models (Kudo, 2018) are segmented by tokenization/sentencepiece/unigram, not by the
+// library. Where two segmentations have the same score, the library up to 0.2.1 takes another one
+// than from 0.2.2 on, and what a line is translated to must not depend on which one is installed.
+// The rule is that of 0.2.2 (docs/search.md). All other models go to the library, because its
+// versions agree about them.
 #pragma once
 
 #include <cstdint>

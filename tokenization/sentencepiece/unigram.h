@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenization/sentencepiece/model.h"
 #include "tokenization/sentencepiece/normalizer.h"
 #include "tokenization/sentencepiece/segmenter.h"
-#include "tokenization/sentencepiece/model.h"
 #include "tokenization/viterbi.h"
 
 namespace xlate {
