@@ -119,10 +119,10 @@ def make_template(backend):
     """Returns the template of a class, with the source's language where it is part of it."""
 
     def item(name):
-        text = backend.source_language if name is LANGUAGE else text_of(backend.named[name])
+        text = backend.source_language if name == LANGUAGE else text_of(backend.named[name])
         number = None if text is None else backend.added.id_of(text)
         if number is None:
-            refuse(backend.settings.path, str(name), "a token of the vocabulary", show(text))
+            refuse(backend.settings.path, name, "a token of the vocabulary", show(text))
         return text, number
 
     before, after = backend.kind.template(backend.settings)
@@ -192,7 +192,7 @@ def model_of(settings, found):
 
 
 def build(settings, kind):
-    """Returns the Backend of a class for the settings of a directory."""
+    """Returns the Backend of a class for the settings of a directory. It has no template yet."""
     if kind is GENERIC:
         model, components, added, given = build_generic(settings)
         given = settings.get("additional_special_tokens") if given is None else given
@@ -214,9 +214,12 @@ def build(settings, kind):
     if kind.languages:
         language = settings.text("src_lang", None)
         language = kind.default_language if language is None else language
-    backend = Backend(settings, kind, model, components, added, named, language)
-    if kind.template:
-        components["post_processor"] = make_template(backend)
-    elif not components.get("post_processor"):
-        components["post_processor"] = update_template(backend)
-    return backend
+    return Backend(settings, kind, model, components, added, named, language)
+
+
+def set_template(backend):
+    """Sets the template, unless tokenizer.json has one that counts."""
+    if backend.kind.template:
+        backend.components["post_processor"] = make_template(backend)
+    elif not backend.components.get("post_processor"):
+        backend.components["post_processor"] = update_template(backend)

@@ -27,7 +27,8 @@ FAIRSEQ_TOKENS = {
     "mask_token": "<mask>",
 }
 END_OF_TEXT = "<|endoftext|>"
-LANGUAGE = object()
+# In a template, this name stands for the token of the source's language.
+LANGUAGE = "src_lang"
 GENERIC_NAME = "TokenizersBackend"
 
 

@@ -7,6 +7,7 @@ merge joins pieces that are there to one that is there.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 
@@ -101,6 +102,24 @@ def read_pairs(settings, values):
     return [(text, float(score)) for text, score in values]
 
 
+def as_library_reads(text):
+    """Returns the number that tokenizers reads from a decimal text of a JSON file. It rounds twice,
+    the digits and then their product with a power of ten, so the last bit may differ from that of
+    the nearest number."""
+    number, _, power = text.lower().partition("e")
+    whole, _, digits = number.lstrip("-").partition(".")
+    value, exponent = int(whole), int(power or 0)
+    for digit in digits:
+        if value * 10 + int(digit) >= 1 << 64:
+            break
+        value, exponent = value * 10 + int(digit), exponent - 1
+    if value >= 1 << 64 or abs(exponent) > 308:
+        return float(text)
+    scale = float(f"1e{abs(exponent)}")
+    value = float(value) * scale if exponent >= 0 else float(value) / scale
+    return -value if text.startswith("-") else value
+
+
 def make_unigram(path, pairs, unknown, byte_fallback=False):
     """Returns a Unigram model of (text, score) pairs, which have the ids from 0."""
     vocabulary = {}
@@ -144,7 +163,9 @@ def read_model(settings):
     kind, model = kind_of(settings)
     if kind == "Unigram":
         unknown = model.integer("unk_id", 0, LARGEST_ID, None)
-        pairs = read_pairs(model, model.get("vocab"))
+        read_pairs(model, model.get("vocab"))
+        file = json.loads(read_bytes(model.path), parse_float=as_library_reads)
+        pairs = read_pairs(model, file["model"]["vocab"])
         return make_unigram(model.path, pairs, unknown, model.boolean("byte_fallback", False))
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         model.take(key, "", '"" (xlate has no other)', lambda v: v == "")

@@ -13,6 +13,7 @@ from checkpoint_reader import refuse, show
 from languages import MBART_50, NLLB
 from model_writer import Stored
 from tokenizer_added import FLAGS, text_of
+from tokenizer_build import set_template
 from tokenizer_json import KINDS, list_steps, read_charsmap, read_template
 from tokenizer_model import check_text
 
@@ -51,6 +52,7 @@ def make_pipeline(name, backend, model_type, rows):
     config.json, and `rows` is the number of rows of the embedding."""
     languages = list_languages(backend, model_type in MULTILINGUAL)
     check_languages(backend, languages, rows)
+    set_template(backend)
     description = (
         f"{name}, {len(set(backend.added.numbers) | set(backend.model.vocabulary))} pieces"
     )
@@ -78,24 +80,26 @@ def check_languages(backend, languages, rows):
             refuse(path, code, f"an id below the embedding's {rows} rows", number)
     if not backend.kind.languages:
         return
+    if not backend.settings.json:
+        check_spm_languages(backend, languages)
     if backend.source_language not in languages:
-        expected = f"one of {', '.join(languages)}"
+        some = ", ".join(list(languages)[:3]) or "none"
+        expected = f"one of the checkpoint's {len(languages)} codes ({some}, ...)"
         refuse(backend.settings.path, "src_lang", expected, show(backend.source_language))
-    if backend.settings.json:
-        return
-    # fairseq has one more token before the pieces than the SentencePiece model, and the codes
-    # behind them.
+
+
+def check_spm_languages(backend, languages):
+    """Refuses languages that transformers does not put where fairseq has them, behind the pieces.
+    fairseq has one more token before the pieces than the SentencePiece model."""
     first = backend.model.spm_pieces + 1
     for number, code in enumerate(backend.kind.languages, first):
         if languages.get(code) != number:
-            found = languages.get(code, "no id")
-            refuse(
-                path,
-                code,
-                f"the id {number}, which the model was trained with",
-                f"{found} (transformers makes it of this file alone; put tokenizer.json, or a "
-                "tokenizer_config.json with added_tokens_decoder, into the directory)",
+            expected = (
+                f"the id {number}, which the model was trained with (without tokenizer.json, "
+                "transformers gives it another one unless tokenizer_config.json has "
+                "added_tokens_decoder)"
             )
+            refuse(backend.model.path, code, expected, show(languages.get(code)))
 
 
 def assemble(description, backend, languages, rows):

@@ -52,6 +52,10 @@ def fairseq_fixture(kind, **options):
 
 
 class FamilyTest(ConvertTest):
+    def run_main(self, directory, *options, quiet="-q"):
+        """These checkpoints have no tokenizer for text."""
+        return super().run_main(directory, "--no-tokenizer", *options, quiet=quiet)
+
     def make(self, kind):
         """Returns a tiny checkpoint, in place of what a test wrote before. The languages of mBART
         and M2M-100 need more than 100 rows."""

@@ -190,7 +190,8 @@ class SummaryTest(ConvertTest):
             self.summary(T5Fixture(own_output=True)),
             [
                 "convert.py: t5: 2 + 1 layers, width 8, heads 2, vocabulary 11",
-                "convert.py: ids only, no language codes, own output matrix",
+                "convert.py: ids only, without a tokenizer for text, no language codes, own output "
+                "matrix",
             ],
         )
 
