@@ -15,8 +15,10 @@ import tempfile
 
 import numpy as np
 
+import family_options
 import model_bytes
 from checkpoint_fixture import convert, read
+from family_options import LANGUAGES, RULES, is_known, language_options, source_name
 from program import DATA, Case, main, require, xlate
 
 FAMILIES = os.path.join(os.path.dirname(DATA), "families")
@@ -28,37 +30,6 @@ REFERENCE = os.path.join(
 )
 TRAINED = ("bart", "mbart50", "m2m100", "nllb", "pegasus", "t5", "flan")
 RANDOM = ("marian", "bart", "mbart", "m2m_100", "pegasus", "t5", "t5-gated", "mt5")
-# These are the codes of English, of German, and of a third language that was made up from English.
-LANGUAGES = {
-    "mbart50": ("en_XX", "de_DE", "nl_XX"),
-    "m2m100": ("en", "de", "nl"),
-    "nllb": ("eng_Latn", "deu_Latn", "epo_Latn"),
-    "random-mbart": ("en_XX", "de_DE", "nl_XX"),
-    "random-m2m_100": ("en", "de", "nl"),
-}
-# The generation config of a checkpoint may ask for these rules. Only "defaults" was made with them.
-RULES = {
-    "min_length": ("--min-length", "0"),
-    "no_repeat_ngram_size": ("--no-repeat-ngram", "0"),
-    "repetition_penalty": ("--repetition-penalty", "1"),
-}
-# Each pattern matches one part of a setting's name, and gives the options that the part stands for.
-# A group of the pattern takes the place of {}.
-PARTS = {
-    r"greedy": {"-b": "1", "--length-penalty": "1"},
-    r"beam(\d+)": {"-b": "{}", "--length-penalty": "1", "--early-stopping": "true"},
-    r"limit(\d+)": {"--max-length": "{}"},
-    r"lp([\d.]+)": {"--length-penalty": "{}"},
-    r"stop-(\w+)": {"--early-stopping": "{}"},
-    r"nbest(\d+)": {"--n-best": "{}"},
-    r"min(\d+)": {"--min-length": "{}"},
-    r"ngram(\d+)": {"--no-repeat-ngram": "{}"},
-    r"rep([\d.]+)": {"--repetition-penalty": "{}"},
-    r"to-third": {},
-    r"from-de": {},
-    r"to-en": {},
-    r"defaults": {},
-}
 # Two correct programs may differ where scores are closer than this.
 NEAR = 1e-4
 # These lines may differ in any way, because two candidates are nearly tied in the middle of their
@@ -82,39 +53,8 @@ def has_option(option):
     return re.search(r"(?<![\w-])%s(?![\w-])" % option, help_text()) is not None
 
 
-def parts_of(setting):
-    """Returns the parts of a setting's name. A dot before a digit belongs to a number."""
-    return re.split(r"\.(?!\d)", setting)
-
-
-def is_known(setting):
-    return all(any(re.fullmatch(part, name) for part in PARTS) for name in parts_of(setting))
-
-
 def search_options(setting):
-    """Returns the options of search that a known setting stands for, by name."""
-    options = {"--max-length": "60", "--max-length-factor": "50"}
-    if setting != "defaults":
-        options.update(rule for rule in RULES.values() if has_option(rule[0]))
-    for name in parts_of(setting):
-        for part, values in PARTS.items():
-            if match := re.fullmatch(part, name):
-                options.update(
-                    (option, value.format(*match.groups())) for option, value in values.items()
-                )
-    return options
-
-
-def language_options(family, setting):
-    """Returns the options of languages that a setting of a multilingual model stands for."""
-    if family not in LANGUAGES:
-        return {}
-    english, german, third = LANGUAGES[family]
-    parts = parts_of(setting)
-    return {
-        "--source-lang": german if "from-de" in parts else english,
-        "--target-lang": english if "to-en" in parts else third if "to-third" in parts else german,
-    }
+    return family_options.search_options(setting, has_option)
 
 
 def copy_of(folder, checkpoint):
@@ -170,13 +110,11 @@ class FamilyCase(Case):
         """Compares a run with a reference file. At most one line besides the near-ties that are
         known may differ. Its score must be the reference's: then the two hypotheses are so close
         that either may win."""
-        options = {**search_options(setting), **language_options(family, setting)}
-        # generate() is greedy where a checkpoint names no number of beams.
-        if setting == "defaults" and b"num_beams" not in read(folder, "generation_config.json"):
-            options["-b"] = "1"
-        source = "source.de.ids" if "from-de" in parts_of(setting) else "source.ids"
+        options = family_options.run_options(family, folder, setting, has_option)
         rows = [row.split(" ||| ") for row in read(folder, setting + ".txt").decode().splitlines()]
-        found = [row.split(" ||| ") for row in self.run_setting(folder, options, source)]
+        found = [
+            row.split(" ||| ") for row in self.run_setting(folder, options, source_name(setting))
+        ]
         self.assertEqual(len(found), len(rows))
         if "--n-best" in options:
             self.assertEqual([row[0] for row in found], [row[0] for row in rows])
