@@ -101,12 +101,20 @@ def groups_of(ancestor):
 
 class Network:
     """A network with its weights. `header` and `tensors` are those of a ModelBin
-    (tests/model_bin_reader.py), and `precision` is fp32, fp16 or bf16."""
+    (tests/model_bin_reader.py), and `precision` is fp32, fp16 or bf16. `order` numbers the order in
+    which products are summed. Every order is as right as the others."""
 
-    def __init__(self, header, tensors, precision):
+    def __init__(self, header, tensors, precision, order=0):
         self.described, self.type = header["network"], TYPES[precision]
         self.weights = {
             name: self.weight_of(name, torch.tensor(values)) for name, values in tensors.items()
+        }
+        shuffled = torch.Generator().manual_seed(order)
+        # The inner dimensions of products, by their length, in another order.
+        self.orders = {
+            size: torch.randperm(size, generator=shuffled)
+            for size in sorted({w.shape[1] for w in self.weights.values() if w.dim() == 2})
+            if order > 0
         }
         # The scale of the logits goes into the decoder's final norm and into the projection's bias
         # (models/network.cpp).
@@ -145,8 +153,11 @@ class Network:
         """Returns x·Wᵀ + b in float32, as a product before a norm leaves it. The sums are in
         float32 (CUBLAS_COMPUTE_32F in engine/cuda/products/gemm.cpp), and the bias is added to them
         unrounded (linear_then_norm in engine/cuda/products/linear.cpp)."""
-        bias = self.bias(name)
-        y = x @ self.weights[name + ".weight"].T
+        bias, weight = self.bias(name), self.weights[name + ".weight"]
+        if self.orders:
+            order = self.orders[weight.shape[1]]
+            x, weight = x[..., order], weight[:, order]
+        y = x @ weight.T
         return y if bias is None else y + bias
 
     def linear(self, x, name):
@@ -236,7 +247,7 @@ class Network:
         return self.store(rows.float())
 
     def sinusoids(self, name, positions):
-        """Returns the sinusoids, computed in double and rounded to float32 (models/sinusoids.cpp)."""
+        """Returns the sinusoids: doubles, rounded to float32 (models/sinusoids.cpp)."""
         described, half = self.described[name]["embedding"], self.described[name]["width"] // 2
         divisors = 10000 ** (torch.arange(half, dtype=torch.float64) / described["rate"])
         angles = (positions[..., None].double() + described["offset"]) / divisors
