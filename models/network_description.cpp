@@ -207,6 +207,7 @@ NetworkDescription describe_network(const json& header, std::uint32_t version,
   network.output_scale = static_cast<float>(output.number("scale", -kMaxScale, kMaxScale));
   if (output.has("softcap"))
     network.output_softcap = static_cast<float>(output.number("softcap", 0, kMaxScale));
+  network.overflows_float16 = section.flag("overflows_float16");
   Computable(file).check(network);
   return network;
 }

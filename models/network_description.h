@@ -99,6 +99,8 @@ struct NetworkDescription {
   // final norm.
   float output_scale = 1;
   float output_softcap = 0;
+  // Values of the network may exceed what float16 can hold, but not what bfloat16 can.
+  bool overflows_float16 = false;
 };
 
 /// Reads and checks the header's "network", or in format version 1 its "config". `file` names the

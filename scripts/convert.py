@@ -258,6 +258,8 @@ def describe(directory, wanted, license_text, adapter, with_tokenizer):
     if adapter:
         Adapter(adapter).merge_into(checkpoint, family.swapped)
     tensors = list_tensors(checkpoint, family, network, settings, longest)
+    if families.overflows_float16(settings, family, tensors):
+        network["overflows_float16"] = True
     rows = [network[stack]["embedding"]["vocabulary"] for stack in ("encoder", "decoder")]
     tokens, pipeline, files = read_text(
         directory, settings, generation, family, rows, with_tokenizer

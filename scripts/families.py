@@ -138,6 +138,9 @@ class Family:
     longest: tuple = ("max_position_embeddings", 1024)
     # True if the weights of products are stored as [in, out].
     swapped: bool = False
+    # True if the family's models were trained in bfloat16, so that their values overflow float16
+    # whatever type a checkpoint is stored in.
+    overflows_float16: bool = False
     # The tokenizer is "sentencepiece" in Marian, and otherwise "any" that AutoTokenizer takes.
     tokenizer: str = "any"
     # Older configurations have these switches. Another value than this one is refused, because it
@@ -211,6 +214,7 @@ FAMILIES = {
         always_tied=True,
         longest=("n_positions", 512),
         scales_output=True,
+        overflows_float16=True,
     ),
     "mt5": Family(
         T5,
@@ -224,6 +228,7 @@ FAMILIES = {
         always_tied=True,
         longest=("n_positions", 512),
         feed_forward="gated-gelu",
+        overflows_float16=True,
     ),
 }
 
@@ -408,3 +413,19 @@ def describe_network(settings):
     scale = read_output_scale(settings, family, network["decoder"]["width"])
     network["output"] = {"scale": scale}
     return network
+
+
+def overflows_float16(settings, family, tensors):
+    """Returns whether values of the network may exceed what float16 can hold: in the families that
+    say so, and in every model that was trained in bfloat16. dtype or torch_dtype in config.json
+    names the type of training. Where both are absent, it is the type of the stored matrices.
+    `tensors` has (name, parts)."""
+    if family.overflows_float16:
+        return True
+    for key in ("dtype", "torch_dtype"):
+        value = settings.get(key)
+        if isinstance(value, str) and value != "auto":
+            return value.removeprefix("torch.") == "bfloat16"
+    return any(
+        part.dtype == "bfloat16" for _, parts in tensors for part in parts if len(part.shape) == 2
+    )

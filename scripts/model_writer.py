@@ -246,7 +246,9 @@ class Writer:
                 refuse(
                     part.path,
                     part.name,
-                    f"numbers that {entry.dtype} can hold",
+                    f"numbers that {entry.dtype} can hold (--dtype fp32 and bf16 hold them)"
+                    if entry.dtype == "float16"
+                    else f"numbers that {entry.dtype} can hold",
                     f"{overflowed[0]:g}",
                 )
         return block

@@ -1,4 +1,4 @@
-"""Says in two lines what the converter has understood of a checkpoint."""
+"""Says in two or three lines what the converter has understood of a checkpoint."""
 
 from __future__ import annotations
 
@@ -53,5 +53,8 @@ def describe_text(header):
 
 
 def summarise(header):
-    """Returns the two lines for the header of a model.bin."""
-    return [describe_network(header), describe_text(header)]
+    """Returns the lines for the header of a model.bin."""
+    lines = [describe_network(header), describe_text(header)]
+    if header["network"].get("overflows_float16"):
+        lines.append("its values may overflow float16: a GPU computes in bfloat16 by default")
+    return lines

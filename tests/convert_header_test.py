@@ -9,6 +9,7 @@ from checkpoint_fixture import (
     ConvertTest,
     Fixture,
 )
+from t5_fixture import T5Fixture
 
 
 class HeaderTest(ConvertTest):
@@ -59,6 +60,43 @@ class HeaderTest(ConvertTest):
         self.assertEqual(
             self.convert(self.checkpoint + "/", "--license", "CC0; füße").data, model.data
         )
+
+    def overflows(self, fixture):
+        network = self.convert(fixture, "--dtype", "fp32").header["network"]
+        self.assertIn(network.get("overflows_float16"), (None, True))
+        return network.get("overflows_float16", False)
+
+    def test_overflow_of_float16(self):
+        """config.json says in which type a model was trained. Where it does not, the stored
+        matrices do."""
+        matrices_alone = lambda name: "F32" if "norm" in name or "bias" in name else "BF16"
+        vectors_alone = lambda name: "BF16" if "norm" in name else "F32"
+        for dtype, config, expected in (
+            ("F32", {}, False),
+            ("F16", {}, False),
+            ("BF16", {}, True),
+            (matrices_alone, {}, True),
+            (vectors_alone, {}, False),
+            ("F32", {"dtype": "bfloat16"}, True),
+            ("F32", {"torch_dtype": "bfloat16"}, True),
+            ("F32", {"torch_dtype": "torch.bfloat16"}, True),
+            ("BF16", {"dtype": "float32"}, False),
+            ("BF16", {"torch_dtype": "float16"}, False),
+            ("BF16", {"dtype": "float32", "torch_dtype": "bfloat16"}, False),
+            ("BF16", {"dtype": None, "torch_dtype": "auto"}, True),
+            ("BF16", {"dtype": {"": 1}}, True),
+        ):
+            fixture = Fixture(dtype=dtype)
+            fixture.config.update(config)
+            self.assertEqual(self.overflows(fixture), expected, (dtype, config))
+
+    def test_t5_overflows_float16_in_every_type(self):
+        for kind in ("t5", "mt5"):
+            for dtype in ("F32", "F16", "BF16"):
+                fixture = T5Fixture(kind)
+                fixture.dtype = dtype
+                fixture.config["dtype"] = "float32"
+                self.assertTrue(self.overflows(fixture), (kind, dtype))
 
     def test_activations_and_scale(self):
         for theirs, ours in (

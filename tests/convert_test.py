@@ -156,6 +156,7 @@ class WeightsTest(ConvertTest):
                 "model.safetensors",
                 "model.decoder.layers.1.fc2.weight",
                 "can hold",
+                *(["--dtype fp32 and bf16 hold them"] if option == "fp16" else []),
                 options=("--dtype", option),
             )
 

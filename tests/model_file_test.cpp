@@ -142,6 +142,20 @@ TEST(ModelFile, GenerationDefaultsAreRead) {
   EXPECT_TRUE(generation.renormalize);
 }
 
+TEST(ModelFile, OverflowOfFloat16IsReadAndIsNoneByDefault) {
+  const auto overflows = [](const ModelBuilder& model) {
+    const AlignedBytes bytes = model.bytes();
+    return ModelFile("tiny.bin", bytes.span()).description().network.overflows_float16;
+  };
+  EXPECT_FALSE(overflows(tiny_model()));
+  EXPECT_FALSE(overflows(tiny_model_of_version_1()));
+  for (const bool value : {true, false}) {
+    ModelBuilder model = tiny_model();
+    at("/overflows_float16", value)(model);
+    EXPECT_EQ(overflows(model), value);
+  }
+}
+
 TEST(ModelFile, WhatCannotBeOpened) {
   const auto folder = std::filesystem::path(testing::TempDir()) /
                       fmt::format("xlate_model_file_test_{}", ::getpid());
@@ -364,6 +378,7 @@ TEST(ModelFile, WrongNetwork) {
       {at("/output/scale", 0.5), {"'network.output.scale'", "no final norm"}},
       {at("/encoder/attention/distances", -1), {"'network.encoder.attention.distances' is -1"}},
       {at("/output/softcap", 30), {"'network.output.softcap'"}},
+      {at("/overflows_float16", 1), {"'network.overflows_float16' is 1", "true or false"}},
   });
 }
 
