@@ -240,7 +240,8 @@ void add_options(CLI::App& app, Options& options) {
            "cpu|cuda|cuda:N|auto")
       ->check(check_device);
   machine.choice("--precision", options.precision, kPrecisions,
-                 "Type of the computation; auto is fp16 on a GPU, fp32 on the CPU [auto]");
+                 "Type of the computation; auto is fp16 on a GPU (bf16 where the model overflows "
+                 "fp16), fp32 on the CPU [auto]");
   const auto parse_batch = [&options](const std::string& text) {
     const auto number = text == "auto" ? 0 : read_number<std::int64_t>(text).value_or(-1);
     if (number < (text == "auto" ? 0 : 1) || number > kLargest) {
@@ -441,10 +442,16 @@ void resolve(Options& options, const ModelDescription& model) {
   }
 }
 
-void resolve_device(Options& options, const Policy& policy, bool gpu) {
+Precision effective_precision(Precision precision, const NetworkDescription& network, bool gpu) {
+  if (precision != Precision::kAuto) return precision;
+  if (!gpu) return Precision::kFloat32;
+  return network.overflows_float16 ? Precision::kBFloat16 : Precision::kFloat16;
+}
+
+void resolve_device(Options& options, const NetworkDescription& network, const Policy& policy,
+                    bool gpu) {
   if (options.device == "auto" || options.device == "cuda") options.device = gpu ? "cuda:0" : "cpu";
-  if (options.precision == Precision::kAuto)
-    options.precision = gpu ? Precision::kFloat16 : Precision::kFloat32;
+  options.precision = effective_precision(options.precision, network, gpu);
   if (options.batch_tokens == 0) {
     options.batch_tokens_given = false;
     options.batch_tokens = policy.batch_tokens(*options.beam_size);

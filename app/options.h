@@ -82,9 +82,14 @@ SearchRules rules_of(const Options&, const ModelDescription&);
 /// for more hypotheses than it has beams.
 void resolve(Options&, const ModelDescription&);
 
+/// Returns the precision of a run for which the command line asks for this one. For kAuto it is
+/// float32 on the CPU, and on a GPU float16, or bfloat16 where values of the network overflow
+/// float16.
+Precision effective_precision(Precision, const NetworkDescription&, bool gpu);
+
 /// Fills in what the command line left to the device, after resolve(). `gpu` says whether the run
 /// got a GPU.
-void resolve_device(Options&, const Policy&, bool gpu);
+void resolve_device(Options&, const NetworkDescription&, const Policy&, bool gpu);
 
 /// Returns the name that the value has on the command line.
 const char* name_of(Format);

@@ -68,11 +68,12 @@ std::int64_t fail_at_step() {
 
 // Opens the backend of the device that --device names. With auto, it is the first GPU, or the CPU
 // if that GPU cannot be used, which a note then says.
-std::unique_ptr<Backend> open_backend(const Options& options, Console& console) {
+std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescription& network,
+                                      Console& console) {
   BackendOptions wanted{
       .cuda = options.device != "cpu",
       .device = options.device.starts_with("cuda:") ? std::stoi(options.device.substr(5)) : 0,
-      .precision = options.precision == Precision::kAuto ? Precision::kFloat16 : options.precision,
+      .precision = effective_precision(options.precision, network, options.device != "cpu"),
       .threads = options.threads,
       .memory_share = options.gpu_memory_share,
       .memory_bytes = options.gpu_memory_bytes,
@@ -292,13 +293,14 @@ void translate(RunRecord& record, Console& console) {
   // memory it is loaded afterwards, so that the device gets its memory first.
   const bool limited = memory_is_limited();
   if (!limited) beside = start_thread("loading the tokenizer", std::move(loading));
-  const auto backend = open_backend(options, console);
+  const NetworkDescription& network = file.description().network;
+  const auto backend = open_backend(options, network, console);
   if (limited) loading();
   record.device = backend->info();
   if (!record.device->slower.empty()) console.note(record.device->slower);
   const bool gpu = record.device->kind == "cuda";
   record.policy = policy_for(gpu);
-  resolve_device(options, *record.policy, gpu);
+  resolve_device(options, network, *record.policy, gpu);
   const Tokenizer tokenizer = tokenizer_to_come.get();
   check_formats(options, tokenizer);
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
