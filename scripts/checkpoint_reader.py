@@ -35,6 +35,7 @@ SAFETENSORS_DTYPES = {
 }
 # The format itself sets this limit.
 SAFETENSORS_HEADER_LIMIT = 100_000_000
+CUT_SHORT = "the file is cut short"
 REQUIRED = object()
 
 
@@ -264,9 +265,9 @@ def map_file(path):
     return mapping
 
 
-def safetensors_entry(path, name, entry, size):
-    """Returns dtype, shape and place of an entry of a safetensors header. `size` is the number of
-    bytes of data behind the header."""
+def safetensors_entry(path, name, entry):
+    """Returns dtype, shape and place of an entry of a safetensors header. The place may lie behind
+    the end of the file."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         refuse(path, name, "dtype, shape and data_offsets", show(entry))
     dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -278,9 +279,9 @@ def safetensors_entry(path, name, entry, size):
         isinstance(place, list)
         and len(place) == 2
         and all(map(is_integer, place))
-        and 0 <= place[0] <= place[1] <= size
+        and 0 <= place[0] <= place[1]
     ):
-        refuse(path, name, f"data_offsets within the {size} bytes of data", show(place))
+        refuse(path, name, "data_offsets that are where the data begin and end", show(place))
     dtype = SAFETENSORS_DTYPES[dtype]
     needed = math.prod(shape) * ITEM_SIZE[dtype]
     if place[1] - place[0] != needed:
@@ -294,13 +295,18 @@ def read_safetensors(path):
     mapping = map_file(path)
     size = len(mapping)
     length, start = int.from_bytes(mapping[:8], "little"), 8 + int.from_bytes(mapping[:8], "little")
-    if size < 8 or start > min(size, SAFETENSORS_HEADER_LIMIT):
-        refuse(path, "header", "its length within the file", f"{length} of {size} bytes")
+    if size < 8:
+        refuse(path, "header", "its length in the first 8 bytes", f"{size} bytes: {CUT_SHORT}")
+    if start > SAFETENSORS_HEADER_LIMIT:
+        limit = f"at most {SAFETENSORS_HEADER_LIMIT} bytes, as safetensors has"
+        refuse(path, "header", limit, f"a length of {length}")
+    if start > size:
+        refuse(path, "header", f"{length} bytes", f"{size - 8}: {CUT_SHORT}")
     header = parse_json_object(path, mapping[8:start])
     header.pop("__metadata__", None)
     tensors, places = {}, []
     for name, entry in header.items():
-        dtype, shape, (begin, end) = safetensors_entry(path, name, entry, size - start)
+        dtype, shape, (begin, end) = safetensors_entry(path, name, entry)
         tensors[name] = Tensor(
             path,
             name,
@@ -318,5 +324,6 @@ def read_safetensors(path):
             refuse(path, name, f"data at offset {previous}", str(begin))
         previous = end
     if previous != size - start:
-        refuse(path, "data", f"{previous} bytes", str(size - start))
+        cut = f": {CUT_SHORT}" if previous > size - start else ""
+        refuse(path, "data", f"{previous} bytes behind the header", f"{size - start}{cut}")
     return tensors

@@ -203,10 +203,11 @@ def read_settings(directory, adapter):
         refuse(directory, "checkpoint", "a directory", found)
     refuse_adapter(directory, adapter)
     path = os.path.join(directory, "config.json")
-    config = Settings(path) if os.path.exists(path) else None
-    if config is None or config.get("model_type") is None:
-        refuse_other_format(directory, os.listdir(directory), config)
-    settings = config or Settings(path)
+    settings = Settings(path) if os.path.exists(path) else None
+    if settings is None or settings.get("model_type") is None:
+        refuse_other_format(directory, os.listdir(directory), settings)
+    if settings is None:
+        refuse(path, "file", "the settings of a Hugging Face checkpoint", "No such file")
     refuse_quantised(settings)
     refuse_experts(settings)
     return settings
@@ -283,6 +284,15 @@ def describe(directory, wanted, license_text, adapter, with_tokenizer):
     return header, entries, files, data_bytes
 
 
+def open_output(partial, output):
+    """Opens the file that becomes the output. An error names the output."""
+    try:
+        return open(partial, "wb")
+    except OSError as error:
+        error.filename = output
+        raise
+
+
 def convert(directory, output, wanted=None, license_text=None, adapter=None, with_tokenizer=True):
     """Writes `output` from `directory` and returns its header. `wanted` is a dtype of the format,
     or None for the checkpoint's own. `adapter` is the directory of a LoRA adapter, or None. Without
@@ -301,7 +311,7 @@ def convert(directory, output, wanted=None, license_text=None, adapter=None, wit
             refuse(output, "output", "another file than the checkpoint's", "one of them")
     description = describe(directory, wanted, license_text, adapter, with_tokenizer)
     partial = output + ".partial"
-    with open(partial, "wb") as file:
+    with open_output(partial, output) as file:
         try:
             Writer(file).write_model(*description)
             file.close()
@@ -318,8 +328,17 @@ def printable(text):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the command line, and exits with 2."""
+
+    def error(self, message):
+        self.exit(
+            2, printable(f"{self.prog}: {message} ({self.prog} --help lists the options)") + "\n"
+        )
+
+
 def read_options(arguments):
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="convert.py",
         allow_abbrev=False,
         description="Writes model.bin from a Hugging Face directory.",

@@ -61,14 +61,18 @@ class ProcessTest(ConvertTest):
             [self.checkpoint, "-o", self.output, "--quantize"],
             [self.checkpoint, self.checkpoint, "-o", self.output],
         ):
-            self.assertEqual(self.execute(*arguments).returncode, 2, arguments)
+            result = self.execute(*arguments)
+            self.assertEqual((result.returncode, result.stdout), (2, ""), arguments)
+            self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+            self.assertTrue(result.stderr.startswith("convert.py: "), result.stderr)
+        self.assertIn(r"--a\n\x1b", self.execute(self.checkpoint, "-o", "x", "--a\n\x1b").stderr)
         self.assertEqual(self.execute("--help").returncode, 0)
 
     def test_outputs_that_cannot_be(self):
         Fixture().write(self.checkpoint)
         missing = os.path.join(self.folder, "no", "model.bin")
         self.assertIn(
-            f"{missing}.partial: No such file", self.failure(self.checkpoint, "-o", missing)
+            f"convert.py: {missing}: No such file", self.failure(self.checkpoint, "-o", missing)
         )
         self.assertIn("a directory", self.failure(self.checkpoint, "-o", self.folder))
         self.assertIn("a device", self.failure(self.checkpoint, "-o", "/dev/null"))

@@ -250,6 +250,23 @@ class WrongInputTest(ConvertTest):
             fixture = Fixture()
             fixture.files["model.safetensors"] = data
             self.refuse(fixture, "model.safetensors", what)
+        for cut, texts in (
+            (
+                5,
+                (
+                    "header",
+                    "its length in the first 8 bytes",
+                    "found 5 bytes: the file is cut short",
+                ),
+            ),
+            (
+                start - 9,
+                ("header", f"{start - 8} bytes", f"found {start - 17}: the file is cut short"),
+            ),
+            (start + 9, ("data", f"{len(whole) - start} bytes", "found 9: the file is cut short")),
+        ):
+            fixture.files["model.safetensors"] = whole[:cut]
+            self.refuse(fixture, "model.safetensors", *texts)
         # The data overlaps another tensor.
         fixture.files["model.safetensors"] = edited(data_offsets=[0, end - begin])
         self.refuse(fixture, "model.safetensors", name, "data at offset", "found 0")
