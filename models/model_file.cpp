@@ -106,6 +106,16 @@ std::span<const std::byte> check_prefix(const std::string& name, std::span<const
   return bytes.subspan(kHeaderAt, header);
 }
 
+// Returns a path as a shell takes it for one word.
+std::string for_shell(const std::string& path) {
+  constexpr const char* kPlain =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./+,:@%=-";
+  if (path.find_first_not_of(kPlain) == std::string::npos) return path;
+  std::string quoted = "'";
+  for (const char c : path) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+  return quoted + "'";
+}
+
 }  // namespace
 
 // Maps a file into memory for reading, as long as the object lives.
@@ -123,10 +133,13 @@ struct ModelFile::Mapping {
     }
     const int error = errno;
     close(file);
-    if (!regular)
-      fail("{}: not a regular file, expected a model file{}", path,
-           S_ISDIR(status.st_mode) ? " (scripts/convert.py makes one from a checkpoint directory)"
-                                   : "");
+    if (!regular && S_ISDIR(status.st_mode)) {
+      fail(
+          "{}: a directory, expected a model file; this makes one of a checkpoint: "
+          "scripts/convert.py {} -o model.bin",
+          path, for_shell(path));
+    }
+    if (!regular) fail("{}: not a regular file, expected a model file", path);
     if (bytes == 0) fail("{}: empty file", path);
     if (data == MAP_FAILED) fail("{}: cannot be mapped: {}", path, std::strerror(error));
   }
