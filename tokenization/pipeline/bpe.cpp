@@ -35,6 +35,7 @@ Bpe::Bpe(const SegmentModel& settings, const Pieces& pieces, std::string_view me
     fail("{}: merges has {} bytes, expected a multiple of {}", name, merges.size(), kMergeBytes);
   const std::size_t count = merges.size() / kMergeBytes;
   merges_.resize(std::bit_ceil(2 * count + 2));
+  shift_ = 64 - std::countr_zero(merges_.size());
   for (std::size_t rank = 0; rank < count; ++rank) {
     std::array<std::int32_t, 3> ids{};
     for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -69,8 +70,9 @@ Bpe::Bpe(const SegmentModel& settings, const Pieces& pieces, std::string_view me
 // Returns the place of a pair in the table, or the free place where it belongs.
 std::size_t Bpe::place_of(std::uint64_t pair) const {
   const std::size_t mask = merges_.size() - 1;
-  // The multiplier is 2^64 divided by the golden ratio (Knuth's multiplicative hashing).
-  std::size_t place = static_cast<std::size_t>(pair * 0x9E3779B97F4A7C15u >> 20) & mask;
+  // The multiplier is 2^64 divided by the golden ratio (Knuth's multiplicative hashing). Only the
+  // highest bits of the product depend on both pieces.
+  std::size_t place = static_cast<std::size_t>(pair * 0x9E3779B97F4A7C15u >> shift_);
   while (merges_[place].pair != pair && merges_[place].pair != kNoPair) place = (place + 1) & mask;
   return place;
 }

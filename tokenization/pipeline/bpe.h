@@ -55,6 +55,8 @@ class Bpe {
   // This is a hash table with open addressing. Its size is a power of two, and at most half of its
   // places are in use.
   std::vector<Merge> merges_;
+  // A product of hashing is shifted right by this number of bits, so that it is a place.
+  int shift_ = 0;
   // Words that are not segmented, as text or bytes, if the settings ask for it.
   std::unordered_map<std::string, std::int32_t> whole_words_;
 };
