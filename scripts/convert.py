@@ -7,9 +7,10 @@ Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|in
 families.py describes the network, and family_tensors.py finds its tensors for model.bin, whose
 format is in docs/model-format.md. This file reads the settings of search and puts everything
 together. checkpoint.py reads the tensors, adapter.py merges an adapter into them,
-tokenizer_choice.py finds the tokenizer, special_tokens.py its special tokens, tokenizer_reader.py
-reads that of Marian, and model_writer.py writes the file. A checkpoint that xlate would translate differently from Hugging Face's `generate`
-is refused in one line that says what to change.
+tokenizer_choice.py reads the tokenizer (tokenizer_reader.py reads Marian's), special_tokens.py
+finds the special tokens, and model_writer.py writes the file. A checkpoint that xlate would
+translate differently from Hugging Face's `generate` is refused in one line that says what to
+change.
 """
 
 from __future__ import annotations

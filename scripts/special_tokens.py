@@ -1,5 +1,5 @@
-"""Reads the ids of special tokens: those that begin and end a text, and what the header of model.bin
-says of the tokens of a tokenizer."""
+"""Reads the ids of special tokens: those that begin and end a text, and the tokens of a
+tokenizer that the header of model.bin lists."""
 
 from __future__ import annotations
 

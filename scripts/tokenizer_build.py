@@ -10,7 +10,7 @@ from checkpoint_reader import Settings, refuse, show
 from sentencepiece_reader import KINDS, list_merges, read_sentencepiece_model
 from tokenizer_added import AddedVocabulary, Token, read_token, text_of
 from tokenizer_classes import GENERIC, LANGUAGE, TokenizerClass
-from tokenizer_model import (
+from subword_model import (
     Model,
     kind_of,
     make_bpe,

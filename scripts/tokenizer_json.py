@@ -4,7 +4,7 @@ component that xlate has no step for is refused in one line with the file, the k
 from __future__ import annotations
 
 from checkpoint_reader import Settings, is_integer, refuse, show
-from tokenizer_model import check_text
+from subword_model import check_text
 from tokenizer_parts import MARK, decode_charsmap
 from tokenizer_settings import LARGEST_ID
 

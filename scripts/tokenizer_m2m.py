@@ -1,5 +1,5 @@
-"""Reads the tokenizer of M2M-100: a SentencePiece model that cuts a text into pieces, and vocab.json
-with their ids. transformers runs SentencePiece itself for it."""
+"""Reads the tokenizer of M2M-100, which is a SentencePiece model that cuts a text into pieces, and
+vocab.json with their ids. transformers runs SentencePiece itself for it."""
 
 from __future__ import annotations
 

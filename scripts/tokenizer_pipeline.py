@@ -15,7 +15,7 @@ from model_writer import Stored
 from tokenizer_added import FLAGS, text_of
 from tokenizer_build import set_template
 from tokenizer_json import KINDS, list_steps, read_charsmap, read_template
-from tokenizer_model import check_text
+from subword_model import check_text
 
 KEYS = {"normalizer": "normalize", "pre_tokenizer": "split", "decoder": "decode"}
 # Of an unknown character, the score is this much below that of the worst piece.
