@@ -85,18 +85,23 @@ def pegasus_extra(settings, given):
     return [*first, *(f"<unk_{i}>" for i in range(2, settings.integer("offset", 103)))]
 
 
+def piece_of(settings, key, default):
+    """Returns the piece of a setting. transformers writes None as a text."""
+    text = settings.text(key, default)
+    return "None" if text is None else text
+
+
 def pegasus_pieces(settings, pairs):
-    start = [settings.text("pad_token", "<pad>"), settings.text("eos_token", "</s>")]
-    mask = settings.text("mask_token", "<mask_1>")
-    sentence = settings.text("mask_token_sent", "<mask_2>")
-    start += [mask] if mask is not None else []
-    start += [sentence] if sentence not in (None, mask) else []
+    start = [piece_of(settings, "pad_token", "<pad>"), piece_of(settings, "eos_token", "</s>")]
+    masks = [piece_of(settings, "mask_token", "<mask_1>")]
+    masks.append(piece_of(settings, "mask_token_sent", "<mask_2>"))
+    start += [mask for mask in dict.fromkeys(masks) if mask != "None"]
     unknown = [(f"<unk_{i}>", -100.0) for i in range(2, settings.integer("offset", 103))]
     return [*((text, 0.0) for text in start), *unknown, *pairs[2:]]
 
 
 def pegasus_unknown(settings, pairs):
-    unknown = (settings.text("unk_token", "<unk>"), 0.0)
+    unknown = (piece_of(settings, "unk_token", "<unk>"), 0.0)
     if unknown not in pairs[1:]:
         refuse(settings.directory, "unk_token", "a piece with the score 0", show(unknown[0]))
     return pairs.index(unknown, 1)
@@ -104,12 +109,12 @@ def pegasus_unknown(settings, pairs):
 
 def fairseq_start(settings, first="bos_token"):
     keys = (first, "pad_token", "eos_token", "unk_token")
-    return [(settings.text(key, FAIRSEQ_TOKENS[key]), 0.0) for key in keys]
+    return [(piece_of(settings, key, FAIRSEQ_TOKENS[key]), 0.0) for key in keys]
 
 
 def mbart_pieces(codes, first="bos_token"):
     def arrange(settings, pairs):
-        mask = (settings.text("mask_token", "<mask>"), 0.0)
+        mask = (piece_of(settings, "mask_token", "<mask>"), 0.0)
         start = fairseq_start(settings, first)
         return [*start, *pairs[3:], *((code, 0.0) for code in codes), mask]
 
@@ -196,7 +201,7 @@ CLASSES = {
         FAIRSEQ_TOKENS,
         "sentencepiece.bpe.model",
         parts.nllb,
-        unknown=lambda settings, pairs: settings.text("unk_token", "<unk>"),
+        unknown=lambda settings, pairs: piece_of(settings, "unk_token", "<unk>"),
         options={"fuse_unknown": True},
         arrange=nllb_pieces,
         extra=nllb_extra,

@@ -244,7 +244,8 @@ def template_ids(path, component, item):
             return None
     if isinstance(item, dict) and isinstance(item.get("SpecialToken"), dict):
         tokens = component.take("special_tokens", {}, "an object", lambda v: isinstance(v, dict))
-        token = tokens.get(item["SpecialToken"].get("id"))
+        name = item["SpecialToken"].get("id")
+        token = tokens.get(name) if isinstance(name, str) else None
         ids = token.get("ids") if isinstance(token, dict) else None
         if isinstance(ids, list) and all(is_integer(n) and 0 <= n < LARGEST_ID for n in ids):
             return ids

@@ -34,7 +34,7 @@ def add_codes(tokenizer, codes, rows):
         found = ids.get(text, tokenizer.source.get(text))
         if found not in (None, number):
             expected = f"the id {number}, which transformers reads before a line"
-            refuse(tokenizer.path(""), text, expected, show(found))
+            refuse(path, text, expected, show(found))
         if text not in ids:
             tokenizer.added.append(Added(path, text, number, {"special": True}))
     return {code: number for number, code in enumerate(codes, first)}

@@ -50,9 +50,22 @@ def find_charsmap(settings):
 def decode_charsmap(path, step):
     text = step.get("precompiled_charsmap")
     try:
-        return base64.b64decode(text, validate=True)
+        return check_charsmap(path, base64.b64decode(text, validate=True))
     except (TypeError, ValueError, binascii.Error):
         refuse(path, "precompiled_charsmap", "base64", "another text, or none")
+
+
+def check_charsmap(path, data):
+    """Returns a charsmap, which has the size of its trie, the trie and the texts to put in."""
+    size = int.from_bytes(data[:4], "little")
+    if len(data) < 8 or size % 4 or not 4 <= size <= len(data) - 4:
+        found = f"{size} of {len(data)} bytes"
+        refuse(path, "precompiled_charsmap", "a trie within its bytes", found)
+    try:
+        data[4 + size :].decode("utf-8")
+    except UnicodeDecodeError:
+        refuse(path, "precompiled_charsmap", "texts in UTF-8", "other bytes")
+    return data
 
 
 def byte_level(prefix_space, pattern=True):
