@@ -228,7 +228,7 @@ class ModelTest(TokenizerTest):
         ):
             self.refuse_model(unigram(), what, *found, vocab=vocab)
         raw = json.dumps(unigram())
-        for number in ("1" * 5000 + ".5", "-0." + "1" * 5000, "0.5e-" + "1" * 5000, "1.5e-400"):
+        for number in ("1" * 300 + ".5", "-0." + "1" * 5000, "0.5e-" + "1" * 5000, "1.5e-400"):
             self.read_files({JSON: raw.replace("-3.125", number).encode(), CONFIG: GENERIC})
         for unknown in (-1, 6, 1 << 70, "2", None):
             self.refuse_model(unigram(), "unk_id", unk_id=unknown)
