@@ -320,6 +320,7 @@ def encode(folder, seed, language=None):
     return {
         "versions": [transformers.__version__, tokenizers.__version__],
         "unknown": unknown,
+        "empty": tokenizer("").input_ids,
         "ids": ids,
         "texts": [None if row is None else decode(row) for row in ids],
         "sequences": sequences,

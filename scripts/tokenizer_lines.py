@@ -69,12 +69,12 @@ CLITICS = ("'s", "'S", "'t", "'T", "'ſ", "'ll", "'LL", "'Re", "'VE", "'m", "'d"
 
 
 def read_lines(path):
-    """Returns the lines of a text file, which may be compressed. Bytes that are not UTF-8 become
-    U+FFFD."""
+    """Returns the lines of a text file that are not blank. The file may be compressed. Bytes that
+    are not UTF-8 become U+FFFD."""
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(os.path.splitext(path)[1], open)
     with opener(path, "rb") as file:
         text = file.read(1 << 26).decode("utf-8", "replace")
-    return [line for line in text.split("\n") if line]
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def text_files(folder):
@@ -98,7 +98,7 @@ def read_translations(folder):
         for message in re.findall(r'^msgstr(?:\[\d\])? "(.+)"$', text, re.MULTILINE):
             if "Content-Type:" not in message:
                 messages += message.replace('\\"', '"').replace("\\\\", "\\").split("\\n")
-    return [message for message in messages if message]
+    return [message for message in messages if message.strip()]
 
 
 class Generator:
