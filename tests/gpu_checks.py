@@ -1,0 +1,154 @@
+"""Has the checks of the acceptance of a GPU (gpu_acceptance.py), except those with
+compute-sanitizer (gpu_sanitizers.py)."""
+
+import concurrent.futures
+import json
+import os
+
+from gpu_place import too_long
+
+# The entries are (name, seconds at most, whether it runs alone on the GPU, function). The function
+# takes (Place, seconds) and returns (whether it passed or None where it was left out, figure, log).
+CHECKS = []
+
+
+def check(name, seconds, alone=False):
+    def enter(function):
+        CHECKS.append((name, seconds, alone, function))
+        return function
+
+    return enter
+
+
+@check("memory over a long run", 120, alone=True)
+def memory(place, seconds):
+    return place.suite("gpu_test.py", seconds, "Memory", precision="fp16")
+
+
+# Processes that share a GPU wait for each other. Two of them keep it busy.
+@check("operations", 300, alone=True)
+def operations(place, seconds, shards=2):
+    pattern = "*cuda_*" if place.device != "cpu" else "Backend*.*/cpu2*"
+
+    def shard(i):
+        report = os.path.join(place.folder, "operations-%d.json" % i)
+        code, output = place.run(
+            [
+                place.tests,
+                "--gtest_filter=" + pattern,
+                "--gtest_output=json:" + report,
+                "--gtest_brief=1",
+            ],
+            seconds,
+            GTEST_TOTAL_SHARDS=str(shards),
+            GTEST_SHARD_INDEX=str(i),
+        )
+        if not os.path.isfile(report):
+            return code, [], "process %d of %d: exit %s\n%s" % (i + 1, shards, code, output)
+        with open(report) as file:
+            tests = [test for suite in json.load(file)["testsuites"] for test in suite["testsuite"]]
+        return code, tests, output
+
+    with concurrent.futures.ThreadPoolExecutor(shards) as pool:
+        results = list(pool.map(shard, range(shards)))
+    tests = [test for _, found, _ in results for test in found]
+    failed = sorted(
+        "%s.%s" % (test["classname"], test["name"]) for test in tests if test.get("failures")
+    )
+    skipped = sum(test["result"] == "SKIPPED" for test in tests)
+    figure = "%d of %d tests pass, %d skipped" % (
+        len(tests) - len(failed) - skipped,
+        len(tests),
+        skipped,
+    )
+    for number, (code, found, _) in enumerate(results):
+        if code is None or not found:
+            figure += "; process %d of %d %s" % (
+                number + 1,
+                shards,
+                too_long(seconds) if code is None else "ended with %d" % code,
+            )
+    log = "\n".join(output for _, _, output in sorted(results, key=lambda result: not result[1]))
+    if tests and skipped == len(tests):
+        return None, figure, log
+    return (
+        all(code == 0 for code, _, _ in results),
+        figure + (": " + ", ".join(failed) if failed else ""),
+        log,
+    )
+
+
+for name in ("shared", "separate"):
+
+    @check("goldens, opus-shape %s, fp32" % name, 200)
+    def goldens(place, seconds, name=name):
+        return place.suite("golden_test.py", seconds, "-k", "*_%s_*threads_1" % name)
+
+
+def reference_checks():
+    settings = ("greedy", "beam4_stop_true", "beam4_stop_false", "beam4_stop_never", "beam6_n_best")
+    for precision, names in (("fp32", settings), ("fp16", settings[:2]), ("bf16", settings[:2])):
+        for setting in names:
+
+            @check("goldens, ende-base %s, %s" % (setting, precision), 200)
+            def goldens(place, seconds, setting=setting, precision=precision):
+                file = {"greedy": "greedy.ids", "beam6_n_best": "beam6.nbest"}.get(
+                    setting, setting.replace("_stop_true", "").replace("_stop_", ".stop-") + ".ids"
+                )
+                if lacking := place.lacks(
+                    "data/wmt/newstest2014.en", "models/ende-base/newstest2014.first1000." + file
+                ):
+                    return None, lacking, ""
+                return place.suite(
+                    "reference_test.py", seconds, "Base.test_" + setting, precision=precision
+                )
+
+
+reference_checks()
+
+for precision in ("fp32", "fp16"):
+    for search in ("greedy", "beam4"):
+
+        @check("the same bytes, %s, %s" % (search, precision), 400)
+        def invariance(place, seconds, search=search, precision=precision):
+            if lacking := place.lacks("data/bench/news.en"):
+                return None, lacking, ""
+            return place.suite(
+                "invariance_test.py", seconds, "ByteForByte.test_" + search, precision=precision
+            )
+
+        @check("one sentence at a time, %s, %s" % (search, precision), 240)
+        def single(place, seconds, search=search, precision=precision):
+            if lacking := place.lacks("data/bench/news.en"):
+                return None, lacking, ""
+            return place.suite(
+                "invariance_test.py",
+                seconds,
+                "ByteForByte.test_single_" + search,
+                precision=precision,
+            )
+
+
+@check("an error of the device", 100)
+def fault(place, seconds):
+    return place.suite("gpu_test.py", seconds, "Fault", precision="fp16")
+
+
+@check("special kernels run where they can", 150)
+def special_kernels(place, seconds):
+    return place.suite("gpu_test.py", seconds, "SpecialKernels", precision="fp16")
+
+
+@check("checkpoints as people have them, fp32", 150)
+def checkpoints(place, seconds):
+    return place.suite("checkpoints_test.py", seconds)
+
+
+@check("families, fp32", 240)
+def families(place, seconds):
+    return place.suite("families_test.py", seconds, "Families", "RandomNetworks")
+
+
+@check("cuBLASLt that is not found", 60)
+def no_cublas(place, seconds):
+    return place.suite("gpu_test.py", seconds, "NoCublas", precision="fp16")

@@ -1,0 +1,119 @@
+"""Has the checks of the acceptance of a GPU that run under compute-sanitizer (gpu_acceptance.py)."""
+
+import os
+import re
+import shutil
+
+from gpu_checks import check
+from gpu_place import too_long
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+# compute-sanitizer makes every launch slow, so it runs a few small cases of every operation and a
+# few sentences.
+SANITIZED = (
+    "Backend*.*/cuda_{0}*:SearchTest.EarlyStopping/cuda_{0}:SearchTest.BeamSizes/cuda_{0}:"
+    "SearchStateTest.*/cuda_{0}-*_solo*"
+)
+SANITIZED_LINES = 6
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+# compute-sanitizer exits with this code where it found something.
+FOUND = 9
+CANNOT = (
+    "Device not supported",
+    "terminated before first instrumented API call",
+    "Unable to attach",
+)
+
+
+def sanitize(place, seconds, tool, command, options=(), **environment):
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which(
+        "compute-sanitizer", path="/usr/local/cuda/bin"
+    )
+    if not sanitizer:
+        return None, "no compute-sanitizer", ""
+    code, output = place.run(
+        [
+            sanitizer,
+            "--tool",
+            tool,
+            "--error-exitcode",
+            str(FOUND),
+            "--print-limit",
+            "20",
+            *options,
+            *command,
+        ],
+        seconds,
+        **environment,
+    )
+    summary = " ".join(re.findall(r"((?:ERROR|RACECHECK|INITCHECK|LEAK) SUMMARY: .*)", output)) or (
+        "exit %s" % code
+    )
+    if code is None:
+        return False, too_long(seconds), output
+    if any(text in output for text in CANNOT) and "SUMMARY: 0" not in summary:
+        return (
+            None,
+            "compute-sanitizer cannot work here: "
+            + next(text for text in CANNOT if text in output),
+            output,
+        )
+    if ran := re.findall(r"\[  PASSED  \] (\d+) tests?", output):
+        summary += ", %s tests" % ran[-1]
+    return code == 0, summary, output
+
+
+def add_operations(tool):
+    for precision in PRECISIONS:
+
+        @check("%s, operations, %s" % (tool, precision), 400)
+        def operations(place, seconds, precision=precision):
+            return sanitize(
+                place,
+                seconds,
+                tool,
+                [place.tests, "--gtest_filter=" + SANITIZED.format(precision)],
+                XLATE_TEST_FEW="1",
+            )
+
+
+def add_lone_sentences(tool):
+    """Only the kernel for a single sentence is checked, because the library's kernels beside it are
+    not part of xlate. Racecheck itself fails on a kernel whose blocks write into one another's
+    shared memory ("failed to handle a hardware exception")."""
+    for precision in ("fp16", "bf16") if tool != "racecheck" else ():
+
+        @check("%s, a lone sentence, %s" % (tool, precision), 200)
+        def lone(place, seconds, precision=precision):
+            return sanitize(
+                place,
+                seconds,
+                tool,
+                [place.tests, "--gtest_filter=SoloStepTest.*/cuda_%s_solo" % precision],
+                ("--kernel-name", "kns=solo_step"),
+                XLATE_TEST_FEW="1",
+            )
+
+
+def run_few(place, seconds, tool, model, text, precision, *options):
+    """Runs xlate over a few lines. The paths are relative to the models and to the folder."""
+    where = ["--device", place.device, "--precision", precision, "--gpu-memory", "4GiB"]
+    search = ["--max-length", "12", "--batch-tokens", "64"]
+    files = ["-i", os.path.join(place.folder, text), "-o", os.devnull]
+    command = [place.xlate, "-q", "-m", os.path.join(place.models, model), *where, *search]
+    return sanitize(place, seconds, tool, [*command, *options, *files])
+
+
+def add_runs(tool):
+    for precision, beam in (("fp16", "4"), ("fp16", "1"), ("fp32", "4")):
+
+        @check("%s, a run, %s, beam %s" % (tool, precision, beam), 400)
+        def run(place, seconds, precision=precision, beam=beam):
+            return run_few(place, seconds, tool, "shared.bin", "few.txt", precision, "-b", beam)
+
+
+def sanitizer_checks():
+    for tool in TOOLS:
+        add_operations(tool)
+        add_lone_sentences(tool)
+        add_runs(tool)
