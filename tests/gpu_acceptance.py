@@ -171,6 +171,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="xlate-gpu-") as folder:
         place = Place(given, folder)
         write_few(("opus-shape", "input.txt"), os.path.join(folder, "few.txt"), len, 60)
+        tokens = lambda line: line.count(" ")
+        write_few(("families", "t5", "source.ids"), os.path.join(folder, "few.ids"), tokens, 20)
         acceptance = Acceptance(given, place)
         place.prepare()
         acceptance.all()

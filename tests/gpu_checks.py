@@ -149,6 +149,13 @@ def families(place, seconds):
     return place.suite("families_test.py", seconds, "Families", "RandomNetworks")
 
 
+for precision in ("fp32", "fp16", "bf16"):
+
+    @check("families, the same bytes, %s" % precision, 240)
+    def family_invariance(place, seconds, precision=precision):
+        return place.suite("family_invariance_test.py", seconds, precision=precision)
+
+
 @check("cuBLASLt that is not found", 60)
 def no_cublas(place, seconds):
     return place.suite("gpu_test.py", seconds, "NoCublas", precision="fp16")

@@ -28,6 +28,7 @@ class Place:
         os.mkdir(self.models)
         for name in ("shared", "separate"):
             self.provide(binaries, name, "opus-shape")
+        self.provide(binaries, "t5", "families")
         self.reference = os.path.abspath(
             os.environ.get("XLATE_REFERENCE_DIR") or os.path.join(ROOT, "..", "shared")
         )

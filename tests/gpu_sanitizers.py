@@ -112,8 +112,21 @@ def add_runs(tool):
             return run_few(place, seconds, tool, "shared.bin", "few.txt", precision, "-b", beam)
 
 
+def add_family_runs(tool):
+    """T5 has what the model of the other runs has not: distance biases, RMS norms and norms before
+    sublayers. The row rules have kernels of their own."""
+
+    @check("%s, a run of t5 with row rules, bf16" % tool, 400)
+    def family(place, seconds):
+        rules = ["--min-length", "8", "--no-repeat-ngram", "3", "--repetition-penalty", "1.3"]
+        formats = ["--input-format", "ids", "--output-format", "ids"]
+        options = ["-b", "4", *formats, *rules]
+        return run_few(place, seconds, tool, "t5.bin", "few.ids", "bf16", *options)
+
+
 def sanitizer_checks():
     for tool in TOOLS:
         add_operations(tool)
         add_lone_sentences(tool)
         add_runs(tool)
+        add_family_runs(tool)
