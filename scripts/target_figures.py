@@ -16,6 +16,15 @@ class Failure(Exception):
     pass
 
 
+def spread(values, form):
+    return (
+        form % statistics.median(values)
+        if len(values) < 2
+        else "%s (%s to %s)"
+        % tuple(form % value for value in (statistics.median(values), min(values), max(values)))
+    )
+
+
 def step_microseconds(report):
     return (
         1e6
