@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "app/cpu_quota.h"
+#include "app/languages.h"
 #include "app/version.h"
 
 namespace xlate {
@@ -210,12 +211,15 @@ void add_options(CLI::App& app, Options& options) {
 
   Group languages(app, "Languages");
   languages.add(app.add_option("--source-lang", options.source_lang,
-                               "Language of the input, by its code in the model [none]"),
+                               "Language of the input, by its code in the model [the model's]"),
                 "CODE");
   languages.add(app.add_option("--target-lang", options.target_lang,
                                "Language of the output, by its code in the model: required by most "
                                "multilingual models [the model's]"),
                 "CODE");
+  languages.flag("--lang-column", options.lang_column,
+                 "Each line begins with the codes of its languages: SOURCE<TAB>TARGET<TAB>TEXT "
+                 "[off]");
 
   Group output(app, "Output");
   output.flag("--scores", options.scores, "Print each line as: score ||| text [off]");
@@ -280,60 +284,6 @@ void check_positions(const char* option, std::int64_t length, std::int64_t posit
   if (positions > 0 && length > positions)
     throw UsageError(fmt::format("{}: {}, expected at most {}: the model stores so many positions",
                                  option, length, positions));
-}
-
-// Checks the language code that an option was given. `model` is the name of the model's file.
-void check_language(const char* option, const std::string& code, const SpecialTokens& tokens,
-                    const std::string& model) {
-  if (tokens.languages.empty()) {
-    throw UsageError(fmt::format("{}: '{}', expected no such option: {} has no language tokens",
-                                 option, code, model));
-  }
-  if (tokens.languages.contains(code)) return;
-  std::string known;
-  for (const auto& [name, id] : tokens.languages) known += (known.empty() ? "" : ", ") + name;
-  throw UsageError(fmt::format("{}: '{}', expected one of {}", option, code, known));
-}
-
-// Sets the language of sources. A source of text needs one if the model's tokenizer puts its token
-// beside the text.
-void resolve_source_language(Options& options, const ModelDescription& model) {
-  if (options.source_lang) {
-    check_language("--source-lang", *options.source_lang, model.tokens, options.model);
-    return;
-  }
-  if (!model.tokenizer) return;
-  if (!model.tokenizer->source_language.empty()) {
-    options.source_lang = model.tokenizer->source_language;
-  } else if (options.input_format == Format::kText &&
-             model.tokenizer->around.has_source_language()) {
-    throw UsageError(fmt::format(
-        "--source-lang: the option is missing, expected a language code: {} reads {} languages",
-        options.model, model.tokens.languages.size()));
-  }
-}
-
-void resolve_target_language(Options& options, const ModelDescription& model) {
-  const SpecialTokens& tokens = model.tokens;
-  if (options.target_lang) {
-    check_language("--target-lang", *options.target_lang, tokens, options.model);
-    return;
-  }
-  if (tokens.languages.empty()) return;
-  // A model for one direction may name its language by the start token instead (mBART).
-  const auto is_language = [&](std::int32_t token) {
-    return std::any_of(tokens.languages.begin(), tokens.languages.end(),
-                       [&](const auto& language) { return language.second == token; });
-  };
-  const std::int32_t first = model.generation.forced_first;
-  if (first < 0 && !is_language(tokens.start)) {
-    throw UsageError(fmt::format(
-        "--target-lang: the option is missing, expected a language code: {} writes {} languages",
-        options.model, tokens.languages.size()));
-  }
-  for (const auto& [code, id] : tokens.languages) {
-    if (id == first) options.target_lang = code;
-  }
 }
 
 // Says what is wrong with the command line, in place of CLI11's own words where these are unclear.
@@ -434,8 +384,7 @@ void resolve(Options& options, const ModelDescription& model) {
     options.max_source_length = within(defaults.max_source_length, source_positions);
   check_positions("--max-length", *options.max_length, target_positions);
   check_positions("--max-source-length", *options.max_source_length, source_positions);
-  resolve_source_language(options, model);
-  resolve_target_language(options, model);
+  resolve_languages(options, model);
   if (options.n_best > *options.beam_size) {
     throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
                                  *options.beam_size));

@@ -47,6 +47,8 @@ struct Options {
   // already, so that `source_lang` changes nothing there. resolve() sets those that the model has
   // by default.
   std::optional<std::string> source_lang, target_lang;
+  // Each line names its languages instead.
+  bool lang_column = false;
   int n_best = 0;                 // 0 means that --n-best is off.
   std::int64_t batch_tokens = 0;  // 0 means auto, until resolve_device().
   // resolve_device() clears this if batch_tokens was auto. The memory of the device bounds

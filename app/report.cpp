@@ -98,6 +98,7 @@ json options_of(const RunRecord& run) {
           {"long_lines", name_of(options.long_lines)},
           {"source_lang", or_null(options.source_lang)},
           {"target_lang", or_null(options.target_lang)},
+          {"lang_column", options.lang_column},
           {"scores", options.scores},
           {"n_best", options.n_best},
           {"batch_tokens", options.batch_tokens},

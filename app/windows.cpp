@@ -6,6 +6,7 @@
 
 #include "app/format.h"
 #include "app/interrupt.h"
+#include "app/languages.h"
 #include "engine/threads.h"
 #include "tokenization/utf8.h"
 
@@ -228,18 +229,22 @@ std::vector<WindowInput::Tokenized> WindowInput::tokenize(Window& window) {
 
 WindowInput::Tokenized WindowInput::tokenize_line(Line& line) {
   if (make_valid_utf8(line.text)) ++record_.counters.invalid_utf8;
-  record_.counters.source_words += words_in(line.text);
-  Tokenized result{.ids = {}, .tokens = 0, .shortened = line.shortened, .error = {}};
+  Tokenized result{.shortened = line.shortened};
   try {
+    const DirectedLine directed = options_.lang_column
+                                      ? read_directions(line.text, tokenizer_)
+                                      : DirectedLine{source_language_, -1, line.text};
+    result.target_language = directed.target_language;
+    record_.counters.source_words += words_in(directed.text);
     switch (options_.input_format) {
       case Format::kText:
-        result.ids = tokenizer_.encode(line.text, source_language_);
+        result.ids = tokenizer_.encode(directed.text, directed.source_language);
         break;
       case Format::kPieces:
-        result.ids = tokenizer_.encode_pieces(line.text);
+        result.ids = tokenizer_.encode_pieces(directed.text);
         break;
       case Format::kIds:
-        result.ids = tokenizer_.read_ids(line.text);
+        result.ids = tokenizer_.read_ids(directed.text);
         break;
     }
   } catch (const std::bad_alloc&) {
@@ -251,7 +256,9 @@ WindowInput::Tokenized WindowInput::tokenize_line(Line& line) {
   result.tokens = result.ids.size();
   if (const auto longest = static_cast<std::size_t>(*options_.max_source_length);
       result.tokens > longest) {
-    result.ids[longest - 1] = result.ids.back();
+    const std::size_t closing = std::min(tokenizer_.closing_tokens(), longest);
+    std::copy(result.ids.end() - static_cast<std::ptrdiff_t>(closing), result.ids.end(),
+              result.ids.begin() + static_cast<std::ptrdiff_t>(longest - closing));
     result.ids.resize(longest);
     result.ids.shrink_to_fit();  // The ids of the longest lines would take megabytes.
   }
@@ -293,7 +300,8 @@ std::vector<Sentence> WindowInput::sort_out(std::int64_t first_line,
       ++record_.counters.empty;
       output_.put(line, format_empty(line, options_));
     } else {
-      sentences.push_back({line, std::move(entry.ids)});
+      sentences.push_back(
+          {.line = line, .ids = std::move(entry.ids), .forced_first = entry.target_language});
     }
     ++line;
   }

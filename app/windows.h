@@ -45,10 +45,11 @@ class WindowInput final : public SentenceInput {
     bool last = false;
   };
   struct Tokenized {
-    std::vector<std::int32_t> ids;  // There are at most --max-source-length, the end token last.
-    std::size_t tokens = 0;         // It counts the tokens of the whole line.
+    std::vector<std::int32_t> ids{};  // There are at most --max-source-length, the end token last.
+    std::size_t tokens = 0;           // It counts the tokens of the whole line.
     bool shortened = false;
-    std::string error;  // It says why the line cannot be tokenized, and is empty if it can.
+    std::int32_t target_language = -1;  // This is the id of its token if the line names it.
+    std::string error{};  // It says why the line cannot be tokenized, and is empty if it can.
   };
 
   void read_windows();

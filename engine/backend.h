@@ -241,9 +241,9 @@ class Backend {
 
   // Search. docs/search.md has its rules, and engine/search.h the host's side of it.
   /// Starts a new sentence in each of the slots, with one hypothesis of score 0 at the start token.
-  /// `slots` and `limits` are in the host's memory and have the same length.
-  virtual void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots,
-                           std::span<const std::int32_t> limits, const SearchState&) = 0;
+  /// `starts` is in the host's memory.
+  virtual void start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,
+                           const SearchState&) = 0;
   /// Enqueues a copy of a record (SearchRecord) of each of the slots, which must be done. Record i
   /// begins at byte i · SearchRecord::bytes(K, T) of the copy. `slots` is in the host's memory. The
   /// queue may be another one than that of the steps, if the step that completed the sentences has

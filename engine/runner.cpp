@@ -133,7 +133,8 @@ bool Runner::install() {
   if (active_.empty()) awaited_ = 0;
   if (!active_.empty() && (!options_.refill || room < share || awaited_ > 0)) return false;
   const std::size_t first = ahead_.next;
-  std::vector<std::int32_t> slots, limits;
+  std::vector<std::int32_t> slots;
+  std::vector<SlotStart> starts;
   std::int64_t tokens = 0;
   for (; !ahead_.used_up() && !free_.empty(); ++ahead_.next) {
     Sentence& sentence = ahead_.sentences[ahead_.next];
@@ -147,7 +148,9 @@ bool Runner::install() {
     }
     tokens += length;
     slots.push_back(free_.back());
-    limits.push_back(need.limit);
+    starts.push_back(
+        {slots.back(), need.limit,
+         sentence.forced_first >= 0 ? sentence.forced_first : options_.rules.forced_first});
     free_.pop_back();
     caches_->reserve(slots.back(), need);
     slots_[static_cast<std::size_t>(slots.back())] = {
@@ -158,7 +161,7 @@ bool Runner::install() {
   backend_.begin_work(*queue_, Work::kEncode);
   caches_->publish(*queue_);
   model_.install(*queue_, *ahead_.encoded, static_cast<std::int64_t>(first), slots);
-  search_->start(slots, limits);
+  search_->start(starts);
   backend_.end_work(*queue_, Work::kEncode);
   tokens_in_flight_ += tokens;
   active_.insert(active_.end(), slots.begin(), slots.end());

@@ -25,6 +25,8 @@ struct Sentence {
   std::vector<std::int32_t> ids;  // source ids, end token included; at least one
   // If it is not 0, a limit on the generated tokens besides the one that follows from the length.
   std::int32_t limit = 0;
+  // If it is not −1, it takes the place of SearchRules::forced_first.
+  std::int32_t forced_first = -1;
 };
 
 /// A decoded sentence. The memory of its result is freed by the thread that makes text of it.

@@ -39,6 +39,7 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
             .score = carve<float>(slots * beams),
             .length = carve<std::int32_t>(slots),
             .limit = carve<std::int32_t>(slots),
+            .forced_first = carve<std::int32_t>(slots),
             .done = carve<std::int32_t>(slots),
             .history = carve<Node>(slots * longest * beams),
             .ancestor = carve<std::uint8_t>(slots * longest * beams),
@@ -52,11 +53,11 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
 std::int64_t Search::bytes_per_slot(std::int64_t beams, std::int64_t longest) {
   constexpr auto kNode = static_cast<std::int64_t>(sizeof(Node) + sizeof(std::uint8_t)),
                  kBeam = static_cast<std::int64_t>(sizeof(Finished) + 8);
-  return beams * (longest * kNode + kBeam) + 16;
+  return beams * (longest * kNode + kBeam) + 20;
 }
 
-void Search::start(std::span<const std::int32_t> slots, std::span<const std::int32_t> limits) {
-  backend_.start_slots(queue_, rules_, slots, limits, state_);
+void Search::start(std::span<const SlotStart> starts) {
+  backend_.start_slots(queue_, rules_, starts, state_);
 }
 
 void Search::step(const Program& program, const Workspace& workspace, const PagedCaches& caches,

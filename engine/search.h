@@ -72,8 +72,8 @@ class Search {
   const SearchState& state() const { return state_; }
   /// Returns the rules of the run.
   const SearchRules& rules() const { return rules_; }
-  /// Starts a new sentence of at most limits[i] tokens in slots[i], for each slot of the list.
-  void start(std::span<const std::int32_t> slots, std::span<const std::int32_t> limits);
+  /// Starts a new sentence in each of the slots.
+  void start(std::span<const SlotStart> starts);
   /// Advances the rows' sentences by one token: runs the program over the rows, and a step of
   /// search with its result.
   void step(const Program&, const Workspace&, const PagedCaches&, const StepRows&,

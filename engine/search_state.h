@@ -26,7 +26,8 @@ struct SearchRules {
   // Each of these ids, which are at most kMaxEnds, ends a hypothesis. Without one, only the limit
   // does.
   std::vector<std::int32_t> ends{};
-  std::int32_t forced_first = -1;  // It is the only choice for the first token.
+  // It is the only choice for the first token, unless a sentence has one of its own.
+  std::int32_t forced_first = -1;
   std::int32_t forced_end = -1;  // It is the only choice for the last token that the limit allows.
   // The log-softmax is taken over the ids that may be chosen, instead of over all ids.
   bool renormalize = false;
@@ -55,6 +56,15 @@ struct SearchRules {
   }
 };
 
+/// What a sentence begins with in a slot.
+struct SlotStart {
+  std::int32_t slot = 0;
+  // The largest number of tokens of the sentence, its end token included.
+  std::int32_t limit = 0;
+  // It is the only choice for the first token. −1 means that there is none.
+  std::int32_t forced_first = -1;
+};
+
 /// A node of the search tree: a token, and the beam of the previous step whose hypothesis it
 /// continues.
 struct Node {
@@ -81,6 +91,8 @@ struct SearchState {
   std::int32_t* length = nullptr;
   // [S]: the largest number of tokens of the sentence, its end token included.
   std::int32_t* limit = nullptr;
+  // [S]: the only choice for the sentence's first token, or −1.
+  std::int32_t* forced_first = nullptr;
   // [S]: 1 once the sentence is done, and its finished list final; else 0.
   std::int32_t* done = nullptr;
   // [S, T, K]: the search tree. Row t holds the (t+1)th token of each live hypothesis. The step

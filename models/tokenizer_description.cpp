@@ -134,8 +134,12 @@ DecodeStep read_decode(const Section& section) {
 }
 
 SegmentModel read_model(const Section& section, SegmentModel::Kind kind, std::int64_t last) {
+  constexpr double kLargest = 1e9;
   return {.kind = kind,
           .unknown = section.has("unknown") ? section.id("unknown", last) : -1,
+          .unknown_score = kind == SegmentModel::Kind::kUnigram
+                               ? section.number("unknown_score", -kLargest, kLargest)
+                               : 0,
           .byte_fallback = section.flag("byte_fallback"),
           .fuse_unknown = section.flag("fuse_unknown"),
           .whole_words = section.flag("whole_words")};

@@ -1,4 +1,4 @@
-"""Has the checks of the acceptance of a GPU that run under compute-sanitizer (gpu_acceptance.py)."""
+"""Has the checks of a GPU's acceptance (gpu_acceptance.py) that run under compute-sanitizer."""
 
 import os
 import re

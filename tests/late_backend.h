@@ -101,9 +101,9 @@ class UnrecordedBackend : public Backend {
                    const std::int32_t* positions, std::span<const PagedCache> layers) override {
     backend_->store_cross(queue, keys_values, slots, positions, layers);
   }
-  void start_slots(Queue& queue, const SearchRules& rules, std::span<const std::int32_t> slots,
-                   std::span<const std::int32_t> limits, const SearchState& state) override {
-    backend_->start_slots(queue, rules, slots, limits, state);
+  void start_slots(Queue& queue, const SearchRules& rules, std::span<const SlotStart> starts,
+                   const SearchState& state) override {
+    backend_->start_slots(queue, rules, starts, state);
   }
   std::unique_ptr<PendingRead> collect(Queue& queue, std::span<const std::int32_t> slots,
                                        const SearchState& state) override {

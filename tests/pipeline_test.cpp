@@ -339,6 +339,7 @@ TEST(WordUnigram, ScoresTiesAndUnknownText) {
     append_number(scores, score);
   SegmentModel settings;
   settings.unknown = 0;
+  settings.unknown_score = -19;
   const auto segment = [&](std::string_view word) {
     Ids ids;
     WordUnigram(settings, tiny.pieces, scores, "test").segment(word, ids);

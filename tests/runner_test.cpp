@@ -222,6 +222,22 @@ TEST_P(RunnerTest, TheLimitOfASentence) {
   EXPECT_EQ(Runner(*lab, model, options).limit_of(5), 1);
 }
 
+// A sentence's own forced first token takes the place of the run's, in whichever slot it stands.
+TEST_P(RunnerTest, TheFirstTokenOfASentence) {
+  auto sentences = random_sentences(24, 20);
+  for (std::size_t i = 0; i < sentences.size(); ++i)
+    sentences[i].forced_first = i % 4 == 0 ? -1 : static_cast<std::int32_t>(i % 4);
+  for (const int beams : {1, 3}) {
+    RunnerOptions options = options_of(beams, 64);
+    options.rules.forced_first = 4;
+    for (const auto& [line, found] : run(options, sentences)) {
+      const auto own = static_cast<std::int32_t>(line % 4);
+      for (const Hypothesis& hypothesis : found.hypotheses)
+        EXPECT_EQ(hypothesis.ids.at(0), own > 0 ? own : 4) << "line " << line;
+    }
+  }
+}
+
 TEST_P(RunnerTest, OrderBudgetAndRefillChangeNothing) {
   auto sentences = random_sentences(80, 30);
   for (const int beams : {1, 3}) {

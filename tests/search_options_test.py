@@ -236,7 +236,7 @@ class Languages(Case):
         for code, id in self.ids.items():
             lines[code], options = self.to("--target-lang", code)
             self.assertEqual({int(line.split()[0]) for line in lines[code]}, {id})
-            self.assertEqual((options["source_lang"], options["target_lang"]), (None, code))
+            self.assertEqual((options["source_lang"], options["target_lang"]), ("en", code))
         self.assertNotEqual(*([line.split()[1:] for line in lines[code]] for code in ("de", "en")))
 
     def test_the_source_language_does_not_change_ids(self):

@@ -18,7 +18,9 @@ constexpr std::int64_t kSlots = 7, kLongest = 8;
 constexpr int kSteps = 6;
 constexpr std::int32_t kPoison = 0x5a5a5a5a;
 // Slots 1, 3 and 5 take no part.
-const Ints kStarted{4, 0, 6, 2}, kLimits{3, 5, 2, 7}, kGroups{4, -1, 0, 6, 2};
+const Ints kStarted{4, 0, 6, 2}, kGroups{4, -1, 0, 6, 2};
+// Two of the sentences have a forced first token.
+const std::vector<SlotStart> kStarts{{4, 3, -1}, {0, 5, 3}, {6, 2, -1}, {2, 7, 0}};
 
 struct Shape {
   int beams;
@@ -55,6 +57,7 @@ class Guarded {
               .score = lab.put(poison<float>(beam_rows)),
               .length = lab.put(poison<std::int32_t>(kSlots)),
               .limit = lab.put(poison<std::int32_t>(kSlots)),
+              .forced_first = lab.put(poison<std::int32_t>(kSlots)),
               .done = lab.put(poison<std::int32_t>(kSlots)),
               .history = lab.put(poison<Node>(beam_rows * kLongest)),
               .ancestor = lab.put(poison<std::uint8_t>(beam_rows * kLongest)),
@@ -83,7 +86,7 @@ class Guarded {
     if (shape_.bias)
       projection.linear.bias = lab_.put(numbers(1, shape_.vocabulary, 1), DType::kFloat32);
     const StepRows rows{lab_.put(kGroups), std::ssize(kGroups), shape_.beams};
-    lab_->start_slots(lab_.queue(), rules_, kStarted, kLimits, state_);
+    lab_->start_slots(lab_.queue(), rules_, kStarts, state_);
     std::vector<Snapshot> all{snapshot()};
     for (int n = 0; n < kSteps; ++n) {
       const Tensor hidden =

@@ -73,11 +73,11 @@ class Network {
     Queue& queue = lab_.queue();
     Search search(*lab_, queue, rules, 1, shape_.steps);
     const StepRows rows{lab_.put(Ints{0}), 1, shape_.beams};
-    const Ints slots{0}, limits{shape_.steps};
+    const SlotStart start{.slot = 0, .limit = shape_.steps};
     Result result;
     // The second sentence finds the step recorded.
     for (int sentence = 0; sentence < 2; ++sentence) {
-      search.start(slots, limits);
+      search.start({&start, 1});
       std::int64_t steps = 0;
       for (bool done = false; !done;) {
         const std::int64_t ran = lab_->repeat(

@@ -242,10 +242,11 @@ inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules
                            std::int32_t slot) {
   model.allocate({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
   Search search(*lab, lab.queue(), rules, all_slots, limit);
-  const std::vector<std::int32_t> slots{slot}, limits{limit}, ids{kind};
+  const std::vector<std::int32_t> slots{slot}, ids{kind};
+  const SlotStart start{slot, limit, rules.forced_first};
   const SourceSentence source{ids, limit};
   model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
-  search.start(slots, limits);
+  search.start({&start, 1});
   const StepRows rows{lab.put(slots), 1, rules.beams};
   for (int steps = 0;; ++steps) {
     model.step(rows, search);

@@ -190,14 +190,10 @@ class SummaryTest(ConvertTest):
             self.summary(T5Fixture(own_output=True)),
             [
                 "convert.py: t5: 2 + 1 layers, width 8, heads 2, vocabulary 11",
-<<<<<<< HEAD
                 "convert.py: ids only, without a tokenizer for text, no language codes, own output "
                 "matrix",
-=======
-                "convert.py: ids only, no language codes, own output matrix",
                 "convert.py: its values may overflow float16: a GPU computes in bfloat16 by "
                 "default",
->>>>>>> 1e5f42d (convert, models: the header says where values of a network overflow float16)
             ],
         )
 

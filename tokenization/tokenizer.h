@@ -2,6 +2,7 @@
 // model file.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -71,11 +72,16 @@ class Tokenizer {
   /// Returns whether text can be read and written. Otherwise encode() and decode() must not be
   /// called.
   bool has_text() const { return codec_ != nullptr; }
+  /// Returns the ids of the language tokens by their codes.
+  const std::map<std::string, std::int32_t>& languages() const { return languages_; }
   /// Returns the id of a language token by its code, or −1 if there is none.
   std::int32_t language_id(const std::string& code) const {
     const auto found = languages_.find(code);
     return found == languages_.end() ? -1 : found->second;
   }
+
+  /// Returns how many tokens close a source. A source that is truncated keeps them.
+  std::size_t closing_tokens() const { return std::max<std::size_t>(1, around_.after.size()); }
 
   /// Returns the source ids of a line in valid UTF-8, inside the template, or none at all if
   /// nothing is left of the line after normalization. Added tokens are looked up whole. The

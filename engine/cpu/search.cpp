@@ -36,16 +36,17 @@ void offer(Scored* heap, int& count, int limit, Scored item) {
 
 }  // namespace
 
-void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const std::int32_t> slots,
-                             std::span<const std::int32_t> limits, const SearchState& state) {
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    const std::int64_t slot = slots[i];
+void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const SlotStart> starts,
+                             const SearchState& state) {
+  for (const SlotStart& start : starts) {
+    const std::int64_t slot = start.slot;
     for (std::int64_t k = 0; k < state.beams; ++k) {
       state.token[slot * state.beams + k] = rules.start;
       state.score[slot * state.beams + k] = k == 0 ? 0 : kDead;
     }
     state.length[slot] = 0;
-    state.limit[slot] = limits[i];
+    state.limit[slot] = start.limit;
+    state.forced_first[slot] = start.forced_first;
     state.done[slot] = 0;
     state.finished_count[slot] = 0;
   }

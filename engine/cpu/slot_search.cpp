@@ -21,6 +21,7 @@ SlotSearch::SlotSearch(const SearchRules& rules, const SearchState& state, std::
       score_(state.score + slot * beams_),
       length_(state.length[slot]),
       limit_(state.limit[slot]),
+      forced_first_(state.forced_first[slot]),
       done_(state.done[slot]),
       history_(state.history + slot * state.longest * beams_),
       ancestor_(state.ancestor + slot * state.longest * beams_),
@@ -29,8 +30,7 @@ SlotSearch::SlotSearch(const SearchRules& rules, const SearchState& state, std::
 
 std::int32_t SlotSearch::forced() const {
   if (length_ + 1 == limit_ && rules_.forced_end >= 0) return rules_.forced_end;
-  if (length_ == 0 && rules_.forced_first >= 0) return rules_.forced_first;
-  return -1;
+  return length_ == 0 ? forced_first_ : -1;
 }
 
 // The token at position t entered the network under the beam ancestor[t], whose last token it was.

@@ -47,7 +47,7 @@ class SlotSearch {
   std::int32_t* token_;
   float* score_;
   std::int32_t& length_;
-  std::int32_t limit_;
+  std::int32_t limit_, forced_first_;
   std::int32_t& done_;
   Node* history_;
   std::uint8_t* ancestor_;

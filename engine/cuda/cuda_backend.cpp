@@ -430,7 +430,6 @@ RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
           .early_stopping = rules.early_stopping,
           .start = rules.start,
           .end = rules.ends.empty() ? -1 : rules.ends.front(),
-          .forced_first = rules.forced_first,
           .forced_end = rules.forced_end,
           .renormalize = rules.renormalize,
           .never_chosen = rule_ids_.as<std::int32_t>(),
@@ -444,14 +443,10 @@ RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
 }
 
 void CudaBackend::start_slots(Queue& queue, const SearchRules& rules,
-                              std::span<const std::int32_t> slots,
-                              std::span<const std::int32_t> limits, const SearchState& state) {
-  std::vector<std::int32_t> lists(slots.begin(), slots.end());
-  lists.insert(lists.end(), limits.begin(), limits.end());
+                              std::span<const SlotStart> starts, const SearchState& state) {
   const RulesView view = view_of(queue, rules);
-  const std::int32_t* device = scratch_list<std::int32_t>(queue, lists, started_);
-  const auto count = static_cast<std::int64_t>(slots.size());
-  xlate::cuda::start_slots(view, device, device + count, count, state, flushed_stream(queue));
+  const SlotStart* device = scratch_list<SlotStart>(queue, starts, started_);
+  xlate::cuda::start_slots(view, device, std::ssize(starts), state, flushed_stream(queue));
 }
 
 // Finds the best candidates of each row without writing the logits to memory. Returns false if

@@ -68,8 +68,8 @@ class CudaBackend final : public Backend {
                     Tensor out) override;
   void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                    const std::int32_t* positions, std::span<const PagedCache> layers) override;
-  void start_slots(Queue&, const SearchRules&, std::span<const std::int32_t> slots,
-                   std::span<const std::int32_t> limits, const SearchState&) override;
+  void start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,
+                   const SearchState&) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&,
                    const SearchState&) override;
   std::unique_ptr<PendingRead> collect(Queue&, std::span<const std::int32_t> slots,

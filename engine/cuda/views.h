@@ -40,7 +40,7 @@ struct RulesView {
   float length_penalty;
   EarlyStopping early_stopping;
   // `end` is the first end token, or −1. Most models have no other one.
-  std::int32_t start, end, forced_first, forced_end;
+  std::int32_t start, end, forced_end;
   bool renormalize;
   // Both arrays are on the device.
   const std::int32_t* never_chosen;

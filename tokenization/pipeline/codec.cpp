@@ -47,6 +47,7 @@ PipelineCodec::PipelineCodec(const PipelineDescription& pipeline, const Files& f
       const std::string_view text = vocabulary.piece_of(token.id);
       tokens.push_back(token);
       texts.push_back(normalized ? normalizer_.normalize(text) : std::string(text));
+      if (normalized) normalized_texts_.emplace(token.id, texts.back());
     }
     (normalized ? added_in_normalized_ : added_) = AddedTokenMatcher(std::move(tokens), texts);
   }
@@ -98,8 +99,14 @@ void PipelineCodec::append_words(std::string text, bool at_start,
 std::string PipelineCodec::decode(std::span<const std::int32_t> ids) const {
   std::vector<std::string> pieces;
   pieces.reserve(ids.size());
-  for (const std::int32_t id : ids)
-    pieces.emplace_back(id == unknown_ ? kUnknownText : vocabulary_.piece_of(id));
+  for (const std::int32_t id : ids) {
+    if (id == unknown_)
+      pieces.emplace_back(kUnknownText);
+    else if (const auto found = normalized_texts_.find(id); found != normalized_texts_.end())
+      pieces.push_back(found->second);
+    else
+      pieces.emplace_back(vocabulary_.piece_of(id));
+  }
   return decoder_.decode(std::move(pieces));
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "tokenization/pipeline/added_token_matcher.h"
@@ -55,6 +56,8 @@ class PipelineCodec final : public TextCodec {
   std::optional<WordUnigram> unigram_;
   std::optional<Bpe> bpe_;
   PieceDecoder decoder_;
+  // Tokens that are looked for in normalized text are also written so, by their ids.
+  std::unordered_map<std::int32_t, std::string> normalized_texts_;
   // Tokens of the first are looked for in a line as it is, and those of the second in normalized
   // text.
   AddedTokenMatcher added_, added_in_normalized_;

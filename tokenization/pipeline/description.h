@@ -91,6 +91,8 @@ struct SegmentModel {
   Kind kind = Kind::kUnigram;
   // A character without a piece has this id. With −1 it is dropped, which only BPE allows.
   std::int32_t unknown = -1;
+  // The score of such a character in a unigram model.
+  double unknown_score = 0;
   // A character without a piece becomes a piece for each of its bytes (<0x00> to <0xFF>).
   bool byte_fallback = false;
   // Neighbouring unknown characters become one id. A unigram model always joins them.

@@ -4,41 +4,36 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "engine/error.h"
 
 namespace xlate {
 namespace {
 
-// The score of a character that is no piece is the lowest score minus this, as in SentencePiece.
-constexpr double kUnknownPenalty = 10;
-
-Viterbi<double> viterbi_of(const Pieces& pieces, std::string_view bytes, const std::string& name) {
+Viterbi<double> viterbi_of(const SegmentModel& settings, const Pieces& pieces,
+                           std::string_view bytes, const std::string& name) {
   const auto size = static_cast<std::size_t>(pieces.size());
   if (bytes.size() != size * sizeof(double))
     fail("{}: scores has {} bytes, expected {} for {} pieces", name, bytes.size(),
          size * sizeof(double), size);
   std::vector<double> scores(size);
   std::memcpy(scores.data(), bytes.data(), bytes.size());
-  double least = std::numeric_limits<double>::infinity();
   std::vector<Trie::Key> keys;
   for (std::size_t i = 0; i < size; ++i) {
     const auto id = static_cast<std::int32_t>(i);
     if (std::isnan(scores[i])) continue;
-    least = std::min(least, scores[i]);
     // Of equal pieces the one that the vocabulary finds is the model's.
     if (!pieces.piece_of(id).empty() && pieces.id_of(pieces.piece_of(id)) == id)
       keys.push_back({pieces.piece_of(id), id});
   }
-  return {Trie(std::move(keys)), std::move(scores), least - kUnknownPenalty};
+  return {Trie(std::move(keys)), std::move(scores), settings.unknown_score};
 }
 
 }  // namespace
 
 WordUnigram::WordUnigram(const SegmentModel& settings, const Pieces& pieces,
                          std::string_view scores, const std::string& name)
-    : settings_(settings), pieces_(pieces), viterbi_(viterbi_of(pieces, scores, name)) {
+    : settings_(settings), pieces_(pieces), viterbi_(viterbi_of(settings, pieces, scores, name)) {
   if (settings.unknown < 0)
     fail("{}: the tokenizer's unigram model has no unknown id, expected one", name);
   for (unsigned byte = 0; byte < 256; ++byte)

@@ -52,7 +52,7 @@ __device__ inline bool is_done(const RulesView& rules, const Finished* finished,
 // SlotState is what a step holds of a slot's state in shared memory. It is followed by the ordered
 // candidates [count], the live ones [K], the finished list [K] and the scores [K].
 struct SlotState {
-  std::int32_t length, limit, finished_count;
+  std::int32_t length, limit, forced_first, finished_count;
   int filled, live_count, done;
   __device__ Candidate* ordered() { return reinterpret_cast<Candidate*>(this + 1); }
   __device__ Candidate* live(int count) { return ordered() + count; }
@@ -82,6 +82,7 @@ __device__ void load_slot_state(const Team& team, const RulesView& rules, int co
   const int beams = rules.beams;
   if (team.thread() == 0) {
     slot_state.length = state.length[slot], slot_state.limit = state.limit[slot],
+    slot_state.forced_first = state.forced_first[slot];
     slot_state.finished_count = state.finished_count[slot];
     slot_state.filled = 0;
   }
@@ -104,7 +105,7 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
   team.sync();
   const std::int32_t length = slot_state.length, limit = slot_state.limit;
   const std::int32_t forced = length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end
-                              : length == 0                                ? rules.forced_first
+                              : length == 0                                ? slot_state.forced_first
                                                                            : -1;
   const int per_row = forced >= 0 ? 1 : count, total = beams * per_row;
   const auto candidate = [&](int beam, int i) {

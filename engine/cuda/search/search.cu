@@ -24,16 +24,17 @@ __global__ void advance_kernel(RulesView rules, RowCandidates best, StepRows row
   advance_slot<kMaxBeams>(WholeBlock(), rules, candidate, best.count, state, slot, slot_state);
 }
 
-__global__ void start_kernel(RulesView rules, const std::int32_t* slots, const std::int32_t* limits,
-                             SearchState state) {
-  const std::int64_t slot = slots[blockIdx.x];
+__global__ void start_kernel(RulesView rules, const SlotStart* starts, SearchState state) {
+  const SlotStart start = starts[blockIdx.x];
+  const std::int64_t slot = start.slot;
   for (int k = threadIdx.x; k < rules.beams; k += blockDim.x) {
     state.token[slot * rules.beams + k] = rules.start;
     state.score[slot * rules.beams + k] = k == 0 ? 0.0f : kDead;
   }
   if (threadIdx.x != 0) return;
   state.length[slot] = 0;
-  state.limit[slot] = limits[blockIdx.x];
+  state.limit[slot] = start.limit;
+  state.forced_first[slot] = start.forced_first;
   state.done[slot] = 0;
   state.finished_count[slot] = 0;
 }
@@ -59,10 +60,10 @@ __global__ void collect_kernel(const std::int32_t* slots, SearchState state, cha
 
 }  // namespace
 
-void start_slots(const RulesView& rules, const std::int32_t* slots, const std::int32_t* limits,
-                 std::int64_t count, const SearchState& state, cudaStream_t stream) {
+void start_slots(const RulesView& rules, const SlotStart* starts, std::int64_t count,
+                 const SearchState& state, cudaStream_t stream) {
   if (count > 0)
-    start_kernel<<<static_cast<unsigned>(count), kWarp, 0, stream>>>(rules, slots, limits, state);
+    start_kernel<<<static_cast<unsigned>(count), kWarp, 0, stream>>>(rules, starts, state);
 }
 
 void advance_slots(const RulesView& rules, const RowCandidates& best, const StepRows& rows,

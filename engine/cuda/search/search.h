@@ -6,9 +6,9 @@
 
 namespace xlate::cuda {
 
-/// Makes each of the `count` slots hold a new sentence with its limit.
-void start_slots(const RulesView&, const std::int32_t* slots, const std::int32_t* limits,
-                 std::int64_t count, const SearchState&, cudaStream_t);
+/// Makes the slot of each of the `count` starts hold a new sentence.
+void start_slots(const RulesView&, const SlotStart* starts, std::int64_t count, const SearchState&,
+                 cudaStream_t);
 /// Ranks the candidates of each group's hypotheses, selects the live and finished ones, and updates
 /// the slot's state (docs/search.md, steps 2 to 5).
 void advance_slots(const RulesView&, const RowCandidates&, const StepRows&, const SearchState&,
