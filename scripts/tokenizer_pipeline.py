@@ -23,6 +23,8 @@ UNKNOWN_PENALTY = 10.0
 NO_PIECE = struct.pack("<I", 0xFFFFFFFF)
 RESIZE = "(the model was not resized: model.resize_token_embeddings(len(tokenizer)))"
 MULTILINGUAL = ("m2m_100", "mbart")
+# Templates have these tokens.
+AROUND = ("bos_token", "eos_token", "cls_token", "sep_token")
 NLLB_CODE = re.compile("[a-z]{3}_[A-Z][a-z]{3}")
 MBART_CODE = re.compile("[a-z]{2,3}_[A-Z]{2}")
 
@@ -52,6 +54,7 @@ def make_pipeline(name, backend, model_type, rows):
     config.json, and `rows` is the number of rows of the embedding."""
     languages = list_languages(backend, model_type in MULTILINGUAL)
     check_languages(backend, languages, rows)
+    check_added_ids(backend, languages)
     set_template(backend)
     description = (
         f"{name}, {len(set(backend.added.numbers) | set(backend.model.vocabulary))} pieces"
@@ -86,6 +89,18 @@ def check_languages(backend, languages, rows):
         some = ", ".join(list(languages)[:3]) or "none"
         expected = f"one of the checkpoint's {len(languages)} codes ({some}, ...)"
         refuse(backend.settings.path, "src_lang", expected, show(backend.source_language))
+
+
+def check_added_ids(backend, languages):
+    """Refuses a token that the settings list with another id than transformers gives it, if text or
+    a template can have it. transformers counts on from the vocabulary, whatever the listed ids."""
+    settings, added = backend.settings, backend.added
+    around = {text_of(backend.named.get(name)) for name in AROUND} | set(languages)
+    for number, token in settings.added.items():
+        found = added.id_of(token.text)
+        if found != number and (token.text not in added.special or token.text in around):
+            expected = f"the id {number}, as the tokenizer's files list it"
+            refuse(settings.directory, show(token.text), expected, f"{found} in transformers")
 
 
 def check_spm_languages(backend, languages):

@@ -1,5 +1,5 @@
-"""Reads the tokenizer of a checkpoint directory: its vocabularies, the tokens that users added to
-it, and its settings.
+"""Reads a tokenizer that runs SentencePiece itself: its vocabularies, the tokens that users added
+to it, and its settings. tokenizer_choice.py reads the others.
 
 It follows transformers 5. Where tokenizer_config.json has added_tokens_decoder, only that says
 which tokens were added. Otherwise added_tokens.json and the list of tokenizer.json say it.
@@ -43,7 +43,8 @@ def text_of(value):
 class Tokenizer:
     def __init__(self, directory, shared, kind):
         """`shared` says whether encoder and decoder share one vocabulary, unless the tokenizer's
-        own settings say it. `kind` is Family.tokenizer (families.py)."""
+        own settings say it. `kind` is "sentencepiece", or "none" for a model that reads and writes
+        ids and pieces only."""
         self.kind = kind
         self.path = lambda name: os.path.join(directory, name)
         there = lambda name: os.path.exists(self.path(name))

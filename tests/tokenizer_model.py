@@ -85,6 +85,8 @@ def write_tokenizer_model(directory, path, rows=None):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: tests/tokenizer_model.py TOKENIZER_DIR OUT.bin")
     try:
         write_tokenizer_model(sys.argv[1], sys.argv[2])
     except InputError as error:

@@ -107,6 +107,18 @@ class LanguageTest(TokenizerTest):
         files = {"sentencepiece.bpe.model": sentencepiece()}
         self.refuse(files, "sentencepiece.bpe.model", "zh_CN", "33", model_type="mbart", rows=33)
 
+    def test_tokens_whose_listed_ids_are_not_those_of_transformers(self):
+        for text, more in (("<x>", {}), ("<s>", {"bos_token": "<s>"})):
+            file = unigram()
+            file["added_tokens"].append(token(8, text, special=text == "<s>"))
+            for named in ("T5Tokenizer", "PreTrainedTokenizerFast"):
+                config = {"tokenizer_class": named, "extra_ids": 0, **more}
+                files = {JSON: file, CONFIG: config}
+                self.refuse(files, None, f'"{text}"', "the id 8", "found 6 in transformers")
+        # No text has another special token, so that its id does not matter.
+        file["added_tokens"][-1]["content"] = "<y>"
+        self.read_files({JSON: file, CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast"}})
+
     def test_a_code_with_another_id(self):
         files = {
             "sentencepiece.bpe.model": sentencepiece(),
@@ -292,7 +304,7 @@ class ModelTest(TokenizerTest):
             self.refuse(files, JSON, what, found)
         file["added_tokens"] = [token(6, HALF_PAIR)]
         self.refuse({JSON: file, CONFIG: GENERIC}, CONFIG, '"\\ud800"', "surrogate")
-        file["added_tokens"] = [token(6, f"<{n}>") for n in range(4)]
+        file["added_tokens"] = [token(6 + n, f"<{n}>") for n in range(4)]
         config = {**GENERIC, "eos_token": "<3>"}
         self.refuse({JSON: file, CONFIG: config}, CONFIG, "eos_token", "resize", "9", rows=9)
         self.refuse({JSON: file, CONFIG: GENERIC}, CONFIG, '"<3>"', "resize", "9", rows=9)
