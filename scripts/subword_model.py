@@ -27,7 +27,7 @@ class Model:
     scores: dict = field(default_factory=dict)
     # A BPE model has pairs of texts, the first merge first.
     merges: list = field(default_factory=list)
-    # The id of what is no piece, or None if such text is left out.
+    # The id of a character without a piece, or None if such characters are left out.
     unknown: int | None = None
     byte_fallback: bool = False
     fuse_unknown: bool = False

@@ -8,7 +8,7 @@ from subword_model import check_text
 from tokenizer_parts import MARK, decode_charsmap
 from tokenizer_settings import LARGEST_ID
 
-# GPT-2's words, which a ByteLevel component splits a text into.
+# A ByteLevel component splits a text into the words of GPT-2 by this pattern.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BEHAVIORS = {
     "Isolated": "isolated",
@@ -192,7 +192,7 @@ DECODERS = {
     "Fuse": lambda component: [{"kind": "fuse"}],
     "Strip": decode_strip,
 }
-# The key of a component, the key of the list in a Sequence, and the components that are known.
+# Each key of a component has the key of the list in a Sequence, and the components that are known.
 KINDS = {
     "normalizer": ("normalizers", NORMALIZERS),
     "pre_tokenizer": ("pretokenizers", PRE_TOKENIZERS),

@@ -1,5 +1,5 @@
-"""Has the components that the classes of transformers 5 build, in the form of a tokenizer.json, and
-makes the templates of special tokens."""
+"""Makes the components that the classes of transformers 5 build, in the form of a tokenizer.json,
+and the templates of special tokens."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tokenizer_json import KINDS, list_steps, read_charsmap, read_template
 from subword_model import check_text
 
 KEYS = {"normalizer": "normalize", "pre_tokenizer": "split", "decoder": "decode"}
-# Of an unknown character, the score is this much below that of the worst piece.
+# The score of an unknown character is this much below that of the worst piece.
 UNKNOWN_PENALTY = 10.0
 NO_PIECE = struct.pack("<I", 0xFFFFFFFF)
 RESIZE = "(the model was not resized: model.resize_token_embeddings(len(tokenizer)))"
@@ -152,11 +152,15 @@ def assemble(description, backend, languages, rows):
 
 
 def row_id(backend, name, rows):
+    """Returns the id of a named token, or None if there is none. A token whose id is beyond the
+    embedding's rows is none, except for the end token, which the model needs."""
     number = backend.id_of(name)
-    if number is not None and number >= rows:
+    if number is None or number < rows:
+        return number
+    if name == "eos_token":
         text = text_of(backend.named[name])
         refuse(backend.settings.path, name, f"an id below {rows} {RESIZE}", f"{number} ({text})")
-    return number
+    return None
 
 
 def cleans_up(backend):

@@ -308,6 +308,10 @@ class ModelTest(TokenizerTest):
         config = {**GENERIC, "eos_token": "<3>"}
         self.refuse({JSON: file, CONFIG: config}, CONFIG, "eos_token", "resize", "9", rows=9)
         self.refuse({JSON: file, CONFIG: GENERIC}, CONFIG, '"<3>"', "resize", "9", rows=9)
+        # A padding token that the model has no row for is none.
+        file["added_tokens"].pop()
+        config = {**GENERIC, "pad_token": "[PAD]"}
+        self.assertIsNone(self.read_files({JSON: file, CONFIG: config}, rows=9).pad)
 
 
 class SentencePieceTest(TokenizerTest):
