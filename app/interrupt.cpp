@@ -17,17 +17,25 @@ std::atomic<int> received{0};
 int wake[2] = {-1, -1};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
+void handle(int signal);
+
+// Gives a signal another action, unless it was ignored when the program began and so has no
+// handler.
+void replace_handler(int number, void (*action)(int)) {
+  struct sigaction now {
+  }, next{};
+  if (sigaction(number, nullptr, &now) != 0 || now.sa_handler != handle) return;
+  next.sa_handler = action;
+  sigaction(number, &next, nullptr);
+}
+
 void handle(int signal) {
   // The next SIGINT or SIGTERM meets the default action, which ends the process.
-  struct sigaction kill {};
-  kill.sa_handler = SIG_DFL;
-  sigaction(SIGINT, &kill, nullptr);
-  sigaction(SIGTERM, &kill, nullptr);
+  replace_handler(SIGINT, SIG_DFL);
+  replace_handler(SIGTERM, SIG_DFL);
   // SIGXCPU comes again with each second of CPU time between the soft limit and the hard one, which
   // the run needs to end.
-  struct sigaction ignore {};
-  ignore.sa_handler = SIG_IGN;
-  sigaction(SIGXCPU, &ignore, nullptr);
+  replace_handler(SIGXCPU, SIG_IGN);
   int none = 0;
   received.compare_exchange_strong(none, signal);
   stop = true;

@@ -1,8 +1,11 @@
 """Tests what signals do to a run: the prefix that is written, the report and the exit code."""
 
+import fcntl
 import gzip
 import os
 import signal
+import sys
+import termios
 import time
 
 import program
@@ -121,19 +124,45 @@ class Signals(Case):
         running.process.send_signal(signal.SIGINT)
         self.check(running.wait(10), 130)
 
+    @staticmethod
+    def ignore(number):
+        return lambda: signal.signal(number, signal.SIG_IGN)
+
     def test_a_signal_that_is_ignored_stays_so(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(number.name):
+                running = self.start(*GREEDY, preexec_fn=self.ignore(number))
+                running.send(b"Yes.\n")
+                self.assertTrue(running.until(running.count), running.result(0).story())
+                running.process.send_signal(number)
+                time.sleep(0.3)
+                running.send(b"Yes.\n")
+                running.close()
+                result = running.wait(30)
+                self.check(result, 0)
+                self.assertEqual(len(result.lines), 2)
+
+    def test_a_signal_that_is_ignored_does_not_kill_after_another_one(self):
+        # stdout is a full pipe, so the run cannot end after SIGTERM before the pipe is read.
+        read, write = os.pipe()
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
         running = self.start(
-            *GREEDY, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+            *GREEDY, "--max-length", "10", stdout=write, preexec_fn=self.ignore(signal.SIGINT)
         )
-        running.send(b"Yes.\n")
-        self.assertTrue(running.until(running.count), running.result(0).story())
-        running.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-        running.send(b"Yes.\n")
-        running.close()
-        result = running.wait(30)
-        self.check(result, 0)
-        self.assertEqual(len(result.lines), 2)
+        os.close(write)
+        running.pump(BLOCK)
+        waiting = [0, 0]
+        while waiting[-1] == 0 or waiting[-1] != waiting[-2]:
+            time.sleep(0.5)
+            held = fcntl.ioctl(read, termios.FIONREAD, b"\0\0\0\0")
+            waiting.append(int.from_bytes(held, sys.byteorder))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            running.process.send_signal(number)
+            time.sleep(0.3)
+        self.assertIsNone(running.process.poll(), "SIGINT ended the run")
+        with open(read, "rb") as out:
+            out.read()
+        self.check(running.wait(10), 143)
 
     def test_a_second_signal_kills(self):
         running = self.interrupted(signal.SIGINT)
