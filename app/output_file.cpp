@@ -98,7 +98,7 @@ OutputFile::OutputFile(const std::string& path) : name_(is_stdout(path) ? "stdou
   if (const std::string replaced = replaced_path(path); !replaced.empty()) {
     if (exists && access(replaced.c_str(), W_OK) != 0)
       fail("{}: cannot be written: {}", path, std::strerror(errno));
-    partial_ = std::make_unique<PartialFile>(replaced, partial_path(path));
+    partial_ = std::make_unique<PartialFile>(replaced, partial_path(path), path);
     file_ = partial_->take_file();
   } else {
     file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -129,6 +129,7 @@ void OutputFile::write_bytes(const char* data, std::size_t bytes) {
 }
 
 void OutputFile::write(std::string_view text) {
+  written_ |= !text.empty();
   if (!deflater_)
     write_bytes(text.data(), text.size());
   else
@@ -160,7 +161,7 @@ void OutputFile::finish() {
 void OutputFile::abandon() noexcept {
   if (file_ < 0) return;
   try {
-    if (deflater_)
+    if (deflater_ && (written_ || !partial_))
       deflater_->pack({}, Z_FINISH,
                       [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
   } catch (const Error&) {
@@ -168,6 +169,7 @@ void OutputFile::abandon() noexcept {
   }
   if (file_ > STDOUT_FILENO) close(file_);
   file_ = -1;
+  if (partial_ && !written_) partial_->remove();
 }
 
 }  // namespace xlate

@@ -32,8 +32,8 @@ class OutputFile {
   /// Closes the output, and gives the file its name. Throws as write() does, also if closing or
   /// renaming fails. Nothing may be written afterwards.
   void finish();
-  /// Closes the output without giving the file its name, so that FILE.partial stays. Does nothing
-  /// after finish().
+  /// Closes the output without giving the file its name, so that FILE.partial stays. If nothing was
+  /// written, removes it. Does nothing after finish().
   void abandon() noexcept;
 
   static bool is_stdout(const std::string& path) { return path.empty() || path == "-"; }
@@ -49,6 +49,7 @@ class OutputFile {
   std::string name_;                      // Messages show this name.
   std::unique_ptr<PartialFile> partial_;  // It is null if the output is written in place.
   int file_ = -1;
+  bool written_ = false;  // Text was written.
   std::unique_ptr<Deflater> deflater_;
 };
 

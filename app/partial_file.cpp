@@ -44,18 +44,24 @@ bool is_at(int file, const std::string& name) {
          opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
 }
 
-[[noreturn]] void fail_to_write(const std::string& name) {
-  fail("{}: cannot be written: {}", name, std::strerror(errno));
-}
-
-[[noreturn]] void refuse(const std::string& name) {
-  fail("{}: another run is writing it: wait for its end, or name another output", name);
-}
-
 }  // namespace
 
-PartialFile::PartialFile(const std::string& path, const std::string& partial)
-    : path_(path), name_(partial) {
+void PartialFile::fail_to_write() const {
+  fail("{}: cannot be written: {}", shown_, std::strerror(errno));
+}
+
+// Throws Error because of a file that has the name of this one.
+void PartialFile::fail_to_replace(const char* cause) const {
+  fail("{}: cannot be written: {} cannot be replaced: {}", shown_, name_, cause);
+}
+
+void PartialFile::refuse() const {
+  fail("{}: another run is writing it: wait for its end, or name another output", shown_);
+}
+
+PartialFile::PartialFile(const std::string& path, const std::string& partial,
+                         const std::string& shown)
+    : path_(path), name_(partial), shown_(shown) {
   // A new file gets the rights that the umask leaves, at once. A file that replaces another one is
   // open to nobody but its owner until it has the rights of that one.
   struct stat replaced {};
@@ -63,11 +69,11 @@ PartialFile::PartialFile(const std::string& path, const std::string& partial)
   if (replaces) refuse_unfinished();
   const int mode = replaces ? 0600 : 0666;
   for (int attempt = 1; !make(mode); ++attempt) {
-    if (attempt == kAttempts) refuse(name_);
+    if (attempt == kAttempts) refuse();
   }
   if (replaces) copy_access(replaced);
   lock_ = fcntl(file_, F_DUPFD_CLOEXEC, 0);
-  if (lock_ < 0) fail_to_write(name_);
+  if (lock_ < 0) fail_to_write();
 }
 
 PartialFile::~PartialFile() {
@@ -90,7 +96,7 @@ bool PartialFile::make(int mode) {
   const Lock locked = lock(file_);
   if (locked == Lock::kOthers) {
     close_file();
-    refuse(name_);
+    refuse();
   }
   if (locked == Lock::kNone) {
     if (is_new) unlink(name_.c_str());
@@ -103,8 +109,7 @@ bool PartialFile::make(int mode) {
   if (is_new && there) return true;
   // An old file is removed only by the run that holds its lock. It is not emptied and used again,
   // since somebody who may not read the new output could have it open.
-  if (there && unlink(name_.c_str()) != 0)
-    fail("{}: cannot be replaced: {}", name_, std::strerror(errno));
+  if (there && unlink(name_.c_str()) != 0) fail_to_replace(std::strerror(errno));
   close_file();
   return false;
 }
@@ -116,21 +121,21 @@ void PartialFile::refuse_unfinished() const {
   if (file < 0) return;
   const bool written = lock(file) == Lock::kOthers;
   close(file);
-  if (written) refuse(path_);
+  if (written) refuse();
 }
 
 // Opens the file that an earlier run has left, after creating it has failed with errno. Returns
 // false if it is gone by now.
 bool PartialFile::open_old() {
-  if (errno != EEXIST) fail_to_write(name_);
+  if (errno != EEXIST) fail_to_write();
   // O_NOFOLLOW refuses a link, which would be renamed in place of the file. O_NONBLOCK prevents
   // waiting for the reader of a named pipe.
   file_ = open(name_.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (file_ < 0 && errno == ENOENT) return false;
-  if (file_ < 0) fail_to_write(name_);
+  if (file_ < 0) fail_to_replace(std::strerror(errno));
   struct stat status {};
   if (fstat(file_, &status) != 0 || !S_ISREG(status.st_mode))
-    fail("{}: cannot be replaced: it is not a regular file", name_);
+    fail_to_replace("it is not a regular file");
   return true;
 }
 
@@ -140,7 +145,7 @@ void PartialFile::make_without_lock(int mode) {
   for (int number = getpid(), attempt = 0; file_ < 0; ++number, ++attempt) {
     name_ = fmt::format("{}.{}", shared, number);
     file_ = open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    if (file_ < 0 && (errno != EEXIST || attempt == kAttempts)) fail_to_write(name_);
+    if (file_ < 0 && (errno != EEXIST || attempt == kAttempts)) fail_to_write();
   }
 }
 
@@ -168,9 +173,13 @@ void PartialFile::copy_access(const struct stat& replaced) const {
 
 void PartialFile::rename_to_path() {
   if (!is_at(lock_, name_))
-    fail("{}: another file has taken its place: {} is not written", name_, path_);
+    fail("{}: is not written: another file has taken the place of {}", shown_, name_);
   if (std::rename(name_.c_str(), path_.c_str()) != 0)
-    fail("{}: cannot be renamed to {}: {}", name_, path_, std::strerror(errno));
+    fail("{}: cannot be written: {} cannot be renamed: {}", shown_, name_, std::strerror(errno));
+}
+
+void PartialFile::remove() noexcept {
+  if (is_at(lock_, name_)) unlink(name_.c_str());
 }
 
 }  // namespace xlate

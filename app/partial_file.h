@@ -11,11 +11,11 @@ namespace xlate {
 class PartialFile {
  public:
   /// Creates and locks the file `partial`, which is to become `path`, and removes what an earlier
-  /// run has left there. If `path` exists, the new file gets its mode, access list, owner and
-  /// group, as far as the system permits. Throws Error if the file cannot be created, or if another
-  /// run is writing it or `path`. If files cannot be locked, it gets a name of its own,
-  /// "PARTIAL.N".
-  PartialFile(const std::string& path, const std::string& partial);
+  /// run has left there. Messages name the output `shown`. If `path` exists, the new file gets its
+  /// mode, access list, owner and group, as far as the system permits. Throws Error if the file
+  /// cannot be created, or if another run is writing it or `path`. If files cannot be locked, it
+  /// gets a name of its own, "PARTIAL.N".
+  PartialFile(const std::string& path, const std::string& partial, const std::string& shown);
   ~PartialFile();
   PartialFile(const PartialFile&) = delete;
   PartialFile& operator=(const PartialFile&) = delete;
@@ -26,8 +26,8 @@ class PartialFile {
   /// Renames the file to `path`. Throws Error if that fails, or if another file has taken the place
   /// of this one.
   void rename_to_path();
-
-  const std::string& name() const { return name_; }
+  /// Removes the file, unless another file has taken its place.
+  void remove() noexcept;
 
  private:
   bool make(int mode);
@@ -37,7 +37,11 @@ class PartialFile {
   void copy_access(const struct stat& replaced) const;
   void close_file();
 
-  std::string path_, name_;
+  [[noreturn]] void fail_to_write() const;
+  [[noreturn]] void fail_to_replace(const char* cause) const;
+  [[noreturn]] void refuse() const;
+
+  std::string path_, name_, shown_;
   int file_ = -1, lock_ = -1;  // lock_ is a duplicate of file_.
 };
 

@@ -73,7 +73,7 @@ class TwoRuns(Output):
                     "-o",
                     self.path(second),
                     input="It was really cheap.\n",
-                    names=[".partial", "another run"],
+                    names=[self.path(second) + ": another run is writing it"],
                 )
                 running.send(b"Yes.\n")
                 self.ended(running)
@@ -151,6 +151,30 @@ class TwoRuns(Output):
             (read(self.path("out.txt")), read(stale)), (self.yes + "\n", "of an earlier run\n")
         )
         self.assertEqual(sorted(os.listdir(self.folder)), ["out.txt", "out.txt.partial"])
+
+    def test_a_run_that_fails_before_it_writes_leaves_nothing(self):
+        broken = self.path("broken.bin", "XLATEMDL")
+        before = os.listdir(self.folder)
+        for options, model in (
+            (["--input-format", "ids"], broken),
+            (["--max-length", "1" * 9, "--n-best", "9"], program.SHARED),
+            (["--target-lang", "de"], program.SHARED),
+            (["-i", self.path("none.txt")], program.SHARED),
+            (["--long-lines", "error", "--max-source-length", "1"], program.SHARED),
+        ):
+            for name in ("out.txt", "out.gz"):
+                path = self.path(name)
+                result = xlate("-q", *options, "-o", path, input="Yes.\n", model=model)
+                self.assertIn(result.code, (1, 2), result.story())
+                self.assertEqual(os.listdir(self.folder), before, result.story())
+        old = self.path("old.txt", "old\n")
+        self.usage_error("--target-lang", "de", "-o", old, names="--target-lang")
+        self.assertEqual((read(old), os.path.exists(old + ".partial")), ("old\n", False))
+
+    def test_messages_name_the_output_as_it_was_given(self):
+        missing = self.path(os.path.join("none", "out.txt"))
+        result = self.fails("-o", missing, input="Yes.\n", names=missing + ": cannot be written")
+        self.assertNotIn(".partial", result.errors)
 
     def test_an_unfinished_output_that_is_no_file_is_refused(self):
         os.mkfifo(self.path("out.txt.partial"))
