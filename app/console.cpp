@@ -10,6 +10,29 @@
 
 namespace xlate {
 
+std::string one_line(std::string_view text) {
+  std::string line;
+  const auto byte = [&](std::size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
+  };
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (byte(i) == '\n') {
+      line += "\\n";
+    } else if (byte(i) < 0x20 || byte(i) == 0x7F) {
+      line += fmt::format("\\x{:02x}", byte(i));
+    } else if (byte(i) == 0xC2 && byte(i + 1) >= 0x80 && byte(i + 1) < 0xA0) {
+      // U+0080 to U+009F are control characters, too.
+      line += fmt::format("\\u{:04x}", byte(++i));
+    } else if (byte(i) == 0xE2 && byte(i + 1) == 0x80 && (byte(i + 2) & 0xFE) == 0xA8) {
+      line += byte(i + 2) == 0xA8 ? "\\u2028" : "\\u2029";
+      i += 2;
+    } else {
+      line += text[i];
+    }
+  }
+  return line;
+}
+
 Console::Console(bool quiet, Progress progress)
     : quiet_(quiet),
       terminal_(isatty(STDERR_FILENO) == 1),
@@ -22,7 +45,7 @@ void Console::note(const std::string& text) {
   if (quiet_) return;
   std::lock_guard lock(mutex_);
   clear_line();
-  std::fputs(("xlate: " + text + "\n").c_str(), stderr);
+  std::fputs(("xlate: " + one_line(text) + "\n").c_str(), stderr);
 }
 
 void Console::start_progress(std::function<std::string()> describe) {

@@ -8,11 +8,16 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "app/options.h"
 
 namespace xlate {
+
+/// Returns the text with escapes in the place of control characters and line separators (U+2028,
+/// U+2029), so that it is one line whatever a message quotes.
+std::string one_line(std::string_view text);
 
 class Console {
  public:
@@ -20,7 +25,7 @@ class Console {
   Console(bool quiet, Progress);
   ~Console();
 
-  /// Writes one line of `text` after "xlate: ".
+  /// Writes `text` as one line after "xlate: ".
   void note(const std::string& text);
   /// Shows what `describe` returns. On a terminal, one line is rewritten twice a second; elsewhere,
   /// a line is written every ten seconds. stop_progress() shows it once more. `describe` is called

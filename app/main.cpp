@@ -10,6 +10,7 @@
 #include <exception>
 #include <new>
 
+#include "app/console.h"
 #include "app/file_conflicts.h"
 #include "app/interrupt.h"
 #include "app/options.h"
@@ -33,7 +34,7 @@ void hold_standard_streams() {
 }
 
 int fail_with(RunRecord& record, const char* message, int code) {
-  std::fprintf(stderr, "xlate: %s\n", message);
+  std::fprintf(stderr, "xlate: %s\n", one_line(message).c_str());
   record.status = "error";
   record.error = message;
   return code;

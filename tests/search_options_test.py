@@ -260,6 +260,19 @@ class Languages(Case):
                     )
                     self.assertEqual(len(result.error_lines), 1, result.story())
 
+    def test_the_list_of_codes_is_one_line_whatever_the_codes_are(self):
+        languages = {"d\u2028e\u2029": 3, "\u0085": 4, "\u009b31m": 5, "fr": 6}
+        model = self.changed(lambda header: header["tokens"].update(languages=languages))
+        for code, shown in (("x\n\x1b[31m", r"'x\n\x1b[31m'"), ("\u2029\x7f", r"'\u2029\x7f'")):
+            result = self.usage_error(
+                *self.OPTIONS,
+                "--target-lang",
+                code,
+                names=[shown, r"expected one of d\u2028e\u2029, fr, \u0085, \u009b31m"],
+                model=model,
+            )
+            self.assertEqual(len(result.errors.splitlines()), 1, result.story())
+
     def test_a_model_without_languages_takes_none(self):
         for option in ("--source-lang", "--target-lang"):
             self.usage_error(option, "de", names=[option, "'de'", "no language tokens"])
