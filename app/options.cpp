@@ -167,7 +167,7 @@ class Group {
   std::string name_;
 };
 
-void add_options(CLI::App& app, Options& options) {
+void add_file_options(CLI::App& app, Options& options) {
   Group files(app, "Files");
   files
       .file("-m,--model", options.model, "FILE",
@@ -188,7 +188,9 @@ void add_options(CLI::App& app, Options& options) {
                "What becomes of lines longer than --max-source-length [truncate]");
   files.number("--max-source-length", options.max_source_length, "N", 1, kLargest,
                "Most source tokens of a line, end token included [the model's, else 512]");
+}
 
+void add_search_options(CLI::App& app, Options& options) {
   Group search(app, "Search");
   search.number("-b,--beam-size", options.beam_size, "N", 1, kMaxBeams,
                 "Hypotheses kept of each sentence; 1 is greedy search [the model's, else 4]");
@@ -208,7 +210,9 @@ void add_options(CLI::App& app, Options& options) {
   search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6,
                 "A line also gets at most F x its source tokens + 10 tokens, a limit that "
                 "CTranslate2 and Hugging Face do not have; a large F lifts it [3]");
+}
 
+void add_language_options(CLI::App& app, Options& options) {
   Group languages(app, "Languages");
   languages.add(app.add_option("--source-lang", options.source_lang,
                                "Language of the input, by its code in the model [the model's]"),
@@ -220,7 +224,9 @@ void add_options(CLI::App& app, Options& options) {
   languages.flag("--lang-column", options.lang_column,
                  "Each line begins with the codes of its languages: SOURCE<TAB>TARGET<TAB>TEXT "
                  "[off]");
+}
 
+void add_output_options(CLI::App& app, Options& options) {
   Group output(app, "Output");
   output.flag("--scores", options.scores, "Print each line as: score ||| text [off]");
   output.number("--n-best", options.n_best, "N", 1, kMaxBeams,
@@ -230,7 +236,9 @@ void add_options(CLI::App& app, Options& options) {
   output.choice("--progress", options.progress, kProgress,
                 "Show progress on stderr [auto: if it is a terminal]");
   output.flag("-q,--quiet", options.quiet, "Write nothing but errors on stderr [off]");
+}
 
+void add_machine_options(CLI::App& app, Options& options) {
   Group machine(app, "Machine");
   const auto check_device = [](const std::string& text) {
     const bool numbered =
@@ -272,6 +280,15 @@ void add_options(CLI::App& app, Options& options) {
                              options.threads));
   machine.flag("--line-buffered", options.line_buffered,
                "Answer and flush each line before the next one is awaited [off]");
+}
+
+// The help text lists the groups in this order.
+void add_options(CLI::App& app, Options& options) {
+  add_file_options(app, options);
+  add_search_options(app, options);
+  add_language_options(app, options);
+  add_output_options(app, options);
+  add_machine_options(app, options);
 }
 
 // Returns `length`, or the number of positions that the model stores if that is less. If

@@ -131,6 +131,63 @@ json policy_of(const RunRecord& run) {
           {"in_use", policy.in_use}};
 }
 
+json lines_of(const RunRecord& run) {
+  const Counters& counters = run.counters;
+  return {{"in", counters.lines_in.load()},
+          {"out", counters.lines_out.load()},
+          {"empty", counters.empty.load()},
+          {"truncated", counters.truncated.load()},
+          {"split", 0},
+          {"skipped", counters.skipped.load()},
+          {"invalid_utf8", counters.invalid_utf8.load()},
+          {"hit_length_limit", run.statistics.hit_limit},
+          {"retried", run.statistics.preempted}};
+}
+
+json counts_of(const RunRecord& run) {
+  const RunnerStatistics& statistics = run.statistics;
+  return {{"source_words", run.counters.source_words.load()},
+          {"source_tokens", statistics.source_tokens},
+          {"target_tokens", statistics.target_tokens},
+          {"target_tokens_without_end", statistics.target_tokens_without_end},
+          {"decoding_steps", statistics.steps},
+          {"decoding_rows", statistics.rows},
+          {"decoding_rows_useful", statistics.rows_useful}};
+}
+
+// `translate` and `process` are the two times that rates are taken over, in seconds.
+json seconds_of(const RunRecord& run, double translate, double process) {
+  const WorkSeconds& work = run.statistics.seconds;
+  return {{"load", run.load_seconds},
+          {"first_output", seconds_between(run.process_start, run.first_output)},
+          {"tokenize", nanoseconds(run.counters.tokenize_nanoseconds)},
+          {"detokenize", nanoseconds(run.counters.detokenize_nanoseconds)},
+          {"encode", work.encode},
+          {"decode", work.decode},
+          {"device_busy", busy_or_null(work.busy)},
+          {"waiting", nanoseconds(run.counters.waiting_nanoseconds)},
+          {"translate", translate},
+          {"process", process}};
+}
+
+json rates_of(const RunRecord& run, double translate, double process) {
+  const std::int64_t tokens = run.statistics.target_tokens;
+  return {{"target_tokens_per_second", rate(tokens, translate)},
+          {"target_tokens_per_second_process", rate(tokens, process)},
+          {"source_words_per_second", rate(run.counters.source_words, process)},
+          {"sentences_per_second", rate(run.counters.lines_out, process)}};
+}
+
+json shares_of(const RunnerStatistics& statistics) {
+  const WorkSeconds& work = statistics.seconds;
+  // Source sentences are packed, so there is no padding to count.
+  return {
+      {"padding", 0.0},
+      {"rows_idle",
+       statistics.rows > 0 ? 1.0 - share(statistics.rows_useful, statistics.rows) : 0.0},
+      {"device_busy", busy_or_null(work.busy >= 0 && work.span > 0 ? work.busy / work.span : -1)}};
+}
+
 json buckets_of(const RunnerStatistics& statistics) {
   json buckets = json::array();
   for (std::size_t i = 0; i < statistics.buckets.size(); ++i) {
@@ -193,7 +250,6 @@ Clock::time_point process_start() {
 
 std::string report_text(const RunRecord& run) {
   const RunnerStatistics& statistics = run.statistics;
-  const Counters& counters = run.counters;
   const double process = seconds_between(run.process_start, Clock::now());
   const double translate =
       seconds_between(std::max(run.model_ready, run.first_line_read), run.last_output);
@@ -208,44 +264,11 @@ std::string report_text(const RunRecord& run) {
   report["paths"] = run.device && run.device->kind == "cuda" ? json(run.paths) : json(nullptr);
   report["options"] = options_of(run);
   report["policy"] = policy_of(run);
-  report["lines"] = {{"in", counters.lines_in.load()},
-                     {"out", counters.lines_out.load()},
-                     {"empty", counters.empty.load()},
-                     {"truncated", counters.truncated.load()},
-                     {"split", 0},
-                     {"skipped", counters.skipped.load()},
-                     {"invalid_utf8", counters.invalid_utf8.load()},
-                     {"hit_length_limit", statistics.hit_limit},
-                     {"retried", statistics.preempted}};
-  report["counts"] = {{"source_words", counters.source_words.load()},
-                      {"source_tokens", statistics.source_tokens},
-                      {"target_tokens", statistics.target_tokens},
-                      {"target_tokens_without_end", statistics.target_tokens_without_end},
-                      {"decoding_steps", statistics.steps},
-                      {"decoding_rows", statistics.rows},
-                      {"decoding_rows_useful", statistics.rows_useful}};
-  report["seconds"] = {{"load", run.load_seconds},
-                       {"first_output", seconds_between(run.process_start, run.first_output)},
-                       {"tokenize", nanoseconds(counters.tokenize_nanoseconds)},
-                       {"detokenize", nanoseconds(counters.detokenize_nanoseconds)},
-                       {"encode", statistics.seconds.encode},
-                       {"decode", statistics.seconds.decode},
-                       {"device_busy", busy_or_null(statistics.seconds.busy)},
-                       {"waiting", nanoseconds(counters.waiting_nanoseconds)},
-                       {"translate", translate},
-                       {"process", process}};
-  report["rates"] = {{"target_tokens_per_second", rate(statistics.target_tokens, translate)},
-                     {"target_tokens_per_second_process", rate(statistics.target_tokens, process)},
-                     {"source_words_per_second", rate(counters.source_words, process)},
-                     {"sentences_per_second", rate(counters.lines_out, process)}};
-  // Source sentences are packed, so there is no padding to count.
-  report["shares"] = {
-      {"padding", 0.0},
-      {"rows_idle",
-       statistics.rows > 0 ? 1.0 - share(statistics.rows_useful, statistics.rows) : 0.0},
-      {"device_busy", busy_or_null(statistics.seconds.busy >= 0 && statistics.seconds.span > 0
-                                       ? statistics.seconds.busy / statistics.seconds.span
-                                       : -1)}};
+  report["lines"] = lines_of(run);
+  report["counts"] = counts_of(run);
+  report["seconds"] = seconds_of(run, translate, process);
+  report["rates"] = rates_of(run, translate, process);
+  report["shares"] = shares_of(statistics);
   report["batches"] = statistics.batches;
   report["buckets"] = buckets_of(statistics);
   report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)},
