@@ -1,0 +1,237 @@
+// Calls each operation with data like that of a run, for the timings of kernel_bench.h.
+#include "engine/search.h"
+#include "tests/kernel_bench.h"
+#include "tests/linear_norm.h"
+
+namespace xlate::test {
+
+void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activation activation) {
+  if (!chosen("linear")) return;
+  const double bytes = static_cast<double>((in * out + out + rows * (in + out)) * size_);
+  const std::int64_t copies = copies_for(bytes);
+  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * out, 0.05f),
+               b = numbers(out), y = numbers(copies * rows * out);
+  const std::string epilogue = activation == Activation::kRelu ? ", bias, relu" : ", bias";
+  add("linear", fmt::format("{}→{}{}", in, out, epilogue), rows, bytes,
+      2.0 * static_cast<double>(rows * in * out), copies, [&](std::int64_t i) {
+        backend_->linear(*queue_, matrix(x, rows, in, i),
+                         {matrix(w, out, in, i), matrix(b, 1, out)}, activation,
+                         matrix(y, rows, out, i));
+      });
+}
+
+void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
+  if (!chosen("linear_norm")) return;
+  const double bytes = static_cast<double>(
+      (in * kWidth + kWidth + rows * (in + 2 * kWidth)) * size_ + rests(2 * rows));
+  const std::int64_t copies = copies_for(bytes);
+  const Buffer low_bits = numbers(copies * rows * kWidth);
+  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f),
+               b = numbers(kWidth), r = numbers(copies * rows * kWidth),
+               between = floats(rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
+  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth},
+      s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
+  add("linear_norm", fmt::format("{}→{}, stream", in, kWidth), rows, bytes,
+      2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
+        run_linear_norm(*backend_, *queue_, matrix(x, rows, in, i),
+                        {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)},
+                        {between.data(), DType::kFloat32, rows, kWidth, kWidth},
+                        wide(r, low_bits, rows, i), {g, s});
+      });
+}
+
+void Bench::norm(std::int64_t rows) {
+  if (!chosen("norm")) return;
+  const double bytes = static_cast<double>(3 * rows * kWidth * size_ + rests(2 * rows));
+  const std::int64_t copies = copies_for(bytes);
+  const Buffer low_bits = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth),
+               r = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
+  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth},
+      b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
+  add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
+    backend_->add_norm(*queue_, wide(r, low_bits, rows, i), matrix(x, rows, kWidth, i), {g, b}, {},
+                       {});
+  });
+}
+
+void Bench::embed(std::int64_t rows) {
+  if (!chosen("embed")) return;
+  const double bytes = static_cast<double>(2 * rows * kWidth * size_ + rests(rows));
+  const std::int64_t copies = copies_for(bytes);
+  const Buffer low_bits = numbers(copies * rows * kWidth), table = numbers(kVocabulary * kWidth),
+               places = floats(kLongest * kWidth), y = numbers(copies * rows * kWidth);
+  std::vector<std::int32_t> ids, positions;
+  for (std::int64_t i = 0; i < copies * rows; ++i)
+    ids.push_back(static_cast<std::int32_t>(i * 7919 % kVocabulary)),
+        positions.push_back(static_cast<std::int32_t>(i % kLongest));
+  const Buffer ids_device = list(ids), positions_device = list(positions);
+  const Embedding embedding{matrix(table, kVocabulary, kWidth),
+                            {places.data(), DType::kFloat32, kLongest, kWidth, kWidth},
+                            22.6f};
+  add("embed", fmt::format("{} of {}", kWidth, kVocabulary), rows, bytes, 0, copies,
+      [&](std::int64_t i) {
+        backend_->embed(*queue_, embedding,
+                        PackedRows{.count = rows,
+                                   .ids = ids_device.as<std::int32_t>() + i * rows,
+                                   .positions = positions_device.as<std::int32_t>() + i * rows},
+                        wide(y, low_bits, rows, i));
+      });
+}
+
+// Makes caches for sentences of 1 to 59 tokens, whose pages are shuffled. Where each beam has keys
+// of its own, the beams of a sentence share all of its tokens but the last six.
+Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams,
+                                 std::int64_t keys_per_token, std::int64_t copies) {
+  constexpr std::int64_t parted = 6;
+  const std::int64_t slots = groups * copies, per_slot = (kLongest + kPageTokens) / kPageTokens;
+  std::vector<std::int32_t> table(static_cast<std::size_t>(slots * per_slot)), lengths, listed;
+  for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<std::int32_t>(i);
+  std::shuffle(table.begin(), table.end(), std::mt19937(2));
+  std::vector<std::uint8_t> ancestors(static_cast<std::size_t>(slots * kLongest * beams));
+  Caches made;
+  for (std::int64_t slot = 0; slot < slots; ++slot) {
+    const auto length = static_cast<std::int32_t>(1 + slot * 37 % (kLongest - 1));
+    lengths.push_back(length);
+    listed.push_back(static_cast<std::int32_t>(slot));
+    const std::int64_t own = keys_per_token == 1 ? 0 : std::min<std::int64_t>(parted, length);
+    made.keys += static_cast<double>(length - own + own * beams) / static_cast<double>(copies);
+    for (std::int64_t t = length - own; t < length; ++t) {
+      for (std::int64_t k = 0; k < beams; ++k)
+        ancestors[static_cast<std::size_t>((slot * kLongest + t) * beams + k)] =
+            static_cast<std::uint8_t>(k);
+    }
+  }
+  const std::int64_t rows = slots * per_slot * kPageTokens * keys_per_token;
+  made.pages = numbers(rows * 2 * kWidth);
+  made.table = list(table), made.lengths = list(lengths), made.groups = list(listed),
+  made.ancestors = list(ancestors);
+  made.done = list(std::vector<std::int32_t>(static_cast<std::size_t>(slots)));
+  made.cache = {matrix(made.pages, rows, 2 * kWidth), made.table.as<std::int32_t>(), per_slot,
+                kPageTokens, keys_per_token};
+  made.state = {.length = made.lengths.as<std::int32_t>(),
+                .done = made.done.as<std::int32_t>(),
+                .ancestor = made.ancestors.as<std::uint8_t>(),
+                .slots = slots,
+                .beams = beams,
+                .longest = kLongest};
+  return made;
+}
+
+void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
+  if (!chosen("attend_self")) return;
+  const std::int64_t groups = rows / beams,
+                     copies = copies_for(static_cast<double>(groups * 40 * 2 * kWidth * size_));
+  const Caches made = make_caches(groups, beams, beams, copies);
+  const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth);
+  const double keys = made.keys * 2 * kWidth,
+               bytes = (keys + static_cast<double>(rows * kWidth * (3 + 2 + 1))) *
+                       static_cast<double>(size_);
+  const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
+  const auto rows_of = [&](std::int64_t i) {
+    return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams};
+  };
+  // A decoding step lists its keys once for all layers. Here each call has rows of its own, so the
+  // keys are listed before each call, and that time is subtracted. The sources have no tokens.
+  const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
+  const PagedCaches caches{{made.cache}, {made.cache}, none.as<std::int32_t>()};
+  const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) {
+    return Step{made.state, rows_of(i), caches};
+  });
+  add(
+      "attend_self", shape, rows, bytes, 0, copies,
+      [&](std::int64_t i) {
+        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i),
+                              Step{made.state, rows_of(i), caches}, 0, attention_,
+                              matrix(out, rows, kWidth, i));
+      },
+      begin);
+}
+
+void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
+  if (!chosen("attend_cross")) return;
+  const std::int64_t groups = rows / beams,
+                     copies = copies_for(static_cast<double>(groups * 30 * 2 * kWidth * size_));
+  const Caches made = make_caches(groups, beams, 1, copies);
+  const Buffer query = numbers(copies * rows * kWidth), out = numbers(copies * rows * kWidth);
+  const double bytes = (made.keys * 2 * kWidth + static_cast<double>(2 * rows * kWidth)) *
+                       static_cast<double>(size_);
+  const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
+  const auto rows_of = [&](std::int64_t i) {
+    return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams};
+  };
+  // Self-attention has no history here, so that its key lists cost little.
+  SearchState unused = made.state;
+  const Buffer none = list(std::vector<std::int32_t>(static_cast<std::size_t>(made.state.slots)));
+  unused.length = none.as<std::int32_t>();
+  const PagedCaches caches{{made.cache}, {made.cache}, made.state.length};
+  const double begin = list_keys(shape, rows, copies, [&](std::int64_t i) {
+    return Step{unused, rows_of(i), caches};
+  });
+  add(
+      "attend_cross", shape, rows, bytes, 0, copies,
+      [&](std::int64_t i) {
+        backend_->attend_cross(*queue_, matrix(query, rows, kWidth, i),
+                               Step{unused, rows_of(i), caches}, 0, attention_,
+                               matrix(out, rows, kWidth, i));
+      },
+      begin);
+}
+
+void Bench::attend_packed(std::int64_t rows) {
+  if (!chosen("attend_packed")) return;
+  std::vector<std::int32_t> offsets{0};
+  double squares = 0;
+  for (std::int64_t i = 0; offsets.back() < rows; ++i) {
+    const std::int64_t length =
+        std::min<std::int64_t>(1 + i * 37 % kLongest, rows - offsets.back());
+    offsets.push_back(static_cast<std::int32_t>(offsets.back() + length));
+    squares += static_cast<double>(length * length);
+  }
+  const double bytes = static_cast<double>(4 * rows * kWidth * size_);
+  const std::int64_t copies = copies_for(bytes);
+  const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth),
+               offsets_device = list(offsets);
+  add("attend_packed", fmt::format("lengths 1…{}", kLongest), rows, bytes, 4.0 * kWidth * squares,
+      copies, [&](std::int64_t i) {
+        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i),
+                              PackedRows{.count = rows,
+                                         .offsets_host = offsets,
+                                         .offsets = offsets_device.as<std::int32_t>()},
+                              attention_, matrix(out, rows, kWidth, i));
+      });
+}
+
+// Times the first thirty steps of new sentences, none of which ends, and stores the mean of a step.
+void Bench::search_step(std::int64_t rows, int beams) {
+  if (!chosen("search_step")) return;
+  const std::int64_t slots = rows / beams, padded = (kVocabulary + backend_->row_multiple() - 1) /
+                                                    backend_->row_multiple() *
+                                                    backend_->row_multiple();
+  const Buffer weight = numbers(padded * kWidth, 0.2f), hidden = numbers(rows * kWidth, 2),
+               bias = floats(kVocabulary);
+  const Projection projection{{matrix(weight, padded, kWidth).row_range(0, kVocabulary),
+                               {bias.data(), DType::kFloat32, 1, kVocabulary, kVocabulary}}};
+  const std::int32_t end = 0, pad = kVocabulary - 1;
+  Search search(*backend_, *queue_,
+                {.beams = beams, .start = pad, .ends = {end}, .never_chosen = {end, pad}}, slots,
+                2 * kSearchSteps);
+  std::vector<std::int32_t> listed(static_cast<std::size_t>(slots)),
+      limits(static_cast<std::size_t>(slots), 2 * kSearchSteps);
+  for (std::size_t i = 0; i < listed.size(); ++i) listed[i] = static_cast<std::int32_t>(i);
+  const Buffer groups = list(listed);
+  const StepRows step{groups.as<std::int32_t>(), slots, beams};
+  const double seconds = timed(
+      kSearchSteps,
+      [&] {
+        for (int i = 0; i < kSearchSteps; ++i)
+          search.step(matrix(hidden, rows, kWidth), step, projection);
+      },
+      [&] { search.start(listed, limits); });
+  const double bytes = static_cast<double>((padded + rows) * kWidth * size_);
+  keep({"search_step",
+        fmt::format("{}→{}, {}", kWidth, kVocabulary,
+                    beams == 1 ? "greedy" : fmt::format("{} beams", beams)),
+        rows, seconds, bytes, 2.0 * static_cast<double>(rows * kWidth * kVocabulary)});
+}
+
+}  // namespace xlate::test
