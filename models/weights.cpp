@@ -1,10 +1,15 @@
 // Converts stored tensors to float32, and copies tensors to the device, padded and each once.
 #include "models/weights.h"
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <span>
+
+#include "engine/error.h"
 
 namespace xlate {
 namespace {
@@ -18,6 +23,17 @@ float from_half(std::uint16_t half) {
   // Infinity and NaN keep the largest exponent.
   bits |= magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   return std::bit_cast<float>(bits | static_cast<std::uint32_t>(half & 0x8000) << 16);
+}
+
+// Returns the largest magnitude of the finite values, or 0 if there are none.
+float largest_magnitude(std::span<const float> values) {
+  float largest = 0;
+  for (const float value : values) {
+    const float magnitude = std::abs(value);
+    largest =
+        magnitude < std::numeric_limits<float>::infinity() ? std::max(largest, magnitude) : largest;
+  }
+  return largest;
 }
 
 }  // namespace
@@ -88,15 +104,15 @@ Tensor Weights::scaled(const std::string& name, std::int64_t size, float scale) 
 }
 
 Tensor Weights::matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
-  return load(file_.matrix(name, rows, columns), backend_.compute_type());
+  return load(name, file_.matrix(name, rows, columns), backend_.compute_type());
 }
 
 Tensor Weights::table(const std::string& name, std::int64_t rows, std::int64_t columns) {
-  return load(file_.matrix(name, rows, columns), DType::kFloat32);
+  return load(name, file_.matrix(name, rows, columns), DType::kFloat32);
 }
 
 Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) {
-  return load(file_.vector(name, size), type);
+  return load(name, file_.vector(name, size), type);
 }
 
 Tensor Weights::vector_if(const std::string& like, const std::string& name, std::int64_t size,
@@ -109,7 +125,7 @@ Tensor Weights::scaled_if(const std::string& like, const std::string& name, std:
   return file_.has_tensor(like) ? scaled(name, size, scale) : Tensor{};
 }
 
-Tensor Weights::load(const StoredTensor& stored, DType type) {
+Tensor Weights::load(const std::string& name, const StoredTensor& stored, DType type) {
   const Key key{stored.data, stored.dtype, stored.rows, stored.columns, stored.scale, type};
   if (const auto found = loaded_.find(key); found != loaded_.end()) return found->second;
   const std::int64_t elements = stored.rows * stored.columns,
@@ -124,22 +140,36 @@ Tensor Weights::load(const StoredTensor& stored, DType type) {
   if (stored.dtype == type) {
     backend_.upload(queue_, {stored.data, filled}, data);
   } else {
-    upload_expanded(stored, type, elements, data);
+    upload_expanded(name, stored, type, elements, data);
   }
   return loaded_[key] = {data, type, stored.rows, stored.columns, stored.columns};
 }
 
 // Expands and copies 64 Ki elements at a time, so that they stay in the processor's cache in
 // between.
-void Weights::upload_expanded(const StoredTensor& stored, DType type, std::int64_t elements,
-                              char* device) {
+void Weights::upload_expanded(const std::string& name, const StoredTensor& stored, DType type,
+                              std::int64_t elements, char* device) {
   constexpr std::int64_t kChunk = 64 * 1024;
   std::vector<float> chunk(static_cast<std::size_t>(std::min(kChunk, elements)));
   for (std::int64_t first = 0; first < elements; first += kChunk) {
     const std::int64_t count = std::min(kChunk, elements - first);
     expand(stored, first, count, chunk.data());
+    check_range(name, std::span(chunk).first(static_cast<std::size_t>(count)), type);
     backend_.upload_as(queue_, std::span(chunk).first(static_cast<std::size_t>(count)), type,
                        device + static_cast<std::size_t>(first) * size_of(type));
+  }
+}
+
+void Weights::check_range(const std::string& name, std::span<const float> values,
+                          DType type) const {
+  // This is the least number that rounds to infinity in float16.
+  constexpr float kOverflow = 65520;
+  if (type != DType::kFloat16) return;
+  if (const float largest = largest_magnitude(values); largest >= kOverflow) {
+    fail(
+        "{}: tensor '{}' has a value of magnitude {:g}, which float16 cannot hold; --precision "
+        "bf16 or fp32 can",
+        file_.name(), name, largest);
   }
 }
 

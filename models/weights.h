@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -14,7 +15,8 @@
 namespace xlate {
 
 /// Loads tensors by name. Each function throws Error as ModelFile does, if a tensor is missing or
-/// has another shape, and if the backend has too little memory. Copies are made in the order of the
+/// has another shape, if a value exceeds what float16 can hold where that is the type to compute
+/// in, and if the backend has too little memory. Copies are made in the order of the
 /// queue. File, backend and queue must outlive the object.
 class Weights {
  public:
@@ -52,8 +54,12 @@ class Weights {
                    float scale);
   /// Allocates and copies a tensor in this type, unless the same one has been loaded before. The
   /// rows of a matrix are padded with zeros to a multiple of Backend::row_multiple().
-  Tensor load(const StoredTensor&, DType type);
-  void upload_expanded(const StoredTensor&, DType type, std::int64_t elements, char* device);
+  Tensor load(const std::string& name, const StoredTensor&, DType type);
+  void upload_expanded(const std::string& name, const StoredTensor&, DType type,
+                       std::int64_t elements, char* device);
+  /// Throws Error if a finite value of the tensor `name` overflows the type, which only float16
+  /// does.
+  void check_range(const std::string& name, std::span<const float>, DType type) const;
 
   const ModelFile& file_;
   Backend& backend_;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "tests/late_backend.h"
 #include "tests/model_builder.h"
 
 namespace xlate::test {
@@ -225,6 +226,41 @@ TEST(Weights, WrongScalesAreTold) {
         entry["bytes"] = 4;
       },
       {"tiny.bin", "'encoder.0.self.out.bias'", "int8"});
+}
+
+// This backend says that it computes in a 16-bit type, and keeps no values.
+class NarrowBackend : public UnrecordedBackend {
+ public:
+  explicit NarrowBackend(DType type) : UnrecordedBackend(make_backend({})), type_(type) {}
+  DType compute_type() const override { return type_; }
+  void upload_as(Queue&, std::span<const float>, DType, void*) override {}
+
+ private:
+  DType type_;
+};
+
+void load_with_value(float value, DType type) {
+  ModelBuilder model = tiny_model();
+  const std::string name = "encoder.0.feed_forward.up.weight";
+  std::memcpy(model.data.data() + model.tensor(name)["offset"].get<std::size_t>() + 8, &value, 4);
+  const AlignedBytes bytes = model.bytes();
+  const ModelFile file("tiny.bin", bytes.span());
+  NarrowBackend backend(type);
+  const auto queue = backend.make_queue();
+  Weights weights(file, backend, *queue);
+  weights.matrix(name, 6, 4);
+}
+
+TEST(Weights, AValueThatFloat16CannotHoldIsRefused) {
+  for (const float value : {65520.0f, -70000.0f, 3e38f}) {
+    expect_error([&] { load_with_value(value, DType::kFloat16); },
+                 {"tiny.bin: tensor 'encoder.0.feed_forward.up.weight'", "float16 cannot hold",
+                  "--precision bf16 or fp32"});
+    load_with_value(value, DType::kBFloat16);
+    load_with_value(value, DType::kFloat32);
+  }
+  load_with_value(65519.0f, DType::kFloat16);
+  load_with_value(-std::numeric_limits<float>::infinity(), DType::kFloat16);
 }
 
 }  // namespace
