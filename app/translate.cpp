@@ -228,6 +228,13 @@ std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescript
   }
 }
 
+// Returns what a user can do about a line without a continuation, as the end of a message.
+std::string way_out(const NoContinuation& error, const RunRecord& record) {
+  if (record.options->precision == Precision::kFloat16)
+    return "; --precision bf16 or fp32 can hold larger numbers";
+  return error.not_finite ? "; the model itself gives no finite numbers" : "";
+}
+
 // Loads the model while other threads read and tokenize the first lines. Decodes until the input
 // ends.
 void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowInput& source,
@@ -260,6 +267,9 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowIn
   } catch (const std::bad_alloc&) {
     keep_figures();
     fail_for_room(options, ("out of memory" + memory_limits()).c_str());
+  } catch (const NoContinuation& error) {
+    keep_figures();
+    throw Error(error.what() + way_out(error, record));
   } catch (...) {
     keep_figures();
     throw;

@@ -268,8 +268,14 @@ void Runner::settle(const Done& done) {
 
 Decoded Runner::finish(std::int64_t slot, SearchResult result) {
   Slot& entry = slots_[static_cast<std::size_t>(slot)];
-  if (result.count() == 0)
-    fail("line {}: the model gave no continuation a finite probability", entry.sentence.line + 1);
+  if (result.count() == 0) {
+    throw NoContinuation(
+        fmt::format("line {}: no continuation has a finite probability: logits of the network in "
+                    "{} are infinite or not a number{}",
+                    entry.sentence.line + 1, name_of(backend_.compute_type()),
+                    result.not_finite() ? "" : ", or the rules of search forbid every token"),
+        result.not_finite());
+  }
   const std::int64_t source_tokens = entry.source_tokens(), length = result.best_length(),
                      steps = result.steps();
   const bool ended = result.best_ended(),

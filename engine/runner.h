@@ -9,10 +9,12 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/backend.h"
 #include "engine/caches.h"
+#include "engine/error.h"
 #include "engine/policy.h"
 #include "engine/search.h"
 #include "engine/sequence_model.h"
@@ -35,6 +37,15 @@ struct Decoded {
   SearchResult result;  // It has at least one hypothesis.
   // The best hypothesis was cut at the limit, or its end was forced there.
   bool hit_limit = false;
+};
+
+/// Is thrown for a line of which search has found no hypothesis.
+class NoContinuation : public Error {
+ public:
+  NoContinuation(const std::string& message, bool not_finite)
+      : Error(message), not_finite(not_finite) {}
+  // A logit was infinite or not a number, as far as it is known (SearchResult::not_finite).
+  const bool not_finite;
 };
 
 /// A source of sentences, in the order in which they should be decoded.
@@ -96,9 +107,9 @@ class Runner {
   using Done = std::function<void(std::vector<Decoded>)>;
   /// Decodes until the input ends or `stop` is set, and passes each sentence to `done`, in the
   /// order in which they are done. When `stop` is set, sentences in flight are dropped. Throws
-  /// Error if the device fails, and if the model gives all continuations of a sentence a
-  /// probability of zero. In the latter case it has passed on the other sentences that were done
-  /// with that one.
+  /// Error if the device fails, and NoContinuation if the model gives all continuations of a
+  /// sentence a probability of zero, or one that is not a number. In the latter case it has passed
+  /// on the other sentences that were done with that one.
   void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
   /// Waits for the device and returns the statistics.
   RunnerStatistics statistics() const;

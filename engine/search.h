@@ -3,6 +3,7 @@
 // the rules mean. In shapes K is the number of beams, and D the model width.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -37,7 +38,10 @@ class SearchResult {
   /// Returns the number of decoding steps until the sentence was done.
   std::int32_t steps() const { return record_->length; }
   /// Returns the number of hypotheses. It is 0 if no continuation had a finite score.
-  std::int32_t count() const { return record_->finished_count; }
+  std::int32_t count() const { return std::max(record_->finished_count, 0); }
+  /// Returns whether search ended because of a logit that is infinite or not a number. Then there
+  /// is no hypothesis. It is always false on a GPU, which does not look for such logits.
+  bool not_finite() const { return record_->finished_count == kNotFinite; }
   /// Returns the length of the best hypothesis, end token included. There must be one.
   std::int32_t best_length() const { return finished()->length; }
   /// Returns whether the best hypothesis ended by an end token. There must be one.

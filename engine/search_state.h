@@ -80,6 +80,10 @@ struct Finished {
   Node last;            // the last token; the tokens before it are in SearchState::history
 };
 
+/// This value of SearchState::finished_count marks a sentence that is done because of a logit that
+/// is +∞ or not a number.
+inline constexpr std::int32_t kNotFinite = -1;
+
 /// The arrays of search on the device. The first index of each array is the slot.
 struct SearchState {
   // [S, K]: the last token of each live hypothesis.
@@ -103,13 +107,16 @@ struct SearchState {
   std::uint8_t* ancestor = nullptr;
   // [S, K]: the finished list, best first, of which the first finished_count entries are valid.
   Finished* finished = nullptr;
-  std::int32_t* finished_count = nullptr;          // [S]
+  // [S]; kNotFinite where the CPU backend has found a logit of a live hypothesis that is infinite
+  // or not a number. The CUDA backend does not look for one. There a token whose logit is not a
+  // number is no candidate.
+  std::int32_t* finished_count = nullptr;
   std::int64_t slots = 0, beams = 0, longest = 0;  // S, K, T
 };
 
 /// The beginning of a record that Backend::collect copies for a slot. Behind it are the finished
-/// list [K], of which the first `finished_count` entries are valid, and the first length − 1 rows
-/// of the slot's history, [length − 1, K].
+/// list [K], of which the first `finished_count` entries are valid if there are any, and the first
+/// length − 1 rows of the slot's history, [length − 1, K].
 struct SearchRecord {
   std::int32_t finished_count;
   std::int32_t length;

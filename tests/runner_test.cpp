@@ -505,7 +505,7 @@ TEST_P(RunnerTest, ASentenceWithoutAnyContinuationIsAnError) {
         runner.run(
             source, [](const std::vector<Decoded>&) {}, stop);
       },
-      {"line 1", "no continuation"});
+      {"line 1", "no continuation", "rules of search forbid every token"});
 }
 
 // The runner hands over lines that were finished together with a broken line before it throws the
@@ -530,9 +530,39 @@ TEST_P(RunnerTest, AnErrorOfALineKeepsTheOthers) {
             },
             stop);
       },
-      {"line 2", "no continuation"});
+      {"line 2", "no continuation", name_of(lab.type()), "infinite or not a number"});
   std::sort(handed_over.begin(), handed_over.end());
   EXPECT_EQ(handed_over, (std::vector<std::int64_t>{0, 2}));
+}
+
+// Numbers that are not finite are an error also where hypotheses have ended before. A GPU keeps
+// these and drops the others.
+TEST_P(RunnerTest, NumbersThatAreNotFiniteAreAnErrorAtEveryStep) {
+  if (GetParam().cuda) GTEST_SKIP() << "a GPU does not look for them";
+  for (const int beams : {1, 4}) {
+    for (const int broken_from : {0, 1, 3}) {
+      for (const bool ruled : {false, true}) {
+        RunnerOptions options = options_of(beams, 300);
+        // With four beams a hypothesis may end in the first step, and search goes on.
+        if (beams == 1 || broken_from != 1) options.rules.ends = {};
+        options.rules.no_repeat_ngram = ruled ? 9 : 0;
+        options.max_length = 6;
+        Lab lab(GetParam());
+        TableModel model(lab, table);
+        model.broken_kind = 1, model.broken_from = broken_from;
+        Runner runner(*lab, model, options);
+        ListSource source({{.line = 0, .ids = {0}}, {.line = 1, .ids = {1}}});
+        try {
+          runner.run(
+              source, [](const std::vector<Decoded>&) {}, stop);
+          ADD_FAILURE() << "no error";
+        } catch (const NoContinuation& error) {
+          EXPECT_TRUE(error.not_finite);
+          EXPECT_TRUE(std::string_view(error.what()).starts_with("line 2: ")) << error.what();
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -111,8 +111,9 @@ class TableModel final : public SequenceModel {
       EXPECT_TRUE(installed_.contains(slot)) << "slot " << slot << " holds no sentence";
       EXPECT_TRUE(last >= 0 && last < table_.vocabulary);
       const int kind = installed_[slot].kind;
-      const bool broken = kind == broken_kind;
-      const std::int64_t place = table_.place(kind, lengths[static_cast<std::size_t>(slot)], last);
+      const std::int32_t length = lengths[static_cast<std::size_t>(slot)];
+      const bool broken = kind == broken_kind && length >= broken_from;
+      const std::int64_t place = table_.place(kind, length, last);
       hidden(row, place) = broken ? std::numeric_limits<float>::quiet_NaN() : 1;
     }
     std::int64_t source_tokens = 0;
@@ -132,7 +133,8 @@ class TableModel final : public SequenceModel {
 
   // Tests read these statistics.
   std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
-  std::int64_t broken_kind = -1;  // The logits of sentences of this kind are NaN.
+  // The logits of sentences of this kind are NaN behind this number of tokens.
+  std::int64_t broken_kind = -1, broken_from = 0;
 
  private:
   using Path = std::vector<std::int32_t>;

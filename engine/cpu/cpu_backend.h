@@ -92,6 +92,7 @@ class CpuBackend final : public Backend {
                                       const StepRows&, const SearchState&);
   std::vector<Candidate> candidates_of(const SlotSearch&, std::int64_t group, std::int64_t beams,
                                        std::int64_t splits, int count) const;
+  bool overflows(const SlotSearch&, std::int64_t group, std::int64_t beams) const;
   struct Tile {
     std::int64_t rows, columns, row_tiles, column_tiles;
   };

@@ -63,6 +63,14 @@ XLATE_INLINE float largest(const float* x, std::int64_t n) {
   return max;
 }
 
+XLATE_INLINE bool overflows(const float* x, std::int64_t n) {
+  int found = 0;
+#pragma omp simd reduction(| : found)
+  for (std::int64_t i = 0; i < n; ++i)
+    found |= x[i] < std::numeric_limits<float>::infinity() ? 0 : 1;
+  return found != 0;
+}
+
 XLATE_INLINE void softmax(float* x, float scale, std::int64_t n) {
   const float inverse = 1.0f / exp_sum(x, scale, largest(x, n) * scale, n);
 #pragma omp simd
@@ -236,12 +244,15 @@ XLATE_CLONES MaxSum sum_logits(float* logits, const float* bias, std::int64_t n)
     for (std::int64_t i = 0; i < n; ++i) logits[i] += bias[i];
   }
   const float max = largest(logits, n);
-  // No token of this range may be chosen.
-  if (max == -std::numeric_limits<float>::infinity()) return {max, 0};
+  // No token of this range may be chosen, or none is a number.
+  if (max == -std::numeric_limits<float>::infinity())
+    return {max, overflows(logits, n) ? std::numeric_limits<float>::quiet_NaN() : 0};
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t i = 0; i < n; ++i) sum += fast_exp(logits[i] - max);
   return {max, sum};
 }
+
+XLATE_CLONES bool has_overflow(const float* x, std::int64_t n) { return overflows(x, n); }
 
 }  // namespace xlate::cpu

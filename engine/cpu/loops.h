@@ -44,10 +44,13 @@ void attend_row(const float* query, const float* const* keys, std::int64_t value
                 float* out);
 
 /// Adds bias, which may be null, to n logits in place. Returns the maximum and the sum of exp(logit
-/// − maximum), or a sum of zero if all logits are −∞.
+/// − maximum), or a sum of zero if all logits are −∞. The sum is NaN if a logit is +∞ or NaN.
 struct MaxSum {
   float max, sum;
 };
 MaxSum sum_logits(float* logits, const float* bias, std::int64_t n);
+
+/// Returns whether one of n numbers is +∞ or NaN.
+bool has_overflow(const float* x, std::int64_t n);
 
 }  // namespace xlate::cpu

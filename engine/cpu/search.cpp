@@ -77,7 +77,7 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
       masked = true;
     }
     // Masking ids before the softmax is the same as applying log-softmax once more afterwards.
-    if (masked && scan.rules.renormalize) sum = sum_logits(row, nullptr, n);
+    if (masked && scan.rules.renormalize && !std::isnan(sum.sum)) sum = sum_logits(row, nullptr, n);
     search_.sums[static_cast<std::size_t>(chunk * hidden.rows + first_row + i)] = sum;
     const std::int64_t list = (first_row + i) * scan.splits + split;
     Scored* best = search_.best.data() + list * scan.count;
@@ -92,7 +92,8 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
   }
 }
 
-// Adds the sums of the chunks in the order of the chunks.
+// Adds the sums of the chunks in the order of the chunks. The log-sum of a row is NaN if a logit is
+// +∞ or NaN, and −∞ if all logits are −∞.
 void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
   search_.log_sums.resize(static_cast<std::size_t>(rows));
   for (std::int64_t row = 0; row < rows; ++row) {
@@ -101,8 +102,10 @@ void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
     };
     float max = kMinusInfinity, sum = 0;
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) max = std::max(max, split(chunk).max);
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk)
-      sum += split(chunk).sum * std::exp(split(chunk).max - max);
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      if (const MaxSum part = split(chunk); part.sum != 0)
+        sum += part.sum * std::exp(part.max - max);
+    }
     search_.log_sums[static_cast<std::size_t>(row)] = max + std::log(sum);
   }
 }
@@ -155,9 +158,13 @@ void CpuBackend::project_rows(Tensor hidden, const Linear& projection) {
 }
 
 // Applies the row rules to the logits of a row, and leaves its best tokens in search_ as one list
-// of log-probabilities.
+// of log-probabilities. Leaves NaN as the row's log-sum if a logit is +∞ or NaN, and else 0.
 void CpuBackend::find_best_of_row(const SearchRules& rules, const SlotSearch& slot,
                                   std::int64_t beam, std::int64_t row, std::span<float> logits) {
+  const bool overflow = has_overflow(logits.data(), std::ssize(logits));
+  search_.log_sums[static_cast<std::size_t>(row)] =
+      overflow ? std::numeric_limits<float>::quiet_NaN() : 0;
+  if (overflow) return;
   apply_row_rules(rules, slot.ids_of(beam), logits);
   const int count = rules.candidates();
   Scored* best = search_.best.data() + row * count;
@@ -209,7 +216,9 @@ std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, std::in
       for (int i = 0; i < search_.best_count[static_cast<std::size_t>(list)]; ++i) {
         const Scored& item = search_.best[static_cast<std::size_t>(list * count + i)];
         const float log_probability = item.logit - search_.log_sums[static_cast<std::size_t>(row)];
-        candidates.push_back({slot.score(beam) + log_probability, {item.token, beam}});
+        const float value = slot.score(beam) + log_probability;
+        // A row of a beam without a hypothesis may have NaN, which std::sort cannot order.
+        if (value > kMinusInfinity) candidates.push_back({value, {item.token, beam}});
       }
     }
   }
@@ -223,6 +232,16 @@ std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, std::in
   return candidates;
 }
 
+// Returns whether a live hypothesis of the group has a logit that is +∞ or NaN.
+bool CpuBackend::overflows(const SlotSearch& slot, std::int64_t group, std::int64_t beams) const {
+  for (std::int64_t beam = 0; beam < beams; ++beam) {
+    if (slot.score(beam) > kWorthless &&
+        std::isnan(search_.log_sums[static_cast<std::size_t>(group * beams + beam)]))
+      return true;
+  }
+  return false;
+}
+
 void CpuBackend::search_step(Queue&, Tensor hidden, const Projection& projection,
                              const SearchRules& rules, const StepRows& rows,
                              const SearchState& state) {
@@ -233,7 +252,10 @@ void CpuBackend::search_step(Queue&, Tensor hidden, const Projection& projection
   pool_.run(rows.groups, [&](std::int64_t group, int) {
     if (rows.slots[group] < 0 || state.done[rows.slots[group]]) return;
     SlotSearch slot(rules, state, rows.slots[group]);
-    slot.advance(candidates_of(slot, group, rows.beams, splits, count));
+    if (overflows(slot, group, rows.beams))
+      slot.fail();
+    else
+      slot.advance(candidates_of(slot, group, rows.beams, splits, count));
   });
 }
 

@@ -58,6 +58,12 @@ void SlotSearch::advance(const std::vector<Candidate>& candidates) {
   if (!done_) keep(live);
 }
 
+void SlotSearch::fail() {
+  ++length_;
+  done_ = 1;
+  finished_count_ = kNotFinite;
+}
+
 // Keeps the list in descending order of scores. Among equal scores the older entry stays ahead.
 void SlotSearch::add_finished(const Finished& entry) {
   if (finished_count_ == beams_ && !(entry.score > finished_[beams_ - 1].score)) return;

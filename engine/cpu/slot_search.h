@@ -36,6 +36,8 @@ class SlotSearch {
   /// Advances the sentence by one token. `candidates` are the best of all continuations, in order,
   /// as many as SearchRules::candidates() says.
   void advance(const std::vector<Candidate>& candidates);
+  /// Ends the sentence without a hypothesis, because a logit is +∞ or NaN.
+  void fail();
 
  private:
   void add_finished(const Finished&);
