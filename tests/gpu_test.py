@@ -1,6 +1,6 @@
 """Tests what only a run on a GPU can show: an error of the device in the middle of a run, which
-special kernels run, what they give for every family, a missing cuBLASLt, and memory over a long
-run.
+special kernels run, what they give for every family and in every order, numbers that overflow
+float16, a missing cuBLASLt, and memory over a long run.
 
 The tests have the ctest label `gpu` and skip themselves where there is no GPU. XLATE_TEST_DEVICE
 names another device than `cuda`.
@@ -12,6 +12,8 @@ import time
 import unittest
 
 import families_test
+import family_invariance_test
+import overflow_test
 import program
 import reference_test
 from program import EN_DE, SHARED, Case, Running, source_lines, xlate
@@ -145,6 +147,71 @@ class Families(families_test.Families):
 
 class RandomNetworks(families_test.RandomNetworks):
     device_options, where = ON_GPU, {"device": None}
+
+
+class InvarianceInFloat32(family_invariance_test.FamilyInvariance):
+    device, precision = DEVICE, "fp32"
+
+
+class InvarianceInFloat16(family_invariance_test.FamilyInvariance):
+    device, precision = DEVICE, "fp16"
+
+
+class InvarianceInBFloat16(family_invariance_test.FamilyInvariance):
+    device, precision = DEVICE, "bf16"
+
+
+class Overflow(overflow_test.OverflowCase):
+    """t5 is changed so that values inside a feed-forward layer overflow float16, although it
+    computes the same. float32 and bfloat16 hold them, and factors of two change no bits there."""
+
+    def where(self, precision):
+        return {
+            "options": [
+                *self.options("beam4.stop-false"),
+                *("--device", DEVICE, "--gpu-memory", "8GiB", "--precision", precision),
+            ],
+            "more": {"input": self.lines("t5"), "device": None},
+        }
+
+    def translate(self, model, precision):
+        """Returns (lines, the precision that the report names)."""
+        run = self.where(precision)
+        result, report = self.report(*run["options"], model=model, lines=40, **run["more"])
+        return result.lines, report["precision"]
+
+    def test_float16_is_one_clear_error(self):
+        run, model = self.where("fp16"), self.scaled_t5(16)
+        run["more"]["input"] = self.lines("t5", 1)
+        result = self.fails(
+            *run["options"],
+            names=["line 1: ", "float16", "infinite or not a number", "--precision bf16 or fp32"],
+            model=model,
+            **run["more"],
+        )
+        self.assertEqual(result.out, b"")
+
+    def test_other_types_hold_the_values(self):
+        plain, scaled = self.scaled_t5(0), self.scaled_t5(16)
+        for precision in ("bf16", "fp32"):
+            wanted, _ = self.translate(plain, precision)
+            found, _ = self.translate(scaled, precision)
+            self.assertEqual(found, wanted, precision)
+
+    def test_auto_is_bfloat16_for_t5(self):
+        model = self.scaled_t5(16)
+        found, precision = self.translate(model, "auto")
+        self.assertEqual(precision, "bf16")
+        self.assertEqual(found, self.translate(model, "bf16")[0])
+
+    def test_a_weight_that_float16_cannot_hold(self):
+        run, model = self.where("fp16"), self.scaled_t5(17)
+        self.fails(
+            *run["options"],
+            names=["encoder.2.feed_forward.up.weight", "float16 cannot hold", "--precision bf16"],
+            model=model,
+            **run["more"],
+        )
 
 
 class NoCublas(Case):
