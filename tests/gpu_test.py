@@ -191,6 +191,17 @@ class Overflow(overflow_test.OverflowCase):
         )
         self.assertEqual(result.out, b"")
 
+    def test_a_residual_stream_that_overflows_float16_is_one_clear_error(self):
+        run, model = self.where("fp16"), self.t5_with_large_stream(13)
+        run["more"]["input"] = self.lines("t5", 1)
+        self.fails(
+            *run["options"], names=["line 1: ", "float16", "bf16"], model=model, **run["more"]
+        )
+        lines, _ = self.translate(model, "bf16")
+        wanted, _ = self.translate(self.scaled_t5(0), "fp32")
+        equal = sum(a.split(" ||| ")[1] == b.split(" ||| ")[1] for a, b in zip(lines, wanted))
+        self.assertGreaterEqual(equal, 30)
+
     def test_other_types_hold_the_values(self):
         plain, scaled = self.scaled_t5(0), self.scaled_t5(16)
         for precision in ("bf16", "fp32"):

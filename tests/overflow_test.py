@@ -7,6 +7,7 @@ between them does not overflow.
 """
 
 import os
+import re
 import shutil
 
 import numpy as np
@@ -57,6 +58,18 @@ class OverflowCase(Case):
 
         return self.changed_model("t5", scale, "t5-%d" % power)
 
+    def t5_with_large_stream(self, power):
+        """Returns a model whose residual streams are those of t5 times a power of two, which the
+        norms take out again. The matrix of the logits is stored apart, as it was."""
+
+        def scale(tensors):
+            tensors["lm_head.weight"] = tensors["shared.weight"]
+            for name in tensors:
+                if name == "shared.weight" or re.search(r"\.(o|wo)\.weight$", name):
+                    tensors[name] = np.ldexp(tensors[name], power)
+
+        return self.changed_model("t5", scale, "t5-stream-%d" % power)
+
     def lines(self, family, count=40):
         return b"".join(read(FAMILIES, family, "source.ids").splitlines(keepends=True)[:count])
 
@@ -73,6 +86,14 @@ class OnTheCpu(OverflowCase):
         ]
         self.assertEqual(len(found[0]), 40)
         self.same(*found)
+
+    def test_a_large_residual_stream_changes_nothing(self):
+        found = [
+            self.ok(*self.options(), input=self.lines("t5"), model=model).lines
+            for model in (self.scaled_t5(0), self.t5_with_large_stream(13))
+        ]
+        ids = [[line.split(" ||| ")[1] for line in lines] for lines in found]
+        self.same(*ids, allowed=1)
 
     def test_an_overflow_is_one_clear_error(self):
         model = self.scaled_t5(126)

@@ -204,7 +204,10 @@ class Lines(FamilyCase):
         for family, model, options in self.models():
             header = model_bytes.ModelFile(model).header
             special = {token["id"] for token in header["tokens"]["added"] if token.get("special")}
-            special -= {header["tokens"]["unknown"]}
+            # The model itself may give this token for a character that it does not know.
+            model_kind = header["tokenizer"]["model"]
+            if model_kind["kind"] == "sentencepiece" or "unknown" in model_kind:
+                special -= {header["tokens"]["unknown"]}
             around = header["tokenizer"]["template"]
             first, last = len(around["before"]), len(around["after"])
             pieces = tokenize_pieces(model, special)

@@ -13,8 +13,8 @@ namespace xlate::cuda {
 // Half a unit in the last place of T is 128 steps, and an int8 holds −128 … 127. A difference that
 // comes to +128 steps, at a tie that T rounds towards zero or next to one, loses one step. Where
 // the rounded value is subnormal in T, the difference may be more steps and is cut to the range of
-// an int8. A value that overflows float16 is stored as an infinity with low bits −128, which
-// widened() turns into the finite value whose pattern is 0x7f7ff000 (or 0xff7ff000).
+// an int8. A value that overflows float16 is stored as an infinity without low bits, so that it
+// stays one: with low bits it would be a finite value, which the next norm makes zeros of.
 template <class T>
 inline constexpr int kLowBitsShift = 0;
 template <>
@@ -26,6 +26,7 @@ inline constexpr int kLowBitsShift<__nv_bfloat16> = 8;
 template <class T>
 __device__ __forceinline__ int low_bits_of(float exact, float rounded) {
   constexpr int kHalf = (1 << kLowBitsShift<T>) / 2;
+  if (sizeof(T) == 2 && fabsf(rounded) == INFINITY) return 0;
   return static_cast<int>(__float_as_uint(exact) - __float_as_uint(rounded) + kHalf) >>
          kLowBitsShift<T>;
 }

@@ -123,7 +123,8 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
       // candidates may be equal.
       for (int j = 0; j < per_row; ++j) {
         const Candidate other = candidate(beam, j);
-        if (other.value < mine.value) break;
+        // The values of a row are NaN where its log-sum is.
+        if (!(other.value >= mine.value)) break;
         place += other.value > mine.value ||
                  (beam != mine.node.parent ? beam < mine.node.parent
                                            : other.node.token < mine.node.token);
