@@ -4,11 +4,13 @@ transformers does with them. scripts/compare_tokenizers runs this program with a
 transformers, tokenizers and sentencepiece.
 
 Usage: tokenizer_kinds.py make FOLDER KIND SIZE TEXT [RULES]
+       tokenizer_kinds.py rules FILE
        tokenizer_kinds.py encode FOLDER SEED [LANGUAGE] < lines > JSON
 
 `make` trains a tokenizer with SIZE pieces on the lines of the file TEXT and saves it as it is on
-the hub. RULES is a file with the rules of a charsmap (default: nmt_nfkc). `encode` prints one JSON
-object with the ids of each line, the text of these ids and random sequences with their text.
+the hub. RULES is a file with the rules of a charsmap (default: nmt_nfkc), such as `rules` writes.
+`encode` prints one JSON object with the ids of each line, the text of these ids and random
+sequences with their text.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import random
 import shutil
 import sys
 import tempfile
+import unicodedata
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -42,7 +45,7 @@ SENTENCEPIECE = {
     "marian-bpe": ({"model_type": "bpe"}, "source.spm", "marian"),
     "m2m100": ({"model_type": "bpe"}, "sentencepiece.bpe.model", "m2m_100"),
     "t5": (T5, "spiece.model", "t5"),
-    "mt5": (T5 | {"character_coverage": 0.99}, "spiece.model", "mt5"),
+    "mt5": (T5 | {"max_sentencepiece_length": 8}, "spiece.model", "mt5"),
     "mbart": ({}, "sentencepiece.bpe.model", "mbart"),
     "mbart50": ({}, "sentencepiece.bpe.model", "mbart"),
     "pegasus": (T5, "spiece.model", "pegasus"),
@@ -51,7 +54,9 @@ SENTENCEPIECE = {
     "llama2-old": (LLAMA, "tokenizer.model", "llama"),
 }
 BYTE_LEVEL = {"gpt2": "gpt2", "bart": "bart", "opt": "opt", "llama3": "llama", "qwen3": "qwen3"}
-KINDS = [*SENTENCEPIECE, *BYTE_LEVEL]
+# These kinds are others with added tokens that are not special.
+ADDED = {f"{kind}-added": kind for kind in ("t5", "llama2-old", "qwen3")}
+KINDS = [*SENTENCEPIECE, *BYTE_LEVEL, *ADDED]
 # The source's language in the comparison. It is not the default of the kind.
 LANGUAGES = {"m2m100": "de", "mbart": "de_DE", "mbart50": "de_DE", "nllb": "deu_Latn"}
 CONFIGS = {
@@ -84,8 +89,40 @@ def read_json(path):
         return json.load(file)
 
 
+def save(tokenizer, folder):
+    """Saves a tokenizer. The file tokenizer.json has no needless blanks."""
+    tokenizer.save_pretrained(folder)
+    path = f"{folder}/tokenizer.json"
+    write_json(path, read_json(path))
+
+
 def write_config(folder, model_type, size):
     write_json(f"{folder}/config.json", {"model_type": model_type, "vocab_size": size})
+
+
+def write_rules(path):
+    """Writes a part of the rules of nmt_nfkc, so that the charsmap is small: controls, blanks,
+    Latin, kana, ligatures, forms of numbers and letters, some Hangul."""
+    rules = dict.fromkeys([*map(chr, range(1, 32)), "\x7f", "\x8f", "\x9f"], "")
+    rules |= dict.fromkeys("\t\n\f\r\xa0\u1680\u200b\u200e\u2028\u3000\ufeff\ufffd▁", " ")
+    rules |= {chr(c): " " for c in range(0x2000, 0x200B)}
+    blocks = ((0xA8, 0x17F), (0x1E00, 0x1EFF), (0x2150, 0x217F), (0x2460, 0x2473), (0xFB00, 0xFB06))
+    blocks += ((0xFF01, 0xFF5D), (0xFF66, 0xFF9F), (0x304C, 0x30FE), (0x3300, 0x3310))
+    blocks += ((0xAC00, 0xAC10), (0x1F00, 0x1F0F))
+    for first, last in blocks:
+        for c in map(chr, range(first, last + 1)):
+            composed = unicodedata.normalize("NFKC", c)
+            letters = unicodedata.normalize("NFD", c)
+            if composed != c:
+                rules[c] = composed
+            if letters != c and composed == c:
+                rules[letters] = c
+                base = unicodedata.normalize("NFC", letters[:-1]) + letters[-1]
+                rules[base] = c
+    with open(path, "w", encoding="utf-8") as file:
+        for key, value in rules.items():
+            hexes = (" ".join(f"{ord(c):X}" for c in text) for text in (key, value))
+            file.write("\t".join(hexes) + "\n")
 
 
 def train_sentencepiece(path, text, size, settings, rules):
@@ -93,7 +130,10 @@ def train_sentencepiece(path, text, size, settings, rules):
     beside the directories of the kinds."""
     import sentencepiece
 
-    settings = {"model_type": "unigram", "character_coverage": 0.998} | settings
+    settings = {
+        "model_type": "unigram",
+        "character_coverage": 0.998 if size > 4000 else 0.98,
+    } | settings
     if rules and "normalization_rule_name" not in settings:
         settings["normalization_rule_tsv"] = rules
     key = json.dumps([size, text, settings], sort_keys=True).encode()
@@ -125,6 +165,41 @@ def write_pieces(path, pieces, seed):
     return len(first) + len(rest)
 
 
+def write_marian_network(folder, size):
+    """Writes the smallest checkpoint that scripts/convert.py reads. All weights are zero."""
+    import numpy
+    from safetensors.numpy import save_file
+
+    width = 8
+    config = {
+        "model_type": "marian",
+        "vocab_size": size,
+        "d_model": width,
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "eos_token_id": 0,
+        "pad_token_id": size - 1,
+        "decoder_start_token_id": size - 1,
+        "max_position_embeddings": 512,
+    }
+    shapes = {"model.shared.weight": (size, width), "final_logits_bias": (1, size)}
+    for stack, attentions in (
+        ("encoder", ["self_attn"]),
+        ("decoder", ["self_attn", "encoder_attn"]),
+    ):
+        config |= {f"{stack}_layers": 1, f"{stack}_attention_heads": 1, f"{stack}_ffn_dim": width}
+        layer = f"model.{stack}.layers.0"
+        linear = [f"{layer}.{a}.{p}_proj" for a in attentions for p in ("q", "k", "v", "out")]
+        norms = [f"{layer}.{a}_layer_norm" for a in attentions] + [f"{layer}.final_layer_norm"]
+        for name in [*linear, f"{layer}.fc1", f"{layer}.fc2", *norms]:
+            shapes[f"{name}.weight"] = (width,) if name in norms else (width, width)
+            shapes[f"{name}.bias"] = (width,)
+    write_json(f"{folder}/config.json", config)
+    tensors = {name: numpy.zeros(shape, numpy.float16) for name, shape in shapes.items()}
+    save_file(tensors, f"{folder}/model.safetensors")
+    os.chmod(f"{folder}/model.safetensors", 0o644)
+
+
 def make_sentencepiece(folder, kind, size, text, rules):
     from transformers import AutoTokenizer
 
@@ -144,10 +219,13 @@ def make_sentencepiece(folder, kind, size, text, rules):
             "<pad>",
         ]
         write_json(f"{folder}/vocab.json", {piece: i for i, piece in enumerate(order)})
-        write_config(folder, model_type, len(order))
+        write_marian_network(folder, len(order))
         return
     if kind == "m2m100":
         count = write_pieces(f"{folder}/vocab.json", pieces, 1)
+        codes = AutoTokenizer.from_pretrained(folder).lang_code_to_token.values()
+        special = {"additional_special_tokens": sorted(codes)}
+        write_json(f"{folder}/special_tokens_map.json", special)
         write_config(folder, model_type, count + 108)
         return
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -245,7 +323,7 @@ def make_byte_level(folder, kind, size, text):
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=backend, bos_token=first, eos_token="<|end_of_text|>"
         )
-        tokenizer.save_pretrained(folder)
+        save(tokenizer, folder)
         config = read_json(f"{folder}/tokenizer_config.json")
         write_json(
             f"{folder}/tokenizer_config.json",
@@ -274,25 +352,52 @@ def make_byte_level(folder, kind, size, text):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     write_config(folder, model_type, len(tokenizer))
     if kind == "qwen3":
-        tokenizer.save_pretrained(folder)  # Beside vocab.json and merges.txt, as on the hub.
+        save(tokenizer, folder)  # Beside vocab.json and merges.txt, as on the hub.
+
+
+def add_tokens(folder):
+    """Adds tokens with every flag, which have normalized text of their own where the tokenizer
+    normalizes, and saves the tokenizer again."""
+    from tokenizers import AddedToken
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(
+        [
+            AddedToken("<NUM>", normalized=True),
+            AddedToken("<left>", lstrip=True, normalized=False),
+            AddedToken("<both>", lstrip=True, rstrip=True, normalized=False),
+            AddedToken("<word>", single_word=True, normalized=False),
+            AddedToken("<each>", single_word=True, rstrip=True, normalized=True),
+            AddedToken("Größe", normalized=True),
+            AddedToken("ﬁnd Å", normalized=True),
+            AddedToken("<é>", normalized=False),
+        ]
+    )
+    save(tokenizer, folder)
+    config = read_json(f"{folder}/config.json")
+    write_config(folder, config["model_type"], len(tokenizer))
 
 
 def make(folder, kind, size, text, rules=None):
     os.makedirs(folder, exist_ok=True)
-    if kind in SENTENCEPIECE:
+    if kind in ADDED:
+        make(folder, ADDED[kind], size, text, rules)
+        add_tokens(folder)
+    elif kind in SENTENCEPIECE:
         make_sentencepiece(folder, kind, int(size), text, rules)
     else:
         make_byte_level(folder, kind, int(size), text)
 
 
 def special_texts(tokenizer):
-    """Returns the texts of the special tokens and of all added tokens."""
-    added = tokenizer.added_tokens_decoder.values()
+    """Returns the texts of the special tokens."""
+    added = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
     return {*tokenizer.all_special_tokens, *(token.content for token in added)} - {""}
 
 
-def encode(folder, seed, language=None):
-    """Returns for each line of stdin the ids, or None for a line that holds the text of a special
+def encode(folder, seed, language, lines):
+    """Returns for each line the ids, or None for a line that holds the text of a special
     token, raw or normalized; the texts of ids; and random sequences of ids with their texts."""
     import tokenizers
     import transformers
@@ -301,7 +406,6 @@ def encode(folder, seed, language=None):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if language:
         tokenizer.src_lang = language
-    lines = sys.stdin.buffer.read().decode().split("\n")[:-1]
     special = special_texts(tokenizer)
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     ids = []
@@ -332,7 +436,11 @@ if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if sys.argv[1] == "make":
+    if sys.argv[1] == "rules":
+        write_rules(sys.argv[2])
+    elif sys.argv[1] == "make":
         make(*sys.argv[2:])
     else:
-        json.dump(encode(*sys.argv[2:]), sys.stdout)
+        lines = sys.stdin.buffer.read().decode().split("\n")[:-1]
+        language = sys.argv[4] if len(sys.argv) > 4 else None
+        json.dump(encode(sys.argv[2], sys.argv[3], language, lines), sys.stdout)

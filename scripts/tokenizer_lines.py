@@ -65,6 +65,19 @@ MARKUP += (
     "{}",
 )
 MARKUP += ("⁇", "<|", "|>", "__")
+# The texts of added tokens, and texts that are nearly the same.
+ADDED = ("<NUM>", " <left>", "  <left> ", "<both>", "  <both>\u3000", "<word>", " <word>", "<each>")
+ADDED += (
+    " <each> ",
+    "Größe",
+    "Gro\u0308ße",
+    "ﬁnd Å",
+    "find A\u030a",
+    "<é>",
+    "_",
+    "\u200d",
+    "\u0301",
+)
 CLITICS = ("'s", "'S", "'t", "'T", "'ſ", "'ll", "'LL", "'Re", "'VE", "'m", "'d", "’s", "'x", "''")
 
 
@@ -268,6 +281,12 @@ class Generator:
 
         return self.join(piece, blank=self.draw.choice((" ", "")))
 
+    def added(self):
+        def piece():
+            return self.draw.choice((self.draw.choice(ADDED), self.draw.choice(ADDED), self.word()))
+
+        return self.join(piece, blank=self.draw.choice((" ", "", "")))
+
     def clitics(self):
         def piece():
             word = self.draw.choice(
@@ -284,7 +303,7 @@ class Generator:
 # What generated lines are made of. Every kind has the same share.
 GENERATED = (
     "nfd digits blanks long_words controls unassigned right_to_left indic eastern emoji mixed "
-    "everything markup clitics"
+    "everything markup clitics added"
 ).split()
 
 
