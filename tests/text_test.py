@@ -119,7 +119,9 @@ class Text(FamilyCase):
                 folder = os.path.join(FAMILIES, family)
                 expected = read(folder, "beam4.decoded").decode("utf-8").split("\n")[:-1]
                 self.assertEqual(len(found), len(expected))
-                self.assertEqual([plain(line) for line in found], [plain(line) for line in expected])
+                self.assertEqual(
+                    [plain(line) for line in found], [plain(line) for line in expected]
+                )
                 known = [i for i, line in enumerate(found) if UNKNOWN not in line]
                 self.assertGreater(len(known), 80)
                 self.assertEqual([found[i] for i in known], [expected[i] for i in known])
@@ -213,7 +215,9 @@ class Lines(FamilyCase):
             pieces = tokenize_pieces(model, special)
             self.assertGreater(len(pieces), 0, family)
             with self.subTest(family, tokens=len(pieces)):
-                lines = [pattern % piece for piece in pieces for pattern in ("a %s b", "%s", "a%sb")]
+                lines = [
+                    pattern % piece for piece in pieces for pattern in ("a %s b", "%s", "a%sb")
+                ]
                 for line, ids in zip(lines, tokenize(model, lines, *options)):
                     inner = [int(number) for number in ids.split()][first:]
                     inner = inner[: len(inner) - last]
