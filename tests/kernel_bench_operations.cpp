@@ -215,9 +215,12 @@ void Bench::search_step(std::int64_t rows, int beams) {
   Search search(*backend_, *queue_,
                 {.beams = beams, .start = pad, .ends = {end}, .never_chosen = {end, pad}}, slots,
                 2 * kSearchSteps);
-  std::vector<std::int32_t> listed(static_cast<std::size_t>(slots)),
-      limits(static_cast<std::size_t>(slots), 2 * kSearchSteps);
-  for (std::size_t i = 0; i < listed.size(); ++i) listed[i] = static_cast<std::int32_t>(i);
+  std::vector<std::int32_t> listed;
+  std::vector<SlotStart> starts;
+  for (std::int32_t slot = 0; slot < slots; ++slot) {
+    listed.push_back(slot);
+    starts.push_back({.slot = slot, .limit = 2 * kSearchSteps});
+  }
   const Buffer groups = list(listed);
   const StepRows step{groups.as<std::int32_t>(), slots, beams};
   const double seconds = timed(
@@ -226,7 +229,7 @@ void Bench::search_step(std::int64_t rows, int beams) {
         for (int i = 0; i < kSearchSteps; ++i)
           search.step(matrix(hidden, rows, kWidth), step, projection);
       },
-      [&] { search.start(listed, limits); });
+      [&] { search.start(starts); });
   const double bytes = static_cast<double>((padded + rows) * kWidth * size_);
   keep({"search_step",
         fmt::format("{}→{}, {}", kWidth, kVocabulary,

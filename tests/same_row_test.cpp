@@ -219,17 +219,19 @@ void SameRowTest::check_vocabulary(int beams, std::int64_t vocabulary, std::int6
                           .ends = {1},
                           .never_chosen = {static_cast<std::int32_t>(vocabulary - 1)}};
   Search search(*lab, lab.queue(), rules, most, 4);
-  std::vector<std::int32_t> slots(static_cast<std::size_t>(most)),
-      limits(static_cast<std::size_t>(most), 4), tokens;
-  for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<std::int32_t>(i);
+  std::vector<std::int32_t> slots, tokens;
+  std::vector<SlotStart> starts;
+  for (std::int32_t slot = 0; slot < most; ++slot) {
+    slots.push_back(slot);
+    starts.push_back({.slot = slot, .limit = 4});
+  }
   const std::int32_t* listed = lab.put(slots);
   std::vector<float> scores;
   std::string wrong;
   for (const std::int64_t rows : rows_up_to(most_rows)) {
     if (rows % beams) continue;
     const std::int64_t groups = rows / beams;
-    const std::span<const std::int32_t> used(slots.data(), static_cast<std::size_t>(groups));
-    search.start(used, std::span(limits).first(used.size()));
+    search.start(std::span(starts).first(static_cast<std::size_t>(groups)));
     search.step({hidden.data(), lab.type(), rows, width, width}, {listed, groups, beams},
                 projection);
     const auto found = lab.array<float>(search.state().score, rows);

@@ -93,7 +93,7 @@ class Network {
       // A step of a sentence that is done changes nothing.
       lab_->repeat(queue, 1, 1, [&] { step(search, rows); });
       search.read_done()->wait();
-      for (const SearchResult& found : search.collect(slots))
+      for (const SearchResult& found : search.collect(Ints{start.slot}))
         result.outcomes.push_back(outcome_of(found));
     }
     lab_.clear();

@@ -262,7 +262,9 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
       for (std::size_t i = 0; i < slots.size(); ++i) caches.reserve(slots[i], batch[i]);
       caches.publish(*queue);
       model->install(*queue, *model->encode(*queue, batch), 0, slots);
-      search.start(slots, std::vector<std::int32_t>(slots.size(), kLimit));
+      std::vector<SlotStart> starts;
+      for (const std::int32_t slot : slots) starts.push_back({.slot = slot, .limit = kLimit});
+      search.start(starts);
       const Buffer active = backend->allocate(slots.size() * sizeof(std::int32_t));
       backend->upload(*queue, std::as_bytes(std::span(slots)), active.data());
       const StepRows rows{active.as<std::int32_t>(), static_cast<std::int64_t>(slots.size()),
