@@ -165,7 +165,12 @@ TEST(ModelFile, WhatCannotBeOpened) {
   std::ofstream(text) << "Guten Tag";
   expect_error([&] { ModelFile::open((folder / "none.bin").string()); },
                {"none.bin", "No such file"});
-  expect_error([&] { ModelFile::open(folder.string()); }, {folder.string(), "not a regular file"});
+  expect_error([&] { ModelFile::open(folder.string()); },
+               {folder.string(), "a directory", "scripts/convert.py " + folder.string()});
+  const auto quoted = folder / "it's one";
+  std::filesystem::create_directories(quoted);
+  expect_error([&] { ModelFile::open(quoted.string()); },
+               {"convert.py '" + folder.string() + "/it'\\''s one' -o"});
   expect_error([&] { ModelFile::open("/dev/null"); }, {"/dev/null", "not a regular file"});
   expect_error([&] { ModelFile::open(empty); }, {empty, "empty"});
   expect_error([&] { ModelFile::open(text); }, {text, "XLATEMDL", "scripts/convert.py"});

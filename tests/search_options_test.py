@@ -262,7 +262,12 @@ class Languages(Case):
 
     def test_the_list_of_codes_is_one_line_whatever_the_codes_are(self):
         languages = {"d\u2028e\u2029": 3, "\u0085": 4, "\u009b31m": 5, "fr": 6}
-        model = self.changed(lambda header: header["tokens"].update(languages=languages))
+
+        def change(header):
+            header["tokens"].update(languages=languages)
+            header["tokenizer"].update(source_language="fr")
+
+        model = self.changed(change)
         for code, shown in (("x\n\x1b[31m", r"'x\n\x1b[31m'"), ("\u2029\x7f", r"'\u2029\x7f'")):
             result = self.usage_error(
                 *self.OPTIONS,

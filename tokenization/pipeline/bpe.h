@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tokenization/pair_merges.h"
 #include "tokenization/pipeline/description.h"
 #include "tokenization/pipeline/pieces.h"
 
@@ -29,22 +30,7 @@ class Bpe {
   void segment(std::string_view word, std::vector<std::int32_t>& ids) const;
 
  private:
-  /// Says what a pair of pieces becomes, and when.
-  struct Merge {
-    std::uint64_t pair = kNoPair;
-    std::uint32_t rank = 0;
-    std::int32_t merged = 0;
-  };
-  static constexpr std::uint64_t kNoPair = ~std::uint64_t{0};
-  static std::uint64_t pair_of(std::int32_t left, std::int32_t right) {
-    return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 |
-           static_cast<std::uint32_t>(right);
-  }
-  std::size_t place_of(std::uint64_t pair) const;
-  const Merge* find(std::int32_t left, std::int32_t right) const;
   void append_symbols(std::string_view word, std::vector<std::int32_t>& symbols) const;
-  void merge_short(std::vector<std::int32_t>& symbols, std::size_t first) const;
-  void merge_long(std::vector<std::int32_t>& symbols, std::size_t first) const;
 
   SegmentModel settings_;
   const Pieces& pieces_;
@@ -52,11 +38,7 @@ class Bpe {
   // A byte has the id of the piece that stands for it: of a word's byte with byte_level, and of an
   // unknown character's byte with byte_fallback. The id is −1 if there is none.
   std::array<std::int32_t, 256> bytes_{};
-  // This is a hash table with open addressing. Its size is a power of two, and at most half of its
-  // places are in use.
-  std::vector<Merge> merges_;
-  // A product of hashing is shifted right by this number of bits, so that it is a place.
-  int shift_ = 0;
+  PairMerges merges_;
   // Words that are not segmented, as text or bytes, if the settings ask for it.
   std::unordered_map<std::string, std::int32_t> whole_words_;
 };

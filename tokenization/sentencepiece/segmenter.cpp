@@ -1,4 +1,4 @@
-// Segments text by tokenization/sentencepiece/unigram, or by the SentencePiece library in parts of
+// Chooses who segments text: the classes beside this one, or the SentencePiece library in parts of
 // bounded length.
 #include "tokenization/sentencepiece/segmenter.h"
 
@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "engine/error.h"
+#include "tokenization/sentencepiece/bpe.h"
 #include "tokenization/sentencepiece/model.h"
 #include "tokenization/sentencepiece/unigram.h"
 #include "tokenization/utf8.h"
@@ -50,6 +51,11 @@ Segmenter::Segmenter(std::string_view bytes, const std::string& name) {
     unigram_ = std::make_unique<const Unigram>(std::move(model), name);
     return;
   }
+  if (model.algorithm == SentencePieceModel::Algorithm::kBpe &&
+      SentencePieceBpe::can_segment(model)) {
+    bpe_ = std::make_unique<const SentencePieceBpe>(std::move(model), name);
+    return;
+  }
   auto library = std::make_unique<sentencepiece::SentencePieceProcessor>();
   if (const auto status = library->LoadFromSerializedProto(bytes); !status.ok())
     fail("{}: not a SentencePiece model: {}", name, status.ToString());
@@ -63,6 +69,10 @@ Segmentation Segmenter::segment(std::string_view text) const {
   Segmentation out;
   if (unigram_) {
     unigram_->segment(text, out);
+    return out;
+  }
+  if (bpe_) {
+    bpe_->segment(text, out);
     return out;
   }
   while (!text.empty()) {

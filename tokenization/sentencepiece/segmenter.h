@@ -3,8 +3,9 @@
 // Unigram models (Kudo, 2018) are segmented by tokenization/sentencepiece/unigram, not by the
 // library. Where two segmentations have the same score, the library up to 0.2.1 takes another one
 // than from 0.2.2 on, and what a line is translated to must not depend on which one is installed.
-// The rule is that of 0.2.2 (docs/search.md). All other models go to the library, because its
-// versions agree about them.
+// The rule is that of 0.2.2 (docs/search.md). BPE models are segmented by
+// tokenization/sentencepiece/bpe, because that is several times as fast. All other models, and a
+// few BPE models, go to the library, because its versions agree about them.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@ class SentencePieceProcessor;
 
 namespace xlate {
 
+class SentencePieceBpe;
 class Unigram;
 
 /// Holds the pieces of a text as ids of the model. Each unknown id among `ids` has an entry in
@@ -53,8 +55,9 @@ class Segmenter {
 
   std::vector<std::string_view> pieces_;
   std::int32_t unknown_ = 0;
-  // A unigram model has the first of these, and any other model has the second.
+  // One of the three segments: that of unigram models, that of BPE models, or the library.
   std::unique_ptr<const Unigram> unigram_;
+  std::unique_ptr<const SentencePieceBpe> bpe_;
   std::unique_ptr<const sentencepiece::SentencePieceProcessor> library_;
 };
 

@@ -2,12 +2,10 @@
 #include "tokenization/sentencepiece/unigram.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 
 #include "engine/error.h"
-#include "tokenization/utf8.h"
 
 namespace xlate {
 namespace {
@@ -35,17 +33,6 @@ float score_of_symbol(std::size_t bytes) {
   return static_cast<float>(0.1 * static_cast<double>(bytes - 1));
 }
 
-// Returns the byte that a piece like <0x0A> stands for. Throws Error for any other piece.
-std::size_t byte_of(std::string_view piece, const std::string& name) {
-  std::size_t byte = 0;
-  const bool framed = piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with('>');
-  if (!framed ||
-      std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16).ptr != piece.data() + 5) {
-    fail("{}: the byte piece '{}', expected <0x00> to <0xFF>", name, piece);
-  }
-  return byte;
-}
-
 // Returns the model's Viterbi search. Throws Error if a score is not a number.
 Viterbi<float> viterbi_of(const SentencePieceModel& model, const std::string& name) {
   float least = std::numeric_limits<float>::max();
@@ -63,16 +50,10 @@ Viterbi<float> viterbi_of(const SentencePieceModel& model, const std::string& na
 }  // namespace
 
 Unigram::Unigram(SentencePieceModel model, const std::string& name)
-    : model_(std::move(model)), normalizer_(model_, name), viterbi_(viterbi_of(model_, name)) {
-  bytes_.fill(-1);
-  for (std::size_t id = 0; id < model_.pieces.size(); ++id) {
-    const auto& piece = model_.pieces[id];
-    if (piece.type == Type::kByte)
-      bytes_[byte_of(piece.text, name)] = static_cast<std::int32_t>(id);
-  }
-  if (model_.byte_fallback && std::find(bytes_.begin(), bytes_.end(), -1) != bytes_.end())
-    fail("{}: a byte has no piece", name);
-}
+    : model_(std::move(model)),
+      normalizer_(model_, name),
+      viterbi_(viterbi_of(model_, name)),
+      unknown_(model_, name) {}
 
 void Unigram::segment(std::string_view text, Segmentation& out) const {
   const std::string normalized = normalizer_.normalize(text);
@@ -80,24 +61,11 @@ void Unigram::segment(std::string_view text, Segmentation& out) const {
   for (const auto& part : viterbi_.segment(normalized)) {
     const bool unknown = part.id == Viterbi<float>::kUnknown;
     if (unknown)
-      append_unknown(std::string_view(normalized).substr(part.begin, part.end - part.begin),
-                     after_unknown, out);
+      unknown_.append(std::string_view(normalized).substr(part.begin, part.end - part.begin),
+                      after_unknown, out);
     else
       out.ids.push_back(part.id);
     after_unknown = unknown;
-  }
-}
-
-// Neighbouring unknown characters become one unknown piece, or a piece for each byte if the model
-// falls back to bytes.
-void Unigram::append_unknown(std::string_view text, bool continued, Segmentation& out) const {
-  if (model_.byte_fallback) {
-    for (const char byte : text) out.ids.push_back(bytes_[static_cast<unsigned char>(byte)]);
-  } else if (continued) {
-    out.unknown.back() += text;
-  } else {
-    out.ids.push_back(model_.unknown);
-    out.unknown.emplace_back(text);
   }
 }
 

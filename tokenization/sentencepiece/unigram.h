@@ -2,15 +2,13 @@
 // whose pieces have the largest sum of scores.
 #pragma once
 
-#include <array>
-#include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "tokenization/sentencepiece/model.h"
 #include "tokenization/sentencepiece/normalizer.h"
 #include "tokenization/sentencepiece/segmenter.h"
+#include "tokenization/sentencepiece/unknown_text.h"
 #include "tokenization/viterbi.h"
 
 namespace xlate {
@@ -29,14 +27,10 @@ class Unigram {
   void segment(std::string_view text, Segmentation& out) const;
 
  private:
-  /// Appends text that is no piece. `continued` says that the text before it is none either.
-  void append_unknown(std::string_view text, bool continued, Segmentation& out) const;
-
   SentencePieceModel model_;
   Normalizer normalizer_;
   Viterbi<float> viterbi_;
-  // Each byte has the id of its piece here, or −1 if it has none.
-  std::array<std::int32_t, 256> bytes_{};
+  UnknownText unknown_;
 };
 
 }  // namespace xlate
