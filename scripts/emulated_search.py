@@ -1,5 +1,5 @@
 """Does the search of docs/search.md in Python, over the logits of a network of
-emulated_network.py. All sentences are decoded together, in one batch."""
+emulated_network.py. Sentences are decoded together, in batches."""
 
 import dataclasses
 import math
@@ -12,6 +12,8 @@ from emulated_network import Caches
 # engine/cuda/search/advance.cuh.
 DEAD, WORTHLESS = -1e9, -1e8
 LIMIT_EXTRA = 10
+# A batch has this many sentences of similar lengths.
+BATCH = 30
 
 
 @dataclasses.dataclass
@@ -123,8 +125,8 @@ def choices_of(logits, histories, rules):
 class Sentence:
     """The search of one sentence: the live hypotheses and the finished list."""
 
-    def __init__(self, number, source, rules):
-        self.number, self.rules, self.limit = number, rules, rules.limit_of(source)
+    def __init__(self, source, rules):
+        self.rules, self.limit = rules, rules.limit_of(source)
         self.scores = [0.0] + [DEAD] * (rules.beams - 1)
         # A history begins with the start token.
         self.histories = [[rules.start]] * rules.beams
@@ -186,8 +188,18 @@ def best_candidates(choices, sentences, rules):
 def search(network, encoded, sources, rules):
     """Translates sources, of which `encoded` has the results of encode(). Returns the finished list
     of each: (score, ids) in descending order of scores."""
-    sentences = [Sentence(i, source, rules) for i, source in enumerate(sources)]
-    active, caches, n = list(sentences), Caches(encoded, rules.beams), 0
+    sentences = [Sentence(source, rules) for source in sources]
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    for first in range(0, len(order), BATCH):
+        batch = order[first : first + BATCH]
+        caches = Caches([encoded[i] for i in batch], rules.beams)
+        search_batch(network, [sentences[i] for i in batch], caches, rules)
+    return [sentence.finished for sentence in sentences]
+
+
+def search_batch(network, active, caches, rules):
+    """Does the search of all sentences of a batch."""
+    n = 0
     while active:
         ids = torch.tensor([[h[-1] for h in sentence.histories] for sentence in active])
         logits = network.step(ids, n, caches)
@@ -205,7 +217,6 @@ def search(network, encoded, sources, rules):
         if active:
             parents = torch.tensor([sentence.parents for sentence in active])
             caches.keep(torch.tensor(kept), parents)
-    return [sentence.finished for sentence in sentences]
 
 
 def weigh(network, encoded, hypotheses, rules):
