@@ -33,6 +33,16 @@ Trie user_defined_pieces(const SentencePieceModel& model) {
   return Trie(std::move(keys));
 }
 
+constexpr std::string_view kMark = "\u2581";
+
+// Returns whether no piece has a mark behind its first character, so that none is made of the ends
+// of two words.
+bool splits_at_marks(const SentencePieceModel& model) {
+  return std::none_of(model.pieces.begin(), model.pieces.end(), [](const auto& piece) {
+    return piece.type == Type::kNormal && piece.text.find(kMark, 1) != std::string_view::npos;
+  });
+}
+
 // Calls each(end) for the end of every character of a text.
 template <class Each>
 void each_character(std::string_view text, const Each& each) {
@@ -51,7 +61,8 @@ SentencePieceBpe::SentencePieceBpe(SentencePieceModel model, const std::string& 
     : model_(std::move(model)),
       normalizer_(model_, name),
       unknown_(model_, name),
-      user_defined_(user_defined_pieces(model_)) {
+      user_defined_(user_defined_pieces(model_)),
+      splits_at_marks_(splits_at_marks(model_)) {
   for (std::size_t id = 0; id < model_.pieces.size(); ++id) {
     const auto& piece = model_.pieces[id];
     if (std::isnan(piece.score))
@@ -111,7 +122,13 @@ void SentencePieceBpe::segment(std::string_view text, Segmentation& out) const {
   };
   std::vector<Alone> alone;
   std::vector<std::int32_t> symbols;
+  // Words are merged one by one where that gives the same, because it is faster.
+  std::size_t word = 0;
   for (std::string_view rest = normalized; !rest.empty();) {
+    if (splits_at_marks_ && rest.starts_with(kMark)) {
+      merges_.merge(symbols, word);
+      word = symbols.size();
+    }
     std::size_t bytes = 0;
     std::int32_t user_defined = -1;
     user_defined_.each_prefix(rest, [&](std::size_t length, std::int32_t id) {
@@ -128,7 +145,7 @@ void SentencePieceBpe::segment(std::string_view text, Segmentation& out) const {
     }
     rest.remove_prefix(bytes);
   }
-  merges_.merge(symbols, 0);
+  merges_.merge(symbols, word);
   const auto pieces = static_cast<std::int32_t>(model_.pieces.size());
   std::size_t next_alone = 0, at = 0;
   bool after_unknown = false;

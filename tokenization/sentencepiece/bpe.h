@@ -43,6 +43,7 @@ class SentencePieceBpe {
   // Maps the texts that symbols may have to their numbers: a piece to its id, and a character that
   // is part of a piece but none itself to a number behind all ids.
   std::unordered_map<std::string_view, std::int32_t> symbols_;
+  bool splits_at_marks_;
   PairMerges merges_;
 };
 
