@@ -117,6 +117,19 @@ def check_spm_languages(backend, languages):
             refuse(backend.model.path, code, expected, show(languages.get(code)))
 
 
+def check_first_mark(path, steps):
+    """Refuses a mark at the start of a line alone where a step may take the start away: tokenizers
+    then puts no mark there, because the first character is not the line's first."""
+    takes = lambda step: (
+        (step["kind"] == "strip" and step["left"])
+        or (step["kind"] == "replace" and step["with"] == "")
+    )
+    marks = any(step.get("prepend") == "first" for step in steps["split"])
+    if marks and any(map(takes, steps["normalize"])):
+        expected = "always or never, because normalizer may take characters off the start"
+        refuse(path, "Metaspace.prepend_scheme", expected, "first")
+
+
 def assemble(description, backend, languages, rows):
     """Returns the Pipeline of what a class has built."""
     path = backend.settings.json.path if backend.settings.json else backend.model.path
@@ -127,6 +140,7 @@ def assemble(description, backend, languages, rows):
     }
     if not steps["decode"]:
         refuse(path, "decoder", f"one of {', '.join(KINDS['decoder'][1])}", "none")
+    check_first_mark(path, steps)
     header = {
         "normalize": steps["normalize"],
         "split": steps["split"],

@@ -189,6 +189,12 @@ class ComponentTest(TokenizerTest):
             nested = {"type": "Sequence", "pretokenizers": [nested]}
         self.refuse_part(bpe(), "pre_tokenizer", nested, "pre_tokenizer.Sequence")
 
+    def test_a_first_mark_where_the_start_may_be_taken_away(self):
+        data = bpe()
+        data["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": False}
+        first = {**METASPACE, "prepend_scheme": "first"}
+        self.refuse_part(data, "pre_tokenizer", first, "Metaspace.prepend_scheme", "found first")
+
     def test_decoders_and_templates(self):
         strip = {"type": "Strip", "content": " ", "start": -1, "stop": 0}
         for value, what, found in (
