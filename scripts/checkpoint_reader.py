@@ -1,5 +1,6 @@
-"""Reads the files of a Hugging Face checkpoint: JSON settings, SentencePiece models and
-safetensors. torch_reader.py reads PyTorch's files, and checkpoint.py the tensors of a directory.
+"""Reads the files of a Hugging Face checkpoint: JSON settings and safetensors. torch_reader.py
+reads PyTorch's files, sentencepiece_reader.py SentencePiece models, and checkpoint.py the tensors
+of a directory.
 
 The files are not trusted. Whatever their bytes are, the result is a value that fits its description
 or an InputError.
@@ -95,55 +96,6 @@ def parse_json_object(path, data):
     if not isinstance(value, dict):
         refuse(path, "JSON", "an object", show(value))
     return value
-
-
-def read_varint(data, at):
-    """Returns the number of a protocol buffer at an offset, and the offset behind the number."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-    raise LookupError("a number of more than ten bytes")
-
-
-def read_sentencepiece(path):
-    """Returns the bytes of a SentencePiece model."""
-    return walk_sentencepiece(path)[0]
-
-
-def count_pieces(path):
-    """Returns the number of pieces of a SentencePiece model."""
-    return walk_sentencepiece(path)[1]
-
-
-def walk_sentencepiece(path):
-    """Returns the bytes and the number of pieces of a SentencePiece model. It walks over the fields
-    of the protocol buffer, so that it notices a truncated file."""
-    data, at, pieces = read_bytes(path), 0, 0
-    try:
-        while at < len(data):
-            key, at = read_varint(data, at)
-            # Field 1, which has bytes, is a piece.
-            pieces += key == 1 << 3 | 2
-            if key & 7 == 0:
-                _, at = read_varint(data, at)
-            else:
-                length, at = read_varint(data, at) if key & 7 == 2 else ({1: 8, 5: 4}[key & 7], at)
-                at += length
-    # A number does not end, or a field has an unknown type.
-    except LookupError:
-        pieces = 0
-    if at != len(data) or not pieces:
-        refuse(
-            path,
-            "file",
-            "a SentencePiece model",
-            f"{len(data)} bytes that are none, or not a whole one",
-        )
-    return data, pieces
 
 
 def is_integer(value):

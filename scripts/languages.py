@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 
-from checkpoint_reader import Settings, count_pieces, is_integer, refuse
+from checkpoint_reader import Settings, is_integer, refuse
+from sentencepiece_reader import count_pieces
 
 # These are the codes of M2M-100. The token of code xx is written __xx__.
 M2M_100 = """

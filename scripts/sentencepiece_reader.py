@@ -1,8 +1,9 @@
-"""Reads a SentencePiece model as transformers does when it builds another tokenizer from it.
+"""Reads SentencePiece models: those that xlate runs itself, which it copies into model.bin, and
+those that transformers builds another tokenizer from.
 
 The file is a protocol buffer (sentencepiece_model.proto of SentencePiece). Fields that no tokenizer
-needs are skipped. A reader that wants only the bytes or the number of pieces uses
-checkpoint_reader.py.
+needs are skipped. What is refused here includes all that xlate would refuse when it loads the model
+(tokenization/sentencepiece/model.cpp).
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ import math
 import struct
 from dataclasses import dataclass, field
 
-from checkpoint_reader import read_bytes, read_varint, refuse, show
+from checkpoint_reader import read_bytes, refuse, show
+from tokenizer_parts import check_charsmap
 
 # These are values of the field "type" of a piece. The other types need no care here.
-CONTROL, USER_DEFINED = 3, 4
-# These are values of the field "model_type" of the trainer.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+LAST_TYPE = 6
+# These are values of the field "model_type" of the trainer. The other types are words and
+# characters, which xlate can run but transformers does not build tokenizers from.
 UNIGRAM, BPE = 1, 2
+LAST_KIND = 4
 KINDS = {UNIGRAM: "Unigram", BPE: "BPE"}
+
+
+class Malformed(Exception):
+    """The bytes are no whole model. The text says what is wrong."""
 
 
 @dataclass
@@ -47,46 +56,73 @@ class SentencePieceModel:
     added: list = field(default_factory=list)
 
 
+def read_varint(data, at):
+    """Returns the number of a protocol buffer at an offset, and the offset behind the number."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise Malformed("a number that is cut short")
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+    raise Malformed("a number of more than ten bytes")
+
+
 def walk(data):
     """Yields (number of the field, its value) of a protocol buffer. A value is a number or bytes.
-    Raises LookupError where the bytes are none."""
+    Raises Malformed where the bytes are none."""
     at = 0
     while at < len(data):
         key, at = read_varint(data, at)
-        if key & 7 == 0:
+        wire = key & 7
+        if wire == 0:
             value, at = read_varint(data, at)
-        else:
-            length, at = read_varint(data, at) if key & 7 == 2 else ({1: 8, 5: 4}[key & 7], at)
+        elif wire in (1, 2, 5):
+            length, at = read_varint(data, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
             value, at = data[at : at + length], at + length
             if at > len(data):
-                raise LookupError("a field that is longer than the data")
+                raise Malformed(f"field {key >> 3} that is cut short")
+        else:
+            raise Malformed(f"field {key >> 3} of wire type {wire}")
         yield key >> 3, value
 
 
 def as_number(value):
     """Returns the number of a field, which the format stores as 64 bits of two's complement."""
     if not isinstance(value, int):
-        raise LookupError("bytes where a number is expected")
+        raise Malformed("bytes where a number is expected")
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def as_bytes(value):
     if not isinstance(value, bytes):
-        raise LookupError("a number where bytes are expected")
+        raise Malformed("a number where bytes are expected")
     return value
 
 
+def as_choice(value, last, what):
+    """Returns the number of a field, which counts from 1 to `last`."""
+    number = as_number(value)
+    if not 1 <= number <= last:
+        raise Malformed(f"{what} {number}, which is no number from 1 to {last}")
+    return number
+
+
 def read_piece(path, data, number):
-    text, score, kind = b"", 0.0, 1
+    text, score, kind = b"", 0.0, NORMAL
     for key, value in walk(data):
         if key == 1:
             text = as_bytes(value)
         elif key == 2:
             if len(as_bytes(value)) != 4:
-                raise LookupError("a score that is no float")
+                raise Malformed("a score that has not 4 bytes")
             score = struct.unpack("<f", value)[0]
         elif key == 3:
-            kind = as_number(value)
+            kind = as_choice(value, LAST_TYPE, "a piece's type")
+    if not text:
+        raise Malformed(f"piece {number}, which is empty")
     if not math.isfinite(score):
         refuse(path, f"piece {number}", "a finite score", str(score))
     return as_text(path, f"piece {number}", text), score, kind
@@ -101,10 +137,12 @@ def as_text(path, name, data):
 
 def read_trainer(path, data):
     trainer = Trainer()
-    numbers = {3: "kind", 40: "unknown", 41: "begin", 42: "end"}
+    numbers = {40: "unknown", 41: "begin", 42: "end"}
     texts = {45: "unknown_piece", 46: "begin_piece", 47: "end_piece"}
     for key, value in walk(data):
-        if key in numbers:
+        if key == 3:
+            trainer.kind = as_choice(value, LAST_KIND, "the model's type")
+        elif key in numbers:
             # The format has 32 bits for these numbers, and -1 where there is no such piece.
             setattr(trainer, numbers[key], (as_number(value) + (1 << 31)) % (1 << 32) - (1 << 31))
         elif key in texts:
@@ -114,9 +152,8 @@ def read_trainer(path, data):
     return trainer
 
 
-def read_sentencepiece_model(path):
-    """Returns the SentencePieceModel of a file. Throws InputError if it is none."""
-    data = read_bytes(path)
+def parse(path, data):
+    """Returns the SentencePieceModel of a file's bytes. Throws InputError if they are none."""
     model = SentencePieceModel(path, [], Trainer())
     try:
         for key, value in walk(data):
@@ -127,13 +164,38 @@ def read_sentencepiece_model(path):
             elif key == 3:
                 charsmaps = [as_bytes(v) for k, v in walk(as_bytes(value)) if k == 2]
                 model.charsmap = charsmaps[-1] if charsmaps else b""
-    except LookupError as error:
-        refuse(path, "file", "a SentencePiece model", f"{len(data)} bytes that are none ({error})")
-    if not model.pieces:
-        refuse(path, "file", "a SentencePiece model", f"{len(data)} bytes without a piece")
+        if not model.pieces:
+            raise Malformed("no piece")
+    except Malformed as error:
+        refuse(path, "file", "a SentencePiece model", f"{len(data)} bytes with {error}")
+    check_unique(model)
+    if model.charsmap:
+        check_charsmap(path, model.charsmap)
+    return model
+
+
+def read_sentencepiece(path):
+    """Returns the bytes of a model that xlate runs itself. Throws InputError if it would refuse
+    them."""
+    data = read_bytes(path)
+    model = parse(path, data)
+    if all(kind != UNKNOWN for _, _, kind in model.pieces):
+        found = f"{len(model.pieces)} pieces, none for what is unknown"
+        refuse(path, "file", "a SentencePiece model", found)
+    return data
+
+
+def count_pieces(path):
+    """Returns the number of pieces of a SentencePiece model."""
+    return len(parse(path, read_bytes(path)).pieces)
+
+
+def read_sentencepiece_model(path):
+    """Returns the SentencePieceModel that transformers builds another tokenizer from. Throws
+    InputError if it builds none."""
+    model = parse(path, read_bytes(path))
     if model.trainer.kind not in KINDS:
         refuse(path, "model_type", "1 (unigram) or 2 (BPE)", model.trainer.kind)
-    check_unique(model)
     model.added = [
         (number, text, kind == CONTROL)
         for number, (text, _, kind) in enumerate(model.pieces)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 
-from checkpoint_reader import is_integer, read_sentencepiece, refuse, show
+from checkpoint_reader import is_integer, refuse, show
 from languages import read_codes
 from model_writer import Stored
+from sentencepiece_reader import read_sentencepiece
 from tokenizer_pipeline import Pipeline
 from tokenizer_reader import Added, Tokenizer
 

@@ -65,6 +65,8 @@ def check_charsmap(path, data):
         data[4 + size :].decode("utf-8")
     except UnicodeDecodeError:
         refuse(path, "precompiled_charsmap", "texts in UTF-8", "other bytes")
+    if data[-1] != 0 or len(data) == 4 + size:
+        refuse(path, "precompiled_charsmap", "texts that each end in a NUL", "another end")
     return data
 
 

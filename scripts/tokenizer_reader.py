@@ -12,8 +12,9 @@ import os
 import struct
 from dataclasses import dataclass
 
-from checkpoint_reader import Settings, is_integer, read_sentencepiece, refuse, show
+from checkpoint_reader import Settings, is_integer, refuse, show
 from model_writer import Stored
+from sentencepiece_reader import read_sentencepiece
 
 FLAGS = ("lstrip", "rstrip", "single_word", "special")
 # The text of an added token has at most this many bytes. Each place of a line is compared with the

@@ -102,6 +102,13 @@ def decode_safetensors(data):
     return result
 
 
+def sentencepiece_model(*pieces):
+    """Returns a SentencePiece model with these pieces and behind them one for what is unknown."""
+    field = lambda number, data: bytes([number << 3 | 2, len(data)]) + data
+    scored = lambda piece: field(1, field(1, piece.encode()) + b"\x15" + struct.pack("<f", -1))
+    return b"".join(map(scored, pieces)) + field(1, field(1, b"<unk>") + b"\x18\x02")
+
+
 class Fixture:
     """A fixture is a tiny random checkpoint. A test changes its parts and then writes it."""
 
@@ -156,7 +163,7 @@ class Fixture:
         self.tokenizer = {"separate_vocabs": target is not None, "source_lang": "eng"}
         self.vocab = self.vocabulary(source, "s")
         self.target_vocab = self.vocabulary(target, "t") if target else None
-        self.files = {"source.spm": b"\n\x05\n\x03abc", "target.spm": b"\n\x05\n\x03xyz"}
+        self.files = {f"{side}.spm": sentencepiece_model(side) for side in ("source", "target")}
         self.tensors = {"final_logits_bias": self.values(1, rows)}
         self.tensors.update(
             {ENCODER: self.values(source, d), DECODER: self.values(rows, d)}

@@ -16,6 +16,7 @@ from checkpoint_fixture import (
     REFUSED_KEYS,
     SHARED,
     encode_safetensors,
+    sentencepiece_model,
 )
 import convert
 
@@ -300,6 +301,48 @@ class WrongInputTest(ConvertTest):
         self.refuse(fixture, "target_vocab.json", '"▁more"', "13 rows")
         fixture.target_vocab = None
         self.refuse(fixture, "target_vocab.json", "file", "No such file")
+
+    def test_sentencepiece(self):
+        field = lambda number, data: bytes([number << 3 | 2, len(data)]) + data
+        piece = lambda data: sentencepiece_model() + field(1, data)
+        map_of = lambda data: sentencepiece_model() + field(3, field(2, data))
+        trie = struct.pack("<II", 4, 0)
+        for data, *found in (
+            (piece(field(1, b"a"))[:-1], "a SentencePiece model", "field 1 that is cut short"),
+            (piece(field(1, b"a")[:-1]), "field 1 that is cut short"),
+            (piece(b"\x18"), "a number that is cut short"),
+            (piece(b"\x18" + b"\xff" * 10), "a number of more than ten bytes"),
+            (piece(b"\x0b"), "field 1 of wire type 3"),
+            (piece(b""), "piece 1, which is empty"),
+            (piece(b"\x08\x01"), "a number where bytes are expected"),
+            (piece(field(1, b"a") + field(2, b"abc")), "a score that has not 4 bytes"),
+            (piece(field(1, b"a") + b"\x10\x01"), "a number where bytes are expected"),
+            (piece(field(1, b"a") + b"\x18\x07"), "a piece's type 7"),
+            (piece(field(1, b"a") + b"\x18\x00"), "a piece's type 0"),
+            (sentencepiece_model() + field(2, b"\x18\x05"), "the model's type 5"),
+            (sentencepiece_model() + field(2, b"\x07"), "field 0 of wire type 7"),
+            (sentencepiece_model() + field(3, b"\x12\x02a"), "field 2 that is cut short"),
+            (field(1, field(1, b"a")), "1 pieces, none for what is unknown"),
+        ):
+            fixture = Fixture()
+            fixture.files["target.spm"] = data
+            self.refuse(fixture, "target.spm", "file", *found)
+        for data, *found in (
+            (piece(field(1, b"<unk>")), '"<unk>"', "one piece", "two, 0 and 1"),
+            (map_of(b"x"), "precompiled_charsmap", "a trie"),
+            (map_of(trie), "precompiled_charsmap", "a NUL"),
+            (map_of(trie + b"x"), "precompiled_charsmap", "a NUL"),
+        ):
+            fixture = Fixture()
+            fixture.files["target.spm"] = data
+            self.refuse(fixture, "target.spm", *found)
+        whole = {
+            **{"source.spm": sentencepiece_model("a") + field(2, b"\x18\x04") + field(9, b"x")},
+            **{"target.spm": map_of(trie + b"x\0") + field(1, field(1, b"a") + b"\x18\x06")},
+        }
+        fixture = Fixture()
+        fixture.files = whole
+        self.convert(fixture)
 
     def test_files(self):
         for name in ("config.json", "vocab.json", "source.spm", "target.spm"):

@@ -9,7 +9,7 @@ import unittest
 
 import numpy as np
 
-from checkpoint_fixture import ConvertTest, Fixture, TIED
+from checkpoint_fixture import ConvertTest, Fixture, TIED, sentencepiece_model
 from t5_fixture import T5Fixture
 
 T5_TIED = ("shared.weight", *(name.removeprefix("model.") for name in TIED[1:]))
@@ -65,7 +65,7 @@ class FamilyTest(ConvertTest):
         if "t5" in kind:
             return T5Fixture(kind, gated=kind == "mt5")
         fixture = fairseq_fixture(kind, source=120)
-        fixture.files["sentencepiece.bpe.model"] = b"\n\x05\n\x03abc"
+        fixture.files["sentencepiece.bpe.model"] = sentencepiece_model("abc")
         return fixture
 
     def network(self, fixture):

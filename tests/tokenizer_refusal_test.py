@@ -342,17 +342,17 @@ class SentencePieceTest(TokenizerTest):
         piece = lambda data: field(1, data)
         for data, what, found in (
             (piece(field(1, 3)), "file", "number where bytes"),
-            (piece(field(2, b"abc")), "file", "no float"),
+            (piece(field(2, b"abc")), "file", "not 4 bytes"),
             (piece(field(3, b"a")), "file", "bytes where a number"),
             (piece(field(1, b"\xff")), "piece 0", "UTF-8"),
-            (piece(field(2, float("inf"))), "piece 0", "finite"),
-            (piece(field(2, float("nan"))), "piece 0", "finite"),
+            (piece(field(1, "a") + field(2, float("inf"))), "piece 0", "finite"),
+            (piece(field(1, "a") + field(2, float("nan"))), "piece 0", "finite"),
             (field(1, 3), "file", "number where bytes"),
             (sentencepiece([*PIECES, PIECES[3]]), '"▁a"', "two, 3 and 8"),
             (sentencepiece(kind=3), "model_type", "3"),
-            (sentencepiece(kind=-1), "model_type", "-1"),
+            (sentencepiece(kind=-1), "file", "the model's type -1"),
             (sentencepiece(charsmap=b"abc"), "precompiled_charsmap", "trie"),
-            (sentencepiece() + varint(3 << 3 | 7), "file", "none"),
+            (sentencepiece() + varint(3 << 3 | 7), "file", "wire type 7"),
         ):
             self.refuse_bytes(data, what, found)
 
