@@ -93,8 +93,9 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, const A
 
 void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer,
                              const Attention& attention, Tensor out) {
-  const auto& [state, rows, caches] = step;
-  const PagedCache& cache = caches.self[layer];
+  const SearchState& state = step.state;
+  const StepRows& rows = step.rows;
+  const PagedCache& cache = step.caches.self[layer];
   const std::int64_t width = attention.width(), beams = rows.beams;
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
@@ -123,13 +124,13 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
 
 void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_t layer,
                               const Attention& attention, Tensor out) {
-  const auto& [state, rows, caches] = step;
-  const PagedCache& cache = caches.cross[layer];
+  const StepRows& rows = step.rows;
+  const PagedCache& cache = step.caches.cross[layer];
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
     const std::int64_t slot = rows.slots[group];
     if (slot < 0) return;
-    const std::int64_t length = caches.source_lengths[slot];
+    const std::int64_t length = step.caches.source_lengths[slot];
     for (std::int64_t beam = 0; beam < rows.beams; ++beam) {
       scratch.rows.resize(static_cast<std::size_t>(length));
       for (std::int64_t t = 0; t < length; ++t)

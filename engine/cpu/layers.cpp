@@ -48,7 +48,8 @@ void CpuBackend::embed(Queue&, const Embedding& embedding, const PackedRows& row
 
 void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, ResidualRows stream) {
   const Tensor out = stream.rounded;
-  const auto& [state, rows, caches] = step;
+  const SearchState& state = step.state;
+  const StepRows& rows = step.rows;
   each_row(pool_, out.rows, [&](std::int64_t row) {
     const std::int32_t slot = rows.slots[row / rows.beams];
     if (slot < 0 || state.done[slot]) return;
