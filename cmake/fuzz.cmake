@@ -1,21 +1,32 @@
-# Defines the fuzz tests of the code that reads model files. The fuzz target needs libFuzzer, which
-# comes with clang, and all code must be instrumented. It therefore has a build of its own
-# (XLATE_FUZZ), which the long test fuzz_model_file makes and runs. The test fuzz_replay belongs to
-# every other build: it replays the corpus, unchanged and with some mutations.
-set(fuzz_corpus ${CMAKE_SOURCE_DIR}/tests/data/fuzz/model_file)
+# Defines the fuzz tests of the code that reads model files (fuzz_model_file) and text (fuzz_text).
+# The fuzz targets need libFuzzer, which comes with clang, and all code must be instrumented. They
+# therefore have a build of their own (XLATE_FUZZ), which the long tests of the same names make and
+# run. The tests fuzz_replay and fuzz_text_replay belong to every other build: they replay the
+# corpora, unchanged and with some mutations.
+set(fuzz_corpora ${CMAKE_SOURCE_DIR}/tests/data/fuzz)
 set(XLATE_FUZZ_SECONDS 600 CACHE STRING "How long the long test fuzzes")
 
 if(XLATE_FUZZ)
-  add_executable(fuzz_model_file fuzz_model_file.cpp)
-  target_link_options(fuzz_model_file PRIVATE -fsanitize=fuzzer)
-  target_link_libraries(fuzz_model_file PRIVATE models)
+  foreach(target fuzz_model_file fuzz_text)
+    add_executable(${target} ${target}.cpp)
+    target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+    target_link_libraries(${target} PRIVATE models)
+  endforeach()
+  target_compile_definitions(fuzz_text PRIVATE XLATE_FUZZ_MODELS="${fuzz_corpora}/model_file")
   return()
 endif()
 
 add_executable(fuzz_replay fuzz_model_file.cpp fuzz_replay.cpp)
-target_link_libraries(fuzz_replay PRIVATE models)
-add_test(NAME fuzz_replay COMMAND fuzz_replay ${fuzz_corpus})
-set_tests_properties(fuzz_replay PROPERTIES TIMEOUT 600)
+add_executable(fuzz_text_replay fuzz_text.cpp fuzz_replay.cpp)
+target_compile_definitions(fuzz_text_replay PRIVATE XLATE_FUZZ_MODELS="${fuzz_corpora}/model_file")
+foreach(pair fuzz_replay:model_file fuzz_text_replay:text)
+  string(REPLACE ":" ";" pair ${pair})
+  list(GET pair 0 target)
+  list(GET pair 1 corpus)
+  target_link_libraries(${target} PRIVATE models)
+  add_test(NAME ${target} COMMAND ${target} ${fuzz_corpora}/${corpus})
+  set_tests_properties(${target} PROPERTIES TIMEOUT 600)
+endforeach()
 
 # Debian's clang comes without the library of libFuzzer, so linking a fuzz target is tried.
 find_program(XLATE_CLANG clang++)
@@ -37,15 +48,24 @@ if(NOT XLATE_HAS_LIBFUZZER)
 endif()
 # libFuzzer reads both folders and writes new inputs to the first one, so that the corpus stays as
 # it is. An input that makes the target fail is left in fuzz/.
-set(found ${CMAKE_BINARY_DIR}/fuzz/found)
-file(MAKE_DIRECTORY ${found})
-add_test(NAME fuzz_model_file COMMAND ${CMAKE_CTEST_COMMAND}
-  --build-and-test ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/fuzz/build
-  --build-generator ${CMAKE_GENERATOR} --build-target fuzz_model_file
-  --build-options -DCMAKE_CXX_COMPILER=${XLATE_CLANG} -DCMAKE_BUILD_TYPE=RelWithDebInfo
-    -DXLATE_FUZZ=ON -DXLATE_SANITIZE=ON -DXLATE_CUDA=OFF
-  --test-command bin/fuzz_model_file -max_total_time=${XLATE_FUZZ_SECONDS} -max_len=32768
-    -timeout=20 -print_final_stats=1
-    -artifact_prefix=${CMAKE_BINARY_DIR}/fuzz/ ${found} ${fuzz_corpus})
-math(EXPR timeout "${XLATE_FUZZ_SECONDS} + 1800")
-set_tests_properties(fuzz_model_file PROPERTIES LABELS long TIMEOUT ${timeout})
+foreach(target fuzz_model_file fuzz_text)
+  string(REPLACE fuzz_ "" corpus ${target})
+  set(length 32768)
+  if(target STREQUAL fuzz_text)
+    set(length 1024)
+  endif()
+  set(found ${CMAKE_BINARY_DIR}/fuzz/found_${corpus})
+  file(MAKE_DIRECTORY ${found})
+  add_test(NAME ${target} COMMAND ${CMAKE_CTEST_COMMAND}
+    --build-and-test ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/fuzz/build
+    --build-generator ${CMAKE_GENERATOR} --build-target ${target}
+    --build-options -DCMAKE_CXX_COMPILER=${XLATE_CLANG} -DCMAKE_BUILD_TYPE=RelWithDebInfo
+      -DXLATE_FUZZ=ON -DXLATE_SANITIZE=ON -DXLATE_CUDA=OFF
+    --test-command bin/${target} -max_total_time=${XLATE_FUZZ_SECONDS} -max_len=${length}
+      -timeout=20 -print_final_stats=1
+      -artifact_prefix=${CMAKE_BINARY_DIR}/fuzz/ ${found} ${fuzz_corpora}/${corpus})
+  math(EXPR timeout "${XLATE_FUZZ_SECONDS} + 1800")
+  # They share a build folder.
+  set_tests_properties(${target} PROPERTIES LABELS long TIMEOUT ${timeout}
+    RESOURCE_LOCK fuzz_build)
+endforeach()

@@ -189,6 +189,14 @@ TokenizerDescription read_tokenizer(const Section& section, std::int64_t last_so
   const Section around = section.inside("template");
   tokenizer.around = {.before = read_items(around, "before", last_source),
                       .after = read_items(around, "after", last_source)};
+  if (tokenizer.around.has_source_language()) {
+    // The ids of languages are those of the target vocabulary.
+    for (const auto& language : languages) {
+      if (language.second > last_source)
+        fail("{}: the language '{}' has the id {}, expected one up to {} in a template",
+             section.file(), language.first, language.second, last_source);
+    }
+  }
   if (section.has("source_language")) {
     tokenizer.source_language = section.text("source_language", kLongestText);
     if (!languages.contains(tokenizer.source_language)) {

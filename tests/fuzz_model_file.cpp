@@ -1,18 +1,23 @@
 // This libFuzzer target checks that any bytes given as a model file are either read or refused with
-// an Error. cmake/fuzz.cmake builds and runs it. Its seeds are in tests/data/fuzz/model_file.
-// fuzz_replay and model_file_test read them too, so an input that broke something is kept in that
-// folder.
+// an Error, and that a tokenizer that was read makes ids in range of any text, and text in valid
+// UTF-8 of any ids, or an Error. cmake/fuzz.cmake builds and runs it. Its seeds are in
+// tests/data/fuzz/model_file, and tests/fuzz_seeds.py writes those with a pipeline. fuzz_replay and
+// model_file_test read them too, so an input that broke something is kept in that folder.
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "engine/error.h"
 #include "models/load.h"
+#include "tokenization/utf8.h"
 
 using namespace xlate;
 using nlohmann::json;
@@ -34,15 +39,64 @@ struct Bytes {
   std::size_t size;
 };
 
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "%s\n", what);
+  std::abort();
+}
+
+void check_text(std::string text) {
+  require(text.find_first_of("\n\r") == std::string::npos, "the text has a line break");
+  require(!make_valid_utf8(text), "the text is not valid UTF-8");
+}
+
+// Returns texts that reach every step of a pipeline.
+std::vector<std::string> texts_for(const Tokenizer& tokenizer, const ModelDescription& model) {
+  std::vector<std::string> texts{
+      ">>xx<< a b ab", "The  fi\u0301rst e\u0301\uFB01 \u00BD \u3000\t12-34, a;b#c. it's \u2581a",
+      "\u65E5\u672C \uAC00\u11A7 \U0001F469\u200D\U0001F467 \uFDFA <0x41> \r\n",
+      std::string(200, 'a') + "b" + std::string(200, ' ') + "c"};
+  for (std::size_t i = 0; i < std::min<std::size_t>(model.tokens.added.size(), 8); ++i)
+    texts.push_back("a " + tokenizer.decode_pieces({&model.tokens.added[i].id, 1}) + " b");
+  return texts;
+}
+
+void use(const Tokenizer& tokenizer, const ModelDescription& model) {
+  const std::int64_t source_size = model.network.encoder.embedding.vocabulary,
+                     target_size = model.network.decoder.embedding.vocabulary;
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min<std::int64_t>(target_size, 600)));
+  std::iota(ids.begin(), ids.end(), 0);
+  check_text(tokenizer.decode_pieces(ids));
+  if (!tokenizer.has_text()) return;
+  const bool has_language = model.tokenizer && model.tokenizer->around.has_source_language();
+  if (has_language && tokenizer.languages().empty()) return;
+  const std::int32_t language = has_language ? tokenizer.languages().begin()->second : -1;
+  // Each of them may end with an Error of its own.
+  const auto attempt = [](const auto& step) {
+    try {
+      step();
+    } catch (const Error&) {
+    }
+  };
+  attempt([&] { check_text(tokenizer.decode(ids)); });
+  for (std::string text : texts_for(tokenizer, model)) {
+    make_valid_utf8(text);
+    attempt([&] {
+      const std::vector<std::int32_t> found = tokenizer.encode(text, language);
+      for (const std::int32_t id : found)
+        require(id >= 0 && id < source_size, "an id is out of range");
+      if (target_size >= source_size) check_text(tokenizer.decode(found));
+    });
+  }
+}
+
 void read(const Bytes& bytes) {
   static const std::unique_ptr<Backend> backend = make_backend({.threads = 1});
   try {
     const ModelFile file("fuzz.bin", {reinterpret_cast<const std::byte*>(bytes.data), bytes.size},
                          false);
     try {
-      const Tokenizer tokenizer = load_tokenizer(file);
-      tokenizer.encode(">>xx<< a b ab");
-      tokenizer.decode_pieces({});
+      use(load_tokenizer(file), file.description());
     } catch (const Error&) {
     }
     load_model(file, *backend);
@@ -101,6 +155,46 @@ void change(json& header, Random& random) {
                                        "bfloat16",
                                        "int8",
                                        "float32",
+                                       "unigram",
+                                       "bpe",
+                                       "sentencepiece",
+                                       "charsmap",
+                                       "replace",
+                                       "prepend",
+                                       "strip",
+                                       "unicode",
+                                       "nfkd",
+                                       "whitespace",
+                                       "metaspace",
+                                       "pattern",
+                                       "digits",
+                                       "byte_level",
+                                       "byte_fallback",
+                                       "fuse",
+                                       "always",
+                                       "first",
+                                       "never",
+                                       "removed",
+                                       "isolated",
+                                       "contiguous",
+                                       "merged_with_previous",
+                                       "merged_with_next",
+                                       "source_language",
+                                       " ",
+                                       "a",
+                                       "\u2581",
+                                       std::string(64, 'a'),
+                                       "(a+)+$",
+                                       "(?:a|a)*[bc]",
+                                       "(?R)",
+                                       "(?=a\\Kb*)",
+                                       "(?<=(?=.*x)) ",
+                                       "a*a*a*a*a*[bc]",
+                                       "\\p{Han}|\\s+",
+                                       "(?:(?:a{99}){99}){99}",
+                                       "[^\\S]|\\w+?",
+                                       "x*",
+                                       ".",
                                        json::array(),
                                        json::object()};
   json& value = any_value(header, random);

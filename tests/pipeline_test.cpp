@@ -2,6 +2,7 @@
 // 0.23.3 gives; tests/tokenizer_test.py compares whole tokenizers with it.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -72,6 +73,34 @@ TEST(Pattern, WhatIsNotValidIsRefused) {
       EXPECT_TRUE(std::string_view(error.what()).starts_with("file: ")) << error.what();
     }
   }
+}
+
+// These patterns would take more steps than there are atoms, or megabytes of memory.
+TEST(Pattern, ManyStepsEndWithAnError) {
+  const std::string letters(10'000, 'a');
+  const auto start = std::chrono::steady_clock::now();
+  for (const char* pattern : {"(a+)+$", "(?:a|a)*[bc]", "a*a*a*a*a*[bc]", "(?R)?a*?[bc]"}) {
+    try {
+      Pattern(pattern, "file").matches(letters + "!");
+      ADD_FAILURE() << pattern;
+    } catch (const Error& error) {
+      EXPECT_TRUE(std::string_view(error.what()).starts_with("file: matching")) << error.what();
+    }
+  }
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 60);
+}
+
+// A place that takes many steps is tried again with more of them.
+TEST(Pattern, PlacesThatTakeManySteps) {
+  const std::string blanks(4000, ' ');
+  EXPECT_EQ(matches_of("\\s+$", blanks + "x" + blanks), Texts{blanks});
+  EXPECT_EQ(matches_of("\\s*[\\r\\n]+|x", blanks + "x\n"), (Texts{"x", "\n"}));
+  EXPECT_EQ(matches_of("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", blanks + "x"),
+            (Texts{blanks.substr(1), " "}));
+  EXPECT_EQ(matches_of("(?:b|\u00E9|\u00E9)*c|d",
+                       "\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9\u00E9"
+                       "d"),
+            Texts{"d"});
 }
 
 TEST(WordSplitter, Behaviors) {
@@ -160,21 +189,53 @@ TEST(TextNormalizer, OtherSteps) {
   EXPECT_EQ(TextNormalizer({prepend}, {}, "test").normalize("▁a"), "▁▁a");
 }
 
+// The steps of a damaged file cannot use up the memory.
+TEST(TextNormalizer, GrowthIsBounded) {
+  NormalizeStep more;
+  more.text = "a";
+  more.with = std::string(64, 'a');
+  NormalizeStep pattern = more;
+  pattern.kind = NormalizeStep::Kind::kReplacePattern;
+  for (const NormalizeStep& step : {more, pattern}) {
+    expect_error([&] { TextNormalizer(std::vector(32, step), {}, "file").normalize("aaa"); },
+                 {"file: tokenizer.normalize: a text of 3 bytes grows to ", "at most 4192"});
+    EXPECT_EQ(TextNormalizer({step}, {}, "file").normalize("aaa").size(), 192u);
+  }
+  // This is the character that grows most of all.
+  std::string longest;
+  for (int i = 0; i < 5000; ++i) longest += "\uFDFA";
+  EXPECT_EQ(TextNormalizer({unicode(UnicodeForm::kNfkc)}, {}, "file").normalize(longest).size(),
+            11 * longest.size());
+}
+
+TEST(PieceDecoder, GrowthIsBounded) {
+  DecodeStep more;
+  more.kind = DecodeStep::Kind::kReplace;
+  more.text = "a";
+  more.with = std::string(64, 'a');
+  expect_error(
+      [&] {
+        PieceDecoder(std::vector(32, more), "file").decode({"a", "b", "a"});
+      },
+      {"file: tokenizer.decode: a text of 3 bytes grows to "});
+  EXPECT_EQ(PieceDecoder({more}, "file").decode({"a", "b", "a"}).size(), 129u);
+}
+
 TEST(PieceDecoder, Metaspace) {
   DecodeStep step;
-  const PieceDecoder decoder({step});
+  const PieceDecoder decoder({step}, "test");
   EXPECT_EQ(decoder.decode({"▁▁a▁b", "▁the", "▁"}), "ab the ");
   EXPECT_EQ(decoder.decode({"▁", "▁the"}), " the");
   step.prepend = Prepend::kNever;
-  EXPECT_EQ(PieceDecoder({step}).decode({"▁a", "▁b"}), " a b");
-  EXPECT_EQ(PieceDecoder({}).decode({"a", "b"}), "a b");
+  EXPECT_EQ(PieceDecoder({step}, "test").decode({"▁a", "▁b"}), " a b");
+  EXPECT_EQ(PieceDecoder({}, "test").decode({"a", "b"}), "a b");
 }
 
 TEST(PieceDecoder, BytePieces) {
   DecodeStep bytes, strip;
   bytes.kind = DecodeStep::Kind::kByteFallback;
   const std::string bad = "\uFFFD";
-  const PieceDecoder decoder({bytes});
+  const PieceDecoder decoder({bytes}, "test");
   EXPECT_EQ(decoder.decode({"a", "<0xC3>", "<0xa9>", "b"}), "a\u00E9b");
   EXPECT_EQ(decoder.decode({"<0x61>", "<0xFF>", "<0x62>"}), bad + bad + bad);
   EXPECT_EQ(decoder.decode({"<0x4>", "<0xZZ>"}), "<0x4><0xZZ>");
@@ -183,13 +244,13 @@ TEST(PieceDecoder, BytePieces) {
   strip.left = 1;
   DecodeStep fuse;
   fuse.kind = DecodeStep::Kind::kFuse;
-  EXPECT_EQ(PieceDecoder({bytes, fuse, strip}).decode({"<0x20>", " a"}), " a");
+  EXPECT_EQ(PieceDecoder({bytes, fuse, strip}, "test").decode({"<0x20>", " a"}), " a");
 }
 
 TEST(PieceDecoder, ByteLevel) {
   DecodeStep step;
   step.kind = DecodeStep::Kind::kByteLevel;
-  const PieceDecoder decoder({step});
+  const PieceDecoder decoder({step}, "test");
   EXPECT_EQ(decoder.decode({"Hello", "Ġw", "Ã", "¼"}), "Hello w\u00FC");
   EXPECT_EQ(decoder.decode({"Ã", "a"}), "\uFFFDa");
   // A piece with any other character is no bytes.

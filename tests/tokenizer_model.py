@@ -56,6 +56,29 @@ def describe_tokens(pipeline, ends):
     return tokens
 
 
+def write_tiny_model(path, rows, tokens, tokenizer, files, source):
+    """Writes a model.bin around the header's `tokens` and `tokenizer` and the files of a tokenizer,
+    and returns its header. `source` says where the tokenizer comes from."""
+    settings = Settings.of(NETWORK)
+    network = describe_network(settings)
+    for stack in SUBLAYERS:
+        network[stack]["embedding"]["vocabulary"] = rows
+    entries = list_entries(list(tensors_of(settings, network, WIDTH, rows)), None)
+    data_bytes = lay_out(entries, files)
+    header = {
+        "network": network,
+        "tokens": tokens,
+        "tokenizer": tokenizer,
+        "generation": {"max_source_length": 512, "beam_size": 1, "never_chosen": []},
+        "tensors": [entry.header() for entry in entries],
+        "files": [file.header() for file in files],
+        "provenance": {"converter": "tests/tokenizer_model.py", "source": source},
+    }
+    with open(path, "wb") as file:
+        Writer(file).write_model(header, entries, files, data_bytes)
+    return header
+
+
 def write_tokenizer_model(directory, path, rows=None):
     """Writes a model.bin with the tokenizer of a directory and returns its header. `rows` is the
     size of the vocabulary, which is that of config.json unless it is given."""
@@ -63,25 +86,9 @@ def write_tokenizer_model(directory, path, rows=None):
     config = Settings(config_path) if os.path.exists(config_path) else Settings.of({}, config_path)
     rows = rows or config.integer("vocab_size", 1, 1 << 24)
     pipeline = read_tokenizer(directory, config, rows)
-    settings = Settings.of(NETWORK)
-    network = describe_network(settings)
-    for stack in SUBLAYERS:
-        network[stack]["embedding"]["vocabulary"] = rows
-    entries = list_entries(list(tensors_of(settings, network, WIDTH, rows)), None)
-    data_bytes = lay_out(entries, pipeline.files)
     ends = config.get("eos_token_id")
-    header = {
-        "network": network,
-        "tokens": describe_tokens(pipeline, ends if isinstance(ends, list) else [ends]),
-        "tokenizer": pipeline.header,
-        "generation": {"max_source_length": 512, "beam_size": 1, "never_chosen": []},
-        "tensors": [entry.header() for entry in entries],
-        "files": [file.header() for file in pipeline.files],
-        "provenance": {"converter": "tests/tokenizer_model.py", "source": directory},
-    }
-    with open(path, "wb") as file:
-        Writer(file).write_model(header, entries, pipeline.files, data_bytes)
-    return header
+    tokens = describe_tokens(pipeline, ends if isinstance(ends, list) else [ends])
+    return write_tiny_model(path, rows, tokens, pipeline.header, pipeline.files, directory)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "models/load.h"
+#include "models/tokenizer_description.h"
 #include "tests/model_builder.h"
 
 namespace xlate::test {
@@ -241,6 +242,41 @@ TEST(Tokenizer, ALineIsALineWhateverThePieces) {
       [&](ModelBuilder& model) { model.replace_file("target.pieces", pieces_table(pieces)); });
   EXPECT_EQ(tiny.tokenizer->decode(Ids{3, 5, 4}), "x y  z a");
   EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{3, 4}), "x y  z  ");
+}
+
+// The ids of languages are those of the target vocabulary, which may have more ids than the
+// source's.
+TEST(Tokenizer, LanguagesInATemplateAreSourceIds) {
+  const auto read = [](std::int64_t last_source, const char* item) {
+    const nlohmann::json header{{"tokenizer",
+                                 {{"model", {{"kind", "sentencepiece"}}},
+                                  {"template", {{"before", {item}}, {"after", {0}}}}}}};
+    read_tokenizer(Section(header, "tokenizer", "file"), last_source, {{"de", 7}});
+  };
+  read(7, "source_language");
+  expect_error([&] { read(6, "source_language"); }, {"file: ", "'de'", "id 7", "up to 6"});
+}
+
+TEST(Tokenizer, TextIsValidWhateverThePieces) {
+  auto pieces = tiny_pieces();
+  pieces[3] = "x\xC3", pieces[4] = "\xA9\xFF";
+  const auto damage = [&](ModelBuilder& model) {
+    for (const char* name : {"source.pieces", "target.pieces"})
+      model.replace_file(name, pieces_table(pieces));
+  };
+  const Tiny tiny(damage);
+  // The parts of a character that meet are one.
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{3, 4, 3}), "x\u00E9\uFFFDx\uFFFD");
+  EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{3, 4}), "x\uFFFD \uFFFD\uFFFD");
+  // An added token would cut characters of the text.
+  expect_error(
+      [&] {
+        Tiny([&](ModelBuilder& model) {
+          damage(model);
+          model.header["tokens"]["added"] = {{{"id", 4}}};
+        });
+      },
+      {"tiny.bin: added token 4 is '\uFFFD\uFFFD', expected valid UTF-8"});
 }
 
 // A piece that only the SentencePiece model of the other side has keeps its U+2581 in the library.

@@ -5,6 +5,7 @@
 #include <pcre2.h>
 
 #include <algorithm>
+#include <limits>
 #include <new>
 
 #include "engine/error.h"
@@ -13,7 +14,16 @@
 namespace xlate {
 namespace {
 
-constexpr std::uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
+constexpr std::uint32_t kOptions =
+    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT;
+
+// Patterns of real tokenizers take few steps at a place of a text. A place that takes more is tried
+// with more and more of them, each time with this factor. All these tries of a text may take so
+// many steps for each of its bytes. A run of 4000 spaces is within them, also for a pattern like
+// \s+$, which takes as many steps as there are pairs of spaces.
+constexpr std::uint32_t kFewSteps = 128, kFactor = 2, kStepsPerByte = 8192;
+// The interpreter may take so much memory for what it has to come back to.
+constexpr std::uint32_t kHeapKib = 256 << 10;
 
 pcre2_code* compile(const std::string& pattern, int& error) {
   PCRE2_SIZE place = 0;
@@ -120,8 +130,67 @@ std::string message_of(int error) {
   return reinterpret_cast<const char*>(text);
 }
 
-struct FreeMatch {
+struct Free {
   void operator()(pcre2_match_data* match) const { pcre2_match_data_free(match); }
+  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
+};
+
+// Finds matches in a text, with a bounded number of steps.
+class Search {
+ public:
+  Search(const pcre2_code* code, std::string_view text)
+      : code_(code),
+        text_(text),
+        steps_left_(std::uint64_t{kStepsPerByte} * text.size()),
+        found_(pcre2_match_data_create_from_pattern(code, nullptr)),
+        context_(pcre2_match_context_create(nullptr)) {
+    if (!found_ || !context_) throw std::bad_alloc();
+    pcre2_set_heap_limit(context_.get(), kHeapKib);
+  }
+
+  // Looks for a match from a place on. Returns a number above 0 if there is one, and otherwise an
+  // error code of PCRE2.
+  int match(std::size_t at) {
+    const int count = match(at, kFewSteps, PCRE2_UNSET);
+    if (count != PCRE2_ERROR_MATCHLIMIT) return count;
+    // PCRE2 counts from 0 at each place where a match may begin, so that each of them is tried by
+    // itself.
+    for (; at < text_.size(); at += character_bytes(text_.substr(at))) {
+      if (const int here = match_here(at); here != PCRE2_ERROR_NOMATCH) return here;
+    }
+    return PCRE2_ERROR_NOMATCH;
+  }
+  const PCRE2_SIZE* place() const { return pcre2_get_ovector_pointer(found_.get()); }
+
+ private:
+  int match_here(std::size_t at) {
+    int count = match(at, kFewSteps, at);
+    constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
+    for (std::uint64_t steps = kFewSteps * kFactor;
+         count == PCRE2_ERROR_MATCHLIMIT && steps <= std::min(steps_left_, kMost);
+         steps *= kFactor) {
+      steps_left_ -= steps;
+      count = match(at, static_cast<std::uint32_t>(steps), at);
+    }
+    return count;
+  }
+  int match(std::size_t at, std::uint32_t steps, PCRE2_SIZE last_begin) {
+    pcre2_set_match_limit(context_.get(), steps);
+    pcre2_set_offset_limit(context_.get(), last_begin);
+    const auto run = [&](std::uint32_t options) {
+      return pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text_.data()), text_.size(), at,
+                         PCRE2_NO_UTF_CHECK | options, found_.get(), context_.get());
+    };
+    const int count = run(0);
+    // The machine code has a stack of fixed size, and the interpreter takes memory from the heap.
+    return count == PCRE2_ERROR_JIT_STACKLIMIT ? run(PCRE2_NO_JIT) : count;
+  }
+
+  const pcre2_code* code_;
+  std::string_view text_;
+  std::uint64_t steps_left_;
+  std::unique_ptr<pcre2_match_data, Free> found_;
+  std::unique_ptr<pcre2_match_context, Free> context_;
 };
 
 }  // namespace
@@ -148,24 +217,17 @@ Pattern::~Pattern() = default;
 Pattern::Pattern(Pattern&&) noexcept = default;
 
 std::vector<Pattern::Match> Pattern::matches(std::string_view text) const {
-  const std::unique_ptr<pcre2_match_data, FreeMatch> found(
-      pcre2_match_data_create_from_pattern(code_->code, nullptr));
-  if (!found) throw std::bad_alloc();
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  Search search(code_->code, text);
   std::vector<Match> result;
   for (std::size_t at = 0; at < text.size();) {
-    const auto match = [&](std::uint32_t flags) {
-      return pcre2_match(code_->code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | flags,
-                         found.get(), nullptr);
-    };
-    int count = match(0);
-    // The machine code has a stack of fixed size, and the interpreter takes memory from the heap.
-    if (count == PCRE2_ERROR_JIT_STACKLIMIT) count = match(PCRE2_NO_JIT);
+    const int count = search.match(at);
     if (count == PCRE2_ERROR_NOMATCH) break;
     if (count < 0) fail("{}: matching a pattern failed: {}", name_, message_of(count));
-    const PCRE2_SIZE* place = pcre2_get_ovector_pointer(found.get());
-    if (place[1] > place[0]) {
-      result.push_back({place[0], place[1]});
+    const PCRE2_SIZE* place = search.place();
+    // With \K a match may begin before the place where the search began.
+    const std::size_t begin = std::max(place[0], at);
+    if (place[1] > begin) {
+      result.push_back({begin, place[1]});
       at = place[1];
     } else {
       at = std::max(at, place[1]);

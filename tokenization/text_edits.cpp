@@ -17,6 +17,14 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
   text = std::move(out.append(text, at, std::string::npos));
 }
 
+std::size_t bytes_replaced(std::string_view text, std::string_view from, std::string_view to) {
+  std::size_t bytes = text.size();
+  for (std::size_t at = text.find(from); at != std::string_view::npos;
+       at = text.find(from, at + from.size()))
+    bytes += to.size() - from.size();
+  return bytes;
+}
+
 void keep_on_one_line(std::string& text) {
   std::replace_if(
       text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');

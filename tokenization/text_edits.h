@@ -9,6 +9,9 @@ namespace xlate {
 /// Replaces every `from`, which is not empty, by `to`, from left to right.
 void replace_all(std::string& text, std::string_view from, std::string_view to);
 
+/// Returns how many bytes a text has after replace_all().
+std::size_t bytes_replaced(std::string_view text, std::string_view from, std::string_view to);
+
 /// Turns line breaks into spaces, so that each line of input gives one line of output.
 void keep_on_one_line(std::string& text);
 

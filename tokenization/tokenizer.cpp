@@ -9,6 +9,7 @@
 #include "tokenization/pipeline/codec.h"
 #include "tokenization/sentencepiece/codec.h"
 #include "tokenization/text_edits.h"
+#include "tokenization/utf8.h"
 
 namespace xlate {
 namespace {
@@ -83,6 +84,9 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
   for (const AddedToken& token : files.added) {
     const std::string_view text = source_->piece_of(token.id);
     if (text.empty()) fail("{}: added token {} has no piece", files.name, token.id);
+    // What is between added tokens must remain valid.
+    if (std::string copy(text); make_valid_utf8(copy))
+      fail("{}: added token {} is '{}', expected valid UTF-8", files.name, token.id, copy);
     texts.push_back(text);
     source_->prefer(token.id);
     if (token.special && token.id != unknown_ && is_both(token.id)) silent_.insert(token.id);
@@ -137,6 +141,8 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   std::copy_if(ids.begin(), ids.end(), std::back_inserter(text_ids),
                [&](std::int32_t id) { return !silent_.contains(id); });
   std::string text = codec_->decode(text_ids);
+  // Pieces of a damaged file need not be valid.
+  make_valid_utf8(text);
   keep_on_one_line(text);
   if (clean_up_spaces_) clean_up(text);
   return text;
@@ -148,6 +154,7 @@ std::string Tokenizer::decode_pieces(std::span<const std::int32_t> ids) const {
     if (!text.empty()) text.push_back(' ');
     text.append(target_->piece_of(id));
   }
+  make_valid_utf8(text);
   keep_on_one_line(text);
   return text;
 }

@@ -64,7 +64,7 @@ struct TokenizerFiles {
 class Tokenizer {
  public:
   /// Reads the files. Throws Error if one cannot be read or does not fit the model, or if an added
-  /// token has no piece.
+  /// token has no piece in valid UTF-8.
   explicit Tokenizer(const TokenizerFiles&);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
@@ -95,14 +95,14 @@ class Tokenizer {
   /// Throws Error that names the first word which is no id of the source vocabulary.
   std::vector<std::int32_t> read_ids(std::string_view text) const;
 
-  /// Returns the text of target ids, on one line. Padding, end tokens, language tokens and special
-  /// added tokens are left out. An unknown token is written as " ⁇ ". White space at the ends is
-  /// dropped if the tokenizer has SentencePiece models. Spaces before English punctuation are taken
-  /// out if TokenizerFiles::clean_up_spaces says so. Throws Error if the SentencePiece library
-  /// fails.
+  /// Returns the text of target ids in valid UTF-8, on one line. Padding, end tokens, language
+  /// tokens and special added tokens are left out. An unknown token is written as " ⁇ ". White
+  /// space at the ends is dropped if the tokenizer has SentencePiece models. Spaces before English
+  /// punctuation are taken out if TokenizerFiles::clean_up_spaces says so. Throws Error if the
+  /// SentencePiece library fails, or if a step of a pipeline makes the text much longer.
   std::string decode(std::span<const std::int32_t> ids) const;
-  /// Returns the pieces of target ids, separated by spaces. All ids are written, and line breaks in
-  /// pieces become spaces.
+  /// Returns the pieces of target ids in valid UTF-8, separated by spaces. All ids are written, and
+  /// line breaks in pieces become spaces.
   std::string decode_pieces(std::span<const std::int32_t> ids) const;
   /// Returns ids as numbers, separated by spaces.
   static std::string write_ids(std::span<const std::int32_t> ids);

@@ -34,7 +34,7 @@ PipelineCodec::PipelineCodec(const PipelineDescription& pipeline, const Files& f
       pieces_(vocabulary, special_ids(added)),
       normalizer_(pipeline.normalize, files.charsmap, files.name),
       splitter_(pipeline.split, files.name),
-      decoder_(pipeline.decode) {
+      decoder_(pipeline.decode, files.name) {
   if (pipeline.model.kind == SegmentModel::Kind::kUnigram)
     unigram_.emplace(pipeline.model, pieces_, files.scores, files.name);
   else

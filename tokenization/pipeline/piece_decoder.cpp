@@ -4,6 +4,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "tokenization/pipeline/growth_limit.h"
 #include "tokenization/pipeline/pieces.h"
 #include "tokenization/text_edits.h"
 #include "tokenization/utf8.h"
@@ -73,6 +74,21 @@ void decode_byte_pieces(Texts& pieces) {
   pieces = std::move(out);
 }
 
+std::size_t bytes_of(const Texts& pieces) {
+  std::size_t bytes = 0;
+  for (const std::string& piece : pieces) bytes += piece.size();
+  return bytes;
+}
+
+void replace(const DecodeStep& step, const GrowthLimit& limit, Texts& pieces) {
+  std::size_t bytes = 0;
+  for (std::string& piece : pieces) {
+    limit.check(bytes + bytes_replaced(piece, step.text, step.with));
+    replace_all(piece, step.text, step.with);
+    bytes += piece.size();
+  }
+}
+
 void strip(const DecodeStep& step, Texts& pieces) {
   for (std::string& piece : pieces) {
     std::string_view text = piece;
@@ -87,6 +103,7 @@ void strip(const DecodeStep& step, Texts& pieces) {
 }  // namespace
 
 std::string PieceDecoder::decode(Texts pieces) const {
+  const GrowthLimit limit(bytes_of(pieces), name_);
   for (const DecodeStep& step : steps_) {
     switch (step.kind) {
       case Kind::kMetaspace:
@@ -96,7 +113,7 @@ std::string PieceDecoder::decode(Texts pieces) const {
         decode_bytes(pieces);
         break;
       case Kind::kReplace:
-        for (std::string& piece : pieces) replace_all(piece, step.text, step.with);
+        replace(step, limit, pieces);
         break;
       case Kind::kByteFallback:
         decode_byte_pieces(pieces);

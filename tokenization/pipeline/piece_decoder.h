@@ -11,13 +11,18 @@ namespace xlate {
 /// Holds the steps. Const functions may be called from several threads at once.
 class PieceDecoder {
  public:
-  explicit PieceDecoder(std::vector<DecodeStep> steps) : steps_(std::move(steps)) {}
+  /// Takes the steps. `name` names the model file in messages.
+  PieceDecoder(std::vector<DecodeStep> steps, const std::string& name)
+      : steps_(std::move(steps)), name_(name + ": tokenizer.decode") {}
 
-  /// Returns the text of pieces, in valid UTF-8. Without any step they are joined with spaces.
+  /// Returns the text of pieces, in valid UTF-8 if the pieces are. Without any step they are joined
+  /// with spaces. Throws Error if a step makes the text much longer (GrowthLimit).
   std::string decode(std::vector<std::string> pieces) const;
 
  private:
   std::vector<DecodeStep> steps_;
+  // Messages call the steps by this name.
+  std::string name_;
 };
 
 }  // namespace xlate

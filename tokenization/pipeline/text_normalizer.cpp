@@ -43,13 +43,16 @@ std::size_t cluster_bytes(std::string_view text) {
   return end;
 }
 
-std::string replace(std::string_view text, const Pattern& pattern, std::string_view to) {
+std::string replace(std::string_view text, const Pattern& pattern, std::string_view to,
+                    const GrowthLimit& limit) {
   std::string out;
   std::size_t at = 0;
   for (const Pattern::Match& match : pattern.matches(text)) {
+    limit.check(out.size() + match.begin - at + to.size());
     out.append(text.substr(at, match.begin - at)).append(to);
     at = match.end;
   }
+  limit.check(out.size() + text.size() - at);
   return out.append(text.substr(at));
 }
 
@@ -103,27 +106,30 @@ std::string strip(std::string_view text, bool left, bool right) {
 
 TextNormalizer::TextNormalizer(std::vector<NormalizeStep> steps, std::string_view charsmap,
                                const std::string& name)
-    : steps_(std::move(steps)), charsmap_(charsmap, name + ": charsmap") {
+    : steps_(std::move(steps)),
+      name_(name + ": tokenizer.normalize"),
+      charsmap_(charsmap, name + ": charsmap") {
   for (const NormalizeStep& step : steps_) {
     std::vector<Pattern>& pattern = patterns_.emplace_back();
-    if (step.kind == Kind::kReplacePattern)
-      pattern.emplace_back(step.text, name + ": tokenizer.normalize");
+    if (step.kind == Kind::kReplacePattern) pattern.emplace_back(step.text, name_);
   }
 }
 
 std::string TextNormalizer::normalize(std::string_view text) const {
   std::string result(text);
+  const GrowthLimit limit(text.size(), name_);
   for (std::size_t i = 0; i < steps_.size() && !result.empty(); ++i) {
     const NormalizeStep& step = steps_[i];
     switch (step.kind) {
       case Kind::kCharsmap:
-        result = apply_charsmap(result);
+        result = apply_charsmap(result, limit);
         break;
       case Kind::kReplace:
+        limit.check(bytes_replaced(result, step.text, step.with));
         replace_all(result, step.text, step.with);
         break;
       case Kind::kReplacePattern:
-        result = replace(result, patterns_[i].front(), step.with);
+        result = replace(result, patterns_[i].front(), step.with, limit);
         break;
       case Kind::kPrepend:
         result.insert(0, step.text);
@@ -142,17 +148,21 @@ std::string TextNormalizer::normalize(std::string_view text) const {
 // A grapheme cluster of up to five bytes is looked up as a whole first, and each character of the
 // others by itself. The shortest rule for the beginning of what is looked up takes the place of all
 // of it, so that the rest is lost. SentencePiece itself does neither.
-std::string TextNormalizer::apply_charsmap(std::string_view text) const {
+std::string TextNormalizer::apply_charsmap(std::string_view text, const GrowthLimit& limit) const {
   if (charsmap_.empty()) return std::string(text);
   std::string out;
   out.reserve(text.size() + text.size() / 8);
+  const auto append = [&](std::string_view part) {
+    limit.check(out.size() + part.size());
+    out += part;
+  };
   while (!text.empty()) {
     const std::size_t bytes = cluster_bytes(text);
     std::string_view cluster = text.substr(0, bytes);
     text.remove_prefix(bytes);
     if (bytes <= kLongestCluster) {
       if (const Charsmap::Rule rule = charsmap_.shortest_rule(cluster); rule.bytes > 0) {
-        out += rule.text;
+        append(rule.text);
         continue;
       }
     }
@@ -160,7 +170,7 @@ std::string TextNormalizer::apply_charsmap(std::string_view text) const {
       const std::string_view character = cluster.substr(0, character_bytes(cluster));
       cluster.remove_prefix(character.size());
       const Charsmap::Rule rule = charsmap_.shortest_rule(character);
-      out += rule.bytes > 0 ? rule.text : character;
+      append(rule.bytes > 0 ? rule.text : character);
     }
   }
   // Only a damaged map has replacements that are not valid.

@@ -8,6 +8,7 @@
 #include "tokenization/charsmap.h"
 #include "tokenization/pattern.h"
 #include "tokenization/pipeline/description.h"
+#include "tokenization/pipeline/growth_limit.h"
 
 namespace xlate {
 
@@ -20,13 +21,16 @@ class TextNormalizer {
   TextNormalizer(std::vector<NormalizeStep> steps, std::string_view charsmap,
                  const std::string& name);
 
-  /// Returns a text in valid UTF-8 after all steps, in valid UTF-8 again.
+  /// Returns a text in valid UTF-8 after all steps, in valid UTF-8 again. Throws Error if a step
+  /// makes it much longer (GrowthLimit), or if matching a pattern takes too many steps.
   std::string normalize(std::string_view text) const;
 
  private:
-  std::string apply_charsmap(std::string_view text) const;
+  std::string apply_charsmap(std::string_view text, const GrowthLimit& limit) const;
 
   std::vector<NormalizeStep> steps_;
+  // Messages call the steps by this name.
+  std::string name_;
   // A step that replaces a pattern has an element here; that of every other step is empty.
   std::vector<std::vector<Pattern>> patterns_;
   Charsmap charsmap_;
