@@ -3,6 +3,7 @@
 // UTF-8 of any ids, or an Error. cmake/fuzz.cmake builds and runs it. Its seeds are in
 // tests/data/fuzz/model_file, and tests/fuzz_seeds.py writes those with a pipeline. fuzz_replay and
 // model_file_test read them too, so an input that broke something is kept in that folder.
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -129,8 +130,49 @@ json& any_value(json& root, Random& random) {
   return *at;
 }
 
+// Inserts a step of a pipeline, sometimes many times. Most of these steps ask for much time or
+// memory.
+void add_steps(json& header, Random& random) {
+  static const json kSteps = json::parse(R"json({
+    "normalize": [
+      {"kind": "charsmap"},
+      {"kind": "replace", "text": "a", "with": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
+      {"kind": "replace", "pattern": ".", "with": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
+      {"kind": "replace", "pattern": "(a+)+$", "with": ""},
+      {"kind": "replace", "pattern": "(?=a\\Kb*)", "with": "x"},
+      {"kind": "replace", "pattern": "\\s+$", "with": "\u0301"},
+      {"kind": "prepend", "text": "\u2581 <x>"},
+      {"kind": "strip", "left": true, "right": true},
+      {"kind": "unicode", "form": "nfkd"}, {"kind": "unicode", "form": "nfc"}],
+    "split": [
+      {"kind": "whitespace"}, {"kind": "digits", "individual": true},
+      {"kind": "metaspace", "prepend": "always", "split": true},
+      {"kind": "pattern", "pattern": "(?:a|a)*[bc]", "behavior": "isolated"},
+      {"kind": "pattern", "pattern": ".", "behavior": "isolated"},
+      {"kind": "pattern", "pattern": "a*a*a*a*a*[bc]", "behavior": "removed", "invert": true},
+      {"kind": "pattern", "pattern": "(?R)?a*?[bc]", "behavior": "contiguous"},
+      {"kind": "pattern", "pattern": "(a|b|\\s)+?", "behavior": "merged_with_next"},
+      {"kind": "pattern", "pattern": "\\b|\\p{Han}", "behavior": "merged_with_previous"},
+      {"kind": "byte_level", "prefix_space": true}],
+    "decode": [
+      {"kind": "metaspace", "prepend": "first"}, {"kind": "byte_level"}, {"kind": "fuse"},
+      {"kind": "byte_fallback"}, {"kind": "strip", "text": "a", "left": 1048576, "right": 1},
+      {"kind": "replace", "text": "a", "with": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
+      {"kind": "replace", "text": " ", "with": "<0xFF>"}]
+})json");
+  const auto tokenizer = header.find("tokenizer");
+  if (tokenizer == header.end() || !tokenizer->is_object()) return;
+  const char* const list = std::array{"normalize", "split", "decode"}[random() % 3];
+  json& steps = (*tokenizer)[list];
+  if (!steps.is_array()) steps = json::array();
+  const json& step = kSteps[list][random() % kSteps[list].size()];
+  for (unsigned count = random() % 4 ? 1 : 30; count > 0; --count)
+    steps.insert(steps.begin() + static_cast<std::ptrdiff_t>(random() % (steps.size() + 1)), step);
+}
+
 // Changes the header. It replaces one value by another value of the header or by an edge case, adds
-// a small number to it, removes or repeats an entry, or gives a tensor another type.
+// a small number to it, removes or repeats an entry, adds steps to a tokenizer, or gives a tensor
+// another type.
 void change(json& header, Random& random) {
   static const std::vector<json> edges{nullptr,
                                        true,
@@ -198,7 +240,10 @@ void change(json& header, Random& random) {
                                        json::array(),
                                        json::object()};
   json& value = any_value(header, random);
-  switch (random() % 6) {
+  switch (random() % 7) {
+    case 6:
+      add_steps(header, random);
+      return;
     case 0:
       value = json(any_value(header, random));
       return;
