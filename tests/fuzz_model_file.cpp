@@ -137,7 +137,7 @@ void add_steps(json& header, Random& random) {
     "normalize": [
       {"kind": "charsmap"},
       {"kind": "replace", "text": "a", "with": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
-      {"kind": "replace", "pattern": ".", "with": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
+      {"kind": "replace", "pattern": ".", "with": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
       {"kind": "replace", "pattern": "(a+)+$", "with": ""},
       {"kind": "replace", "pattern": "(?=a\\Kb*)", "with": "x"},
       {"kind": "replace", "pattern": "\\s+$", "with": "\u0301"},

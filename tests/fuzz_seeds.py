@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz targets that have a tokenizer pipeline, and seeds of text. The models
-together have every kind of step, every file of a tokenizer, added tokens with each flag, and
+"""Writes the seeds of the fuzz targets that have a tokenizer pipeline, and seeds of text. Together
+the models have every kind of step, every file of a tokenizer, added tokens with each flag, and
 languages.
 
 Usage: tests/fuzz_seeds.py [FOLDER]
@@ -97,7 +97,7 @@ def metaspace(prepend="always"):
 
 
 def unigram():
-    """A tokenizer like mBART's: a unigram model with a character map, added tokens and languages."""
+    """A tokenizer like mBART's: a unigram model with a charsmap, added tokens and languages."""
     pieces = ["</s>", "<unk>", "<pad>", "en_XX", "de_DE", "<mask>", "<one>", "ÄB", None]
     texts = ["▁", "▁a", "a", "b", "ab", "fi", "é", "▁the", "1", "2", ".", "日本"]
     scores = [NAN] * len(pieces) + [-1.0 - number / 4 for number in range(len(texts))]
