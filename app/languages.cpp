@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <map>
 
+#include "tokenization/utf8.h"
+
 namespace xlate {
 namespace {
 
@@ -35,8 +37,9 @@ void resolve_source_language(Options& options, const ModelDescription& model) {
   } else if (options.input_format == Format::kText &&
              model.tokenizer->around.has_source_language()) {
     throw UsageError(fmt::format(
-        "--source-lang: the option is missing, expected a language code: {} reads {} languages",
-        options.model, model.tokens.languages.size()));
+        "--source-lang: the option is missing, expected a language code such as {}: {} reads {} "
+        "languages",
+        model.tokens.languages.begin()->first, options.model, model.tokens.languages.size()));
   }
 }
 
@@ -54,8 +57,9 @@ void resolve_target_language(Options& options, const ModelDescription& model) {
   const std::int32_t first = model.generation.forced_first;
   if (first < 0 && !is_language(model.tokens.start)) {
     throw UsageError(fmt::format(
-        "--target-lang: the option is missing, expected a language code: {} writes {} languages",
-        options.model, languages.size()));
+        "--target-lang: the option is missing, expected a language code such as {}: {} writes {} "
+        "languages",
+        languages.begin()->first, options.model, languages.size()));
   }
   for (const auto& [code, id] : languages) {
     if (id == first) options.target_lang = code;
@@ -73,11 +77,20 @@ void check_no_language(const Options& options) {
   if (options.lang_column) refuse("--lang-column");
 }
 
+// Returns the beginning of a text for a message.
+std::string brief_text(std::string_view text) {
+  constexpr std::size_t kMost = 40;
+  if (text.size() <= kMost) return std::string(text);
+  return std::string(without_cut_character(text.substr(0, kMost))) + "…";
+}
+
 // Takes the text before the first tab off the line.
 std::string_view take_column(std::string_view& line) {
   const std::size_t tab = line.find('\t');
-  if (tab == std::string_view::npos)
-    fail("a tab is missing, expected SOURCE<TAB>TARGET<TAB>TEXT (--lang-column)");
+  if (tab == std::string_view::npos) {
+    fail("a tab is missing behind '{}', expected SOURCE<TAB>TARGET<TAB>TEXT (--lang-column)",
+         brief_text(line));
+  }
   const std::string_view column = line.substr(0, tab);
   line.remove_prefix(tab + 1);
   return column;
@@ -86,7 +99,8 @@ std::string_view take_column(std::string_view& line) {
 std::int32_t language_id(const char* side, std::string_view code, const Tokenizer& tokenizer) {
   const std::int32_t id = tokenizer.language_id(std::string(code));
   if (id < 0)
-    fail("'{}' is no {} language, expected one of {}", code, side, known(tokenizer.languages()));
+    fail("'{}' is no {} language, expected one of {}", brief_text(code), side,
+         known(tokenizer.languages()));
   return id;
 }
 
@@ -108,7 +122,7 @@ void resolve_languages(Options& options, const ModelDescription& model) {
 
 DirectedLine read_directions(std::string_view line, const Tokenizer& tokenizer) {
   DirectedLine directed;
-  if (line.empty()) return directed;
+  if (without_leading_space(line).empty()) return directed;
   const std::string_view source = take_column(line), target = take_column(line);
   directed.source_language = language_id("source", source, tokenizer);
   directed.target_language = language_id("target", target, tokenizer);

@@ -21,7 +21,8 @@ struct DirectedLine {
   std::string_view text;
 };
 
-/// Splits a line at its first two tabs: SOURCE<TAB>TARGET<TAB>TEXT. An empty line has no languages.
+/// Splits a line at its first two tabs: SOURCE<TAB>TARGET<TAB>TEXT. A line of white space has no
+/// languages and no text.
 /// Throws Error if there are fewer tabs, or if the model has no such language.
 DirectedLine read_directions(std::string_view line, const Tokenizer&);
 

@@ -214,9 +214,11 @@ void add_search_options(CLI::App& app, Options& options) {
 
 void add_language_options(CLI::App& app, Options& options) {
   Group languages(app, "Languages");
-  languages.add(app.add_option("--source-lang", options.source_lang,
-                               "Language of the input, by its code in the model [the model's]"),
-                "CODE");
+  languages.add(
+      app.add_option("--source-lang", options.source_lang,
+                     "Language of the input, by its code in the model; a source of ids has its own "
+                     "token [the model's]"),
+      "CODE");
   languages.add(app.add_option("--target-lang", options.target_lang,
                                "Language of the output, by its code in the model: required by most "
                                "multilingual models [the model's]"),

@@ -45,7 +45,7 @@ class WindowInput final : public SentenceInput {
     bool last = false;
   };
   struct Tokenized {
-    std::vector<std::int32_t> ids{};  // There are at most --max-source-length, the end token last.
+    std::vector<std::int32_t> ids{};  // There are at most --max-source-length.
     std::size_t tokens = 0;           // It counts the tokens of the whole line.
     bool shortened = false;
     std::int32_t target_language = -1;  // This is the id of its token if the line names it.

@@ -65,7 +65,8 @@ TEST(Pattern, EmptyMatchesAreLeftOut) {
 }
 
 TEST(Pattern, WhatIsNotValidIsRefused) {
-  for (const char* pattern : {"(", "[a", "\\p{Nothing}", "[a[b]]", "[\\W]", "[a&&b]"}) {
+  for (const char* pattern : {"(", "[a", "\\p{Nothing}", "[a[b]]", "[\\W]", "[a&&b]", "[[:alpha:]]",
+                              "[]a]", "[^]a]", "\\Qa"}) {
     try {
       Pattern(pattern, "file");
       ADD_FAILURE() << pattern;
@@ -165,6 +166,12 @@ TEST(TextNormalizer, UnicodeForms) {
   EXPECT_EQ(form_of(UnicodeForm::kNfd, "\u00E9"), "e\u0301");
   EXPECT_EQ(form_of(UnicodeForm::kNfkc, "e\u0301\uFB01"), "\u00E9fi");
   EXPECT_EQ(form_of(UnicodeForm::kNfkd, "\u00E9\uFB01"), "e\u0301fi");
+  // Two marks in turn take no longer than one.
+  std::string marks = "a", ordered = "\u1EA1";
+  for (int i = 0; i < 100'000; ++i) marks += "\u0301\u0323";
+  for (int i = 1; i < 100'000; ++i) ordered += "\u0323";
+  for (int i = 0; i < 100'000; ++i) ordered += "\u0301";
+  EXPECT_EQ(form_of(UnicodeForm::kNfc, marks), ordered);
   // utf8proc 2.8 alone loses the second character.
   EXPECT_EQ(form_of(UnicodeForm::kNfc, "\uAC00\u11A7\u1100\u1161"), "\uAC00\u11A7\uAC00");
 }
@@ -277,6 +284,13 @@ TEST(AddedTokenMatcher, LeftmostLongestAndFlags) {
   EXPECT_EQ(split("abc² \u200Dabc _abc"), "[2:abc][-1:² \u200Dabc _abc]");
   EXPECT_EQ(split("a\u3000<s> \n<s> b"), "[-1:a][3:\u3000<s> \n][3:<s> ][-1:b]");
   EXPECT_EQ(split(""), "");
+  // A token that is white space is found inside of that of the token before it.
+  AddedToken tab;
+  tab.id = 4;
+  tab.strips_right = true;
+  const AddedTokenMatcher tabs({tab}, {"\t"});
+  EXPECT_EQ(tabs.split("\t  \ta").size(), 3u);
+  EXPECT_EQ(tabs.split(std::string(300'000, '\t')).size(), 300'000u);
 }
 
 // A vocabulary, and the merges that make each longer piece of it of two shorter ones, at random.

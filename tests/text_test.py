@@ -152,7 +152,7 @@ class Text(FamilyCase):
     def test_language_columns_that_are_wrong(self):
         model = model_of(os.path.join(FAMILIES, "nllb"))
         for line, names in (
-            ("Hello", ["line 2", "a tab is missing"]),
+            ("Hello" * 20, ["line 2", "a tab is missing", "HelloHello…"]),
             ("eng_Latn\tHello", ["line 2", "a tab is missing"]),
             ("en\tdeu_Latn\tHello", ["line 2", "'en' is no source language", "zul_Latn"]),
             ("eng_Latn\tDE\tHello", ["line 2", "'DE' is no target language", "ace_Arab"]),
@@ -172,11 +172,11 @@ class Text(FamilyCase):
                 self.assertEqual(len(result.lines), 1)
 
     def test_language_columns_of_empty_lines(self):
-        lines = ["", "eng_Latn\tdeu_Latn\t", "eng_Latn\tdeu_Latn\tHello"]
+        lines = ["", "  ", "eng_Latn\tdeu_Latn\t", "eng_Latn\tdeu_Latn\tHello"]
         none = {"--source-lang": None, "--target-lang": None, "--lang-column": ""}
         found = self.translate("nllb", lines, **none)
-        self.assertEqual(found[:2], ["", ""])
-        self.assertNotEqual(found[2], "")
+        self.assertEqual(found[:3], ["", "", ""])
+        self.assertNotEqual(found[3], "")
 
     def test_language_columns_stand_alone(self):
         model = model_of(os.path.join(FAMILIES, "nllb"))

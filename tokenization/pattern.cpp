@@ -70,12 +70,11 @@ class Translation {
         escape();
         continue;
       }
-      if (c == '[' && !in_class_)
-        in_class_ = true;
-      else if (c == ']' && in_class_)
-        in_class_ = false;
-      else if ((c == '[' || rest_.starts_with("&&")) && in_class_ && !rest_.starts_with("[:"))
+      if (in_class_ && (c == '[' || rest_.starts_with("&&")))
         fail("{}: the pattern '{}' has a set inside of a set", name_, pattern);
+      if (!in_class_ && (rest_.starts_with("[]") || rest_.starts_with("[^]")))
+        fail("{}: the pattern '{}' has an empty set", name_, pattern);
+      in_class_ = c == '[' || (in_class_ && c != ']');
       take(1);
     }
   }
@@ -88,6 +87,7 @@ class Translation {
   }
   void escape() {
     const char kind = rest_[1];
+    if (kind == 'Q' || kind == 'E') fail("{}: a pattern has \\{}", name_, kind);
     if (const std::string_view classes = classes_of(kind); !classes.empty()) {
       const bool negated = kind == 'S' || kind == 'W' || kind == 'H';
       if (negated && in_class_ && kind != 'S')

@@ -7,8 +7,6 @@
 namespace xlate {
 namespace {
 
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
-
 // Describes a character, or a maximal ill-formed part of `bytes` bytes.
 struct Part {
   std::size_t bytes;

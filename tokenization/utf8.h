@@ -7,6 +7,11 @@
 
 namespace xlate {
 
+/// This mark stands for a space in pieces.
+inline constexpr std::string_view kMark = "\u2581";
+/// This character stands for bytes that are no character.
+inline constexpr std::string_view kReplacement = "\uFFFD";
+
 /// Replaces each maximal ill-formed part of the text by one U+FFFD (Unicode 15, section 3.9,
 /// "U+FFFD Substitution of Maximal Subparts"). Returns whether there was any.
 bool make_valid_utf8(std::string& text);

@@ -1,7 +1,6 @@
 // Looks for added tokens from left to right.
 #include "tokenization/pipeline/added_token_matcher.h"
 
-#include <algorithm>
 #include <unordered_set>
 
 #include "tokenization/utf8.h"
@@ -49,9 +48,13 @@ bool AddedTokenMatcher::is_single_word(std::string_view text, std::size_t begin,
          (right.empty() || !is_word(right.substr(0, character_bytes(right))));
 }
 
+// A token may begin inside the white space that belongs to the one before it. Then it is found as
+// well, and the text goes on behind it.
 std::vector<AddedTokenMatcher::Stretch> AddedTokenMatcher::split(std::string_view text) const {
   std::vector<Stretch> stretches;
   std::size_t done = 0;
+  // This is the run of white space that was looked through last.
+  std::size_t white_begin = 0, white_end = 0;
   for (std::size_t at = 0; at < text.size();) {
     std::size_t length = 0;
     std::int32_t place = -1;
@@ -75,11 +78,13 @@ std::vector<AddedTokenMatcher::Stretch> AddedTokenMatcher::split(std::string_vie
       }
     }
     if (token.strips_right) {
-      while (const std::size_t space = white_space_at_start(text.substr(end))) end += space;
+      if (end < white_begin || end > white_end) {
+        white_begin = white_end = end;
+        while (const std::size_t space = white_space_at_start(text.substr(white_end)))
+          white_end += space;
+      }
+      end = white_end;
     }
-    // A token that begins inside the white space of the one before it is part of that.
-    begin = std::max(begin, done);
-    if (begin >= end) continue;
     if (begin > done) stretches.push_back({done, begin, -1});
     stretches.push_back({begin, end, token.id});
     done = end;

@@ -29,7 +29,8 @@ class AddedTokenMatcher {
   AddedTokenMatcher(std::vector<AddedToken> tokens, const std::vector<std::string>& texts);
 
   bool empty() const { return tokens_.empty(); }
-  /// Returns the stretches of a text in their order; none of them is empty. The leftmost token is
+  /// Returns the stretches of a text in their order; none of them is empty. Those of tokens may
+  /// overlap where white space belongs to both. The leftmost token is
   /// found first, and the longest of those that begin together. A token whose flag single_word is
   /// set does not count beside a word character. The white space that a token's flags name belongs
   /// to the token.

@@ -15,9 +15,6 @@ namespace {
 using Kind = DecodeStep::Kind;
 using Texts = std::vector<std::string>;
 
-constexpr std::string_view kMark = "\xE2\x96\x81";  // This is U+2581.
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
-
 void decode_metaspace(Prepend prepend, Texts& pieces) {
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const bool drops = i == 0 && prepend != Prepend::kNever;

@@ -77,6 +77,40 @@ std::string part_to_form(std::string_view text, UnicodeForm form) {
   return std::string(reinterpret_cast<const char*>(made), static_cast<std::size_t>(bytes));
 }
 
+// Returns the text with the marks behind each base character in their canonical order (Unicode
+// Standard, D109). utf8proc does this as well, but in time that grows with the square of the number
+// of marks.
+std::string with_ordered_marks(std::string_view text) {
+  struct Mark {
+    int order;
+    std::string_view character;
+  };
+  std::string out;
+  std::vector<Mark> marks;
+  const auto flush = [&] {
+    std::stable_sort(marks.begin(), marks.end(),
+                     [](const Mark& a, const Mark& b) { return a.order < b.order; });
+    for (const Mark& mark : marks) out += mark.character;
+    marks.clear();
+  };
+  while (!text.empty()) {
+    const std::string_view character = text.substr(0, character_bytes(text));
+    text.remove_prefix(character.size());
+    utf8proc_int32_t code = 0;
+    utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(character.data()),
+                     static_cast<utf8proc_ssize_t>(character.size()), &code);
+    const int order = utf8proc_get_property(code)->combining_class;
+    if (order > 0) {
+      marks.push_back({order, character});
+      continue;
+    }
+    flush();
+    out += character;
+  }
+  flush();
+  return out;
+}
+
 // utf8proc 2.8 drops this character behind a Hangul syllable, although it composes
 // with nothing. So the text is cut around it.
 constexpr std::string_view kNoConsonant = "\u11A7";
@@ -84,6 +118,8 @@ constexpr std::string_view kNoConsonant = "\u11A7";
 std::string to_form(std::string_view text, UnicodeForm form) {
   // ASCII is the same in every form.
   if (std::all_of(text.begin(), text.end(), is_ascii)) return std::string(text);
+  const std::string ordered = with_ordered_marks(text);
+  text = ordered;
   std::string out;
   for (std::size_t next; (next = text.find(kNoConsonant)) != std::string_view::npos;
        text.remove_prefix(next + kNoConsonant.size())) {

@@ -12,16 +12,13 @@ using Kind = SplitStep::Kind;
 using Behavior = SplitStep::Behavior;
 using Word = Words::Word;
 
-constexpr std::string_view kMark = "\xE2\x96\x81";  // This is U+2581.
-
 // A stretch of a word that is a match, or what is between two matches.
 struct Stretch {
   std::size_t begin, end;
   bool is_match;
 };
 
-// Calls each(begin, end, yes) for the characters of a text, where `yes` is what is_match(character)
-// returns.
+// Returns the stretches of a text. Each character for which is_match(character) is true is a match.
 template <class IsMatch>
 std::vector<Stretch> stretches_by_character(std::string_view text, const IsMatch& is_match) {
   std::vector<Stretch> stretches;

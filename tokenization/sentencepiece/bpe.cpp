@@ -33,8 +33,6 @@ Trie user_defined_pieces(const SentencePieceModel& model) {
   return Trie(std::move(keys));
 }
 
-constexpr std::string_view kMark = "\u2581";
-
 // Returns whether no piece has a mark behind its first character, so that none is made of the ends
 // of two words.
 bool splits_at_marks(const SentencePieceModel& model) {

@@ -12,8 +12,6 @@ namespace {
 
 using Model = sentencepiece::SentencePieceProcessor;
 
-// In pieces this mark is a space.
-constexpr std::string_view kMark = "\u2581";
 // The library writes this, between spaces, for the unknown piece.
 constexpr std::string_view kUnknown = "\u2047";
 

@@ -8,8 +8,6 @@
 namespace xlate {
 namespace {
 
-constexpr std::string_view kMark = "\xE2\x96\x81";  // This is U+2581.
-
 Trie user_defined_pieces(const SentencePieceModel& model) {
   std::vector<Trie::Key> keys;
   for (const auto& piece : model.pieces) {
