@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "tokenization/text_edits.h"
 #include "tokenization/utf8.h"
 
 namespace xlate {
@@ -77,19 +78,13 @@ void check_no_language(const Options& options) {
   if (options.lang_column) refuse("--lang-column");
 }
 
-// Returns the beginning of a text for a message.
-std::string brief_text(std::string_view text) {
-  constexpr std::size_t kMost = 40;
-  if (text.size() <= kMost) return std::string(text);
-  return std::string(without_cut_character(text.substr(0, kMost))) + "…";
-}
-
 // Takes the text before the first tab off the line.
 std::string_view take_column(std::string_view& line) {
   const std::size_t tab = line.find('\t');
   if (tab == std::string_view::npos) {
-    fail("a tab is missing behind '{}', expected SOURCE<TAB>TARGET<TAB>TEXT (--lang-column)",
-         brief_text(line));
+    const std::string shown = brief_text(line);
+    fail("a tab is missing behind '{}{}', expected SOURCE<TAB>TARGET<TAB>TEXT (--lang-column)",
+         shown, shown.size() < line.size() ? "…" : "");
   }
   const std::string_view column = line.substr(0, tab);
   line.remove_prefix(tab + 1);

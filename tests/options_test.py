@@ -8,23 +8,20 @@ from program import (
     BEAM4,
     EN_DE,
     GREEDY,
+    IDS,
+    IDS_OUT,
     REFERENCE_LIMITS,
     SEPARATE,
     Case,
     best,
     source_ids,
     source_lines,
+    text,
     text_of,
     xlate,
 )
 
-IDS_OUT = ["--output-format", "ids"]
-IDS = ["--input-format", "ids", *IDS_OUT]
 setUpModule = program.require
-
-
-def text(lines):
-    return "".join(line + "\n" for line in lines)
 
 
 class Limits(Case):

@@ -2,10 +2,13 @@
 
 import program
 from program import (
+    BEAM4,
+    BOTH_MODELS,
+    GREEDY,
+    IDS,
+    IDS_OUT,
     NUMBER,
     N_BEST_ROW,
-    BEAM4,
-    GREEDY,
     REFERENCE_LIMITS,
     SEPARATE,
     SHARED,
@@ -14,22 +17,16 @@ from program import (
     pieces,
     source_ids,
     source_lines,
+    text,
     text_of,
 )
 
-IDS_OUT = ["--output-format", "ids"]
-IDS = ["--input-format", "ids", *IDS_OUT]
-MODELS = (("shared", SHARED), ("separate", SEPARATE))
 setUpModule = program.require
-
-
-def text(lines):
-    return "".join(line + "\n" for line in lines)
 
 
 class Formats(Case):
     def test_pieces_out_are_those_of_the_target_vocabulary(self):
-        for name, model in MODELS:
+        for name, model in BOTH_MODELS:
             with self.subTest(name):
                 table = pieces(name)
                 result = self.ok(
@@ -51,7 +48,7 @@ class Formats(Case):
                 )
 
     def test_pieces_in_are_looked_up_and_the_end_token_is_added(self):
-        for name, model in MODELS:
+        for name, model in BOTH_MODELS:
             with self.subTest(name):
                 table = pieces(name, "source")
                 lines = [

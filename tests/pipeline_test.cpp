@@ -420,7 +420,7 @@ TEST(WordUnigram, ScoresTiesAndUnknownText) {
     WordUnigram(settings, tiny.pieces, scores, "test").segment(word, ids);
     return ids;
   };
-  // Of equal sums the segmentation with the longest last piece is taken.
+  // If sums are equal, the segmentation with the longest last piece is taken.
   EXPECT_EQ(segment("aaaa"), (Ids{1, 3}));
   EXPECT_EQ(segment("axyb"), (Ids{1, 0, 4}));
   // The text of a special token is text.

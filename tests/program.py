@@ -49,9 +49,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 REFERENCE_LIMITS = ["--max-length", "60", "--max-length-factor", "50"]
 GREEDY = ["-b", "1"]
 BEAM4 = ["-b", "4", "--length-penalty", "1", "--early-stopping", "true"]
+IDS_OUT = ["--output-format", "ids"]
+IDS = ["--input-format", "ids", *IDS_OUT]
+BOTH_MODELS = (("shared", SHARED), ("separate", SEPARATE))
 # A row of an n-best list is: line ||| text ||| F0= sum ||| score.
 NUMBER = r"-?(?:\d+(?:\.\d+)?(?:e[-+]\d+)?)"
 N_BEST_ROW = re.compile(r"^(\d+) \|\|\| (.*) \|\|\| F0= (%s) \|\|\| (%s)$" % (NUMBER, NUMBER))
+
+
+def text(lines):
+    """Returns the input that has these lines."""
+    return "".join(line + "\n" for line in lines)
 
 
 class Result:

@@ -2,7 +2,7 @@
 
 import json
 
-from program import Case
+from program import Case, text
 
 INTEGER, REAL, TEXT, NULL, GPU_REAL = "integer", "number", "text", "null", "number or null"
 FIELDS = {
@@ -76,10 +76,6 @@ FIELDS = {
     "shares": {"padding": REAL, "rows_idle": REAL, "device_busy": GPU_REAL},
     "memory": {"device_peak_bytes": NULL, "device_context_bytes": NULL, "host_peak_bytes": INTEGER},
 }
-
-
-def text(lines):
-    return "".join(line + "\n" for line in lines)
 
 
 def has_type(value, kind):

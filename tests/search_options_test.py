@@ -9,29 +9,25 @@ import model_bytes
 import program
 from checkpoint_fixture import convert
 from program import (
-    NUMBER,
-    N_BEST_ROW,
     BEAM4,
+    BOTH_MODELS,
     EN_DE,
     GREEDY,
+    IDS,
+    IDS_OUT,
+    NUMBER,
+    N_BEST_ROW,
     REFERENCE_LIMITS,
-    SEPARATE,
     SHARED,
     Case,
     best,
     reference,
     source_ids,
     source_lines,
+    text,
 )
 
-IDS_OUT = ["--output-format", "ids"]
-IDS = ["--input-format", "ids", *IDS_OUT]
-MODELS = (("shared", SHARED), ("separate", SEPARATE))
 setUpModule = program.require
-
-
-def text(lines):
-    return "".join(line + "\n" for line in lines)
 
 
 class Search(Case):
@@ -64,7 +60,7 @@ class Search(Case):
     }
 
     def test_ids_are_the_references_in_every_setting(self):
-        for name, model in MODELS:
+        for name, model in BOTH_MODELS:
             for setting, options in self.SETTINGS.items():
                 with self.subTest(name + " " + setting):
                     result = self.ok(
@@ -73,7 +69,7 @@ class Search(Case):
                     self.same(best(name, setting), result.lines, result)
 
     def test_scores_are_the_references(self):
-        for name, model in MODELS:
+        for name, model in BOTH_MODELS:
             for setting in ("beam4", "beam4.lp2.stop-false", "beam4.lp0.stop-false"):
                 with self.subTest(name + " " + setting):
                     # The scores are plain sums, or sums over length^A.
@@ -98,7 +94,7 @@ class Search(Case):
                             )
 
     def test_n_best_is_the_references(self):
-        for name, model in MODELS:
+        for name, model in BOTH_MODELS:
             with self.subTest(name):
                 result = self.ok(
                     "-b",
@@ -134,7 +130,7 @@ class Search(Case):
                 )
 
     def test_text_in_gives_the_ids_of_the_checkpoints_tokenizer(self):
-        for name, model in MODELS:
+        for name, model in BOTH_MODELS:
             with self.subTest(name):
                 result, report = self.report(
                     *GREEDY,

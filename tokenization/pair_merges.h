@@ -14,8 +14,8 @@ class PairMerges {
   /// Has room for `count` pairs.
   explicit PairMerges(std::size_t count = 0);
 
-  /// Says that two symbols, whose numbers are at least 0, become `merged`. Of two rules for the
-  /// same pair the last one counts. There must be room.
+  /// Says that two symbols, whose numbers are at least 0, become `merged`. The
+  /// last one of several rules for the same pair counts. There must be room.
   void add(std::int32_t left, std::int32_t right, std::uint32_t rank, std::int32_t merged);
 
   /// Merges the symbols from place `first` on. Symbols with numbers below −1 are merged with

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "tokenization/utf8.h"
+
 namespace xlate {
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
@@ -23,6 +25,12 @@ std::size_t bytes_replaced(std::string_view text, std::string_view from, std::st
        at = text.find(from, at + from.size()))
     bytes += to.size() - from.size();
   return bytes;
+}
+
+std::string brief_text(std::string_view text) {
+  constexpr std::size_t kMost = 40;
+  if (text.size() <= kMost) return std::string(text);
+  return std::string(without_cut_character(text.substr(0, kMost)));
 }
 
 void keep_on_one_line(std::string& text) {

@@ -1,4 +1,4 @@
-// Changes decoded text in ways that do not depend on the tokenizer.
+// Changes text in ways that do not depend on the tokenizer.
 #pragma once
 
 #include <string>
@@ -11,6 +11,9 @@ void replace_all(std::string& text, std::string_view from, std::string_view to);
 
 /// Returns how many bytes a text has after replace_all().
 std::size_t bytes_replaced(std::string_view text, std::string_view from, std::string_view to);
+
+/// Returns at most the first 40 bytes of a text in valid UTF-8, for a message. No character is cut.
+std::string brief_text(std::string_view text);
 
 /// Turns line breaks into spaces, so that each line of input gives one line of output.
 void keep_on_one_line(std::string& text);

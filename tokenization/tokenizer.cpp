@@ -127,7 +127,7 @@ std::vector<std::int32_t> Tokenizer::read_ids(std::string_view text) const {
     const auto [rest, error] = std::from_chars(word.data(), word.data() + word.size(), id);
     if (error != std::errc() || rest != word.data() + word.size() || id < 0 ||
         id >= source_->size()) {
-      fail("'{}' is not an id, expected a whole number from 0 to {}", word.substr(0, 40),
+      fail("'{}' is not an id, expected a whole number from 0 to {}", brief_text(word),
            source_->size() - 1);
     }
     ids.push_back(id);

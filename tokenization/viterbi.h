@@ -30,8 +30,8 @@ class Viterbi {
       : trie_(std::move(trie)), scores_(std::move(scores)), unknown_(unknown) {}
 
   /// Returns the parts with the largest sum of scores, from left to right. This is Viterbi's
-  /// algorithm, from the left. Only a path with a larger sum replaces another. Of paths with the
-  /// same sum the one whose last piece begins first, and so is the longest, stays.
+  /// algorithm, from the left. Only a path with a larger sum replaces another. If
+  /// sums are equal, the path whose last piece begins first, and so is the longest, stays.
   std::vector<Part> segment(std::string_view text) const {
     std::vector<Way> ways(text.size() + 1);
     const auto offer = [&](std::size_t start, std::size_t length, std::int32_t id, Score score) {
@@ -58,8 +58,6 @@ class Viterbi {
     }
     return {parts.rbegin(), parts.rend()};
   }
-
-  const Trie& trie() const { return trie_; }
 
  private:
   static constexpr std::int32_t kNone = -2;

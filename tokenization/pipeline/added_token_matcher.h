@@ -25,7 +25,7 @@ class AddedTokenMatcher {
 
   AddedTokenMatcher() = default;
   /// Takes tokens, and the text of each one in the same order. Those with an empty text are left
-  /// out. Of equal texts the first one counts.
+  /// out. The first one of several tokens with the same text counts.
   AddedTokenMatcher(std::vector<AddedToken> tokens, const std::vector<std::string>& texts);
 
   bool empty() const { return tokens_.empty(); }

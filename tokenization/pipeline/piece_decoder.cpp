@@ -1,9 +1,9 @@
 // Applies the steps of decoding one after another.
 #include "tokenization/pipeline/piece_decoder.h"
 
-#include <charconv>
 #include <string_view>
 
+#include "tokenization/byte_piece.h"
 #include "tokenization/pipeline/growth_limit.h"
 #include "tokenization/pipeline/pieces.h"
 #include "tokenization/text_edits.h"
@@ -37,14 +37,6 @@ void decode_bytes(Texts& pieces) {
   pieces = {std::move(text)};
 }
 
-// Returns the byte that a piece like <0x0A> stands for, or −1 if it is no such piece.
-int byte_of(std::string_view piece) {
-  int byte = 0;
-  if (piece.size() != 6 || !piece.starts_with("<0x") || piece.back() != '>') return -1;
-  const char* end = piece.data() + 5;
-  return std::from_chars(piece.data() + 3, end, byte, 16).ptr == end ? byte : -1;
-}
-
 // Neighbouring byte pieces become their text if that is valid UTF-8, and otherwise one U+FFFD for
 // each of them.
 void decode_byte_pieces(Texts& pieces) {
@@ -60,7 +52,7 @@ void decode_byte_pieces(Texts& pieces) {
     bytes.clear();
   };
   for (std::string& piece : pieces) {
-    if (const int byte = byte_of(piece); byte >= 0) {
+    if (const int byte = byte_of_piece(piece); byte >= 0) {
       bytes += static_cast<char>(byte);
       continue;
     }

@@ -22,7 +22,7 @@ Viterbi<double> viterbi_of(const SegmentModel& settings, const Pieces& pieces,
   for (std::size_t i = 0; i < size; ++i) {
     const auto id = static_cast<std::int32_t>(i);
     if (std::isnan(scores[i])) continue;
-    // Of equal pieces the one that the vocabulary finds is the model's.
+    // If several ids have the same piece, the id that the vocabulary finds is the model's.
     if (!pieces.piece_of(id).empty() && pieces.id_of(pieces.piece_of(id)) == id)
       keys.push_back({pieces.piece_of(id), id});
   }

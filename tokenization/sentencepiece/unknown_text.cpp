@@ -2,33 +2,21 @@
 #include "tokenization/sentencepiece/unknown_text.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "engine/error.h"
+#include "tokenization/byte_piece.h"
 
 namespace xlate {
-namespace {
-
-// Returns the byte that a piece like <0x0A> stands for. Throws Error for any other piece.
-std::size_t byte_of(std::string_view piece, const std::string& name) {
-  std::size_t byte = 0;
-  const bool framed = piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with('>');
-  if (!framed ||
-      std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16).ptr != piece.data() + 5) {
-    fail("{}: the byte piece '{}', expected <0x00> to <0xFF>", name, piece);
-  }
-  return byte;
-}
-
-}  // namespace
 
 UnknownText::UnknownText(const SentencePieceModel& model, const std::string& name)
     : unknown_(model.unknown), byte_fallback_(model.byte_fallback) {
   bytes_.fill(-1);
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {
     const auto& piece = model.pieces[id];
-    if (piece.type == SentencePieceModel::Type::kByte)
-      bytes_[byte_of(piece.text, name)] = static_cast<std::int32_t>(id);
+    if (piece.type != SentencePieceModel::Type::kByte) continue;
+    const int byte = byte_of_piece(piece.text);
+    if (byte < 0) fail("{}: the byte piece '{}', expected <0x00> to <0xFF>", name, piece.text);
+    bytes_[static_cast<std::size_t>(byte)] = static_cast<std::int32_t>(id);
   }
   if (byte_fallback_ && std::find(bytes_.begin(), bytes_.end(), -1) != bytes_.end())
     fail("{}: a byte has no piece", name);
