@@ -200,14 +200,12 @@ class Network:
             return self.sums(self.round(activate(gate) * up), name + ".down")
         return self.sums(self.round(activate(up)), name + ".down")
 
-    def on_tensor_cores(self, stack, bias):
+    def on_tensor_cores(self, stack):
         """Whether attention runs on tensor cores: tile_attention_fits() of
         engine/cuda/attention/tile.cuh."""
         described = stack["attention"]
         heads, head = described["heads"], described["head"]
-        usual = 0.999999 < described["scale"] ** 2 * head < 1.000001
-        fits = head in TILE_HEADS and heads * head % 8 == 0
-        return self.type is not None and usual and bias is None and fits
+        return self.type is not None and head in TILE_HEADS and heads * head % 8 == 0
 
     def attend(self, scores, values, groups):
         """Returns softmax(scores)·values, [..., queries, columns]. The scores are [..., queries,
@@ -332,7 +330,7 @@ class Pass:
             scores = scores + bias
         if hidden is not None:
             scores = scores.masked_fill(hidden, -math.inf)
-        on_tensor_cores = network.on_tensor_cores(self.stack, bias)
+        on_tensor_cores = network.on_tensor_cores(self.stack)
         return network.attend(scores, values, groups() if on_tensor_cores else None)
 
     def attend_packed(self, layer):

@@ -109,9 +109,6 @@ void CudaBackend::note_attention(AttentionKernel kernel, const Attention& attent
   if (kernel == AttentionKernel::kStream) return paths_.fast(KernelPaths::Of::kAttention);
   paths_.slow(KernelPaths::Of::kAttention, [&] {
     if (const std::string reason = general_reason(); !reason.empty()) return reason;
-    if (attention.distance_bias) return std::string("a bias by distance");
-    if (!usual_scale(attention.scale, attention.head))
-      return fmt::format("scores times {}", attention.scale);
     return fmt::format("{} heads of width {}", attention.heads, attention.head);
   });
 }

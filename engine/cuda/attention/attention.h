@@ -23,7 +23,8 @@ struct AttendArgs {
   int distances;
 };
 
-/// Returns whether a scale of scores is 1/√head, which the kernels on tensor cores have built in.
+/// Returns whether a scale of scores is 1/√head. The kernels on tensor cores have instances with
+/// this scale built in.
 inline bool usual_scale(float scale, std::int64_t head) {
   const float squared = scale * scale * static_cast<float>(head);
   return squared > 0.999999f && squared < 1.000001f;
@@ -42,8 +43,11 @@ constexpr int kTileBeams = 8;
 constexpr int kTileKeys = 16;
 /// An entry of a key list: a key to which at least one beam of the beam tile attends.
 struct KeyEntry {
-  std::int32_t row;         // The row of the cache that holds the key and its value.
-  std::uint32_t beam_mask;  // Bit k says whether beam k of the beam tile attends to the key.
+  std::int32_t row;  // The row of the cache that holds the key and its value.
+  // Bit k of the lowest kTileBeams bits says whether beam k of the beam tile attends to the key. In
+  // self-attention the bits above them count the positions from the key to the query. All beams of
+  // a sentence stand at the same position.
+  std::uint32_t beam_mask;
 };
 /// The key lists of a decoding step, one for each beam tile.
 struct KeyLists {

@@ -24,6 +24,35 @@ struct TileWarp {
   }
 };
 
+// Makes the usual scores of a tile's keys from their products with the queries.
+template <int kHead>
+struct UsualScores {
+  __device__ float operator()(float product, int) const { return usual_score<kHead>(product); }
+};
+// Makes scores with any scale, and with a distance bias where there is one. A key has one bias for
+// all beams, because these stand at the same position.
+struct AnyScores {
+  float scale;
+  float bias[2];  // These are the biases of keys g and g + 8.
+  __device__ AnyScores(float scale, const HeadBias& head, const unsigned (&beam_mask)[2])
+      : scale(scale * kLog2OfE) {
+#pragma unroll
+    for (int key = 0; key < 2; ++key)
+      bias[key] = head.of(-static_cast<int>(beam_mask[key] >> kTileBeams)) * kLog2OfE;
+  }
+  __device__ float operator()(float product, int key) const {
+    return fmaf(product, scale, bias[key]);
+  }
+};
+// Makes one or the other for the two keys with these masks.
+template <bool kUsual, int kHead>
+__device__ auto scores_of(float scale, const HeadBias& bias, const unsigned (&beam_mask)[2]) {
+  if constexpr (kUsual)
+    return UsualScores<kHead>();
+  else
+    return AnyScores(scale, bias, beam_mask);
+}
+
 // The state of a warp's beam tile. Lanes are numbered 4·g + t (tile.cuh). The beams are the columns
 // of both products. Therefore quad g, which is the lanes 4·g … 4·g + 3, reads the query of beam g,
 // and at the end lane 4·g + t holds columns 64·c + kColumns·g … of the outputs of beams 2t and 2t +
@@ -45,9 +74,11 @@ class BeamTile {
 
   // Adds 16 keys. `key` points to keys g and g + 8, and a bit of `beam_mask` says for each beam
   // whether it attends to them. `value` points to the values of keys 2t, 2t + 1, 2t + 8 and 2t + 9.
-  // All pointers must be readable, also those of keys to which no beam attends.
+  // All pointers must be readable, also those of keys to which no beam attends. scores(product, i)
+  // returns the score of key g + 8·i.
+  template <class Scores>
   __device__ void add(const T* const (&key)[2], const unsigned (&beam_mask)[2],
-                      const T* const (&value)[4]) {
+                      const T* const (&value)[4], const Scores& scores) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     uint4 k[2][kChunks];
     Value v[4][kValues];
@@ -72,7 +103,7 @@ class BeamTile {
                    T());
     }
     unsigned weight[2];
-    weigh(score, beam_mask, weight);
+    weigh(score, beam_mask, scores, weight);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       const int c = j / (kColumns / 2), word = j % (kColumns / 2);
@@ -122,7 +153,9 @@ class BeamTile {
   // Does the online softmax over 16 keys. Quad g has the scores of keys g and g + 8. `weight`
   // becomes the B operand of the second product: the weights of keys 2t and 2t + 1, then of keys 2t
   // + 8 and 2t + 9, for beam g.
-  __device__ void weigh(float (&s)[4], const unsigned (&beam_mask)[2], unsigned (&weight)[2]) {
+  template <class Scores>
+  __device__ void weigh(float (&s)[4], const unsigned (&beam_mask)[2], const Scores& scores,
+                        unsigned (&weight)[2]) {
     const int t = threadIdx.x % 4;
     float correction[2];
 #pragma unroll
@@ -130,7 +163,7 @@ class BeamTile {
 #pragma unroll
       for (int key = 0; key < 2; ++key) {
         s[2 * key + i] =
-            beam_mask[key] >> (2 * t + i) & 1 ? s[2 * key + i] * score_scale<kHead>() : -INFINITY;
+            beam_mask[key] >> (2 * t + i) & 1 ? scores(s[2 * key + i], key) : -INFINITY;
       }
       float largest = fmaxf(s[i], s[2 + i]);
       for (int offset = 4; offset < kWarp; offset *= 2)
@@ -157,5 +190,12 @@ class BeamTile {
   uint4 query_[kChunks];
   float max_[2], sum_[2], acc_[kTiles][4];
 };
+
+/// Returns whether the kernels of a decoding step on tensor cores serve these arguments. Only lists
+/// of self-attention have the distances that a bias needs.
+template <class T, bool kSelf>
+bool step_attention_fits(const AttendArgs<T>& args) {
+  return tile_attention_fits(args) && (kSelf || !args.distance_bias);
+}
 
 }  // namespace xlate::cuda

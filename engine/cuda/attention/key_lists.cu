@@ -27,7 +27,8 @@ __device__ void list_self(const CacheView& cache, const SearchState& state, std:
         return static_cast<int>(ancestors[static_cast<std::int64_t>(t) * stride + k]);
       },
       [&](int place, int t, int ancestor, unsigned beam_mask) {
-        list[place] = {static_cast<std::int32_t>(cache_row(cache, slot, t, ancestor)), beam_mask};
+        list[place] = {static_cast<std::int32_t>(cache_row(cache, slot, t, ancestor)),
+                       beam_mask | static_cast<unsigned>(length - t) << kTileBeams};
       });
   const auto own = static_cast<std::int32_t>(cache_row(cache, slot, length, warp.first_beam));
   if (lane < warp.beams) list[count + lane] = {own + lane, 1u << lane};

@@ -32,8 +32,10 @@ class QueryTile {
 
   // Adds keys [first, first + 16) of n. Key i lies at keys + i·stride, and its value `value_offset`
   // elements behind it. Keys from n on are replaced by the last one, with a weight of zero.
+  // score_of(product, row, key) returns the score of query row g + 8·row and a key.
+  template <class ScoreOf>
   __device__ void add(const T* keys, std::int64_t stride, std::int64_t value_offset, int first,
-                      int n) {
+                      int n, const ScoreOf& score_of) {
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     const auto row_of = [&](int key) { return keys + min(first + key, n - 1) * stride; };
     uint4 k[2][kChunks];
@@ -66,10 +68,10 @@ class QueryTile {
     for (int row = 0; row < 2; ++row) {
       float scores[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        scores[i] = first + 2 * t + i % 2 + i / 2 * 8 < n
-                        ? score[i / 2][2 * row + i % 2] * score_scale<kHead>()
-                        : -INFINITY;
+      for (int i = 0; i < 4; ++i) {
+        const int key = first + 2 * t + i % 2 + i / 2 * 8;
+        scores[i] = key < n ? score_of(score[i / 2][2 * row + i % 2], row, key) : -INFINITY;
+      }
       weigh(row, scores, weight[row], weight[row + 2]);
     }
 #pragma unroll
@@ -161,7 +163,7 @@ __device__ std::int64_t find_sentence(std::int64_t sentences, std::int64_t wante
 // A warp computes one tile of 16 queries for one head. The tiles of sentence b begin with number
 // offsets[b] / 16 + b. This leaves each sentence at least as many tiles as it needs, and no table
 // of tiles is necessary. A warp whose tile has no queries ends at once.
-template <class T, int kHead>
+template <class T, int kHead, bool kUsual>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
     packed_tile_kernel(AttendArgs<T> args, const std::int32_t* offsets, std::int64_t sentences,
                        std::int64_t tiles) {
@@ -181,8 +183,15 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
   QueryTile<T, kHead> tile;
   tile.begin(low < n ? rows + low * args.query_stride : nullptr,
              high < n ? rows + high * args.query_stride : nullptr);
+  const HeadBias bias(args, head);
+  const auto score_of = [&](float product, int row, int key) {
+    if constexpr (kUsual)
+      return usual_score<kHead>(product);
+    else
+      return fmaf(product, args.scale * kLog2OfE, bias.of(key - (low + 8 * row)) * kLog2OfE);
+  };
   for (int first = 0; first < n; first += kTileKeys)
-    tile.add(rows + args.width, args.query_stride, args.width, first, n);
+    tile.add(rows + args.width, args.query_stride, args.width, first, n, score_of);
   T* out = args.out + begin * args.out_stride + head * kHead;
   tile.end(low < n ? out + low * args.out_stride : nullptr,
            high < n ? out + high * args.out_stride : nullptr);
@@ -202,7 +211,7 @@ __global__ void packed_row_kernel(AttendArgs<T> args, const std::int32_t* offset
   const T* keys = args.query + first * args.query_stride + args.width + head * width;
   attend<T, kColumns>(
       args.query + row * args.query_stride + head * width, n, width, args.width, args.scale,
-      HeadBias(args, head, row - first),
+      HeadBias(args, head), row - first,
       [&](std::int64_t t) { return keys + t * args.query_stride; },
       args.out + row * args.out_stride + head * width);
 }
@@ -217,9 +226,11 @@ void attend_packed(const AttendArgs<T>& args, const std::int32_t* offsets, std::
     if (tile_attention_fits(args)) {
       const std::int64_t tiles = rows / kQueries + sentences, warps = tiles * args.heads;
       with_head(args.width / args.heads, [&](auto head) {
-        packed_tile_kernel<T, head>
-            <<<blocks_for(warps, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, stream>>>(
-                args, offsets, sentences, tiles);
+        with_scores(args, [&](auto usual) {
+          packed_tile_kernel<T, head, usual>
+              <<<blocks_for(warps, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, stream>>>(
+                  args, offsets, sentences, tiles);
+        });
       });
       return;
     }

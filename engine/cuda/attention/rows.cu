@@ -39,7 +39,7 @@ __global__ void self_row_kernel(AttendArgs<T> args, CacheView cache, SearchState
                : pages + cache_row(cache, slot, t, ancestor[t * rows.beams]) * 2 * args.width;
   };
   attend<T, kColumns>(args.query + row * args.query_stride + head * width, length + 1, width,
-                      args.width, args.scale, HeadBias(args, head, length), key_of,
+                      args.width, args.scale, HeadBias(args, head), length, key_of,
                       args.out + row * args.out_stride + head * width);
 }
 
@@ -55,7 +55,7 @@ __global__ void cross_row_kernel(AttendArgs<T> args, CacheView cache,
   const T* pages = static_cast<const T*>(cache.pages) + head * width;
   attend<T, kColumns>(
       args.query + row * args.query_stride + head * width, source_lengths[slot], width, args.width,
-      args.scale, HeadBias(args, head, 0),
+      args.scale, HeadBias(args, head), 0,
       [&](std::int64_t t) { return pages + cache_row(cache, slot, t, 0) * 2 * args.width; },
       args.out + row * args.out_stride + head * width);
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "engine/cuda/attention/attention.h"
+#include "engine/cuda/attention/head_bias.cuh"
 #include "engine/cuda/device.cuh"
 
 namespace xlate::cuda {
@@ -38,38 +39,20 @@ __device__ float dot(const T* a, const T* b, int width) {
   return sum;
 }
 
-// Gives the bias of one head for a query at a fixed position and a key at any position.
-struct HeadBias {
-  const float* middle;  // It points to the bias of distance zero. It is null without a bias.
-  int distances;
-  std::int64_t query;
-
-  template <class T>
-  __device__ HeadBias(const AttendArgs<T>& args, int head, std::int64_t query)
-      : middle(args.distance_bias
-                   ? args.distance_bias + head * (2 * args.distances + 1) + args.distances
-                   : nullptr),
-        distances(args.distances),
-        query(query) {}
-  __device__ float operator()(std::int64_t key) const {
-    if (!middle) return 0.0f;
-    const std::int64_t distance = key - query;
-    return middle[distance < -distances ? -distances : distance > distances ? distances : distance];
-  }
-};
-
 // Computes the attention of one query over n >= 1 keys and writes `width` elements to `out`.
 // key_of(t) points to the first element of key t in this head, and its value lies `value_offset`
-// elements behind.
+// elements behind. The query stands at `position` among the keys, which matters to a bias alone.
 template <class T, int kColumns, class KeyOf>
 __device__ void attend(const T* query, std::int64_t n, int width, std::int64_t value_offset,
-                       float scale, const HeadBias& bias_of, const KeyOf& key_of, T* out) {
+                       float scale, const HeadBias& bias, std::int64_t position,
+                       const KeyOf& key_of, T* out) {
   const int lane = threadIdx.x % kWarp;
   float max = -INFINITY, sum = 0, acc[kColumns] = {};
   for (std::int64_t first = 0; first < n; first += kWarp) {
     const std::int64_t t = first + lane;
     const T* key = t < n ? key_of(t) : nullptr;
-    const float score = key ? fmaf(dot(query, key, width), scale, bias_of(t)) : -INFINITY;
+    const float score =
+        key ? fmaf(dot(query, key, width), scale, bias.of(t - position)) : -INFINITY;
     const float largest = fmaxf(max, warp_max(score));
     const float correction = __expf(max - largest), weight = __expf(score - largest);
     sum = sum * correction + warp_sum(weight);

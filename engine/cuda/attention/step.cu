@@ -12,9 +12,10 @@ constexpr int kWarpsPerBlock = 4;
 
 // Adds the first `count` of 32 keys, whose entries are spread over the lanes. The row of every lane
 // must be readable, also from `count` on. A row of the cache has `row_size` elements.
-template <class T, int kHead>
+// scores(beam_mask) makes the scores of a tile's keys (beam_tile.cuh).
+template <class T, int kHead, class ScoresOf>
 __device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t row_size,
-                         KeyEntry entry, int count) {
+                         KeyEntry entry, int count, const ScoresOf& scores) {
   const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
   for (int first = 0; first < count; first += kTileKeys) {
     const auto row_of = [&](int i) {
@@ -26,7 +27,7 @@ __device__ void add_keys(BeamTile<T, kHead>& tile, const T* base, std::int64_t r
     const std::int64_t half = row_size / 2;
     const T* const value[4] = {row_of(2 * t) + half, row_of(2 * t + 1) + half,
                                row_of(2 * t + 8) + half, row_of(2 * t + 9) + half};
-    tile.add(key, beam_mask, value);
+    tile.add(key, beam_mask, value, scores(beam_mask));
   }
 }
 
@@ -45,7 +46,7 @@ __device__ void store_new_keys(const T* own, std::int64_t stride, std::int64_t w
 }
 
 // A warp computes one beam tile for one head.
-template <class T, int kHead, bool kSelf>
+template <class T, int kHead, bool kSelf, bool kUsual>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
     step_tile_kernel(AttendArgs<T> args, T* cache, StepRows rows, KeyLists lists) {
   const TileWarp warp(args.heads, rows);
@@ -67,12 +68,16 @@ __global__ void __launch_bounds__(kWarpsPerBlock* kWarp)
   }
   BeamTile<T, kHead> tile;
   tile.begin(g < warp.beams ? query + g * args.query_stride : nullptr);
+  const HeadBias bias(args, warp.head);
   for (int first = 0; first < head.x; first += kWarp) {
     const KeyEntry next = first + kWarp + lane < head.x ? list[first + kWarp + lane] : KeyEntry{};
     const int any = __shfl_sync(kAllLanes, entry.row, 0);
     // Lanes behind the list's end get a row that is readable and to which no beam attends.
     if (first + lane >= head.x) entry = {any, 0};
-    add_keys(tile, pages, 2 * args.width, entry, min(kWarp, head.x - first));
+    add_keys(tile, pages, 2 * args.width, entry, min(kWarp, head.x - first),
+             [&](const unsigned(&beam_mask)[2]) {
+               return scores_of<kUsual, kHead>(args.scale, bias, beam_mask);
+             });
     entry = next;
   }
   tile.end(args.out + first_row * args.out_stride + warp.head * kHead, args.out_stride, warp.beams);
@@ -87,12 +92,14 @@ AttentionKernel attend_tiles(const AttendArgs<T>& args, const CacheView& cache,
     if (kSelf ? stream_self(args, cache, rows, lists, stream)
               : stream_cross(args, cache, rows, lists, stream))
       return AttentionKernel::kStream;
-    if (!tile_attention_fits(args)) return AttentionKernel::kRowByRow;
+    if (!step_attention_fits<T, kSelf>(args)) return AttentionKernel::kRowByRow;
     with_head(args.width / args.heads, [&](auto head) {
-      const unsigned blocks =
-          blocks_for(key_list_count(rows.groups, rows.beams) * args.heads, kWarpsPerBlock);
-      step_tile_kernel<T, head, kSelf><<<blocks, kWarpsPerBlock * kWarp, 0, stream>>>(
-          args, static_cast<T*>(cache.pages), rows, lists);
+      with_scores(args, [&](auto usual) {
+        const unsigned blocks =
+            blocks_for(key_list_count(rows.groups, rows.beams) * args.heads, kWarpsPerBlock);
+        step_tile_kernel<T, head, kSelf, usual><<<blocks, kWarpsPerBlock * kWarp, 0, stream>>>(
+            args, static_cast<T*>(cache.pages), rows, lists);
+      });
     });
     return AttentionKernel::kTiles;
   }

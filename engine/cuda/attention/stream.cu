@@ -212,12 +212,13 @@ __device__ void load_stages(const StreamArgs<T>& args, Ring ring, int teams) {
 
 // Does the work of a computing warp, which has one head and belongs to one team. It releases every
 // stage, also those of other teams.
-template <class T, int kHead, bool kSelf>
+template <class T, int kHead, bool kSelf, bool kUsual>
 __device__ void work(const StreamArgs<T>& args, Ring ring, int team, int head) {
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4,
             width = static_cast<int>(args.rows.width);
   const int row_pitch = row_bytes(args.rows) / static_cast<int>(sizeof(T));
   BeamTile<T, kHead> tile;
+  const HeadBias bias(args.rows, head);
   for (;; ring.next()) {
     wait(ring.full(), ring.parity);
     const StageHeader& header = ring.header();
@@ -234,7 +235,7 @@ __device__ void work(const StreamArgs<T>& args, Ring ring, int team, int head) {
       const unsigned beam_mask[2] = {header.beam_mask[g], header.beam_mask[g + 8]};
       const T* const value[4] = {key_at(2 * t) + width, key_at(2 * t + 1) + width,
                                  key_at(2 * t + 8) + width, key_at(2 * t + 9) + width};
-      tile.add(key, beam_mask, value);
+      tile.add(key, beam_mask, value, scores_of<kUsual, kHead>(args.rows.scale, bias, beam_mask));
       if (kSelf) {
         constexpr int kVectors = kHead / 8;
         const int count = min(header.beams - header.new_key_beam, kTileKeys - header.new_key);
@@ -259,7 +260,7 @@ __device__ void work(const StreamArgs<T>& args, Ring ring, int team, int head) {
 
 #endif
 
-template <class T, int kHead, bool kSelf>
+template <class T, int kHead, bool kSelf, bool kUsual>
 __global__ void __maxnreg__(kRegisters) stream_kernel(const StreamArgs<T> args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(128) char shared[];
@@ -274,7 +275,7 @@ __global__ void __maxnreg__(kRegisters) stream_kernel(const StreamArgs<T> args) 
   if (warp == workers)
     load_stages<T, kSelf>(args, ring, workers / args.rows.heads);
   else
-    work<T, kHead, kSelf>(args, ring, warp / args.rows.heads, warp % args.rows.heads);
+    work<T, kHead, kSelf, kUsual>(args, ring, warp / args.rows.heads, warp % args.rows.heads);
 #else
   __trap();
 #endif
@@ -319,7 +320,7 @@ bool stream(const AttendArgs<T>& rows, const CacheView& cache, const StepRows& s
                     ? kMostBlocks
                     : 1,
             stages = stages_of(blocks_each);
-  if (device.capability != 90 || lists.launches == 0 || !tile_attention_fits(rows) ||
+  if (device.capability != 90 || lists.launches == 0 || !step_attention_fits<T, kSelf>(rows) ||
       rows.heads > kMostWarps || stages < kLeastStages)
     return false;
   const auto beam_tiles = static_cast<int>(key_list_count(step.groups, step.beams));
@@ -328,12 +329,15 @@ bool stream(const AttendArgs<T>& rows, const CacheView& cache, const StepRows& s
                            stages};
   const int warps = kMostWarps / blocks_each / rows.heads * rows.heads;
   const std::size_t bytes = static_cast<std::size_t>(stages) * static_cast<std::size_t>(stage);
+  const auto blocks =
+      static_cast<unsigned>(std::min(beam_tiles, blocks_each * device.multiprocessors));
   with_head(rows.width / rows.heads, [&](auto head) {
-    cudaFuncSetAttribute(stream_kernel<T, head, kSelf>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(bytes));
-    const auto blocks =
-        static_cast<unsigned>(std::min(beam_tiles, blocks_each * device.multiprocessors));
-    stream_kernel<T, head, kSelf><<<blocks, (warps + 1) * kWarp, bytes, stream>>>(args);
+    with_scores(rows, [&](auto usual) {
+      const auto kernel = stream_kernel<T, head, kSelf, usual>;
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(bytes));
+      kernel<<<blocks, (warps + 1) * kWarp, bytes, stream>>>(args);
+    });
   });
   return true;
 }

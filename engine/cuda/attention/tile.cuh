@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "engine/cuda/attention/attention.h"
+#include "engine/cuda/attention/head_bias.cuh"
 #include "engine/cuda/device.cuh"
 
 namespace xlate::cuda {
@@ -76,22 +77,39 @@ struct HeadVectors {
   using Value = std::conditional_t < kHead<64, uint2, uint4>;
 };
 
-/// Returns the factor of a score: 1 / √kHead, times log₂ e because the softmax uses powers of two.
+/// The softmax uses powers of two, so scores and biases are multiplied by log₂ e.
+inline constexpr float kLog2OfE = 1.44269504f;
+
+/// Returns whether scores are usual ones: products times 1/√head, without a bias. The kernels have
+/// instances for these, which have the factor built in, and others for all scales and biases.
+template <class T>
+bool usual_scores(const AttendArgs<T>& args) {
+  return !args.distance_bias && usual_scale(args.scale, args.width / args.heads);
+}
+/// Returns the usual score of a product.
 template <int kHead>
-__device__ float score_scale() {
-  return 1.44269504f * rsqrtf(static_cast<float>(kHead));
+__device__ float usual_score(float product) {
+  return product * (kLog2OfE * rsqrtf(static_cast<float>(kHead)));
+}
+
+/// Calls launch with whether scores are usual ones, as a constant.
+template <class T, class Launch>
+void with_scores(const AttendArgs<T>& args, const Launch& launch) {
+  if (usual_scores(args))
+    launch(std::true_type());
+  else
+    launch(std::false_type());
 }
 
 /// Returns whether the kernels on tensor cores serve these arguments. They need elements of 16
-/// bits, heads of 32, 64 or 128 columns, rows aligned to 16 bytes, scores scaled by score_scale(),
-/// and no distance bias. Caches are always allocated with this alignment.
+/// bits, heads of 32, 64 or 128 columns, and rows aligned to 16 bytes. Caches are always allocated
+/// with this alignment.
 template <class T>
 bool tile_attention_fits(const AttendArgs<T>& args) {
   if constexpr (sizeof(T) != 2) return false;
   const std::int64_t head = args.width / args.heads;
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
-  return usual_scale(args.scale, head) && !args.distance_bias &&
-         (head == 32 || head == 64 || head == 128) && args.width % 8 == 0 &&
+  return (head == 32 || head == 64 || head == 128) && args.width % 8 == 0 &&
          args.query_stride % 8 == 0 && args.out_stride % 8 == 0 && aligned(args.query) &&
          aligned(args.out);
 }

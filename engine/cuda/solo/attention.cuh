@@ -161,7 +161,7 @@ __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& 
       const unsigned beam_mask[2] = {beam_mask_of(e + g), beam_mask_of(e + g + 8)};
       const T* const value[4] = {at(e + 2 * t, 1), at(e + 2 * t + 1, 1), at(e + 2 * t + 8, 1),
                                  at(e + 2 * t + 9, 1)};
-      tile.add(key, beam_mask, value);
+      tile.add(key, beam_mask, value, UsualScores<kHead>());
     }
   }
   T* out = reinterpret_cast<T*>(memory + op.out.at) + head * kHead;
