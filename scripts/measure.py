@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -128,6 +129,32 @@ def run(xlate, setting, inputs, extra=(), output=None):
             )
         with open(path) as file:
             return json.load(file), None
+
+
+def take_turns(tasks, minutes, failures):
+    """Turns {name: (most runs, function)} into {name: [result of each run]}. The first run of each
+    task is always made. Later runs for which no time is left are skipped. `failures` gets the
+    message of each task that failed."""
+    results, seconds, end = {name: [] for name in tasks}, {}, time.monotonic() + 60 * minutes
+    for turn in range(max(most for most, _ in tasks.values())):
+        for name, (most, function) in tasks.items():
+            if (
+                turn >= most
+                or name in failures
+                or (turn and time.monotonic() + seconds[name] > end)
+            ):
+                continue
+            begun = time.monotonic()
+            try:
+                results[name].append(function())
+            # A row that cannot be measured does not affect the others.
+            except Exception as error:
+                failures[name] = "%s: %s" % (type(error).__name__, error)
+            seconds[name] = time.monotonic() - begun
+            say(
+                "turn %d, %s: %s" % (turn + 1, name, failures.get(name) or "%.1f s" % seconds[name])
+            )
+    return results
 
 
 def field(report, name):

@@ -91,6 +91,17 @@ def figures_of(results):
     }
 
 
+def reaches(value, goal, less):
+    return value <= goal if less else value >= goal
+
+
+def verdict(value, must, moonshot, less=False):
+    """Returns what a table says of a figure. `less` says whether less is better."""
+    if reaches(value, moonshot, less):
+        return "moonshot"
+    return "met" if reaches(value, must, less) else "NOT MET"
+
+
 def judge(figures, failures):
     """Returns the rows of the table, and the same as JSON."""
     rows, entries = [], []
@@ -98,17 +109,13 @@ def judge(figures, failures):
         values = figures[name]
         value = statistics.median(values) if values else None
         met = {
-            kind: None if value is None else value <= goal if less else value >= goal
+            kind: None if value is None else reaches(value, goal, less)
             for kind, goal in (("must", must), ("moonshot", moonshot))
         }
         word = (
             failures.get(name, "not measured")
             if value is None
-            else "moonshot"
-            if met["moonshot"]
-            else "met"
-            if met["must"]
-            else "NOT MET"
+            else verdict(value, must, moonshot, less)
         )
         rows.append(
             [

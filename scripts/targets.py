@@ -138,36 +138,8 @@ class Bench:
 
         return turn
 
-    # This function takes turns.
-
     def take_turns(self, tasks):
-        """Turns {name: (most runs, function)} into {name: [result of each run]}. The first run of
-        each task is always made. Later runs for which no time is left are skipped."""
-        results, seconds, end = (
-            {name: [] for name in tasks},
-            {},
-            time.monotonic() + 60 * self.given.minutes,
-        )
-        for turn in range(max(most for most, _ in tasks.values())):
-            for name, (most, function) in tasks.items():
-                if (
-                    turn >= most
-                    or name in self.failures
-                    or (turn and time.monotonic() + seconds[name] > end)
-                ):
-                    continue
-                begun = time.monotonic()
-                try:
-                    results[name].append(function())
-                # A row that cannot be measured does not affect the others.
-                except Exception as error:
-                    self.failures[name] = "%s: %s" % (type(error).__name__, error)
-                seconds[name] = time.monotonic() - begun
-                measure.say(
-                    "turn %d, %s: %s"
-                    % (turn + 1, name, self.failures.get(name) or "%.1f s" % seconds[name])
-                )
-        return results
+        return measure.take_turns(tasks, self.given.minutes, self.failures)
 
 
 def timed(command, text=os.devnull):

@@ -16,24 +16,12 @@ sys.path.insert(0, os.path.join(ROOT, "scripts"))
 sys.dont_write_bytecode = True
 
 from checkpoint_reader import InputError, Settings
-from families import SUBLAYERS, describe_network
-from generated_model import tensors_of
+from generated_model import describe_model
+from model_shapes import config_of
 from model_writer import Writer, lay_out, list_entries
 from tokenizer_choice import read_tokenizer
 
 WIDTH = 8
-NETWORK = {
-    "model_type": "marian",
-    "d_model": WIDTH,
-    "activation_function": "relu",
-    "scale_embedding": True,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 1,
-    "decoder_attention_heads": 1,
-    "encoder_ffn_dim": WIDTH,
-    "decoder_ffn_dim": WIDTH,
-}
 
 
 def describe_tokens(pipeline, ends):
@@ -59,11 +47,8 @@ def describe_tokens(pipeline, ends):
 def write_tiny_model(path, rows, tokens, tokenizer, files, source):
     """Writes a model.bin around the header's `tokens` and `tokenizer` and the files of a tokenizer,
     and returns its header. `source` says where the tokenizer comes from."""
-    settings = Settings.of(NETWORK)
-    network = describe_network(settings)
-    for stack in SUBLAYERS:
-        network[stack]["embedding"]["vocabulary"] = rows
-    entries = list_entries(list(tensors_of(settings, network, WIDTH, rows)), None)
+    network, tensors = describe_model(config_of("marian", WIDTH, 1, 1, WIDTH, rows))
+    entries = list_entries(tensors, None)
     data_bytes = lay_out(entries, files)
     header = {
         "network": network,

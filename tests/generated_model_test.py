@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Tests scripts/generated_model.py: xlate reads a model of each family with random weights and
+translates with it."""
+
+import os
+import random
+import sys
+
+from program import IDS, ROOT, Case, main, require
+
+sys.path.insert(0, os.path.join(ROOT, "scripts"))
+sys.dont_write_bytecode = True
+
+import numpy as np
+
+from families import FAMILIES
+from generated_model import Random, write_model
+from model_shapes import config_of, write_source
+
+# Each entry is a family, its settings besides the sizes, and the dtype of the weights.
+MODELS = (
+    ("marian", {}, "float16"),
+    ("bart", {"scale_embedding": False, "activation_function": "gelu"}, "float16"),
+    ("mbart", {"decoder_layers": 1}, "float16"),
+    ("m2m_100", {}, "float16"),
+    ("pegasus", {}, "float32"),
+    ("t5", {}, "bfloat16"),
+    ("t5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "bfloat16"),
+    ("mt5", {"d_kv": 10}, "float16"),
+)
+setUpModule = require
+
+
+class Generated(Case):
+    def test_every_family(self):
+        self.assertEqual({family for family, *_ in MODELS}, FAMILIES.keys())
+        for family, more, dtype in MODELS:
+            with self.subTest(family, **more):
+                config = config_of(family, 24, 3, 2, 40, 150, **more)
+                model, source = self.path("model.bin"), self.path("source.ids")
+                write_model(model, config, dtype)
+                write_source(source, [1, 7, 30, 12], config, random.Random(3))
+                for beam in ("1", "4"):
+                    limits = ["--max-length", "9", "--max-length-factor", "9"]
+                    lines = self.ok("-i", source, "-b", beam, *IDS, *limits, model=model).lines
+                    self.assertEqual(len(lines), 4)
+                    ids = [int(number) for line in lines for number in line.split()]
+                    self.assertTrue(set(ids) <= set(range(150)) - {config["pad_token_id"]}, ids)
+
+    def test_rows_differ_and_blocks_join(self):
+        """The matrix is larger than the array that its numbers are taken from."""
+        matrix = Random("matrix", "float16", (9000, 1000), 0.5)
+        blocks = list(matrix.blocks())
+        self.assertGreater(len(blocks), 9_000_000 // (1 << 17))
+        rows = np.concatenate(blocks).reshape(9000, 1000).view("<f2")
+        self.assertEqual(len(np.unique(rows[:, :8], axis=0)), 9000)
+        self.assertAlmostEqual(float(rows.astype("f4").std()), 0.5, places=2)
+
+
+if __name__ == "__main__":
+    main()
