@@ -143,6 +143,8 @@ TEST(Segmenter, ModelsThatAreNone) {
   refuses("\x07", "wire type 7");
   refuses(sentencepiece_model({"a", "a"}), "there twice");
   refuses(sentencepiece_model({""}), "is empty");
+  refuses(sentencepiece_model({"a"}) + "\x0a\x05\x0a\x01z\x18\x02", "0 and 4 both stand for");
+  refuses(sentencepiece_model({"a"}) + "\x0a\x05\x0a\x01z\x18\x06", "the byte piece 'z'");
   refuses(sentencepiece_model({"a"}) + std::string("\x12\x02\x18\x09", 4), "the model's type is 9");
   refuses(sentencepiece_model({"a"}) + std::string("\x12\x03\x98\x02\x01", 5),
           "a byte has no piece");

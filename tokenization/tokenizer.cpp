@@ -77,9 +77,13 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
   const auto is_both = [&](std::int32_t id) {
     return id < target_->size() && target_->piece_of(id) == source_->piece_of(id);
   };
-  silent_.insert(files.pad);
-  for (const auto& [code, id] : files.languages) silent_.insert(id);
-  if (is_both(end_)) silent_.insert(end_);
+  is_silent_.resize(static_cast<std::size_t>(target_->size()));
+  const auto silence = [&](std::int32_t id) {
+    if (id >= 0 && id < target_->size()) is_silent_[static_cast<std::size_t>(id)] = true;
+  };
+  silence(files.pad);
+  for (const auto& [code, id] : files.languages) silence(id);
+  if (is_both(end_)) silence(end_);
   std::vector<std::string_view> texts;
   for (const AddedToken& token : files.added) {
     const std::string_view text = source_->piece_of(token.id);
@@ -89,7 +93,7 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
       fail("{}: added token {} is '{}', expected valid UTF-8", files.name, token.id, copy);
     texts.push_back(text);
     source_->prefer(token.id);
-    if (token.special && token.id != unknown_ && is_both(token.id)) silent_.insert(token.id);
+    if (token.special && token.id != unknown_ && is_both(token.id)) silence(token.id);
   }
   codec_ = codec_of(files, *source_, *target_, texts);
 }
@@ -139,7 +143,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   std::vector<std::int32_t> text_ids;
   text_ids.reserve(ids.size());
   std::copy_if(ids.begin(), ids.end(), std::back_inserter(text_ids),
-               [&](std::int32_t id) { return !silent_.contains(id); });
+               [&](std::int32_t id) { return !is_silent_[static_cast<std::size_t>(id)]; });
   std::string text = codec_->decode(text_ids);
   // Pieces of a damaged file need not be valid.
   make_valid_utf8(text);

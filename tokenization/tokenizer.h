@@ -10,7 +10,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_set>
 #include <vector>
 
 #include "tokenization/added_token.h"
@@ -98,8 +97,8 @@ class Tokenizer {
   /// Returns the text of target ids in valid UTF-8, on one line. Padding, end tokens, language
   /// tokens and special added tokens are left out. An unknown token is written as " ⁇ ". White
   /// space at the ends is dropped if the tokenizer has SentencePiece models. Spaces before English
-  /// punctuation are taken out if TokenizerFiles::clean_up_spaces says so. Throws Error if the
-  /// SentencePiece library fails, or if a step of a pipeline makes the text much longer.
+  /// punctuation are taken out if TokenizerFiles::clean_up_spaces says so. Throws Error if a step
+  /// of a pipeline makes the text much longer.
   std::string decode(std::span<const std::int32_t> ids) const;
   /// Returns the pieces of target ids in valid UTF-8, separated by spaces. All ids are written, and
   /// line breaks in pieces become spaces.
@@ -118,9 +117,9 @@ class Tokenizer {
   std::unique_ptr<const TextCodec> codec_;
   Template around_;
   std::map<std::string, std::int32_t> languages_;
-  // These target ids are no text: the padding, the tokens of languages, and the end token and the
-  // special added tokens, if both vocabularies have the same piece under their id.
-  std::unordered_set<std::int32_t> silent_;
+  // Says of each target id whether it is no text: the padding, the tokens of languages, and the end
+  // token and the special added tokens, if both vocabularies have the same piece under their id.
+  std::vector<bool> is_silent_;
   bool clean_up_spaces_;
   std::int32_t end_, unknown_;
 };

@@ -112,6 +112,11 @@ bool make_valid_utf8(std::string& text) {
   return changed;
 }
 
+std::size_t valid_character_bytes(std::string_view text) {
+  const Part part = first_part(text);
+  return part.valid ? part.bytes : 0;
+}
+
 std::size_t character_bytes(std::string_view text) {
   return std::min(text.size(), length_from(static_cast<unsigned char>(text.front())));
 }

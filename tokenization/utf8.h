@@ -16,6 +16,10 @@ inline constexpr std::string_view kReplacement = "\uFFFD";
 /// "U+FFFD Substitution of Maximal Subparts"). Returns whether there was any.
 bool make_valid_utf8(std::string& text);
 
+/// Returns the bytes of the character that a text begins with, or 0 if the text, which is not
+/// empty, begins with bytes that are no character.
+std::size_t valid_character_bytes(std::string_view text);
+
 /// Returns the bytes of the character that a text begins with. The text is valid and not empty.
 std::size_t character_bytes(std::string_view text);
 

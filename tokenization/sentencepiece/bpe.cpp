@@ -76,6 +76,10 @@ SentencePieceBpe::SentencePieceBpe(SentencePieceModel model, const std::string& 
       begin = end;
     });
   }
+  symbols_of_bytes_.fill(-1);
+  for (const auto& [text, symbol] : symbols_) {
+    if (text.size() == 1) symbols_of_bytes_[static_cast<unsigned char>(text.front())] = symbol;
+  }
   add_pairs();
 }
 
@@ -107,6 +111,7 @@ void SentencePieceBpe::add_pairs() {
 
 // Returns the number of the symbol that a text is, or −1 if it is none.
 std::int32_t SentencePieceBpe::symbol_of(std::string_view text) const {
+  if (text.size() == 1) return symbols_of_bytes_[static_cast<unsigned char>(text.front())];
   const auto found = symbols_.find(text);
   return found == symbols_.end() ? -1 : found->second;
 }

@@ -2,6 +2,7 @@
 // have the largest score.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -43,6 +44,8 @@ class SentencePieceBpe {
   // Maps the texts that symbols may have to their numbers: a piece to its id, and a character that
   // is part of a piece but none itself to a number behind all ids.
   std::unordered_map<std::string_view, std::int32_t> symbols_;
+  // Most characters have one byte, for which a look-up here is faster. −1 stands for no symbol.
+  std::array<std::int32_t, 256> symbols_of_bytes_{};
   bool splits_at_marks_;
   PairMerges merges_;
 };

@@ -1,25 +1,18 @@
 // Makes ids by the source's SentencePiece model and vocabulary, and text by those of the target.
 #include "tokenization/sentencepiece/codec.h"
 
-#include <sentencepiece_processor.h>
-
-#include "engine/error.h"
 #include "tokenization/text_edits.h"
 #include "tokenization/utf8.h"
 
 namespace xlate {
 namespace {
 
-using Model = sentencepiece::SentencePieceProcessor;
-
-// The library writes this, between spaces, for the unknown piece.
+// Models write this, between spaces, for the unknown piece.
 constexpr std::string_view kUnknown = "\u2047";
 
-std::unique_ptr<const Model> load(std::string_view bytes, const std::string& name) {
-  auto model = std::make_unique<Model>();
-  if (const auto status = model->LoadFromSerializedProto(bytes); !status.ok())
-    fail("{}: not a SentencePiece model: {}", name, status.ToString());
-  return model;
+SentencePieceDecoder decoder_of(const SentencePieceCodec::Files& files, const Vocabulary& target) {
+  const std::string name = files.name + ": target.spm";
+  return {SentencePieceModel::read(files.target_model, name), target, name};
 }
 
 // Returns the bytes of a language token >>xx<< at the start of the text, whatever is between the
@@ -30,7 +23,7 @@ std::size_t leading_token(std::string_view text) {
 }
 
 // Returns the text without white space at its ends. One space stays beside an unknown token, which
-// the library writes between spaces.
+// models write between spaces.
 std::string trimmed(std::string_view text) {
   const std::string_view rest = without_leading_space(text), inside = without_trailing_space(rest);
   std::string result(inside);
@@ -44,17 +37,14 @@ std::string trimmed(std::string_view text) {
 SentencePieceCodec::SentencePieceCodec(const Files& files, const Vocabulary& source,
                                        const Vocabulary& target, AddedTokens added)
     : source_(source),
-      target_(target),
       segmenter_(files.source_model, files.name + ": source.spm"),
-      target_model_(load(files.target_model, files.name + ": target.spm")),
+      decoder_(decoder_of(files, target)),
       added_(std::move(added)),
       unknown_(files.unknown),
       leading_language_token_(files.leading_language_token) {
   for (const std::string_view piece : segmenter_.pieces())
     ids_of_model_.push_back(source_id(piece));
 }
-
-SentencePieceCodec::~SentencePieceCodec() = default;
 
 std::vector<std::int32_t> SentencePieceCodec::encode(std::string_view line) const {
   std::vector<std::int32_t> ids;
@@ -100,14 +90,9 @@ void SentencePieceCodec::append_segments(std::string_view text,
 
 // White space at the ends of the text is dropped.
 std::string SentencePieceCodec::decode(std::span<const std::int32_t> ids) const {
-  std::vector<std::string> pieces;
-  pieces.reserve(ids.size());
-  for (const std::int32_t id : ids) pieces.emplace_back(target_.piece_of(id));
-  std::string text;
-  if (const auto status = target_model_->Decode(pieces, &text); !status.ok())
-    fail("SentencePiece: {}", status.ToString());
-  // The library leaves the marks in pieces that the target's model does not have. A shared
-  // vocabulary has such pieces, which are the source's.
+  std::string text = decoder_.decode(ids);
+  // There may be marks in pieces that the target's model does not have. A shared vocabulary has
+  // such pieces, which are the source's.
   replace_all(text, kMark, " ");
   keep_on_one_line(text);
   return trimmed(text);

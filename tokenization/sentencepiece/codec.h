@@ -3,9 +3,8 @@
 // transformers 5 do it that are written in Python (Marian, M2M-100).
 #pragma once
 
-#include <memory>
-
 #include "tokenization/sentencepiece/added_tokens.h"
+#include "tokenization/sentencepiece/decoder.h"
 #include "tokenization/sentencepiece/segmenter.h"
 #include "tokenization/text_codec.h"
 #include "tokenization/vocabulary.h"
@@ -30,7 +29,6 @@ class SentencePieceCodec final : public TextCodec {
   /// Takes the models, the vocabularies, which must outlive the codec, and the added tokens of the
   /// source. Throws Error if a model cannot be read.
   SentencePieceCodec(const Files&, const Vocabulary& source, const Vocabulary& target, AddedTokens);
-  ~SentencePieceCodec() override;
 
   std::vector<std::int32_t> encode(std::string_view line) const override;
   std::string decode(std::span<const std::int32_t> ids) const override;
@@ -44,9 +42,8 @@ class SentencePieceCodec final : public TextCodec {
   }
 
   const Vocabulary& source_;
-  const Vocabulary& target_;
   Segmenter segmenter_;
-  std::unique_ptr<const sentencepiece::SentencePieceProcessor> target_model_;
+  SentencePieceDecoder decoder_;
   AddedTokens added_;
   std::int32_t unknown_;
   bool leading_language_token_;

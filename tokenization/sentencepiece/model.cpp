@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "engine/error.h"
+#include "tokenization/byte_piece.h"
 
 namespace xlate {
 namespace {
@@ -96,6 +97,8 @@ SentencePieceModel::Piece read_piece(std::string_view message, const std::string
     if (fields.field() == 3)
       piece.type = choice(fields.number(), SentencePieceModel::Type::kByte, "a piece's type", name);
   }
+  if (piece.type == SentencePieceModel::Type::kByte && byte_of_piece(piece.text) < 0)
+    fail("{}: the byte piece '{}', expected <0x00> to <0xFF>", name, piece.text);
   return piece;
 }
 
@@ -106,6 +109,7 @@ void read_training(std::string_view message, const std::string& name, SentencePi
           choice(fields.number(), SentencePieceModel::Algorithm::kChar, "the model's type", name);
     if (fields.field() == 24) model.normalization.whitespace_as_suffix = fields.number() != 0;
     if (fields.field() == 35) model.byte_fallback = fields.number() != 0;
+    if (fields.field() == 44) model.unknown_surface = fields.bytes();
   }
 }
 
@@ -130,12 +134,17 @@ SentencePieceModel SentencePieceModel::read(std::string_view bytes, const std::s
       if (piece.text.empty()) fail("{}: piece {} is empty", name, model.pieces.size());
       if (!seen.insert(piece.text).second)
         fail("{}: piece {}, '{}', is there twice", name, model.pieces.size(), piece.text);
-      if (piece.type == Type::kUnknown)
+      if (piece.type == Type::kUnknown) {
+        if (model.unknown >= 0)
+          fail("{}: the pieces {} and {} both stand for what is unknown", name, model.unknown,
+               model.pieces.size());
         model.unknown = static_cast<std::int32_t>(model.pieces.size());
+      }
       model.pieces.push_back(piece);
     }
     if (fields.field() == 2) read_training(fields.bytes(), name, model);
     if (fields.field() == 3) read_normalization(fields.bytes(), name, model.normalization);
+    if (fields.field() == 5) read_normalization(fields.bytes(), name, model.denormalization);
   }
   if (model.unknown < 0)
     fail("{}: not a SentencePiece model: {} pieces, none for what is unknown", name,

@@ -1,5 +1,5 @@
 // Reads of a SentencePiece model file (a protocol buffer, sentencepiece_model.proto) what
-// segmentation needs.
+// segmentation and decoding need.
 #pragma once
 
 #include <cstdint>
@@ -41,13 +41,18 @@ struct SentencePieceModel {
 
   /// Reads the serialized model `bytes`, into which the views of the result point. `name` names the
   /// model in messages. Throws Error if it is no such model, if a piece is empty or is there twice,
-  /// or if no piece stands for unknown text.
+  /// if not exactly one piece stands for unknown text, or if a byte piece is not written as <0x00>
+  /// to <0xFF>.
   static SentencePieceModel read(std::string_view bytes, const std::string& name);
 
   Algorithm algorithm = Algorithm::kUnigram;
   // Unknown text becomes a piece for each of its bytes.
   bool byte_fallback = false;
   Normalization normalization;
+  // Decoded text is changed by these rules if they have a character map.
+  Normalization denormalization;
+  // The piece for unknown text is decoded to this.
+  std::string unknown_surface = " \u2047 ";
   // A piece's place in this list is its id.
   std::vector<Piece> pieces;
   // The piece with this id stands for text that the model does not know.

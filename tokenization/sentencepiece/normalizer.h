@@ -17,6 +17,9 @@ class Normalizer {
   /// Takes the rules of `model`; the bytes that it points into must outlive the object. `name`
   /// names the model in messages. Throws Error if the character map is damaged.
   Normalizer(const SentencePieceModel& model, const std::string& name);
+  /// Takes rules alone. No piece is protected from them.
+  Normalizer(const SentencePieceModel::Normalization& rules, const std::string& name)
+      : rules_(rules), charsmap_(rules_.charsmap, name) {}
 
   /// Returns a text in valid UTF-8 as the model's pieces are written. The result is empty if
   /// nothing is left of the text. SentencePiece's Normalizer::Normalize gives the same.

@@ -18,9 +18,8 @@ namespace xlate {
 class Unigram {
  public:
   /// Takes a model; the bytes that it points into must outlive the object. `name` names the model
-  /// in messages. Throws Error if the character map is damaged, if a score is not a number, if a
-  /// byte piece is not written as <0x00> to <0xFF>, or if a model that falls back to bytes lacks
-  /// one of them.
+  /// in messages. Throws Error if the character map is damaged, if a score is not a number, or if a
+  /// model that falls back to bytes lacks one of the byte pieces.
   Unigram(SentencePieceModel model, const std::string& name);
 
   /// Normalizes a text in valid UTF-8 and appends its pieces to `out`.

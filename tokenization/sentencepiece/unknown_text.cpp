@@ -14,9 +14,7 @@ UnknownText::UnknownText(const SentencePieceModel& model, const std::string& nam
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {
     const auto& piece = model.pieces[id];
     if (piece.type != SentencePieceModel::Type::kByte) continue;
-    const int byte = byte_of_piece(piece.text);
-    if (byte < 0) fail("{}: the byte piece '{}', expected <0x00> to <0xFF>", name, piece.text);
-    bytes_[static_cast<std::size_t>(byte)] = static_cast<std::int32_t>(id);
+    bytes_[static_cast<std::size_t>(byte_of_piece(piece.text))] = static_cast<std::int32_t>(id);
   }
   if (byte_fallback_ && std::find(bytes_.begin(), bytes_.end(), -1) != bytes_.end())
     fail("{}: a byte has no piece", name);

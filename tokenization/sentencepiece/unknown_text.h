@@ -14,8 +14,8 @@ namespace xlate {
 /// Knows the byte pieces of a model. Const functions may be called from several threads at once.
 class UnknownText {
  public:
-  /// Takes a model. `name` names it in messages. Throws Error if a byte piece is not written as
-  /// <0x00> to <0xFF>, or if a model that falls back to bytes lacks one of them.
+  /// Takes a model. `name` names it in messages. Throws Error if a model that falls back to bytes
+  /// lacks one of the byte pieces.
   UnknownText(const SentencePieceModel& model, const std::string& name);
 
   /// Appends text that is no piece: a piece for each of its bytes if the model falls back to bytes,
