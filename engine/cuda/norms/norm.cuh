@@ -10,7 +10,10 @@ namespace xlate::cuda {
 
 // Finds mean (x) and 1/√(variance + epsilon) (y) of kRows rows. visit(add) must call add(row,
 // element) for each element that this lane holds. It is called twice: for the mean, and for the
-// squared deviations from it. With `rms` the mean is taken to be zero.
+// squared deviations from it. With `rms` the mean is taken to be zero. The mean is rounded by
+// __fmul_rn, which the compiler does not contract with the subtraction of the mean. Otherwise one
+// kernel would contract the two and another would not, and their results would differ wherever the
+// width is no power of two.
 template <int kRows, class Visit>
 __device__ __forceinline__ void moments(float2 (&moment)[kRows], std::int64_t width, float epsilon,
                                         const Visit& visit, bool rms = false) {
@@ -22,7 +25,7 @@ __device__ __forceinline__ void moments(float2 (&moment)[kRows], std::int64_t wi
     warp_sums(sum);
   }
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) moment[r].x = sum[r] * each;
+  for (int r = 0; r < kRows; ++r) moment[r].x = __fmul_rn(sum[r], each);
   visit([&](int r, float x) { squares[r] += (x - moment[r].x) * (x - moment[r].x); });
   warp_sums(squares);
 #pragma unroll
