@@ -46,23 +46,6 @@ class BackendNormsBefore : public OnBackendWith<NormCase> {};
 INSTANTIATE_TEST_SUITE_P(, BackendNormsBefore,
                          testing::ValuesIn(on_each(backends(), norm_cases(), 2)), CaseName());
 
-// Returns the RMS norm of each row, and sets what its errors are relative to.
-Matrix rms_normalized(const Matrix& x, const Matrix& gain, const Matrix& shift, double epsilon,
-                      Matrix& magnitude) {
-  Matrix out(x.rows, x.columns);
-  magnitude = out;
-  for (std::int64_t r = 0; r < x.rows; ++r) {
-    double squares = 0;
-    for (std::int64_t c = 0; c < x.columns; ++c) squares += x(r, c) * x(r, c);
-    const double inverse = 1 / std::sqrt(squares / static_cast<double>(x.columns) + epsilon);
-    for (std::int64_t c = 0; c < x.columns; ++c) {
-      out(r, c) = x(r, c) * inverse * gain(0, c) + shift(0, c);
-      magnitude(r, c) = std::fabs(x(r, c) * inverse * gain(0, c)) + std::fabs(shift(0, c));
-    }
-  }
-  return out;
-}
-
 TEST_P(BackendNormsBefore, AreOfTheStreamThatIsLeft) {
   const auto& [name, width, rows, kind, has_shift, has_after, adds, gap] = test();
   // Multiples of 1/8 below 4 are exact in every type, and so are their sums.

@@ -6,6 +6,8 @@
 // magnitudes, which the activation then stretches. In float32 there is no such rounding.
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "tests/layer_reference.h"
 #include "tests/linear_norm.h"
 
@@ -122,10 +124,13 @@ struct LinearNormCase {
   std::int64_t in, width, rows;
   bool bias, low_bits;
   std::int64_t gap;
+  bool before = false, shift = true;
+  NormKind kind = NormKind::kLayer;
 };
 
-// These are all pairs of the shapes and the numbers of rows. Every shape and every number of rows
-// occurs with and without a bias. The cases of 960 rows have no low bits.
+// The first cases are all pairs of the shapes and the numbers of rows. Every shape and every number
+// of rows occurs with and without a bias. The cases of 960 rows have no low bits. The others have
+// every norm at every width that a kernel of the GPU fuses with its product.
 std::vector<LinearNormCase> linear_norm_cases() {
   std::vector<LinearNormCase> cases;
   int turn = 0;
@@ -137,6 +142,20 @@ std::vector<LinearNormCase> linear_norm_cases() {
       cases.push_back({fmt::format("in{}_width{}_rows{}{}{}", in, width, rows, bias ? "_bias" : "",
                                    low_bits ? "_low_bits" : ""),
                        in, width, rows, bias, low_bits, rows == 801 ? 16 : 0});
+    }
+  }
+  for (const auto& [norm, before, shift, kind] :
+       {std::tuple{"layer_after", false, true, NormKind::kLayer},
+        {"layer_before", true, true, NormKind::kLayer},
+        {"layer_before_noshift", true, false, NormKind::kLayer},
+        {"rms_before", true, false, NormKind::kRms}}) {
+    for (const auto& [in, width] : {std::pair{128, 256}, {64, 512}, {192, 768}, {64, 1024}}) {
+      ++turn;
+      const int rows = turn % 3 == 0 ? 33 : 801;
+      const bool bias = turn % 2 == 1;
+      cases.push_back(
+          {fmt::format("in{}_width{}_rows{}{}_{}", in, width, rows, bias ? "_bias" : "", norm), in,
+           width, rows, bias, true, turn % 5 == 0 ? 16 : 0, before, shift, kind});
     }
   }
   return cases;
@@ -168,28 +187,34 @@ INSTANTIATE_TEST_SUITE_P(, BackendLinearNorm,
 
 // The product goes into the norm in float32, and a backend may compute both with one kernel.
 TEST_P(BackendLinearNorm, IsTheNormOfStreamPlusProduct) {
-  const auto& [name, in, width, rows, bias, has_low_bits, gap] = test();
+  const auto& [name, in, width, rows, bias, has_low_bits, gap, before, has_shift, kind] = test();
   const Matrix x = sixteenths(rows, in), w = sixteenths(width, in), b = sixteenths(1, width),
                r = random_matrix(random, rows, width, lab.type());
-  const Matrix gain = random_matrix(random, 1, width, DType::kFloat32),
-               shift = random_matrix(random, 1, width, DType::kFloat32);
-  const Norm norm{lab.put(gain, DType::kFloat32), lab.put(shift, DType::kFloat32), 1e-5f};
+  const Matrix gain = random_matrix(random, 1, width, DType::kFloat32), none(1, width),
+               shift = has_shift ? random_matrix(random, 1, width, DType::kFloat32) : none;
+  const Norm norm{lab.put(gain, DType::kFloat32),
+                  has_shift ? lab.put(shift, DType::kFloat32) : Tensor{}, 1e-5f, kind};
   const Linear layer{lab.put_weight(w), bias ? lab.put(b, lab.type()) : Tensor{}};
   const Tensor input = lab.put(x, lab.type(), gap),
-               between = lab.uninitialized(rows, width, DType::kFloat32);
+               between = lab.uninitialized(rows, width, DType::kFloat32),
+               normed = before ? lab.uninitialized(rows, width, lab.type(), gap) : Tensor{};
   const ResidualRows stream = with_low_bits(lab.put(r, lab.type(), 2 * gap));
-  run_linear_norm(*lab, lab.queue(), input, layer, between, stream, norm);
-  Matrix product(rows, width), magnitude;
+  run_linear_norm(*lab, lab.queue(), input, layer, between, stream, before ? Norm{} : norm,
+                  before ? norm : Norm{}, normed);
+  Matrix sum(rows, width), size(rows, width), magnitude;
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t j = 0; j < width; ++j) {
-      double sum = bias ? b(0, j) : 0;
-      for (std::int64_t k = 0; k < in; ++k) sum += x(i, k) * w(j, k);
-      product(i, j) = sum;
+      sum(i, j) = r(i, j) + (bias ? b(0, j) : 0);
+      for (std::int64_t k = 0; k < in; ++k) sum(i, j) += x(i, k) * w(j, k);
+      size(i, j) = std::fabs(sum(i, j)) + std::fabs(r(i, j));
     }
   }
-  const Matrix expected =
-      normalized(product, r, gain, shift, static_cast<double>(norm.epsilon), magnitude);
-  expect_near(lab.get(stream.rounded), lab.type(), expected, magnitude,
+  if (before) expect_near(lab.get(stream.rounded), lab.type(), sum, size, 2);
+  const double epsilon = static_cast<double>(norm.epsilon);
+  const Matrix expected = kind == NormKind::kRms
+                              ? rms_normalized(sum, gain, shift, epsilon, magnitude)
+                              : normalized(sum, {}, gain, shift, epsilon, magnitude);
+  expect_near(lab.get(before ? normed : stream.rounded), lab.type(), expected, magnitude,
               static_cast<double>(width) + 8);
 }
 

@@ -132,6 +132,7 @@ class SpecialKernels(Case):
         self.assertEqual(set(paths.values()), {"no: float32"})
         paths = self.paths("-b", 4, "--precision", "fp16", model=SHARED, lines=50)
         self.assertEqual(paths["attention"], "no: 8 heads of width 8")
+        self.assertRegex(paths["norm"], r"^no: products of \d+ to 64 columns$")
         self.assertIn("no: ", self.paths("-b", 12, "--precision", "fp16", lines=50)["vocabulary"])
         self.assertIn(
             "no: ", self.paths("-b", 12, "--precision", "fp16", "--line-buffered", lines=5)["solo"]

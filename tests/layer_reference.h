@@ -1,5 +1,5 @@
-// This header has what the tests of a backend's layers compare with: a layer norm and the
-// activations in double precision, and the comparison of a result with an error bound.
+// This header has what the tests of a backend's layers compare with: norms and the activations in
+// double precision, and the comparison of a result with an error bound.
 #pragma once
 
 #include <algorithm>
@@ -50,6 +50,24 @@ inline Matrix normalized(const Matrix& x, const Matrix& added, const Matrix& gai
       magnitude(i, c) = (largest + std::fabs(d)) * inverse * std::fabs(gain(0, c)) *
                             (1 + std::fabs(d) * inverse) +
                         std::fabs(bias(0, c));
+    }
+  }
+  return out;
+}
+
+/// Returns the RMS norm of each row, and sets `magnitude` to what the errors of the result are
+/// relative to.
+inline Matrix rms_normalized(const Matrix& x, const Matrix& gain, const Matrix& shift,
+                             double epsilon, Matrix& magnitude) {
+  Matrix out(x.rows, x.columns);
+  magnitude = out;
+  for (std::int64_t r = 0; r < x.rows; ++r) {
+    double squares = 0;
+    for (std::int64_t c = 0; c < x.columns; ++c) squares += x(r, c) * x(r, c);
+    const double inverse = 1 / std::sqrt(squares / static_cast<double>(x.columns) + epsilon);
+    for (std::int64_t c = 0; c < x.columns; ++c) {
+      out(r, c) = x(r, c) * inverse * gain(0, c) + shift(0, c);
+      magnitude(r, c) = std::fabs(x(r, c) * inverse * gain(0, c)) + std::fabs(shift(0, c));
     }
   }
   return out;

@@ -1,8 +1,8 @@
 // On a GPU the product of a row has the same bits whatever the number of rows and wherever the row
 // is among them. That is why a line's text does not depend on its batch. The tests cover each
 // compute type and each epilogue in use, with 1 to 16384 rows: products and the vocabulary at the
-// shapes of ende-base, and products with norms at other shapes as well. The kernel for one sentence
-// at a time sums in the same order, which solo_step_test.cpp tests.
+// shapes of ende-base, and products with norms at all widths of the fused kernel. The kernel for
+// one sentence at a time sums in the same order, which solo_step_test.cpp tests.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -20,10 +20,10 @@ namespace {
 // places of a tile.
 constexpr std::int64_t kPeriod = 257, kMost = 16384;
 constexpr std::int64_t kRows[] = {
-    1,    2,    3,    4,    5,    6,    7,    8,    9,    12,   15,   16,   17,    20,
-    24,   28,   31,   32,   33,   48,   60,   63,   64,   65,   96,   100,  127,   128,
-    129,  160,  192,  255,  256,  257,  320,  384,  500,  512,  513,  640,  768,   1000,
-    1024, 1025, 1536, 2000, 2048, 2049, 3072, 4095, 4096, 4097, 6000, 8192, 12288, 16383};
+    1,    2,    3,    4,    5,    6,    7,    8,    9,    12,   15,   16,   17,    20,   24,
+    28,   31,   32,   33,   48,   60,   63,   64,   65,   96,   100,  127,  128,   129,  160,
+    192,  255,  256,  257,  320,  384,  500,  512,  513,  640,  768,  1000, 1024,  1025, 1536,
+    2000, 2017, 2048, 2049, 3072, 3073, 3841, 4095, 4096, 4097, 6000, 8192, 12288, 16383};
 
 // Returns the numbers of rows to test, the largest first, because the others are compared with it.
 std::vector<std::int64_t> rows_up_to(std::int64_t most) {
@@ -33,6 +33,14 @@ std::vector<std::int64_t> rows_up_to(std::int64_t most) {
   }
   return list;
 }
+
+// Describes a product and the norm behind it, which is that after a sublayer or, with `before`,
+// that before the next one.
+struct NormedProduct {
+  std::int64_t in, width;
+  bool bias, before = false, shift = true;
+  NormKind kind = NormKind::kLayer;
+};
 
 enum class Epilogue { kNone, kBias, kBiasRelu };
 constexpr const char* kEpilogues[] = {"none", "bias", "bias and relu"};
@@ -92,7 +100,7 @@ class SameRowTest : public OnBackend {
     return -1;
   }
   void check_shape(std::int64_t in, std::int64_t out_width, std::int64_t most);
-  void check_norm(std::int64_t in, std::int64_t width, bool bias, bool wide);
+  void check_norm(const NormedProduct& test, bool wide);
   void check_vocabulary(int beams, std::int64_t vocabulary, std::int64_t most_rows);
 };
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SameRowTest);
@@ -139,53 +147,56 @@ TEST_P(SameRowTest, Products) {
 // Checks that a product and the norm behind it give the same bits whether one kernel computes both
 // or two kernels do. The expected rows come from a run over 257 rows, which is too few for the
 // fused kernel. With `wide` the residual stream has low bits.
-void SameRowTest::check_norm(std::int64_t in, std::int64_t width, bool bias, bool wide) {
+void SameRowTest::check_norm(const NormedProduct& test, bool wide) {
+  const auto& [in, width, bias, before, shift, kind] = test;
   const DType type = lab.type();
-  std::vector<std::byte> rest_pattern(static_cast<std::size_t>(kPeriod * width));
-  for (std::byte& low_bits : rest_pattern) low_bits = static_cast<std::byte>(random());
-  const auto rest_bytes = [&](std::int64_t rows) {
-    return static_cast<std::size_t>(wide ? rows * width : 0);
-  };
+  std::vector<std::byte> low_bits_pattern(static_cast<std::size_t>(kPeriod * width));
+  for (std::byte& low_bits : low_bits_pattern) low_bits = static_cast<std::byte>(random());
   const Matrix pattern = numbers(kPeriod, width, 2);
   const Buffer x = repeated(numbers(kPeriod, in, 2), kMost),
                between = lab->allocate(static_cast<std::size_t>(kMost * width) * sizeof(float));
   const Linear layer{lab.put_weight(numbers(width, in, 1.7f / std::sqrt(static_cast<float>(in)))),
                      bias ? lab.put(numbers(1, width, 1), type) : Tensor{}};
-  const Norm norm{lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32),
-                  lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32),
-                  1e-5f};
-  const auto view = [&](const Buffer& buffer, std::int64_t rows, std::int64_t columns) {
-    return Tensor{buffer.data(), type, rows, columns, columns};
+  const auto parameters = [&] {
+    return lab.put(random_matrix(random, 1, width, DType::kFloat32), DType::kFloat32);
   };
-  const auto wide_view = [&](const Buffer& rounded, const Buffer& low_bits, std::int64_t rows) {
-    return ResidualRows(
-        view(rounded, rows, width),
-        wide ? Tensor{low_bits.data(), DType::kInt8, rows, width, width} : Tensor{});
+  const Norm norm{parameters(), shift ? parameters() : Tensor{}, 1e-5f, kind};
+  Buffer stream, low_bits, normed;
+  const auto view = [](const Buffer& buffer, DType of, std::int64_t rows, std::int64_t columns) {
+    return buffer.data() ? Tensor{buffer.data(), of, rows, columns, columns} : Tensor{};
   };
-  const Buffer few = repeated(pattern, kPeriod),
-               few_rests = repeated(rest_pattern, rest_bytes(kPeriod));
-  const ResidualRows whole = wide_view(few, few_rests, kPeriod);
-  const auto sums = [&](std::int64_t rows) {
-    return Tensor{between.data(), DType::kFloat32, rows, width, width};
+  // Returns the results of a run by their names.
+  const auto run = [&](std::int64_t rows) {
+    const std::size_t count = static_cast<std::size_t>(rows * width);
+    stream = repeated(pattern, rows);
+    low_bits = repeated(low_bits_pattern, wide ? count : 0);
+    normed = lab->allocate(before ? count * size_of(type) : 0);
+    const ResidualRows rows_of_stream(view(stream, type, rows, width),
+                                      view(low_bits, DType::kInt8, rows, width));
+    const Tensor rows_of_normed = view(normed, type, rows, width);
+    run_linear_norm(*lab, lab.queue(), view(x, type, rows, in), layer,
+                    view(between, DType::kFloat32, rows, width), rows_of_stream,
+                    before ? Norm{} : norm, before ? norm : Norm{}, rows_of_normed);
+    std::vector<std::pair<const char*, Tensor>> results{{"stream", rows_of_stream.rounded}};
+    if (wide) results.emplace_back("low bits", rows_of_stream.low_bits);
+    if (before) results.emplace_back("normed", rows_of_normed);
+    return results;
   };
-  run_linear_norm(*lab, lab.queue(), view(x, kPeriod, in), layer, sums(kPeriod), whole, norm);
-  const auto expected =
-      lab.array<std::byte>(few.data(), kPeriod * width * static_cast<std::int64_t>(size_of(type)));
-  const auto expected_rests =
-      wide ? lab.array<std::byte>(few_rests.data(), kPeriod * width) : std::vector<std::byte>{};
+  std::vector<std::vector<std::byte>> expected;
+  for (const auto& [name, rows] : run(kPeriod))
+    expected.push_back(lab.array<std::byte>(
+        rows.data, kPeriod * width * static_cast<std::int64_t>(size_of(rows.dtype))));
   std::string wrong;
   for (const std::int64_t rows : rows_up_to(kMost)) {
-    const Buffer residual = repeated(pattern, rows),
-                 rests = repeated(rest_pattern, rest_bytes(rows));
-    const ResidualRows out = wide_view(residual, rests, rows);
-    run_linear_norm(*lab, lab.queue(), view(x, rows, in), layer, sums(rows), out, norm);
-    if (const std::int64_t row = different(out.rounded, expected); row >= 0)
-      wrong += fmt::format(" {} (row {})", rows, row);
-    if (!wide) continue;
-    if (const std::int64_t row = different(out.low_bits, expected_rests); row >= 0)
-      wrong += fmt::format(" {} (rest of row {})", rows, row);
+    const auto results = run(rows);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      if (const std::int64_t row = different(results[i].second, expected[i]); row >= 0)
+        wrong += fmt::format(" {} ({} of row {})", rows, results[i].first, row);
+    }
   }
-  EXPECT_EQ(wrong, "") << in << " → " << width << ", bias " << bias << ", rest " << wide
+  EXPECT_EQ(wrong, "") << in << " → " << width << ", bias " << bias << ", low bits " << wide << ", "
+                       << (kind == NormKind::kRms ? "RMS norm " : "layer norm ")
+                       << (before ? "before" : "after") << ", shift " << shift
                        << ": other bits than of a product and a norm, at M =" << wrong;
   lab.clear();
 }
@@ -199,9 +210,31 @@ TEST_P(SameRowTest, ProductsWithNorms) {
                                         {256, 256, true},
                                         {1024, 256, false},
                                         {1536, 256, true}}) {
-    check_norm(in, width, bias, size_of(lab.type()) == 2);
-    if (in == width) check_norm(in, width, bias, false);
+    check_norm({.in = in, .width = width, .bias = bias}, size_of(lab.type()) == 2);
+    if (in == width) check_norm({.in = in, .width = width, .bias = bias}, false);
   }
+}
+
+// Tests every norm that the fused kernel computes at every width that it serves. The product sums
+// over `width` columns or over four times as many, in turns. The fused kernel computes nothing in
+// float32.
+TEST_P(SameRowTest, ProductsWithNormsOfAllKinds) {
+  if (size_of(lab.type()) != 2) GTEST_SKIP() << "no fused kernel in " << name_of(lab.type());
+  int turn = 0;
+  for (const std::int64_t width : {256, 512, 768, 1024}) {
+    for (const auto& [before, shift, kind] : {std::tuple{false, true, NormKind::kLayer},
+                                              {true, true, NormKind::kLayer},
+                                              {true, false, NormKind::kLayer},
+                                              {true, false, NormKind::kRms},
+                                              {true, true, NormKind::kRms}}) {
+      const bool deep = turn % 2 == 1, bias = turn % 3 != 2;
+      check_norm({deep ? 4 * width : width, width, bias, before, shift, kind}, true);
+      ++turn;
+    }
+  }
+  const std::string path = lab->paths().at("norm");
+  EXPECT_TRUE(path == "fused with its product" || path.starts_with("no: compute capability"))
+      << path;
 }
 
 // Checks the projection onto the vocabulary through a step of search. It compares the tokens and

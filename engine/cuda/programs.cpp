@@ -20,8 +20,8 @@ struct FusedPair {
 // Returns the product at i with the norm after it, if one kernel may compute both. Only the norm
 // reads the accumulators (TensorKind::kAccumulator). The kernel writes the stream and may replace
 // the rows that it adds (LinearNormArgs::residual), but not the rows that it multiplies, so a
-// product that reads the same stream is refused. A product with an activation is refused because
-// the kernel applies none.
+// product that reads the same stream or the rows of `normed` is refused. A product with an
+// activation is refused because the kernel applies none.
 FusedPair fused_at(const Program& program, std::size_t i) {
   const std::vector<Operation>& operations = program.operations();
   const auto* product = std::get_if<ApplyLinear>(&operations[i]);
@@ -127,7 +127,7 @@ void CudaBackend::prepare(const Program& program, std::int64_t most_rows) {
                       product->layer.weight.rows,
                       static_cast<bool>(product->layer.bias),
                       norm != nullptr,
-                      norm && fusable(norm->after, norm->before),
+                      norm && fusable_with_product(norm->after, norm->before),
                       product->activation};
     if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
   }

@@ -40,10 +40,17 @@ ResidualView<T> residual_view(const ResidualRows& wide) {
           wide.low_bits.stride};
 }
 
-/// Returns whether the kernel that fuses a product with its norm (norms/linear_norm.cu) computes
-/// these norms of an AddNorm, whatever their shapes.
+/// Returns whether these norms of an AddNorm are those of a post-norm network: a layer norm with a
+/// shift after the sublayer, and no norm before the next one.
 inline bool fusable(const Norm& after, const Norm& before) {
   return after && after.shift && after.kind == NormKind::kLayer && !before;
+}
+
+/// Returns whether the kernel that fuses a product with its norm (norms/linear_norm.cuh) computes
+/// these norms of an AddNorm, whatever their shapes: those of a post-norm network, or those of a
+/// pre-norm network, which has any norm before the next sublayer and none after this one.
+inline bool fusable_with_product(const Norm& after, const Norm& before) {
+  return fusable(after, before) || (before && !after);
 }
 
 }  // namespace xlate::cuda

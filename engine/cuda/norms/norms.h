@@ -27,9 +27,11 @@ struct NormArgs {
 template <class T, class X>
 void norm_rows(const NormArgs<T, X>&, cudaStream_t);
 
-/// Computes out = norm(x·Wᵀ + b + residual), on compute capability 9.0 (linear_norm.cu). The bits
-/// are those of a product without its bias into float32, followed by norm_rows, which adds the
-/// bias and the residual.
+/// Computes a product and the norm behind it, on compute capability 9.0 (linear_norm.cuh): sum =
+/// x·Wᵀ + b + residual, and norm(sum) from the unrounded sum. In post-norm networks, where `normed`
+/// is null, out = norm(sum), a layer norm with a shift. In pre-norm networks out = sum and normed =
+/// norm(sum). The bits are those of a product without its bias into float32, followed by norm_rows,
+/// which adds the bias and the residual.
 template <class T>
 struct LinearNormArgs {
   // x is [N, depth] of T, in boxes of tile_rows·256/width rows (products/tensor_map.h).
@@ -40,7 +42,7 @@ struct LinearNormArgs {
   const T* residual;                     // [N, width]
   const std::int8_t* residual_low_bits;  // [N, width]
   const float* gain;                     // [width]
-  const float* shift;                    // [width]
+  const float* shift;                    // [width]. It may be null where `normed` is not.
   // [N, width]. out and out_low_bits may be the residual and its low bits.
   T* out;
   std::int8_t* out_low_bits;
@@ -49,18 +51,22 @@ struct LinearNormArgs {
   // Values and low bits have the same strides. rows·stride is less than 2³¹.
   int residual_stride, out_stride;
   float epsilon;
+  // The norm is an RMS norm. It may be true only where `normed` is not null.
+  bool rms;
+  T* normed;  // [N, width] or null
+  int normed_stride;
 };
 // A thread block computes this many outputs.
 inline constexpr int kLinearNormOutputs = 256;
-/// Returns whether the kernel supports these shapes. `capability` is 10·major + minor of the
-/// device.
+/// Returns whether the kernel supports these shapes: widths of 256, 512, 768 and 1024, and depths
+/// in multiples of 64. `capability` is 10·major + minor of the device.
 bool linear_norm_supports(int capability, std::int64_t depth, std::int64_t width);
-/// Returns whether the kernel supports these shapes and is faster than a product and a norm as
-/// separate kernels.
+/// Returns whether the kernel supports these shapes and is expected to be faster than a product and
+/// a norm as separate kernels.
 bool linear_norm_is_faster(int capability, std::int64_t rows, std::int64_t depth,
                            std::int64_t width);
 /// Returns the number of rows of a tile with which the kernel is expected to take the shortest
-/// time.
+/// time. It is a multiple of 8·width/256.
 int linear_norm_tile(std::int64_t rows, std::int64_t depth, std::int64_t width,
                      int multiprocessors);
 /// T is __half or __nv_bfloat16. All addresses and rows are aligned to 16 bytes.

@@ -1,5 +1,5 @@
 // Implements products, with and without the norm after them. cuBLASLt computes the products, unless
-// a kernel computes product and norm together (norms/linear_norm.cu).
+// a kernel computes product and norm together (norms/linear_norm.cuh).
 #include <algorithm>
 
 #include "engine/cuda/cuda_backend.h"
@@ -16,13 +16,22 @@ Activation library_activation(Activation activation, bool bias) {
   return bias && activation == Activation::kRelu ? activation : Activation::kNone;
 }
 
-// Returns whether norms/linear_norm.cu can read these rows of the residual stream: their low bits
-// have the same stride, all rows are aligned, and offsets fit into 32 bits.
+// Returns whether norms/linear_norm.cuh can read and write these rows: all of them are aligned, and
+// offsets fit into 32 bits.
+bool vector_aligned(const Tensor& rows) {
+  return rows.stride % 8 == 0 && aligned(rows.data) && rows.rows * rows.stride < INT32_MAX;
+}
+// Returns the same for rows of the residual stream. Their low bits must have the same stride.
 bool vector_aligned(const ResidualRows& wide) {
   const Tensor &rounded = wide.rounded, &low_bits = wide.low_bits;
   return low_bits && low_bits.stride == rounded.stride && rounded.stride % 16 == 0 &&
-         aligned(rounded.data) && aligned(low_bits.data) &&
-         rounded.rows * rounded.stride < INT32_MAX;
+         vector_aligned(rounded) && aligned(low_bits.data);
+}
+
+// Returns what these norms of an AddNorm have that norms/linear_norm.cuh does not compute.
+std::string why_not_fusable(const Norm& after, const Norm& before) {
+  if (after && before) return "a norm after a sublayer and one before the next";
+  return after ? "another norm than a layer norm with a shift after a sublayer" : "no norm";
 }
 
 }  // namespace
@@ -160,8 +169,9 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
                               ResidualRows stream, const Norm& after, const Norm& before,
                               Tensor normed) {
   const std::int64_t width = layer.weight.rows;
-  if (!fusable(after, before)) {
-    paths_.slow(KernelPaths::Of::kNorm, [] { return "another norm than a layer norm afterwards"; });
+  const Norm& norm = after ? after : before;
+  if (!fusable_with_product(after, before)) {
+    paths_.slow(KernelPaths::Of::kNorm, [&] { return why_not_fusable(after, before); });
     return linear_then_norm(queue, x, layer, sums, stream, after, before, normed);
   }
   if (!linear_norm_supports(capability_, x.columns, width) || size_of(type_) != 2) {
@@ -173,8 +183,8 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
   }
   // In batch-one mode (`solo_`) product and norm are always two kernels, even for as many rows as
   // make the fused kernel faster. The results have the same bits.
-  if (solo_ || !vector_aligned(stream) || !aligned(after.gain.data) || !aligned(after.shift.data) ||
-      !has_tensor_map(x) || !has_tensor_map(layer.weight) ||
+  if (solo_ || !vector_aligned(stream) || !vector_aligned(normed) || !aligned(norm.gain.data) ||
+      !aligned(norm.shift.data) || !has_tensor_map(x) || !has_tensor_map(layer.weight) ||
       !linear_norm_is_faster(capability_, x.rows, x.columns, width)) {
     return linear_then_norm(queue, x, layer, sums, stream, after, before, normed);
   }
@@ -189,8 +199,8 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
            .bias = data_of<T>(layer.bias),
            .residual = data_of<T>(stream.rounded),
            .residual_low_bits = data_of<std::int8_t>(stream.low_bits),
-           .gain = data_of<float>(after.gain),
-           .shift = data_of<float>(after.shift),
+           .gain = data_of<float>(norm.gain),
+           .shift = data_of<float>(norm.shift),
            .out = data_of<T>(stream.rounded),
            .out_low_bits = data_of<std::int8_t>(stream.low_bits),
            .rows = static_cast<int>(x.rows),
@@ -199,7 +209,10 @@ void CudaBackend::linear_norm(Queue& queue, Tensor x, const Linear& layer, Tenso
            .tile_rows = tile,
            .residual_stride = static_cast<int>(stream.rounded.stride),
            .out_stride = static_cast<int>(stream.rounded.stride),
-           .epsilon = after.epsilon},
+           .epsilon = norm.epsilon,
+           .rms = norm.kind == NormKind::kRms,
+           .normed = data_of<T>(normed),
+           .normed_stride = static_cast<int>(normed.stride)},
           flushed_stream(queue));
     }
   });
