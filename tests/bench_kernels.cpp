@@ -1,7 +1,11 @@
-// Times the backend's operations on a GPU at the shapes of ende-base, and what a copy and a large
-// product reach on the same GPU:
+// Times the backend's operations on a GPU at the shapes of ende-base or at others, and what a copy
+// and a large product reach on the same GPU:
 //   bench_kernels [--precision fp16|fp32|bf16] [--rows 4,256,…] [--only TEXT] [--json FILE]
-// kernel_bench.h says how they are timed.
+//                 [--width 512] [--inner 2048] [--norm after|before] [--kind layer|rms] [--bias]
+// --norm before is a pre-norm network, where --kind names the norm. With any of the options from
+// --width to --kind, products with norms are timed as one kernel and as two as well, whatever the
+// number of rows. --bias is attention as in T5, where self-attention has a bias by distance and
+// scores are not scaled. kernel_bench.h says how operations are timed.
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -12,40 +16,90 @@
 namespace xlate::test {
 namespace {
 
-void run(int count, char** arguments) {
-  Precision precision = Precision::kFloat16;
+struct Arguments {
+  BenchOptions bench;
   std::vector<std::int64_t> rows{4, 256, 1024, 4096, 16384};
-  std::string only, json;
-  for (int i = 1; i < count; i += 2) {
-    const std::string name = arguments[i], value = i + 1 < count ? arguments[i + 1] : "";
+  std::string json;
+};
+
+// Returns what a value of an option stands for. Throws Error if it is none of the known ones.
+template <class Value>
+Value one_of(const std::string& name, const std::string& value,
+             const std::map<std::string, Value>& known) {
+  const auto found = known.find(value);
+  if (found != known.end()) return found->second;
+  std::string names;
+  for (const auto& [each, unused] : known) names += (names.empty() ? "" : ", ") + each;
+  fail("{}: '{}', expected one of: {}", name, value, names);
+}
+
+// Reads an option of the shapes. Returns false if it is another one.
+bool read_shape(const std::string& name, const std::string& value, BenchOptions& options) {
+  if (name == "--width")
+    options.width = std::stoll(value);
+  else if (name == "--inner")
+    options.inner = std::stoll(value);
+  else if (name == "--norm")
+    options.norm_before = one_of<bool>(name, value, {{"after", false}, {"before", true}});
+  else if (name == "--kind")
+    options.norm_kind =
+        one_of<NormKind>(name, value, {{"layer", NormKind::kLayer}, {"rms", NormKind::kRms}});
+  else
+    return false;
+  return options.both_ways = true;
+}
+
+Arguments read(int count, char** arguments) {
+  Arguments read;
+  for (int i = 1; i < count; ++i) {
+    const std::string name = arguments[i];
+    if (name == "--bias") {
+      read.bench.distance_bias = true;
+      continue;
+    }
+    const std::string value = ++i < count ? arguments[i] : "";
     if (name == "--precision") {
-      const std::map<std::string, Precision> known{{"fp32", Precision::kFloat32},
-                                                   {"fp16", Precision::kFloat16},
-                                                   {"bf16", Precision::kBFloat16}};
-      if (!known.contains(value)) fail("--precision: '{}', expected fp32, fp16 or bf16", value);
-      precision = known.at(value);
+      read.bench.precision = one_of<Precision>(name, value,
+                                               {{"fp32", Precision::kFloat32},
+                                                {"fp16", Precision::kFloat16},
+                                                {"bf16", Precision::kBFloat16}});
     } else if (name == "--rows") {
-      rows.clear();
+      read.rows.clear();
       std::istringstream list(value);
-      for (std::string number; std::getline(list, number, ',');) rows.push_back(std::stoll(number));
+      for (std::string number; std::getline(list, number, ',');)
+        read.rows.push_back(std::stoll(number));
     } else if (name == "--only") {
-      only = value;
+      read.bench.only = value;
     } else if (name == "--json") {
-      json = value;
-    } else {
-      fail("unknown argument '{}', expected --precision, --rows, --only or --json", name);
+      read.json = value;
+    } else if (!read_shape(name, value, read.bench)) {
+      fail(
+          "unknown argument '{}', expected --precision, --rows, --only, --json, --width, --inner, "
+          "--norm, --kind or --bias",
+          name);
     }
   }
-  Bench bench(precision, only);
+  if (read.bench.width < kHead || read.bench.width % kHead != 0 || read.bench.inner < 1)
+    fail("--width {} --inner {}: expected a width in multiples of {} and an inner width",
+         read.bench.width, read.bench.inner, kHead);
+  if (read.bench.norm_kind == NormKind::kRms && !read.bench.norm_before)
+    fail("--kind rms: expected with --norm before");
+  return read;
+}
+
+void run(int count, char** arguments) {
+  const auto [options, rows, json] = read(count, arguments);
+  const std::int64_t width = options.width, inner = options.inner;
+  Bench bench(options);
   bench.measure_ceilings();
   for (const std::int64_t r : rows) {
-    bench.linear(r, kWidth, 3 * kWidth, Activation::kNone);
-    bench.linear(r, kWidth, kWidth, Activation::kNone);
-    bench.linear(r, kWidth, kInner, Activation::kRelu);
-    bench.linear(r, kInner, kWidth, Activation::kNone);
+    bench.linear(r, width, 3 * width, Activation::kNone);
+    bench.linear(r, width, width, Activation::kNone);
+    bench.linear(r, width, inner, Activation::kRelu);
+    bench.linear(r, inner, width, Activation::kNone);
     bench.norm(r);
-    bench.linear_norm(r, kWidth);
-    bench.linear_norm(r, kInner);
+    bench.linear_norm(r, width);
+    bench.linear_norm(r, inner);
     bench.embed(r);
     for (const std::int64_t beams : {std::int64_t{1}, kBeams}) {
       bench.attend_self(r, beams);

@@ -1,4 +1,5 @@
-// Times the backend's operations on a GPU at the shapes of ende-base (bench_kernels.cpp).
+// Times the backend's operations on a GPU, at the shapes of ende-base or at those that the options
+// of bench_kernels.cpp name.
 //
 // An operation is called many times in one CUDA graph, over so many buffers that no call finds its
 // data in L2. The graph runs once to keep the device busy while its next replays are enqueued.
@@ -25,8 +26,8 @@ inline constexpr std::int64_t kWidth = 512, kInner = 2048, kVocabulary = 32001, 
                               kPageTokens = 16, kLongest = 60;
 // The first kFirst calls are not timed. The backend runs the first of them directly and then
 // records one.
-inline constexpr int kHeads = 8, kIntervals = 7, kReplays = 3, kLeastCalls = 16, kSearchSteps = 30,
-                     kFirst = 5;
+inline constexpr std::int64_t kHead = 64;
+inline constexpr int kIntervals = 7, kReplays = 3, kLeastCalls = 16, kSearchSteps = 30, kFirst = 5;
 // The L2 cache of an H200 has 50 MB.
 inline constexpr double kBeyondCache = 160e6;
 inline constexpr std::int64_t kMostCopies = 96;
@@ -45,17 +46,37 @@ struct Timing {
   double seconds, bytes, flops;
 };
 
-/// Times operations on a GPU, and keeps the timings. It leaves out the operations whose names do
-/// not contain `only`.
+/// Says what is timed. The defaults are the shapes of ende-base.
+struct BenchOptions {
+  Precision precision = Precision::kFloat16;
+  // Operations whose names do not contain this text are left out.
+  std::string only;
+  // The heads of attention have kHead columns, so that the width is a multiple of it.
+  std::int64_t width = kWidth, inner = kInner;
+  // The norm is the one before the next sublayer, as in pre-norm networks.
+  bool norm_before = false;
+  NormKind norm_kind = NormKind::kLayer;
+  // Attention is that of T5: self-attention has a bias by distance, and scores are not scaled.
+  bool distance_bias = false;
+  // Products with norms are timed as one kernel and as two as well, whatever the number of rows.
+  bool both_ways = false;
+};
+
+/// Times operations on a GPU, and keeps the timings.
 class Bench {
  public:
-  Bench(Precision precision, std::string only)
-      : backend_(make_backend({.cuda = true, .precision = precision})), only_(std::move(only)) {
+  explicit Bench(const BenchOptions& options)
+      : options_(options),
+        backend_(make_backend({.cuda = true, .precision = options.precision})),
+        width_(options.width) {
     type_ = backend_->compute_type();
     size_ = static_cast<std::int64_t>(size_of(type_));
     std::mt19937 random(1);
     block_.resize(std::size_t{1} << 21);
     for (float& value : block_) value = static_cast<float>(random() >> 8) * 0x1p-23f - 1;
+    if (!options_.distance_bias) return;
+    distance_bias_ = floats(width_ / kHead * kDistances);
+    attention_.scale = 1;
   }
 
   void measure_ceilings();
@@ -72,7 +93,7 @@ class Bench {
 
  private:
   bool chosen(const std::string& operation) const {
-    return only_.empty() || operation.find(only_) != std::string::npos;
+    return options_.only.empty() || operation.find(options_.only) != std::string::npos;
   }
   // Returns the number of buffers at which the data of one call has left the cache when its buffers
   // are used again.
@@ -110,11 +131,11 @@ class Bench {
   // the bytes of the low bits of that many rows.
   ResidualRows wide(const Buffer& rounded, const Buffer& low_bits, std::int64_t rows,
                     std::int64_t copy) const {
-    const Tensor rests{low_bits.as<char>() + copy * rows * kWidth, DType::kInt8, rows, kWidth,
-                       kWidth};
-    return {matrix(rounded, rows, kWidth, copy), size_ == 2 ? rests : Tensor{}};
+    const Tensor rests{low_bits.as<char>() + copy * rows * width_, DType::kInt8, rows, width_,
+                       width_};
+    return {matrix(rounded, rows, width_, copy), size_ == 2 ? rests : Tensor{}};
   }
-  std::int64_t rests(std::int64_t rows) const { return size_ == 2 ? rows * kWidth : 0; }
+  std::int64_t rests(std::int64_t rows) const { return size_ == 2 ? rows * width_ : 0; }
 
   // Returns the seconds of one call; `step` makes `calls` of them. Where `before` is given, it runs
   // before each timed interval and is not timed.
@@ -179,13 +200,54 @@ class Bench {
   Caches make_caches(std::int64_t groups, std::int64_t beams, std::int64_t keys_per_token,
                      std::int64_t copies);
 
-  Attention attention_{kHeads, kWidth / kHeads, 0.125f, {}};
+  // Returns the norm of a gain and a shift, which an RMS norm has not.
+  Norm norm_of(const Buffer& gain, const Buffer& shift) const {
+    const auto row = [&](const Buffer& buffer) {
+      return Tensor{buffer.data(), DType::kFloat32, 1, width_, width_};
+    };
+    const bool rms = options_.norm_kind == NormKind::kRms;
+    return {row(gain), rms ? Tensor{} : row(shift), 1e-5f, options_.norm_kind};
+  }
+  // Says in a shape which norm it is, if it is not that of ende-base.
+  std::string norm_name() const {
+    if (!options_.norm_before) return "";
+    return options_.norm_kind == NormKind::kRms ? ", RMS norm before" : ", layer norm before";
+  }
+  // Returns the bytes of the rows that a norm before a sublayer leaves.
+  std::int64_t normed_bytes(std::int64_t rows) const {
+    return options_.norm_before ? rows * width_ * size_ : 0;
+  }
+  // Returns the self-attention, and what a shape says of it if it is not that of ende-base.
+  Attention self_attention() const {
+    Attention attention = attention_;
+    if (options_.distance_bias)
+      attention.distance_bias = {distance_bias_.data(), DType::kFloat32, attention_.heads,
+                                 kDistances, kDistances};
+    return attention;
+  }
+  std::string heads_name() const {
+    return width_ == kWidth ? "" : fmt::format(", {} heads", attention_.heads);
+  }
+  std::string self_name() const {
+    return heads_name() + (options_.distance_bias ? ", distance bias" : "");
+  }
+
+  struct NormedProduct;
+  void linear_norm_both_ways(const NormedProduct&, const std::string& shape, double bytes,
+                             double flops, std::int64_t copies);
+
+  // A distance bias tells keys at up to 128 positions before and behind a query apart.
+  static constexpr std::int64_t kDistances = 2 * 128 + 1;
+
+  BenchOptions options_;
   std::unique_ptr<Backend> backend_;
+  std::int64_t width_;
+  Attention attention_{static_cast<int>(width_ / kHead), kHead, 0.125f, {}};
   std::unique_ptr<Queue> queue_{backend_->make_queue()};
   DType type_;
   std::int64_t size_;
-  std::string only_;
   std::vector<float> block_;
+  Buffer distance_bias_;
   std::vector<Timing> timings_;
   // The rates are in bytes and in operations per second.
   double copy_rate_ = 0, product_rate_ = 0;

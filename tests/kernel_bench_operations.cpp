@@ -1,7 +1,6 @@
 // Calls each operation with data like that of a run, for the timings of kernel_bench.h.
 #include "engine/search.h"
 #include "tests/kernel_bench.h"
-#include "tests/linear_norm.h"
 
 namespace xlate::test {
 
@@ -20,55 +19,21 @@ void Bench::linear(std::int64_t rows, std::int64_t in, std::int64_t out, Activat
       });
 }
 
-void Bench::linear_norm(std::int64_t rows, std::int64_t in) {
-  if (!chosen("linear_norm")) return;
-  const double bytes = static_cast<double>(
-      (in * kWidth + kWidth + rows * (in + 2 * kWidth)) * size_ + rests(2 * rows));
-  const std::int64_t copies = copies_for(bytes);
-  const Buffer low_bits = numbers(copies * rows * kWidth);
-  const Buffer x = numbers(copies * rows * in), w = numbers(copies * in * kWidth, 0.05f),
-               b = numbers(kWidth), r = numbers(copies * rows * kWidth),
-               between = floats(rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
-  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth},
-      s{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
-  add("linear_norm", fmt::format("{}→{}, stream", in, kWidth), rows, bytes,
-      2.0 * static_cast<double>(rows * in * kWidth), copies, [&](std::int64_t i) {
-        run_linear_norm(*backend_, *queue_, matrix(x, rows, in, i),
-                        {matrix(w, kWidth, in, i), matrix(b, 1, kWidth)},
-                        {between.data(), DType::kFloat32, rows, kWidth, kWidth},
-                        wide(r, low_bits, rows, i), {g, s});
-      });
-}
-
-void Bench::norm(std::int64_t rows) {
-  if (!chosen("norm")) return;
-  const double bytes = static_cast<double>(3 * rows * kWidth * size_ + rests(2 * rows));
-  const std::int64_t copies = copies_for(bytes);
-  const Buffer low_bits = numbers(copies * rows * kWidth), x = numbers(copies * rows * kWidth),
-               r = numbers(copies * rows * kWidth), gain = floats(kWidth), bias = floats(kWidth);
-  const Tensor g{gain.data(), DType::kFloat32, 1, kWidth, kWidth},
-      b{bias.data(), DType::kFloat32, 1, kWidth, kWidth};
-  add("norm", fmt::format("{}, residual", kWidth), rows, bytes, 0, copies, [&](std::int64_t i) {
-    backend_->add_norm(*queue_, wide(r, low_bits, rows, i), matrix(x, rows, kWidth, i), {g, b}, {},
-                       {});
-  });
-}
-
 void Bench::embed(std::int64_t rows) {
   if (!chosen("embed")) return;
-  const double bytes = static_cast<double>(2 * rows * kWidth * size_ + rests(rows));
+  const double bytes = static_cast<double>(2 * rows * width_ * size_ + rests(rows));
   const std::int64_t copies = copies_for(bytes);
-  const Buffer low_bits = numbers(copies * rows * kWidth), table = numbers(kVocabulary * kWidth),
-               places = floats(kLongest * kWidth), y = numbers(copies * rows * kWidth);
+  const Buffer low_bits = numbers(copies * rows * width_), table = numbers(kVocabulary * width_),
+               places = floats(kLongest * width_), y = numbers(copies * rows * width_);
   std::vector<std::int32_t> ids, positions;
   for (std::int64_t i = 0; i < copies * rows; ++i)
     ids.push_back(static_cast<std::int32_t>(i * 7919 % kVocabulary)),
         positions.push_back(static_cast<std::int32_t>(i % kLongest));
   const Buffer ids_device = list(ids), positions_device = list(positions);
-  const Embedding embedding{matrix(table, kVocabulary, kWidth),
-                            {places.data(), DType::kFloat32, kLongest, kWidth, kWidth},
+  const Embedding embedding{matrix(table, kVocabulary, width_),
+                            {places.data(), DType::kFloat32, kLongest, width_, width_},
                             22.6f};
-  add("embed", fmt::format("{} of {}", kWidth, kVocabulary), rows, bytes, 0, copies,
+  add("embed", fmt::format("{} of {}", width_, kVocabulary), rows, bytes, 0, copies,
       [&](std::int64_t i) {
         backend_->embed(*queue_, embedding,
                         PackedRows{.count = rows,
@@ -102,11 +67,11 @@ Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams,
     }
   }
   const std::int64_t rows = slots * per_slot * kPageTokens * keys_per_token;
-  made.pages = numbers(rows * 2 * kWidth);
+  made.pages = numbers(rows * 2 * width_);
   made.table = list(table), made.lengths = list(lengths), made.groups = list(listed),
   made.ancestors = list(ancestors);
   made.done = list(std::vector<std::int32_t>(static_cast<std::size_t>(slots)));
-  made.cache = {matrix(made.pages, rows, 2 * kWidth), made.table.as<std::int32_t>(), per_slot,
+  made.cache = {matrix(made.pages, rows, 2 * width_), made.table.as<std::int32_t>(), per_slot,
                 kPageTokens, keys_per_token};
   made.state = {.length = made.lengths.as<std::int32_t>(),
                 .done = made.done.as<std::int32_t>(),
@@ -120,13 +85,13 @@ Bench::Caches Bench::make_caches(std::int64_t groups, std::int64_t beams,
 void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   if (!chosen("attend_self")) return;
   const std::int64_t groups = rows / beams,
-                     copies = copies_for(static_cast<double>(groups * 40 * 2 * kWidth * size_));
+                     copies = copies_for(static_cast<double>(groups * 40 * 2 * width_ * size_));
   const Caches made = make_caches(groups, beams, beams, copies);
-  const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth);
-  const double keys = made.keys * 2 * kWidth,
-               bytes = (keys + static_cast<double>(rows * kWidth * (3 + 2 + 1))) *
+  const Buffer qkv = numbers(copies * rows * 3 * width_), out = numbers(copies * rows * width_);
+  const double keys = made.keys * 2 * width_,
+               bytes = (keys + static_cast<double>(rows * width_ * (3 + 2 + 1))) *
                        static_cast<double>(size_);
-  const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
+  const std::string shape = fmt::format("{} beams, lengths 1…{}{}", beams, kLongest, self_name());
   const auto rows_of = [&](std::int64_t i) {
     return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams};
   };
@@ -140,9 +105,9 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
   add(
       "attend_self", shape, rows, bytes, 0, copies,
       [&](std::int64_t i) {
-        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i),
-                              Step{made.state, rows_of(i), caches}, 0, attention_,
-                              matrix(out, rows, kWidth, i));
+        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * width_, i),
+                              Step{made.state, rows_of(i), caches}, 0, self_attention(),
+                              matrix(out, rows, width_, i));
       },
       begin);
 }
@@ -150,12 +115,12 @@ void Bench::attend_self(std::int64_t rows, std::int64_t beams) {
 void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
   if (!chosen("attend_cross")) return;
   const std::int64_t groups = rows / beams,
-                     copies = copies_for(static_cast<double>(groups * 30 * 2 * kWidth * size_));
+                     copies = copies_for(static_cast<double>(groups * 30 * 2 * width_ * size_));
   const Caches made = make_caches(groups, beams, 1, copies);
-  const Buffer query = numbers(copies * rows * kWidth), out = numbers(copies * rows * kWidth);
-  const double bytes = (made.keys * 2 * kWidth + static_cast<double>(2 * rows * kWidth)) *
+  const Buffer query = numbers(copies * rows * width_), out = numbers(copies * rows * width_);
+  const double bytes = (made.keys * 2 * width_ + static_cast<double>(2 * rows * width_)) *
                        static_cast<double>(size_);
-  const std::string shape = fmt::format("{} beams, lengths 1…{}", beams, kLongest);
+  const std::string shape = fmt::format("{} beams, lengths 1…{}{}", beams, kLongest, heads_name());
   const auto rows_of = [&](std::int64_t i) {
     return StepRows{made.groups.as<std::int32_t>() + i * groups, groups, beams};
   };
@@ -170,9 +135,9 @@ void Bench::attend_cross(std::int64_t rows, std::int64_t beams) {
   add(
       "attend_cross", shape, rows, bytes, 0, copies,
       [&](std::int64_t i) {
-        backend_->attend_cross(*queue_, matrix(query, rows, kWidth, i),
+        backend_->attend_cross(*queue_, matrix(query, rows, width_, i),
                                Step{unused, rows_of(i), caches}, 0, attention_,
-                               matrix(out, rows, kWidth, i));
+                               matrix(out, rows, width_, i));
       },
       begin);
 }
@@ -187,17 +152,17 @@ void Bench::attend_packed(std::int64_t rows) {
     offsets.push_back(static_cast<std::int32_t>(offsets.back() + length));
     squares += static_cast<double>(length * length);
   }
-  const double bytes = static_cast<double>(4 * rows * kWidth * size_);
+  const double bytes = static_cast<double>(4 * rows * width_ * size_);
   const std::int64_t copies = copies_for(bytes);
-  const Buffer qkv = numbers(copies * rows * 3 * kWidth), out = numbers(copies * rows * kWidth),
+  const Buffer qkv = numbers(copies * rows * 3 * width_), out = numbers(copies * rows * width_),
                offsets_device = list(offsets);
-  add("attend_packed", fmt::format("lengths 1…{}", kLongest), rows, bytes, 4.0 * kWidth * squares,
-      copies, [&](std::int64_t i) {
-        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * kWidth, i),
+  add("attend_packed", fmt::format("lengths 1…{}{}", kLongest, self_name()), rows, bytes,
+      4.0 * static_cast<double>(width_) * squares, copies, [&](std::int64_t i) {
+        backend_->attend_self(*queue_, matrix(qkv, rows, 3 * width_, i),
                               PackedRows{.count = rows,
                                          .offsets_host = offsets,
                                          .offsets = offsets_device.as<std::int32_t>()},
-                              attention_, matrix(out, rows, kWidth, i));
+                              self_attention(), matrix(out, rows, width_, i));
       });
 }
 
@@ -207,9 +172,9 @@ void Bench::search_step(std::int64_t rows, int beams) {
   const std::int64_t slots = rows / beams, padded = (kVocabulary + backend_->row_multiple() - 1) /
                                                     backend_->row_multiple() *
                                                     backend_->row_multiple();
-  const Buffer weight = numbers(padded * kWidth, 0.2f), hidden = numbers(rows * kWidth, 2),
+  const Buffer weight = numbers(padded * width_, 0.2f), hidden = numbers(rows * width_, 2),
                bias = floats(kVocabulary);
-  const Projection projection{{matrix(weight, padded, kWidth).row_range(0, kVocabulary),
+  const Projection projection{{matrix(weight, padded, width_).row_range(0, kVocabulary),
                                {bias.data(), DType::kFloat32, 1, kVocabulary, kVocabulary}}};
   const std::int32_t end = 0, pad = kVocabulary - 1;
   Search search(*backend_, *queue_,
@@ -227,14 +192,14 @@ void Bench::search_step(std::int64_t rows, int beams) {
       kSearchSteps,
       [&] {
         for (int i = 0; i < kSearchSteps; ++i)
-          search.step(matrix(hidden, rows, kWidth), step, projection);
+          search.step(matrix(hidden, rows, width_), step, projection);
       },
       [&] { search.start(starts); });
-  const double bytes = static_cast<double>((padded + rows) * kWidth * size_);
+  const double bytes = static_cast<double>((padded + rows) * width_ * size_);
   keep({"search_step",
-        fmt::format("{}→{}, {}", kWidth, kVocabulary,
+        fmt::format("{}→{}, {}", width_, kVocabulary,
                     beams == 1 ? "greedy" : fmt::format("{} beams", beams)),
-        rows, seconds, bytes, 2.0 * static_cast<double>(rows * kWidth * kVocabulary)});
+        rows, seconds, bytes, 2.0 * static_cast<double>(rows * width_ * kVocabulary)});
 }
 
 }  // namespace xlate::test
