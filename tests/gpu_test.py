@@ -8,11 +8,14 @@ names another device than `cuda`.
 
 import ctypes
 import os
+import random
 import time
 import unittest
 
 import families_test
 import family_invariance_test
+import generated_model
+import model_shapes
 import overflow_test
 import program
 import reference_test
@@ -99,33 +102,48 @@ class SpecialKernels(Case):
             "a step is one kernel",
         )
 
-    def test_a_network_with_another_operation_says_why(self):
-        """BART has a norm on its embeddings. Its lines are the same when they are decoded one at a
-        time."""
+    def alone_and_many(self, model, text, precision="fp16", beams=4):
+        """Decodes lines one at a time and together, and expects the same outputs. Returns what the
+        report says of the solo kernel."""
+        where = ["--device", DEVICE, "--gpu-memory", "8GiB", "--precision", precision]
+        where += ["-b", beams, "--max-length", 60, *program.IDS]
+        more = {"input": text, "lines": text.count(b"\n"), "device": None, "model": model}
+        many, _ = self.report(*where, **more)
+        alone, report = self.report(*where, "--line-buffered", **more)
+        self.assertEqual(alone.lines, many.lines)
+        return report["paths"]["solo"]
+
+    def test_a_step_of_other_families_is_one_kernel(self):
+        """The random networks have the widths, heads and feed-forward layers of NLLB, mBART-50 with
+        5 beams, BART-base, T5-base and Flan-T5-large."""
+        for family, sizes, more, precision, beams in (
+            ("m2m_100", (1024, 16, 3, 4096), {}, "fp16", 4),
+            ("mbart", (1024, 16, 2, 4096), {}, "bf16", 5),
+            ("bart", (768, 12, 2, 3072), {"activation_function": "gelu"}, "fp16", 4),
+            ("t5", (768, 12, 3, 3072), {}, "bf16", 4),
+            ("t5", (1024, 16, 2, 2816), {"feed_forward_proj": "gated-gelu"}, "bf16", 1),
+        ):
+            with self.subTest(family=family, precision=precision, beams=beams):
+                config = model_shapes.config_of(family, *sizes, 5000, **more)
+                model, source = self.path("model.bin"), self.path("source.ids")
+                generated_model.write_model(model, config)
+                lengths = [1, 3, 7, 12, 20, 33, 48, 60, 90, 120]
+                model_shapes.write_source(source, lengths, config, random.Random(3))
+                with open(source, "rb") as file:
+                    text = file.read()
+                self.assertEqual(
+                    self.alone_and_many(model, text, precision, beams), "a step is one kernel"
+                )
+
+    def test_heads_of_another_width_say_why(self):
+        """The tiny BART has heads of 8 columns. Its lines are the same when they are decoded one at
+        a time."""
         folder = os.path.join(program.ROOT, "tests", "data", "families", "bart")
         model, checkpoint = self.path("bart.bin"), families_test.copy_of(folder, self.path("bart"))
         families_test.convert.convert(checkpoint, model)
         with open(os.path.join(folder, "source.ids"), "rb") as file:
             text = b"".join(file.readlines()[:40])
-        where = [
-            "--device",
-            DEVICE,
-            "--gpu-memory",
-            "8GiB",
-            "--precision",
-            "fp16",
-            "-b",
-            4,
-            "--max-length",
-            60,
-        ]
-        where += ["--input-format", "ids", "--output-format", "ids"]
-        many, _ = self.report(*where, input=text, lines=40, device=None, model=model)
-        alone, report = self.report(
-            *where, "--line-buffered", input=text, lines=40, device=None, model=model
-        )
-        self.assertEqual(report["paths"]["solo"], "no: a norm on the embeddings")
-        self.assertEqual(alone.lines, many.lines)
+        self.assertEqual(self.alone_and_many(model, text), "no: 8 heads of width 8")
 
     def test_other_shapes_say_why(self):
         paths = self.paths("-b", 4, "--precision", "fp32", lines=50)

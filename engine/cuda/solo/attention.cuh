@@ -48,18 +48,33 @@ __device__ __forceinline__ void fetch_keys(const SoloArgs& args, const SoloOp& o
 #pragma unroll 1
   for (int i = thread; i < count * 2 * kHalf; i += threads) {
     const int key = i / (2 * kHalf), half = i / kHalf % 2, vector = i % kHalf;
-    copy_async(keys.held + key * args.layout.key_pitch + (half * kHalf + vector) * 16,
-               pages + (static_cast<std::int64_t>(keys.rows[first + key]) * 2 + half) * args.width +
-                   vector * 8);
+    copy_async(
+        keys.held + key * args.layout.key_pitch + (half * kHalf + vector) * 16,
+        pages +
+            (static_cast<std::int64_t>(keys.rows[first + key]) * 2 + half) * args.attention_width +
+            vector * 8);
   }
 }
 
+// Returns the step's distance bias as attention (HeadBias) takes it.
+template <class T>
+__device__ __forceinline__ AttendArgs<T> distances_of(const SoloArgs& args) {
+  AttendArgs<T> attended{};
+  attended.distance_bias = args.distance_bias, attended.distances = args.distances;
+  return attended;
+}
+
 // Lists the cache rows of self-attention's keys in this step, in the order of build_key_lists
-// (attention/key_lists.cu). One warp calls it.
-__device__ inline void list_step(const SoloArgs& args, SoloBlock& block, char* memory, int slot) {
+// (attention/key_lists.cu). With kAny it also lists the biases of this block's head where there is
+// a distance bias. One warp calls it.
+template <class T, bool kAny>
+__device__ inline void list_step(const SoloArgs& args, SoloBlock& block, char* memory, int slot,
+                                 int head) {
   const int beams = args.beams, length = block.step_result.length, lane = threadIdx.x % kWarp;
   auto* rows = reinterpret_cast<int*>(memory + args.layout.list_rows);
   auto* beam_mask = reinterpret_cast<std::uint8_t*>(memory + args.layout.list_beam_masks);
+  auto* biases = reinterpret_cast<float*>(memory + args.layout.list_biases);
+  const HeadBias bias(distances_of<T>(args), head);
   const std::uint8_t* ancestors =
       args.state.ancestor + static_cast<std::int64_t>(slot) * args.state.longest * beams;
   const int count = list_distinct_keys(
@@ -70,9 +85,12 @@ __device__ inline void list_step(const SoloArgs& args, SoloBlock& block, char* m
       [&](int place, int t, int ancestor, unsigned mask) {
         rows[place] = static_cast<int>(cache_row(args.self, slot, t, ancestor));
         beam_mask[place] = static_cast<std::uint8_t>(mask);
+        if (kAny && bias.middle) biases[place] = bias.of(t - length) * kLog2OfE;
       });
-  if (lane < beams + kTileKeys)
+  if (lane < beams + kTileKeys) {
     beam_mask[count + lane] = lane < beams ? static_cast<std::uint8_t>(1u << lane) : 0;
+    if (kAny && bias.middle) biases[count + lane] = bias.of(0) * kLog2OfE;
+  }
   if (lane == 0)
     block.list_count = count,
     block.new_key_row = static_cast<int>(cache_row(args.self, slot, length, 0));
@@ -98,7 +116,7 @@ __device__ __forceinline__ void each_new_key(const SoloArgs& args, const SoloOp&
     put(beam, half, column,
         *reinterpret_cast<const uint4*>(
             reinterpret_cast<const T*>(memory + op.x.at + beam * op.x.pitch) +
-            (1 + half) * args.width + head * kHead + column));
+            (1 + half) * args.attention_width + head * kHead + column));
   }
 }
 // Writes the new keys and values of a head to the cache.
@@ -108,20 +126,34 @@ __device__ __forceinline__ void store_new_keys(const SoloArgs& args, const SoloO
   T* pages = static_cast<T*>(op.pages) + head * kHead;
   each_new_key<T, kHead>(
       args, op, head, memory, [&](int beam, int half, int column, const uint4& vector) {
-        *reinterpret_cast<uint4*>(
-            pages + (static_cast<std::int64_t>(new_key_row + beam) * 2 + half) * args.width +
-            column) = vector;
+        *reinterpret_cast<uint4*>(pages +
+                                  (static_cast<std::int64_t>(new_key_row + beam) * 2 + half) *
+                                      args.attention_width +
+                                  column) = vector;
       });
 }
 
+// Makes the scores of a tile's keys with any scale and bias, as AnyScores (attention/beam_tile.cuh)
+// does. Without a bias and with the usual factor the scores have the bits of UsualScores.
+struct SoloScores {
+  float factor, bias[2];
+  __device__ float operator()(float product, int key) const {
+    return fmaf(product, factor, bias[key]);
+  }
+};
+
 // Computes this block's head and sends it to all blocks. One warp calls it, after the cached keys
 // of the first chunk have been copied.
-template <class T, int kHead>
+template <class T, int kHead, bool kAny>
 __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& op,
                                             const SoloKeys& keys, int head, char* memory,
                                             const Exchange& exchange) {
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4, beams = args.beams,
             held = args.layout.held_keys;
+  const float* biases = kAny && keys.beam_mask && args.distance_bias
+                            ? reinterpret_cast<const float*>(memory + args.layout.list_biases)
+                            : nullptr;
+  const float factor = kAny && op.scale != 0.0f ? op.scale * kLog2OfE : usual_score<kHead>(1.0f);
   BeamTile<T, kHead> tile;
   tile.begin(g < beams
                  ? reinterpret_cast<const T*>(memory + op.x.at + g * op.x.pitch) + head * kHead
@@ -161,7 +193,12 @@ __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& 
       const unsigned beam_mask[2] = {beam_mask_of(e + g), beam_mask_of(e + g + 8)};
       const T* const value[4] = {at(e + 2 * t, 1), at(e + 2 * t + 1, 1), at(e + 2 * t + 8, 1),
                                  at(e + 2 * t + 9, 1)};
-      tile.add(key, beam_mask, value, UsualScores<kHead>());
+      if constexpr (kAny) {
+        const auto bias_of = [&](int i) { return biases ? biases[first + e + i] : 0.0f; };
+        tile.add(key, beam_mask, value, SoloScores{factor, {bias_of(g), bias_of(g + 8)}});
+      } else {
+        tile.add(key, beam_mask, value, UsualScores<kHead>());
+      }
     }
   }
   T* out = reinterpret_cast<T*>(memory + op.out.at) + head * kHead;

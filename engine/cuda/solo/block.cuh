@@ -199,6 +199,13 @@ struct Exchange {
   }
 };
 
+// Returns the row of a gated weight of 2·width rows that is at a place of the packed weight.
+__device__ __forceinline__ std::int64_t gated_row(std::int64_t place, int width) {
+  constexpr int kHalf = kSoloTileOutputs / 2;
+  return place / kSoloTileOutputs * kHalf + place % kHalf +
+         (place % kSoloTileOutputs < kHalf ? 0 : width);
+}
+
 // This has the operands of a warp's product of 16 rows of a weight and 8 rows of x. The product is
 // a chain of mma.m16n8k16 over ascending columns, which gives the bits of cuBLASLt's kernels and of
 // WGMMA (tests/solo_step_test.cpp). Lane 4·g + q ends with the outputs g and g + 8 of the rows 2q

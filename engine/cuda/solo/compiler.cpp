@@ -17,14 +17,6 @@ namespace {
 constexpr std::int64_t kBoxColumns = 64;
 // The kernel's norms support rows of at most this many columns (kSoloNormVectors).
 constexpr std::int64_t kNormWidth = 1024;
-// A block holds at most this many keys of a head of 64 columns in shared memory.
-constexpr int kMostHeldKeys = 80;
-// This many bytes lie behind a key and its value, so that reading several of them at once meets no
-// bank conflicts.
-constexpr int kKeyGap = 64;
-// This is enough for the SlotState (search/advance.cuh) of 8 hypotheses and 16 candidates.
-constexpr int kSlotStateBytes = 1024;
-
 /// This exception says why the kernel does not support a step.
 struct Unfit {
   std::string why;
@@ -43,6 +35,16 @@ bool packable(const Tensor& weight) {
          weight.stride % 8 == 0 && aligned(weight.data);
 }
 
+// Returns how many boxes of a product fit into a stage, out of the numbers that the kernel knows.
+int stage_boxes_of(const SoloOp& op, bool any) {
+  const int box_bytes = op.round_tiles * kSoloTileOutputs * narrow(kBoxColumns) * 2;
+  for (int boxes = kSoloStageBoxes; boxes >= (any ? kSoloStageBoxes / 2 : kSoloStageBoxes);
+       boxes /= 2) {
+    if (op.boxes % boxes == 0 && boxes * box_bytes <= kSoloStageBytes) return boxes;
+  }
+  return 1;
+}
+
 SoloOp empty_op(SoloKind kind) {
   SoloOp op{};
   op.kind = kind;
@@ -55,26 +57,45 @@ SoloOp empty_op(SoloKind kind) {
 std::shared_ptr<CompiledStep> SoloCompiler::compile(Stream& queue, const Program& program,
                                                     const Workspace& workspace, const Step& step,
                                                     const Projection& projection,
-                                                    const RulesView& rules, int candidates) try {
+                                                    const RulesView& rules, int candidates) {
   if (no_room_) return nullptr;
+  auto plan = this->plan(program, workspace, step, projection, rules, candidates);
+  if (!plan) return nullptr;
+  auto compiled = completed(queue, *std::move(plan), projection.linear.weight);
+  no_room_ = !compiled;
+  if (no_room_) reason_ = "too little memory for a second copy of its weights";
+  return compiled;
+}
+
+std::optional<SoloPlan> SoloCompiler::plan(const Program& program, const Workspace& workspace,
+                                           const Step& step, const Projection& projection,
+                                           const RulesView& rules, int candidates) try {
+  return planned(program, workspace, step, projection, rules, candidates);
+} catch (const Unfit& unfit) {
+  reason_ = unfit.why;
+  return {};
+}
+
+SoloPlan SoloCompiler::planned(const Program& program, const Workspace& workspace, const Step& step,
+                               const Projection& projection, const RulesView& rules,
+                               int candidates) {
   workspace_ = &workspace, step_ = &step;
   args_ = {};
-  ops_.clear(), weights_.clear(), places_.clear(), rows_in_use_.clear();
-  row_bytes_ = 0;
+  ops_.clear(), weights_.clear(), places_.clear();
+  numbered_ = 0;
   begin(step, program.tensors()[program.out().index].columns);
+  find_in_place_norms(program);
   for (const Operation& operation : program.operations())
     std::visit([&](const auto& op) { add(op); }, operation);
   finish(program, projection, rules, candidates);
-  SoloArgs whole = args_;
-  require(lay_out(whole, narrow(whole.cross.pages_per_slot * whole.cross.page_tokens)),
+  SoloPlan plan{args_, ops_};
+  const std::optional<int> row_bytes = share_rows(plan);
+  require(row_bytes.has_value(),
+          "rows that are written while they are read, or that nothing writes");
+  require(lay_out(plan, *row_bytes, clusters_, shared_bytes_,
+                  narrow(args_.cross.pages_per_slot * args_.cross.page_tokens)),
           "shared memory is too small");
-  auto compiled = completed(queue, whole, projection.linear.weight);
-  no_room_ = !compiled;
-  require(!no_room_, "too little memory for a second copy of its weights");
-  return compiled;
-} catch (const Unfit& unfit) {
-  reason_ = unfit.why;
-  return nullptr;
+  return plan;
 }
 
 void SoloCompiler::begin(const Step& step, std::int64_t width) {
@@ -88,7 +109,23 @@ void SoloCompiler::begin(const Step& step, std::int64_t width) {
   args_.source_lengths = caches.source_lengths;
 }
 
+// The norm before a sublayer may write its rows over the accumulators that it adds to the stream: a
+// warp holds a whole row in registers before it stores. Each row then begins where the row of
+// accumulators does, which is twice as long.
+void SoloCompiler::find_in_place_norms(const Program& program) {
+  in_place_.clear();
+  const auto columns = [&](TensorId id) { return program.tensors()[id.index].columns; };
+  for (const Operation& operation : program.operations()) {
+    const auto* norm = std::get_if<AddNorm>(&operation);
+    if (norm && norm->before && norm->y != norm->stream && norm->normed != norm->stream &&
+        columns(norm->y) == columns(norm->normed))
+      in_place_.try_emplace(norm->normed.index, norm->y);
+  }
+}
+
 SoloCompiler::Place SoloCompiler::place(TensorId id) {
+  if (const auto found = in_place_.find(id.index); found != in_place_.end())
+    return place(found->second);
   if (const auto found = places_.find(id.index); found != places_.end()) return found->second;
   const ResidualRows rows = workspace_->stream(id, args_.beams);
   const std::int64_t columns = rows.rounded.columns;
@@ -97,34 +134,20 @@ SoloCompiler::Place SoloCompiler::place(TensorId id) {
     if (!tensor) return SoloRows{};
     const int pitch =
         narrow(columns) * narrow(static_cast<std::int64_t>(size_of(tensor.dtype))) + kSoloGap;
-    return SoloRows{std::exchange(row_bytes_, row_bytes_ + args_.beams * pitch), pitch};
+    return SoloRows{numbered_++, pitch};
   };
   const SoloRows rounded = take(rows.rounded);
   return places_[id.index] = {rounded, take(rows.low_bits), columns};
 }
 
-// Appends an operation that writes `out`. When another block sends rows of this operation, a slower
-// block may still be at the last operation that had an exchange, or at a norm behind it. That block
-// may also read x of this operation. The rows that are sent must not overwrite any of these rows. A
-// norm has no exchange: it adds its rows to the list, and every other operation begins the list
-// anew.
-void SoloCompiler::append(SoloOp op, const SoloRows& out) {
-  if (op.kind == SoloKind::kNorm) {
-    rows_in_use_.insert(rows_in_use_.end(), {op.x, op.residual, out});
-  } else {
-    const auto same = [&](const SoloRows& rows) { return rows.pitch != 0 && rows.at == out.at; };
-    require(!same(op.x) && std::none_of(rows_in_use_.begin(), rows_in_use_.end(), same),
-            "rows that are written while they are read");
-    rows_in_use_ = {op.x};
-  }
-  op.out = out;
+void SoloCompiler::append(const SoloOp& op, const Tensor& weight) {
   ops_.push_back(op);
+  weights_.push_back(weight);
 }
 
 void SoloCompiler::add(const Embed& op) {
   const auto& [table, positions, scale] = op.embedding;
   require(table.columns == args_.width, "embeddings of {} columns", table.columns);
-  require(static_cast<bool>(positions), "embeddings without positions");
   require(ops_.empty() && !args_.table, "an embedding behind other operations");
   require(aligned(table.data) && table.stride % 8 == 0 && aligned(positions.data) &&
               positions.stride % 4 == 0,
@@ -132,7 +155,10 @@ void SoloCompiler::add(const Embed& op) {
   const Place out = place(op.out);
   args_.embedded = out.rows, args_.embedded_low_bits = out.low_bits;
   args_.table = table.data, args_.table_stride = table.stride;
-  args_.positions = positions.as<float>(), args_.positions_stride = positions.stride;
+  if (positions)
+    args_.positions = positions.as<float>(), args_.positions_stride = positions.stride;
+  else
+    args_.any = 1;
   args_.scale = scale;
 }
 
@@ -147,45 +173,65 @@ void SoloCompiler::add(const ApplyLinear& apply) {
           "a product of sums, or with an activation into sums");
   SoloOp op = empty_op(SoloKind::kLinear);
   op.activation = apply.activation;
-  op.x = x.rows;
-  op.float32_out = sums;
+  op.x = x.rows, op.out = out.rows;
+  op.out_kind = sums ? SoloOut::kFloat32 : SoloOut::kRounded;
   op.in = narrow(x.columns), op.width = narrow(weight.rows);
   op.bias = apply.layer.bias.data;
   op.tiles = op.width / kSoloTileOutputs;
   op.tiles_each = (op.tiles + kSoloCluster - 1) / kSoloCluster;
-  op.round_tiles = std::min(op.tiles_each, kSoloWarps);
+  op.rounds = (op.tiles_each + kSoloWarps - 1) / kSoloWarps;
+  op.round_tiles = (op.tiles_each + op.rounds - 1) / op.rounds;
   op.boxes = narrow(x.columns / kBoxColumns);
-  op.stage_boxes =
-      op.boxes % kSoloStageBoxes == 0 &&
-              op.round_tiles * kSoloTileOutputs * 128 * kSoloStageBoxes <= kSoloStageBytes
-          ? kSoloStageBoxes
-          : 1;
-  op.stages = op.boxes / op.stage_boxes;
-  op.rounds = (op.tiles_each + op.round_tiles - 1) / op.round_tiles;
-  append(op, out.rows);
-  weights_.push_back(weight);
+  append(op, weight);
 }
 
-void SoloCompiler::add(const ApplyGate&) { require(false, "a gated feed-forward layer"); }
+// The product before the gate computes the gate as well. Nothing else may read what the product
+// alone would compute: share_rows refuses rows that nobody has written.
+void SoloCompiler::add(const ApplyGate& gate) {
+  const Place x = place(gate.x), out = place(gate.out);
+  require(!ops_.empty() && ops_.back().kind == SoloKind::kLinear &&
+              ops_.back().out_kind == SoloOut::kRounded &&
+              ops_.back().activation == Activation::kNone && ops_.back().out.at == x.rows.at &&
+              x.columns == 2 * out.columns,
+          "a gate that is not behind its product");
+  SoloOp& product = ops_.back();
+  product.out_kind = SoloOut::kGated;
+  product.activation = gate.activation;
+  product.width = narrow(out.columns), product.out = out.rows;
+  args_.any = 1;
+}
 
+// With two norms the second one reads the rows that the first one leaves, as in
+// CudaBackend::add_norm.
 void SoloCompiler::add(const AddNorm& norm) {
-  require(norm.y != norm.stream, "a norm on the embeddings");
-  require(fusable(norm.after, norm.before), "another norm than a layer norm afterwards");
-  require(workspace_->rows(norm.y, args_.beams).dtype == DType::kFloat32,
+  const bool adds = norm.y != norm.stream;
+  require(norm.after || norm.before, "an addition without a norm");
+  require(!adds || workspace_->rows(norm.y, args_.beams).dtype == DType::kFloat32,
           "a norm of what are not accumulators");
-  const Place stream = place(norm.stream), sums = place(norm.y);
-  require(stream.columns == args_.width && sums.columns == args_.width &&
-              aligned(norm.after.gain.data) && aligned(norm.after.shift.data),
-          "a norm of {} columns", stream.columns);
+  const Place stream = place(norm.stream), sums = adds ? place(norm.y) : Place{{}, {}, args_.width};
+  require(stream.columns == args_.width && sums.columns == args_.width, "a norm of {} columns",
+          stream.columns);
+  if (!adds || !fusable(norm.after, norm.before)) args_.any = 1;
+  if (norm.after) add_norm(norm.after, sums.rows, stream, stream, false);
+  if (norm.before)
+    add_norm(norm.before, norm.after ? SoloRows{} : sums.rows, stream, place(norm.normed),
+             adds && !norm.after);
+}
+
+void SoloCompiler::add_norm(const Norm& norm, const SoloRows& x, const Place& stream,
+                            const Place& out, bool stores_sum) {
+  require(out.columns == args_.width && aligned(norm.gain.data) && aligned(norm.shift.data),
+          "a norm of {} columns", out.columns);
   SoloOp op = empty_op(SoloKind::kNorm);
-  op.x = sums.rows;
-  op.residual = stream.rows, op.residual_low_bits = stream.low_bits,
-  op.out_low_bits = stream.low_bits;
+  op.x = x, op.out = out.rows;
+  op.residual = stream.rows, op.residual_low_bits = stream.low_bits;
+  op.out_low_bits = out.low_bits;
+  op.rms = norm.kind == NormKind::kRms, op.stores_sum = stores_sum;
   op.in = op.width = args_.width;
-  op.gain = norm.after.gain.as<float>(), op.shift = norm.after.shift.as<float>(),
-  op.epsilon = norm.after.epsilon;
-  append(op, stream.rows);
-  weights_.push_back({});
+  op.gain = norm.gain.as<float>();
+  op.shift = norm.shift ? norm.shift.as<float>() : nullptr;
+  op.epsilon = norm.epsilon;
+  append(op);
 }
 
 void SoloCompiler::add(const AttendSelf& op) {
@@ -206,12 +252,16 @@ void SoloCompiler::attend(SoloKind kind, TensorId x, const PagedCache& cache, Ca
   const Place rows = place(x), to = place(out);
   const std::int64_t width = to.columns, head = attention.head;
   const int heads = attention.heads;
-  require(!attention.distance_bias, "a bias by distance");
-  require(usual_scale(attention.scale, head), "scores times {}", attention.scale);
-  require(width == args_.width && rows.columns == (kind == SoloKind::kSelf ? 3 : 1) * width &&
-              heads <= kSoloCluster && width % heads == 0 &&
-              (head == 32 || head == 64 || head == 128) &&
-              (args_.heads == 0 || args_.heads == heads),
+  const Tensor& bias = attention.distance_bias;
+  const bool first = kind == SoloKind::kSelf && !args_.self.table;
+  require(attention.scale != 0, "scores times 0");
+  require(!bias || (kind == SoloKind::kSelf && bias.rows == heads && bias.stride == bias.columns),
+          "a distance bias in cross-attention");
+  require(first || kind == SoloKind::kCross || args_.distance_bias == data_of<float>(bias),
+          "layers with distance biases of their own");
+  require(width == attention.width() && rows.columns == (kind == SoloKind::kSelf ? 3 : 1) * width &&
+              heads <= kSoloCluster && (head == 32 || head == 64 || head == 128) &&
+              (args_.heads == 0 || (args_.heads == heads && args_.attention_width == width)),
           "{} heads of width {}", heads, head);
   require(aligned(cache.pages.data) && size_of(cache.pages.dtype) == 2 &&
               cache.pages.columns == 2 * width && cache.pages.stride == 2 * width &&
@@ -227,20 +277,22 @@ void SoloCompiler::attend(SoloKind kind, TensorId x, const PagedCache& cache, Ca
           .page_tokens = cache.page_tokens,
           .keys_per_token = cache.keys_per_token};
   args_.heads = heads, args_.head_stride = kSoloCluster / heads;
+  args_.attention_width = narrow(width);
   SoloOp op = empty_op(kind);
-  op.x = rows.rows;
+  op.x = rows.rows, op.out = to.rows;
   op.in = narrow(rows.columns), op.width = narrow(width);
   op.pages = cache.pages.data;
-  append(op, to.rows);
-  weights_.push_back({});
+  if (bias)
+    args_.distance_bias = data_of<float>(bias), args_.distances = narrow((bias.columns - 1) / 2);
+  if (bias || !usual_scale(attention.scale, head)) op.scale = attention.scale, args_.any = 1;
+  append(op);
 }
 
 void SoloCompiler::finish(const Program& program, const Projection& projection,
                           const RulesView& rules, int candidates) {
   const Tensor& weight = projection.linear.weight;
   require(!rules.has_row_rules, "rules of search");
-  require(args_.table && args_.heads > 0 && places_.contains(program.out().index),
-          "a step without embedding or attention");
+  require(args_.table && args_.heads > 0 && !ops_.empty(), "a step without embedding or attention");
   require(packable(weight) && weight.columns == args_.width &&
               vocabulary_kernel_fits(90, args_.width, weight.rows, candidates) &&
               rules.beams == args_.beams,
@@ -276,8 +328,10 @@ void SoloCompiler::link() {
   for (std::size_t i = 0; i < ops_.size(); ++i) {
     SoloOp& op = ops_[i];
     if (op.kind == SoloKind::kLinear) {
+      op.stage_boxes = stage_boxes_of(op, args_.any != 0);
+      op.stages = op.boxes / op.stage_boxes;
       op.for_heads =
-          !at(args_.hidden, op.out) &&
+          op.out_kind == SoloOut::kRounded && !at(args_.hidden, op.out) &&
           std::none_of(ops_.begin(), ops_.end(), [&](const SoloOp& other) {
             return (!is_attention(other) && at(other.x, op.out)) || at(other.residual, op.out);
           });
@@ -289,102 +343,39 @@ void SoloCompiler::link() {
   }
 }
 
-// Finds the largest number of held keys that leaves enough memory for the ring of stages.
-bool SoloCompiler::lay_out(SoloArgs& args, int longest_source) {
-  const SoloArgs fresh = args;
-  const std::vector<SoloOp> ops = ops_;
-  const int most =
-      args.width / args.heads <= 64 ? kMostHeldKeys : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
-  for (int held = most; held > 0; held -= kTileKeys) {
-    if (lay_out(args, longest_source, held)) return true;
-    args = fresh, ops_ = ops;
-  }
-  return false;
-}
-
-// What has a fixed size is placed behind the ring, and the ring gets what is left.
-bool SoloCompiler::lay_out(SoloArgs& args, int longest_source, int held_keys) {
-  SoloLayout& layout = args.layout;
-  const int beams = args.beams, head = args.width / args.heads,
-            entries = narrow(args.state.longest) * beams + kTileKeys;
-  // `entries` has kTileKeys more than there are keys, so that the last tile of keys is a whole one.
-  // During the search, candidates and the SlotState are stored in place of self-attention's keys.
-  const int best_bytes =
-      beams * args.candidates * (args.candidates + 2) * narrow(sizeof(TokenValue)) +
-      kSlotStateBytes;
-  int end = 0;
-  const auto reserve = [&](int bytes) { return std::exchange(end, end + (bytes + 15) / 16 * 16); };
-  layout.key_pitch = 2 * head * 2 + kKeyGap;
-  layout.held_keys = held_keys;
-  layout.ops = reserve(narrow(static_cast<std::int64_t>(ops_.size() * sizeof(SoloOp))));
-  // Two norms have their gain and shift here in turns.
-  layout.norm = reserve(2 * 2 * args.width * narrow(sizeof(float)));
-  layout.self_keys = reserve(std::max(layout.held_keys * layout.key_pitch, best_bytes));
-  layout.cross_keys = reserve(layout.held_keys * layout.key_pitch);
-  layout.list_rows = reserve(entries * narrow(sizeof(std::int32_t)));
-  layout.list_beam_masks = reserve(entries);
-  layout.source_rows = reserve(longest_source * narrow(sizeof(std::int32_t)));
-  const int rows = reserve(row_bytes_);
-  for (SoloOp& op : ops_) {
-    if (op.kind == SoloKind::kLinear) op.biases = reserve(op.tiles_each * kSoloTileOutputs * 2);
-  }
-  layout.stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
-  const int ring = layout.stages * kSoloStageBytes;
-  layout.bytes = ring + end;
-  for (int* at : {&layout.ops, &layout.norm, &layout.self_keys, &layout.cross_keys,
-                  &layout.list_rows, &layout.list_beam_masks, &layout.source_rows})
-    *at += ring;
-  for (SoloRows* at : {&args.embedded, &args.embedded_low_bits, &args.hidden})
-    at->at += ring + rows;
-  for (SoloOp& op : ops_) {
-    op.biases += ring;
-    for (SoloRows* at : {&op.x, &op.residual, &op.out, &op.residual_low_bits, &op.out_low_bits}) {
-      if (at->pitch != 0) at->at += ring + rows;
-    }
-  }
-
-  end = 0;
-  const int blocks = (clusters_ - 1) * kSoloCluster;
-  layout.slice_tiles = (args.tiles + blocks - 1) / blocks;
-  layout.hidden = reserve(beams * (args.width * 2 + kSoloGap));
-  layout.logits = reserve(beams * layout.slice_tiles * kSoloTileIds * narrow(sizeof(float)));
-  layout.never = reserve(layout.slice_tiles * kSoloTileIds / 8);
-  layout.vocabulary_stages = std::min(kSoloMostStages, (shared_bytes_ - end) / kSoloStageBytes);
-  for (int* at : {&layout.hidden, &layout.logits, &layout.never})
-    *at += layout.vocabulary_stages * kSoloStageBytes;
-  layout.bytes = std::max(layout.bytes, layout.vocabulary_stages * kSoloStageBytes + end);
-  return layout.stages >= kSoloLeastStages && layout.vocabulary_stages >= kSoloLeastStages;
-}
-
-Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int slice_rows, int round_rows) {
+Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int slice_rows, int round_rows,
+                          bool gated) {
   const SoloPacking packing{.rows = narrow(weight.rows),
                             .columns = narrow(weight.columns),
                             .stride = weight.stride,
                             .slice_rows = slice_rows,
-                            .round_rows = round_rows};
+                            .round_rows = round_rows,
+                            .gated = gated};
   Buffer packed = backend_.allocate(packing.bytes());
   pack_solo_weight(packing, weight.data, packed.data(), queue.get());
   check(cudaGetLastError());
   return packed;
 }
 
-std::shared_ptr<CompiledStep> SoloCompiler::completed(Stream& queue, SoloArgs args,
+std::shared_ptr<CompiledStep> SoloCompiler::completed(Stream& queue, SoloPlan plan,
                                                       Tensor vocabulary) try {
+  auto& [args, ops] = plan;
   auto step = std::make_shared<CompiledStep>();
   step->clusters = clusters_;
-  for (std::size_t i = 0; i < ops_.size(); ++i) {
-    SoloOp& op = ops_[i];
+  for (std::size_t i = 0; i < ops.size(); ++i) {
+    SoloOp& op = ops[i];
     if (op.kind != SoloKind::kLinear) continue;
     step->weights.push_back(pack(queue, weights_[i], op.tiles_each * kSoloTileOutputs,
-                                 op.round_tiles * kSoloTileOutputs));
+                                 op.round_tiles * kSoloTileOutputs,
+                                 op.out_kind == SoloOut::kGated));
     op.weight = step->weights.back().data();
   }
-  step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds));
+  step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds, false));
   args.vocabulary_weight = step->weights.back().data();
   const auto rows = static_cast<std::size_t>(args.beams),
              parts = static_cast<std::size_t>((clusters_ - 1) * kSoloCluster * args.candidates);
-  step->ops = backend_.allocate(ops_.size() * sizeof(SoloOp));
-  backend_.upload(queue, std::as_bytes(std::span(ops_)), step->ops.data());
+  step->ops = backend_.allocate(ops.size() * sizeof(SoloOp));
+  backend_.upload(queue, std::as_bytes(std::span(ops)), step->ops.data());
   step->hidden_rows = backend_.allocate(rows * static_cast<std::size_t>(args.width) * 2);
   step->sums = backend_.allocate(rows * static_cast<std::size_t>(args.tiles) * sizeof(float2));
   step->lists = backend_.allocate(rows * parts * sizeof(TokenValue));

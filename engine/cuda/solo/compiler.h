@@ -1,17 +1,18 @@
 // SoloCompiler turns the program of a decoding step of one sentence, with the search behind it,
-// into the arguments of the solo kernel (solo.h). It gives each tensor a place in shared memory,
-// packs the weights, and divides the rest of a block's shared memory. Where the kernel does not
-// support a step, it says why.
+// into the arguments of the solo kernel (solo.h). It lists the operations, has the shared memory of
+// the blocks laid out (layout.h), and packs the weights. Where the kernel does not support a step,
+// it says why.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/backend.h"
 #include "engine/cuda/handles.h"
-#include "engine/cuda/solo/solo.h"
+#include "engine/cuda/solo/layout.h"
 
 namespace xlate::cuda {
 
@@ -36,6 +37,10 @@ class SoloCompiler {
   /// device has no memory for the packed weights; reason() says why.
   std::shared_ptr<CompiledStep> compile(Stream&, const Program&, const Workspace&, const Step&,
                                         const Projection&, const RulesView&, int candidates);
+  /// Returns the step without the memory that compile() allocates. Returns nothing if the kernel
+  /// does not support the step; reason() says why. It needs no device.
+  std::optional<SoloPlan> plan(const Program&, const Workspace&, const Step&, const Projection&,
+                               const RulesView&, int candidates);
   /// Returns why the last refused step was refused. It is empty if none was.
   const std::string& reason() const { return reason_; }
 
@@ -45,9 +50,12 @@ class SoloCompiler {
     SoloRows rows, low_bits;
     std::int64_t columns;
   };
+  void find_in_place_norms(const Program&);
   /// Returns the place of a tensor's rows. The first call for a tensor assigns it.
   Place place(TensorId);
   // These functions throw Unfit if the kernel does not support the step or the operation.
+  SoloPlan planned(const Program&, const Workspace&, const Step&, const Projection&,
+                   const RulesView&, int candidates);
   void begin(const Step&, std::int64_t width);
   void add(const Embed&);
   void add(const ApplyLinear&);
@@ -55,18 +63,17 @@ class SoloCompiler {
   void add(const AddNorm&);
   void add(const AttendSelf&);
   void add(const AttendCross&);
+  void add_norm(const Norm&, const SoloRows& x, const Place& stream, const Place& out,
+                bool stores_sum);
   void attend(SoloKind, TensorId x, const PagedCache&, CacheView&, const Attention&, TensorId out);
-  void append(SoloOp, const SoloRows& out);
+  void append(const SoloOp&, const Tensor& weight = {});
   void finish(const Program&, const Projection&, const RulesView&, int candidates);
-  /// Finds what may be fetched ahead, and which products go to heads alone.
+  /// Finds what may be fetched ahead, which products go to heads alone, and how many boxes a stage
+  /// holds.
   void link();
-  /// Divides the shared memory of the blocks. Returns false if it is too small. The second function
-  /// is given how many keys a block holds.
-  bool lay_out(SoloArgs&, int longest_source);
-  bool lay_out(SoloArgs&, int longest_source, int held_keys);
   /// Returns null if the device has no memory for the step.
-  std::shared_ptr<CompiledStep> completed(Stream&, SoloArgs, Tensor vocabulary);
-  Buffer pack(Stream&, Tensor weight, int slice_rows, int round_rows);
+  std::shared_ptr<CompiledStep> completed(Stream&, SoloPlan, Tensor vocabulary);
+  Buffer pack(Stream&, Tensor weight, int slice_rows, int round_rows, bool gated);
 
   Backend& backend_;
   int clusters_, shared_bytes_;
@@ -82,11 +89,10 @@ class SoloCompiler {
   std::vector<Tensor> weights_;
   // The keys are the indices of tensors.
   std::map<std::size_t, Place> places_;
-  // The rows of all tensors take this many bytes.
-  int row_bytes_ = 0;
-  // A slower block may still use these rows when the next exchange sends rows: the x of the last
-  // operation that had an exchange, and all rows of the norms behind it (append).
-  std::vector<SoloRows> rows_in_use_;
+  // The keys are the indices of tensors that norms write in the place of the other tensor.
+  std::map<std::size_t, TensorId> in_place_;
+  // So many rows have got a number, which SoloRows::at is until share_rows gives them memory.
+  int numbered_ = 0;
 };
 
 }  // namespace xlate::cuda

@@ -25,7 +25,7 @@ __device__ __forceinline__ ResidualRow<T> residual_row_at(const SoloRows& rounde
 }
 
 // Embeds the last token of each hypothesis.
-template <class T>
+template <class T, bool kAny>
 __device__ inline void embed_rows(const SoloArgs& args, const SoloStepResult& step_result,
                                   char* memory) {
   constexpr int kSize = Vector16<T>::kSize;
@@ -37,7 +37,8 @@ __device__ inline void embed_rows(const SoloArgs& args, const SoloStepResult& st
         static_cast<const T*>(args.table) + step_result.tokens[row] * args.table_stride;
     float values[kSize];
     unpack_vector<T>(values, load_vector(table + column));
-    const Floats<kSize> places(position + column);
+    const Floats<kSize> places =
+        kAny && !args.positions ? Floats<kSize>() : Floats<kSize>(position + column);
 #pragma unroll
     for (int j = 0; j < kSize; ++j) values[j] = fmaf(values[j], args.scale, places.values[j]);
     store_values(residual_row_at<T>(args.embedded, args.embedded_low_bits, row, memory), column,
@@ -48,13 +49,14 @@ __device__ inline void embed_rows(const SoloArgs& args, const SoloStepResult& st
 // Returns where the gain and the shift of a norm are kept. Two places are used in turns, so that
 // the next norm's can be fetched while one is read.
 __device__ __forceinline__ float* norm_place(const SoloArgs& args, char* memory, int turn) {
-  return reinterpret_cast<float*>(memory + args.layout.norm) + turn * 2 * args.width;
+  return reinterpret_cast<float*>(memory + args.layout.norm) + turn * args.layout.norm_floats;
 }
 // Starts copying the gain and the shift of a norm. The threads from `first` on call it.
+template <bool kAny>
 __device__ __forceinline__ void fetch_norm(const SoloOp& op, float* to, int first) {
-  const int vectors = op.in / 4;
+  const int vectors = op.in / 4, all = kAny && !op.shift ? vectors : 2 * vectors;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x) - first; i < 2 * vectors; i += kSoloThreads - first) {
+  for (int i = static_cast<int>(threadIdx.x) - first; i < all; i += kSoloThreads - first) {
     copy_async(to + 4 * i, i < vectors ? op.gain + 4 * i : op.shift + 4 * (i - vectors));
   }
 }
@@ -68,11 +70,38 @@ __device__ __noinline__ void norm_residual_row(const float* x, ResidualRow<const
   norm_vectors<T, float, kSoloNormVectors>(x, nullptr, residual, gain, shift, out, width, epsilon);
 }
 
+// Computes whatever norm an operation may ask for, as norm_vector_kernel of norms/layer_norm.cu
+// does. It is not inlined because it needs many registers.
+template <class T>
+__device__ __noinline__ void any_norm_row(const SoloOp& op, int row, const float* gain,
+                                          char* memory) {
+  float values[1][kSoloNormVectors][Vector16<T>::kSize];
+  load_sum<T, float, kSoloNormVectors>(
+      values[0], op.x.pitch ? row_at<float>(op.x, row, memory) : nullptr, nullptr,
+      residual_row_at<const T>(op.residual, op.residual_low_bits, row, memory), op.in);
+  if (op.stores_sum) {
+    const auto sum = residual_row_at<T>(op.residual, op.residual_low_bits, row, memory);
+#pragma unroll
+    for (int p = 0; p < kSoloNormVectors; ++p) {
+      const int column = vector_column<T>(p);
+      if (column < op.in) store_values(sum, column, values[0][p]);
+    }
+  }
+  const auto out = residual_row_at<T>(op.out, op.out_low_bits, row, memory);
+  norm_values<T, kSoloNormVectors, 1, true>(
+      values, gain, op.shift ? gain + op.in : nullptr, op.in, op.epsilon,
+      [&](int, int column, const float(&results)[Vector16<T>::kSize]) {
+        store_values(out, column, results);
+      },
+      op.rms != 0);
+}
+
 // Normalizes a row by a warp. The warps' rows do not depend on each other. The shift follows the
 // gain.
-template <class T>
+template <class T, bool kAny>
 __device__ __forceinline__ void norm_row(const SoloOp& op, int row, const float* gain,
                                          char* memory) {
+  if constexpr (kAny) return any_norm_row<T>(op, row, gain, memory);
   const float* x = row_at<float>(op.x, row, memory);
   const auto residual = residual_row_at<const T>(op.residual, op.residual_low_bits, row, memory);
   const auto out = residual_row_at<T>(op.out, op.out_low_bits, row, memory);
@@ -101,7 +130,7 @@ __device__ __forceinline__ T with_epilogue(float sum, float bias, Activation act
 // Returns the block that computes the head of a column of queries, keys or values.
 template <int kHead>
 __device__ __forceinline__ std::uint32_t block_of_column(const SoloArgs& args, int column) {
-  while (column >= args.width) column -= args.width;
+  while (column >= args.attention_width) column -= args.attention_width;
   return static_cast<std::uint32_t>(column / kHead * args.head_stride);
 }
 // Returns the head that this block computes, or −1.
@@ -140,20 +169,37 @@ __device__ inline bool load_weights(const SoloBlock& block, std::uint32_t stages
 }
 
 // Copies the block's slice of a bias to its shared memory, or zeros where there is none.
-template <class T>
+template <class T, bool kAny>
 __device__ inline void keep_biases(const SoloOp& op, char* memory) {
   const SoloSlice slice(op);
   for (int i = threadIdx.x; i < slice.count * kSoloTileOutputs; i += kSoloThreads) {
+    int output = slice.first * kSoloTileOutputs + i;
+    if (kAny && op.out_kind == SoloOut::kGated)
+      output = static_cast<int>(gated_row(output, op.width));
     reinterpret_cast<T*>(memory + op.biases)[i] =
-        op.bias ? static_cast<const T*>(op.bias)[slice.first * kSoloTileOutputs + i]
-                : from_float<T>(0.0f);
+        op.bias ? static_cast<const T*>(op.bias)[output] : from_float<T>(0.0f);
   }
+}
+
+// Gates the sums of a tile of a gated product, with the roundings of a product and of gate_kernel
+// (products/epilogue.cu) behind it. The lane passes its sums of output g of the first half and of
+// the second half, each of two rows of x. It gets output g of both rows. It is not inlined because
+// that would lengthen the code of every product.
+template <class T>
+__device__ __noinline__ std::uint32_t gated_outputs(float4 sums, float first_bias,
+                                                    float second_bias, Activation activation) {
+  const auto gated = [&](float first, float second) {
+    return from_float<T>(activate(to_float(from_float<T>(first + first_bias)), activation) *
+                         to_float(from_float<T>(second + second_bias)));
+  };
+  const T pair[2] = {gated(sums.x, sums.z), gated(sums.y, sums.w)};
+  return *reinterpret_cast<const std::uint32_t*>(pair);
 }
 
 // Computes the block's slice of a product. In each round a warp computes a tile of 16 outputs over
 // all columns and sends it to all blocks, or where the operation is for_heads only to the block
 // that has the head. A warp without a tile skips the round's stages.
-template <class T, int kHead>
+template <class T, int kHead, bool kAny>
 __device__ __forceinline__ void product(const SoloArgs& args, const SoloOp& op,
                                         const SoloBlock& block, std::uint32_t address,
                                         const char* memory, SoloPipelineState& ring,
@@ -174,17 +220,30 @@ __device__ __forceinline__ void product(const SoloArgs& args, const SoloOp& op,
     if (op.stage_boxes == kSoloStageBoxes)
       sum_stages<T, kSoloStageBoxes>(block, address, ring, tile, op.stages, box_bytes, workers,
                                      sums);
+    else if (kAny && op.stage_boxes == kSoloStageBoxes / 2)
+      sum_stages<T, kSoloStageBoxes / 2>(block, address, ring, tile, op.stages, box_bytes, workers,
+                                         sums);
     else
       sum_stages<T, 1>(block, address, ring, tile, op.stages, box_bytes, workers, sums);
     const T* bias =
         reinterpret_cast<const T*>(memory + op.biases) + (round + warp) * kSoloTileOutputs + g;
+    if (kAny && op.out_kind == SoloOut::kGated) {
+      const uint4 vector =
+          row_of_outputs(gated_outputs<T>({sums[0], sums[1], sums[2], sums[3]}, to_float(bias[0]),
+                                          to_float(bias[kSoloTileOutputs / 2]), op.activation));
+      if (g < args.beams)
+        exchange.send(address + op.out.at + g * op.out.pitch + (slice.first + round + warp) * 16,
+                      vector);
+      continue;
+    }
+    const bool float32_out = op.out_kind == SoloOut::kFloat32;
     const std::uint32_t to = address + op.out.at + g * op.out.pitch +
                              (slice.first + round + warp) * kSoloTileOutputs *
-                                 static_cast<int>(op.float32_out ? sizeof(float) : sizeof(T));
+                                 static_cast<int>(float32_out ? sizeof(float) : sizeof(T));
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float own = to_float(bias[8 * half]);
-      if (op.float32_out) {
+      if (float32_out) {
         uint4 vectors[2];
         row_of_sums(sums[2 * half] + own, sums[2 * half + 1] + own, vectors);
         if (g >= args.beams) continue;

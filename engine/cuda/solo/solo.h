@@ -29,7 +29,7 @@ inline constexpr int kSoloTileOutputs = 16;
 inline constexpr int kSoloGap = 16;
 // A stage of the ring through which a block's weights pass has this many bytes.
 inline constexpr int kSoloStageBytes = 16384;
-// A stage holds this many boxes, or one.
+// A stage holds this many boxes, or one. With SoloArgs::any it may also hold half as many.
 inline constexpr int kSoloStageBoxes = 4;
 inline constexpr int kSoloLeastStages = 4, kSoloMostStages = 13;
 // The exponentials of this many ids of the vocabulary are summed together (vocabulary/project.cu).
@@ -46,20 +46,36 @@ struct SoloRows {
 
 enum class SoloKind : int { kNorm, kLinear, kSelf, kCross };
 
+/// This says what a product makes of its sums.
+enum class SoloOut : int {
+  // They are rounded to T.
+  kRounded,
+  // They stay in float32 because a norm reads them.
+  kFloat32,
+  // The weight is that of a gated feed-forward layer. It has twice as many outputs as out has
+  // columns. The activated first half of the outputs is multiplied with the second half.
+  kGated
+};
+
 /// This is one operation on rows. What it does not use is 0 or null.
 struct alignas(16) SoloOp {
   SoloKind kind;
   Activation activation;
   // In attention, a row of x is the query, in self-attention followed by the key and the value of
-  // the new token. In a norm, x is float32.
+  // the new token. In a norm, x is float32. It is added to the residual, or there is no x and
+  // nothing is added.
   SoloRows x, residual, out;
   // Only norms have low bits, which are int8. A norm of a stream without low bits has none.
   SoloRows residual_low_bits, out_low_bits;
-  // This is not 0 where a product's out is float32 because a norm reads it.
-  int float32_out;
+  // These belong to a norm and are not 0 where it is an RMS norm, and where it stores the sum of x
+  // and the residual in place of the residual.
+  int rms, stores_sum;
+  SoloOut out_kind;
   // x has `in` columns, and out has `width`.
   int in, width;
-  // A product has `tiles` tiles of 16 outputs, of which a block has at most `tiles_each`.
+  // A product has `tiles` tiles of 16 outputs, of which a block has at most `tiles_each`. A tile of
+  // a gated product has 8 outputs of the first half, and behind them the 8 outputs of the second
+  // half that they are multiplied with.
   int tiles, tiles_each;
   // A block computes this many tiles in one round, each by a warp. A box of the weight has
   // 16·round_tiles rows.
@@ -77,14 +93,23 @@ struct alignas(16) SoloOp {
   int for_heads;
   // The block's slice of the bias is at this offset in its shared memory.
   int biases;
-  float epsilon;
-  // The weight is packed (SoloPacking).
-  const void* weight;
-  const void* bias;    // T [width] or null
-  const float* gain;   // [width]
-  const float* shift;  // [width]
-  // These are the pages of the layer's cache.
-  void* pages;
+  // A norm has an epsilon. In an attention, scores are products times `scale`, where 0 stands for
+  // 1/√head, whose factor the kernels have built in.
+  union {
+    float epsilon, scale;
+  };
+  // The packed weight of a product (SoloPacking), the gain of a norm, and the pages of the cache of
+  // an attention's layer share a word.
+  union {
+    const void* weight;
+    const float* gain;  // [width]
+    void* pages;
+  };
+  // The bias of a product and the shift of a norm share a word. Either may be null.
+  union {
+    const void* bias;    // T [outputs]
+    const float* shift;  // [width]
+  };
 };
 
 /// This is the layout of a block's shared memory, which begins with the ring. Fields are offsets in
@@ -92,9 +117,12 @@ struct alignas(16) SoloOp {
 struct SoloLayout {
   // These fields are for blocks of the first cluster. `stages` is a number. `held_keys` is the
   // number of keys that a block holds at once, a multiple of a tile's. `key_pitch` is the distance
-  // from a key to the next in bytes.
-  int stages, ops, norm, self_keys, cross_keys, held_keys, key_pitch, list_rows, list_beam_masks,
-      source_rows;
+  // from a key to the next in bytes. `norm_floats` is the number of floats of a norm, which are its
+  // gain and, where there are any, its shift.
+  int stages, ops, norm, norm_floats, self_keys, cross_keys, held_keys, key_pitch, list_rows,
+      list_beam_masks, list_biases, source_rows;
+  // During the search, candidates and the SlotState are here, in place of rows.
+  int best;
   // These fields are for blocks of the other clusters. `vocabulary_stages` is a number, and
   // `slice_tiles` is the largest number of tiles that a block has.
   int vocabulary_stages, hidden, logits, never, slice_tiles;
@@ -120,20 +148,31 @@ struct SoloArgs {
   const SoloOp* ops;  // [count]
   int count;
   int beams, width, heads;  // K, D, H
+  // Queries have this many columns, which is H times the width of a head and need not be D.
+  int attention_width;
   // Head h is computed by block h·head_stride.
   int head_stride;
   SoloLayout layout;
   // The next fields are for the embedding of the last tokens.
   const void* table;       // T [V, D]
-  const float* positions;  // [P, D]
+  const float* positions;  // [P, D], or null with `any`
   std::int64_t table_stride, positions_stride;
   float scale;
   // The embedding writes `embedded` and `embedded_low_bits`. The vocabulary product reads `hidden`.
   SoloRows embedded, embedded_low_bits, hidden;
   // These are the first operations of their kinds, or −1.
   int first_norm, first_self, first_cross;
+  // This is 1 if the step needs the instance of the kernel that supports whatever the compiler
+  // accepts. It is 0 if the other instance is enough, which does no work for other families than
+  // MarianMT. That one knows only embeddings with positions, layer norms with a shift behind an
+  // addition, products without a gate, and scores times 1/√head without a bias.
+  int any;
   CacheView self, cross;
   const std::int32_t* source_lengths;
+  // All layers of self-attention have this distance bias (Attention::distance_bias in
+  // engine/layers.h), [H, 2·distances + 1], or it is null.
+  const float* distance_bias;
+  int distances;
   // The next fields are for the vocabulary and the search. The weight is packed, with one tile of
   // the vocabulary as a slice.
   const void* vocabulary_weight;
@@ -181,6 +220,9 @@ struct SoloPacking {
   std::int64_t stride;
   // A slice has `slice_rows` rows and a round `round_rows`, both multiples of 16.
   int slice_rows, round_rows;
+  // The rows of the two halves of the weight are interleaved, always 8 of the first half and the
+  // same 8 of the second half (SoloOut::kGated).
+  bool gated = false;
   int slices() const { return (rows + slice_rows - 1) / slice_rows; }
   int rounds() const { return (slice_rows + round_rows - 1) / round_rows; }
   std::size_t bytes() const {

@@ -32,8 +32,9 @@ __device__ void stop(SoloBlock& block, const SoloPipelineState& ring) {
   block.stop = 1;
 }
 
-// This is what the computing threads of the first cluster's blocks do.
-template <class T, int kHead>
+// This is what the computing threads of the first cluster's blocks do. SoloArgs::any says what kAny
+// is.
+template <class T, int kHead, bool kAny>
 class Layers {
  public:
   __device__ Layers(const SoloArgs& args, SoloBlock& block, char* memory)
@@ -77,9 +78,10 @@ class Layers {
       step_result.tokens[threadIdx.x] = slot_ < 0 ? 0 : state.token[slot_ * beams + threadIdx.x];
     source_length_ = slot_ < 0 ? 0 : args_.source_lengths[slot_];
     if (head_ >= 0 && slot_ >= 0) list_source(args_, memory_, slot_, source_length_);
-    if (args_.first_norm >= 0) fetch_norm(ops_[args_.first_norm], norm_place(args_, memory_, 0), 0);
+    if (args_.first_norm >= 0)
+      fetch_norm<kAny>(ops_[args_.first_norm], norm_place(args_, memory_, 0), 0);
     for (int i = 0; i < args_.count; ++i) {
-      if (ops_[i].kind == SoloKind::kLinear) keep_biases<T>(ops_[i], memory_);
+      if (ops_[i].kind == SoloKind::kLinear) keep_biases<T, kAny>(ops_[i], memory_);
     }
     sync_workers();
     if (head_ >= 0 && args_.first_cross >= 0) fetch(args_.first_cross, threadIdx.x, kSoloThreads);
@@ -94,12 +96,12 @@ class Layers {
   }
 
   __device__ void step(int time) {
-    embed_rows<T>(args_, block_.step_result, memory_);
+    embed_rows<T, kAny>(args_, block_.step_result, memory_);
     wait_fetched();
     sync_workers();
     // One warp lists the keys while the others begin the first product.
     if (head_ >= 0 && static_cast<int>(threadIdx.x) / kWarp == kListWarp && args_.first_self >= 0) {
-      list_step(args_, block_, memory_, slot_);
+      list_step<T, kAny>(args_, block_, memory_, slot_, head_);
       fetch(args_.first_self, threadIdx.x % kWarp, kWarp);
     }
     for (int i = 0; i < args_.count; ++i) operate(ops_[i]);
@@ -114,9 +116,9 @@ class Layers {
       const int first = args_.beams < kSoloWarps ? args_.beams * kWarp : 0;
       const float* gain = norm_place(args_, memory_, norm_turn_);
       norm_turn_ ^= 1;
-      if (warp < args_.beams) norm_row<T>(op, warp, gain, memory_);
+      if (warp < args_.beams) norm_row<T, kAny>(op, warp, gain, memory_);
       if (static_cast<int>(threadIdx.x) >= first)
-        fetch_norm(ops_[op.next], norm_place(args_, memory_, norm_turn_), first);
+        fetch_norm<kAny>(ops_[op.next], norm_place(args_, memory_, norm_turn_), first);
       wait_fetched();  // The next operation may be a norm, too.
       return sync_workers();
     }
@@ -124,15 +126,15 @@ class Layers {
     // other work.
     if (warp == kListWarp) {
       const int columns = !op.for_heads ? op.width
-                          : head_ >= 0  ? op.width / args_.width * kHead
+                          : head_ >= 0  ? op.width / args_.attention_width * kHead
                                         : 0;
       exchange_.begin(static_cast<std::uint32_t>(args_.beams * columns) *
-                      (op.float32_out ? sizeof(float) : sizeof(T)));
+                      (op.out_kind == SoloOut::kFloat32 ? sizeof(float) : sizeof(T)));
     }
     if (op.kind == SoloKind::kLinear) {
-      product<T, kHead>(args_, op, block_, address_, memory_, ring_, exchange_);
+      product<T, kHead, kAny>(args_, op, block_, address_, memory_, ring_, exchange_);
     } else if (head_ >= 0 && warp == 0) {
-      attend_head<T, kHead>(
+      attend_head<T, kHead, kAny>(
           args_, op,
           keys_of(args_, op.kind == SoloKind::kSelf, block_.list_count, source_length_, memory_),
           head_, memory_, exchange_);
@@ -178,8 +180,7 @@ class Layers {
   __device__ __forceinline__ void advance(int time) {
     const int beams = args_.beams, count = args_.candidates, warp = threadIdx.x / kWarp,
               splits = static_cast<int>(gridDim.x) - kSoloCluster;
-    // The memory of self-attention's keys is free during the search.
-    auto* best = reinterpret_cast<TokenValue*>(memory_ + args_.layout.self_keys);
+    auto* best = reinterpret_cast<TokenValue*>(memory_ + args_.layout.best);
     const int room = count * (count + 2);
     SlotState& slot_state = *reinterpret_cast<SlotState*>(best + beams * room);
     load_slot_state(SoloTeam(), args_.rules, count, args_.state, slot_, slot_state);
@@ -268,7 +269,7 @@ __device__ void load_stages(const SoloArgs& args, SoloBlock& block, std::uint32_
 
 #endif
 
-template <class T, int kHead>
+template <class T, int kHead, bool kAny>
 __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
     solo_step_kernel(const __grid_constant__ SoloArgs args) {
 #if __CUDA_ARCH__ >= 900
@@ -299,7 +300,7 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
                   reinterpret_cast<const SoloOp*>(memory + args.layout.ops));
     __syncwarp();
   } else if (layers) {
-    Layers<T, kHead>(args, block, memory).run();
+    Layers<T, kHead, kAny>(args, block, memory).run();
   } else {
     project<T>(args, block, memory);
   }
@@ -308,23 +309,6 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
 #else
   __trap();
 #endif
-}
-
-// Each thread writes a vector of 8 columns of the packed weight.
-__global__ void pack_kernel(SoloPacking packing, int rounds, std::int64_t vectors,
-                            const uint4* weight, uint4* packed) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kSoloThreads + threadIdx.x;
-  if (i >= vectors) return;
-  const int chunk = static_cast<int>(i % 8), boxes = packing.columns / 64;
-  std::int64_t rest = i / 8;
-  const int row = static_cast<int>(rest % packing.round_rows);
-  rest /= packing.round_rows;
-  const int box = static_cast<int>(rest % boxes);
-  rest /= boxes;
-  const int in_slice = static_cast<int>(rest % rounds) * packing.round_rows + row;
-  const std::int64_t output = rest / rounds * packing.slice_rows + in_slice;
-  const bool there = in_slice < packing.slice_rows && output < packing.rows;
-  packed[i] = there ? weight[output * (packing.stride / 8) + box * 8 + (chunk ^ row % 8)] : uint4{};
 }
 
 cudaLaunchConfig_t configured(int clusters, int bytes, cudaLaunchAttribute (&attributes)[1],
@@ -341,25 +325,36 @@ cudaLaunchConfig_t configured(int clusters, int bytes, cudaLaunchAttribute (&att
   return config;
 }
 
+// Calls body with the instance of the kernel for this width of heads.
+template <class T, class Body>
+void with_kernel(int head, bool any, const Body& body) {
+  with_head(head, [&](auto width) {
+    if (any)
+      body(solo_step_kernel<T, width, true>);
+    else
+      body(solo_step_kernel<T, width, false>);
+  });
+}
+
 }  // namespace
 
 template <class T>
 int prepare_solo_step(int bytes) {
   int least = kSoloMostClusters;
+  const auto prepare = [&](auto kernel) {
+    cudaLaunchAttribute attributes[1]{};
+    const cudaLaunchConfig_t config = configured(kSoloMostClusters, bytes, attributes, nullptr);
+    int clusters = 0;
+    const bool fine =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) ==
+            cudaSuccess &&
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) ==
+            cudaSuccess &&
+        cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess && clusters >= 2;
+    least = fine ? min(least, clusters) : 0;
+  };
   for (const int head : {32, 64, 128}) {
-    with_head(head, [&](auto width) {
-      const auto kernel = solo_step_kernel<T, width>;
-      cudaLaunchAttribute attributes[1]{};
-      const cudaLaunchConfig_t config = configured(kSoloMostClusters, bytes, attributes, nullptr);
-      int clusters = 0;
-      const bool fine = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed,
-                                             1) == cudaSuccess &&
-                        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             bytes) == cudaSuccess &&
-                        cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess &&
-                        clusters >= 2;
-      least = fine ? min(least, clusters) : 0;
-    });
+    for (const bool any : {false, true}) with_kernel<T>(head, any, prepare);
   }
   return least;
 }
@@ -368,16 +363,8 @@ template <class T>
 void run_solo_step(const SoloArgs& args, int clusters, cudaStream_t stream) {
   cudaLaunchAttribute attributes[1]{};
   const cudaLaunchConfig_t config = configured(clusters, args.layout.bytes, attributes, stream);
-  with_head(args.width / args.heads,
-            [&](auto width) { cudaLaunchKernelEx(&config, solo_step_kernel<T, width>, args); });
-}
-
-void pack_solo_weight(const SoloPacking& packing, const void* weight, void* packed,
-                      cudaStream_t stream) {
-  const auto vectors = static_cast<std::int64_t>(packing.bytes() / 16);
-  pack_kernel<<<blocks_for(vectors, kSoloThreads), kSoloThreads, 0, stream>>>(
-      packing, packing.rounds(), vectors, static_cast<const uint4*>(weight),
-      static_cast<uint4*>(packed));
+  with_kernel<T>(args.attention_width / args.heads, args.any != 0,
+                 [&](auto kernel) { cudaLaunchKernelEx(&config, kernel, args); });
 }
 
 #define INSTANTIATE(T)                          \

@@ -1,0 +1,35 @@
+// This file packs weights for the solo kernel (SoloPacking in solo.h).
+#include "engine/cuda/solo/block.cuh"
+
+namespace xlate::cuda {
+namespace {
+
+// Each thread writes a vector of 8 columns of the packed weight.
+__global__ void pack_kernel(SoloPacking packing, int rounds, std::int64_t vectors,
+                            const uint4* weight, uint4* packed) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kSoloThreads + threadIdx.x;
+  if (i >= vectors) return;
+  const int chunk = static_cast<int>(i % 8), boxes = packing.columns / 64;
+  std::int64_t rest = i / 8;
+  const int row = static_cast<int>(rest % packing.round_rows);
+  rest /= packing.round_rows;
+  const int box = static_cast<int>(rest % boxes);
+  rest /= boxes;
+  const int in_slice = static_cast<int>(rest % rounds) * packing.round_rows + row;
+  const std::int64_t place = rest / rounds * packing.slice_rows + in_slice,
+                     output = packing.gated ? gated_row(place, packing.rows / 2) : place;
+  const bool there = in_slice < packing.slice_rows && place < packing.rows;
+  packed[i] = there ? weight[output * (packing.stride / 8) + box * 8 + (chunk ^ row % 8)] : uint4{};
+}
+
+}  // namespace
+
+void pack_solo_weight(const SoloPacking& packing, const void* weight, void* packed,
+                      cudaStream_t stream) {
+  const auto vectors = static_cast<std::int64_t>(packing.bytes() / 16);
+  pack_kernel<<<blocks_for(vectors, kSoloThreads), kSoloThreads, 0, stream>>>(
+      packing, packing.rounds(), vectors, static_cast<const uint4*>(weight),
+      static_cast<uint4*>(packed));
+}
+
+}  // namespace xlate::cuda
