@@ -26,13 +26,14 @@ std::int64_t concurrent_clusters(std::int64_t blocks, int multiprocessors) {
 }  // namespace
 
 // Fewer rows make too few tiles to fill the device, and the deeper the product the longer each tile
-// takes; a product and a norm as two kernels are faster then. For widths up to 512 the threshold
-// was found before the residual stream had low bits: two kernels and this one took 8.6 and 7.8 µs
-// for 1024 rows of depth 512, 14 and 16.5 µs for 2048 rows of depth 2048, and 21.4 and 17.7 µs for
-// 4096 rows. With low bits this kernel takes 9.11 µs for the first and 19.36 µs for the last
-// (docs/kernels.md). The threshold for wider rows is an estimate that has not been measured: as
-// many rows take twice as many blocks at width 1024 as at width 512, so half as many rows would
-// fill as much of the device. The estimate asks for two thirds.
+// takes; a product and a norm as two kernels are faster then. The threshold for widths up to 512
+// was found in post-norm networks of width 512, before the residual stream had low bits: two
+// kernels and this one took 8.6 and 7.8 µs for 1024 rows of depth 512, 14 and 16.5 µs for 2048 rows
+// of depth 2048, and 21.4 and 17.7 µs for 4096 rows. With low bits this kernel takes 9.11 µs for
+// the first and 19.36 µs for the last (docs/kernels.md). The threshold for wider rows is an
+// estimate that has not been measured: as many rows take twice as many blocks at width 1024 as at
+// width 512, so half as many rows would fill as much of the device. The estimate asks for two
+// thirds.
 bool linear_norm_is_faster(int capability, std::int64_t rows, std::int64_t depth,
                            std::int64_t width) {
   const std::int64_t least = width <= 2 * kBlockOutputs ? depth * 3 / 2 : depth;
