@@ -52,8 +52,8 @@ struct RulesCase {
   static constexpr std::int32_t kSlots = 3, kLongest = 300;
   SearchRules rules;
   std::int64_t vocabulary, stride;
-  std::vector<std::int32_t> groups{2, -1, 0, 1}, token{}, length{}, limit{}, done{0, 0, 1},
-      counts{};
+  std::vector<std::int32_t> groups{2, -1, 0, 1}, token{}, length{}, limit{},
+      forced_first{-1, -1, -1}, done{0, 0, 1}, counts{};
   std::vector<float> score{}, logits{}, bias{};
   std::vector<Node> history{};
   std::vector<std::uint8_t> ancestor{};
@@ -65,6 +65,7 @@ struct RulesCase {
             .score = score.data(),
             .length = length.data(),
             .limit = limit.data(),
+            .forced_first = forced_first.data(),
             .done = done.data(),
             .history = history.data(),
             .ancestor = ancestor.data(),
