@@ -61,10 +61,12 @@ std::map<std::string, std::int32_t> read_languages(const Section& tokens, std::i
   return languages;
 }
 
-SpecialTokens read_tokens(const Section& section, std::int64_t last_source,
+// Reads the ids. Where there is no encoder, a prompt has no end token and need not have a start.
+SpecialTokens read_tokens(const Section& section, bool has_encoder, std::int64_t last_source,
                           std::int64_t last_target) {
-  return {.start = section.id("start", last_target),
-          .end = section.id("end", last_source),
+  const bool has_start = has_encoder || section.has("start");
+  return {.start = has_start ? section.id("start", last_target) : -1,
+          .end = has_encoder ? section.id("end", last_source) : -1,
           .unknown = section.id("unknown", last_source),
           .pad = section.has("pad") ? section.id("pad", last_target) : -1,
           .added = read_added(section, last_source),
@@ -72,10 +74,12 @@ SpecialTokens read_tokens(const Section& section, std::int64_t last_source,
           .languages = read_languages(section, last_target)};
 }
 
-// Reads the ids that end a hypothesis. Where "ends" is absent, it is the end token of the source.
+// Reads the ids that end a hypothesis. Where "ends" is absent, it is the end token of the source,
+// if a source has one.
 std::vector<std::int32_t> read_ends(const Section& section, std::int32_t end_of_source,
                                     std::int64_t last) {
   if (!section.has("ends")) {
+    if (end_of_source < 0) return {};
     if (end_of_source > last)
       section.wrong("ends", "an array, as the source's end is no target id", nullptr);
     return {end_of_source};
@@ -105,6 +109,8 @@ GenerationDefaults read_generation(const Section& section, std::int32_t end_of_s
   if (section.has("early_stopping"))
     generation.early_stopping = section.choice("early_stopping", kEarlyStopping);
   if (section.has("max_length")) generation.max_length = section.integer("max_length", 1, kMaxSize);
+  if (section.has("max_total_length"))
+    generation.max_total_length = section.integer("max_total_length", 1, kMaxSize);
   if (section.has("forced_first")) generation.forced_first = section.id("forced_first", last);
   if (section.has("forced_end")) generation.forced_end = section.id("forced_end", last);
   if (section.has("min_length")) generation.min_length = section.integer("min_length", 0, kMaxSize);
@@ -136,10 +142,11 @@ ModelDescription describe(const json& header, std::uint32_t version, const std::
          found == header.end() ? "missing" : brief(*found), model.architecture);
   }
   model.network = describe_network(header, version, file);
-  const std::int64_t last_source = model.network.encoder.embedding.vocabulary - 1,
+  const std::int64_t last_source = model.network.reader().embedding.vocabulary - 1,
                      last_target = model.network.decoder.embedding.vocabulary - 1;
   const Section generation(header, "generation", file);
-  model.tokens = read_tokens(Section(header, "tokens", file), last_source, last_target);
+  model.tokens = read_tokens(Section(header, "tokens", file), model.network.has_encoder(),
+                             last_source, last_target);
   if (header.contains("tokenizer")) {
     model.tokenizer =
         read_tokenizer(Section(header, "tokenizer", file), last_source, model.tokens.languages);

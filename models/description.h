@@ -20,10 +20,13 @@ namespace xlate {
 /// Holds the header's "tokens": the ids that have a meaning of their own. A source id is an index
 /// into the source vocabulary, and a target id is one into the target vocabulary.
 struct SpecialTokens {
-  // The decoder's first input is this target id.
-  std::int32_t start = 0;
-  // Every source sentence ends with this source id.
-  std::int32_t end = 0;
+  // The decoder's first input is this target id. Where there is no encoder, the last token of the
+  // prompt is the first input, and this id, if it is not −1, is the prompt of a line that has no
+  // tokens.
+  std::int32_t start = -1;
+  // Every source sentence ends with this source id. Nothing ends a prompt: it is −1 where there is
+  // no encoder.
+  std::int32_t end = -1;
   // A piece that is not in the source vocabulary becomes this source id.
   std::int32_t unknown = 0;
   // This target id is padding, which is no text. −1 means that there is none.
@@ -41,7 +44,8 @@ struct SpecialTokens {
 /// are those of Hugging Face's GenerationConfig). What it does not ask for is absent, −1, empty or
 /// false. All ids are target ids, and docs/search.md says what search does with them.
 struct GenerationDefaults {
-  // A source sentence may have this many tokens, the end token included.
+  // A source sentence may have this many tokens, the end token included. Where there is no encoder,
+  // this is the context: a prompt and what is generated may together have this many tokens.
   std::int64_t max_source_length = 512;
   // The beam size is the number K of hypotheses that search keeps alive (num_beams).
   std::optional<int> beam_size;
@@ -51,6 +55,9 @@ struct GenerationDefaults {
   // A hypothesis may have this many tokens, the end token included and the start token not counted
   // (max_length counts the start token, max_new_tokens does not).
   std::optional<std::int64_t> max_length;
+  // A prompt and the generated tokens may together have this many tokens, the end token included
+  // (max_length without max_new_tokens). Only a network without an encoder has it.
+  std::optional<std::int64_t> max_total_length;
   // These ids are the only choice for the first token, and for the last token that the limit allows
   // (forced_bos_token_id, forced_eos_token_id).
   std::int32_t forced_first = -1, forced_end = -1;

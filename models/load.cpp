@@ -2,11 +2,22 @@
 // the Transformer.
 #include "models/load.h"
 
+#include "engine/error.h"
 #include "models/transformer.h"
 
 namespace xlate {
+namespace {
+
+// Refuses what a file may describe and no program computes yet.
+void refuse_uncomputable(const ModelFile& file) {
+  if (!file.description().network.has_encoder())
+    fail("{}: the network has no encoder: xlate computes no such network yet", file.name());
+}
+
+}  // namespace
 
 std::unique_ptr<SequenceModel> load_model(const ModelFile& file, Backend& backend) {
+  refuse_uncomputable(file);
   return std::make_unique<Transformer>(file, backend);
 }
 
@@ -18,7 +29,7 @@ Tokenizer load_tokenizer(const ModelFile& file) {
   files.name = file.name();
   files.source_pieces = file.file("source.pieces");
   files.target_pieces = file.file("target.pieces");
-  files.source_size = model.network.encoder.embedding.vocabulary;
+  files.source_size = model.network.reader().embedding.vocabulary;
   files.target_size = model.network.decoder.embedding.vocabulary;
   files.end = model.tokens.end;
   files.unknown = model.tokens.unknown;
@@ -35,7 +46,7 @@ Tokenizer load_tokenizer(const ModelFile& file) {
     files.charsmap = table("charsmap");
     files.scores = table("scores");
     files.merges = table("merges");
-  } else {
+  } else if (model.network.has_encoder()) {
     files.around.after = {model.tokens.end};
     files.leading_language_token = true;
   }

@@ -60,6 +60,30 @@ NormDescription read_norm(const Section& section) {
   return norm;
 }
 
+// Reads an array that has a number from `least` to `most` for each layer. It is empty if the key is
+// absent.
+std::vector<std::int64_t> read_layers(const Section& section, const char* key, std::int64_t layers,
+                                      std::int64_t least, std::int64_t most) {
+  std::vector<std::int64_t> numbers;
+  if (!section.has(key)) return numbers;
+  const json& list = section.at(key);
+  if (!list.is_array() || static_cast<std::int64_t>(list.size()) != layers)
+    section.wrong(key, fmt::format("an array of {} numbers, one a layer", layers), list);
+  for (const json& number : list) numbers.push_back(section.integer(number, key, least, most));
+  return numbers;
+}
+
+// Reads what says how queries and keys are rotated.
+void read_rotation(const Section& section, std::int64_t layers, AttentionDescription& attention) {
+  if (section.has("rotary_dims"))
+    attention.rotary_dims = section.integer("rotary_dims", 0, attention.head);
+  if (attention.rotary_dims % 2 != 0)
+    section.wrong("rotary_dims", "an even number", section.at("rotary_dims"));
+  attention.rates = read_layers(section, "rates", layers, -1, layers - 1);
+  if (!attention.rates.empty() && attention.rate_rows() == 0)
+    section.wrong("rates", "none, as no layer is rotated", section.at("rates"));
+}
+
 AttentionDescription read_attention(const Section& section, std::int64_t layers) {
   AttentionDescription attention;
   attention.heads = section.integer("heads", 1, kMaxSize);
@@ -74,14 +98,8 @@ AttentionDescription read_attention(const Section& section, std::int64_t layers)
   attention.query_key_norm = section.flag("query_key_norm");
   if (section.has("distances")) attention.distances = section.integer("distances", 0, kMaxSize);
   attention.slope = section.flag("slope");
-  if (section.has("rotary_dims"))
-    attention.rotary_dims = section.integer("rotary_dims", 0, attention.head);
-  if (!section.has("windows")) return attention;
-  const json& windows = section.at("windows");
-  if (!windows.is_array() || static_cast<std::int64_t>(windows.size()) != layers)
-    section.wrong("windows", fmt::format("an array of {} numbers, one a layer", layers), windows);
-  for (const json& window : windows)
-    attention.windows.push_back(section.integer(window, "windows", 0, kMaxSize));
+  read_rotation(section, layers, attention);
+  attention.windows = read_layers(section, "windows", layers, 0, kMaxSize);
   return attention;
 }
 
@@ -144,15 +162,42 @@ class Computable {
  public:
   explicit Computable(const std::string& file) : file_(file) {}
 
+  void check(const NetworkDescription& network) const {
+    if (network.has_encoder())
+      check_both(network);
+    else
+      check_decoder(network.decoder);
+    require(network.output_scale == 1 || network.decoder.norm.final, "output", "scale",
+            "1 where the decoder has no final norm");
+  }
+
+ private:
+  // Checks what either kind of network requires of a stack.
+  void check_common(const StackDescription& stack, const std::string& name, bool decoder) const {
+    const NormDescription& norm = stack.norm;
+    require(stack.causal == decoder, name, "causal", decoder ? "true" : "false");
+    require(norm.final || !norm.before || norm.after, name, "norm.final",
+            "true where norms are before sublayers alone");
+  }
+  // Checks the decoder of a network that has no encoder.
+  void check_decoder(const StackDescription& decoder) const {
+    check_common(decoder, "decoder", true);
+    const NormDescription& norm = decoder.norm;
+    require(!decoder.parallel || (norm.before && !norm.inside && !norm.after), "decoder",
+            "norm.places", "before where sublayers are parallel");
+    require(decoder.embedding.positions != Positions::kSinusoidal, "decoder", "embedding.positions",
+            "none or learned where there is no encoder");
+    require(decoder.attention.distances == 0, "decoder", "attention.distances",
+            "0 where there is no encoder");
+  }
+  // Checks one of the two stacks of an encoder-decoder network.
   void check_stack(const StackDescription& stack, const std::string& name, bool decoder) const {
+    check_common(stack, name, decoder);
     const NormDescription& norm = stack.norm;
     const AttentionDescription& attention = stack.attention;
-    require(stack.causal == decoder, name, "causal", decoder ? "true" : "false");
     require(!stack.parallel, name, "parallel", "false");
     require(stack.residual_scale == 1, name, "residual_scale", "1");
     require(!norm.inside, name, "norm.places", "before and after");
-    require(norm.final || !norm.before || norm.after, name, "norm.final",
-            "true where norms are before sublayers alone");
     require(attention.kv_heads == attention.heads, name, "attention.kv_heads", "as many as heads");
     require(attention.softcap == 0, name, "attention.softcap", "none");
     require(!attention.query_key_norm, name, "attention.query_key_norm", "false");
@@ -162,7 +207,7 @@ class Computable {
                         [](std::int64_t window) { return window == 0; }),
             name, "attention.windows", "0 in all layers");
   }
-  void check(const NetworkDescription& network) const {
+  void check_both(const NetworkDescription& network) const {
     check_stack(network.encoder, "encoder", false);
     check_stack(network.decoder, "decoder", true);
     require(network.encoder.width == network.decoder.width, "encoder", "width", "the decoder's");
@@ -175,12 +220,8 @@ class Computable {
     require(!computed || source.offset == target.offset, "encoder", "embedding.offset",
             "the decoder's");
     require(!computed || source.rate == target.rate, "encoder", "embedding.rate", "the decoder's");
-    require(network.output_scale == 1 || network.decoder.norm.final, "output", "scale",
-            "1 where the decoder has no final norm");
     require(network.output_softcap == 0, "output", "softcap", "none");
   }
-
- private:
   void require(bool computable, const std::string& part, const char* key,
                const char* expected) const {
     if (!computable)
@@ -201,7 +242,7 @@ NetworkDescription describe_network(const json& header, std::uint32_t version,
     return network;
   }
   const Section section(header, "network", file);
-  network.encoder = read_stack(section.inside("encoder"));
+  if (section.has("encoder")) network.encoder = read_stack(section.inside("encoder"));
   network.decoder = read_stack(section.inside("decoder"));
   const Section output = section.inside("output");
   network.output_scale = static_cast<float>(output.number("scale", -kMaxScale, kMaxScale));

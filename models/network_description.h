@@ -4,6 +4,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -44,28 +45,43 @@ struct NormDescription {
   bool before = false, inside = false, after = false, final = false;
 };
 
-/// Describes the attention of all layers of a stack (Vaswani et al. 2017). No backend computes
-/// `softcap`, `query_key_norm`, `slope`, `rotary_dims`, `windows` or fewer key heads than heads
-/// yet: describe_network refuses every value of these fields that changes the result.
+/// Describes the attention of all layers of a stack (Vaswani et al. 2017). Where there is an
+/// encoder, no backend computes `softcap`, `query_key_norm`, `slope`, `rotary_dims`, `windows` or
+/// fewer key heads than heads yet: describe_network refuses every value of these fields that
+/// changes the result.
 struct AttentionDescription {
   // Queries have `heads` heads of `head` columns. Keys and values have `kv_heads`, a divisor of
   // `heads`.
   std::int64_t heads = 0, kv_heads = 0, head = 0;
   // Multiplies the scores before the softmax.
   float scale = 1;
-  // Bounds the scores; 0 means no bound.
+  // Replaces a score s, once it is scaled, by softcap·tanh(s / softcap); 0 means no bound.
   float softcap = 0;
-  // Applies norms to queries and keys.
+  // Applies a norm of its own to the columns of every head of the queries, and one to those of the
+  // keys, before they are rotated. Its kind and epsilon are those of the stack.
   bool query_key_norm = false;
   // A bias that depends on the distance from the query to the key is added to the scores of
   // self-attention. Distances up to this one have a bias of their own. 0 means that there is none.
   std::int64_t distances = 0;
-  // A slope for each head times the distance is added to the scores.
+  // A slope for each head, times the key's position less the query's, is added to the scores (Press
+  // et al. 2022).
   bool slope = false;
-  // Rotates this many columns of a head by the position; 0 means none.
+  // Rotates the first `rotary_dims` columns of a head by the position (Su et al. 2021). Column j
+  // and column j + rotary_dims / 2 are a pair.
   std::int64_t rotary_dims = 0;
-  // [layers]; a query sees this many keys, and with 0 all of them. If empty, no layer has a window.
+  // [layers]; the row of the table of rates that a layer is rotated by, or −1 if it is not rotated.
+  // If empty, all layers are rotated by row 0.
+  std::vector<std::int64_t> rates{};
+  // [layers]; a query at position p sees the keys from p − window + 1 to p, and with 0 all of them.
+  // If empty, no layer has a window.
   std::vector<std::int64_t> windows{};
+
+  /// Returns the number of rows of the table of rates, [rows, rotary_dims / 2]. It is 0 if no layer
+  /// is rotated.
+  std::int64_t rate_rows() const {
+    if (rotary_dims == 0) return 0;
+    return rates.empty() ? 1 : *std::max_element(rates.begin(), rates.end()) + 1;
+  }
 };
 
 /// Describes the feed-forward sublayers of a stack: down(activation(up(x))), with F columns between
@@ -82,7 +98,7 @@ struct StackDescription {
   // The residual stream has `width` columns, D.
   std::int64_t layers = 0, width = 0;
   // With `causal`, self-attention sees no later token. With `parallel`, all sublayers of a layer
-  // read the same x, which describe_network refuses.
+  // read norms of the same x, and x = x + the sum of their outputs.
   bool causal = false, parallel = false;
   float residual_scale = 1;
   EmbeddingDescription embedding;
@@ -91,16 +107,21 @@ struct StackDescription {
   FeedForwardDescription feed_forward;
 };
 
-/// Describes an encoder-decoder Transformer.
+/// Describes an encoder-decoder Transformer, or a decoder alone, which continues a prompt.
 struct NetworkDescription {
-  StackDescription encoder, decoder;
-  // The logits are multiplied by the scale and bounded by the softcap, of which 0 means no bound.
-  // describe_network refuses every softcap but 0, and every scale but 1 where the decoder has no
-  // final norm.
+  // Without an encoder, this stack has no layers.
+  StackDescription encoder;
+  StackDescription decoder;
+  // The logits are multiplied by the scale and then bounded by the softcap, of which 0 means no
+  // bound. describe_network refuses every scale but 1 where the decoder has no final norm.
   float output_scale = 1;
   float output_softcap = 0;
   // Values of the network may exceed what float16 can hold, but not what bfloat16 can.
   bool overflows_float16 = false;
+
+  bool has_encoder() const { return encoder.layers > 0; }
+  /// Returns the stack that reads the source, or the prompt where there is no encoder.
+  const StackDescription& reader() const { return has_encoder() ? encoder : decoder; }
 };
 
 /// Reads and checks the header's "network", or in format version 1 its "config". `file` names the

@@ -63,7 +63,7 @@ std::vector<std::string> texts_for(const Tokenizer& tokenizer, const ModelDescri
 }
 
 void use(const Tokenizer& tokenizer, const ModelDescription& model) {
-  const std::int64_t source_size = model.network.encoder.embedding.vocabulary,
+  const std::int64_t source_size = model.network.reader().embedding.vocabulary,
                      target_size = model.network.decoder.embedding.vocabulary;
   std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min<std::int64_t>(target_size, 600)));
   std::iota(ids.begin(), ids.end(), 0);

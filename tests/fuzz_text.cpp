@@ -55,7 +55,7 @@ void check_text(const std::string& text, const Seed& seed) {
 void check(const std::string& text, const Seed& seed) {
   const auto& languages = seed.tokenizer.languages();
   const std::int32_t language = languages.empty() ? -1 : languages.begin()->second;
-  const std::int64_t size = seed.file.description().network.encoder.embedding.vocabulary;
+  const std::int64_t size = seed.file.description().network.reader().embedding.vocabulary;
   const Ids ids = seed.tokenizer.encode(text, language);
   for (const std::int32_t id : ids) require(id >= 0 && id < size, seed, "an id is out of range");
   require(seed.tokenizer.encode(text, language) == ids, seed, "the ids are not the same again");

@@ -253,6 +253,25 @@ inline ModelBuilder tiny_model(DType matrices = DType::kFloat32, DType vectors =
   return model;
 }
 
+/// Returns the tiny model's decoder as a network of its own, whose positions are rotations.
+inline ModelBuilder tiny_decoder_model() {
+  ModelBuilder model = tiny_model();
+  nlohmann::json& network = model.header["network"];
+  network.erase("encoder");
+  network["decoder"]["embedding"] = {
+      {"vocabulary", 8}, {"scale", 2.0}, {"positions", "none"}, {"norm", false}};
+  network["decoder"]["attention"]["rotary_dims"] = 2;
+  model.header["tokens"] = {{"unknown", 1}};
+  std::erase_if(model.header["tensors"].get_ref<nlohmann::json::array_t&>(), [](const auto& entry) {
+    const std::string name = entry["name"];
+    return name.starts_with("encoder.") || name.find(".cross.") != std::string::npos;
+  });
+  std::string rates;
+  append_number(rates, 1.0f);
+  model.add_tensor("decoder.rotary.rates", DType::kFloat32, {1, 1}, rates);
+  return model;
+}
+
 /// Returns the tiny model as format version 1 describes it.
 inline ModelBuilder tiny_model_of_version_1() {
   ModelBuilder model = tiny_model();

@@ -30,13 +30,18 @@ struct Wrong {
   std::vector<std::string> texts;
 };
 
-void expect_told(const std::vector<Wrong>& cases, const ModelBuilder& good = tiny_model()) {
+void read_header(const AlignedBytes& bytes) { ModelFile("tiny.bin", bytes.span()); }
+
+// Expects that the model is refused, by everything that reads it or by `read`.
+void expect_told(
+    const std::vector<Wrong>& cases, const ModelBuilder& good = tiny_model(),
+    const std::function<void(const AlignedBytes&)>& read = [](const auto& b) { load_all(b); }) {
   for (const Wrong& wrong : cases) {
     ModelBuilder model = good;
     wrong.edit(model);
     SCOPED_TRACE(wrong.texts.empty() ? "" : wrong.texts.front());
     try {
-      load_all(model.bytes());
+      read(model.bytes());
       ADD_FAILURE() << "no error";
     } catch (const Error& error) {
       EXPECT_TRUE(std::string_view(error.what()).starts_with("tiny.bin: ")) << error.what();
@@ -142,10 +147,88 @@ TEST(ModelFile, GenerationDefaultsAreRead) {
   EXPECT_TRUE(generation.renormalize);
 }
 
+ModelDescription describe(const ModelBuilder& model) {
+  const AlignedBytes bytes = model.bytes();
+  return ModelFile("tiny.bin", bytes.span()).description();
+}
+
+TEST(ModelFile, ADecoderAloneIsRead) {
+  const ModelDescription plain = describe(tiny_decoder_model());
+  EXPECT_FALSE(plain.network.has_encoder());
+  EXPECT_EQ(&plain.network.reader(), &plain.network.decoder);
+  EXPECT_EQ(plain.network.decoder.attention.rate_rows(), 1);
+  EXPECT_EQ(plain.tokens.start, -1);
+  EXPECT_EQ(plain.tokens.end, -1);
+  EXPECT_TRUE(plain.generation.ends.empty());
+  EXPECT_FALSE(plain.generation.max_total_length);
+
+  ModelBuilder model = tiny_decoder_model();
+  for (const Edit& edit :
+       {at("/decoder/parallel", true), at("/decoder/residual_scale", 0.5),
+        at("/decoder/norm/places", json::array({"before"})), at("/decoder/norm/final", true),
+        at("/decoder/attention/kv_heads", 1), at("/decoder/attention/softcap", 50),
+        at("/decoder/attention/query_key_norm", true), at("/decoder/attention/slope", true),
+        at("/decoder/attention/rates", json::array({-1, 1})),
+        at("/decoder/attention/windows", json::array({0, 4})), at("/output/scale", 0.25),
+        at("/output/softcap", 30), set("tokens", "start", 3),
+        set("generation", "max_total_length", 99)})
+    edit(model);
+  const ModelDescription all = describe(model);
+  const StackDescription& decoder = all.network.decoder;
+  EXPECT_TRUE(decoder.parallel);
+  EXPECT_EQ(decoder.residual_scale, 0.5f);
+  EXPECT_EQ(decoder.attention.kv_heads, 1);
+  EXPECT_EQ(decoder.attention.softcap, 50);
+  EXPECT_TRUE(decoder.attention.query_key_norm);
+  EXPECT_TRUE(decoder.attention.slope);
+  EXPECT_EQ(decoder.attention.rates, (std::vector<std::int64_t>{-1, 1}));
+  EXPECT_EQ(decoder.attention.rate_rows(), 2);
+  EXPECT_EQ(decoder.attention.windows, (std::vector<std::int64_t>{0, 4}));
+  EXPECT_EQ(all.network.output_scale, 0.25f);
+  EXPECT_EQ(all.network.output_softcap, 30);
+  EXPECT_EQ(all.tokens.start, 3);
+  EXPECT_EQ(all.generation.max_total_length, 99);
+}
+
+TEST(ModelFile, WhatADecoderAloneCannotBe) {
+  expect_told(
+      {
+          {at("/decoder/causal", false), {"'network.decoder.causal'", "true"}},
+          {at("/decoder/parallel", true), {"'network.decoder.norm.places'", "before"}},
+          {at("/decoder/norm/places", json::array({"before", "inside"})),
+           {"'network.decoder.norm.final'"}},
+          {[](ModelBuilder& model) {
+             at("/decoder/embedding/positions", "sinusoidal")(model);
+             at("/decoder/embedding/offset", 0)(model);
+             at("/decoder/embedding/rate", 2)(model);
+           },
+           {"'network.decoder.embedding.positions'", "none or learned"}},
+          {at("/decoder/attention/distances", 3), {"'network.decoder.attention.distances'"}},
+          {at("/decoder/attention/rotary_dims", 1),
+           {"'network.decoder.attention.rotary_dims' is 1", "an even number"}},
+          {at("/decoder/attention/rotary_dims", 4),
+           {"'network.decoder.attention.rotary_dims' is 4", "from 0 to 2"}},
+          {at("/decoder/attention/rates", json::array({0})),
+           {"'network.decoder.attention.rates' is an array", "2 numbers"}},
+          {at("/decoder/attention/rates", json::array({0, 2})),
+           {"'network.decoder.attention.rates' is 2", "from -1 to 1"}},
+          {at("/decoder/attention/rates", json::array({-1, -1})),
+           {"'network.decoder.attention.rates' is an array", "no layer is rotated"}},
+          {at("/output/scale", 0.5), {"'network.output.scale'", "no final norm"}},
+          {set("tokens", "start", 8), {"'tokens.start' is 8", "from 0 to 7"}},
+          {set("generation", "max_total_length", 0), {"'generation.max_total_length' is 0"}},
+      },
+      tiny_decoder_model(), read_header);
+}
+
+// models/load.cpp refuses it, because no program computes such a network yet.
+TEST(ModelFile, ADecoderAloneIsNotLoadedYet) {
+  expect_error([] { load_all(tiny_decoder_model().bytes()); }, {"tiny.bin", "no encoder"});
+}
+
 TEST(ModelFile, OverflowOfFloat16IsReadAndIsNoneByDefault) {
   const auto overflows = [](const ModelBuilder& model) {
-    const AlignedBytes bytes = model.bytes();
-    return ModelFile("tiny.bin", bytes.span()).description().network.overflows_float16;
+    return describe(model).network.overflows_float16;
   };
   EXPECT_FALSE(overflows(tiny_model()));
   EXPECT_FALSE(overflows(tiny_model_of_version_1()));
@@ -341,7 +424,9 @@ TEST(ModelFile, WrongNetwork) {
   expect_told({
       {[](ModelBuilder& model) { model.header.erase("network"); }, {"no object 'network'"}},
       {[](ModelBuilder& model) { model.header["network"].erase("encoder"); },
-       {"no object 'network.encoder'"}},
+       {"'network.decoder.embedding.positions'", "no encoder"}},
+      {[](ModelBuilder& model) { model.header["network"].erase("decoder"); },
+       {"no object 'network.decoder'"}},
       {at("/encoder/layers", 0), {"'network.encoder.layers' is 0"}},
       {at("/encoder/width", 5), {"'network.encoder.width' is 5", "even"}},
       {at("/decoder/width", 1e300), {"'network.decoder.width' is 1e+300"}},

@@ -83,7 +83,7 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
   };
   silence(files.pad);
   for (const auto& [code, id] : files.languages) silence(id);
-  if (is_both(end_)) silence(end_);
+  if (end_ >= 0 && is_both(end_)) silence(end_);
   std::vector<std::string_view> texts;
   for (const AddedToken& token : files.added) {
     const std::string_view text = source_->piece_of(token.id);
@@ -120,7 +120,7 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text,
 std::vector<std::int32_t> Tokenizer::encode_pieces(std::string_view pieces) const {
   std::vector<std::int32_t> ids;
   each_word(pieces, [&](std::string_view piece) { ids.push_back(source_id(piece)); });
-  if (!ids.empty()) ids.push_back(end_);
+  if (!ids.empty() && end_ >= 0) ids.push_back(end_);
   return ids;
 }
 

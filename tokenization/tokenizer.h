@@ -42,7 +42,8 @@ struct TokenizerFiles {
   std::string_view source_pieces, target_pieces;
   // The embeddings have this many rows, and the vocabularies must have this many entries.
   std::int64_t source_size = 0, target_size = 0;
-  // These are source ids: the end token, and the token for a piece that is not in the vocabulary.
+  // These are source ids: the end token, where −1 means that there is none, and the token for a
+  // piece that is not in the vocabulary.
   std::int32_t end = 0, unknown = 0;
   // This is a target id; −1 means that there is none.
   std::int32_t pad = -1;
