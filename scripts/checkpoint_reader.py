@@ -159,6 +159,8 @@ class Tensor:
     mapping: object = None
     # The data begin at this position of the mapping.
     offset: int = 0
+    # True if the tensor is written in its own dtype whichever one is wanted.
+    keeps_dtype: bool = False
 
     def words(self):
         """Returns the data as an array of unsigned words. The dtype must be one of FLOATS."""

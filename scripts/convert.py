@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes model.bin from a Hugging Face directory of an encoder-decoder model.
+"""Writes model.bin from a Hugging Face directory of an encoder-decoder model, or of a model that is
+a decoder alone.
 
 Usage: scripts/convert.py CHECKPOINT_DIR -o model.bin [--dtype fp32|fp16|bf16|int8]
        [--adapter DIR] [--no-tokenizer] [--license TEXT] [-q]
 
-families.py describes the network, and family_tensors.py finds its tensors for model.bin, whose
-format is in docs/model-format.md. This file reads the settings of search and puts everything
-together. checkpoint.py reads the tensors, adapter.py merges an adapter into them,
+families.py describes an encoder-decoder network, and family_tensors.py finds its tensors for
+model.bin, whose format is in docs/model-format.md. decoder_network.py and decoder_tensors.py do so
+for a decoder alone. generation_settings.py reads the settings of search, and this file puts
+everything together. checkpoint.py reads the tensors, adapter.py merges an adapter into them,
 tokenizer_choice.py reads the tokenizer (tokenizer_reader.py reads Marian's), special_tokens.py
 finds the special tokens, and model_writer.py writes the file. A checkpoint that xlate would
 translate differently from Hugging Face's `generate` is refused in one line that says what to
@@ -39,41 +41,21 @@ import families
 import family_tensors
 from adapter import Adapter
 from checkpoint import Checkpoint
-from checkpoint_reader import InputError, Settings, is_integer, refuse, show
-from families import LARGEST
+from checkpoint_reader import InputError, Settings, refuse
+from config_values import overflows_float16
+from decoder_families import DecoderFamily
+from decoder_network import describe_decoder, settings_of_network
+from decoder_tensors import DecoderTensors, rename_tensors
+from generation_settings import read_generation
 from model_writer import Writer, lay_out, list_entries
-from special_tokens import read_ends, read_pipeline_tokens, read_tokens
+from special_tokens import read_decoder_tokens, read_pipeline_tokens, read_tokens
 from summary import summarise
 from tokenizer_choice import has_tokenizer, read_tokenizer
 from tokenizer_reader import Tokenizer
 from unsupported import refuse_adapter, refuse_experts, refuse_other_format, refuse_quantised
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
-# model.bin has no keys for these generation settings. Each has here the value at which it has no
-# effect.
-NEUTRAL_GENERATION = {
-    "num_beam_groups": 1,
-    "diversity_penalty": 0,
-    "num_return_sequences": 1,
-    "encoder_repetition_penalty": 1,
-    "encoder_no_repeat_ngram_size": 0,
-    "begin_suppress_tokens": [],
-    "forced_decoder_ids": [],
-    "sequence_bias": {},
-    "force_words_ids": [],
-    "constraints": [],
-    "exponential_decay_length_penalty": None,
-    "guidance_scale": 1,
-    "penalty_alpha": 0,
-    "dola_layers": None,
-    "stop_strings": [],
-    "max_time": None,
-    "watermarking_config": None,
-    "token_healing": False,
-}
 NO_TOKENIZER = "(--no-tokenizer converts it for ids and pieces only)"
-HINT = "(remove the key to convert without it)"
-HINT_FOR_SEVERAL = "(remove the keys to convert without them)"
 
 
 def list_tensors(checkpoint, family, network, settings, longest):
@@ -97,102 +79,6 @@ def list_tensors(checkpoint, family, network, settings, longest):
     tensors += family_tensors.list_biases(checkpoint, family, network, settings)
     checkpoint.check_all_taken()
     return tensors
-
-
-def read_never_chosen(generation, rows, pad, ends):
-    words = generation.take("bad_words_ids", [], "a list of lists", lambda v: isinstance(v, list))
-    words = [word[0] for word in words]  # refuse_settings() has looked at their lengths.
-    suppressed = generation.take(
-        "suppress_tokens", [], "a list of ids", lambda v: isinstance(v, list)
-    )
-    for key, ids in (("bad_words_ids", words), ("suppress_tokens", suppressed)):
-        for value in ids:
-            if not is_integer(value) or not 0 <= value < rows:
-                refuse(generation.path, key, f"ids below {rows}", show(value))
-    # generate() drops the end token from bad_words_ids, but not from suppress_tokens. A pad that is
-    # also an end token may be chosen.
-    return sorted(set(suppressed) | set(words + ([] if pad is None else [pad])) - set(ends))
-
-
-def list_refused(generation):
-    """Yields (key, what is expected, what is found) for each setting that is present and that
-    model.bin has no key for."""
-    for key, neutral in NEUTRAL_GENERATION.items():
-        value = generation.get(key)
-        if value is not None and (
-            value != neutral or isinstance(value, bool) != isinstance(neutral, bool)
-        ):
-            yield key, json.dumps(neutral), show(value)
-    words = generation.get("bad_words_ids")
-    for word in words if isinstance(words, list) else []:
-        if not isinstance(word, list) or len(word) != 1:
-            yield "bad_words_ids", "entries of one id each", show(word)
-            return
-
-
-def refuse_settings(generation):
-    """Refuses all settings that model.bin has no key for, in one line that names every one."""
-    refused = list(list_refused(generation))
-    if not refused:
-        return
-    keys, expected, found = (", ".join(texts) for texts in zip(*refused))
-    hint = HINT if len(refused) == 1 else HINT_FOR_SEVERAL
-    refuse(generation.path, keys, f"{expected} {hint}", found)
-
-
-def read_row_rules(generation):
-    """Returns the row rules (docs/search.md). Those that are not in use are None."""
-    # min_length counts the start token. min_new_tokens does not, and it takes precedence.
-    least = generation.integer("min_length", 0, LARGEST, 0)
-    penalty = generation.take(
-        "repetition_penalty",
-        1,
-        "a number from 0.01 to 100",
-        lambda v: (isinstance(v, (int, float)) and not isinstance(v, bool) and 0.01 <= v <= 100),
-    )
-    return {
-        "min_length": generation.integer("min_new_tokens", 0, LARGEST, max(0, least - 1)) or None,
-        "no_repeat_ngram": generation.integer("no_repeat_ngram_size", 0, LARGEST, 0) or None,
-        "repetition_penalty": None if penalty == 1 else float(penalty),
-    }
-
-
-def read_generation(generation, rows, tokens):
-    """Returns the defaults of search, as far as the checkpoint has any."""
-    refuse_settings(generation)
-    penalty = generation.take(
-        "length_penalty",
-        None,
-        "a number",
-        lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= 100,
-    )
-    stopping = generation.take(
-        "early_stopping",
-        None,
-        'true, false or "never"',
-        lambda v: isinstance(v, bool) or v == "never",
-    )
-    longest = generation.integer("max_length", 2, LARGEST, None)
-    ends = read_ends(generation, rows)
-    values = {
-        "beam_size": generation.integer("num_beams", 1, 256, None),
-        "length_penalty": None if penalty is None else float(penalty),
-        "early_stopping": json.dumps(stopping) if isinstance(stopping, bool) else stopping,
-        # max_length counts the start token. max_new_tokens does not, and it takes precedence.
-        "max_length": generation.integer(
-            "max_new_tokens", 1, LARGEST, None if longest is None else longest - 1
-        ),
-        **read_row_rules(generation),
-        "forced_first": generation.token("forced_bos_token_id", rows, None),
-        "forced_end": generation.token("forced_eos_token_id", rows, None),
-        "ends": None if ends == [tokens["end"]] else ends,
-        "never_chosen": read_never_chosen(
-            generation, rows, generation.token("pad_token_id", rows, None), ends
-        ),
-        "renormalize": generation.boolean("renormalize_logits", None),
-        "do_sample": generation.boolean("do_sample", False) or None,
-    }
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def read_settings(directory, adapter):
@@ -235,17 +121,45 @@ def read_text(directory, settings, generation, family, rows, with_tokenizer):
     """Returns the special tokens of a model, its Pipeline or None, and the files of the tokenizer.
     `rows` has the sizes of the vocabularies of source and target."""
     kind = family.tokenizer if with_tokenizer else "none"
+    alone, pipeline = isinstance(family, DecoderFamily), None
     if kind == "any" and has_tokenizer(directory):
         try:
             pipeline = read_tokenizer(directory, settings, rows[0])
         except InputError as error:
             raise InputError(f"{error} {NO_TOKENIZER}") from error
-        tokens = read_pipeline_tokens(settings, generation, pipeline, rows[0])
-        return tokens, pipeline, pipeline.files
+        if not alone:
+            tokens = read_pipeline_tokens(settings, generation, pipeline, rows[0])
+            return tokens, pipeline, pipeline.files
+    if alone:
+        files = pipeline.files if pipeline else Tokenizer(directory, True, "none").list_files(*rows)
+        return read_decoder_tokens(generation, pipeline, rows[0]), pipeline, files
     shared = settings.boolean("share_encoder_decoder_embeddings", True)
     tokenizer = Tokenizer(directory, shared, "none" if kind == "any" else kind)
     tokens = read_tokens(settings, generation, tokenizer, *rows)
     return tokens, None, tokenizer.list_files(*rows)
+
+
+def read_encoder_decoder(directory, settings, family, adapter):
+    """Returns the description of an encoder-decoder network, its tensors, and the number of source
+    tokens that it was made for. `adapter` is None or the one that is merged."""
+    network, longest = families.describe_network(settings), families.read_longest(settings, family)
+    checkpoint = Checkpoint(directory)
+    if adapter:
+        adapter.merge_into(checkpoint, family.swapped)
+    return network, list_tensors(checkpoint, family, network, settings, longest), longest
+
+
+def read_decoder(directory, settings, family, adapter):
+    """Returns the description of a network that is a decoder alone, its tensors, and the number of
+    tokens of its context. `adapter` is None or the one that is merged."""
+    settings = settings_of_network(settings, family)
+    network = describe_decoder(settings, family)
+    checkpoint = Checkpoint(directory)
+    rename_tensors(checkpoint, family, adapter)
+    if adapter:
+        adapter.merge_into(checkpoint, family.swapped)
+    tensors = list(DecoderTensors(checkpoint, family, network, settings).list())
+    return network.header, tensors, network.context
 
 
 def describe(directory, wanted, license_text, adapter, with_tokenizer):
@@ -254,15 +168,16 @@ def describe(directory, wanted, license_text, adapter, with_tokenizer):
     # If generation_config.json is there, config.json says nothing of generation.
     path = os.path.join(directory, "generation_config.json")
     generation = Settings(path) if os.path.exists(path) else settings
-    family, network = families.family_of(settings), families.describe_network(settings)
-    longest = families.read_longest(settings, family)
-    checkpoint = Checkpoint(directory)
-    if adapter:
-        Adapter(adapter).merge_into(checkpoint, family.swapped)
-    tensors = list_tensors(checkpoint, family, network, settings, longest)
-    if families.overflows_float16(settings, family, tensors):
+    family = families.family_of(settings)
+    read = read_decoder if isinstance(family, DecoderFamily) else read_encoder_decoder
+    network, tensors, longest = read(directory, settings, family, adapter and Adapter(adapter))
+    if overflows_float16(settings, family, tensors):
         network["overflows_float16"] = True
-    rows = [network[stack]["embedding"]["vocabulary"] for stack in ("encoder", "decoder")]
+    has_encoder = "encoder" in network
+    rows = [
+        network[stack]["embedding"]["vocabulary"]
+        for stack in ("encoder" if has_encoder else "decoder", "decoder")
+    ]
     tokens, pipeline, files = read_text(
         directory, settings, generation, family, rows, with_tokenizer
     )
@@ -274,7 +189,7 @@ def describe(directory, wanted, license_text, adapter, with_tokenizer):
         **({"tokenizer": pipeline.header} if pipeline else {}),
         "generation": {
             "max_source_length": longest,
-            **read_generation(generation, rows[1], tokens),
+            **read_generation(generation, rows[1], tokens, has_encoder),
         },
         "tensors": [entry.header() for entry in entries],
         "files": [file.header() for file in files],

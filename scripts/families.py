@@ -1,5 +1,5 @@
-"""Describes the checkpoints of each family: their networks (docs/model-format.md) and the names of
-their tensors.
+"""Describes the checkpoints of each family of encoder-decoder models: their networks
+(docs/model-format.md) and the names of their tensors. decoder_families.py has the other families.
 
 A family is an entry of FAMILIES. The functions below read config.json by that entry, and
 family_tensors.py finds the tensors by it. languages.py knows the language tokens of the
@@ -8,37 +8,27 @@ multilingual families. No other part of xlate depends on the family.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 
 from checkpoint_reader import REQUIRED, refuse
+from config_values import (
+    LARGEST,
+    MOST,
+    check_fixed,
+    read_activation,
+    take_activation,
+    take_text,
+)
+from decoder_families import DECODERS
 
-ACTIVATIONS = {
-    "relu": "relu",
-    "swish": "swish",
-    "silu": "swish",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_accurate": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_python_tanh": "gelu_tanh",
-}
-# A reader of model.bin accepts no larger number (models/section.h).
-LARGEST = 1 << 24
-
-# No network has more layers, heads or columns than this number.
-MOST = 1 << 20
 # A table of biases has a column for every distance up to this one, in both directions.
 MOST_DISTANCES = 1 << 16
 
 # FAIRSEQ and T5 hold the names of a checkpoint's tensors. Each sublayer has its products and its
 # norm. A product with several names is made of their matrices, which are stacked by rows. The two
 # letters are the shape of a weight, where D is the width, A is heads·head and F is the width of the
-# feed-forward layer. A bias has the size that the first letter stands for. {stack} is encoder or
-# decoder, and {n} is the number of a layer.
+# feed-forward layer. {stack} is encoder or decoder, and {n} is the number of a layer.
 FAIRSEQ = {
     "layer": "model.{stack}.layers.{n}.",
     "self": {
@@ -234,31 +224,24 @@ FAMILIES = {
 
 
 def family_of(settings):
+    """Returns the entry of FAMILIES, or that of DECODERS for a model that is a decoder alone."""
+    known = FAMILIES | DECODERS
     name = settings.take(
         "model_type",
         REQUIRED,
-        f"one of {', '.join(FAMILIES)}",
-        lambda v: isinstance(v, str) and v in FAMILIES,
+        f"one of {', '.join(known)}",
+        lambda v: isinstance(v, str) and v in known,
     )
-    for key, value in FAMILIES[name].fixed.items():
-        settings.take(key, value, f"{json.dumps(value)} (xlate has no other)", lambda v: v is value)
-    return FAMILIES[name]
+    family = known[name]
+    if name in FAMILIES:
+        check_fixed(settings, family.fixed)
+    return family
 
 
 def read_longest(settings, family):
     """Returns the number of source tokens that the model was made for."""
     key, default = family.longest
     return settings.integer(key, 2, LARGEST, default)
-
-
-def read_activation(settings, key, value):
-    if value not in ACTIVATIONS:
-        refuse(settings.path, key, f"one of {', '.join(ACTIVATIONS)}", value)
-    return ACTIVATIONS[value]
-
-
-def take_text(settings, key, default=REQUIRED):
-    return settings.take(key, default, "text", lambda value: isinstance(value, str))
 
 
 def read_width(settings):
@@ -274,12 +257,6 @@ def read_fairseq_sizes(settings, family, stack):
     heads = settings.integer(f"{stack}_attention_heads", 1, MOST)
     if width % heads:
         refuse(settings.path, f"{stack}_attention_heads", f"a divisor of d_model {width}", heads)
-    activation = settings.take(
-        "activation_function",
-        REQUIRED,
-        f"one of {', '.join(ACTIVATIONS)}",
-        lambda v: isinstance(v, str) and v in ACTIVATIONS,
-    )
     scaled = settings.boolean("scale_embedding", family.scales_embedding)
     return {
         "layers": settings.integer(f"{stack}_layers", 1, MOST),
@@ -288,7 +265,7 @@ def read_fairseq_sizes(settings, family, stack):
         "head": width // heads,
         "attention_scale": (width // heads) ** -0.5,
         "inner": settings.integer(f"{stack}_ffn_dim", 1, MOST),
-        "activation": ACTIVATIONS[activation],
+        "activation": take_activation(settings, "activation_function"),
         "gated": False,
         "epsilon": 1e-5,
         "scale": math.sqrt(width) if scaled else 1.0,
@@ -408,24 +385,9 @@ def read_output_scale(settings, family, width):
 
 
 def describe_network(settings):
+    """Returns the description of an encoder-decoder network."""
     family = family_of(settings)
     network = {stack: describe_stack(settings, family, stack) for stack in SUBLAYERS}
     scale = read_output_scale(settings, family, network["decoder"]["width"])
     network["output"] = {"scale": scale}
     return network
-
-
-def overflows_float16(settings, family, tensors):
-    """Returns whether values of the network may exceed what float16 can hold: in the families that
-    say so, and in every model that was trained in bfloat16. dtype or torch_dtype in config.json
-    names the type of training. Where both are absent, it is the type of the stored matrices.
-    `tensors` has (name, parts)."""
-    if family.overflows_float16:
-        return True
-    for key in ("dtype", "torch_dtype"):
-        value = settings.get(key)
-        if isinstance(value, str) and value != "auto":
-            return value.removeprefix("torch.") == "bfloat16"
-    return any(
-        part.dtype == "bfloat16" for _, parts in tensors for part in parts if len(part.shape) == 2
-    )

@@ -44,7 +44,7 @@ class Random:
     """Is a tensor of random numbers. It has what the functions of family_tensors.py and
     model_writer.py need of a checkpoint_reader.Tensor."""
 
-    path = "generated"
+    path, keeps_dtype = "generated", False
 
     def __init__(self, name, dtype, shape, spread, mean=0.0):
         self.name, self.dtype, self.shape = name, dtype, list(shape)

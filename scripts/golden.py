@@ -278,7 +278,7 @@ def search(model, source, first):
         yield ids[: ids.index(config.eos_token_id)] if ended else ids, ended, score
 
 
-def is_telling(lists, exact):
+def is_telling(lists, exact, least_distinct=LEAST_DISTINCT):
     """Returns whether `lists` are good as references. The hypotheses must have different tokens, no
     two neighbours of an n-best list may be nearly tied, and `exact`, which was computed in float64,
     must have the same ids and nearly the same scores."""
@@ -288,7 +288,7 @@ def is_telling(lists, exact):
     pairs = [pair for both in zip(lists, exact) for pair in zip(*both)]
     return (
         min(gaps) > LEAST_GAP
-        and sum(distinct) / len(distinct) > LEAST_DISTINCT
+        and sum(distinct) / len(distinct) > least_distinct
         and all(a[0] == b[0] and abs(a[2] - b[2]) < MOST_ERROR for a, b in pairs)
     )
 

@@ -74,11 +74,12 @@ def align(offset):
 def choose_dtype(name, parts, wanted):
     """Returns the checkpoint's own dtype (float32 where the parts differ) unless another is wanted.
     Only matrices become int8. Positions and distance biases keep their own dtype, because they are
-    added in float32, and rounding them again would change lines."""
+    added in float32, and rounding them again would change lines. So do the rates of rotation."""
     own = parts[0].dtype if len({part.dtype for part in parts}) == 1 else "float32"
     keeps = (
         wanted is None
-        or name.endswith((".positions.weight", ".distance_bias"))
+        or parts[0].keeps_dtype
+        or name.endswith((".positions.weight", ".distance_bias", ".rotary.rates"))
         or (wanted == "int8" and len(parts[0].shape) == 1)
     )
     return own if keeps else wanted

@@ -9,8 +9,22 @@ def both(network, value):
     return str(encoder) if encoder == decoder else f"{encoder} and {decoder}"
 
 
+def describe_decoder(header):
+    decoder = header["network"]["decoder"]
+    attention = decoder["attention"]
+    heads, kv_heads = attention["heads"], attention["kv_heads"]
+    return (
+        f"{header['provenance']['family']}: {decoder['layers']} layers, width {decoder['width']}, "
+        f"heads {heads}{'' if kv_heads == heads else f' and {kv_heads} for keys'}, "
+        f"vocabulary {decoder['embedding']['vocabulary']}, "
+        f"context {header['generation']['max_source_length']}"
+    )
+
+
 def describe_network(header):
     network = header["network"]
+    if "encoder" not in network:
+        return describe_decoder(header)
     layers = [network[stack]["layers"] for stack in ("encoder", "decoder")]
     return (
         f"{header['provenance']['family']}: {layers[0]} + {layers[1]} layers, "
@@ -29,14 +43,15 @@ def describe_tokenizer(header):
     if tokenizer is None:
         models = any(file["name"].endswith(".spm") for file in header["files"])
         return "SentencePiece tokenizer" if models else "ids only, without a tokenizer for text"
-    names = {"source_language": "source language", header["tokens"]["end"]: "end token"}
+    names = {"source_language": "source language", header["tokens"].get("end"): "end token"}
     before, after = (
         [names.get(item, f"token {item}") for item in tokenizer["template"][side]]
         for side in ("before", "after")
     )
     return (
         f"{KINDS[tokenizer['model']['kind']]} tokenizer ({header['provenance']['tokenizer']}), "
-        f"source: {' + '.join([*before, 'text', *after])}"
+        f"{'source' if 'encoder' in header['network'] else 'prompt'}: "
+        f"{' + '.join([*before, 'text', *after])}"
     )
 
 
@@ -45,9 +60,9 @@ def describe_text(header):
     offsets = {entry["name"]: entry["offset"] for entry in header["tensors"]}
     own = offsets["decoder.projection.weight"] != offsets["decoder.embedding.weight"]
     languages = len(header["tokens"].get("languages", ()))
+    codes = f"{languages} languages, " if languages else "no language codes, "
     return (
-        f"{describe_tokenizer(header)}, "
-        f"{f'{languages} languages' if languages else 'no language codes'}, "
+        f"{describe_tokenizer(header)}, {codes if 'encoder' in header['network'] else ''}"
         f"{'own output matrix' if own else 'output matrix tied to the embedding'}"
     )
 

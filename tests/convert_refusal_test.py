@@ -19,6 +19,7 @@ from checkpoint_fixture import (
     sentencepiece_model,
 )
 import convert
+import generation_settings
 
 
 class WrongInputTest(ConvertTest):
@@ -439,7 +440,7 @@ class WrongInputTest(ConvertTest):
             "expected 1, 0 (remove the keys to convert without them), found 2, 3\n",
         )
         fixture = self.changed("generation", **REFUSED_KEYS, bad_words_ids=[[2], [3, 4], [5, 6]])
-        order = [key for key in convert.NEUTRAL_GENERATION if key in REFUSED_KEYS]
+        order = [key for key in generation_settings.NEUTRAL_GENERATION if key in REFUSED_KEYS]
         self.assertEqual(len(order), len(REFUSED_KEYS))
         self.refuse(
             fixture,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz targets that have a tokenizer pipeline, and seeds of text. Together
 the models have every kind of step, every file of a tokenizer, added tokens with each flag, and
-languages.
+languages. One of them is a decoder alone.
 
 Usage: tests/fuzz_seeds.py [FOLDER]
 
@@ -17,7 +17,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [os.path.join(ROOT, "scripts"), os.path.join(ROOT, "tests")]
 sys.dont_write_bytecode = True
 
-from model_writer import Stored
+import numpy as np
+
+from checkpoint_reader import Tensor
+from model_bin_reader import expected_shapes
+from model_writer import Stored, Writer, lay_out, list_entries
 from tokenizer_model import write_tiny_model
 
 FOLDER = os.path.join(ROOT, "tests", "data", "fuzz")
@@ -195,6 +199,65 @@ def byte_level():
     return tokens, steps, tables(pieces, merges=merges(pieces, pairs))
 
 
+# A decoder alone with everything that no network with an encoder has, but for parallel sublayers.
+DECODER = {
+    "layers": 2,
+    "width": 4,
+    "causal": True,
+    "parallel": False,
+    "residual_scale": 0.5,
+    "embedding": {"vocabulary": 0, "scale": 2.0, "positions": "learned", "rows": 8, "norm": True},
+    "norm": {"kind": "rms", "epsilon": 1e-6, "places": ["before", "inside"], "final": True},
+    "attention": {
+        "heads": 2,
+        "kv_heads": 1,
+        "head": 6,
+        "scale": 0.4,
+        "softcap": 5.0,
+        "query_key_norm": True,
+        "slope": True,
+        "rotary_dims": 4,
+        "rates": [1, -1],
+        "windows": [0, 3],
+    },
+    "feed_forward": {"width": 5, "activation": "gelu_tanh", "gated": True},
+}
+
+
+def random_tensor(name, shape):
+    values = np.random.default_rng(sum(name.encode())).standard_normal(shape).astype("<f4")
+    words = values.reshape(-1).view(np.uint8).data
+    return Tensor("seed", name, "float32", tuple(shape), words)
+
+
+def write_decoder(path):
+    """Writes the model of DECODER with the tokenizer of bpe()."""
+    tokens, steps, files = bpe()
+    rows = count_pieces(files[0].data)
+    decoder = DECODER | {"embedding": DECODER["embedding"] | {"vocabulary": rows}}
+    network = {"decoder": decoder, "output": {"scale": 0.25, "softcap": 30.0}}
+    shapes, _ = expected_shapes(network)
+    tensors = [(name, [random_tensor(name, shape)]) for name, shape in shapes.items()]
+    entries = list_entries(tensors, None)
+    data_bytes = lay_out(entries, files)
+    header = {
+        "network": network,
+        "tokens": {"start": 0, "unknown": 2, "added": tokens["added"]},
+        "tokenizer": steps | {"template": {"before": [0], "after": []}},
+        "generation": {
+            "max_source_length": 8,
+            "max_total_length": 8,
+            "ends": [1, 0],
+            "never_chosen": [],
+        },
+        "tensors": [entry.header() for entry in entries],
+        "files": [file.header() for file in files],
+        "provenance": {"converter": "tests/fuzz_seeds.py"},
+    }
+    with open(path, "wb") as file:
+        Writer(file).write_model(header, entries, files, data_bytes)
+
+
 TEXTS = (
     "The first line, and it's about 12 things: a, b; ab.",
     "  a  the ab\ufb01 1/2 \u00bd e\u0301 <one> <mask> <x> \u65e5\u672c \u3000\t ",
@@ -209,17 +272,24 @@ TEXTS = (
 KINDS = (unigram, unigram_bytes, bpe, bpe_words, byte_level)
 
 
+def count_pieces(table):
+    """Returns the number of entries of a .pieces file."""
+    rows, at = 0, 0
+    while at < len(table):
+        length = struct.unpack_from("<I", table, at)[0]
+        rows, at = rows + 1, at + 4 + (0 if length == NO_PIECE else length)
+    return rows
+
+
 def write_seeds(folder):
     for kind in KINDS:
         tokens, steps, files = kind()
         # The first file has all pieces.
-        rows, at = 0, 0
-        while at < len(files[0].data):
-            length = struct.unpack_from("<I", files[0].data, at)[0]
-            rows, at = rows + 1, at + 4 + (0 if length == NO_PIECE else length)
+        rows = count_pieces(files[0].data)
         name = f"pipeline_{kind.__name__}"
         path = os.path.join(folder, "model_file", name)
         write_tiny_model(path, rows, tokens, steps, files, name)
+    write_decoder(os.path.join(folder, "model_file", "decoder"))
     for number, text in enumerate(TEXTS):
         with open(os.path.join(folder, "text", f"seed_{number}"), "wb") as file:
             file.write(text.encode("utf-8"))

@@ -17,15 +17,32 @@ def check(condition, message):
 def sublayer_shapes(described, sublayer):
     """Returns the shapes of the products of one sublayer."""
     d, f = described["width"], described["feed_forward"]["width"]
-    a = described["attention"]["heads"] * described["attention"]["head"]
+    head = described["attention"]["head"]
+    a, kv = (described["attention"][key] * head for key in ("heads", "kv_heads"))
     if sublayer == "feed_forward":
         gates = 2 if described["feed_forward"]["gated"] else 1
         return {"up": [gates * f, d], "down": [d, f]}
-    first = {"qkv": [3 * a, d]} if sublayer == "self" else {"query": [a, d]}
+    first = {"qkv": [a + 2 * kv, d]} if sublayer == "self" else {"query": [a, d]}
     return {**first, "out": [d, a]}
 
 
-def stack_shapes(described, stack):
+def rotation_shapes(described, stack):
+    """Returns the shapes of the tables for positions in attention, and those of the norms of
+    queries and keys, which never have a shift."""
+    attention, shapes = described["attention"], {}
+    if attention.get("rotary_dims"):
+        rows = 1 + max(attention.get("rates", [0]))
+        shapes[f"{stack}.rotary.rates"] = [rows, attention["rotary_dims"] // 2]
+    if attention.get("slope"):
+        shapes[f"{stack}.self.slopes"] = [attention["heads"]]
+    if attention.get("query_key_norm"):
+        for n in range(described["layers"]):
+            for part in ("query", "key"):
+                shapes[f"{stack}.{n}.self.{part}_norm.weight"] = [attention["head"]]
+    return shapes
+
+
+def stack_shapes(described, stack, has_source):
     """Returns the shapes of the matrices of a stack and the sizes of its norms, by name."""
     d, embedding = described["width"], described["embedding"]
     matrices, tables, norms = {}, {}, {}
@@ -35,10 +52,11 @@ def stack_shapes(described, stack):
     if "distances" in described["attention"]:
         distances, heads = (described["attention"][key] for key in ("distances", "heads"))
         tables[f"{stack}.self.distance_bias"] = [heads, 2 * distances + 1]
+    tables.update(rotation_shapes(described, stack))
     outside = ["embedding.norm"] * embedding["norm"] + ["norm"] * described["norm"]["final"]
     norms.update({f"{stack}.{name}": [d] for name in outside})
     for n in range(described["layers"]):
-        for sublayer in ("self", "feed_forward") + ("cross",) * (stack == "decoder"):
+        for sublayer in ("self", "feed_forward") + ("cross",) * has_source:
             name = f"{stack}.{n}.{sublayer}"
             for product, shape in sublayer_shapes(described, sublayer).items():
                 matrices[f"{name}.{product}"] = shape
@@ -47,26 +65,28 @@ def stack_shapes(described, stack):
 
 
 def expected_shapes(network):
-    """Returns the shape of every tensor that the format requires. Models with layer norms have
-    biases, and those with RMS norms have none."""
+    """Returns the shape of every tensor that the format requires, and those of biases, which are
+    optional. Encoder-decoder models with layer norms have all biases, and those with RMS norms have
+    none."""
     d, layers = network["decoder"]["width"], network["decoder"]["layers"]
     target = network["decoder"]["embedding"]["vocabulary"]
-    attention = network["decoder"]["attention"]
-    shapes = {"decoder.projection.weight": [target, d]}
-    matrices = {
-        "decoder.cross.keys_values": [2 * attention["heads"] * attention["head"] * layers, d]
-    }
-    norms = {}
-    for stack in ("encoder", "decoder"):
-        found, tables, more = stack_shapes(network[stack], stack)
+    attention, has_encoder = network["decoder"]["attention"], "encoder" in network
+    shapes, matrices, norms, biases = {"decoder.projection.weight": [target, d]}, {}, {}, {}
+    if has_encoder:
+        rows = 2 * attention["heads"] * attention["head"] * layers
+        matrices["decoder.cross.keys_values"] = [rows, d]
+    for stack in ("encoder", "decoder") if has_encoder else ("decoder",):
+        has_source = has_encoder and stack == "decoder"
+        found, tables, more = stack_shapes(network[stack], stack, has_source)
         matrices.update(found)
         shapes.update(tables)
         norms.update(more)
     for name, shape in (matrices | norms).items():
         shapes[name + ".weight"] = shape
-        if network["decoder"]["norm"]["kind"] == "layer":
-            shapes[name + ".bias"] = shape[:1]
-    return shapes
+        biases[name + ".bias"] = shape[:1]
+    if has_encoder and network["decoder"]["norm"]["kind"] == "layer":
+        shapes.update(biases)
+    return shapes, {} if has_encoder else biases
 
 
 class ModelBin:
@@ -121,7 +141,9 @@ class ModelBin:
         ).reshape(e["shape"])
 
     def check_tensors(self):
-        shapes = expected_shapes(self.header["network"])
+        shapes, optional = expected_shapes(self.header["network"])
+        names = {e["name"] for e in self.header["tensors"]}
+        shapes.update({name: shape for name, shape in optional.items() if name in names})
         if any(e["name"] == "decoder.projection.bias" for e in self.header["tensors"]):
             shapes["decoder.projection.bias"] = shapes["decoder.projection.weight"][:1]
         for e in self.header["tensors"]:
@@ -161,9 +183,9 @@ class ModelBin:
                 at += length
         check(
             len(result)
-            == self.header["network"]["encoder" if side == "source" else "decoder"]["embedding"][
-                "vocabulary"
-            ],
+            == self.header["network"][
+                "encoder" if side == "source" and "encoder" in self.header["network"] else "decoder"
+            ]["embedding"]["vocabulary"],
             f"{len(result)} pieces",
         )
         return result
