@@ -61,11 +61,11 @@ std::map<std::string, std::int32_t> read_languages(const Section& tokens, std::i
   return languages;
 }
 
-// Reads the ids. Where there is no encoder, a prompt has no end token and need not have a start.
+// Reads the ids. Where there is no encoder, a prompt has no end token, and nothing has a start
+// token.
 SpecialTokens read_tokens(const Section& section, bool has_encoder, std::int64_t last_source,
                           std::int64_t last_target) {
-  const bool has_start = has_encoder || section.has("start");
-  return {.start = has_start ? section.id("start", last_target) : -1,
+  return {.start = has_encoder ? section.id("start", last_target) : -1,
           .end = has_encoder ? section.id("end", last_source) : -1,
           .unknown = section.id("unknown", last_source),
           .pad = section.has("pad") ? section.id("pad", last_target) : -1,

@@ -20,9 +20,8 @@ namespace xlate {
 /// Holds the header's "tokens": the ids that have a meaning of their own. A source id is an index
 /// into the source vocabulary, and a target id is one into the target vocabulary.
 struct SpecialTokens {
-  // The decoder's first input is this target id. Where there is no encoder, the last token of the
-  // prompt is the first input, and this id, if it is not −1, is the prompt of a line that has no
-  // tokens.
+  // The decoder's first input is this target id. It is −1 where there is no encoder, because the
+  // last token of a prompt is the first input there.
   std::int32_t start = -1;
   // Every source sentence ends with this source id. Nothing ends a prompt: it is −1 where there is
   // no encoder.

@@ -93,17 +93,14 @@ def read_pipeline_tokens(settings, generation, pipeline, rows):
 
 
 def read_decoder_tokens(generation, pipeline, rows):
-    """Returns the special tokens of a model that is a decoder alone. It has no start token. The
-    prompt of a line without tokens is the token that begins a text, if there is one. `pipeline` is
-    None for a model that reads and writes ids."""
-    start = generation.token("bos_token_id", rows, None)
+    """Returns the special tokens of a model that is a decoder alone. It has no start token, and
+    nothing ends a prompt. `pipeline` is None for a model that reads and writes ids."""
     pad = generation.token("pad_token_id", rows, None)
     unknown = pipeline and pipeline.unknown
     if unknown is None:
         # No text is unknown to a tokenizer without this token. A piece that a user writes may be.
-        unknown = next(iter(read_ends(generation, rows)), 0 if start is None else start)
-    tokens = {} if start is None else {"start": start}
-    tokens["unknown"] = unknown
+        unknown = next(iter(read_ends(generation, rows)), 0)
+    tokens = {"unknown": unknown}
     if pipeline is None:
         return tokens | list_present(pad, {}, [], False)
     pad = pipeline.pad if pad is None else pad

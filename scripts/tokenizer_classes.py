@@ -141,6 +141,15 @@ def nllb_template(settings):
     return [LANGUAGE], ["eos_token"]
 
 
+def neox_template(settings):
+    """This class makes its template after it has taken that of tokenizer.json, beside which the
+    settings of a template do not count."""
+    if settings.json:
+        return [], []
+    wanted = lambda name: settings.boolean(f"add_{name}_token", False)
+    return tuple([f"{name}_token"] if wanted(name) else [] for name in ("bos", "eos"))
+
+
 BYTE_LEVEL = {"file": "vocab.json", "kind": "BPE", "components": parts.bytes_of_words}
 MBART_LIKE = {
     "kind": "Unigram",
@@ -231,13 +240,50 @@ CLASSES = {
         parts.qwen,
         adds_again=True,
     ),
+    "GPTNeoXTokenizer": TokenizerClass(
+        **BYTE_LEVEL | {"components": parts.neox},
+        defaults={
+            **dict.fromkeys(("unk_token", "bos_token", "eos_token"), END_OF_TEXT),
+            "pad_token": "<|padding|>",
+        },
+        template=neox_template,
+    ),
+    "CohereTokenizer": TokenizerClass(
+        **BYTE_LEVEL | {"components": parts.cohere},
+        defaults={
+            "unk_token": "<UNK>",
+            "bos_token": "<BOS_TOKEN>",
+            "eos_token": "<|END_OF_TURN_TOKEN|>",
+            "pad_token": "<PAD>",
+            "cls_token": "<CLS>",
+            "sep_token": "<SEP>",
+            "mask_token": "<MASK_TOKEN>",
+        },
+    ),
+    "GemmaTokenizer": TokenizerClass(
+        "BPE",
+        {
+            "unk_token": "<unk>",
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            "mask_token": "<mask>",
+        },
+        "tokenizer.model",
+        parts.gemma,
+        unknown=lambda settings, pairs: piece_of(settings, "unk_token", "<unk>"),
+        options={"fuse_unknown": True, "byte_fallback": True},
+    ),
     GENERIC_NAME: GENERIC,
 }
 # AutoTokenizer has one class for each of these types of models.
 CLASS_OF_TYPE = {
     "bart": "RobertaTokenizer",
+    **dict.fromkeys(("cohere", "cohere2"), "CohereTokenizer"),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
     "gpt2": "GPT2Tokenizer",
     "gpt_neo": "GPT2Tokenizer",
+    "gpt_neox": "GPTNeoXTokenizer",
     "gptj": "GPT2Tokenizer",
     "m2m_100": "M2M100Tokenizer",
     "marian": "MarianTokenizer",

@@ -27,6 +27,7 @@ import unicodedata
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + TAIL
+COHERE = GPT2.replace(r" ?\p{N}+", r"\p{N}")
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + TAIL
 
 # Settings of SentencePiece's trainer for each kind that has a SentencePiece model, the name of the
@@ -39,6 +40,8 @@ LLAMA = {
     "remove_extra_whitespaces": False,
     "normalization_rule_name": "identity",
 }
+GEMMA = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>"}
+GEMMA |= {"eos_piece": "<eos>", "user_defined_symbols": ["<mask>", "\n\n", "<b>"]}
 T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 SENTENCEPIECE = {
     "marian": ({}, "source.spm", "marian"),
@@ -52,8 +55,10 @@ SENTENCEPIECE = {
     "nllb": ({"model_type": "bpe"}, "sentencepiece.bpe.model", "m2m_100"),
     "llama2": (LLAMA, "tokenizer.model", "llama"),
     "llama2-old": (LLAMA, "tokenizer.model", "llama"),
+    "gemma": (LLAMA | GEMMA, "tokenizer.model", "gemma2"),
 }
 BYTE_LEVEL = {"gpt2": "gpt2", "bart": "bart", "opt": "opt", "llama3": "llama", "qwen3": "qwen3"}
+BYTE_LEVEL |= {"neox": "gpt_neox", "cohere": "cohere"}
 # These kinds are others with added tokens that are not special.
 ADDED = {f"{kind}-added": kind for kind in ("t5", "llama2-old", "qwen3")}
 KINDS = [*SENTENCEPIECE, *BYTE_LEVEL, *ADDED]
@@ -73,6 +78,9 @@ CONFIGS = {
     "bart": {"tokenizer_class": "BartTokenizer"},
     "opt": {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True},
     "qwen3": {"tokenizer_class": "Qwen2Tokenizer"},
+    "neox": {"tokenizer_class": "GPTNeoXTokenizer", "add_bos_token": True},
+    "cohere": {"tokenizer_class": "CohereTokenizer", "add_bos_token": True},
+    "gemma": {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True},
 }
 OPT = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>") | {"pad_token": "<pad>"}
 CONFIGS["opt"] |= OPT
@@ -246,9 +254,10 @@ def make_sentencepiece(folder, kind, size, text, rules):
         names = ("bos_token", "eos_token", "unk_token")
         config = {name: config[name] for name in names}
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config.pop("vocab_file", None)  # It has the path of this folder.
     write_json(f"{folder}/tokenizer.json", data)
     write_json(f"{folder}/tokenizer_config.json", config)
-    if kind in ("mbart", "t5", "nllb", "llama2-old"):
+    if kind in ("mbart", "t5", "nllb", "llama2-old", "gemma"):
         os.remove(f"{folder}/{name}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     write_config(folder, model_type, len(tokenizer))
@@ -303,11 +312,11 @@ def make_byte_level(folder, kind, size, text):
         "gpt2": [],
         "bart": ["<s>", "<pad>", "</s>", "<unk>"],
         "opt": ["<s>", "<pad>", "</s>", "<unk>"],
-        "llama3": [],
-        "qwen3": [],
-    }[kind]
-    pattern = {"llama3": LLAMA3, "qwen3": QWEN}.get(kind, GPT2)
-    normalizer = normalizers.NFC() if kind == "qwen3" else None
+        "cohere": ["<PAD>", "<UNK>", "<CLS>", "<SEP>", "<MASK_TOKEN>", "<BOS_TOKEN>"],
+        "neox": ["<|endoftext|>", "<|padding|>"],
+    }.get(kind, [])
+    pattern = {"llama3": LLAMA3, "qwen3": QWEN, "cohere": COHERE}.get(kind, GPT2)
+    normalizer = normalizers.NFC() if kind in ("qwen3", "neox", "cohere") else None
     settings = {"ignore_merges": True} if kind == "llama3" else {}
     backend = train_byte_level(text, size, special, pattern, normalizer, **settings)
     if kind == "llama3":
@@ -333,7 +342,11 @@ def make_byte_level(folder, kind, size, text):
         return
     data = json.loads(backend.to_str())["model"]
     vocabulary = data["vocab"]
-    last = {"gpt2": ["<|endoftext|>"], "bart": ["<mask>"]}.get(kind, [])
+    last = {
+        "gpt2": ["<|endoftext|>"],
+        "bart": ["<mask>"],
+        "cohere": ["<|END_OF_TURN_TOKEN|>"],
+    }.get(kind, [])
     for token in last:
         vocabulary[token] = len(vocabulary)
     write_json(f"{folder}/vocab.json", vocabulary)
@@ -351,7 +364,7 @@ def make_byte_level(folder, kind, size, text):
     write_json(f"{folder}/tokenizer_config.json", config)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     write_config(folder, model_type, len(tokenizer))
-    if kind == "qwen3":
+    if kind in ("qwen3", "cohere"):
         save(tokenizer, folder)  # Beside vocab.json and merges.txt, as on the hub.
 
 

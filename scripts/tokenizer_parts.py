@@ -157,6 +157,27 @@ def qwen(settings, charsmap):
     }
 
 
+def neox(settings, charsmap):
+    """GPT-NeoX's components are GPT-2's behind NFC."""
+    return {**bytes_of_words(settings, charsmap), "normalizer": {"type": "NFC"}}
+
+
+def cohere(settings, charsmap):
+    components = neox(settings, charsmap)
+    digits = {"type": "Digits", "individual_digits": True}
+    steps = [digits, components["pre_tokenizer"]]
+    return {**components, "pre_tokenizer": sequence("pre_tokenizer", steps)}
+
+
+def gemma(settings, charsmap):
+    """Blanks become marks, also the first one. No blank is left that would split the text."""
+    return {
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": MARK},
+        "pre_tokenizer": None,
+        "decoder": sequence("decoder", spaces_and_bytes(True)),
+    }
+
+
 def llama(settings, charsmap):
     prefix = settings.boolean("add_prefix_space", None) is not False
     legacy = settings.boolean("legacy", False)

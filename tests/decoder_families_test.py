@@ -60,7 +60,7 @@ class LogitsTest(DecoderCase):
         network, tokens = model.header["network"], model.header["tokens"]
         self.assertEqual(set(network) - {"overflows_float16"}, {"decoder", "output"})
         self.assertEqual(network.get("overflows_float16", False), "gemma" in name)
-        self.assertEqual(tokens, {"start": 1, "unknown": 2, "pad": 0})
+        self.assertEqual(tokens, {"unknown": 2, "pad": 0})
         generation = model.header["generation"]
         self.assertEqual(generation["max_source_length"], 64)
         self.assertEqual(generation["never_chosen"], [])

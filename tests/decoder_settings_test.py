@@ -351,10 +351,9 @@ class GenerationTest(DecoderCase):
 
     def test_tokens(self):
         for changes, tokens, ends in (
-            ({"bos_token_id": None}, {"unknown": 2, "pad": 0}, [2]),
-            ({"eos_token_id": None}, {"start": 1, "unknown": 1, "pad": 0}, []),
-            ({"eos_token_id": [5, 4, 5]}, {"start": 1, "unknown": 5, "pad": 0}, [5, 4]),
-            ({"pad_token_id": None}, {"start": 1, "unknown": 2}, [2]),
+            ({"eos_token_id": None}, {"unknown": 0, "pad": 0}, []),
+            ({"eos_token_id": [5, 4, 5]}, {"unknown": 5, "pad": 0}, [5, 4]),
+            ({"pad_token_id": None}, {"unknown": 2}, [2]),
         ):
             header = self.read(**changes)
             self.assertEqual(header["tokens"], tokens)

@@ -242,7 +242,7 @@ def write_decoder(path):
     data_bytes = lay_out(entries, files)
     header = {
         "network": network,
-        "tokens": {"start": 0, "unknown": 2, "added": tokens["added"]},
+        "tokens": {"unknown": 2, "added": tokens["added"]},
         "tokenizer": steps | {"template": {"before": [0], "after": []}},
         "generation": {
             "max_source_length": 8,

@@ -170,8 +170,7 @@ TEST(ModelFile, ADecoderAloneIsRead) {
         at("/decoder/attention/query_key_norm", true), at("/decoder/attention/slope", true),
         at("/decoder/attention/rates", json::array({-1, 1})),
         at("/decoder/attention/windows", json::array({0, 4})), at("/output/scale", 0.25),
-        at("/output/softcap", 30), set("tokens", "start", 3),
-        set("generation", "max_total_length", 99)})
+        at("/output/softcap", 30), set("generation", "max_total_length", 99)})
     edit(model);
   const ModelDescription all = describe(model);
   const StackDescription& decoder = all.network.decoder;
@@ -186,7 +185,6 @@ TEST(ModelFile, ADecoderAloneIsRead) {
   EXPECT_EQ(decoder.attention.windows, (std::vector<std::int64_t>{0, 4}));
   EXPECT_EQ(all.network.output_scale, 0.25f);
   EXPECT_EQ(all.network.output_softcap, 30);
-  EXPECT_EQ(all.tokens.start, 3);
   EXPECT_EQ(all.generation.max_total_length, 99);
 }
 
@@ -215,7 +213,6 @@ TEST(ModelFile, WhatADecoderAloneCannotBe) {
           {at("/decoder/attention/rates", json::array({-1, -1})),
            {"'network.decoder.attention.rates' is an array", "no layer is rotated"}},
           {at("/output/scale", 0.5), {"'network.output.scale'", "no final norm"}},
-          {set("tokens", "start", 8), {"'tokens.start' is 8", "from 0 to 7"}},
           {set("generation", "max_total_length", 0), {"'generation.max_total_length' is 0"}},
       },
       tiny_decoder_model(), read_header);

@@ -275,6 +275,27 @@ class FamiliesTest(TokenizerTest):
         self.assertEqual(self.special(pipeline), found)
         self.assertEqual((pipeline.end, pipeline.unknown, pipeline.pad), (1102, None, 1100))
 
+    def test_kinds_of_a_decoder_alone(self):
+        """The ids of these tokenizers are compared by tokenizer_test."""
+        nfc = [{"kind": "unicode", "form": "nfc"}]
+        digits = {"kind": "digits", "individual": True}
+        for name, normalize, split, around, decode in (
+            ("neox", nfc, [GPT2_BYTES], template([0], []), [{"kind": "byte_level"}]),
+            ("cohere", nfc, [digits, GPT2_BYTES], template([5], []), [{"kind": "byte_level"}]),
+            (
+                "gemma",
+                [{"kind": "replace", "text": " ", "with": "▁"}],
+                [],
+                template([2], []),
+                LLAMA_OUT[:3],
+            ),
+        ):
+            header = self.read(os.path.join(DATA, "tokenizer_kinds", name)).header
+            self.assertEqual(header["normalize"], normalize, name)
+            self.assertEqual(header["split"], split, name)
+            self.assertEqual(header["template"], around, name)
+            self.assertEqual(header["decode"], decode, name)
+
 
 class ChoiceTest(TokenizerTest):
     """The class follows from tokenizer_class, from the type of the model, or from both."""
@@ -314,6 +335,8 @@ class ChoiceTest(TokenizerTest):
             ("PreTrainedTokenizerFast", "gpt2", as_file),
             (None, "llama", as_file),
             ("LlamaTokenizer", "mistral", as_file),
+            (None, "gpt_neox", gpt2),
+            ("CohereTokenizerFast", "cohere2", [{"kind": "digits", "individual": True}, *gpt2]),
         ):
             self.assertEqual(self.steps(file, named, model_type)[0], split, (named, model_type))
         self.assertEqual(len(self.steps(file, "LlamaTokenizer", "qwen2")[0]), 2)
@@ -321,6 +344,23 @@ class ChoiceTest(TokenizerTest):
             self.steps(file, "GPT2Tokenizer", "gpt2", add_prefix_space=True)[0][0],
             {**GPT2_BYTES, "prefix_space": True},
         )
+
+    def test_neox_ignores_the_template_of_its_file(self):
+        file = bpe()
+        vocabulary = file["model"]["vocab"]
+        text, number = next(iter(vocabulary.items()))
+        file["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [
+                {"SpecialToken": {"id": text, "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
+            "pair": [],
+            "special_tokens": {text: {"id": text, "ids": [number], "tokens": [text]}},
+        }
+        for named, before in (("GPT2Tokenizer", [number]), ("GPTNeoXTokenizer", [])):
+            found = self.steps(file, named, None, add_bos_token=True)[1]
+            self.assertEqual(found, template(before, []))
 
     def test_config_json_names_the_class(self):
         files = {"tokenizer.json": unigram(), "config.json": {"tokenizer_class": "T5Tokenizer"}}
