@@ -12,7 +12,7 @@ from unsupported import WEIGHTS, refuse_tensors
 # Checkpoints keep these buffers beside the weights. They are constants that the network's code
 # makes anew, counters of training, and versions. transformers does not use them either.
 BUFFERS = re.compile(
-    r"(.*\.)?(position_ids|masked_bias|attn\.bias|inv_freq|num_batches_tracked"
+    r"(.*\.)?(position_ids|masked_bias|(attn|attention)\.bias|inv_freq|num_batches_tracked"
     r"|(encoder|decoder)\.version|embed_positions\.(weights|bias|_float_tensor))",
     re.DOTALL,
 )

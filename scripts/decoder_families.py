@@ -36,7 +36,7 @@ GEMMA = LLAMA | {
         ("feed_forward", "inside"): "post_feedforward_layernorm",
     },
 }
-# The text model inside a model that reads images, too.
+# This is the text model inside a model that also reads images.
 GEMMA_WITH_IMAGES = GEMMA | {
     "prefixes": ("model.", "language_model.model.", "model.language_model."),
     "output": ("lm_head.weight", "language_model.lm_head.weight"),
@@ -100,7 +100,7 @@ NEOX = {
     },
 }
 
-# The keys of config.json.
+# These are the keys of config.json.
 KEYS = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
@@ -141,6 +141,11 @@ class DecoderFamily:
     # puts those before sublayers after them, without a final norm.
     before_key: str | None = None
     query_key_norm: bool = False
+    # The key of the width of embeddings, in families where it may be another than the network's.
+    embedding_width_key: str | None = None
+    # True if feed-forward layers are four times as wide as the network where config.json does not
+    # say how wide they are.
+    quadruple: bool = False
     # Whether these products have biases, or the key.
     qkv_bias: bool | tuple = False
     out_bias: bool | tuple = False
@@ -156,9 +161,9 @@ class DecoderFamily:
     positions: str = "none"
     # A learned table has the first token's position in this row.
     first_position: int = 0
-    # How queries and keys are rotated (decoder_rotary.py): the default of the base and its key, of
-    # the share of a head's columns and its key if the family has one, and whether pairs of columns
-    # are neighbours instead of halves.
+    # These fields say how queries and keys are rotated (decoder_rotary.py). They are the default of
+    # the base and its key, and the default of the share of a head's columns and its key, if the
+    # family has one. In the last one, True means that pairs of columns are neighbours, not halves.
     base: float = 10000.0
     base_key: str = "rope_theta"
     share: float = 1.0
@@ -170,7 +175,7 @@ class DecoderFamily:
     # ("last"), or all but each so many-th (a number, or a key and its default). None stands for
     # none.
     windows: str | int | tuple | None = None
-    # The default of sliding_window.
+    # This is the default of sliding_window.
     window: int | None = None
     # "local" if layers with windows are rotated by a base of their own, and "only" if the others
     # are not rotated.
@@ -186,7 +191,7 @@ class DecoderFamily:
     output_scale: tuple | None = None
     # True if embeddings are multiplied by the root of the width.
     scales_embedding: bool = False
-    # The default of tie_word_embeddings.
+    # This is the default of tie_word_embeddings.
     tied: bool = False
     # The network is described by this object of config.json, if there is one.
     inside: str | None = None
@@ -201,7 +206,17 @@ class DecoderFamily:
 ATTENTION_BIAS = ("attention_bias", False)
 GEMMA_3 = dict(
     keys=GEMMA_KEYS,
-    defaults={"kv_heads": 4, "head": 256, "context": 131072, "activation": "gelu_pytorch_tanh"},
+    # The models that read images leave most of these out.
+    defaults={
+        "layers": 26,
+        "width": 2304,
+        "heads": 8,
+        "kv_heads": 4,
+        "head": 256,
+        "inner": 9216,
+        "context": 131072,
+        "activation": "gelu_pytorch_tanh",
+    },
     gains_less_1=True,
     query_key_norm=True,
     qkv_bias=ATTENTION_BIAS,
@@ -257,6 +272,7 @@ DECODERS = {
         feed_forward_bias=True,
         swapped=True,
         gated=False,
+        quadruple=True,
         positions="learned",
         tied=True,
         fixed={
@@ -274,6 +290,7 @@ DECODERS = {
         norm="layer",
         shifts=True,
         before_key="do_layer_norm_before",
+        embedding_width_key="word_embed_proj_dim",
         qkv_bias=("enable_bias", True),
         out_bias=("enable_bias", True),
         feed_forward_bias=("enable_bias", True),

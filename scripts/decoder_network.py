@@ -18,7 +18,7 @@ FULL, SLIDING = KINDS
 
 @dataclass
 class DecoderNetwork:
-    """A network without its vocabulary, which only the tensors tell."""
+    """Describes a network without its vocabulary, which only the tensors tell."""
 
     header: dict
     # A prompt and what follows it have at most this many tokens.
@@ -52,10 +52,13 @@ def read_optional(settings, key, default, low, high):
 
 def read_sizes(settings, family):
     """Returns the sizes of the network."""
-    size = lambda name: settings.integer(family.keys[name], 1, MOST)
+    size = lambda name: settings.integer(
+        family.keys[name], 1, MOST, family.defaults.get(name, REQUIRED)
+    )
     layers, width, heads = (size(name) for name in ("layers", "width", "heads"))
     if width % 2:
         refuse(settings.path, family.keys["width"], "an even number", width)
+    absent = lambda name: settings.get(family.keys[name]) is None
     head = family.defaults.get("head")
     if "head" in family.keys:
         head = settings.integer(family.keys["head"], 1, MOST, head)
@@ -68,17 +71,13 @@ def read_sizes(settings, family):
         kv_heads = settings.integer(key, 1, MOST, default)
         if heads % kv_heads:
             refuse(settings.path, key, f"a divisor of {heads} heads", kv_heads)
-    # GPT-2 leaves the width of feed-forward layers out where it is four times the model's.
-    inner = settings.integer(
-        family.keys["inner"], 1, MOST, 4 * width if family.keys["inner"] == "n_inner" else REQUIRED
-    )
     return {
         "layers": layers,
         "width": width,
         "heads": heads,
         "kv_heads": kv_heads,
         "head": width // heads if head is None else head,
-        "inner": inner,
+        "inner": 4 * width if family.quadruple and absent("inner") else size("inner"),
     }
 
 
@@ -198,10 +197,11 @@ def describe_output(settings, family):
 
 
 def check_widths(settings, family, width):
-    """Refuses embeddings of another width than the network's, which OPT may have."""
-    key = "word_embed_proj_dim"
-    if family.before_key and settings.integer(key, 1, MOST, width) != width:
-        refuse(settings.path, key, f"hidden_size {width} (xlate has no other)", settings.get(key))
+    """Refuses embeddings of another width than the network's."""
+    key = family.embedding_width_key
+    if key and settings.integer(key, 1, MOST, width) != width:
+        expected = f"{family.keys['width']} {width} (xlate has no other)"
+        refuse(settings.path, key, expected, settings.get(key))
 
 
 def describe_decoder(settings, family):

@@ -18,7 +18,7 @@ KINDS = ("full_attention", "sliding_attention")
 # Two layers are rotated alike if they have the same object.
 @dataclass(eq=False)
 class Rotation:
-    """How a layer is rotated."""
+    """Says how a layer is rotated."""
 
     # [columns / 2], float32; the angle of pair j at position p is p·rates[j].
     rates: np.ndarray

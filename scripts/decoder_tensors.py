@@ -21,9 +21,11 @@ def rename_tensors(checkpoint, family, adapter=None):
         for name, tensor in checkpoint.tensors.items()
         if not (unused and name.startswith(unused))
     }
-    usual, *others = names["prefixes"]
+    usual = names["prefixes"][0]
     found = (p for p in names["prefixes"] if p + names["embedding"] in checkpoint.tensors)
     prefix = next(found, usual)
+    if prefix == usual:
+        return
     outputs = tuple(name.removesuffix("weight") for name in names["output"])
 
     def rename(name):
@@ -32,10 +34,9 @@ def rename_tensors(checkpoint, family, adapter=None):
             return name
         return usual + name.removeprefix(prefix)
 
-    if prefix != usual:
-        checkpoint.tensors = {rename(name): t for name, t in checkpoint.tensors.items()}
-        if adapter:
-            adapter.pairs = {rename(module): pair for module, pair in adapter.pairs.items()}
+    checkpoint.tensors = {rename(name): t for name, t in checkpoint.tensors.items()}
+    if adapter:
+        adapter.pairs = {rename(module): pair for module, pair in adapter.pairs.items()}
 
 
 class DecoderTensors:

@@ -43,7 +43,7 @@ COMMON = dict(
     intermediate_size=34,
     max_position_embeddings=64,
 )
-# The width of a head that is not the width over the number of heads.
+# This width of a head is not the width of the network over the number of heads.
 HEAD = dict(head_dim=10)
 LAYERS = dict(layer_types=["sliding_attention", "full_attention"], sliding_window=7)
 GEMMA = COMMON | HEAD | LAYERS | TWO_ENDS | dict(query_pre_attn_scalar=24)
@@ -54,7 +54,7 @@ def scaled(kind, **parameters):
     return dict(rope_parameters=dict(rope_type=kind, rope_theta=10000.0, **parameters))
 
 
-# The model_type of each checkpoint and its settings.
+# Each checkpoint has its model_type and its settings.
 RECIPES = {
     "gpt2": (
         "gpt2",
@@ -132,7 +132,7 @@ RECIPES = {
     "cohere": ("cohere", COMMON | dict(hidden_size=36, logit_scale=0.75)),
     "cohere2": ("cohere2", COMMON | LAYERS | dict(hidden_size=36, logit_scale=0.75)),
 }
-# The parameters of queries and keys, also those that hold values as well.
+# These are the weights of queries and keys, some of which hold those of values as well.
 QUERIES = re.compile(r".*(q_proj|k_proj|qkv_proj|c_attn|query_key_value)\.weight")
 
 

@@ -40,7 +40,7 @@ RANDOM = (
     "cohere2",
 )
 TRAINED = ("gpt2", "llama", "qwen3", "opt")
-# As many lines of a trained model are continued, each with at most so many tokens.
+# So many lines of each trained model are continued, each with at most so many tokens.
 LINES, MOST = 6, 40
 
 
@@ -74,7 +74,7 @@ for name in RANDOM:
 
 
 class FormsTest(DecoderCase):
-    """The forms in which the same checkpoint may be stored."""
+    """Tests the forms in which the same checkpoint may be stored."""
 
     def assert_same_model(self, folder, name):
         """Expects that a folder gives the tensors and the network of the checkpoint `name`."""

@@ -9,9 +9,9 @@ import numpy as np
 from decoder_case import DecoderCase, weights_of
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-# A name, the checkpoint, the changes of its config.json, the scale of the scores, and the rates of
-# rotation.
 OLD = {"rope_parameters": None}
+# Each entry has a name, the checkpoint, the changes of its config.json, the scale of the scores,
+# and the rates of rotation.
 ROTATIONS = (
     (
         "parameters",
@@ -149,8 +149,8 @@ ROTATIONS = (
     ),
     ("Cohere's base", "cohere", OLD, 0.4082483, (1, 0.01259921, 0.0001587401)),
 )
-# The checkpoint, the changes of its config.json, and the windows and the rows of rates. None stands
-# for an absent key.
+# Each entry has the checkpoint, the changes of its config.json, the windows and the rows of rates.
+# None stands for an absent key.
 LAYERS = (
     ("llama", {"sliding_window": 7}, None, None),
     ("mistral", {}, [7, 7], None),
@@ -181,8 +181,8 @@ LONGROPE = {
     "long_factor": [2.0, 3.1, 4.3, 5.0],
 }
 NO_OTHER = "(xlate has no other)"
-# The checkpoint, the changes of its config.json, the key that the message names, and more of its
-# text.
+# Each entry has the checkpoint, the changes of its config.json, the key that the message names, and
+# more of its text.
 REFUSED = (
     ("cohere", {"use_qk_norm": True}, "use_qk_norm", f"expected false {NO_OTHER}"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights", NO_OTHER),
@@ -293,6 +293,17 @@ class ConfigTest(DecoderCase):
         model, _ = self.attention_of("cohere", {"logit_scale": None})
         self.assertEqual(model.header["network"]["output"], {"scale": 0.0625})
 
+    def test_sizes_that_are_left_out(self):
+        """GPT-2 may leave out the width of feed-forward layers, and Gemma 3 most sizes."""
+        folder = self.copy_of("gpt2", {"n_inner": None})
+        code, errors = self.run_main(folder)
+        self.assertEqual(code, 1)
+        self.assertIn("mlp.c_fc.weight: expected shape [30, 120], found [30, 34]", errors)
+        folder = self.copy_of("gemma3_text", {"num_attention_heads": None, "head_dim": None})
+        code, errors = self.run_main(folder)
+        self.assertEqual(code, 1)
+        self.assertIn("q_proj.weight: expected shape [2048, 30]", errors)
+
     def test_norms_after_sublayers(self):
         self.copy_of("opt", {"do_layer_norm_before": False})
         final = "model.decoder.final_layer_norm."
@@ -365,6 +376,21 @@ class GenerationTest(DecoderCase):
             self.assertEqual((code, errors.count("\n")), (1, 1), errors)
             self.assertIn(f"generation_config.json: {key}: expected ", errors)
             self.assertIn("remove the key", errors)
+
+
+class SummaryTest(DecoderCase):
+    def test_what_is_said_of_a_checkpoint(self):
+        for name, first, second in (
+            ("llama", "heads 6 and 2 for keys", "own output matrix"),
+            ("gpt2", "heads 3", "output matrix tied to the embedding"),
+        ):
+            code, errors = self.run_main(self.copy_of(name), quiet=None)
+            self.assertEqual(code, 0)
+            self.assertEqual(
+                errors,
+                f"convert.py: {name}: 2 layers, width 30, {first}, vocabulary 97, context 64\n"
+                f"convert.py: ids only, without a tokenizer for text, {second}\n",
+            )
 
 
 if __name__ == "__main__":

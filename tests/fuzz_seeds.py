@@ -199,7 +199,7 @@ def byte_level():
     return tokens, steps, tables(pieces, merges=merges(pieces, pairs))
 
 
-# A decoder alone with everything that no network with an encoder has, but for parallel sublayers.
+# This decoder has everything that no network with an encoder has, but for parallel sublayers.
 DECODER = {
     "layers": 2,
     "width": 4,

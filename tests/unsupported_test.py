@@ -40,6 +40,7 @@ class BuffersTest(ConvertTest):
             ("model.decoder.layers.0.attn.bias", "BOOL"),
             ("model.decoder.layers.0.attn.masked_bias", "F32"),
             ("masked_bias", "F32"),
+            ("gpt_neox.layers.0.attention.bias", "BOOL"),
             ("model.layers.0.self_attn.rotary_emb.inv_freq", "F32"),
             ("model.norm.num_batches_tracked", "I64"),
             ("encoder.version", "F32"),
