@@ -188,7 +188,7 @@ class Backend {
   virtual void run(Queue&, const Program&, const Workspace&, const PackedRows&);
   /// Runs a program over the rows of a decoding step. Rows of slots that are done, and of groups
   /// without a slot, are undefined afterwards. The CUDA backend throws Error if the model has no
-  /// cross caches or no self caches.
+  /// self caches.
   virtual void run(Queue&, const Program&, const Workspace&, const Step&);
   /// Runs a whole decoding step: the program, and search_step() with the program's result. A
   /// backend may compute all of it by one kernel and then leaves the workspace unchanged: only the
@@ -203,7 +203,7 @@ class Backend {
   /// float32; out [N, D].
   virtual void embed(Queue&, const Embedding&, const PackedRows&, ResidualRows out) = 0;
   /// Computes the embedding of the last token of each live hypothesis, at the position that is the
-  /// `length` of its slot; out [R, D].
+  /// `length` of its slot plus PagedCaches::tokens_before(); out [R, D].
   virtual void embed(Queue&, const Embedding&, const Step&, ResidualRows out) = 0;
   /// Computes out = activation(x·Wᵀ + b); x [N, in], out [N, out]. The output is of the type of x.
   /// Without an activation it may also be in float32, which makes it accumulators. The CUDA backend
@@ -212,35 +212,49 @@ class Backend {
   /// Computes out = activation(first half of x) · second half of x in float32 (Shazeer 2020); x
   /// [N, 2·F], out [N, F].
   virtual void gate(Queue&, Tensor x, Activation, Tensor out) = 0;
-  /// Computes stream = after(stream + y) and then normed = before(stream) in float32, and rounds
-  /// each to its type; all are [N, D]. y is of the compute type or float32, and if it is absent,
-  /// nothing is added. A norm that is absent leaves its rows as they are: without `after` the
-  /// stream is the sum, and without `before` normed is absent.
-  virtual void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after,
+  /// Computes stream = after(stream + y.scale · y.inside(y.rows)) and then normed = before(stream)
+  /// in float32, and rounds each to its type; all are [N, D]. y.rows are of the compute type or
+  /// float32, and a norm inside may replace them by its result. If they are absent, nothing is
+  /// added. A norm that is absent leaves its rows as they are: without `after` the stream is the
+  /// sum, and without `before` normed is absent.
+  virtual void add_norm(Queue&, ResidualRows stream, const Addend& y, const Norm& after,
                         const Norm& before, Tensor normed) = 0;
-  /// Computes self-attention inside each sentence of packed rows, with softmax(q·kᵀ · scale +
-  /// bias)·v for each head (Vaswani et al. 2017). `qkv` [N, 3·A] has the queries, keys and values
-  /// of each row, in this order, where A is Attention::width(); out [N, A].
+  /// Applies a transform to the heads of the queries and keys of `qkv` in place, in float32, and
+  /// rounds the result. A token of packed rows stands at the position positions[i].
+  virtual void transform_heads(Queue&, Tensor qkv, const PackedRows&, const HeadTransform&,
+                               const Attention&) = 0;
+  /// Does the same in a decoding step, where a row stands at the position that embed() says.
+  virtual void transform_heads(Queue&, Tensor qkv, const Step&, const HeadTransform&,
+                               const Attention&) = 0;
+  /// Copies rows to rows of the same shape and type.
+  virtual void copy(Queue&, Tensor from, Tensor to) = 0;
+  /// Computes self-attention inside each sentence of packed rows, with softmax(cap(q·kᵀ · scale) +
+  /// bias)·v for each head (Vaswani et al. 2017), over the keys that a query sees (Attention).
+  /// `qkv` [N, A + 2·A'] has the queries, keys and values of each row, in this order, where A is
+  /// Attention::width() and A' is Attention::key_width(); out [N, A].
   virtual void attend_self(Queue&, Tensor qkv, const PackedRows&, const Attention&, Tensor out) = 0;
   /// Computes self-attention of a decoding step. First it writes the key and value of each row's
   /// token into the layer's self cache, at position `length` of the row's slot and under the row's
-  /// beam. Then each row attends over the positions from 0 to `length`. Its key of an earlier
-  /// position t is the one under the beam ancestor[t] of its hypothesis. qkv [R, 3·A]; out [R, A].
+  /// beam. Then each row attends over the tokens in the layer's shared cache, if there is one, and
+  /// over the positions from 0 to `length` of the self cache. Its key of an earlier position t is
+  /// the one under the beam ancestor[t] of its hypothesis. qkv [R, A + 2·A']; out [R, A].
   virtual void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                            Tensor out) = 0;
   /// Computes cross-attention: each row attends over the source tokens of its slot, in the layer's
-  /// cross cache; query [R, A], out [R, A]. It has no distance bias.
+  /// cross cache; query [R, A], out [R, A]. It has only a scale, and as many heads of keys as of
+  /// queries.
   virtual void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                             Tensor out) = 0;
-  /// Copies the keys and values of N packed source tokens into the cross caches. Each row of
-  /// `keys_values` [N, layers·2·A] has the key and then the value of each layer in turn. Token i
-  /// goes to position positions[i] of slot token_slots[i], and both arrays are [N] on the device.
+  /// Copies the keys and values of N packed tokens into the cross caches or the shared ones. Each
+  /// row of `keys_values` [N, layers·2·A'] has the key and then the value of each layer in turn.
+  /// Token i goes to position positions[i] of slot token_slots[i], and both arrays are [N] on the
+  /// device.
   /// `layers` has one cache for each layer, all with the same page table.
-  virtual void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
-                           const std::int32_t* positions, std::span<const PagedCache> layers) = 0;
+  virtual void store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                          const std::int32_t* positions, std::span<const PagedCache> layers) = 0;
 
   // Search. docs/search.md has its rules, and engine/search.h the host's side of it.
-  /// Starts a new sentence in each of the slots, with one hypothesis of score 0 at the start token.
+  /// Starts a new sentence in each of the slots, with one hypothesis of score 0 at its start token.
   /// `starts` is in the host's memory.
   virtual void start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,
                            const SearchState&) = 0;

@@ -25,25 +25,33 @@ struct PackedRows {
 /// The keys and values of one layer, in pages of `page_tokens` tokens. The page table gives the
 /// number of each page: page p of slot s is table[s·pages_per_slot+p]. For each token and each of
 /// its keys, a page has the key and then the value, so that its shape is [page_tokens,
-/// keys_per_token, 2, D]. `keys_per_token` is the number of beams in a self cache, and 1 in a cross
-/// cache, which all beams share.
+/// keys_per_token, 2, A], where A is Attention::key_width(). `keys_per_token` is the number of
+/// beams in a self cache, and 1 in a cross cache or a shared one, whose keys all beams share.
 struct PagedCache {
-  Tensor pages;                         // [pages·page_tokens·keys_per_token, 2·D]
+  Tensor pages;                         // [pages·page_tokens·keys_per_token, 2·A]
   const std::int32_t* table = nullptr;  // [S, pages_per_slot], device
   std::int64_t pages_per_slot = 0;
   std::int64_t page_tokens = 0;
   std::int64_t keys_per_token = 1;
 };
 
-/// The caches of a run: a cross cache and a self cache for each layer, in the order of the layers.
-/// All cross caches have the same page table, and so have all self caches.
+/// The caches of a run, one of each kind for each layer, in the order of the layers. All caches of
+/// a kind have the same page table.
 struct PagedCaches {
-  // It is empty if the model keeps no source keys.
+  // They hold the keys of the source for cross-attention. It is empty in a model without a source.
   std::vector<PagedCache> cross;
+  // They hold the keys of the tokens from the start token on.
   std::vector<PagedCache> self;
-  // [S], device: the number of source tokens of each slot's sentence. It is null if the model keeps
-  // no source keys.
+  // [S], device: the number of tokens of each slot that have keys in the cross caches or in the
+  // shared ones. It is null if the model has neither.
   const std::int32_t* source_lengths = nullptr;
+  // They hold the keys of a prompt but for its last token, which is the start token. Self-attention
+  // reads them before those of the self caches. It is empty in a model that takes no prompts.
+  std::vector<PagedCache> shared{};
+
+  /// Returns the number of tokens of each slot that stand before the start token, or null if the
+  /// start token always stands at position 0.
+  const std::int32_t* tokens_before() const { return shared.empty() ? nullptr : source_lengths; }
 };
 
 /// One decoding step of the hypotheses in the slots that `rows` lists. The last token of each

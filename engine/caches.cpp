@@ -24,22 +24,26 @@ Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape,
                const Capacity& capacity)
     : backend_(backend), policy_(policy), shape_(shape) {
   const std::int64_t slots = capacity.slots;
+  const bool cross = shape.source_keys == SourceKeys::kCross,
+             shared = shape.source_keys == SourceKeys::kShared;
   source_lengths_host_.assign(static_cast<std::size_t>(slots), 0);
-  if (shape.cross_keys) {
+  source_tokens_ = source_lengths_host_;
+  if (cross || shared) {
     source_lengths_ = backend.allocate(source_lengths_host_.size() * sizeof(std::int32_t));
     paged_caches_.source_lengths = source_lengths_.as<std::int32_t>();
   }
   const PageCounts pages = page_counts(capacity);
-  cross_.pool = PagePool(pages.source, policy.page_tokens, slots);
+  source_.pool = PagePool(pages.source, policy.page_tokens, slots);
   self_.pool = PagePool(pages.own, policy.page_tokens, slots);
-  if (shape.cross_keys) paged_caches_.cross = make(cross_, slots, capacity.longest_source, 1);
+  if (cross) paged_caches_.cross = make(source_, slots, capacity.longest_source, 1);
+  if (shared) paged_caches_.shared = make(source_, slots, capacity.longest_source, 1);
   paged_caches_.self = make(self_, slots, capacity.longest_target, capacity.beams);
   forecast_ = PageForecast(policy.page_tokens, slots, capacity.longest_target);
   tokens_read_ = policy.first_tokens, steps_taken_ = policy.expected_factor * policy.first_tokens;
 }
 
 // The self caches get what the sentences in flight are expected to need, or what the budget leaves
-// behind the cross caches, but always enough for the longest sentence.
+// behind the cross caches or the shared ones, but always enough for the longest sentence.
 Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
   const double slots = static_cast<double>(capacity.slots), unused = policy_.unused_tokens();
   const auto pages = [&](double tokens) {
@@ -50,7 +54,7 @@ Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
   const double sentences =
       std::min(slots, std::ceil(source_tokens / static_cast<double>(policy_.expected_source)));
   const std::int64_t source_pages =
-      shape_.cross_keys ? pages(source_tokens + sentences * unused) : 0;
+      shape_.source_keys == SourceKeys::kNone ? 0 : pages(source_tokens + sentences * unused);
   const double extra = static_cast<double>(capacity.slots * capacity.target_extra);
   const double most = std::min(capacity.target_factor * source_tokens + extra,
                                static_cast<double>(capacity.slots * capacity.longest_target));
@@ -97,7 +101,7 @@ std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& pol
   const double expected_source = static_cast<double>(policy.expected_source);
   const double share = policy.unused_tokens() / expected_source;
   const double extra = static_cast<double>(policy.expected_extra) / expected_source;
-  const double source = shape.cross_keys ? 1 + share : 0;
+  const double source = shape.source_keys == SourceKeys::kNone ? 0 : 1 + share;
   const double own =
       policy.in_use * (policy.expected_factor + extra + share) * static_cast<double>(beams);
   const double bytes = bytes_of(backend, shape, 1) * (source + own) + shape.working_bytes;
@@ -113,15 +117,16 @@ std::int64_t Caches::expected_tokens(const SourceSentence& source) const {
 }
 
 bool Caches::has_room(const SourceSentence& source) const {
-  return cross_.pool.pages_for(source_tokens(source)) <= cross_.pool.free() &&
+  return source_.pool.pages_for(cached_tokens(std::ssize(source.ids))) <= source_.pool.free() &&
          self_.pool.free() > 0 && forecast_.most_with(expected_pages(source)) <= self_.pool.total();
 }
 
 void Caches::reserve(std::int64_t slot, const SourceSentence& source) {
-  source_lengths_host_[static_cast<std::size_t>(slot)] =
-      static_cast<std::int32_t>(source.ids.size());
-  lengths_changed_ = shape_.cross_keys;
-  take(cross_, slot, source_tokens(source));
+  const std::int64_t cached = cached_tokens(std::ssize(source.ids));
+  source_tokens_[static_cast<std::size_t>(slot)] = static_cast<std::int32_t>(source.ids.size());
+  source_lengths_host_[static_cast<std::size_t>(slot)] = static_cast<std::int32_t>(cached);
+  lengths_changed_ = shape_.source_keys != SourceKeys::kNone;
+  take(source_, slot, cached);
   take(self_, slot, 1);
   forecast_.expect(slot, expected_pages(source));
 }
@@ -137,17 +142,17 @@ std::int64_t Caches::extend(std::int64_t slot, std::int64_t tokens) {
 }
 
 void Caches::release(std::int64_t slot, bool done) {
-  cross_.pool.give_back(slot);
+  source_.pool.give_back(slot);
   self_.pool.give_back(slot);
   const std::int64_t steps = forecast_.forget(slot);
   if (!done) return;
-  tokens_read_ += static_cast<double>(source_lengths_host_[static_cast<std::size_t>(slot)]);
+  tokens_read_ += static_cast<double>(source_tokens_[static_cast<std::size_t>(slot)]);
   steps_taken_ += static_cast<double>(std::max<std::int64_t>(0, steps - policy_.expected_extra));
   if (tokens_read_ > policy_.most_tokens) tokens_read_ /= 2, steps_taken_ /= 2;
 }
 
 void Caches::publish(Queue& queue) {
-  for (Keys* keys : {&cross_, &self_}) {
+  for (Keys* keys : {&source_, &self_}) {
     backend_.update_table(queue, keys->changes, keys->table.as<std::int32_t>());
     keys->changes.clear();
   }

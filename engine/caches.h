@@ -1,7 +1,8 @@
 // Caches: the key-value caches of a run. They own the memory of the pages, decide which slot has
 // which pages, copy the page tables to the device, and forecast how many pages will be needed. The
-// cross caches hold the keys and values of source tokens, and the self caches those of the target
-// tokens of each beam. In shapes S is the number of slots and K of beams.
+// cross caches hold the keys and values of source tokens, the shared caches those of prompts, and
+// the self caches those of the target tokens of each beam. A model has cross caches, shared ones or
+// neither. In shapes S is the number of slots and K of beams.
 #pragma once
 
 #include <cstdint>
@@ -60,20 +61,21 @@ class Caches {
   /// Returns the number of target tokens that a sentence is expected to have, by what was learned
   /// so far. It is at most the sentence's limit.
   std::int64_t expected_tokens(const SourceSentence&) const;
-  /// Returns the number of free pages of the cross caches.
-  std::int64_t free_cross_pages() const { return cross_.pool.free(); }
+  /// Returns the number of free pages of the cross caches or of the shared ones.
+  std::int64_t free_source_pages() const { return source_.pool.free(); }
   /// Returns the number of free pages of the self caches.
   std::int64_t free_self_pages() const { return self_.pool.free(); }
 
  private:
-  // The cross caches or the self caches of all layers. A page has the same number in each layer.
+  // The caches of one kind of all layers. A page has the same number in each layer.
   struct Keys {
     PagePool pool;
     Buffer memory, table;
     std::int64_t pages_per_slot = 0;
     std::vector<TableUpdate> changes;  // to the table, since it was last published
   };
-  // PageCounts holds the numbers of pages of the cross caches and of the self caches.
+  // PageCounts holds the numbers of pages of the cross caches or the shared ones, and of the self
+  // caches.
   struct PageCounts {
     std::int64_t source = 0, own = 0;
   };
@@ -86,8 +88,16 @@ class Caches {
   /// Gives a slot pages for `tokens` tokens in all, and notes the changes to the page table.
   static void take(Keys&, std::int64_t slot, std::int64_t tokens);
   /// Returns the number of a sentence's source tokens whose keys are cached.
-  std::int64_t source_tokens(const SourceSentence& source) const {
-    return shape_.cross_keys ? std::ssize(source.ids) : 0;
+  std::int64_t cached_tokens(std::int64_t source_tokens) const {
+    switch (shape_.source_keys) {
+      case SourceKeys::kNone:
+        return 0;
+      case SourceKeys::kCross:
+        return source_tokens;
+      case SourceKeys::kShared:
+        return source_tokens - 1;
+    }
+    return 0;
   }
   /// Returns the number of pages of the self caches that a sentence is expected to fill.
   std::int64_t expected_pages(const SourceSentence& source) const {
@@ -97,10 +107,13 @@ class Caches {
   Backend& backend_;
   Policy policy_;
   CacheShape shape_;
-  Buffer source_lengths_;  // [S], device
-  std::vector<std::int32_t> source_lengths_host_;
+  // Of the sentence in each slot, the number of source tokens with cached keys, [S] on the device
+  // and on the host, and the number of all of its source tokens.
+  Buffer source_lengths_;
+  std::vector<std::int32_t> source_lengths_host_, source_tokens_;
   bool lengths_changed_ = false;
-  Keys cross_, self_;
+  // `source_` is the cross caches or the shared ones.
+  Keys source_, self_;
   PagedCaches paged_caches_;
   PageForecast forecast_;  // of the pages of the self caches
   // These are the source tokens of the sentences decoded lately, and the steps that they took

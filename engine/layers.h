@@ -25,20 +25,61 @@ struct Norm {
   explicit operator bool() const { return static_cast<bool>(gain); }
 };
 
-/// The attention of a stack's layers, apart from its products (Vaswani et al. 2017). Queries, keys
-/// and values of a token are `heads` heads of `head` columns each; heads·head need not be D. The
-/// score of a query and a key is their dot product times `scale`, plus a bias that depends on how
-/// far the key is from the query (Raffel et al. 2020).
+/// What is added to the residual stream at the end of a sublayer: scale · inside(rows).
+struct Addend {
+  Tensor rows;  // [N, D]. If it is absent, nothing is added.
+  Norm inside;  // It may be absent.
+  float scale = 1;
+  Addend() = default;
+  /// Converts implicitly, so that a plain tensor can be passed as rows that are added as they are.
+  Addend(const Tensor& rows, const Norm& inside = {}, float scale = 1)
+      : rows(rows), inside(inside), scale(scale) {}
+  explicit operator bool() const { return static_cast<bool>(rows); }
+};
+
+/// The attention of a layer, apart from its products (Vaswani et al. 2017). Queries of a token are
+/// `heads` heads of `head` columns each; heads·head need not be D. The score of a query and a key
+/// is their dot product times `scale`, which the softcap bounds, plus biases that depend on how far
+/// the key is from the query.
 struct Attention {
   int heads = 1;
   std::int64_t head = 1;
   float scale = 1;
   // [heads, 2·M + 1] in float32, or absent. Column M + d has the bias of a key that stands d
   // positions after the query, or before it if d is negative. Keys that are further away than M
-  // have the bias of the last column on their side.
+  // have the bias of the last column on their side (Raffel et al. 2020).
   Tensor distance_bias;
+  // The number of heads of keys and of values, a divisor of `heads`. Each of them serves heads /
+  // key_heads consecutive heads of queries (Ainslie et al. 2023). 0 stands for as many as queries
+  // have.
+  int key_heads = 0;
+  // If it is not 0, a score s becomes softcap · tanh(s / softcap) before biases are added.
+  float softcap = 0;
+  // If it is not 0, a query sees only this many keys: its own and those before it. This needs
+  // `causal` over packed rows.
+  std::int64_t window = 0;
+  // [1, heads] in float32, or absent. The slope of a head times the distance of the key, which is
+  // negative for keys before the query, is added to the score (Press et al. 2022).
+  Tensor slopes{};
+  // Over packed rows, a query sees no key behind it. In a decoding step this is always so.
+  bool causal = false;
 
   std::int64_t width() const { return heads * head; }
+  /// Returns the number of columns of a key, and of a value.
+  std::int64_t key_width() const { return (key_heads > 0 ? key_heads : heads) * head; }
+  /// Returns the number of heads of queries that share a head of keys.
+  int group() const { return key_heads > 0 ? heads / key_heads : 1; }
+};
+
+/// What happens to each head of the queries and keys before their scores: a norm, and then a
+/// rotation by the position of the token (Su et al. 2021).
+struct HeadTransform {
+  // The gains and shifts are [1, head]. Both norms may be absent.
+  Norm query_norm, key_norm;
+  // [1, R] in float32, or absent. At position p, columns j and R + j of a head are rotated by the
+  // angle p · rates[j]. Columns from 2·R on stay as they are.
+  Tensor rates;
+  explicit operator bool() const { return query_norm || key_norm || rates; }
 };
 
 /// The embedding of a token at a position: table[token] · scale + positions[position].
@@ -53,6 +94,8 @@ struct Embedding {
 struct Projection {
   // The weight is [V, D]. The bias is [1, V] in float32, the type of the logits, or absent.
   Linear linear;
+  // If it is not 0, a logit y becomes softcap · tanh(y / softcap).
+  float softcap = 0;
 };
 
 }  // namespace xlate

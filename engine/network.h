@@ -1,7 +1,7 @@
-// Network: an encoder-decoder Transformer (Vaswani et al. 2017) with its weights, as plain data.
-// models/programs.cpp makes programs of it. Nothing here depends on a family of models. A tensor
-// without data is absent. In shapes D is the model width and F the width inside a feed-forward
-// layer.
+// Network: an encoder-decoder Transformer (Vaswani et al. 2017), or a decoder alone, with its
+// weights, as plain data. models/programs.cpp makes programs of it. Nothing here depends on a
+// family of models. A tensor without data is absent. In shapes D is the model width and F the width
+// inside a feed-forward layer.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +12,20 @@
 
 namespace xlate {
 
-/// The norms of a sublayer f: x = after(x + f(before(x))), where x is the residual stream. Either
-/// may be absent.
+/// The norms of a sublayer f: x = after(x + scale · inside(f(before(x)))), where x is the residual
+/// stream and the scale is Stack::residual_scale. Each of them may be absent.
 struct SublayerNorms {
-  Norm before, after;
+  Norm before, inside, after;
 };
 
 /// Self-attention. One product gives the queries, keys and values of a row, in this order. A is
-/// Attention::width().
+/// Attention::width(), and A' is Attention::key_width().
 struct SelfAttention {
-  Linear queries_keys_values;  // [3·A, D]
+  Linear queries_keys_values;  // [A + 2·A', D]
   Linear out;                  // [D, A]
   SublayerNorms norms;
+  HeadTransform transform;
+  std::int64_t window = 0;  // It takes the place of Attention::window of the stack.
 };
 
 /// Cross-attention to the source. Network::cross_keys_values gives the keys and values of all
@@ -32,6 +34,7 @@ struct CrossAttention {
   Linear query;  // [A, D]
   Linear out;    // [D, A]
   SublayerNorms norms;
+  explicit operator bool() const { return static_cast<bool>(query.weight); }
 };
 
 /// The feed-forward sublayer: down(activation(up(x))). A gated one is down(activation(g)·u), where
@@ -51,7 +54,7 @@ struct EncoderLayer {
 /// One layer of the decoder: its sublayers in the order in which they are applied.
 struct DecoderLayer {
   SelfAttention self;
-  CrossAttention cross;
+  CrossAttention cross;  // It is absent in a decoder alone.
   FeedForward feed_forward;
 };
 
@@ -62,6 +65,11 @@ struct Stack {
   std::int64_t inner = 0;  // F
   // `cross` is used in a decoder alone.
   Attention self, cross;
+  // What the sublayers compute is multiplied by it before it is added to the residual stream.
+  float residual_scale = 1;
+  // Self-attention and feed-forward of a layer read norms of the same residual stream (Wang and
+  // Komatsuzaki 2021). They have a norm before each of them then, and none after.
+  bool parallel = false;
   // These two belong to the feed-forward layers.
   Activation activation = Activation::kNone;
   bool gated = false;
@@ -70,7 +78,7 @@ struct Stack {
   Norm final_norm;      // It is applied behind the last layer, or it is absent.
 };
 
-/// The whole network.
+/// The whole network. A decoder alone, which continues a prompt, has no encoder layers.
 struct Network {
   Stack encoder, decoder;
   std::vector<EncoderLayer> encoder_layers;
@@ -79,6 +87,8 @@ struct Network {
   // each layer first its keys, then its values.
   Linear cross_keys_values;
   Projection projection;
+
+  bool has_encoder() const { return !encoder_layers.empty(); }
 };
 
 }  // namespace xlate

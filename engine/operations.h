@@ -38,8 +38,22 @@ struct CallBackend {
   }
   void operator()(const AddNorm& op) const {
     backend.add_norm(queue, workspace.stream(op.stream, count),
-                     op.y == op.stream ? Tensor{} : workspace.rows(op.y, count), op.after,
-                     op.before, op.before ? workspace.rows(op.normed, count) : Tensor{});
+                     op.y == op.stream
+                         ? Addend()
+                         : Addend(workspace.rows(op.y, count), op.inside, op.residual_scale),
+                     op.after, op.before, op.before ? workspace.rows(op.normed, count) : Tensor{});
+  }
+  void operator()(const TransformHeads& op) const {
+    backend.transform_heads(queue, workspace.rows(op.queries_keys_values, count), batch,
+                            op.transform, op.attention);
+  }
+  void operator()(const Keep& op) const {
+    const std::int64_t kept = 2 * op.attention.key_width();
+    backend.copy(
+        queue,
+        workspace.rows(op.queries_keys_values, count).column_range(op.attention.width(), kept),
+        workspace.rows(op.keys_values, count)
+            .column_range(static_cast<std::int64_t>(op.layer) * kept, kept));
   }
   void operator()(const AttendSelf& op) const {
     const Tensor qkv = workspace.rows(op.queries_keys_values, count),

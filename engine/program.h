@@ -55,19 +55,36 @@ struct ApplyGate {
   Activation activation;
   TensorId out;
 };
-/// Backend::add_norm: stream = after(stream + y), then normed = before(stream). Where `y` is
-/// `stream`, nothing is added before the norms. Either norm may be absent; without `before`,
-/// `normed` has no meaning.
+/// Backend::add_norm: stream = after(stream + residual_scale · inside(y)), then normed =
+/// before(stream). Where `y` is `stream`, nothing is added before the norms. Each norm may be
+/// absent; without `before`, `normed` has no meaning.
 struct AddNorm {
   TensorId stream;
   TensorId y;
   Norm after;
   Norm before{};
   TensorId normed{};
+  Norm inside{};
+  float residual_scale = 1;
+};
+/// Backend::transform_heads: norms and rotates queries and keys in place.
+struct TransformHeads {
+  TensorId queries_keys_values;
+  HeadTransform transform;
+  Attention attention;
+};
+/// Backend::copy: copies the keys and values of a layer, to which `attention` attends, to
+/// `keys_values` [N, layers·2·A'], where A' is Attention::key_width(). They are the columns from
+/// layer·2·A' on. A model with shared caches installs them (PagedCaches::shared).
+struct Keep {
+  TensorId queries_keys_values;
+  std::size_t layer;
+  Attention attention;
+  TensorId keys_values;
 };
 /// Backend::attend_self: self-attention. Over packed rows, tokens attend to their own sentence, and
 /// `layer` is not used. In a decoding step, tokens attend to those before them and to themselves,
-/// with keys in the self cache of `layer`.
+/// with keys in the shared cache of `layer`, if there is one, and in its self cache.
 struct AttendSelf {
   TensorId queries_keys_values;
   std::size_t layer;
@@ -83,7 +100,8 @@ struct AttendCross {
   TensorId out;
 };
 /// One entry of a program.
-using Operation = std::variant<Embed, ApplyLinear, ApplyGate, AddNorm, AttendSelf, AttendCross>;
+using Operation = std::variant<Embed, ApplyLinear, ApplyGate, AddNorm, TransformHeads, Keep,
+                               AttendSelf, AttendCross>;
 
 /// A list of operations and the tensors that they read and write.
 class Program {

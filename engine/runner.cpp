@@ -23,10 +23,14 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
       queue_(backend.make_queue()),
       encoder_queue_(backend.make_queue()) {
   const Policy& policy = options.policy;
-  const std::int64_t longest = limit_of(options.longest_source), beams = options.rules.beams;
+  // The shortest prompt may be continued by the largest number of tokens.
+  const std::int64_t longest = limit_of(options.context > 0 ? 1 : options.longest_source),
+                     before = options.context > 0 ? options.longest_source - 1 : 0,
+                     beams = options.rules.beams;
   const std::int64_t for_state =
       static_cast<std::int64_t>(backend.cache_budget()) / policy.state_share;
-  const std::int64_t affordable = for_state / Search::bytes_per_slot(beams, longest);
+  const std::int64_t affordable =
+      for_state / Search::bytes_per_slot(options.rules, longest, before);
   const std::int64_t wanted = options.batch_tokens / policy.tokens_per_slot;
   const std::int64_t slots =
       std::max<std::int64_t>(1, std::min({wanted, affordable, policy.most_rows / beams}));
@@ -39,12 +43,12 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
                           .source_tokens = options.batch_tokens,
                           .longest_source = options.longest_source,
                           .longest_target = longest,
-                          .target_factor = options.max_length_factor,
-                          .target_extra = kLimitExtra};
+                          .target_factor = options.context > 0 ? 0 : options.max_length_factor,
+                          .target_extra = options.context > 0 ? longest : kLimitExtra};
   model_.allocate(capacity);
   caches_ = std::make_unique<Caches>(backend_, policy, model_.cache_shape(), capacity);
   model_.begin(caches_->paged_caches());
-  search_ = std::make_unique<Search>(backend_, *queue_, options.rules, slots, longest);
+  search_ = std::make_unique<Search>(backend_, *queue_, options.rules, slots, longest, before);
   active_device_ = backend_.allocate(static_cast<std::size_t>(slots) * sizeof(std::int32_t));
   slots_.resize(static_cast<std::size_t>(slots));
   for (std::int64_t slot = slots; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
@@ -53,6 +57,7 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
 Runner::~Runner() = default;
 
 std::int64_t Runner::limit_of(std::int64_t source_tokens) const {
+  if (options_.context > 0) return std::min(options_.max_length, options_.context - source_tokens);
   const double scaled =
       std::floor(options_.max_length_factor * static_cast<double>(source_tokens)) +
       static_cast<double>(kLimitExtra);
@@ -134,7 +139,6 @@ bool Runner::install() {
   if (!active_.empty() && (!options_.refill || room < share || awaited_ > 0)) return false;
   const std::size_t first = ahead_.next;
   std::vector<std::int32_t> slots;
-  std::vector<SlotStart> starts;
   std::int64_t tokens = 0;
   for (; !ahead_.used_up() && !free_.empty(); ++ahead_.next) {
     Sentence& sentence = ahead_.sentences[ahead_.next];
@@ -148,9 +152,6 @@ bool Runner::install() {
     }
     tokens += length;
     slots.push_back(free_.back());
-    starts.push_back(
-        {slots.back(), need.limit,
-         sentence.forced_first >= 0 ? sentence.forced_first : options_.rules.forced_first});
     free_.pop_back();
     caches_->reserve(slots.back(), need);
     slots_[static_cast<std::size_t>(slots.back())] = {
@@ -161,12 +162,31 @@ bool Runner::install() {
   backend_.begin_work(*queue_, Work::kEncode);
   caches_->publish(*queue_);
   model_.install(*queue_, *ahead_.encoded, static_cast<std::int64_t>(first), slots);
-  search_->start(starts);
+  start(slots);
   backend_.end_work(*queue_, Work::kEncode);
   tokens_in_flight_ += tokens;
   active_.insert(active_.end(), slots.begin(), slots.end());
   active_changed_ = true;
   return ahead_.used_up();
+}
+
+// A prompt's last token is the start token of its slot.
+void Runner::start(const std::vector<std::int32_t>& slots) {
+  std::vector<SlotStart> starts;
+  std::vector<std::span<const std::int32_t>> before;
+  for (const std::int32_t index : slots) {
+    const Slot& slot = slots_[static_cast<std::size_t>(index)];
+    const Sentence& sentence = slot.sentence;
+    const bool prompt = options_.context > 0;
+    before.push_back(std::span(sentence.ids).first(prompt ? sentence.ids.size() - 1 : 0));
+    starts.push_back({.slot = index,
+                      .limit = slot.limit,
+                      .forced_first = sentence.forced_first >= 0 ? sentence.forced_first
+                                                                 : options_.rules.forced_first,
+                      .start = prompt ? sentence.ids.back() : options_.rules.start,
+                      .tokens_before = static_cast<std::int32_t>(before.back().size())});
+  }
+  search_->start(starts, before);
 }
 
 std::int64_t Runner::steps_at_once() const {

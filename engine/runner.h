@@ -24,7 +24,7 @@ namespace xlate {
 /// A sentence to decode.
 struct Sentence {
   std::int64_t line = 0;          // the number of its line, from 0
-  std::vector<std::int32_t> ids;  // source ids, end token included; at least one
+  std::vector<std::int32_t> ids;  // of the source, end token included, or of the prompt
   // If it is not 0, a limit on the generated tokens besides the one that follows from the length.
   std::int32_t limit = 0;
   // If it is not −1, it takes the place of SearchRules::forced_first.
@@ -60,7 +60,8 @@ class SentenceInput {
 };
 
 /// How a run decodes. The limit of a sentence of S source tokens is min(max_length,
-/// ⌊max_length_factor · S⌋ + 10) generated tokens.
+/// ⌊max_length_factor · S⌋ + 10) generated tokens. That of a prompt of S tokens is min(max_length,
+/// context − S).
 struct RunnerOptions {
   SearchRules rules;
   Policy policy;
@@ -68,6 +69,9 @@ struct RunnerOptions {
   std::int64_t longest_source = 0;  // the source tokens of the longest sentence
   std::int64_t max_length = 512;
   double max_length_factor = 3;
+  // If it is not 0, sources are prompts, and a prompt and what is generated have at most this many
+  // tokens together. Every prompt must be shorter.
+  std::int64_t context = 0;
   // For tests: if false, slots are filled only when all of them are free.
   bool refill = true;
 };
@@ -146,6 +150,8 @@ class Runner {
   void admit(SentenceInput&);
   bool encode_ahead(SentenceInput&);
   bool install();
+  /// Starts the sentences of these slots.
+  void start(const std::vector<std::int32_t>& slots);
   /// Returns the largest number of steps that one call of Backend::repeat may run. It is more than
   /// one only if there is one slot.
   std::int64_t steps_at_once() const;

@@ -15,6 +15,11 @@ std::span<const std::byte> bytes_of(const T* data, std::int64_t count) {
   return {reinterpret_cast<const std::byte*>(data), static_cast<std::size_t>(count) * sizeof(T)};
 }
 
+// Only these two rules read the ids of a prompt.
+bool keeps_prompts(const SearchRules& rules) {
+  return rules.no_repeat_ngram > 0 || rules.repetition_penalty != 1;
+}
+
 }  // namespace
 
 template <class T>
@@ -24,7 +29,7 @@ T* Search::carve(std::int64_t count) {
 }
 
 Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::int64_t slots,
-               std::int64_t longest)
+               std::int64_t longest, std::int64_t longest_before)
     : backend_(backend),
       queue_(queue),
       reading_(backend.make_queue()),
@@ -40,6 +45,7 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
             .length = carve<std::int32_t>(slots),
             .limit = carve<std::int32_t>(slots),
             .forced_first = carve<std::int32_t>(slots),
+            .start = carve<std::int32_t>(slots),
             .done = carve<std::int32_t>(slots),
             .history = carve<Node>(slots * longest * beams),
             .ancestor = carve<std::uint8_t>(slots * longest * beams),
@@ -47,17 +53,29 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
             .finished_count = carve<std::int32_t>(slots),
             .slots = slots,
             .beams = beams,
-            .longest = longest};
+            .longest = longest,
+            .longest_before = keeps_prompts(rules) ? longest_before : 0};
+  if (state_.longest_before == 0) return;
+  state_.prompt = carve<std::int32_t>(slots * longest_before);
+  state_.tokens_before = carve<std::int32_t>(slots);
 }
 
-std::int64_t Search::bytes_per_slot(std::int64_t beams, std::int64_t longest) {
+std::int64_t Search::bytes_per_slot(const SearchRules& rules, std::int64_t longest,
+                                    std::int64_t longest_before) {
   constexpr auto kNode = static_cast<std::int64_t>(sizeof(Node) + sizeof(std::uint8_t)),
                  kBeam = static_cast<std::int64_t>(sizeof(Finished) + 8);
-  return beams * (longest * kNode + kBeam) + 20;
+  constexpr std::int64_t kId = sizeof(std::int32_t), kArrays = 6;
+  const std::int64_t prompt = keeps_prompts(rules) ? longest_before + 1 : 0;
+  return rules.beams * (longest * kNode + kBeam) + (kArrays + prompt) * kId;
 }
 
-void Search::start(std::span<const SlotStart> starts) {
+void Search::start(std::span<const SlotStart> starts,
+                   std::span<const std::span<const std::int32_t>> before) {
   backend_.start_slots(queue_, rules_, starts, state_);
+  if (!state_.prompt) return;
+  for (std::size_t i = 0; i < before.size(); ++i)
+    backend_.upload(queue_, std::as_bytes(before[i]),
+                    state_.prompt + starts[i].slot * state_.longest_before);
 }
 
 void Search::step(const Program& program, const Workspace& workspace, const PagedCaches& caches,

@@ -64,20 +64,25 @@ class SearchResult {
 /// except collect(). They throw Error if the device fails.
 class Search {
  public:
-  /// Allocates the state of `slots` sentences of at most `longest` tokens. Steps will be enqueued
-  /// on the queue. Throws Error if the number of beams is not from 1 to kMaxBeams, if there are
-  /// more than kMaxEnds end tokens, or if the backend has too little memory.
-  Search(Backend&, Queue&, const SearchRules&, std::int64_t slots, std::int64_t longest);
+  /// Allocates the state of `slots` sentences of at most `longest` tokens, which continue prompts
+  /// of at most `longest_before` tokens besides their last ones. Steps will be enqueued on the
+  /// queue. Throws Error if the number of beams is not from 1 to kMaxBeams, if there are more than
+  /// kMaxEnds end tokens, or if the backend has too little memory.
+  Search(Backend&, Queue&, const SearchRules&, std::int64_t slots, std::int64_t longest,
+         std::int64_t longest_before = 0);
 
   /// Returns the bytes of device memory that each slot takes.
-  static std::int64_t bytes_per_slot(std::int64_t beams, std::int64_t longest);
+  static std::int64_t bytes_per_slot(const SearchRules&, std::int64_t longest,
+                                     std::int64_t longest_before = 0);
 
   /// Returns the arrays on the device.
   const SearchState& state() const { return state_; }
   /// Returns the rules of the run.
   const SearchRules& rules() const { return rules_; }
-  /// Starts a new sentence in each of the slots.
-  void start(std::span<const SlotStart> starts);
+  /// Starts a new sentence in each of the slots. `before` has, for each of them in turn, the ids of
+  /// its prompt before the start token. It may be empty if there are no prompts.
+  void start(std::span<const SlotStart> starts,
+             std::span<const std::span<const std::int32_t>> before = {});
   /// Advances the rows' sentences by one token: runs the program over the rows, and a step of
   /// search with its result.
   void step(const Program&, const Workspace&, const PagedCaches&, const StepRows&,

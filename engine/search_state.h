@@ -1,7 +1,8 @@
 // The state of search over the sentences in flight, as arrays in the backend's memory, and the
 // rules of search. All of it is plain data, which a step of search reads and writes on the device,
 // without the host. docs/search.md says what the rules mean. In shapes S is the number of slots, K
-// of beams, T of target tokens of the longest sentence, and G of row groups.
+// of beams, T of target tokens of the longest sentence, P of the tokens of the longest prompt but
+// its last one, and G of row groups.
 #pragma once
 
 #include <algorithm>
@@ -22,6 +23,7 @@ struct SearchRules {
   int beams = 4;             // K; with 1 the search is greedy
   float length_penalty = 1;  // A
   EarlyStopping early_stopping = EarlyStopping::kFalse;
+  // The start token of a model without prompts.
   std::int32_t start = 0;
   // Each of these ids, which are at most kMaxEnds, ends a hypothesis. Without one, only the limit
   // does.
@@ -33,7 +35,8 @@ struct SearchRules {
   bool renormalize = false;
   std::vector<std::int32_t> never_chosen;  // ids
 
-  // The row rules change a row by the ids that its hypothesis has had, the start token included.
+  // The row rules change a row by the ids that its hypothesis has had: those of the prompt, or the
+  // start token, and those that were generated.
   // Every end token is forbidden as one of the first `min_length` tokens.
   std::int64_t min_length = 0;
   // An id is forbidden where it would complete this many consecutive ids that the hypothesis has
@@ -63,6 +66,10 @@ struct SlotStart {
   std::int32_t limit = 0;
   // It is the only choice for the first token. −1 means that there is none.
   std::int32_t forced_first = -1;
+  // The token that enters the network first: SearchRules::start, or the last token of a prompt.
+  std::int32_t start = 0;
+  // The number of tokens of a prompt that stand before its last one.
+  std::int32_t tokens_before = 0;
 };
 
 /// A node of the search tree: a token, and the beam of the previous step whose hypothesis it
@@ -91,12 +98,18 @@ struct SearchState {
   // [S, K]: the sum of the log-probabilities of each live hypothesis.
   float* score = nullptr;
   // [S]: the number of tokens generated so far. It is also the position at which the last token
-  // enters the network, because the start token has position 0 and is not counted.
+  // enters the network, counted from the start token, which is not one of them.
   std::int32_t* length = nullptr;
   // [S]: the largest number of tokens of the sentence, its end token included.
   std::int32_t* limit = nullptr;
   // [S]: the only choice for the sentence's first token, or −1.
   std::int32_t* forced_first = nullptr;
+  // [S]: the start token of each sentence (SlotStart::start).
+  std::int32_t* start = nullptr;
+  // [S, P]: the ids of the prompt before the start token, of which the first tokens_before[s] are
+  // valid, and [S]: their number. Both are null if no row rule reads them.
+  std::int32_t* prompt = nullptr;
+  std::int32_t* tokens_before = nullptr;
   // [S]: 1 once the sentence is done, and its finished list final; else 0.
   std::int32_t* done = nullptr;
   // [S, T, K]: the search tree. Row t holds the (t+1)th token of each live hypothesis. The step
@@ -112,6 +125,7 @@ struct SearchState {
   // number is no candidate.
   std::int32_t* finished_count = nullptr;
   std::int64_t slots = 0, beams = 0, longest = 0;  // S, K, T
+  std::int64_t longest_before = 0;                 // P
 };
 
 /// The beginning of a record that Backend::collect copies for a slot. Behind it are the finished

@@ -19,8 +19,9 @@ class Search;
 
 /// What the model and the caches need of a sentence.
 struct SourceSentence {
-  std::span<const std::int32_t> ids;  // of the source, end token included
-  std::int32_t limit = 0;             // the largest number of target tokens, end token included
+  // The ids of the source, end token included, or those of the prompt.
+  std::span<const std::int32_t> ids;
+  std::int32_t limit = 0;  // the largest number of target tokens, end token included
 };
 
 /// The largest sizes of a run. They are fixed when it begins, so that addresses never change.
@@ -36,13 +37,24 @@ struct Capacity {
   std::int64_t target_extra = 0;
 };
 
+/// What a model does with the tokens of a sentence's source, and which caches it has for them
+/// besides the self caches (PagedCaches).
+enum class SourceKeys : std::uint8_t {
+  // It keeps no keys of them.
+  kNone,
+  // It encodes them, and its cross caches hold the keys and values of all of them.
+  kCross,
+  // They are a prompt that it continues. Its shared caches hold the keys and values of all but the
+  // last one, which is the start token.
+  kShared,
+};
+
 /// The shape of the keys and values that a model caches, and the other memory that it needs for a
 /// token in flight. All layers have the same shape.
 struct CacheShape {
   std::int64_t layers = 1;
   std::int64_t width = 1;  // of a key, and of a value, in elements of the backend's compute type
-  // The model has cross caches with the source's keys and values, besides the self caches.
-  bool cross_keys = true;
+  SourceKeys source_keys = SourceKeys::kCross;
   // This is the number of bytes of the model's workspaces for one source token in flight.
   double working_bytes = 0;
 };
@@ -68,8 +80,8 @@ class SequenceModel {
   virtual void allocate(const Capacity&) = 0;
   /// Begins the run for which memory was allocated. The caches must live until the last step.
   virtual void begin(const PagedCaches&) = 0;
-  /// Encodes a batch of sentences, which have at most Capacity::encoder_tokens source tokens in
-  /// all.
+  /// Encodes a batch of sources, or reads a batch of prompts up to their last tokens. They have at
+  /// most Capacity::encoder_tokens tokens in all.
   virtual std::unique_ptr<Encoded> encode(Queue&, std::span<const SourceSentence>) = 0;
   /// Puts sentence first + i of the batch into slots[i], for each slot of the list. The pages of
   /// these slots must have been published on this queue (Caches::publish).

@@ -16,30 +16,43 @@ class Visitor {
       : described_(file.description().network), weights_(file, backend, queue) {}
 
   LoadedNetwork visit() {
-    const StackDescription &encoder = described_.encoder, &decoder = described_.decoder;
+    const StackDescription& decoder = described_.decoder;
     Network network;
-    network.encoder = stack("encoder", encoder, 1);
+    if (described_.has_encoder()) visit_encoder(network);
     // The scale of the logits goes into the decoder's final norm, whose rows the projection alone
     // reads, and into the projection's bias.
     network.decoder = stack("decoder", decoder, described_.output_scale);
-    for (std::int64_t i = 0; i < encoder.layers; ++i) {
-      const Layer layer{"encoder", i, encoder};
-      network.encoder_layers.push_back({self(layer), feed_forward(layer)});
-    }
+    if (decoder.attention.rate_rows() > 0)
+      rates_ = weights_.table("decoder.rotary.rates", decoder.attention.rate_rows(),
+                              decoder.attention.rotary_dims / 2);
     for (std::int64_t i = 0; i < decoder.layers; ++i) {
       const Layer layer{"decoder", i, decoder};
-      network.decoder_layers.push_back({self(layer), cross(layer), feed_forward(layer)});
+      network.decoder_layers.push_back({self(layer),
+                                        described_.has_encoder() ? cross(layer) : CrossAttention{},
+                                        feed_forward(layer)});
     }
-    const std::string keys_values = "decoder.cross.keys_values";
-    network.cross_keys_values =
-        weights_.linear(keys_values, keys_values,
-                        2 * network.decoder.cross.width() * decoder.layers, encoder.width);
-    network.projection.linear = weights_.projection(
-        "decoder.projection", decoder.embedding.vocabulary, decoder.width, described_.output_scale);
+    if (described_.has_encoder()) {
+      const std::string keys_values = "decoder.cross.keys_values";
+      network.cross_keys_values = weights_.linear(
+          keys_values, keys_values, 2 * network.decoder.cross.width() * decoder.layers,
+          described_.encoder.width);
+    }
+    network.projection = {weights_.projection("decoder.projection", decoder.embedding.vocabulary,
+                                              decoder.width, described_.output_scale),
+                          described_.output_softcap};
     return {std::move(network), weights_.release()};
   }
 
  private:
+  void visit_encoder(Network& network) {
+    const StackDescription& encoder = described_.encoder;
+    network.encoder = stack("encoder", encoder, 1);
+    for (std::int64_t i = 0; i < encoder.layers; ++i) {
+      const Layer layer{"encoder", i, encoder};
+      network.encoder_layers.push_back({self(layer), feed_forward(layer)});
+    }
+  }
+
   // A layer of a stack. All layers have the biases and shifts that the first one has.
   struct Layer {
     const char* stack;
@@ -54,6 +67,9 @@ class Visitor {
     std::int64_t attention_width() const {
       return described.attention.heads * described.attention.head;
     }
+    std::int64_t key_width() const {
+      return described.attention.kv_heads * described.attention.head;
+    }
   };
 
   Stack stack(const std::string& name, const StackDescription& described, float final_scale) {
@@ -63,6 +79,8 @@ class Visitor {
                 .inner = described.feed_forward.width,
                 .self = {static_cast<int>(attention.heads), attention.head, attention.scale, {}},
                 .cross = {},
+                .residual_scale = described.residual_scale,
+                .parallel = described.parallel,
                 .activation = described.feed_forward.activation,
                 .gated = described.feed_forward.gated,
                 .embedding = {weights_.matrix(name + ".embedding.weight", embedding.vocabulary,
@@ -71,8 +89,13 @@ class Visitor {
                               embedding.scale},
                 .embedding_norm = {},
                 .final_norm = {}};
-    // Cross-attention differs from self-attention only in that it has no distance bias.
+    // Cross-attention has only what these fields say.
     stack.cross = stack.self;
+    stack.self.key_heads = static_cast<int>(attention.kv_heads);
+    stack.self.softcap = attention.softcap;
+    stack.self.causal = described.causal;
+    if (attention.slope)
+      stack.self.slopes = weights_.numbers(name + ".self.slopes", attention.heads);
     if (attention.distances > 0)
       stack.self.distance_bias = weights_.table(name + ".self.distance_bias", attention.heads,
                                                 2 * attention.distances + 1);
@@ -98,13 +121,33 @@ class Visitor {
   SublayerNorms norms(const Layer& layer, const std::string& sublayer) {
     SublayerNorms norms;
     if (layer.described.norm.before) norms.before = norm(layer, sublayer + ".norm_before");
+    if (layer.described.norm.inside) norms.inside = norm(layer, sublayer + ".norm_inside");
     if (layer.described.norm.after) norms.after = norm(layer, sublayer + ".norm_after");
     return norms;
   }
   SelfAttention self(const Layer& layer) {
+    const AttentionDescription& attention = layer.described.attention;
     const std::int64_t width = layer.described.width, heads = layer.attention_width();
-    return {linear(layer, "self.qkv", 3 * heads, width), linear(layer, "self.out", width, heads),
-            norms(layer, "self")};
+    return {
+        linear(layer, "self.qkv", heads + 2 * layer.key_width(), width),
+        linear(layer, "self.out", width, heads), norms(layer, "self"), transform(layer),
+        attention.windows.empty() ? 0 : attention.windows[static_cast<std::size_t>(layer.index)]};
+  }
+  HeadTransform transform(const Layer& layer) {
+    const AttentionDescription& attention = layer.described.attention;
+    const auto head_norm = [&](const std::string& part) {
+      return weights_.norm(layer.name(part), layer.first(part), attention.head,
+                           layer.described.norm.kind, layer.described.norm.epsilon);
+    };
+    HeadTransform transform;
+    if (attention.query_key_norm) {
+      transform.query_norm = head_norm("self.query_norm");
+      transform.key_norm = head_norm("self.key_norm");
+    }
+    const std::int64_t row =
+        attention.rates.empty() ? 0 : attention.rates[static_cast<std::size_t>(layer.index)];
+    if (rates_ && row >= 0) transform.rates = rates_.row_range(row, 1);
+    return transform;
   }
   CrossAttention cross(const Layer& layer) {
     const std::int64_t width = layer.described.width, heads = layer.attention_width();
@@ -120,6 +163,7 @@ class Visitor {
 
   const NetworkDescription& described_;
   Weights weights_;
+  Tensor rates_;  // of the rotations of queries and keys, or absent
 };
 
 }  // namespace

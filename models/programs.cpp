@@ -1,4 +1,5 @@
-// Lists the operations of a Transformer: those of the encoder, and those of a decoding step.
+// Lists the operations of a Transformer: those that read a source or a prompt, and those of a
+// decoding step.
 #include "models/programs.h"
 
 #include <utility>
@@ -6,8 +7,12 @@
 namespace xlate {
 namespace {
 
+bool same(const Norm& a, const Norm& b) {
+  return a.gain.data == b.gain.data && a.shift.data == b.shift.data;
+}
+
 // Collects the operations of one stack. All layers share the same tensors of the workspace, and
-// both stacks have these operations in common. A product reads `normed`, which is the residual
+// all stacks have these operations in common. A product reads `normed`, which is the residual
 // stream itself or what the norm before the sublayer has made of it. That norm is computed together
 // with the addition that ends the sublayer before. Therefore begin() of a sublayer adds what the
 // sublayer before it has computed, and end() adds the last one.
@@ -17,7 +22,8 @@ class StackProgram {
       : stack(described),
         x(program.tensor(TensorKind::kResidual, stack.width)),
         accumulators(program.tensor(TensorKind::kAccumulator, stack.width)),
-        queries_keys_values(program.tensor(TensorKind::kComputeType, 3 * stack.self.width())),
+        queries_keys_values(program.tensor(TensorKind::kComputeType,
+                                           stack.self.width() + 2 * stack.self.key_width())),
         context(program.tensor(TensorKind::kComputeType, stack.self.width())),
         inner(program.tensor(TensorKind::kComputeType, stack.inner)) {
     if (stack.gated) gate = program.tensor(TensorKind::kComputeType, 2 * stack.inner);
@@ -29,27 +35,53 @@ class StackProgram {
               Activation activation = Activation::kNone) {
     program.add(ApplyLinear{from, layer, activation, to});
   }
-  void attend_self(const SelfAttention& attention, std::size_t layer) {
+  /// Begins self-attention: computes the queries, keys and values.
+  void project(const SelfAttention& attention) {
     begin(attention.norms.before);
     linear(normed, attention.queries_keys_values, queries_keys_values);
-    program.add(AttendSelf{queries_keys_values, layer, stack.self, context});
-    add(context, attention.out, attention.norms.after);
+    if (attention.transform)
+      program.add(TransformHeads{queries_keys_values, attention.transform, stack.self});
+  }
+  void keep(std::size_t layer, TensorId keys_values) {
+    program.add(Keep{queries_keys_values, layer, stack.self, keys_values});
+  }
+  /// Ends what project() began.
+  void attend_self(const SelfAttention& attention, std::size_t layer) {
+    Attention windowed = stack.self;
+    windowed.window = attention.window;
+    program.add(AttendSelf{queries_keys_values, layer, windowed, context});
+    add(context, attention.out, attention.norms);
   }
   void attend_cross(const CrossAttention& attention, std::size_t layer, TensorId query) {
     begin(attention.norms.before);
     linear(normed, attention.query, query);
     program.add(AttendCross{query, layer, stack.cross, context});
-    add(context, attention.out, attention.norms.after);
+    add(context, attention.out, attention.norms);
   }
   void feed_forward(const FeedForward& layer) {
     begin(layer.norms.before);
-    if (stack.gated) {
-      linear(normed, layer.up, gate);
-      program.add(ApplyGate{gate, stack.activation, inner});
-    } else {
-      linear(normed, layer.up, inner, stack.activation);
+    feed_normed(layer);
+  }
+  /// Ends a layer of a decoder alone whose attention project() began.
+  void finish(const DecoderLayer& layer, std::size_t index) {
+    if (!stack.parallel) {
+      attend_self(layer.self, index);
+      return feed_forward(layer.feed_forward);
     }
-    add(inner, layer.down, layer.norms.after);
+    // Both norms of the stream are computed before the attention is added to it. Families with one
+    // norm for both sublayers have it twice in the network, with the same weights.
+    const Norm& before = layer.feed_forward.norms.before;
+    TensorId read = normed;
+    if (!same(layer.self.norms.before, before)) {
+      if (!has_second) second_rows = program.tensor(TensorKind::kComputeType, stack.width);
+      has_second = true;
+      read = second_rows;
+      program.add(AddNorm{x, x, Norm{}, before, read});
+    }
+    attend_self(layer.self, index);
+    begin(Norm{});
+    normed = read;
+    feed_normed(layer.feed_forward);
   }
   /// Adds what the last sublayer has computed. The stack's output is in `normed` then.
   void end() { begin(stack.final_norm); }
@@ -60,11 +92,20 @@ class StackProgram {
   TensorId normed;
 
  private:
+  void feed_normed(const FeedForward& layer) {
+    if (stack.gated) {
+      linear(normed, layer.up, gate);
+      program.add(ApplyGate{gate, stack.activation, inner});
+    } else {
+      linear(normed, layer.up, inner, stack.activation);
+    }
+    add(inner, layer.down, layer.norms);
+  }
   // Computes the sublayer's output, which begin() of the next sublayer adds to the stream.
-  void add(TensorId from, const Linear& layer, const Norm& norm_after) {
+  void add(TensorId from, const Linear& layer, const SublayerNorms& norms) {
     linear(from, layer, accumulators);
     pending = true;
-    after = norm_after;
+    inside = norms.inside, after = norms.after;
   }
   // Begins a sublayer: adds the output of the sublayer before it, and sets `normed`.
   void begin(const Norm& before) {
@@ -73,25 +114,26 @@ class StackProgram {
       has_normed = true;
     }
     normed = before ? normed_rows : x;
-    if (pending || after || before)
-      program.add(AddNorm{x, pending ? accumulators : x, after, before, normed});
+    if (pending)
+      program.add(AddNorm{x, accumulators, after, before, normed, inside, stack.residual_scale});
+    else if (after || before)
+      program.add(AddNorm{x, x, after, before, normed});
     pending = false;
-    after = Norm{};
+    inside = after = Norm{};
   }
 
-  // This is the norm after the sublayer whose output has not been added yet, or the norm of the
-  // embeddings.
-  Norm after;
+  // These are norms of the sublayer whose output has not been added yet. Before the first sublayer,
+  // `after` is the norm of the embeddings.
+  Norm inside, after;
   bool pending = false;  // The output of a sublayer has not been added yet.
-  bool has_normed = false;
-  TensorId normed_rows;
+  bool has_normed = false, has_second = false;
+  TensorId normed_rows, second_rows;
 };
-
-}  // namespace
 
 Program encoder_program(const Network& network) {
   StackProgram encoder(network.encoder);
   for (std::size_t i = 0; i < network.encoder_layers.size(); ++i) {
+    encoder.project(network.encoder_layers[i].self);
     encoder.attend_self(network.encoder_layers[i].self, i);
     encoder.feed_forward(network.encoder_layers[i].feed_forward);
   }
@@ -103,14 +145,42 @@ Program encoder_program(const Network& network) {
   return std::move(encoder.program);
 }
 
+// Of the last layer only the keys and values are computed, because nothing reads its output.
+Program prompt_program(const Network& network) {
+  StackProgram decoder(network.decoder);
+  const auto layers = static_cast<std::int64_t>(network.decoder_layers.size());
+  const TensorId keys_values = decoder.program.tensor(
+      TensorKind::kComputeType, layers * 2 * network.decoder.self.key_width());
+  for (std::size_t i = 0; i < network.decoder_layers.size(); ++i) {
+    decoder.project(network.decoder_layers[i].self);
+    decoder.keep(i, keys_values);
+    if (i + 1 < network.decoder_layers.size()) decoder.finish(network.decoder_layers[i], i);
+  }
+  decoder.program.set_out(keys_values);
+  return std::move(decoder.program);
+}
+
+}  // namespace
+
+Program source_program(const Network& network) {
+  return network.has_encoder() ? encoder_program(network) : prompt_program(network);
+}
+
 Program step_program(const Network& network) {
   StackProgram decoder(network.decoder);
-  const TensorId query =
-      decoder.program.tensor(TensorKind::kComputeType, network.decoder.cross.width());
+  TensorId query;
+  if (network.has_encoder())
+    query = decoder.program.tensor(TensorKind::kComputeType, network.decoder.cross.width());
   for (std::size_t i = 0; i < network.decoder_layers.size(); ++i) {
-    decoder.attend_self(network.decoder_layers[i].self, i);
-    decoder.attend_cross(network.decoder_layers[i].cross, i, query);
-    decoder.feed_forward(network.decoder_layers[i].feed_forward);
+    const DecoderLayer& layer = network.decoder_layers[i];
+    decoder.project(layer.self);
+    if (!layer.cross) {
+      decoder.finish(layer, i);
+      continue;
+    }
+    decoder.attend_self(layer.self, i);
+    decoder.attend_cross(layer.cross, i, query);
+    decoder.feed_forward(layer.feed_forward);
   }
   decoder.end();
   decoder.program.set_out(decoder.normed);

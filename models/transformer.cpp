@@ -1,4 +1,5 @@
-// Encodes batches of sentences, installs them in slots, and hands decoding steps to search.
+// Encodes batches of sources or reads batches of prompts, installs them in slots, and hands
+// decoding steps to search.
 #include "models/transformer.h"
 
 #include <algorithm>
@@ -18,8 +19,8 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 
 }  // namespace
 
-// Describes an encoder batch of B sentences with N tokens. Its keys and values for cross-attention
-// stay in the encoder's workspace until the next batch is encoded.
+// Describes a batch of B sentences of which N tokens were read. The keys and values that were
+// computed of them stay in the workspace until the next batch is read.
 struct Transformer::EncodedBatch final : Encoded {
   std::vector<std::int32_t> offsets;        // [B + 1]
   std::vector<std::int32_t> limits;         // [B]
@@ -56,41 +57,41 @@ std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences
          Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
 }
 
-// The working bytes are an estimate: each source token in flight counts as one row of the encoder's
+// The working bytes are an estimate: each source token in flight counts as one row of the source's
 // workspace and one of the step's, with its indices. The bytes of 1024 rows are divided by 1024, so
 // that the rounding up of each allocation hardly counts.
 CacheShape Transformer::cache_shape() const {
   constexpr std::int64_t kRows = 1024;
   const DType type = backend_.compute_type();
   const std::size_t bytes = index_bytes(kRows, kRows) +
-                            Workspace::bytes(encoder_program(network_), type, kRows) +
+                            Workspace::bytes(source_program(network_), type, kRows) +
                             Workspace::bytes(step_program(network_), type, kRows);
   return {.layers = described_.decoder.layers,
-          .width = network_.decoder.self.width(),
-          .cross_keys = true,
+          .width = network_.decoder.self.key_width(),
+          .source_keys = network_.has_encoder() ? SourceKeys::kCross : SourceKeys::kShared,
           .working_bytes = static_cast<double>(bytes) / static_cast<double>(kRows)};
 }
 
 void Transformer::allocate(const Capacity& capacity) {
   capacity_ = capacity;
   make_sinusoids();
-  encoder_program_ = encoder_program(network_);
+  source_program_ = source_program(network_);
   step_program_ = step_program(network_);
   indices_ = Arena(backend_, index_bytes(capacity.encoder_tokens, capacity.encoder_tokens));
-  encoder_workspace_ = Workspace(backend_, encoder_program_, capacity.encoder_tokens);
+  source_workspace_ = Workspace(backend_, source_program_, capacity.encoder_tokens);
   step_workspace_ = Workspace(backend_, step_program_, capacity.slots * capacity.beams);
 }
 
 void Transformer::begin(const PagedCaches& caches) {
   caches_ = caches;
-  backend_.prepare(encoder_program_, capacity_.encoder_tokens);
+  backend_.prepare(source_program_, capacity_.encoder_tokens);
   backend_.prepare(step_program_, capacity_.slots * capacity_.beams);
 }
 
 // Appends the row of the table of positions that each token of a source reads.
 void Transformer::append_placed(std::span<const std::int32_t> ids,
                                 std::vector<std::int32_t>& placed) const {
-  const EmbeddingDescription& embedding = described_.encoder.embedding;
+  const EmbeddingDescription& embedding = described_.reader().embedding;
   std::int32_t position = 0;
   for (const std::int32_t id : ids) {
     const bool counts = embedding.unplaced < 0 || id != embedding.unplaced;
@@ -108,15 +109,18 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
   std::vector<std::int32_t> ids, positions, placed;
   batch->offsets.push_back(0);
   for (const SourceSentence& source : sources) {
-    ids.insert(ids.end(), source.ids.begin(), source.ids.end());
-    for (std::size_t i = 0; i < source.ids.size(); ++i)
-      positions.push_back(static_cast<std::int32_t>(i));
-    append_placed(source.ids, placed);
+    // The last token of a prompt enters the network in the first decoding step.
+    const auto read = source.ids.first(source.ids.size() - (network_.has_encoder() ? 0 : 1));
+    ids.insert(ids.end(), read.begin(), read.end());
+    for (std::size_t i = 0; i < read.size(); ++i) positions.push_back(static_cast<std::int32_t>(i));
+    append_placed(read, placed);
     batch->offsets.push_back(static_cast<std::int32_t>(ids.size()));
     batch->limits.push_back(source.limit);
   }
   const auto tokens = static_cast<std::int64_t>(ids.size());
   assert(tokens <= capacity_.encoder_tokens);
+  // Prompts may have one token each.
+  if (tokens == 0) return batch;
 
   indices_.clear();
   auto* ids_device = indices_.array<std::int32_t>(tokens);
@@ -140,7 +144,7 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
                         .positions = placed_device,
                         .offsets_host = batch->offsets,
                         .offsets = offsets_device};
-  backend_.run(queue, encoder_program_, encoder_workspace_, rows);
+  backend_.run(queue, source_program_, source_workspace_, rows);
   return batch;
 }
 
@@ -158,11 +162,13 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
   backend_.order(*queue_, queue);
   const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)],
                      tokens = static_cast<std::int64_t>(token_slots.size());
+  if (tokens == 0) return;
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
-  const Tensor keys_values = encoder_workspace_.rows(encoder_program_.out(), first_token + tokens)
+  const Tensor keys_values = source_workspace_.rows(source_program_.out(), first_token + tokens)
                                  .row_range(first_token, tokens);
-  backend_.store_cross(queue, keys_values, batch.token_slots + first_token,
-                       batch.positions + first_token, caches_.cross);
+  backend_.store_keys(queue, keys_values, batch.token_slots + first_token,
+                      batch.positions + first_token,
+                      network_.has_encoder() ? caches_.cross : caches_.shared);
 }
 
 void Transformer::step(const StepRows& rows, Search& search) {

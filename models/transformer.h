@@ -1,5 +1,5 @@
-// Implements SequenceModel for the encoder-decoder Transformer that a model file describes: holds
-// its weights, its programs and their workspaces.
+// Implements SequenceModel for the Transformer that a model file describes: holds its weights, its
+// programs and their workspaces.
 #pragma once
 
 #include <memory>
@@ -28,8 +28,8 @@ class Transformer final : public SequenceModel {
   /// Throws Error if the backend has too little memory.
   void allocate(const Capacity&) override;
   void begin(const PagedCaches&) override;
-  /// Encodes the sentences packed, without padding. The result refers to the encoder's workspace
-  /// and the index arrays, so that it is valid until the next call.
+  /// Reads the sentences packed, without padding. The result refers to the workspace and the index
+  /// arrays, so that it is valid until the next call.
   std::unique_ptr<Encoded> encode(Queue&, std::span<const SourceSentence>) override;
   void install(Queue&, const Encoded&, std::int64_t first,
                std::span<const std::int32_t> slots) override;
@@ -54,10 +54,10 @@ class Transformer final : public SequenceModel {
   Sinusoids sinusoids_;
 
   Capacity capacity_;
-  Program encoder_program_, step_program_;
-  // Holds the ids, positions, slots and offsets of the encoder batch.
+  Program source_program_, step_program_;
+  // Holds the ids, positions, slots and offsets of the batch of sources.
   Arena indices_;
-  Workspace encoder_workspace_, step_workspace_;
+  Workspace source_workspace_, step_workspace_;
   PagedCaches caches_;
 };
 

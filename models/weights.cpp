@@ -111,6 +111,10 @@ Tensor Weights::table(const std::string& name, std::int64_t rows, std::int64_t c
   return load(name, file_.matrix(name, rows, columns), DType::kFloat32);
 }
 
+Tensor Weights::numbers(const std::string& name, std::int64_t size) {
+  return vector(name, size, DType::kFloat32);
+}
+
 Tensor Weights::vector(const std::string& name, std::int64_t size, DType type) {
   return load(name, file_.vector(name, size), type);
 }

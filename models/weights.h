@@ -38,6 +38,8 @@ class Weights {
   Tensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns);
   /// Returns the table `name` [rows, columns], of positions or of biases, in float32.
   Tensor table(const std::string& name, std::int64_t rows, std::int64_t columns);
+  /// Returns the vector `name` [size] in float32.
+  Tensor numbers(const std::string& name, std::int64_t size);
   /// Returns the bytes that have been allocated so far.
   std::int64_t bytes() const { return bytes_; }
   /// Returns the memory of all tensors that were loaded, which live as long as it does.

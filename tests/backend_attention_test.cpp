@@ -118,8 +118,8 @@ TEST_P(BackendCaches, GetTheSourceKeysOfEveryLayer) {
   }
   const Matrix rows = random_matrix(random, static_cast<std::int64_t>(token_slots.size()),
                                     3 * 2 * width, lab.type());
-  lab->store_cross(lab.queue(), lab.put(rows, lab.type(), 4), lab.put(token_slots),
-                   lab.put(positions), caches);
+  lab->store_keys(lab.queue(), lab.put(rows, lab.type(), 4), lab.put(token_slots),
+                  lab.put(positions), caches);
   for (std::int64_t layer = 0; layer < 3; ++layer) {
     Pages& pages = layers[static_cast<std::size_t>(layer)];
     for (std::int64_t i = 0; i < rows.rows; ++i) {

@@ -102,15 +102,39 @@ TEST(Caches, HaveRoomUntilTheirPagesAreTaken) {
   EXPECT_EQ(caches.extend(2, 40), 40);
 }
 
+// The shared caches hold the tokens of a prompt but its last one.
+TEST(Caches, PromptsShareTheirKeys) {
+  NotingBackend backend;
+  const auto queue = backend.make_queue();
+  Caches caches(backend, {}, {.source_keys = SourceKeys::kShared}, capacity_of(4, 100));
+  const PagedCaches& views = caches.paged_caches();
+  EXPECT_TRUE(views.cross.empty());
+  ASSERT_EQ(views.shared.size(), 1u);
+  EXPECT_EQ(views.shared.front().keys_per_token, 1);
+  EXPECT_EQ(views.self.front().keys_per_token, 2);
+  ASSERT_EQ(caches.free_source_pages(), 15);
+  caches.reserve(0, source_of(1, 5));
+  EXPECT_EQ(caches.free_source_pages(), 15);
+  caches.reserve(2, source_of(17, 5));
+  EXPECT_EQ(caches.free_source_pages(), 13);
+  caches.publish(*queue);
+  EXPECT_EQ(views.tokens_before(), views.source_lengths);
+  EXPECT_EQ(views.source_lengths[0], 0);
+  EXPECT_EQ(views.source_lengths[2], 16);
+  EXPECT_NE(page_of(views.shared.front(), 2, 0), page_of(views.shared.front(), 2, 1));
+  caches.release(2, true);
+  EXPECT_EQ(caches.free_source_pages(), 15);
+}
+
 TEST(Caches, SourcesNeedRoomToo) {
   NotingBackend backend;
   Caches caches(backend, {}, {}, capacity_of(4, 100));
   // The pool is made for 100 tokens and for the unused tokens in the last pages of 4 sentences.
   // These are 116 tokens in 15 pages. A source of 50 tokens needs 7 pages.
-  ASSERT_EQ(caches.free_cross_pages(), 15);
+  ASSERT_EQ(caches.free_source_pages(), 15);
   caches.reserve(0, source_of(50, 1));
   caches.reserve(1, source_of(50, 1));
-  EXPECT_EQ(caches.free_cross_pages(), 1);
+  EXPECT_EQ(caches.free_source_pages(), 1);
   EXPECT_TRUE(caches.has_room(source_of(8, 1)));
   EXPECT_FALSE(caches.has_room(source_of(9, 1)));
   caches.release(0, true);
@@ -119,10 +143,10 @@ TEST(Caches, SourcesNeedRoomToo) {
 
 TEST(Caches, AModelWithoutSourceKeysHasNone) {
   NotingBackend backend;
-  Caches caches(backend, {}, {.cross_keys = false}, capacity_of(4, 100));
+  Caches caches(backend, {}, {.source_keys = SourceKeys::kNone}, capacity_of(4, 100));
   EXPECT_TRUE(caches.paged_caches().cross.empty());
   EXPECT_EQ(caches.paged_caches().source_lengths, nullptr);
-  EXPECT_EQ(caches.free_cross_pages(), 0);
+  EXPECT_EQ(caches.free_source_pages(), 0);
   EXPECT_TRUE(caches.has_room(source_of(50, 8)));
   caches.reserve(0, source_of(50, 8));
   const auto queue = backend.make_queue();

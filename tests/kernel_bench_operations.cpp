@@ -184,7 +184,7 @@ void Bench::search_step(std::int64_t rows, int beams) {
   std::vector<SlotStart> starts;
   for (std::int32_t slot = 0; slot < slots; ++slot) {
     listed.push_back(slot);
-    starts.push_back({.slot = slot, .limit = 2 * kSearchSteps});
+    starts.push_back({.slot = slot, .limit = 2 * kSearchSteps, .start = pad});
   }
   const Buffer groups = list(listed);
   const StepRows step{groups.as<std::int32_t>(), slots, beams};

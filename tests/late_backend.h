@@ -81,10 +81,19 @@ class UnrecordedBackend : public Backend {
   void gate(Queue& queue, Tensor x, Activation activation, Tensor out) override {
     backend_->gate(queue, x, activation, out);
   }
-  void add_norm(Queue& queue, ResidualRows stream, Tensor y, const Norm& after, const Norm& before,
-                Tensor normed) override {
+  void add_norm(Queue& queue, ResidualRows stream, const Addend& y, const Norm& after,
+                const Norm& before, Tensor normed) override {
     backend_->add_norm(queue, stream, y, after, before, normed);
   }
+  void transform_heads(Queue& queue, Tensor qkv, const PackedRows& rows,
+                       const HeadTransform& transform, const Attention& attention) override {
+    backend_->transform_heads(queue, qkv, rows, transform, attention);
+  }
+  void transform_heads(Queue& queue, Tensor qkv, const Step& step, const HeadTransform& transform,
+                       const Attention& attention) override {
+    backend_->transform_heads(queue, qkv, step, transform, attention);
+  }
+  void copy(Queue& queue, Tensor from, Tensor to) override { backend_->copy(queue, from, to); }
   void attend_self(Queue& queue, Tensor qkv, const PackedRows& rows, const Attention& attention,
                    Tensor out) override {
     backend_->attend_self(queue, qkv, rows, attention, out);
@@ -97,9 +106,9 @@ class UnrecordedBackend : public Backend {
                     const Attention& attention, Tensor out) override {
     backend_->attend_cross(queue, query, step, layer, attention, out);
   }
-  void store_cross(Queue& queue, Tensor keys_values, const std::int32_t* slots,
-                   const std::int32_t* positions, std::span<const PagedCache> layers) override {
-    backend_->store_cross(queue, keys_values, slots, positions, layers);
+  void store_keys(Queue& queue, Tensor keys_values, const std::int32_t* slots,
+                  const std::int32_t* positions, std::span<const PagedCache> layers) override {
+    backend_->store_keys(queue, keys_values, slots, positions, layers);
   }
   void start_slots(Queue& queue, const SearchRules& rules, std::span<const SlotStart> starts,
                    const SearchState& state) override {

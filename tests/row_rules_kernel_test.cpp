@@ -49,11 +49,11 @@ std::vector<T> filled(std::int64_t count, const std::function<T()>& value) {
 /// Holds a random state of three slots, of which the last is done, and the logits of the rows of a
 /// step. The groups of the step belong to slot 2, to no slot, to slot 0 and to slot 1.
 struct RulesCase {
-  static constexpr std::int32_t kSlots = 3, kLongest = 300;
+  static constexpr std::int32_t kSlots = 3, kLongest = 300, kLongestBefore = 40;
   SearchRules rules;
   std::int64_t vocabulary, stride;
   std::vector<std::int32_t> groups{2, -1, 0, 1}, token{}, length{}, limit{},
-      forced_first{-1, -1, -1}, done{0, 0, 1}, counts{};
+      forced_first{-1, -1, -1}, done{0, 0, 1}, start{}, prompt{}, before{}, counts{};
   std::vector<float> score{}, logits{}, bias{};
   std::vector<Node> history{};
   std::vector<std::uint8_t> ancestor{};
@@ -66,6 +66,9 @@ struct RulesCase {
             .length = length.data(),
             .limit = limit.data(),
             .forced_first = forced_first.data(),
+            .start = start.data(),
+            .prompt = prompt.empty() ? nullptr : prompt.data(),
+            .tokens_before = prompt.empty() ? nullptr : before.data(),
             .done = done.data(),
             .history = history.data(),
             .ancestor = ancestor.data(),
@@ -73,7 +76,8 @@ struct RulesCase {
             .finished_count = counts.data(),
             .slots = kSlots,
             .beams = rules.beams,
-            .longest = kLongest};
+            .longest = kLongest,
+            .longest_before = prompt.empty() ? 0 : kLongestBefore};
   }
 };
 
@@ -105,6 +109,9 @@ RulesCase random_case(unsigned seed) {
   test.token = filled<std::int32_t>(slots * beams, id);
   test.length = {seed % 4 ? whole(random, 0, 14) : RulesCase::kLongest - 1, whole(random, 0, 5), 3};
   test.limit = {RulesCase::kLongest, RulesCase::kLongest, RulesCase::kLongest};
+  test.start = filled<std::int32_t>(slots, id);
+  test.before = {RulesCase::kLongestBefore, 0, 5};
+  if (seed % 2) test.prompt = filled<std::int32_t>(slots * RulesCase::kLongestBefore, id);
   test.score.resize(static_cast<std::size_t>(slots * beams));
   test.finished.resize(static_cast<std::size_t>(slots * beams));
   test.counts.resize(static_cast<std::size_t>(slots));
@@ -127,8 +134,10 @@ struct Found {
 Found run(RulesCase& test, std::int64_t first_rows) {
   const SearchRules& rules = test.rules;
   const OnDevice<std::int32_t> groups(test.groups), token(test.token), length(test.length),
-      done(test.done), never(rules.never_chosen), ends(rules.ends),
-      ids(std::vector<std::int32_t>(static_cast<std::size_t>(test.rows() * RulesCase::kLongest)));
+      done(test.done), never(rules.never_chosen), ends(rules.ends), start(test.start),
+      prompt(test.prompt), before(test.before),
+      ids(std::vector<std::int32_t>(static_cast<std::size_t>(
+          test.rows() * (RulesCase::kLongestBefore + RulesCase::kLongest))));
   const OnDevice<Node> history(test.history);
   const OnDevice<std::uint8_t> ancestor(test.ancestor);
   const OnDevice<float> logits(test.logits), bias(test.bias);
@@ -146,6 +155,8 @@ Found run(RulesCase& test, std::int64_t first_rows) {
   SearchState state = test.state();
   state.token = token.get(), state.length = length.get(), state.done = done.get();
   state.history = history.get(), state.ancestor = ancestor.get();
+  state.start = start.get();
+  if (state.prompt) state.prompt = prompt.get(), state.tokens_before = before.get();
   const cuda::RowRules row_rules{
       {groups.get(), std::ssize(test.groups), rules.beams}, state, ids.get()};
   const auto part = [&](std::int64_t first, std::int64_t rows) {
@@ -176,8 +187,8 @@ void expect_row(RulesCase& test, const Found& found, std::int64_t row) {
   }
   for (std::size_t v = 0; v < test.bias.size(); ++v) expected[v] += test.bias[v];
   const SearchState state = test.state();
-  cpu::apply_row_rules(test.rules, cpu::SlotSearch(test.rules, state, slot).ids_of(row % beams),
-                       expected);
+  const cpu::SlotSearch search(test.rules, state, slot);
+  cpu::apply_row_rules(test.rules, search.ids_of(row % beams), search.length(), expected);
   for (std::int64_t i = 0; i < count; ++i) {
     const auto at = static_cast<std::size_t>(row * count + i);
     // The value of each candidate is the CPU's, and the candidates are in order.

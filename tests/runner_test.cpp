@@ -101,7 +101,7 @@ struct RunnerTest : OnBackend {
     Lab lab(GetParam());
     TableModel model(lab, table);
     Runner runner(*lab, model, options);
-    const std::int64_t source_pages = runner.caches().free_cross_pages(),
+    const std::int64_t source_pages = runner.caches().free_source_pages(),
                        own_pages = runner.caches().free_self_pages();
     if (room != kPlenty) {
       EXPECT_EQ(own_pages, std::max<std::int64_t>(room, runner.limit_of(options.longest_source)));
@@ -124,7 +124,7 @@ struct RunnerTest : OnBackend {
     most_rows = model.most_rows;
     most_source_tokens = model.most_source_tokens;
     if (!stop) {
-      EXPECT_EQ(runner.caches().free_cross_pages(), source_pages);
+      EXPECT_EQ(runner.caches().free_source_pages(), source_pages);
       EXPECT_EQ(runner.caches().free_self_pages(), own_pages);
     }
     const std::vector<std::int32_t> ids(20);
@@ -280,7 +280,9 @@ TEST_P(RunnerTest, SlotsAreAsManyAsMemoryHas) {
   struct Small final : UnrecordedBackend {
     using UnrecordedBackend::UnrecordedBackend;
     std::size_t cache_budget() const override {
-      return static_cast<std::size_t>(8 * 3 * Search::bytes_per_slot(2, 40)) + 7;
+      return static_cast<std::size_t>(
+                 8 * 3 * Search::bytes_per_slot({.beams = 2, .never_chosen = {}}, 40)) +
+             7;
     }
   };
   BackendUnderTest small = GetParam();

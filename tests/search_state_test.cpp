@@ -20,7 +20,9 @@ constexpr std::int32_t kPoison = 0x5a5a5a5a;
 // Slots 1, 3 and 5 take no part.
 const Ints kStarted{4, 0, 6, 2}, kGroups{4, -1, 0, 6, 2};
 // Two of the sentences have a forced first token.
-const std::vector<SlotStart> kStarts{{4, 3, -1}, {0, 5, 3}, {6, 2, -1}, {2, 7, 0}};
+constexpr std::int32_t kStart = 2;
+const std::vector<SlotStart> kStarts{
+    {4, 3, -1, kStart}, {0, 5, 3, kStart}, {6, 2, -1, kStart}, {2, 7, 0, kStart}};
 
 struct Shape {
   int beams;
@@ -58,6 +60,7 @@ class Guarded {
               .length = lab.put(poison<std::int32_t>(kSlots)),
               .limit = lab.put(poison<std::int32_t>(kSlots)),
               .forced_first = lab.put(poison<std::int32_t>(kSlots)),
+              .start = lab.put(poison<std::int32_t>(kSlots)),
               .done = lab.put(poison<std::int32_t>(kSlots)),
               .history = lab.put(poison<Node>(beam_rows * kLongest)),
               .ancestor = lab.put(poison<std::uint8_t>(beam_rows * kLongest)),
@@ -68,7 +71,7 @@ class Guarded {
               .longest = kLongest};
     rules_ = {.beams = shape.beams,
               .early_stopping = EarlyStopping::kNever,
-              .start = 2,
+              .start = kStart,
               .ends = {1},
               .never_chosen = {static_cast<std::int32_t>(shape.vocabulary - 1)}};
   }

@@ -497,8 +497,9 @@ TEST_P(SearchTest, BytesPerSlotAreWhatItTakes) {
   for (const int beams : {1, 5}) {
     Counting counting(GetParam().make());
     const auto queue = counting.make_queue();
-    const Search search(counting, *queue, rules_of(beams, 1), 7, 30);
-    EXPECT_EQ(counting.taken, 7 * Search::bytes_per_slot(beams, 30));
+    const SearchRules rules = rules_of(beams, 1);
+    const Search search(counting, *queue, rules, 7, 30);
+    EXPECT_EQ(counting.taken, 7 * Search::bytes_per_slot(rules, 30));
   }
 }
 

@@ -245,7 +245,7 @@ inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules
   model.allocate({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
   Search search(*lab, lab.queue(), rules, all_slots, limit);
   const std::vector<std::int32_t> slots{slot}, ids{kind};
-  const SlotStart start{slot, limit, rules.forced_first};
+  const SlotStart start{slot, limit, rules.forced_first, rules.start};
   const SourceSentence source{ids, limit};
   model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
   search.start({&start, 1});

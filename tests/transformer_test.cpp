@@ -263,7 +263,9 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
       caches.publish(*queue);
       model->install(*queue, *model->encode(*queue, batch), 0, slots);
       std::vector<SlotStart> starts;
-      for (const std::int32_t slot : slots) starts.push_back({.slot = slot, .limit = kLimit});
+      for (const std::int32_t slot : slots)
+        starts.push_back(
+            {.slot = slot, .limit = kLimit, .start = shared_file().description().tokens.start});
       search.start(starts);
       const Buffer active = backend->allocate(slots.size() * sizeof(std::int32_t));
       backend->upload(*queue, std::as_bytes(std::span(slots)), active.data());

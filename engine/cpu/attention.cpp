@@ -15,18 +15,30 @@ namespace {
 constexpr std::int64_t kQueryBlock = 64;
 
 // Returns the biases of one head for n keys from position `first` on and a query at position
-// `query`, or null if attention has no distance bias. Keys further away than the table reaches have
-// the bias at its end.
+// `query`, or null if attention has none. Keys further away than the table of a distance bias
+// reaches have the bias at its end.
 const float* biases_of(const Attention& attention, int head, std::int64_t query, std::int64_t first,
                        std::int64_t n, std::vector<float>& memory) {
   const Tensor& table = attention.distance_bias;
-  if (!table) return nullptr;
-  const std::int64_t most = table.columns / 2;
-  const float* middle = table.as<float>() + head * table.stride + most;
-  memory.resize(static_cast<std::size_t>(n));
-  for (std::int64_t t = 0; t < n; ++t)
-    memory[static_cast<std::size_t>(t)] = middle[std::clamp(first + t - query, -most, most)];
+  if (!table && !attention.slopes) return nullptr;
+  memory.assign(static_cast<std::size_t>(n), 0);
+  if (table) {
+    const std::int64_t most = table.columns / 2;
+    const float* middle = table.as<float>() + head * table.stride + most;
+    for (std::int64_t t = 0; t < n; ++t)
+      memory[static_cast<std::size_t>(t)] = middle[std::clamp(first + t - query, -most, most)];
+  }
+  if (attention.slopes) {
+    const float slope = attention.slopes.as<float>()[head];
+    for (std::int64_t t = 0; t < n; ++t)
+      memory[static_cast<std::size_t>(t)] += slope * static_cast<float>(first + t - query);
+  }
   return memory.data();
+}
+
+// Returns the first position that a query at `position` sees.
+std::int64_t first_seen(const Attention& attention, std::int64_t position) {
+  return attention.window > 0 ? std::max<std::int64_t>(0, position - attention.window + 1) : 0;
 }
 
 // Returns where the cache holds the key of position t of a slot for a beam. The value follows
@@ -38,19 +50,32 @@ float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, st
              cache.pages.stride;
 }
 
-// Attends with all heads of one row over the n keys that scratch.rows points at. For the distance
-// bias, which self-attention alone has, the row is at the position of the last key. Each head's
-// iteration moves these pointers on to the columns of the next head.
-void attend_heads(const float* query, std::int64_t n, const Attention& attention, Scratch& scratch,
-                  float* out) {
+// Attends with all heads of one row over the keys that scratch.rows points at. For biases, which
+// self-attention alone has, the row is at the position of the last key. The pointers are moved on
+// to the columns of each head of keys in turn.
+void attend_heads(const float* query, const Attention& attention, Scratch& scratch, float* out) {
+  const auto n = std::ssize(scratch.rows);
   float* scores = scratch.numbers_of(n);
   for (int head = 0; head < attention.heads; ++head) {
-    attend_row(query + head * attention.head, scratch.rows.data(), attention.width(), n,
-               attention.head, attention.scale,
+    if (head > 0 && head % attention.group() == 0) {
+      for (const float*& row : scratch.rows) row += attention.head;
+    }
+    attend_row(query + head * attention.head, scratch.rows.data(), attention.key_width(), n,
+               attention.head, attention.scale, attention.softcap,
                biases_of(attention, head, n - 1, 0, n, scratch.biases), scores,
                out + head * attention.head);
-    for (const float*& row : scratch.rows) row += attention.head;
   }
+}
+
+// Makes weights of the scores of the query at `position`, [length], of which the keys from `first`
+// up to, but not including, `end` are seen. The weights of the other keys are 0.
+void weigh(float* scores, std::int64_t length, std::int64_t first, std::int64_t end,
+           const Attention& attention, int head, std::int64_t position,
+           std::vector<float>& biases) {
+  std::fill(scores, scores + first, 0.0f);
+  softmax_row(scores + first, attention.scale, attention.softcap,
+              biases_of(attention, head, position, first, end - first, biases), end - first);
+  std::fill(scores + end, scores + length, 0.0f);
 }
 
 }  // namespace
@@ -66,26 +91,30 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, const A
     for (std::int32_t q = 0; q < offsets[b + 1] - offsets[b]; q += kQueryBlock)
       blocks.push_back({static_cast<std::int32_t>(b), q});
   }
-  const std::int64_t width = attention.width(), head_width = attention.head;
+  const std::int64_t width = attention.width(), key_width = attention.key_width(),
+                     head_width = attention.head;
   pool_.run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int thread) {
     const Block block = blocks[static_cast<std::size_t>(task)];
-    const std::int64_t first = offsets[block.sentence],
-                       length = offsets[block.sentence + 1] - first;
-    const std::int64_t queries = std::min(kQueryBlock, length - block.first_query);
+    const std::int64_t first = offsets[block.sentence], all = offsets[block.sentence + 1] - first;
+    const std::int64_t queries = std::min(kQueryBlock, all - block.first_query);
+    // The scores of these keys are computed, of which a query may see only a part.
+    const std::int64_t length = attention.causal ? block.first_query + queries : all;
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
     float* scores = scratch.numbers_of(queries * length);
     for (int head = 0; head < attention.heads; ++head) {
       const float* q =
           qkv.as<float>() + (first + block.first_query) * qkv.stride + head * head_width;
-      const float* k = qkv.as<float>() + first * qkv.stride + width + head * head_width;
+      const float* k =
+          qkv.as<float>() + first * qkv.stride + width + head / attention.group() * head_width;
       float* result =
           out.as<float>() + (first + block.first_query) * out.stride + head * head_width;
       blas_.product(queries, length, head_width, q, qkv.stride, k, qkv.stride, scores, length);
-      for (std::int64_t i = 0; i < queries; ++i)
-        softmax_row(scores + i * length, attention.scale,
-                    biases_of(attention, head, block.first_query + i, 0, length, scratch.biases),
-                    length);
-      blas_.product_plain(queries, head_width, length, scores, length, k + width, qkv.stride,
+      for (std::int64_t i = 0; i < queries; ++i) {
+        const std::int64_t position = block.first_query + i;
+        weigh(scores + i * length, length, first_seen(attention, position),
+              attention.causal ? position + 1 : length, attention, head, position, scratch.biases);
+      }
+      blas_.product_plain(queries, head_width, length, scores, length, k + key_width, qkv.stride,
                           result, out.stride);
     }
   });
@@ -96,6 +125,8 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
   const SearchState& state = step.state;
   const StepRows& rows = step.rows;
   const PagedCache& cache = step.caches.self[layer];
+  const PagedCache* shared =
+      step.caches.shared.empty() ? nullptr : step.caches.shared.data() + layer;
   const std::int64_t width = attention.width(), beams = rows.beams;
   pool_.run(rows.groups, [&](std::int64_t group, int thread) {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
@@ -105,18 +136,20 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
     const std::int64_t length = state.length[slot];
     for (std::int64_t beam = 0; beam < beams; ++beam) {
       const float* row = qkv.as<float>() + (group * beams + beam) * qkv.stride;
-      std::copy_n(row + width, 2 * width, cached_row(cache, slot, length, beam));
+      std::copy_n(row + width, 2 * attention.key_width(), cached_row(cache, slot, length, beam));
     }
+    const std::int64_t before = shared ? step.caches.source_lengths[slot] : 0,
+                       first = first_seen(attention, before + length);
     for (std::int64_t beam = 0; beam < beams; ++beam) {
-      scratch.rows.resize(static_cast<std::size_t>(length + 1));
+      scratch.rows.clear();
+      for (std::int64_t t = first; t < before; ++t)
+        scratch.rows.push_back(cached_row(*shared, slot, t, 0));
       const std::uint8_t* ancestor = state.ancestor + slot * state.longest * beams;
-      for (std::int64_t t = 0; t < length; ++t) {
-        scratch.rows[static_cast<std::size_t>(t)] =
-            cached_row(cache, slot, t, ancestor[t * beams + beam]);
-      }
-      scratch.rows[static_cast<std::size_t>(length)] = cached_row(cache, slot, length, beam);
+      for (std::int64_t t = std::max<std::int64_t>(0, first - before); t < length; ++t)
+        scratch.rows.push_back(cached_row(cache, slot, t, ancestor[t * beams + beam]));
+      scratch.rows.push_back(cached_row(cache, slot, length, beam));
       const std::int64_t row = group * beams + beam;
-      attend_heads(qkv.as<float>() + row * qkv.stride, length + 1, attention, scratch,
+      attend_heads(qkv.as<float>() + row * qkv.stride, attention, scratch,
                    out.as<float>() + row * out.stride);
     }
   });
@@ -136,14 +169,14 @@ void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_
       for (std::int64_t t = 0; t < length; ++t)
         scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, 0);
       const std::int64_t row = group * rows.beams + beam;
-      attend_heads(query.as<float>() + row * query.stride, length, attention, scratch,
+      attend_heads(query.as<float>() + row * query.stride, attention, scratch,
                    out.as<float>() + row * out.stride);
     }
   });
 }
 
-void CpuBackend::store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
-                             const std::int32_t* positions, std::span<const PagedCache> layers) {
+void CpuBackend::store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                            const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
   for (std::int64_t token = 0; token < keys_values.rows; ++token) {
     const float* row = keys_values.as<float>() + token * keys_values.stride;

@@ -55,15 +55,20 @@ class CpuBackend final : public Backend {
   void embed(Queue&, const Embedding&, const Step&, ResidualRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
   void gate(Queue&, Tensor x, Activation, Tensor out) override;
-  void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after, const Norm& before,
+  void add_norm(Queue&, ResidualRows stream, const Addend& y, const Norm& after, const Norm& before,
                 Tensor normed) override;
+  void transform_heads(Queue&, Tensor qkv, const PackedRows&, const HeadTransform&,
+                       const Attention&) override;
+  void transform_heads(Queue&, Tensor qkv, const Step&, const HeadTransform&,
+                       const Attention&) override;
+  void copy(Queue&, Tensor from, Tensor to) override;
   void attend_self(Queue&, Tensor qkv, const PackedRows&, const Attention&, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                    Tensor out) override;
   void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                     Tensor out) override;
-  void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
-                   const std::int32_t* positions, std::span<const PagedCache> layers) override;
+  void store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                  const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,
                    const SearchState&) override;
   std::unique_ptr<PendingRead> collect(Queue&, std::span<const std::int32_t> slots,
@@ -85,7 +90,7 @@ class CpuBackend final : public Backend {
                   std::int64_t first_row, float* logits);
   void sum_chunks(std::int64_t rows, std::int64_t chunks);
   std::int64_t find_best(Tensor hidden, const Projection&, const SearchRules&, int count);
-  void project_rows(Tensor hidden, const Linear& projection);
+  void project_rows(Tensor hidden, const Projection&);
   void find_best_of_row(const SearchRules&, const SlotSearch&, std::int64_t beam, std::int64_t row,
                         std::span<float> logits);
   std::int64_t find_best_by_row_rules(Tensor hidden, const Projection&, const SearchRules&,

@@ -36,6 +36,25 @@ void norm_one(const Norm& norm, const float* x, std::int64_t width, float* out) 
            norm.epsilon, width, out);
 }
 
+// Returns the position of the last token of a slot's hypotheses.
+std::int32_t position_of(const Step& step, std::int32_t slot) {
+  const std::int32_t* before = step.caches.tokens_before();
+  return step.state.length[slot] + (before ? before[slot] : 0);
+}
+
+// Transforms the heads of queries and keys of one row, which begin at x.
+void transform_one(const HeadTransform& transform, const Attention& attention,
+                   std::int32_t position, float* x) {
+  const std::int64_t keys = attention.key_width() / attention.head;
+  for (std::int64_t head = 0; head < attention.heads + keys; ++head, x += attention.head) {
+    const Norm& norm = head < attention.heads ? transform.query_norm : transform.key_norm;
+    if (norm) norm_one(norm, x, attention.head, x);
+    if (transform.rates)
+      rotate_row(x, transform.rates.as<float>(), static_cast<float>(position),
+                 transform.rates.columns);
+  }
+}
+
 }  // namespace
 
 void CpuBackend::embed(Queue&, const Embedding& embedding, const PackedRows& rows,
@@ -53,23 +72,53 @@ void CpuBackend::embed(Queue&, const Embedding& embedding, const Step& step, Res
   each_row(pool_, out.rows, [&](std::int64_t row) {
     const std::int32_t slot = rows.slots[row / rows.beams];
     if (slot < 0 || state.done[slot]) return;
-    embed_one(embedding, state.token[slot * rows.beams + row % rows.beams], state.length[slot],
+    embed_one(embedding, state.token[slot * rows.beams + row % rows.beams], position_of(step, slot),
               out.as<float>() + row * out.stride);
   });
 }
 
-void CpuBackend::add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after,
+void CpuBackend::add_norm(Queue&, ResidualRows stream, const Addend& y, const Norm& after,
                           const Norm& before, Tensor normed) {
   // In float32 the residual stream has no low bits.
   const Tensor x = stream.rounded;
   each_row(pool_, x.rows, [&](std::int64_t row) {
     float* sum = x.as<float>() + row * x.stride;
     if (y) {
-      const float* added = y.as<float>() + row * y.stride;
-      std::transform(added, added + y.columns, sum, sum, std::plus<>());
+      float* added = y.rows.as<float>() + row * y.rows.stride;
+      if (y.inside) norm_one(y.inside, added, x.columns, added);
+      if (y.scale == 1) {
+        std::transform(added, added + x.columns, sum, sum, std::plus<>());
+      } else {
+        std::transform(added, added + x.columns, sum, sum,
+                       [&](float a, float b) { return b + y.scale * a; });
+      }
     }
     if (after) norm_one(after, sum, x.columns, sum);
     if (before) norm_one(before, sum, x.columns, normed.as<float>() + row * normed.stride);
+  });
+}
+
+void CpuBackend::transform_heads(Queue&, Tensor qkv, const PackedRows& rows,
+                                 const HeadTransform& transform, const Attention& attention) {
+  each_row(pool_, qkv.rows, [&](std::int64_t row) {
+    transform_one(transform, attention, rows.positions[row], qkv.as<float>() + row * qkv.stride);
+  });
+}
+
+void CpuBackend::transform_heads(Queue&, Tensor qkv, const Step& step,
+                                 const HeadTransform& transform, const Attention& attention) {
+  each_row(pool_, qkv.rows, [&](std::int64_t row) {
+    const std::int32_t slot = step.rows.slots[row / step.rows.beams];
+    if (slot < 0 || step.state.done[slot]) return;
+    transform_one(transform, attention, position_of(step, slot),
+                  qkv.as<float>() + row * qkv.stride);
+  });
+}
+
+void CpuBackend::copy(Queue&, Tensor from, Tensor to) {
+  each_row(pool_, from.rows, [&](std::int64_t row) {
+    std::copy_n(from.as<float>() + row * from.stride, from.columns,
+                to.as<float>() + row * to.stride);
   });
 }
 

@@ -77,6 +77,10 @@ XLATE_INLINE void softmax(float* x, float scale, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) x[i] *= inverse;
 }
 
+XLATE_INLINE void cap_scores(float* x, float scale, float cap, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) x[i] = cap * std::tanh(x[i] * scale / cap);
+}
+
 XLATE_INLINE float dot(const float* a, const float* b, std::int64_t n) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -212,7 +216,25 @@ XLATE_CLONES void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t 
   }
 }
 
-XLATE_CLONES void softmax_row(float* x, float scale, const float* bias, std::int64_t n) {
+XLATE_CLONES void cap_row(float* x, float scale, float cap, std::int64_t n) {
+  cap_scores(x, scale, cap, n);
+}
+
+// The angle is rounded to float32 once, as Hugging Face's implementations round it.
+XLATE_CLONES void rotate_row(float* x, const float* rates, float position, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    const float angle = position * rates[j], sine = std::sin(angle), cosine = std::cos(angle);
+    const float first = x[j], second = x[n + j];
+    x[j] = first * cosine - second * sine;
+    x[n + j] = second * cosine + first * sine;
+  }
+}
+
+XLATE_CLONES void softmax_row(float* x, float scale, float cap, const float* bias, std::int64_t n) {
+  if (cap != 0) {
+    cap_scores(x, scale, cap, n);
+    scale = 1;
+  }
   if (!bias) return softmax(x, scale, n);
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) x[i] = x[i] * scale + bias[i];
@@ -221,8 +243,12 @@ XLATE_CLONES void softmax_row(float* x, float scale, const float* bias, std::int
 
 XLATE_CLONES void attend_row(const float* query, const float* const* keys,
                              std::int64_t value_offset, std::int64_t n, std::int64_t width,
-                             float scale, const float* bias, float* scores, float* out) {
+                             float scale, float cap, const float* bias, float* scores, float* out) {
   for (std::int64_t t = 0; t < n; ++t) scores[t] = dot(query, keys[t], width);
+  if (cap != 0) {
+    cap_scores(scores, scale, cap, n);
+    scale = 1;
+  }
   if (bias) {
 #pragma omp simd
     for (std::int64_t t = 0; t < n; ++t) scores[t] = scores[t] * scale + bias[t];

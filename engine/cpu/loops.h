@@ -33,15 +33,22 @@ void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t k, const floa
                       std::int64_t x_stride, const float* w, std::int64_t w_stride, float* out,
                       std::int64_t out_stride);
 
-/// Computes x = softmax(x·scale + bias) for n elements. `bias` may be null.
-void softmax_row(float* x, float scale, const float* bias, std::int64_t n);
+/// Computes x = cap · tanh(x·scale / cap) for n elements.
+void cap_row(float* x, float scale, float cap, std::int64_t n);
+
+/// Rotates the pairs (x[j], x[n + j]) of a head by the angles position · rates[j], for n pairs.
+void rotate_row(float* x, const float* rates, float position, std::int64_t n);
+
+/// Computes x = softmax(x·scale + bias) for n elements. `bias` may be null. If `cap` is not 0, it
+/// bounds x·scale as cap_row does.
+void softmax_row(float* x, float scale, float cap, const float* bias, std::int64_t n);
 
 /// Attends with one query over n keys of one head. keys[t] points at the `width` elements of key t,
-/// and its value follows `value_offset` elements behind it. bias[t] is added to the score of key t,
-/// and `bias` may be null. `scores` is scratch of n floats, and `out` has `width` elements.
+/// and its value follows `value_offset` elements behind it. Scores become weights as in
+/// softmax_row. `scores` is scratch of n floats, and `out` has `width` elements.
 void attend_row(const float* query, const float* const* keys, std::int64_t value_offset,
-                std::int64_t n, std::int64_t width, float scale, const float* bias, float* scores,
-                float* out);
+                std::int64_t n, std::int64_t width, float scale, float cap, const float* bias,
+                float* scores, float* out);
 
 /// Adds bias, which may be null, to n logits in place. Returns the maximum and the sum of exp(logit
 /// − maximum), or a sum of zero if all logits are −∞. The sum is NaN if a logit is +∞ or NaN.

@@ -59,15 +59,14 @@ void forbid_never_chosen(const SearchRules& rules, std::span<float> row) {
 }  // namespace
 
 void apply_row_rules(const SearchRules& rules, const std::vector<std::int32_t>& ids,
-                     std::span<float> row) {
+                     std::int32_t generated, std::span<float> row) {
   // Hugging Face's generate gives the rules logits in greedy search and log-probabilities in beam
   // search.
   const bool greedy = rules.beams == 1;
   if (!greedy) log_softmax(row);
   if (rules.repetition_penalty != 1) penalise(ids, rules.repetition_penalty, row);
   if (rules.no_repeat_ngram > 0) forbid_repeats(ids, rules.no_repeat_ngram, row);
-  // The start token is not one of the tokens that the minimum counts.
-  if (std::ssize(ids) - 1 < rules.min_length) {
+  if (generated < rules.min_length) {
     for (const std::int32_t end : rules.ends) forbid(row, end);
   }
   if (rules.renormalize) forbid_never_chosen(rules, row);

@@ -16,8 +16,8 @@ inline constexpr std::int64_t kVocabularyChunk = 512;
 
 /// Changes the logits [V] of a row into log-probabilities as the row rules leave them. They are −∞
 /// for ids that may not be chosen. `ids` are all ids that the decoder has had for the hypothesis,
-/// the start token first.
+/// of which the last `generated` ones were generated.
 void apply_row_rules(const SearchRules&, const std::vector<std::int32_t>& ids,
-                     std::span<float> row);
+                     std::int32_t generated, std::span<float> row);
 
 }  // namespace xlate::cpu

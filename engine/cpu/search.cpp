@@ -34,19 +34,27 @@ void offer(Scored* heap, int& count, int limit, Scored item) {
   }
 }
 
+// Adds the bias, which may be null, to n outputs of the projection and bounds them.
+void finish_logits(float* logits, const float* bias, float softcap, std::int64_t n) {
+  bias_activation_row(logits, bias, Activation::kNone, n);
+  if (softcap != 0) cap_row(logits, 1, softcap, n);
+}
+
 }  // namespace
 
-void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const SlotStart> starts,
+void CpuBackend::start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,
                              const SearchState& state) {
   for (const SlotStart& start : starts) {
     const std::int64_t slot = start.slot;
     for (std::int64_t k = 0; k < state.beams; ++k) {
-      state.token[slot * state.beams + k] = rules.start;
+      state.token[slot * state.beams + k] = start.start;
       state.score[slot * state.beams + k] = k == 0 ? 0 : kDead;
     }
     state.length[slot] = 0;
     state.limit[slot] = start.limit;
     state.forced_first[slot] = start.forced_first;
+    state.start[slot] = start.start;
+    if (state.tokens_before) state.tokens_before[slot] = start.tokens_before;
     state.done[slot] = 0;
     state.finished_count[slot] = 0;
   }
@@ -69,7 +77,9 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
     blas_.product(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, n);
   for (std::int64_t i = 0; i < m; ++i) {
     float* row = logits + i * n;
-    MaxSum sum = sum_logits(row, bias, n);
+    const bool capped = scan.projection.softcap != 0;
+    if (capped) finish_logits(row, bias, scan.projection.softcap, n);
+    MaxSum sum = sum_logits(row, capped ? nullptr : bias, n);
     bool masked = false;
     for (const std::int32_t id : scan.rules.never_chosen) {
       if (id < first || id >= first + n) continue;
@@ -135,8 +145,8 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
 }
 
 // Computes the logits of up to kRuledRows rows over the whole vocabulary.
-void CpuBackend::project_rows(Tensor hidden, const Linear& projection) {
-  const Tensor weight = projection.weight;
+void CpuBackend::project_rows(Tensor hidden, const Projection& projection) {
+  const Tensor weight = projection.linear.weight, biases = projection.linear.bias;
   const std::int64_t vocabulary = weight.rows, m = hidden.rows;
   search_.logits.resize(static_cast<std::size_t>(m * vocabulary));
   const float* x = hidden.as<float>();
@@ -149,10 +159,9 @@ void CpuBackend::project_rows(Tensor hidden, const Linear& projection) {
                        vocabulary);
     else
       blas_.product(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, vocabulary);
-    if (!projection.bias) return;
-    const float* bias = projection.bias.as<float>() + first;
+    const float* bias = biases ? biases.as<float>() + first : nullptr;
     for (std::int64_t i = 0; i < m; ++i) {
-      for (std::int64_t j = 0; j < n; ++j) logits[i * vocabulary + j] += bias[j];
+      finish_logits(logits + i * vocabulary, bias, projection.softcap, n);
     }
   });
 }
@@ -165,7 +174,7 @@ void CpuBackend::find_best_of_row(const SearchRules& rules, const SlotSearch& sl
   search_.log_sums[static_cast<std::size_t>(row)] =
       overflow ? std::numeric_limits<float>::quiet_NaN() : 0;
   if (overflow) return;
-  apply_row_rules(rules, slot.ids_of(beam), logits);
+  apply_row_rules(rules, slot.ids_of(beam), slot.length(), logits);
   const int count = rules.candidates();
   Scored* best = search_.best.data() + row * count;
   int& found = search_.best_count[static_cast<std::size_t>(row)];
@@ -187,7 +196,7 @@ std::int64_t CpuBackend::find_best_by_row_rules(Tensor hidden, const Projection&
   search_.log_sums.assign(all, 0);
   for (std::int64_t first = 0; first < hidden.rows; first += kRuledRows) {
     const std::int64_t count = std::min(kRuledRows, hidden.rows - first);
-    project_rows(hidden.row_range(first, count), projection.linear);
+    project_rows(hidden.row_range(first, count), projection);
     pool_.run(count, [&](std::int64_t i, int) {
       const std::int64_t row = first + i, slot = rows.slots[row / rows.beams];
       if (slot < 0 || state.done[slot]) return;

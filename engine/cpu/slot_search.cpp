@@ -22,6 +22,11 @@ SlotSearch::SlotSearch(const SearchRules& rules, const SearchState& state, std::
       length_(state.length[slot]),
       limit_(state.limit[slot]),
       forced_first_(state.forced_first[slot]),
+      start_(state.start[slot]),
+      before_(state.prompt ? std::span<const std::int32_t>(
+                                 state.prompt + slot * state.longest_before,
+                                 static_cast<std::size_t>(state.tokens_before[slot]))
+                           : std::span<const std::int32_t>()),
       done_(state.done[slot]),
       history_(state.history + slot * state.longest * beams_),
       ancestor_(state.ancestor + slot * state.longest * beams_),
@@ -35,7 +40,8 @@ std::int32_t SlotSearch::forced() const {
 
 // The token at position t entered the network under the beam ancestor[t], whose last token it was.
 std::vector<std::int32_t> SlotSearch::ids_of(std::int64_t beam) const {
-  std::vector<std::int32_t> ids{rules_.start};
+  std::vector<std::int32_t> ids(before_.begin(), before_.end());
+  ids.push_back(start_);
   for (std::int64_t t = 1; t < length_; ++t)
     ids.push_back(history_[(t - 1) * beams_ + ancestor_[t * beams_ + beam]].token);
   if (length_ > 0) ids.push_back(token_[beam]);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "engine/search_state.h"
@@ -30,8 +31,10 @@ class SlotSearch {
   /// Returns the only token that may be chosen now, or −1 if the choice is free.
   std::int32_t forced() const;
   float score(std::int64_t beam) const { return score_[beam]; }
-  /// Returns the ids that the decoder has had for a live hypothesis: the start token and then the
-  /// tokens that were generated.
+  /// Returns the number of tokens generated so far.
+  std::int32_t length() const { return length_; }
+  /// Returns the ids that the decoder has had for a live hypothesis: those of the prompt, of which
+  /// the start token is the last one or the only one, and then the tokens that were generated.
   std::vector<std::int32_t> ids_of(std::int64_t beam) const;
   /// Advances the sentence by one token. `candidates` are the best of all continuations, in order,
   /// as many as SearchRules::candidates() says.
@@ -49,7 +52,9 @@ class SlotSearch {
   std::int32_t* token_;
   float* score_;
   std::int32_t& length_;
-  std::int32_t limit_, forced_first_;
+  std::int32_t limit_, forced_first_, start_;
+  // The ids of the prompt before the start token.
+  std::span<const std::int32_t> before_;
   std::int32_t& done_;
   Node* history_;
   std::uint8_t* ancestor_;

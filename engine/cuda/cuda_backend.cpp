@@ -1,6 +1,6 @@
 // Implements CudaBackend: the device and its memory, copies, and which kernel serves which
-// operation. Products are in products/linear.cpp, programs in programs.cpp and replayed steps in
-// repeat.cpp.
+// operation. Products are in products/linear.cpp, attention in attention/attention.cpp, programs in
+// programs.cpp and replayed steps in repeat.cpp.
 #include "engine/cuda/cuda_backend.h"
 
 #include <algorithm>
@@ -31,19 +31,8 @@ constexpr int kFastCapability = 90;
 // for a vocabulary of 32,128 ids. The L2 cache of an H200 has 50 MB, so that a part of them is
 // still there when the selection reads them.
 constexpr std::int64_t kLogitRows = 512;
-// A step has counters (KeyLists::taken) for this many self-attentions and as many cross-attentions.
-// With a counter the blocks of an attention share its beam tiles.
-constexpr int kAttentionsOfAStep = 128;
 
 cudaStream_t stream_of(Queue& queue) { return static_cast<Stream&>(queue).get(); }
-
-CacheView view_of(const PagedCache& cache) {
-  return {.pages = cache.pages.data,
-          .table = cache.table,
-          .pages_per_slot = cache.pages_per_slot,
-          .page_tokens = cache.page_tokens,
-          .keys_per_token = cache.keys_per_token};
-}
 
 // `ids` and `token_positions` are null for a decoding step, whose kernel finds them in the search
 // state.
@@ -60,24 +49,6 @@ EmbedArgs<T> embed_args(const Embedding& embedding, const std::int32_t* ids,
           .table_stride = embedding.table.stride,
           .positions_stride = embedding.positions.stride,
           .scale = embedding.scale};
-}
-
-template <class T>
-AttendArgs<T> attend_args(const Tensor& query, const Attention& attention, const Tensor& out) {
-  constexpr std::int64_t kMostColumns = 256;
-  if (attention.head > kMostColumns)
-    fail("CUDA: attention has heads of {} columns, expected at most {}", attention.head,
-         kMostColumns);
-  const Tensor& bias = attention.distance_bias;
-  return {.query = data_of<T>(query),
-          .out = data_of<T>(out),
-          .query_stride = query.stride,
-          .out_stride = out.stride,
-          .width = out.columns,
-          .heads = attention.heads,
-          .scale = attention.scale,
-          .distance_bias = data_of<float>(bias),
-          .distances = static_cast<int>(bias.columns / 2)};
 }
 
 }  // namespace
@@ -103,14 +74,6 @@ std::string CudaBackend::general_reason() const {
   if (capability_ != kFastCapability)
     return fmt::format("compute capability {}.{}", capability_ / 10, capability_ % 10);
   return size_of(type_) == 2 ? "" : name_of(type_);
-}
-
-void CudaBackend::note_attention(AttentionKernel kernel, const Attention& attention) {
-  if (kernel == AttentionKernel::kStream) return paths_.fast(KernelPaths::Of::kAttention);
-  paths_.slow(KernelPaths::Of::kAttention, [&] {
-    if (const std::string reason = general_reason(); !reason.empty()) return reason;
-    return fmt::format("{} heads of width {}", attention.heads, attention.head);
-  });
 }
 
 // Returns the stream of a queue for any work but a solo step. If a solo step is waiting, it is
@@ -311,17 +274,17 @@ void CudaBackend::embed(Queue& queue, const Embedding& embedding, const Step& st
   with_type(out.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
     xlate::cuda::embed_step<T>(embed_args<T>(embedding, nullptr, nullptr, out), step.state,
-                               step.rows, flushed_stream(queue));
+                               step.rows, step.caches.tokens_before(), flushed_stream(queue));
   });
 }
 
-void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows,
-                              const Attention& attention, Tensor out) {
-  with_type(out.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    attend_packed<T>(attend_args<T>(qkv, attention, out), rows.offsets,
-                     std::ssize(rows.offsets_host) - 1, out.rows, flushed_stream(queue));
-  });
+void CudaBackend::copy(Queue& queue, Tensor from, Tensor to) {
+  if (from.rows == 0) return;
+  const std::size_t size = size_of(from.dtype);
+  check(cudaMemcpy2DAsync(
+      to.data, static_cast<std::size_t>(to.stride) * size, from.data,
+      static_cast<std::size_t>(from.stride) * size, static_cast<std::size_t>(from.columns) * size,
+      static_cast<std::size_t>(from.rows), cudaMemcpyDeviceToDevice, flushed_stream(queue)));
 }
 
 void CudaBackend::grow(Buffer& buffer, std::int64_t bytes) {
@@ -330,76 +293,6 @@ void CudaBackend::grow(Buffer& buffer, std::int64_t bytes) {
   check(cudaDeviceSynchronize());
   buffer = {};
   buffer = allocate(static_cast<std::size_t>(bytes));
-}
-
-void CudaBackend::grow_key_lists(StepKeys& keys, std::int64_t beam_tiles, std::int64_t stride) {
-  grow(keys.headers, beam_tiles * static_cast<std::int64_t>(sizeof(int2)));
-  grow(keys.entries, beam_tiles * stride * static_cast<std::int64_t>(sizeof(KeyEntry)));
-  grow(keys.taken, kAttentionsOfAStep * static_cast<std::int64_t>(sizeof(int)));
-  keys.lists = {.headers = keys.headers.as<int2>(),
-                .entries = keys.entries.as<KeyEntry>(),
-                .stride = stride,
-                .taken = keys.taken.as<int>(),
-                .launches = kAttentionsOfAStep};
-}
-
-KeyLists CudaBackend::next_attention(StepKeys& keys) {
-  const KeyLists lists = keys.lists;
-  if (keys.lists.launches > 0) ++keys.lists.taken, --keys.lists.launches;
-  return lists;
-}
-
-void CudaBackend::prepare_key_lists(Queue& queue, const Step& step) {
-  const auto& [state, rows, caches] = step;
-  if (caches.self.empty() || caches.cross.empty())
-    fail("CUDA: a step has {} self caches and {} cross caches, expected at least one of each",
-         caches.self.size(), caches.cross.size());
-  const PagedCache &own = caches.self.front(), &source = caches.cross.front();
-  // Empty groups have beam tiles, too.
-  const std::int64_t beam_tiles = key_list_count(std::max(state.slots, rows.groups), state.beams);
-  grow_key_lists(self_keys_, beam_tiles, key_list_stride(state.longest, state.beams));
-  grow_key_lists(cross_keys_, beam_tiles,
-                 key_list_stride(source.pages_per_slot * source.page_tokens, 1));
-  build_key_lists(cuda::view_of(own), cuda::view_of(source), caches.source_lengths, state, rows,
-                  self_keys_.lists, cross_keys_.lists, flushed_stream(queue));
-}
-
-void CudaBackend::attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer,
-                              const Attention& attention, Tensor out) {
-  ensure_key_lists(queue, step);
-  with_type(out.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    note_attention(xlate::cuda::attend_self<T>(
-                       attend_args<T>(qkv, attention, out), cuda::view_of(step.caches.self[layer]),
-                       step.state, step.rows, next_attention(self_keys_), flushed_stream(queue)),
-                   attention);
-  });
-}
-
-void CudaBackend::attend_cross(Queue& queue, Tensor query, const Step& step, std::size_t layer,
-                               const Attention& attention, Tensor out) {
-  ensure_key_lists(queue, step);
-  with_type(out.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    note_attention(xlate::cuda::attend_cross<T>(attend_args<T>(query, attention, out),
-                                                cuda::view_of(step.caches.cross[layer]),
-                                                step.caches.source_lengths, step.rows,
-                                                next_attention(cross_keys_), flushed_stream(queue)),
-                   attention);
-  });
-}
-
-void CudaBackend::store_cross(Queue& queue, Tensor keys_values, const std::int32_t* token_slots,
-                              const std::int32_t* positions, std::span<const PagedCache> layers) {
-  const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
-  with_type(keys_values.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      xlate::cuda::store_cross<T>(data_of<T>(keys_values) + static_cast<std::int64_t>(i) * width,
-                                  keys_values.stride, keys_values.rows, width, token_slots,
-                                  positions, cuda::view_of(layers[i]), flushed_stream(queue));
-    }
-  });
 }
 
 template <class T>
@@ -452,13 +345,15 @@ bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection&
                                   const RulesView& rules, const RowCandidates& best,
                                   std::int64_t most_rows) {
   const Tensor& weight = projection.linear.weight;
-  if (rules.has_row_rules || !has_tensor_map(hidden) || !has_tensor_map(weight) ||
+  if (rules.has_row_rules || projection.softcap != 0 || !has_tensor_map(hidden) ||
+      !has_tensor_map(weight) ||
       !vocabulary_kernel_fits(capability_, hidden.columns, weight.rows, best.count)) {
     paths_.slow(KernelPaths::Of::kVocabulary, [&] {
       const std::string reason = general_reason();
-      return !reason.empty() ? reason
-             : rules.has_row_rules
-                 ? "rules of search"
+      return !reason.empty()       ? reason
+             : rules.has_row_rules ? "rules of search"
+             : projection.softcap != 0
+                 ? "a softcap of logits"
                  : fmt::format("width {}, {} candidates", hidden.columns, best.count);
     });
     return false;
@@ -490,15 +385,21 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
   // Weights has allocated this many rows.
   weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();
   grow(logits_, kLogitRows * weight.rows * static_cast<std::int64_t>(sizeof(float)));
-  const float* bias = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
+  const float* biases = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
+  // A softcap is applied behind the bias, so whatever reads capped logits adds none.
+  const float* bias = projection.softcap != 0 ? nullptr : biases;
   if (rules.has_row_rules)
-    grow(row_ids_, kLogitRows * state.longest * static_cast<std::int64_t>(sizeof(std::int32_t)));
+    grow(row_ids_, kLogitRows * (state.longest + state.longest_before) *
+                       static_cast<std::int64_t>(sizeof(std::int32_t)));
   for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, hidden.rows - first);
     const Tensor logits{logits_.data(), DType::kFloat32, rows, weight.rows, weight.rows};
     gemm_->run(
         {.x = hidden.row_range(first, rows), .weight = weight, .bias = nullptr, .out = logits},
         flushed_stream(queue));
+    if (projection.softcap != 0)
+      cap_logits(logits_.as<float>(), weight.rows, vocabulary, biases, projection.softcap, rows,
+                 flushed_stream(queue));
     if (rules.has_row_rules) {
       const RowRules row_rules{step_rows, state, row_ids_.as<std::int32_t>()};
       apply_row_rules(logits_.as<float>(), weight.rows, vocabulary, bias, rules, row_rules, first,

@@ -59,15 +59,20 @@ class CudaBackend final : public Backend {
   void embed(Queue&, const Embedding&, const Step&, ResidualRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
   void gate(Queue&, Tensor x, Activation, Tensor out) override;
-  void add_norm(Queue&, ResidualRows stream, Tensor y, const Norm& after, const Norm& before,
+  void add_norm(Queue&, ResidualRows stream, const Addend& y, const Norm& after, const Norm& before,
                 Tensor normed) override;
+  void transform_heads(Queue&, Tensor qkv, const PackedRows&, const HeadTransform&,
+                       const Attention&) override;
+  void transform_heads(Queue&, Tensor qkv, const Step&, const HeadTransform&,
+                       const Attention&) override;
+  void copy(Queue&, Tensor from, Tensor to) override;
   void attend_self(Queue&, Tensor qkv, const PackedRows&, const Attention&, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                    Tensor out) override;
   void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                     Tensor out) override;
-  void store_cross(Queue&, Tensor keys_values, const std::int32_t* token_slots,
-                   const std::int32_t* positions, std::span<const PagedCache> layers) override;
+  void store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,
+                  const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,
                    const SearchState&) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&,
@@ -78,7 +83,7 @@ class CudaBackend final : public Backend {
  private:
   void open_device();
   std::string general_reason() const;
-  void note_attention(AttentionKernel, const Attention&);
+  void note_attention(AttentionKernel, const Attention&, const PagedCaches&);
   template <class Batch>
   void run_operations(Queue&, const Program&, const Workspace&, const Batch&);
   /// Computes `linear` into `sums` and `add_norm` of them, in one kernel if there is one for these
@@ -88,9 +93,11 @@ class CudaBackend final : public Backend {
   /// Computes the same by a product into `sums` and a norm that reads them.
   void linear_then_norm(Queue&, Tensor x, const Linear&, Tensor sums, ResidualRows stream,
                         const Norm& after, const Norm& before, Tensor normed);
-  /// Computes `add_norm` of y + bias. `bias` has the compute type and may be absent.
-  void add_norm(Queue&, ResidualRows stream, Tensor y, const Tensor& bias, const Norm& after,
+  /// Computes `add_norm` of y + bias, without the norm inside. `bias` has the compute type and may
+  /// be absent.
+  void add_norm(Queue&, ResidualRows stream, const Addend& y, const Tensor& bias, const Norm& after,
                 const Norm& before, Tensor normed);
+  void norm_in_place(Queue&, Tensor rows, const Norm&);
   void prepare_library();
   /// Returns a product of a program for up to `most_rows` rows. All of its operands lie in `memory`
   /// and have `rows` rows. `before_norm` says that its output is the accumulators that a norm adds,

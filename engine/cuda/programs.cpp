@@ -21,7 +21,7 @@ struct FusedPair {
 // reads the accumulators (TensorKind::kAccumulator). The kernel writes the stream and may replace
 // the rows that it adds (LinearNormArgs::residual), but not the rows that it multiplies, so a
 // product that reads the same stream or the rows of `normed` is refused. A product with an
-// activation is refused because the kernel applies none.
+// activation is refused because the kernel applies none, and so is a norm inside or a scale.
 FusedPair fused_at(const Program& program, std::size_t i) {
   const std::vector<Operation>& operations = program.operations();
   const auto* product = std::get_if<ApplyLinear>(&operations[i]);
@@ -29,6 +29,7 @@ FusedPair fused_at(const Program& program, std::size_t i) {
       product && i + 1 < operations.size() ? std::get_if<AddNorm>(&operations[i + 1]) : nullptr;
   if (!norm || norm->y != product->out || norm->y == norm->stream || product->x == norm->stream ||
       (norm->before && product->x == norm->normed) || product->activation != Activation::kNone ||
+      norm->inside || norm->residual_scale != 1 ||
       program.tensors()[product->out.index].kind != TensorKind::kAccumulator)
     return {};
   return {product, norm};

@@ -11,7 +11,8 @@ namespace xlate::cuda {
 template <class T>
 struct AttendArgs {
   // [rows, query_stride]. A row begins with its query, of D = heads·head elements. In
-  // self-attention, also of packed sentences, its key and its value follow, of D elements each.
+  // self-attention, also of packed sentences, its key and its value follow, of `key_width` elements
+  // each.
   const T* query;
   T* out;                                        // [rows, D]
   std::int64_t query_stride, out_stride, width;  // The width is D.
@@ -21,6 +22,28 @@ struct AttendArgs {
   // positions after the query (Attention::distance_bias in engine/layers.h).
   const float* distance_bias;
   int distances;
+  // The rest is only for the general kernels (rows.cu, packed.cu). See Attention in
+  // engine/layers.h.
+  int group;               // Attention::group()
+  std::int64_t key_width;  // D / group
+  float softcap;
+  std::int64_t window;
+  const float* slopes;  // [heads] or null
+  bool causal;          // It is set only for packed sentences.
+};
+
+/// Returns whether attention has only what every kernel computes: all queries see all keys, as many
+/// heads of keys as of queries, and at most a distance bias.
+template <class T>
+bool plain(const AttendArgs<T>& args) {
+  return args.group == 1 && args.softcap == 0 && args.window == 0 && !args.slopes && !args.causal;
+}
+
+/// Views the keys of a layer's prompts (PagedCaches::shared).
+struct SharedKeys {
+  CacheView cache;
+  // [S], the number of these keys of each slot. It is null if there are no prompts.
+  const std::int32_t* lengths;
 };
 
 /// Returns whether a scale of scores is 1/√head. The kernels on tensor cores have instances with
@@ -95,22 +118,45 @@ bool stream_self(const AttendArgs<T>&, const CacheView&, const StepRows&, const 
 template <class T>
 bool stream_cross(const AttendArgs<T>&, const CacheView&, const StepRows&, const KeyLists&,
                   cudaStream_t);
-/// Computes self-attention with the general kernel (rows.cu), for every type and for heads of up to
-/// 256 columns.
+/// Computes self-attention with the general kernels (rows.cu), for every type, for heads of up to
+/// 256 columns, and after keys of prompts.
 template <class T>
-void attend_self_rows(const AttendArgs<T>&, const CacheView&, const SearchState&, const StepRows&,
-                      cudaStream_t);
+void attend_self_rows(const AttendArgs<T>&, const CacheView&, const SharedKeys&, const SearchState&,
+                      const StepRows&, cudaStream_t);
 /// Computes cross-attention with the general kernel.
 template <class T>
 void attend_cross_rows(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths,
                        const StepRows&, cudaStream_t);
 
+/// The heads of queries and keys, as transform_heads changes them in place (HeadTransform in
+/// engine/layers.h).
+template <class T>
+struct HeadArgs {
+  T* queries_keys;  // [rows, stride]. A row begins with the queries, and the keys follow.
+  std::int64_t rows, stride;
+  int heads, key_heads, head;  // A head has at most 256 columns.
+  // [head] or null
+  const float *query_gain, *query_shift, *key_gain, *key_shift;
+  float epsilon;
+  bool rms;
+  const float* rates;  // [pairs]
+  int pairs;           // It is 0 if nothing is rotated.
+};
+/// Transforms packed rows, which stand at positions[i].
+template <class T>
+void transform_heads(const HeadArgs<T>&, const std::int32_t* positions, cudaStream_t);
+/// Transforms the rows of a decoding step. `before` has the number of tokens before the start token
+/// of each slot, or is null.
+template <class T>
+void transform_heads(const HeadArgs<T>&, const SearchState&, const StepRows&,
+                     const std::int32_t* before, cudaStream_t);
+
 /// Copies one layer's source keys and values to its pages. Row i of keys_values [N, stride] begins
 /// with the key and the value, of `width` = 2·D elements together, of position positions[i] in slot
 /// token_slots[i].
 template <class T>
-void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width,
-                 const std::int32_t* token_slots, const std::int32_t* positions, const CacheView&,
-                 cudaStream_t);
+void store_keys(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width,
+                const std::int32_t* token_slots, const std::int32_t* positions, const CacheView&,
+                cudaStream_t);
 
 }  // namespace xlate::cuda

@@ -1,5 +1,5 @@
-// The bias that attention adds to the score of a query and a key, by how far the key is from the
-// query (Attention::distance_bias in engine/layers.h).
+// The scores of a query and keys: the bias that is added by how far a key is from the query
+// (Attention::distance_bias in engine/layers.h), and all else that Attention can ask for.
 #pragma once
 
 #include "engine/cuda/attention/attention.h"
@@ -24,6 +24,28 @@ struct HeadBias {
     if (!middle) return 0.0f;
     const Integer most = distances;
     return middle[distance < -most ? -most : distance > most ? most : distance];
+  }
+};
+
+// Makes scores for one row and head from products of the query and keys, as Attention says
+// (engine/layers.h).
+struct HeadScores {
+  float scale, softcap, slope;
+  HeadBias bias;
+  std::int64_t position;  // of the query
+
+  template <class T>
+  __device__ HeadScores(const AttendArgs<T>& args, int head, std::int64_t position)
+      : scale(args.scale),
+        softcap(args.softcap),
+        slope(args.slopes ? args.slopes[head] : 0.0f),
+        bias(args, head),
+        position(position) {}
+  // Returns the score of the key at position t.
+  __device__ float of(float product, std::int64_t t) const {
+    float score = product * scale;
+    if (softcap != 0) score = softcap * tanhf(score / softcap);
+    return fmaf(slope, static_cast<float>(t - position), score) + bias.of(t - position);
   }
 };
 

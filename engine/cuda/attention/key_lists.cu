@@ -49,7 +49,7 @@ __global__ void key_list_kernel(CacheView self, CacheView cross, const std::int3
                                 SearchState state, StepRows rows, KeyLists self_lists,
                                 KeyLists cross_lists) {
   // Each thread of the first block zeroes one counter. A block has 128 threads, so there may be at
-  // most 128 counters (kAttentionsOfAStep in cuda_backend.cpp). Further ones would not be zeroed.
+  // most 128 counters (kAttentionsOfAStep in attention.cpp). Further ones would not be zeroed.
   const int launch = static_cast<int>(threadIdx.x);
   if (blockIdx.x == 0 && launch < self_lists.launches) self_lists.taken[launch] = 0;
   if (blockIdx.x == 0 && launch < cross_lists.launches) cross_lists.taken[launch] = 0;

@@ -210,9 +210,31 @@ __global__ void packed_row_kernel(AttendArgs<T> args, const std::int32_t* offset
   const std::int64_t first = offsets[sentence], n = offsets[sentence + 1] - first;
   const T* keys = args.query + first * args.query_stride + args.width + head * width;
   attend<T, kColumns>(
-      args.query + row * args.query_stride + head * width, n, width, args.width, args.scale,
-      HeadBias(args, head), row - first,
+      args.query + row * args.query_stride + head * width, n, width, args.width,
+      plain_scores(args, head, row - first),
       [&](std::int64_t t) { return keys + t * args.query_stride; },
+      args.out + row * args.out_stride + head * width);
+}
+
+// Does the same for all that AttendArgs can ask for.
+template <class T, int kColumns>
+__global__ void any_packed_row_kernel(AttendArgs<T> args, const std::int32_t* offsets,
+                                      std::int64_t sentences, std::int64_t rows) {
+  const std::int64_t row =
+      static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+  const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads);
+  if (row >= rows) return;
+  const std::int64_t sentence =
+      find_sentence(sentences, row, [&](std::int64_t b) { return offsets[b]; });
+  const std::int64_t begin = offsets[sentence], position = row - begin,
+                     end = args.causal ? position + 1 : offsets[sentence + 1] - begin,
+                     first = first_seen(args, position);
+  const T* keys = args.query + begin * args.query_stride + args.width + head / args.group * width;
+  const HeadScores scores(args, head, position);
+  attend<T, kColumns>(
+      args.query + row * args.query_stride + head * width, end - first, width, args.key_width,
+      [&](float product, std::int64_t i) { return scores.of(product, first + i); },
+      [&](std::int64_t i) { return keys + (first + i) * args.query_stride; },
       args.out + row * args.out_stride + head * width);
 }
 
@@ -237,8 +259,9 @@ void attend_packed(const AttendArgs<T>& args, const std::int32_t* offsets, std::
   }
   with_columns(args.width / args.heads, [&](auto columns) {
     const dim3 grid(blocks_for(rows, kWarpsPerBlock), static_cast<unsigned>(args.heads));
-    packed_row_kernel<T, columns>
-        <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, offsets, sentences, rows);
+    const auto kernel =
+        plain(args) ? packed_row_kernel<T, columns> : any_packed_row_kernel<T, columns>;
+    kernel<<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, offsets, sentences, rows);
   });
 }
 

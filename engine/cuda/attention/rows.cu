@@ -1,7 +1,7 @@
 // The general kernels of attention in a decoding step, for every type and for heads of up to 256
 // columns: a warp computes one row for one head (rows.cuh). A block has four consecutive rows. With
 // several beams most of these belong to one sentence, and the keys that they share are found in the
-// L1 cache. The file also has the kernel that stores source keys and values in the cross cache.
+// L1 cache. The file also has the kernel that stores keys and values of a source or a prompt.
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/rows.cuh"
 
@@ -39,8 +39,50 @@ __global__ void self_row_kernel(AttendArgs<T> args, CacheView cache, SearchState
                : pages + cache_row(cache, slot, t, ancestor[t * rows.beams]) * 2 * args.width;
   };
   attend<T, kColumns>(args.query + row * args.query_stride + head * width, length + 1, width,
-                      args.width, args.scale, HeadBias(args, head), length, key_of,
+                      args.width, plain_scores(args, head, length), key_of,
                       args.out + row * args.out_stride + head * width);
+}
+
+// Computes all that AttendArgs can ask for, and attends to the keys of a prompt before the own
+// ones.
+template <class T, int kColumns>
+__global__ void any_self_row_kernel(AttendArgs<T> args, CacheView cache, SharedKeys shared,
+                                    SearchState state, StepRows rows) {
+  const std::int64_t row =
+      static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+  if (row >= rows.groups * rows.beams) return;
+  const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads),
+            lane = threadIdx.x % kWarp, first_column = head / args.group * width;
+  const std::int64_t slot = rows.slots[row / rows.beams];
+  if (slot < 0 || state.done[slot]) return;
+  const int beam = static_cast<int>(row % rows.beams);
+  const std::int64_t length = state.length[slot],
+                     before = shared.lengths ? shared.lengths[slot] : 0, position = before + length,
+                     first = first_seen(args, position), row_size = 2 * args.key_width;
+  const T* own = args.query + row * args.query_stride + args.width + first_column;
+  T* pages = static_cast<T*>(cache.pages) + first_column;
+  const T* shared_pages = static_cast<const T*>(shared.cache.pages) + first_column;
+  // One of the heads of queries that share the new key copies it to the cache. All of them read it
+  // from where the product left it.
+  if (head % args.group == 0) {
+    T* place = pages + cache_row(cache, slot, length, beam) * row_size;
+    for (int i = lane; i < width; i += kWarp) {
+      place[i] = own[i];
+      place[args.key_width + i] = own[args.key_width + i];
+    }
+  }
+  const std::uint8_t* ancestor = state.ancestor + slot * state.longest * rows.beams + beam;
+  const auto key_of = [&](std::int64_t i) -> const T* {
+    const std::int64_t t = first + i - before;
+    if (t < 0) return shared_pages + cache_row(shared.cache, slot, first + i, 0) * row_size;
+    return t == length ? own
+                       : pages + cache_row(cache, slot, t, ancestor[t * rows.beams]) * row_size;
+  };
+  const HeadScores scores(args, head, position);
+  attend<T, kColumns>(
+      args.query + row * args.query_stride + head * width, position + 1 - first, width,
+      args.key_width, [&](float product, std::int64_t i) { return scores.of(product, first + i); },
+      key_of, args.out + row * args.out_stride + head * width);
 }
 
 template <class T, int kColumns>
@@ -55,7 +97,7 @@ __global__ void cross_row_kernel(AttendArgs<T> args, CacheView cache,
   const T* pages = static_cast<const T*>(cache.pages) + head * width;
   attend<T, kColumns>(
       args.query + row * args.query_stride + head * width, source_lengths[slot], width, args.width,
-      args.scale, HeadBias(args, head), 0,
+      plain_scores(args, head, 0),
       [&](std::int64_t t) { return pages + cache_row(cache, slot, t, 0) * 2 * args.width; },
       args.out + row * args.out_stride + head * width);
 }
@@ -77,12 +119,17 @@ __global__ void store_kernel(const Vector16* keys_values, std::int64_t stride, s
 }  // namespace
 
 template <class T>
-void attend_self_rows(const AttendArgs<T>& args, const CacheView& cache, const SearchState& state,
-                      const StepRows& rows, cudaStream_t stream) {
+void attend_self_rows(const AttendArgs<T>& args, const CacheView& cache, const SharedKeys& shared,
+                      const SearchState& state, const StepRows& rows, cudaStream_t stream) {
   with_columns(args.width / args.heads, [&](auto columns) {
     const dim3 grid(blocks_for(rows.rows(), kWarpsPerBlock), static_cast<unsigned>(args.heads));
-    self_row_kernel<T, columns>
-        <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, state, rows);
+    if (plain(args) && !shared.lengths) {
+      self_row_kernel<T, columns>
+          <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, state, rows);
+    } else {
+      any_self_row_kernel<T, columns>
+          <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, cache, shared, state, rows);
+    }
   });
 }
 
@@ -98,9 +145,9 @@ void attend_cross_rows(const AttendArgs<T>& args, const CacheView& cache,
 }
 
 template <class T>
-void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width,
-                 const std::int32_t* token_slots, const std::int32_t* positions,
-                 const CacheView& cache, cudaStream_t stream) {
+void store_keys(const T* keys_values, std::int64_t stride, std::int64_t rows, std::int64_t width,
+                const std::int32_t* token_slots, const std::int32_t* positions,
+                const CacheView& cache, cudaStream_t stream) {
   if (rows == 0) return;
   constexpr std::int64_t kVector = 16 / static_cast<std::int64_t>(sizeof(T));
   const auto address =
@@ -116,13 +163,13 @@ void store_cross(const T* keys_values, std::int64_t stride, std::int64_t rows, s
 }
 
 #define INSTANTIATE(T)                                                                            \
-  template void attend_self_rows<T>(const AttendArgs<T>&, const CacheView&, const SearchState&,   \
-                                    const StepRows&, cudaStream_t);                               \
+  template void attend_self_rows<T>(const AttendArgs<T>&, const CacheView&, const SharedKeys&,    \
+                                    const SearchState&, const StepRows&, cudaStream_t);           \
   template void attend_cross_rows<T>(const AttendArgs<T>&, const CacheView&, const std::int32_t*, \
                                      const StepRows&, cudaStream_t);                              \
-  template void store_cross<T>(const T*, std::int64_t, std::int64_t, std::int64_t,                \
-                               const std::int32_t*, const std::int32_t*, const CacheView&,        \
-                               cudaStream_t);
+  template void store_keys<T>(const T*, std::int64_t, std::int64_t, std::int64_t,                 \
+                              const std::int32_t*, const std::int32_t*, const CacheView&,         \
+                              cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -41,18 +41,16 @@ __device__ float dot(const T* a, const T* b, int width) {
 
 // Computes the attention of one query over n >= 1 keys and writes `width` elements to `out`.
 // key_of(t) points to the first element of key t in this head, and its value lies `value_offset`
-// elements behind. The query stands at `position` among the keys, which matters to a bias alone.
-template <class T, int kColumns, class KeyOf>
+// elements behind. score_of(product, t) returns the score of key t.
+template <class T, int kColumns, class ScoreOf, class KeyOf>
 __device__ void attend(const T* query, std::int64_t n, int width, std::int64_t value_offset,
-                       float scale, const HeadBias& bias, std::int64_t position,
-                       const KeyOf& key_of, T* out) {
+                       const ScoreOf& score_of, const KeyOf& key_of, T* out) {
   const int lane = threadIdx.x % kWarp;
   float max = -INFINITY, sum = 0, acc[kColumns] = {};
   for (std::int64_t first = 0; first < n; first += kWarp) {
     const std::int64_t t = first + lane;
     const T* key = t < n ? key_of(t) : nullptr;
-    const float score =
-        key ? fmaf(dot(query, key, width), scale, bias.of(t - position)) : -INFINITY;
+    const float score = key ? score_of(dot(query, key, width), t) : -INFINITY;
     const float largest = fmaxf(max, warp_max(score));
     const float correction = __expf(max - largest), weight = __expf(score - largest);
     sum = sum * correction + warp_sum(weight);
@@ -78,6 +76,19 @@ __device__ void attend(const T* query, std::int64_t n, int width, std::int64_t v
     const int column = lane + c * kWarp;
     if (column < width) out[column] = from_float<T>(acc[c] * inverse);
   }
+}
+
+// Returns the scores of plain attention, whose query stands at `position` among the keys.
+template <class T>
+__device__ auto plain_scores(const AttendArgs<T>& args, int head, std::int64_t position) {
+  return [scale = args.scale, bias = HeadBias(args, head), position](
+             float product, std::int64_t t) { return fmaf(product, scale, bias.of(t - position)); };
+}
+
+// Returns the first position that a query at `position` sees.
+template <class T>
+__device__ std::int64_t first_seen(const AttendArgs<T>& args, std::int64_t position) {
+  return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
 }
 
 // Calls launch with the number of columns that a lane holds, as a constant.

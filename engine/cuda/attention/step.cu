@@ -113,7 +113,7 @@ AttentionKernel attend_self(const AttendArgs<T>& args, const CacheView& cache,
                             const SearchState& state, const StepRows& rows, const KeyLists& lists,
                             cudaStream_t stream) {
   const AttentionKernel kernel = attend_tiles<T, true>(args, cache, rows, lists, stream);
-  if (kernel == AttentionKernel::kRowByRow) attend_self_rows(args, cache, state, rows, stream);
+  if (kernel == AttentionKernel::kRowByRow) attend_self_rows(args, cache, {}, state, rows, stream);
   return kernel;
 }
 

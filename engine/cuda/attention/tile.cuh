@@ -101,15 +101,15 @@ void with_scores(const AttendArgs<T>& args, const Launch& launch) {
     launch(std::false_type());
 }
 
-/// Returns whether the kernels on tensor cores serve these arguments. They need elements of 16
-/// bits, heads of 32, 64 or 128 columns, and rows aligned to 16 bytes. Caches are always allocated
-/// with this alignment.
+/// Returns whether the kernels on tensor cores serve these arguments. They need plain attention,
+/// elements of 16 bits, heads of 32, 64 or 128 columns, and rows aligned to 16 bytes. Caches are
+/// always allocated with this alignment.
 template <class T>
 bool tile_attention_fits(const AttendArgs<T>& args) {
   if constexpr (sizeof(T) != 2) return false;
   const std::int64_t head = args.width / args.heads;
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
-  return (head == 32 || head == 64 || head == 128) && args.width % 8 == 0 &&
+  return plain(args) && (head == 32 || head == 64 || head == 128) && args.width % 8 == 0 &&
          args.query_stride % 8 == 0 && args.out_stride % 8 == 0 && aligned(args.query) &&
          aligned(args.out);
 }

@@ -42,7 +42,8 @@ __global__ void embed_kernel(EmbedArgs<T> args) {
 }
 
 template <class T, class Unit>
-__global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows rows) {
+__global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows rows,
+                                  const std::int32_t* before) {
   constexpr int kSize = static_cast<int>(sizeof(Unit) / sizeof(T));
   const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
   const std::int64_t per_row = args.width / kSize, row = item / per_row;
@@ -50,7 +51,8 @@ __global__ void embed_step_kernel(EmbedArgs<T> args, SearchState state, StepRows
   const std::int64_t slot = rows.slots[row / rows.beams];
   if (slot < 0 || state.done[slot]) return;
   embed_unit<T, Unit>(args, row, item % per_row * kSize,
-                      state.token[slot * rows.beams + row % rows.beams], state.length[slot]);
+                      state.token[slot * rows.beams + row % rows.beams],
+                      state.length[slot] + (before ? before[slot] : 0));
 }
 
 template <class T>
@@ -75,20 +77,21 @@ void embed(const EmbedArgs<T>& args, cudaStream_t stream) {
 
 template <class T>
 void embed_step(const EmbedArgs<T>& args, const SearchState& state, const StepRows& rows,
-                cudaStream_t stream) {
+                const std::int32_t* before, cudaStream_t stream) {
   const std::int64_t elements = args.rows * args.width;
   if (all_vector_aligned(args)) {
     const unsigned blocks = blocks_for(elements / Vector16<T>::kSize, kBlock);
-    embed_step_kernel<T, Vector16<T>><<<blocks, kBlock, 0, stream>>>(args, state, rows);
+    embed_step_kernel<T, Vector16<T>><<<blocks, kBlock, 0, stream>>>(args, state, rows, before);
   } else {
-    embed_step_kernel<T, T><<<blocks_for(elements, kBlock), kBlock, 0, stream>>>(args, state, rows);
+    embed_step_kernel<T, T>
+        <<<blocks_for(elements, kBlock), kBlock, 0, stream>>>(args, state, rows, before);
   }
 }
 
 #define INSTANTIATE(T)                                                                  \
   template void embed<T>(const EmbedArgs<T>&, cudaStream_t);                            \
   template void embed_step<T>(const EmbedArgs<T>&, const SearchState&, const StepRows&, \
-                              cudaStream_t);
+                              const std::int32_t*, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -18,10 +18,11 @@ struct EmbedArgs {
 };
 template <class T>
 void embed(const EmbedArgs<T>&, cudaStream_t);
-/// Embeds the last token of each row's slot and beam, at the position that is the slot's length.
-/// `ids` and `token_positions` of the arguments are not read. Rows of empty groups and of slots
-/// that are done are left as they are.
+/// Embeds the last token of each row's slot and beam, at the position that is the slot's length
+/// plus before[slot], unless `before` is null. `ids` and `token_positions` of the arguments are not
+/// read. Rows of empty groups and of slots that are done are left as they are.
 template <class T>
-void embed_step(const EmbedArgs<T>&, const SearchState&, const StepRows&, cudaStream_t);
+void embed_step(const EmbedArgs<T>&, const SearchState&, const StepRows&,
+                const std::int32_t* before, cudaStream_t);
 
 }  // namespace xlate::cuda

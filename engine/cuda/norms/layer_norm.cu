@@ -48,8 +48,8 @@ __global__ void norm_vector_kernel(NormArgs<T, X> args) {
 }
 
 // Normalizes rows of any width and alignment. A lane sums other columns than in norm_vector_kernel,
-// so the two kernels' results may differ in their last bits.
-template <class T, class X>
+// so the two kernels' results may differ in their last bits. Only with kScaled it applies x_scale.
+template <class T, class X, bool kScaled>
 __global__ void norm_row_kernel(NormArgs<T, X> args) {
   const std::int64_t row =
       (static_cast<std::int64_t>(blockIdx.x) * kNormBlock + threadIdx.x) / kWarp;
@@ -60,6 +60,7 @@ __global__ void norm_row_kernel(NormArgs<T, X> args) {
   const auto at = [&](std::int64_t i) {
     float x = args.x ? to_float(args.x[row * args.x_stride + i]) : 0;
     if (args.x_bias) x += to_float(args.x_bias[i]);
+    if (kScaled) x *= args.x_scale;
     return residual.rounded ? x + widened<T>(to_float(residual.rounded[i]),
                                              residual.low_bits ? residual.low_bits[i] : 0)
                             : x;
@@ -95,8 +96,10 @@ void norm_rows(const NormArgs<T, X>& args, cudaStream_t stream) {
       vector_aligned<T>(args.width | args.x_stride, {args.x, args.x_bias, args.gain, args.shift}) &&
       vector_aligned(args.residual) && vector_aligned(args.sum) && vector_aligned(args.out);
   const bool layer_norm = args.gain && args.shift && !args.rms && !args.sum.rounded;
-  if (!aligned || vectors > 8)
-    norm_row_kernel<<<grid, kNormBlock, 0, stream>>>(args);
+  if (args.x_scale != 1)
+    norm_row_kernel<T, X, true><<<grid, kNormBlock, 0, stream>>>(args);
+  else if (!aligned || vectors > 8)
+    norm_row_kernel<T, X, false><<<grid, kNormBlock, 0, stream>>>(args);
   else if (layer_norm && vectors <= 2)
     layer_norm_kernel<T, X, 2><<<grid, kNormBlock, 0, stream>>>(args);
   else if (layer_norm)

@@ -8,9 +8,9 @@
 
 namespace xlate::cuda {
 
-/// Computes sum = x + x_bias + residual and out = norm(sum), in float32. X is T, or float where x
-/// holds the accumulators of a product. A term that is null is left out, and a result that is null
-/// is not stored.
+/// Computes sum = (x + x_bias) · x_scale + residual and out = norm(sum), in float32. X is T, or
+/// float where x holds the accumulators of a product. A term that is null is left out, and a result
+/// that is null is not stored.
 template <class T, class X = T>
 struct NormArgs {
   const X* x;                      // [N, D] or null
@@ -23,6 +23,7 @@ struct NormArgs {
   std::int64_t rows, width, x_stride;
   float epsilon;
   bool rms;  // The norm is an RMS norm. Otherwise it is a layer norm.
+  float x_scale = 1;
 };
 template <class T, class X>
 void norm_rows(const NormArgs<T, X>&, cudaStream_t);

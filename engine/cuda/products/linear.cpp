@@ -112,19 +112,41 @@ void CudaBackend::gate(Queue& queue, Tensor x, Activation activation, Tensor out
   });
 }
 
-void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Norm& after,
+void CudaBackend::add_norm(Queue& queue, ResidualRows stream, const Addend& y, const Norm& after,
                            const Norm& before, Tensor normed) {
+  if (y && y.inside) norm_in_place(queue, y.rows, y.inside);
   add_norm(queue, stream, y, {}, after, before, normed);
+}
+
+void CudaBackend::norm_in_place(Queue& queue, Tensor rows, const Norm& norm) {
+  with_type(rows.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    norm_rows<T, T>({.x = data_of<T>(rows),
+                     .x_bias = nullptr,
+                     .residual = {},
+                     .gain = data_of<float>(norm.gain),
+                     .shift = data_of<float>(norm.shift),
+                     .sum = {},
+                     .out = residual_view<T>(ResidualRows(rows)),
+                     .rows = rows.rows,
+                     .width = rows.columns,
+                     .x_stride = rows.stride,
+                     .epsilon = norm.epsilon,
+                     .rms = norm.kind == NormKind::kRms},
+                    flushed_stream(queue));
+  });
 }
 
 // The kernel computes one norm. With two of them it runs twice, the second time on the stream that
 // the first one leaves.
-void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Tensor& bias,
-                           const Norm& after, const Norm& before, Tensor normed) {
+void CudaBackend::add_norm(Queue& queue, ResidualRows stream, const Addend& addend,
+                           const Tensor& bias, const Norm& after, const Norm& before,
+                           Tensor normed) {
   if (after && before) {
-    add_norm(queue, stream, y, bias, after, {}, {});
+    add_norm(queue, stream, addend, bias, after, {}, {});
     return add_norm(queue, stream, {}, {}, {}, before, normed);
   }
+  const Tensor& y = addend.rows;
   const Norm& norm = after ? after : before;
   with_type(stream.rounded.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -141,7 +163,8 @@ void CudaBackend::add_norm(Queue& queue, ResidualRows stream, Tensor y, const Te
                        .width = stream.rounded.columns,
                        .x_stride = y.stride,
                        .epsilon = norm.epsilon,
-                       .rms = norm.kind == NormKind::kRms},
+                       .rms = norm.kind == NormKind::kRms,
+                       .x_scale = addend.scale},
                       flushed_stream(queue));
     };
     if (y && y.dtype != stream.rounded.dtype)

@@ -28,13 +28,15 @@ __global__ void start_kernel(RulesView rules, const SlotStart* starts, SearchSta
   const SlotStart start = starts[blockIdx.x];
   const std::int64_t slot = start.slot;
   for (int k = threadIdx.x; k < rules.beams; k += blockDim.x) {
-    state.token[slot * rules.beams + k] = rules.start;
+    state.token[slot * rules.beams + k] = start.start;
     state.score[slot * rules.beams + k] = k == 0 ? 0.0f : kDead;
   }
   if (threadIdx.x != 0) return;
   state.length[slot] = 0;
   state.limit[slot] = start.limit;
   state.forced_first[slot] = start.forced_first;
+  state.start[slot] = start.start;
+  if (state.tokens_before) state.tokens_before[slot] = start.tokens_before;
   state.done[slot] = 0;
   state.finished_count[slot] = 0;
 }

@@ -205,6 +205,7 @@ void SoloCompiler::add(const ApplyGate& gate) {
 // CudaBackend::add_norm.
 void SoloCompiler::add(const AddNorm& norm) {
   const bool adds = norm.y != norm.stream;
+  require(!norm.inside && norm.residual_scale == 1, "a norm inside a sublayer, or a scale");
   require(norm.after || norm.before, "an addition without a norm");
   require(!adds || workspace_->rows(norm.y, args_.beams).dtype == DType::kFloat32,
           "a norm of what are not accumulators");
@@ -234,6 +235,10 @@ void SoloCompiler::add_norm(const Norm& norm, const SoloRows& x, const Place& st
   append(op);
 }
 
+void SoloCompiler::add(const TransformHeads&) { require(false, "a transform of heads"); }
+
+void SoloCompiler::add(const Keep&) { require(false, "keys that are kept"); }
+
 void SoloCompiler::add(const AttendSelf& op) {
   const PagedCache& cache = step_->caches.self[op.layer];
   require(cache.keys_per_token == args_.beams, "{} keys per token for {} beams",
@@ -254,6 +259,9 @@ void SoloCompiler::attend(SoloKind kind, TensorId x, const PagedCache& cache, Ca
   const int heads = attention.heads;
   const Tensor& bias = attention.distance_bias;
   const bool first = kind == SoloKind::kSelf && !args_.self.table;
+  require(attention.group() == 1 && attention.softcap == 0 && attention.window == 0 &&
+              !attention.slopes,
+          "fewer heads of keys, a softcap, a window or slopes");
   require(attention.scale != 0, "scores times 0");
   require(!bias || (kind == SoloKind::kSelf && bias.rows == heads && bias.stride == bias.columns),
           "a distance bias in cross-attention");
@@ -292,6 +300,7 @@ void SoloCompiler::finish(const Program& program, const Projection& projection,
                           const RulesView& rules, int candidates) {
   const Tensor& weight = projection.linear.weight;
   require(!rules.has_row_rules, "rules of search");
+  require(projection.softcap == 0, "a softcap of logits");
   require(args_.table && args_.heads > 0 && !ops_.empty(), "a step without embedding or attention");
   require(packable(weight) && weight.columns == args_.width &&
               vocabulary_kernel_fits(90, args_.width, weight.rows, candidates) &&

@@ -61,6 +61,8 @@ class SoloCompiler {
   void add(const ApplyLinear&);
   void add(const ApplyGate&);
   void add(const AddNorm&);
+  void add(const TransformHeads&);
+  void add(const Keep&);
   void add(const AttendSelf&);
   void add(const AttendCross&);
   void add_norm(const Norm&, const SoloRows& x, const Place& stream, const Place& out,

@@ -1,4 +1,5 @@
-// Applies the row rules of search to logits in memory (docs/search.md), with a block for each row.
+// Bounds logits in memory, and applies the row rules of search to them (docs/search.md), with a
+// block for each row.
 // The ids that a hypothesis has had are read from the search tree: the token at position t entered
 // the network under the beam ancestor[t], whose last token it was.
 #include "engine/cuda/vocabulary/row_sums.cuh"
@@ -7,14 +8,18 @@
 namespace xlate::cuda {
 namespace {
 
-// Writes the ids that the decoder has had for a hypothesis: the start token and `length` generated
-// tokens.
-__device__ void list_ids(const RulesView& rules, const SearchState& state, std::int64_t slot,
-                         int beam, std::int32_t length, std::int32_t* ids) {
+// Writes the ids that the decoder has had for a hypothesis: those of the prompt, of which the start
+// token is the last one or the only one, and `length` generated tokens. Returns their number.
+__device__ std::int32_t list_ids(const SearchState& state, std::int64_t slot, int beam,
+                                 std::int32_t length, std::int32_t* ids) {
   const std::int64_t beams = state.beams, first = slot * state.longest;
+  const std::int32_t before = state.prompt ? state.tokens_before[slot] : 0;
+  for (std::int32_t t = threadIdx.x; t < before; t += kRowThreads)
+    ids[t] = state.prompt[slot * state.longest_before + t];
+  ids += before;
   for (std::int32_t t = threadIdx.x; t <= length; t += kRowThreads) {
     if (t == 0) {
-      ids[t] = rules.start;
+      ids[t] = state.start[slot];
     } else if (t == length) {
       ids[t] = state.token[slot * beams + beam];
     } else {
@@ -23,6 +28,7 @@ __device__ void list_ids(const RulesView& rules, const SearchState& state, std::
     }
   }
   __syncthreads();
+  return before + length + 1;
 }
 
 // Subtracts the log-sum-exp, unless all logits are −∞.
@@ -73,9 +79,10 @@ __global__ void __launch_bounds__(kRowThreads)
   const std::int64_t row = first_row + blockIdx.x, slot = row_rules.rows.slots[row / rules.beams];
   if (slot < 0 || state.done[slot]) return;
   float* logits = all_logits + blockIdx.x * stride;
-  std::int32_t* ids = row_rules.ids + blockIdx.x * state.longest;
-  const std::int32_t length = state.length[slot];
-  list_ids(rules, state, slot, static_cast<int>(row % rules.beams), length, ids);
+  std::int32_t* ids = row_rules.ids + blockIdx.x * (state.longest_before + state.longest);
+  const std::int32_t length = state.length[slot],
+                     count =
+                         list_ids(state, slot, static_cast<int>(row % rules.beams), length, ids);
   if (bias) {
     for (std::int64_t v = threadIdx.x; v < vocabulary; v += kRowThreads) logits[v] += bias[v];
   }
@@ -84,8 +91,8 @@ __global__ void __launch_bounds__(kRowThreads)
   // The rules are applied to logits in greedy search and to log-probabilities in beam search.
   const bool greedy = rules.beams == 1;
   if (!greedy) log_softmax(logits, vocabulary, shared);
-  if (rules.repetition_penalty != 1) penalise(ids, length + 1, rules.repetition_penalty, logits);
-  if (rules.no_repeat_ngram > 0) forbid_repeats(ids, length + 1, rules.no_repeat_ngram, logits);
+  if (rules.repetition_penalty != 1) penalise(ids, count, rules.repetition_penalty, logits);
+  if (rules.no_repeat_ngram > 0) forbid_repeats(ids, count, rules.no_repeat_ngram, logits);
   if (length < rules.min_length) {
     forbid(rules.other_ends, rules.other_ends_count, logits);
     if (threadIdx.x == 0 && rules.end >= 0) logits[rules.end] = kNoLogit;
@@ -96,7 +103,23 @@ __global__ void __launch_bounds__(kRowThreads)
   if (greedy || rules.renormalize) log_softmax(logits, vocabulary, shared);
 }
 
+__global__ void __launch_bounds__(kRowThreads)
+    cap_kernel(float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,
+               float softcap) {
+  const std::int64_t v = static_cast<std::int64_t>(blockIdx.y) * kRowThreads + threadIdx.x;
+  if (v >= vocabulary) return;
+  float& logit = logits[blockIdx.x * stride + v];
+  logit = softcap * tanhf((bias ? logit + bias[v] : logit) / softcap);
+}
+
 }  // namespace
+
+void cap_logits(float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,
+                float softcap, std::int64_t rows, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(rows), blocks_for(vocabulary, kRowThreads));
+  if (rows > 0)
+    cap_kernel<<<grid, kRowThreads, 0, stream>>>(logits, stride, vocabulary, bias, softcap);
+}
 
 void apply_row_rules(float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,
                      const RulesView& rules, const RowRules& row_rules, std::int64_t first,

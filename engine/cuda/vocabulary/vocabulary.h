@@ -13,9 +13,13 @@ namespace xlate::cuda {
 struct RowRules {
   StepRows rows;
   SearchState state;
-  // [rows, SearchState::longest]; scratch memory for the ids of the hypotheses.
+  // [rows, SearchState::longest_before + longest]; scratch memory for the ids of the hypotheses.
   std::int32_t* ids;
 };
+/// Adds the bias of [V], unless it is null, to the first V logits of each of the rows, [rows,
+/// stride], and bounds them: y becomes softcap · tanh(y / softcap).
+void cap_logits(float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,
+                float softcap, std::int64_t rows, cudaStream_t);
 /// Changes the logits of rows [first, first + rows), [rows, stride], into log-probabilities as the
 /// row rules leave them. The bias of [V] is added first unless it is null. Rows of slots that are
 /// done, and of groups without a slot, stay as they are.
