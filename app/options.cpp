@@ -19,7 +19,8 @@ namespace {
 
 constexpr int kDefaultBeams = 4;
 constexpr float kDefaultLengthPenalty = 1;
-constexpr std::int64_t kDefaultMaxLength = 512;
+constexpr std::int64_t kDefaultMaxLength = 512, kDefaultNewTokens = 256;
+constexpr double kDefaultLengthFactor = 3;
 constexpr std::int64_t kLargest = std::int64_t{1} << 30;
 
 template <class T>
@@ -210,6 +211,9 @@ void add_search_options(CLI::App& app, Options& options) {
   search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6,
                 "A line also gets at most F x its source tokens + 10 tokens, a limit that "
                 "CTranslate2 and Hugging Face do not have; a large F lifts it [3]");
+  search.number("--max-new-tokens", options.max_new_tokens, "N", 1, kLargest,
+                "Most tokens that a model without an encoder generates behind a line, end token "
+                "included, in place of these two limits [the model's, else 256]");
 }
 
 void add_language_options(CLI::App& app, Options& options) {
@@ -305,6 +309,59 @@ void check_positions(const char* option, std::int64_t length, std::int64_t posit
                                  option, length, positions));
 }
 
+// Throws UsageError if an option was given that the model does not have.
+template <class T>
+void refuse_if_given(const char* option, const std::optional<T>& value, const Options& options,
+                     const char* why) {
+  if (value)
+    throw UsageError(
+        fmt::format("{}: {}, expected no such option: {} {}", option, *value, options.model, why));
+}
+
+// Fills in the limits of a model with an encoder.
+void resolve_lengths(Options& options, const ModelDescription& model) {
+  const std::int64_t source_positions = model.network.encoder.embedding.rows,
+                     target_positions = model.network.decoder.embedding.rows;
+  refuse_if_given("--max-new-tokens", options.max_new_tokens, options,
+                  "has an encoder, and --max-length is its limit");
+  if (!options.max_length)
+    options.max_length =
+        within(model.generation.max_length.value_or(kDefaultMaxLength), target_positions);
+  if (!options.max_length_factor) options.max_length_factor = kDefaultLengthFactor;
+  if (!options.max_source_length)
+    options.max_source_length = within(model.generation.max_source_length, source_positions);
+  check_positions("--max-length", *options.max_length, target_positions);
+  check_positions("--max-source-length", *options.max_source_length, source_positions);
+}
+
+// Returns how many tokens a prompt and what is generated may have together.
+std::int64_t context_of(const Options& options, const ModelDescription& model) {
+  const std::int64_t context =
+      within(model.generation.max_source_length, model.network.decoder.embedding.rows);
+  // A number of new tokens takes the place of the checkpoint's bound on all tokens together.
+  if (options.max_new_tokens || model.generation.max_length) return context;
+  return std::min(context, model.generation.max_total_length.value_or(context));
+}
+
+// Fills in the limits of a model without an encoder, whose prompts must leave room for one token.
+void resolve_prompt_lengths(Options& options, const ModelDescription& model) {
+  const char* why = "has no encoder, and --max-new-tokens is its limit";
+  refuse_if_given("--max-length", options.max_length, options, why);
+  refuse_if_given("--max-length-factor", options.max_length_factor, options, why);
+  const GenerationDefaults& defaults = model.generation;
+  options.context = context_of(options, model);
+  const std::int64_t longest = options.context - 1;
+  if (!options.max_new_tokens)
+    options.max_new_tokens = defaults.max_length.value_or(
+        defaults.max_total_length ? *defaults.max_total_length : kDefaultNewTokens);
+  if (!options.max_source_length) options.max_source_length = longest;
+  if (*options.max_source_length > longest)
+    throw UsageError(fmt::format(
+        "--max-source-length: {}, expected at most {}: a prompt and what {} generates may together "
+        "have {} tokens",
+        *options.max_source_length, longest, options.model, options.context));
+}
+
 // Says what is wrong with the command line, in place of CLI11's own words where these are unclear.
 std::string message_of(const CLI::App& app, const CLI::ParseError& error) {
   for (const CLI::Option* option : app.get_options()) {
@@ -372,7 +429,8 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
   SearchRules rules{.beams = *options.beam_size,
                     .length_penalty = *options.length_penalty,
                     .early_stopping = *options.early_stopping,
-                    .start = model.tokens.start,
+                    // Without an encoder, the last token of the prompt is the start token.
+                    .start = std::max(0, model.tokens.start),
                     .ends = model.generation.ends,
                     .forced_first = forced_first,
                     .forced_end = model.generation.forced_end,
@@ -395,14 +453,10 @@ void resolve(Options& options, const ModelDescription& model) {
   if (!options.no_repeat_ngram) options.no_repeat_ngram = defaults.no_repeat_ngram.value_or(0);
   if (!options.repetition_penalty)
     options.repetition_penalty = defaults.repetition_penalty.value_or(1);
-  const std::int64_t source_positions = model.network.encoder.embedding.rows,
-                     target_positions = model.network.decoder.embedding.rows;
-  if (!options.max_length)
-    options.max_length = within(defaults.max_length.value_or(kDefaultMaxLength), target_positions);
-  if (!options.max_source_length)
-    options.max_source_length = within(defaults.max_source_length, source_positions);
-  check_positions("--max-length", *options.max_length, target_positions);
-  check_positions("--max-source-length", *options.max_source_length, source_positions);
+  if (model.network.has_encoder())
+    resolve_lengths(options, model);
+  else
+    resolve_prompt_lengths(options, model);
   resolve_languages(options, model);
   if (options.n_best > *options.beam_size) {
     throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,

@@ -38,8 +38,14 @@ struct Options {
   std::optional<EarlyStopping> early_stopping;
   std::optional<std::int64_t> min_length, no_repeat_ngram;
   std::optional<float> repetition_penalty;
+  // The first two are the limits of a model with an encoder, and the third that of one without.
+  // resolve() leaves those empty that the model does not have.
   std::optional<std::int64_t> max_length;
-  double max_length_factor = 3.0;
+  std::optional<double> max_length_factor;
+  std::optional<std::int64_t> max_new_tokens;
+  // resolve() sets how many tokens a prompt and what is generated may have together. It is 0 for a
+  // model with an encoder.
+  std::int64_t context = 0;
   std::optional<std::int64_t> max_source_length;
   LongLines long_lines = LongLines::kTruncate;
   bool scores = false;

@@ -202,25 +202,28 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
 }
 
 [[noreturn]] void fail_for_room(const Options& options, const char* cause) {
-  fail(
-      "no room for --max-length {}, --max-length-factor {}, --max-source-length {}, --beam-size {} "
-      "and --batch-tokens {}: {}",
-      *options.max_length, options.max_length_factor, *options.max_source_length,
-      *options.beam_size, options.batch_tokens, cause);
+  const std::string limits = options.max_new_tokens
+                                 ? fmt::format("--max-new-tokens {}", *options.max_new_tokens)
+                                 : fmt::format("--max-length {}, --max-length-factor {}",
+                                               *options.max_length, *options.max_length_factor);
+  fail("no room for {}, --max-source-length {}, --beam-size {} and --batch-tokens {}: {}", limits,
+       *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
 }
 
 std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescription& description,
                                     Backend& backend, SequenceModel& model, bool forced) {
   const Options& options = *record.options;
   const SearchRules rules = rules_of(options, description);
+  const bool prompts = options.max_new_tokens.has_value();
   const RunnerOptions wanted{
       .rules = forced ? ending_at_limits(rules) : rules,
       .policy = *record.policy,
       // With a budget of one token there is one slot, and little to copy to the device.
       .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,
       .longest_source = *options.max_source_length,
-      .max_length = *options.max_length,
-      .max_length_factor = options.max_length_factor};
+      .max_length = prompts ? *options.max_new_tokens : *options.max_length,
+      .max_length_factor = options.max_length_factor.value_or(0),
+      .context = options.context};
   try {
     return std::make_unique<Runner>(backend, model, wanted);
   } catch (const Error& error) {

@@ -2,22 +2,11 @@
 // the Transformer.
 #include "models/load.h"
 
-#include "engine/error.h"
 #include "models/transformer.h"
 
 namespace xlate {
-namespace {
-
-// Refuses what a file may describe and no program computes yet.
-void refuse_uncomputable(const ModelFile& file) {
-  if (!file.description().network.has_encoder())
-    fail("{}: the network has no encoder: xlate computes no such network yet", file.name());
-}
-
-}  // namespace
 
 std::unique_ptr<SequenceModel> load_model(const ModelFile& file, Backend& backend) {
-  refuse_uncomputable(file);
   return std::make_unique<Transformer>(file, backend);
 }
 

@@ -18,7 +18,7 @@ import numpy as np
 import family_options
 import model_bytes
 from checkpoint_fixture import convert, read
-from family_options import LANGUAGES, RULES, is_known, language_options, source_name
+from family_options import DECODERS, LANGUAGES, RULES, is_known, language_options, source_name
 from program import DATA, Case, main, require, xlate
 
 FAMILIES = os.path.join(os.path.dirname(DATA), "families")
@@ -61,7 +61,7 @@ def copy_of(folder, checkpoint):
     """Copies the checkpoint of a family, without the rules that xlate has no options for."""
     os.mkdir(checkpoint)
     for name in os.listdir(folder):
-        if name.endswith((".json", ".safetensors", ".model", ".spm")):
+        if name.endswith((".json", ".safetensors", ".model", ".spm")) or name == "merges.txt":
             shutil.copy(os.path.join(folder, name), checkpoint)
     path = os.path.join(checkpoint, "generation_config.json")
     os.chmod(path, 0o644)
@@ -171,6 +171,9 @@ class Families(FamilyCase):
             prefix = re.sub(r"\W", "_", "test_%s_" % family)
             count = sum(bool(re.match(prefix + "(greedy|beam)", name)) for name in names)
             self.assertGreaterEqual(count, 6 if family in TRAINED else 1, family)
+        for family in DECODERS:
+            if family.startswith("random-"):
+                self.assertTrue(os.path.isdir(os.path.join(FAMILIES, family)), family)
 
     def test_padding_inside_a_source_has_no_position(self):
         """M2M-100 and NLLB count only tokens that are no padding. padding.greedy.ids is what
@@ -282,6 +285,47 @@ class OutputScale(FamilyCase):
             self.assertAlmostEqual(float(line.split(" ||| ")[0]), expected, delta=NEAR, msg=line)
 
 
+class Decoders(FamilyCase):
+    """Compares models that are a decoder alone, which continue prompts."""
+
+    def test_options_of_other_models_are_refused(self):
+        decoder = model_of(os.path.join(FAMILIES, "random-llama"))
+        formats = ["--input-format", "ids", "--output-format", "ids"]
+        for option, value in (
+            ("--max-length", "5"),
+            ("--max-length-factor", "2"),
+            ("--source-lang", "en"),
+            ("--target-lang", "en"),
+            ("--max-source-length", "1000000"),
+        ):
+            self.usage_error(*formats, option, value, names=option, model=decoder)
+        self.usage_error(
+            *formats,
+            "--max-new-tokens",
+            "5",
+            names="--max-new-tokens",
+            model=model_of(os.path.join(FAMILIES, "t5")),
+        )
+
+    def test_a_prompt_and_its_continuation_fill_the_context(self):
+        folder = os.path.join(FAMILIES, "random-gpt2")
+        file = model_bytes.ModelFile(model_of(folder))
+        context = file.header["generation"]["max_source_length"]
+        file.header["generation"]["ends"] = []
+        model = self.path("endless.bin", file.bytes())
+        for tokens in (1, 5, context - 1, context + 3):
+            line = " ".join(["5"] * tokens)
+            found = self.ok(
+                *("-b", "1", "--input-format", "ids", "--output-format", "ids"),
+                *("--max-new-tokens", str(context)),
+                *self.device_options,
+                input=line + "\n",
+                model=model,
+                **self.where,
+            ).lines[0]
+            self.assertEqual(len(found.split()), context - min(tokens, context - 1))
+
+
 class OfTheReferenceFolder(FamilyCase):
     """Compares all files of the reference folder, if it exists."""
 
@@ -289,7 +333,8 @@ class OfTheReferenceFolder(FamilyCase):
 add_tests(Families, TRAINED, FAMILIES)
 add_tests(RandomNetworks, ["random-" + name for name in RANDOM], FAMILIES)
 add_random_tests()
-add_tests(OfTheReferenceFolder, TRAINED, REFERENCE)
+add_tests(Decoders, DECODERS, FAMILIES)
+add_tests(OfTheReferenceFolder, (*TRAINED, *DECODERS), REFERENCE)
 
 if __name__ == "__main__":
     main()

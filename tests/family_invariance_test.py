@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Tests that the output of a line depends on the line alone, for two families whose networks differ
-most: T5 (RMS norms, distance biases) and NLLB (computed positions, language tokens), with and
-without row rules. A GPU must give the same bytes in every type. On the CPU the last bits of a score
-depend on the batch, so that near-ties may fall either way.
+"""Tests that the output of a line depends on the line alone, for families whose networks differ
+most: T5 (RMS norms, distance biases), NLLB (computed positions, language tokens), and two models
+that continue prompts, Gemma 2 (windows, softcaps) and GPT-2, with and without row rules. A GPU must
+give the same bytes in every type. On the CPU the last bits of a score depend on the batch, so that
+near-ties may fall either way.
 
 XLATE_TEST_DEVICE and XLATE_TEST_PRECISION say where the lines are decoded (tests/program.py).
 """
@@ -13,6 +14,7 @@ import random
 import program
 from checkpoint_fixture import read
 from families_test import FAMILIES, language_options, model_of, search_options
+from family_options import run_options
 from program import Case
 
 RULES = {"--min-length": "8", "--no-repeat-ngram": "3", "--repetition-penalty": "1.3"}
@@ -88,7 +90,7 @@ class FamilyInvariance(Case):
         for setting in ("greedy", "beam4"):
             for rules in ({}, RULES):
                 with self.subTest(family=family, setting=setting, rules=bool(rules)):
-                    settings = {**search_options(setting), **language_options(family, setting)}
+                    settings = run_options(family, os.path.join(FAMILIES, family), setting)
                     options = [word for each in {**settings, **rules}.items() for word in each]
                     check(family, options, self.rows(family, self.lines_of(family), *options))
 
@@ -97,6 +99,14 @@ class FamilyInvariance(Case):
 
     def test_nllb_in_any_order_and_budget(self):
         self.check_family("nllb", self.check_orders)
+
+    def test_prompts_in_any_order_and_budget(self):
+        for family in ("random-gemma2", "random-gpt2"):
+            self.check_family(family, self.check_orders)
+
+    def test_prompts_alone(self):
+        for family in ("random-gemma2", "random-gpt2"):
+            self.check_family(family, self.check_alone)
 
     def test_t5_alone(self):
         self.check_family("t5", self.check_alone)

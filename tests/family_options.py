@@ -12,6 +12,28 @@ LANGUAGES = {
     "random-mbart": ("en_XX", "de_DE", "nl_XX"),
     "random-m2m_100": ("en", "de", "nl"),
 }
+# These models are a decoder alone. Those of the first four names are only in the reference folder.
+DECODERS = (
+    "gpt2",
+    "llama",
+    "qwen3",
+    "opt",
+    "random-gpt2",
+    "random-opt",
+    "random-llama",
+    "random-llama-linear",
+    "random-llama-yarn",
+    "random-mistral",
+    "random-qwen2",
+    "random-qwen3",
+    "random-gemma2",
+    "random-gemma3_text",
+    "random-phi3",
+    "random-gpt_neox",
+    "random-starcoder2",
+    "random-cohere",
+    "random-cohere2",
+)
 # The generation config of a checkpoint may ask for these rules. Only "defaults" was made with them.
 RULES = {
     "min_length": ("--min-length", "0"),
@@ -81,6 +103,11 @@ def language_options(family, setting):
 def run_options(family, folder, setting, has_option=lambda option: True):
     """Returns all options that the outputs of a setting in a family's folder were made with."""
     options = {**search_options(setting, has_option), **language_options(family, setting)}
+    if family in DECODERS:
+        limited = any(re.fullmatch(r"limit\d+", part) for part in parts_of(setting))
+        limit = options.pop("--max-length")
+        del options["--max-length-factor"]
+        options["--max-new-tokens"] = limit if limited else "40"
     # generate() is greedy where a checkpoint names no number of beams.
     if setting == "defaults":
         with open(os.path.join(folder, "generation_config.json"), encoding="utf-8") as file:

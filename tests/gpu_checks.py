@@ -146,7 +146,7 @@ def checkpoints(place, seconds):
 
 @check("families, fp32", 240)
 def families(place, seconds):
-    return place.suite("families_test.py", seconds, "Families", "RandomNetworks")
+    return place.suite("families_test.py", seconds, "Families", "RandomNetworks", "Decoders")
 
 
 for precision in ("fp32", "fp16", "bf16"):

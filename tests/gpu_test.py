@@ -168,6 +168,10 @@ class RandomNetworks(families_test.RandomNetworks):
     device_options, where = ON_GPU, {"device": None}
 
 
+class Decoders(families_test.Decoders):
+    device_options, where = ON_GPU, {"device": None}
+
+
 class InvarianceInFloat32(family_invariance_test.FamilyInvariance):
     device, precision = DEVICE, "fp32"
 

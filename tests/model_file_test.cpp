@@ -218,11 +218,6 @@ TEST(ModelFile, WhatADecoderAloneCannotBe) {
       tiny_decoder_model(), read_header);
 }
 
-// models/load.cpp refuses it, because no program computes such a network yet.
-TEST(ModelFile, ADecoderAloneIsNotLoadedYet) {
-  expect_error([] { load_all(tiny_decoder_model().bytes()); }, {"tiny.bin", "no encoder"});
-}
-
 TEST(ModelFile, OverflowOfFloat16IsReadAndIsNoneByDefault) {
   const auto overflows = [](const ModelBuilder& model) {
     return describe(model).network.overflows_float16;

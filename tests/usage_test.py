@@ -26,6 +26,7 @@ class Help(Case):
         "--repetition-penalty",
         "--max-length",
         "--max-length-factor",
+        "--max-new-tokens",
         "--max-source-length",
         "--long-lines",
         "--source-lang",
@@ -94,7 +95,6 @@ class NotThere(Case):
         ("--score-pairs", None),
         ("--token-scores", None),
         ("--resume", None),
-        ("--max-new-tokens", "5"),
         ("--stop", "x"),
     ]
 
