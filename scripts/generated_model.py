@@ -9,7 +9,8 @@ import numpy as np
 
 from checkpoint_reader import Settings, Tensor
 from convert import list_tensors
-from families import SUBLAYERS, describe_network, family_of, overflows_float16, read_longest
+from config_values import overflows_float16
+from families import SUBLAYERS, describe_network, family_of, read_longest
 from model_writer import Stored, Writer, from_float32, lay_out, list_entries
 
 NO_PIECE = b"\xff\xff\xff\xff"

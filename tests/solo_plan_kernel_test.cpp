@@ -146,8 +146,9 @@ class Planner {
     const Norm norm{matrix(1, width, DType::kFloat32),
                     decoder.norm == NormKind::kLayer ? matrix(1, width, DType::kFloat32) : Tensor{},
                     1e-5f, decoder.norm};
+    const Norm none{};
     const SublayerNorms norms =
-        decoder.before ? SublayerNorms{norm, Norm{}} : SublayerNorms{Norm{}, norm};
+        decoder.before ? SublayerNorms{norm, none, none} : SublayerNorms{none, none, norm};
     Network network;
     Stack& stack = network.decoder;
     stack.width = width, stack.inner = decoder.inner, stack.gated = decoder.gated;
@@ -161,10 +162,12 @@ class Planner {
                        decoder.positions ? matrix(1024, width, DType::kFloat32) : Tensor{}, 1};
     if (decoder.embedding_norm) stack.embedding_norm = norm;
     if (decoder.before) stack.final_norm = norm;
-    const DecoderLayer layer{{linear(3 * heads, width), linear(width, heads), norms},
+    const DecoderLayer layer{{linear(3 * heads, width), linear(width, heads), norms, {}},
                              {linear(heads, width), linear(width, heads), norms},
                              {linear(decoder.gated ? 2 * decoder.inner : decoder.inner, width),
                               linear(width, decoder.inner), norms}};
+    // A network with an encoder has cross-attention.
+    network.encoder_layers.resize(1);
     network.decoder_layers.assign(static_cast<std::size_t>(decoder.layers), layer);
     network.projection = {{matrix(decoder.vocabulary, width, kType), {}}};
     return network;
