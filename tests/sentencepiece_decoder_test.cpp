@@ -105,5 +105,18 @@ TEST_P(SentencePieceDecoderTest, DenormalizationIsThatOfTheLibrary) {
   compare(model + field(5, field(2, charsmap)), "changed and stripped");
 }
 
+// Many ids may have the unknown piece. Its text, which may be long, is kept once.
+TEST(SentencePieceDecoder, ManyIdsOfTheUnknownPiece) {
+  constexpr std::size_t kIds = 200'000, kBytes = 1'000'000;
+  const std::string bytes =
+      sentencepiece_model({"a"}) + field(2, "\xE2\x02\xC0\x84\x3D" + std::string(kBytes, '?'));
+  const SentencePieceModel model = SentencePieceModel::read(bytes, "model");
+  ASSERT_EQ(model.unknown_surface.size(), kBytes);
+  const std::string table = pieces_table(std::vector<std::string>(kIds, "<unk>"));
+  const Vocabulary vocabulary(table, kIds, Vocabulary::Lookup::kByIdOnly, "model");
+  const SentencePieceDecoder decoder(model, vocabulary, "model");
+  EXPECT_EQ(decoder.decode(std::vector<std::int32_t>{kIds - 1}), model.unknown_surface);
+}
+
 }  // namespace
 }  // namespace xlate::test

@@ -35,6 +35,7 @@ SentencePieceDecoder::SentencePieceDecoder(const SentencePieceModel& model,
   pieces.reserve(model.pieces.size());
   for (const auto& piece : model.pieces) pieces.emplace(piece.text, &piece);
   surfaces_.reserve(static_cast<std::size_t>(vocabulary.size()));
+  texts_ = model.unknown_surface;
   for (std::int64_t id = 0; id < vocabulary.size(); ++id)
     add(model, pieces, vocabulary.piece_of(static_cast<std::int32_t>(id)));
 }
@@ -51,7 +52,9 @@ void SentencePieceDecoder::add(const SentencePieceModel& model, const Pieces& pi
     if (type == Type::kControl) {
       text.clear();
     } else if (type == Type::kUnknown) {
-      text = model.unknown_surface;
+      // Many ids may have this piece, so that its text is stored only once, at the beginning.
+      surfaces_.push_back({0, static_cast<std::uint32_t>(model.unknown_surface.size()), kind});
+      return;
     } else if (type == Type::kByte) {
       kind = Kind::kByte;
       text.assign(1, static_cast<char>(byte_of_piece(piece)));
