@@ -73,6 +73,92 @@ TEST_P(Ties, DamagedModels) {
   }
 }
 
+// Returns the fields that make a model one of words (3) or characters (4), which the library
+// segments.
+std::string of_type(char type) { return std::string("\x12\x02\x18") + type; }
+
+// Returns the field of a normalization with this character map and these flags.
+std::string normalization(const std::string& charsmap, const std::string& flags = "") {
+  const std::size_t size = charsmap.size();
+  const std::string length{static_cast<char>((size & 0x7F) | 0x80),
+                           static_cast<char>((size >> 7 & 0x7F) | 0x80),
+                           static_cast<char>(size >> 14)};
+  const std::size_t all = 4 + size + flags.size();
+  return std::string("\x1a") + static_cast<char>((all & 0x7F) | 0x80) +
+         static_cast<char>((all >> 7 & 0x7F) | 0x80) + static_cast<char>(all >> 14) + "\x12" +
+         length + charsmap + flags;
+}
+
+// Returns a character map that has one rule: the letter a becomes a text.
+std::string charsmap_of_a(const std::string& text) {
+  std::vector<std::uint32_t> units(256, 1u << 31);
+  units[0] = 0;
+  units['a'] = 'a' | 1u << 8 | 1u << 10;
+  std::string map;
+  append_number(map, std::uint32_t{1024});
+  for (const std::uint32_t unit : units) append_number(map, unit);
+  return map + text + '\0';
+}
+
+// The library gets normalized text, and gives the same pieces as if it normalized the text itself.
+TEST_P(Ties, WordsAndCharactersAreThoseOfTheLibrary) {
+  const SentencePieceModel read = SentencePieceModel::read(model, name);
+  for (const char type : {'\x03', '\x04'}) {
+    for (const bool prefix : {false, true}) {
+      for (const bool removes : {false, true}) {
+        const std::string flags{'\x18', static_cast<char>(prefix), '\x20',
+                                static_cast<char>(removes)};
+        const std::string charsmap(read.normalization.charsmap);
+        const std::string bytes = model + of_type(type) + normalization(charsmap, flags);
+        const Segmenter segmenter(bytes, name);
+        sentencepiece::SentencePieceProcessor library;
+        ASSERT_TRUE(library.LoadFromSerializedProto(bytes).ok());
+        for (const std::string& line : lines) {
+          std::vector<int> ids;
+          ASSERT_TRUE(library.Encode(" " + line + "  \u00BD ", &ids).ok());
+          ASSERT_EQ(join(segmenter.segment(" " + line + "  \u00BD ").ids), join(ids)) << line;
+        }
+      }
+    }
+  }
+}
+
+// The library never sees a character map, because it does not check what a map says.
+TEST(Segmenter, TheLibraryGetsNoCharacterMap) {
+  for (const char type : {'\x03', '\x04'}) {
+    const std::string bytes =
+        sentencepiece_model({"a", "b"}) + of_type(type) + normalization(charsmap_of_a("b"));
+    EXPECT_FALSE(SentencePieceModel::read(bytes, "whole").normalization.charsmap.empty());
+    const std::string without = SentencePieceModel::without_normalization(bytes, "whole");
+    EXPECT_TRUE(SentencePieceModel::read(without, "without").normalization.charsmap.empty());
+    EXPECT_FALSE(Segmenter(bytes, "whole").segment("a b").ids.empty());
+  }
+}
+
+// A line of text for the library is cut at words, so that it has the same pieces as its words. The
+// second model has marks behind words. It is one of the library because of its unused piece.
+TEST(Segmenter, LongTextForTheLibrary) {
+  const std::string words = sentencepiece_model({"\u2581word"}) + of_type(3);
+  const std::string pairs =
+      sentencepiece_model({"word\u2581", "word", "wor", "wo", "w", "o", "r", "d", "\u2581"}) +
+      of_type(2) + "\x0a\x05\x0a\x01z\x18\x05" + "\x12\x03\xC0\x01\x01";
+  std::string text;
+  for (int i = 0; i < 40'000; ++i) text += "word ";
+  for (const std::string& bytes : {words, pairs})
+    EXPECT_EQ(Segmenter(bytes, "long").segment(text).ids, std::vector<int>(40'000, 3));
+}
+
+// A character map does not make a text much longer than a real one may.
+TEST(Segmenter, CharacterMapThatMakesTextLong) {
+  for (const char type : {'\x01', '\x02', '\x03', '\x04'}) {
+    const std::string bytes = sentencepiece_model({"a", "b"}) + of_type(type) +
+                              normalization(charsmap_of_a(std::string(1000, 'b')));
+    const Segmenter segmenter(bytes, "longer");
+    EXPECT_NO_THROW(segmenter.segment("aaaa"));
+    EXPECT_THROW(segmenter.segment(std::string(100, 'a')), Error);
+  }
+}
+
 // Text that the model does not know is one piece, however long it is. The time grows only linearly
 // with its length.
 TEST(Segmenter, UnknownText) {

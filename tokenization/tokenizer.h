@@ -99,7 +99,7 @@ class Tokenizer {
   /// tokens and special added tokens are left out. An unknown token is written as " ⁇ ". White
   /// space at the ends is dropped if the tokenizer has SentencePiece models. Spaces before English
   /// punctuation are taken out if TokenizerFiles::clean_up_spaces says so. Throws Error if a step
-  /// of a pipeline makes the text much longer.
+  /// of a pipeline, or denormalization, makes the text much longer.
   std::string decode(std::span<const std::int32_t> ids) const;
   /// Returns the pieces of target ids in valid UTF-8, separated by spaces. All ids are written, and
   /// line breaks in pieces become spaces.

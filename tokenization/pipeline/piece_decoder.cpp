@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "tokenization/byte_piece.h"
-#include "tokenization/pipeline/growth_limit.h"
+#include "tokenization/growth_limit.h"
 #include "tokenization/pipeline/pieces.h"
 #include "tokenization/text_edits.h"
 #include "tokenization/utf8.h"

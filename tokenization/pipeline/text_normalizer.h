@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "tokenization/charsmap.h"
+#include "tokenization/growth_limit.h"
 #include "tokenization/pattern.h"
 #include "tokenization/pipeline/description.h"
-#include "tokenization/pipeline/growth_limit.h"
 
 namespace xlate {
 

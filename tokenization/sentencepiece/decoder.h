@@ -26,7 +26,7 @@ class SentencePieceDecoder {
                        const std::string& name);
 
   /// Returns the text of ids of the vocabulary. Marks (U+2581) stay in pieces that the model does
-  /// not have.
+  /// not have. Throws Error if denormalization makes the text much longer.
   std::string decode(std::span<const std::int32_t> ids) const;
 
  private:

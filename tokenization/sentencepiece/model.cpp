@@ -22,6 +22,7 @@ class Fields {
   // Moves to the next field. Returns false at the end.
   bool next() {
     if (rest_.empty()) return false;
+    const std::string_view from = rest_;
     const std::uint64_t key = varint();
     field_ = key >> 3;
     number_ = 0, bytes_ = {};
@@ -41,12 +42,15 @@ class Fields {
       default:
         fail("{}: not a SentencePiece model: field {} has wire type {}", name_, field_, key & 7);
     }
+    whole_ = from.substr(0, from.size() - rest_.size());
     return true;
   }
   // These are the number of the present field and its value, which is a number or bytes.
   std::uint64_t field() const { return field_; }
   std::uint64_t number() const { return number_; }
   std::string_view bytes() const { return bytes_; }
+  // These are the bytes of the field with its key.
+  std::string_view whole() const { return whole_; }
   float real() const {
     float value = 0;
     if (bytes_.size() != sizeof(value))
@@ -75,7 +79,7 @@ class Fields {
   std::string_view rest_;
   const std::string& name_;
   std::uint64_t field_ = 0, number_ = 0;
-  std::string_view bytes_;
+  std::string_view bytes_, whole_;
 };
 
 // Returns a number as a value of an enumeration that counts from 1 to `last`. Throws Error for any
@@ -150,6 +154,19 @@ SentencePieceModel SentencePieceModel::read(std::string_view bytes, const std::s
     fail("{}: not a SentencePiece model: {} pieces, none for what is unknown", name,
          model.pieces.size());
   return model;
+}
+
+std::string SentencePieceModel::without_normalization(std::string_view bytes,
+                                                      const std::string& name) {
+  std::string result;
+  for (Fields fields(bytes, name); fields.next();) {
+    // These are the pieces and the settings of the training. The other fields are normalization,
+    // denormalization and sentences with which the library tests both.
+    if (fields.field() <= 2) result += fields.whole();
+  }
+  // No dummy prefix is added, no spaces are removed, and none becomes a mark.
+  constexpr std::string_view kNothing("\x1A\x06\x18\0\x20\0\x28\0", 8);
+  return result.append(kNothing);
 }
 
 }  // namespace xlate

@@ -44,6 +44,9 @@ struct SentencePieceModel {
   /// if not exactly one piece stands for unknown text, or if a byte piece is not written as <0x00>
   /// to <0xFF>.
   static SentencePieceModel read(std::string_view bytes, const std::string& name);
+  /// Returns the serialized model `bytes` with rules that leave text as it is. Throws Error if it
+  /// is no such model.
+  static std::string without_normalization(std::string_view bytes, const std::string& name);
 
   Algorithm algorithm = Algorithm::kUnigram;
   // Unknown text becomes a piece for each of its bytes.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "tokenization/growth_limit.h"
 #include "tokenization/utf8.h"
 
 namespace xlate {
@@ -19,9 +20,9 @@ Trie user_defined_pieces(const SentencePieceModel& model) {
 }  // namespace
 
 Normalizer::Normalizer(const SentencePieceModel& model, const std::string& name)
-    : rules_(model.normalization),
-      charsmap_(rules_.charsmap, name),
-      user_defined_(user_defined_pieces(model)) {}
+    : Normalizer(model.normalization, name) {
+  user_defined_ = user_defined_pieces(model);
+}
 
 Charsmap::Rule Normalizer::first_replacement(std::string_view text) const {
   if (const std::size_t length = user_defined_.longest_prefix(text); length > 0)
@@ -36,6 +37,7 @@ Charsmap::Rule Normalizer::first_replacement(std::string_view text) const {
 std::string Normalizer::normalize(std::string_view text) const {
   const std::string_view blank = rules_.escape_whitespaces ? kMark : " ";
   std::string out;
+  const GrowthLimit limit(text.size(), name_);
   if (rules_.remove_extra_whitespaces) {
     while (!text.empty()) {
       const Charsmap::Rule step = first_replacement(text);
@@ -52,6 +54,7 @@ std::string Normalizer::normalize(std::string_view text) const {
     if (after_blank)
       step.text.remove_prefix(std::min(step.text.find_first_not_of(' '), step.text.size()));
     if (step.text.empty()) continue;
+    limit.check(out.size() + step.text.size());
     for (const char c : step.text) {
       if (c == ' ')
         out += blank;

@@ -19,10 +19,11 @@ class Normalizer {
   Normalizer(const SentencePieceModel& model, const std::string& name);
   /// Takes rules alone. No piece is protected from them.
   Normalizer(const SentencePieceModel::Normalization& rules, const std::string& name)
-      : rules_(rules), charsmap_(rules_.charsmap, name) {}
+      : name_(name), rules_(rules), charsmap_(rules_.charsmap, name) {}
 
   /// Returns a text in valid UTF-8 as the model's pieces are written. The result is empty if
-  /// nothing is left of the text. SentencePiece's Normalizer::Normalize gives the same.
+  /// nothing is left of the text. SentencePiece's Normalizer::Normalize gives the same. Throws
+  /// Error if the character map makes the text much longer (GrowthLimit).
   std::string normalize(std::string_view text) const;
 
  private:
@@ -30,6 +31,7 @@ class Normalizer {
   /// longest rule applies, else one character stays. The text is not empty.
   Charsmap::Rule first_replacement(std::string_view text) const;
 
+  std::string name_;
   SentencePieceModel::Normalization rules_;
   Charsmap charsmap_;
   // The pieces that the user defined are never changed.

@@ -10,6 +10,7 @@
 #include "engine/error.h"
 #include "tokenization/sentencepiece/bpe.h"
 #include "tokenization/sentencepiece/model.h"
+#include "tokenization/sentencepiece/normalizer.h"
 #include "tokenization/sentencepiece/unigram.h"
 #include "tokenization/utf8.h"
 
@@ -20,25 +21,19 @@ void check(const sentencepiece::util::Status& status) {
   if (!status.ok()) fail("SentencePiece: {}", status.ToString());
 }
 
-// The library gets at most this many bytes at once. It joins neighbouring characters that it does
+// The library gets about this many bytes at once. It joins neighbouring characters that it does
 // not know to one piece, in time that grows with the square of their number: 1 MB of a script that
 // a model was not made for took 26 s. A sentence is far shorter than this.
 constexpr std::size_t kPart = 64 * 1024;
 
-// A part has `bytes` bytes of the text. The `skipped` bytes behind them are the space at which the
-// text was cut: a model that adds a dummy prefix puts one in front of the next part again.
-struct Part {
-  std::size_t bytes;
-  std::size_t skipped;
-};
-
-// Returns the first part of a text, which ends at the last space in its second half, or at the end
-// of a character if there is none.
-Part first_part(std::string_view text) {
-  if (text.size() <= kPart) return {text.size(), 0};
-  const std::size_t space = text.rfind(' ', kPart);
-  if (space != std::string_view::npos && space > kPart / 2) return {space, 1};
-  return {without_cut_character(text.substr(0, kPart)).size(), 0};
+// Returns the bytes of the first part of a normalized text. It ends at the last mark in the text's
+// second half, or at the end of a character if there is none.
+std::size_t first_part(std::string_view text, bool marks_end_words) {
+  if (text.size() <= kPart) return text.size();
+  const std::size_t mark = text.rfind(kMark, kPart);
+  if (mark != std::string_view::npos && mark > kPart / 2)
+    return marks_end_words ? mark + kMark.size() : mark;
+  return without_cut_character(text.substr(0, kPart)).size();
 }
 
 }  // namespace
@@ -57,8 +52,13 @@ Segmenter::Segmenter(std::string_view bytes, const std::string& name) {
     return;
   }
   auto library = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  if (const auto status = library->LoadFromSerializedProto(bytes); !status.ok())
+  const std::string plain = SentencePieceModel::without_normalization(bytes, name);
+  if (const auto status = library->LoadFromSerializedProto(plain); !status.ok())
     fail("{}: not a SentencePiece model: {}", name, status.ToString());
+  normalizer_ = std::make_unique<const Normalizer>(model, name);
+  // The library splits text for a model of words in front of marks, whatever its settings say.
+  marks_end_words_ = model.normalization.whitespace_as_suffix &&
+                     model.algorithm != SentencePieceModel::Algorithm::kWord;
   library_ = std::move(library);
 }
 
@@ -75,10 +75,11 @@ Segmentation Segmenter::segment(std::string_view text) const {
     bpe_->segment(text, out);
     return out;
   }
-  while (!text.empty()) {
-    const Part part = first_part(text);
-    segment_by_library(text.substr(0, part.bytes), out);
-    text.remove_prefix(part.bytes + part.skipped);
+  const std::string normalized = normalizer_->normalize(text);
+  for (std::string_view rest = normalized; !rest.empty();) {
+    const std::size_t bytes = first_part(rest, marks_end_words_);
+    segment_by_library(rest.substr(0, bytes), out);
+    rest.remove_prefix(bytes);
   }
   return out;
 }

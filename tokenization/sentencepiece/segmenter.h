@@ -5,7 +5,8 @@
 // than from 0.2.2 on, and what a line is translated to must not depend on which one is installed.
 // The rule is that of 0.2.2 (docs/search.md). BPE models are segmented by
 // tokenization/sentencepiece/bpe, because that is several times as fast. All other models, and a
-// few BPE models, go to the library, because its versions agree about them.
+// few BPE models, go to the library, because its versions agree about them. It gets text that is
+// normalized already, because it reads outside of a damaged character map.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,7 @@ class SentencePieceProcessor;
 namespace xlate {
 
 class SentencePieceBpe;
+class Normalizer;
 class Unigram;
 
 /// Holds the pieces of a text as ids of the model. Each unknown id among `ids` has an entry in
@@ -40,8 +42,8 @@ class Segmenter {
   Segmenter(Segmenter&&) noexcept;
 
   /// Returns the pieces of a text in valid UTF-8. There are none if nothing is left of it after
-  /// normalization. Text for the library is cut into parts of at most 64 KiB, at spaces where there
-  /// are any. Throws Error if the library fails.
+  /// normalization. Text for the library is cut into parts of about 64 KiB, at marks where there
+  /// are any. Throws Error if the library fails, or if normalization makes the text much longer.
   Segmentation segment(std::string_view text) const;
 
   /// Returns the model's id for text that it does not know.
@@ -50,14 +52,18 @@ class Segmenter {
   const std::vector<std::string_view>& pieces() const { return pieces_; }
 
  private:
-  /// Appends the pieces that the library finds.
+  /// Appends the pieces that the library finds in normalized text.
   void segment_by_library(std::string_view text, Segmentation& out) const;
 
   std::vector<std::string_view> pieces_;
   std::int32_t unknown_ = 0;
-  // One of the three segments: that of unigram models, that of BPE models, or the library.
+  // A word ends behind a mark, instead of in front of it.
+  bool marks_end_words_ = false;
+  // One of the three segments: that of unigram models, that of BPE models, or the library, for
+  // which the normalizer is.
   std::unique_ptr<const Unigram> unigram_;
   std::unique_ptr<const SentencePieceBpe> bpe_;
+  std::unique_ptr<const Normalizer> normalizer_;
   std::unique_ptr<const sentencepiece::SentencePieceProcessor> library_;
 };
 

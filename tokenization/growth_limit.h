@@ -1,4 +1,5 @@
-// Bounds how long a text may become by the steps of a model file. Each step may replace a character
+// Bounds how long a text may become by the steps of a model file or the character map of a
+// SentencePiece model. Each may replace a character
 // by many, so that a damaged or malicious file could multiply a text until memory runs out.
 #pragma once
 
