@@ -1,8 +1,9 @@
 // This libFuzzer target checks that any bytes given as a model file are either read or refused with
 // an Error, and that a tokenizer that was read makes ids in range of any text, and text in valid
 // UTF-8 of any ids, or an Error. cmake/fuzz.cmake builds and runs it. Its seeds are in
-// tests/data/fuzz/model_file, and tests/fuzz_seeds.py writes those with a pipeline. fuzz_replay and
-// model_file_test read them too, so an input that broke something is kept in that folder.
+// tests/data/fuzz/model_file, and tests/fuzz_seeds.py writes those with a pipeline, and those with
+// SentencePiece models whose names say so. fuzz_replay and model_file_test read them too, so an
+// input that broke something is kept in that folder.
 #include <array>
 #include <cstdint>
 #include <cstdio>

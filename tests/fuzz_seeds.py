@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz targets that have a tokenizer pipeline, and seeds of text. Together
-the models have every kind of step, every file of a tokenizer, added tokens with each flag, and
-languages. One of them is a decoder alone.
+"""Writes the seeds of the fuzz targets that have a tokenizer pipeline, those with SentencePiece
+models of other kinds than Marian has, and seeds of text. Together the models have every kind of
+step, every file of a tokenizer, added tokens with each flag, and languages. One of them is a
+decoder alone.
 
 Usage: tests/fuzz_seeds.py [FOLDER]
 
@@ -22,6 +23,7 @@ import numpy as np
 from checkpoint_reader import Tensor
 from model_bin_reader import expected_shapes
 from model_writer import Stored, Writer, lay_out, list_entries
+from tokenizer_fixture import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, field
 from tokenizer_model import write_tiny_model
 
 FOLDER = os.path.join(ROOT, "tests", "data", "fuzz")
@@ -49,10 +51,13 @@ def charsmap(rules):
             node = node.setdefault(byte, {})
         node[0] = len(texts)
         texts += to.encode() + b"\0"
-    units, used = {}, {0}
+    units, used, bases = {}, {0}, {0}
 
+    # No two nodes have the same base, because the children of one would be those of the other.
     def place(node, at, label):
-        base = next(b for b in range(1, 1 << 16) if all(b ^ byte not in used for byte in node))
+        free = (b for b in range(1, 1 << 16) if b not in bases)
+        base = next(b for b in free if all(b ^ byte not in used for byte in node))
+        bases.add(base)
         used.update(base ^ byte for byte in node)
         units[at] = (base ^ at) << 10 | (0 in node) << 8 | label
         for byte, child in node.items():
@@ -258,6 +263,55 @@ def write_decoder(path):
         Writer(file).write_model(header, entries, files, data_bytes)
 
 
+def sentencepiece_model(pieces, kind, rules, training=b"", flags=b""):
+    """Returns a SentencePiece model whose character map is that of its denormalization, too."""
+    entries = (field(1, t) + field(2, float(s)) + field(3, type) for t, s, type in pieces)
+    normalization = field(2, charsmap(rules)) + flags
+    data = b"".join(field(1, entry) for entry in entries)
+    data += field(2, field(3, kind) + training)
+    return data + field(3, normalization) + field(5, normalization)
+
+
+def sentencepiece(kind, more=(), training=b"", flags=b""):
+    """A tokenizer like M2M-100's. The vocabulary has another order than the model, pieces that the
+    model does not have, and an id without a piece."""
+    special = [("<unk>", 0, UNKNOWN), ("<s>", 0, CONTROL), ("</s>", 0, CONTROL)]
+    texts = ["▁", "▁a", "a", "b", "ab", "fi", "é", "▁the", "1", "2", ".", "日本", "▁▁", "▁ab"]
+    ordinary = [(text, -1 - number / 4, NORMAL) for number, text in enumerate([*texts, *"the"])]
+    symbols = [("<x>", 0, USER_DEFINED), ("▁u", 0, USER_DEFINED)]
+    pieces = [*special, *ordinary, *symbols, *more]
+    rules = {"\ufb01": "fi", "e\u0301": "é", "\u3000": " ", "½": "1/2", "\u200b": "", "x": "▁ y"}
+    model = sentencepiece_model(pieces, kind, rules, training, flags)
+    names = [text for text, _, type in pieces if type not in (UNKNOWN, CONTROL)]
+    vocabulary = ["</s>", "<unk>", *names, "▁▁other", "x▁y", None, "en", "de"]
+    last = len(vocabulary) - 1
+    tokens = {"start": 0, "end": 0, "unknown": 1, "added": [token(0, "special"), token(3)]}
+    tokens["languages"] = {"de": last, "en": last - 1}
+    around = {"before": ["source_language"], "after": [0]}
+    header = {"model": {"kind": "sentencepiece"}, "template": around, "source_language": "en"}
+    files = {f"{side}.spm": model for side in ("source", "target")}
+    return tokens, header, tables(vocabulary, **files)
+
+
+BYTE_PIECES = [(text, 0, BYTE) for text in BYTES]
+NO_PREFIX = field(3, 0) + field(4, 0)  # Superfluous spaces stay.
+
+
+def sentencepiece_unigram():
+    return sentencepiece(1, BYTE_PIECES, field(35, 1), NO_PREFIX)
+
+
+def sentencepiece_bpe():
+    """BPE with another text for the unknown piece."""
+    return sentencepiece(2, (), field(44, " ? "))
+
+
+def sentencepiece_words():
+    """Words, which the SentencePiece library segments. Each begins with a mark, because the library
+    refuses a text that has a control piece as a word."""
+    return sentencepiece(3, [("unused", 0, UNUSED)])
+
+
 TEXTS = (
     "The first line, and it's about 12 things: a, b; ab.",
     "  a  the ab\ufb01 1/2 \u00bd e\u0301 <one> <mask> <x> \u65e5\u672c \u3000\t ",
@@ -270,6 +324,7 @@ TEXTS = (
     "12-34#56;;7 c d1 n't 's 've",
 )
 KINDS = (unigram, unigram_bytes, bpe, bpe_words, byte_level)
+SENTENCEPIECE = (sentencepiece_unigram, sentencepiece_bpe, sentencepiece_words)
 
 
 def count_pieces(table):
@@ -282,11 +337,11 @@ def count_pieces(table):
 
 
 def write_seeds(folder):
-    for kind in KINDS:
+    for kind in (*KINDS, *SENTENCEPIECE):
         tokens, steps, files = kind()
         # The first file has all pieces.
         rows = count_pieces(files[0].data)
-        name = f"pipeline_{kind.__name__}"
+        name = kind.__name__ if kind in SENTENCEPIECE else f"pipeline_{kind.__name__}"
         path = os.path.join(folder, "model_file", name)
         write_tiny_model(path, rows, tokens, steps, files, name)
     write_decoder(os.path.join(folder, "model_file", "decoder"))

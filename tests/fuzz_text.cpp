@@ -1,8 +1,9 @@
 // This libFuzzer target checks that the tokenizers of whole models take any text: the ids are in
 // range and the same every time, and the text of the ids is one line in valid UTF-8.
-// cmake/fuzz.cmake builds and runs it. The models are the seeds of fuzz_model_file that have a
-// pipeline, and one with SentencePiece models; tests/fuzz_seeds.py writes the former. Seeds of text
-// are in tests/data/fuzz/text, and fuzz_text_replay reads them without libFuzzer.
+// cmake/fuzz.cmake builds and runs it. The models are seeds of fuzz_model_file: those that
+// tests/fuzz_seeds.py writes, which have a pipeline or SentencePiece models of every kind, and one
+// of Marian. Seeds of text are in tests/data/fuzz/text, and fuzz_text_replay reads them without
+// libFuzzer.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -33,7 +34,8 @@ const std::vector<Seed>& seeds() {
     const std::string folder = XLATE_FUZZ_MODELS;
     std::vector<Seed> loaded;
     for (const char* name : {"float32", "pipeline_unigram", "pipeline_unigram_bytes",
-                             "pipeline_bpe", "pipeline_bpe_words", "pipeline_byte_level"})
+                             "pipeline_bpe", "pipeline_bpe_words", "pipeline_byte_level",
+                             "sentencepiece_unigram", "sentencepiece_bpe", "sentencepiece_words"})
       loaded.emplace_back(folder + "/" + name);
     return loaded;
   }();
