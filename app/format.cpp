@@ -20,14 +20,16 @@ void append_row(std::string& out, std::int64_t line, const std::string& text, fl
     out.append(text).push_back('\n');
 }
 
-std::string text_of(const Hypothesis& hypothesis, Format format, const Tokenizer& tokenizer) {
-  switch (format) {
+std::string text_of(std::span<const std::int32_t> ids, const Options& options,
+                    const Tokenizer& tokenizer) {
+  const LineRules rules{.newline = options.newline ? std::string_view(*options.newline) : " "};
+  switch (options.output_format) {
     case Format::kText:
-      return tokenizer.decode(hypothesis.ids);
+      return tokenizer.decode(ids, rules);
     case Format::kPieces:
-      return tokenizer.decode_pieces(hypothesis.ids);
+      return tokenizer.decode_pieces(ids, rules);
     case Format::kIds:
-      return Tokenizer::write_ids(hypothesis.ids);
+      return Tokenizer::write_ids(ids);
   }
   return {};
 }
@@ -37,9 +39,14 @@ std::string text_of(const Hypothesis& hypothesis, Format format, const Tokenizer
 std::string format_line(const Decoded& decoded, const Options& options,
                         const Tokenizer& tokenizer) {
   std::string out;
-  for (const Hypothesis& hypothesis : decoded.result.hypotheses(std::max(1, options.n_best))) {
-    append_row(out, decoded.sentence.line, text_of(hypothesis, options.output_format, tokenizer),
-               hypothesis.sum, hypothesis.score, options);
+  for (Hypothesis& hypothesis : decoded.result.hypotheses(std::max(1, options.n_best))) {
+    std::vector<std::int32_t>& ids = hypothesis.ids;
+    // The prompt and its continuation are decoded together, since a tokenizer may write the first
+    // word of a text without the space before it.
+    if (options.echo)
+      ids.insert(ids.begin(), decoded.sentence.ids.begin(), decoded.sentence.ids.end());
+    append_row(out, decoded.sentence.line, text_of(ids, options, tokenizer), hypothesis.sum,
+               hypothesis.score, options);
   }
   return out;
 }

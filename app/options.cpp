@@ -12,6 +12,7 @@
 
 #include "app/cpu_quota.h"
 #include "app/languages.h"
+#include "app/prompts.h"
 #include "app/version.h"
 
 namespace xlate {
@@ -234,6 +235,18 @@ void add_language_options(CLI::App& app, Options& options) {
 
 void add_output_options(CLI::App& app, Options& options) {
   Group output(app, "Output");
+  output.flag("--echo", options.echo,
+              "Print the prompt before its continuation (models without an encoder) [off]");
+  const auto check_newline = [](const std::string& text) {
+    if (text == " " || text == "\\n") return std::string();
+    return "'" + text + "', expected a space or the two characters \\n";
+  };
+  output
+      .add(app.add_option("--newline", options.newline,
+                          "What a newline in the output becomes: a space, or the two characters "
+                          "\\n [' ']"),
+           "' '|'\\n'")
+      ->check(check_newline);
   output.flag("--scores", options.scores, "Print each line as: score ||| text [off]");
   output.number("--n-best", options.n_best, "N", 1, kMaxBeams,
                 "Print the N best of each line as rows: line ||| text ||| F0= sum ||| score [off]");
@@ -458,6 +471,7 @@ void resolve(Options& options, const ModelDescription& model) {
   else
     resolve_prompt_lengths(options, model);
   resolve_languages(options, model);
+  check_prompt_options(options, model);
   if (options.n_best > *options.beam_size) {
     throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
                                  *options.beam_size));

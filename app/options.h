@@ -55,6 +55,10 @@ struct Options {
   std::optional<std::string> source_lang, target_lang;
   // Each line names its languages instead.
   bool lang_column = false;
+  // The prompt stands before its continuation.
+  bool echo = false;
+  // A newline in the output becomes a space, unless this is another text.
+  std::optional<std::string> newline;
   int n_best = 0;                 // 0 means that --n-best is off.
   std::int64_t batch_tokens = 0;  // 0 means auto, until resolve_device().
   // resolve_device() clears this if batch_tokens was auto. The memory of the device bounds

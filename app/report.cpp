@@ -100,6 +100,8 @@ json options_of(const RunRecord& run) {
           {"source_lang", or_null(options.source_lang)},
           {"target_lang", or_null(options.target_lang)},
           {"lang_column", options.lang_column},
+          {"echo", options.echo},
+          {"newline", options.newline.value_or(" ")},
           {"scores", options.scores},
           {"n_best", options.n_best},
           {"batch_tokens", options.batch_tokens},

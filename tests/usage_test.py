@@ -31,6 +31,8 @@ class Help(Case):
         "--long-lines",
         "--source-lang",
         "--target-lang",
+        "--echo",
+        "--newline",
         "--scores",
         "--n-best",
         "--batch-tokens",

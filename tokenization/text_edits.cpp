@@ -33,7 +33,8 @@ std::string brief_text(std::string_view text) {
   return std::string(without_cut_character(text.substr(0, kMost)));
 }
 
-void keep_on_one_line(std::string& text) {
+void keep_on_one_line(std::string& text, std::string_view newline) {
+  if (newline != " ") replace_all(text, "\n", newline);
   std::replace_if(
       text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
 }

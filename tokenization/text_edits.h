@@ -15,8 +15,9 @@ std::size_t bytes_replaced(std::string_view text, std::string_view from, std::st
 /// Returns at most the first 40 bytes of a text in valid UTF-8, for a message. No character is cut.
 std::string brief_text(std::string_view text);
 
-/// Turns line breaks into spaces, so that each line of input gives one line of output.
-void keep_on_one_line(std::string& text);
+/// Turns line breaks into spaces, or each newline into another text, so that each line of input
+/// gives one line of output.
+void keep_on_one_line(std::string& text, std::string_view newline = " ");
 
 /// Takes spaces out of English text as Hugging Face's clean_up_tokenization does, in the same
 /// order.

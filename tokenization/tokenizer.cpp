@@ -139,7 +139,7 @@ std::vector<std::int32_t> Tokenizer::read_ids(std::string_view text) const {
   return ids;
 }
 
-std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
+std::string Tokenizer::decode(std::span<const std::int32_t> ids, const LineRules& rules) const {
   std::vector<std::int32_t> text_ids;
   text_ids.reserve(ids.size());
   std::copy_if(ids.begin(), ids.end(), std::back_inserter(text_ids),
@@ -147,19 +147,20 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   std::string text = codec_->decode(text_ids);
   // Pieces of a damaged file need not be valid.
   make_valid_utf8(text);
-  keep_on_one_line(text);
+  keep_on_one_line(text, rules.newline);
   if (clean_up_spaces_) clean_up(text);
   return text;
 }
 
-std::string Tokenizer::decode_pieces(std::span<const std::int32_t> ids) const {
+std::string Tokenizer::decode_pieces(std::span<const std::int32_t> ids,
+                                     const LineRules& rules) const {
   std::string text;
   for (const std::int32_t id : ids) {
     if (!text.empty()) text.push_back(' ');
     text.append(target_->piece_of(id));
   }
   make_valid_utf8(text);
-  keep_on_one_line(text);
+  keep_on_one_line(text, rules.newline);
   return text;
 }
 

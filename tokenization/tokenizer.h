@@ -27,6 +27,12 @@ struct Template {
   bool has_source_language() const;
 };
 
+/// Says how decoded text becomes a line of output.
+struct LineRules {
+  // It takes the place of every newline. A CR becomes a space in any case.
+  std::string_view newline = " ";
+};
+
 /// Holds a model's tokenizer files, whose bytes must outlive the tokenizer, and the ids that it
 /// needs to know.
 struct TokenizerFiles {
@@ -100,10 +106,10 @@ class Tokenizer {
   /// space at the ends is dropped if the tokenizer has SentencePiece models. Spaces before English
   /// punctuation are taken out if TokenizerFiles::clean_up_spaces says so. Throws Error if a step
   /// of a pipeline, or denormalization, makes the text much longer.
-  std::string decode(std::span<const std::int32_t> ids) const;
-  /// Returns the pieces of target ids in valid UTF-8, separated by spaces. All ids are written, and
-  /// line breaks in pieces become spaces.
-  std::string decode_pieces(std::span<const std::int32_t> ids) const;
+  std::string decode(std::span<const std::int32_t> ids, const LineRules& = {}) const;
+  /// Returns the pieces of target ids in valid UTF-8, separated by spaces. All ids are written,
+  /// and line breaks in pieces are replaced.
+  std::string decode_pieces(std::span<const std::int32_t> ids, const LineRules& = {}) const;
   /// Returns ids as numbers, separated by spaces.
   static std::string write_ids(std::span<const std::int32_t> ids);
 

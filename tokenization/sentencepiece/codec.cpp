@@ -94,7 +94,6 @@ std::string SentencePieceCodec::decode(std::span<const std::int32_t> ids) const 
   // There may be marks in pieces that the target's model does not have. A shared vocabulary has
   // such pieces, which are the source's.
   replace_all(text, kMark, " ");
-  keep_on_one_line(text);
   return trimmed(text);
 }
 

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Tests the options of prompts and of the text that continues them. The models are a decoder alone,
+with random weights and the tokenizers of tests/data/tokenizers."""
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+
+import numpy as np
+
+from checkpoint_fixture import convert, encode_safetensors, read
+from program import GREEDY, IDS_OUT, ROOT, Case, main, require
+
+TOKENIZERS = os.path.join(ROOT, "tests", "data", "tokenizers")
+# Every model is converted once. The folder is removed at the end of the process.
+MODELS = tempfile.TemporaryDirectory(prefix="xlate-prompts-")
+LINES = ["Here", "To determine the size", "Why don't you"]
+setUpModule = require
+
+
+def llama_tensors(config):
+    """Returns random tensors of a checkpoint of Llama or Qwen 3, by name."""
+    random = np.random.RandomState(5)
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    heads, key_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    head = config.get("head_dim", width // heads)
+    vocabulary = config["vocab_size"]
+    shapes = {"model.embed_tokens": (vocabulary, width), "model.norm": (width,)}
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head"] = (vocabulary, width)
+    for layer in range(config["num_hidden_layers"]):
+        parts = {
+            "input_layernorm": (width,),
+            "post_attention_layernorm": (width,),
+            "self_attn.q_proj": (heads * head, width),
+            "self_attn.k_proj": (key_heads * head, width),
+            "self_attn.v_proj": (key_heads * head, width),
+            "self_attn.o_proj": (width, heads * head),
+            "mlp.gate_proj": (inner, width),
+            "mlp.up_proj": (inner, width),
+            "mlp.down_proj": (width, inner),
+        }
+        if config["model_type"] == "qwen3":
+            parts.update({"self_attn.q_norm": (head,), "self_attn.k_norm": (head,)})
+        shapes.update(("model.layers.%d.%s" % (layer, name), parts[name]) for name in parts)
+    return {
+        name + ".weight": (
+            np.ones(shape) if len(shape) == 1 else random.normal(0, shape[1] ** -0.5, shape)
+        ).astype("f4")
+        for name, shape in shapes.items()
+    }
+
+
+@functools.lru_cache(maxsize=None)
+def model_of(name):
+    """Returns a model.bin with a tokenizer of tests/data/tokenizers. No token ends its output."""
+    checkpoint, model = (os.path.join(MODELS.name, name + end) for end in ("", ".bin"))
+    shutil.copytree(os.path.join(TOKENIZERS, name), checkpoint)
+    config = json.loads(read(checkpoint, "config.json"))
+    tensors = llama_tensors(config)
+    with open(os.path.join(checkpoint, "model.safetensors"), "wb") as file:
+        file.write(encode_safetensors(tensors, lambda name: "F32"))
+    with open(os.path.join(checkpoint, "generation_config.json"), "w", encoding="utf-8") as file:
+        json.dump({"bos_token_id": config["bos_token_id"]}, file)
+    convert.convert(checkpoint, model)
+    return model
+
+
+class PromptCase(Case):
+    def continued(self, *options, input=LINES, model="qwen3", tokens=8, search=GREEDY):
+        lines = input if isinstance(input, (str, bytes)) else "".join(x + "\n" for x in input)
+        limit = ["--max-new-tokens", str(tokens)]
+        return self.ok(*search, *limit, *options, input=lines, model=model_of(model)).lines
+
+
+class Echo(PromptCase):
+    def test_the_prompt_stands_before_its_continuation(self):
+        """A byte-level tokenizer writes every token in the same way, wherever it stands."""
+        plain, echoed = self.continued(), self.continued("--echo")
+        self.assertEqual([line + text for line, text in zip(LINES, plain)], echoed)
+
+    def test_a_space_between_prompt_and_continuation_is_kept(self):
+        """Llama's tokenizer drops the first space of a text, so that a continuation by itself may
+        begin without it."""
+        for line, plain, echoed in zip(
+            LINES, self.continued(model="llama"), self.continued("--echo", model="llama")
+        ):
+            self.assertIn(echoed, (line + plain, line + " " + plain))
+
+    def test_ids_of_the_prompt_stand_before_those_of_the_continuation(self):
+        plain = self.continued(*IDS_OUT, model="llama")
+        echoed = self.continued(*IDS_OUT, "--echo", model="llama")
+        sources = read(TOKENIZERS, "llama", "source.ids").decode().splitlines()
+        prompts = read(TOKENIZERS, "prompts.txt").decode().splitlines()
+        self.assertEqual(sources[prompts.index("Here")] + " " + plain[0], echoed[0])
+        for without, with_prompt in zip(plain, echoed):
+            self.assertTrue(with_prompt.endswith(" " + without))
+
+    def test_rows_of_an_n_best_list_have_the_prompt(self):
+        rows = self.continued("--n-best", "3", "--echo", search=["-b", "3"])
+        self.assertEqual(len(rows), 9)
+        for number, row in enumerate(rows):
+            self.assertTrue(row.split(" ||| ")[1].startswith(LINES[number // 3]), row)
+
+    def test_an_empty_line_and_one_that_is_skipped_have_no_prompt(self):
+        options = ["--echo", "--long-lines", "skip", "--max-source-length", "3"]
+        lines = self.continued(*options, input="\nHere\n" + "Why " * 20 + "\n")
+        self.assertEqual((lines[0], lines[2]), ("", ""))
+        self.assertTrue(lines[1].startswith("Here"))
+
+    def test_a_model_with_an_encoder_has_no_prompt(self):
+        self.usage_error("--echo", names=["--echo", "has an encoder"])
+
+
+class Newline(PromptCase):
+    def breaks(self):
+        """Returns the ids of a newline and of a CR in Qwen's tokenizer."""
+        vocabulary = json.loads(read(TOKENIZERS, "qwen3", "tokenizer.json"))["model"]["vocab"]
+        return vocabulary["\u010a"], vocabulary["\u010d"]
+
+    def echoed(self, *options):
+        newline, cr = self.breaks()
+        options = ["--input-format", "ids", "--echo", *options]
+        return self.continued(*options, input=["%d %d" % (newline, cr)], tokens=1)
+
+    def test_a_newline_becomes_a_space_or_two_characters(self):
+        for options, expected in (
+            ([], "  "),
+            (["--newline", " "], "  "),
+            (["--newline", "\\n"], "\\n "),
+        ):
+            lines = self.echoed(*options)
+            self.assertEqual(len(lines), 1)
+            self.assertTrue(lines[0].startswith(expected), (options, lines))
+
+    def test_other_values_are_refused(self):
+        for value in ("", "\n", "x"):
+            self.usage_error("--newline", value, names="--newline", model=model_of("qwen3"))
+
+    def test_ids_have_no_newline(self):
+        self.usage_error(*IDS_OUT, "--newline", " ", names=["--newline", "--output-format ids"])
+
+
+if __name__ == "__main__":
+    main()
