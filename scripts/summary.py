@@ -34,6 +34,7 @@ def describe_network(header):
     )
 
 
+NO_TOKENIZER = "ids only, without a tokenizer for text"
 KINDS = {"unigram": "unigram", "bpe": "BPE", "sentencepiece": "SentencePiece"}
 
 
@@ -42,7 +43,7 @@ def describe_tokenizer(header):
     tokenizer = header.get("tokenizer")
     if tokenizer is None:
         models = any(file["name"].endswith(".spm") for file in header["files"])
-        return "SentencePiece tokenizer" if models else "ids only, without a tokenizer for text"
+        return "SentencePiece tokenizer" if models else NO_TOKENIZER
     names = {"source_language": "source language", header["tokens"].get("end"): "end token"}
     before, after = (
         [names.get(item, f"token {item}") for item in tokenizer["template"][side]]
@@ -70,6 +71,10 @@ def describe_text(header):
 def summarise(header):
     """Returns the lines for the header of a model.bin."""
     lines = [describe_network(header), describe_text(header)]
+    if describe_tokenizer(header) == NO_TOKENIZER:
+        lines.append("without a tokenizer xlate reads and writes ids and pieces only, but no text")
+    if "adapter" in header["provenance"]:
+        lines.append(f"the adapter {header['provenance']['adapter']} is merged into the weights")
     if header["network"].get("overflows_float16"):
         lines.append("its values may overflow float16: a GPU computes in bfloat16 by default")
     return lines

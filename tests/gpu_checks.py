@@ -25,8 +25,8 @@ def memory(place, seconds):
     return place.suite("gpu_test.py", seconds, "Memory", precision="fp16")
 
 
-# Processes that share a GPU wait for each other, but much of the time is the host's. With an H200 and
-# 16 cores, two processes alone took 220 s and three took 150 s beside other checks.
+# Processes that share a GPU wait for each other, but much of the time is the host's. With an H200
+# and 16 cores, two processes alone took 220 s and three took 150 s beside other checks.
 @check("operations", 300, alone=True)
 def operations(place, seconds, shards=4):
     pattern = "*cuda_*" if place.device != "cpu" else "Backend*.*/cpu2*"

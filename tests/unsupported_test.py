@@ -193,6 +193,8 @@ class SummaryTest(ConvertTest):
                 "convert.py: t5: 2 + 1 layers, width 8, heads 2, vocabulary 11",
                 "convert.py: ids only, without a tokenizer for text, no language codes, own output "
                 "matrix",
+                "convert.py: without a tokenizer xlate reads and writes ids and pieces only, but "
+                "no text",
                 "convert.py: its values may overflow float16: a GPU computes in bfloat16 by "
                 "default",
             ],
