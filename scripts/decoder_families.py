@@ -171,6 +171,9 @@ class DecoderFamily:
     neighbours: bool = False
     # The types of scaling that transformers accepts in this family. None stands for all.
     scalings: tuple | None = None
+    # This is the default of original_max_position_embeddings beside the parameters of the scaling,
+    # which takes precedence over the one inside them.
+    original_context: int | None = None
     # These layers have windows: "all", those that use_sliding_window and max_window_layers say
     # ("last"), or all but each so many-th (a number, or a key and its default). None stands for
     # none.
@@ -345,6 +348,7 @@ DECODERS = {
         defaults={"context": 4096, "epsilon": 1e-5},
         share_key="partial_rotary_factor",
         scalings=("default", "longrope"),
+        original_context=4096,
         windows="all",
     ),
     "gpt_neox": DecoderFamily(

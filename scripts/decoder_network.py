@@ -67,7 +67,9 @@ def read_sizes(settings, family):
         refuse(settings.path, key, f"a divisor of {family.keys['width']} {width}", heads)
     kv_heads = heads
     if "kv_heads" in family.keys:
-        key, default = family.keys["kv_heads"], family.defaults.get("kv_heads", heads)
+        key = family.keys["kv_heads"]
+        # null stands for the number of heads, and an absent key for the default.
+        default = heads if key in settings.values else family.defaults.get("kv_heads", heads)
         kv_heads = settings.integer(key, 1, MOST, default)
         if heads % kv_heads:
             refuse(settings.path, key, f"a divisor of {heads} heads", kv_heads)

@@ -50,10 +50,12 @@ def complete(settings, family, path, values, context):
     values.setdefault("partial_rotary_factor", family.share if share is None else share)
     values.setdefault("rope_type", values.get("type", "default"))
     # Phi-3 has the original context beside the parameters.
-    original = settings.get("original_max_position_embeddings")
+    key = "original_max_position_embeddings"
+    original = settings.get(key)
+    original = family.original_context if original is None else original
     if original is not None:
-        values["original_max_position_embeddings"] = original
-    values.setdefault("original_max_position_embeddings", context)
+        values[key] = original
+    values.setdefault(key, context)
     return Settings.of(values, path)
 
 

@@ -7,6 +7,9 @@ import unittest
 import numpy as np
 
 from decoder_case import DecoderCase, weights_of
+from checkpoint_reader import Settings
+from decoder_families import DECODERS
+from decoder_network import read_sizes
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 OLD = {"rope_parameters": None}
@@ -270,6 +273,12 @@ class ConfigTest(DecoderCase):
         self.assertEqual((code, errors.count("\n")), (0, 1))
         self.assertIn("note: ", errors)
         self.assertIn("the context is 40 tokens", errors)
+        # The default of Phi-3 takes precedence over the value among the parameters.
+        inside = LONGROPE | {"original_max_position_embeddings": 8000}
+        changes = {"rope_parameters": inside, "max_position_embeddings": 16384}
+        code, errors = self.run_main(self.copy_of("phi3", changes))
+        self.assertEqual(code, 0)
+        self.assertIn("the context is 4096 tokens", errors)
 
     def test_windows_and_rates_by_layer(self):
         for name, changes, windows, rates in LAYERS:
@@ -303,6 +312,14 @@ class ConfigTest(DecoderCase):
         code, errors = self.run_main(folder)
         self.assertEqual(code, 1)
         self.assertIn("q_proj.weight: expected shape [2048, 30]", errors)
+
+    def test_heads_of_keys(self):
+        """null stands for as many as there are heads, and an absent key for the default."""
+        sizes = {"num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 64}
+        sizes |= {"intermediate_size": 96}
+        for more, heads in (({}, 32), ({"num_key_value_heads": None}, 64)):
+            read = read_sizes(Settings.of(sizes | more), DECODERS["qwen2"])
+            self.assertEqual(read["kv_heads"], heads)
 
     def test_norms_after_sublayers(self):
         self.copy_of("opt", {"do_layer_norm_before": False})
