@@ -233,10 +233,19 @@ void add_language_options(CLI::App& app, Options& options) {
                  "[off]");
 }
 
+void add_prompt_options(CLI::App& app, Options& options) {
+  Group prompts(app, "Prompts of models without an encoder");
+  prompts.add(app.add_option("--template", options.template_text,
+                             "The text around each line: {line} stands for the line, and \\n, "
+                             "\\t, \\{, \\\\ for a newline, a tab, a brace, a backslash [{line}]"),
+              "TEXT");
+  prompts.file("--template-file", options.template_file, "FILE",
+               "A file with such a text; a newline at its end does not count [none]");
+  prompts.flag("--echo", options.echo, "Print the prompt before its continuation [off]");
+}
+
 void add_output_options(CLI::App& app, Options& options) {
   Group output(app, "Output");
-  output.flag("--echo", options.echo,
-              "Print the prompt before its continuation (models without an encoder) [off]");
   const auto check_newline = [](const std::string& text) {
     if (text == " " || text == "\\n") return std::string();
     return "'" + text + "', expected a space or the two characters \\n";
@@ -306,6 +315,7 @@ void add_options(CLI::App& app, Options& options) {
   add_file_options(app, options);
   add_search_options(app, options);
   add_language_options(app, options);
+  add_prompt_options(app, options);
   add_output_options(app, options);
   add_machine_options(app, options);
 }
@@ -471,7 +481,7 @@ void resolve(Options& options, const ModelDescription& model) {
   else
     resolve_prompt_lengths(options, model);
   resolve_languages(options, model);
-  check_prompt_options(options, model);
+  resolve_prompts(options, model);
   if (options.n_best > *options.beam_size) {
     throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
                                  *options.beam_size));

@@ -55,6 +55,9 @@ struct Options {
   std::optional<std::string> source_lang, target_lang;
   // Each line names its languages instead.
   bool lang_column = false;
+  // The text of a prompt around each line, with its escapes. resolve() sets it from the file.
+  std::optional<std::string> template_text;
+  std::string template_file;
   // The prompt stands before its continuation.
   bool echo = false;
   // A newline in the output becomes a space, unless this is another text.

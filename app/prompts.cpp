@@ -1,14 +1,69 @@
 // Implements the checks of the options of prompts and text.
 #include "app/prompts.h"
 
-namespace xlate {
+#include <cerrno>
+#include <cstring>
+#include <fstream>
 
-void check_prompt_options(const Options& options, const ModelDescription& model) {
-  if (options.echo && model.network.has_encoder()) {
-    throw UsageError(fmt::format(
-        "--echo: expected no such option: {} has an encoder, and its output continues no prompt",
-        options.model));
+#include "app/prompt_template.h"
+
+namespace xlate {
+namespace {
+
+constexpr std::size_t kLongestTemplate = std::size_t{1} << 20;
+
+// Throws UsageError if the option was given, since the model has an encoder.
+void refuse_with_encoder(const char* option, bool given, const Options& options) {
+  if (given) {
+    throw UsageError(
+        fmt::format("{}: expected no such option: {} has an encoder, and its output continues no "
+                    "prompt",
+                    option, options.model));
   }
+}
+
+// Returns the text of a file without a byte order mark and without one newline at its end.
+std::string read_template_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kLongestTemplate + 1, '\0');
+  if (file) file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file && !file.eof())
+    fail("--template-file {}: cannot be read: {}", path, std::strerror(errno));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (text.size() > kLongestTemplate) {
+    throw UsageError(
+        fmt::format("--template-file {}: expected at most {} bytes", path, kLongestTemplate));
+  }
+  if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
+  if (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
+void resolve_template(Options& options) {
+  if (!options.template_file.empty()) {
+    if (options.template_text)
+      throw UsageError("--template: expected no such option beside --template-file");
+    options.template_text = read_template_file(options.template_file);
+  }
+  if (!options.template_text) return;
+  const std::string option =
+      options.template_file.empty() ? "--template" : "--template-file " + options.template_file;
+  read_template(*options.template_text, option);
+  if (options.input_format != Format::kText) {
+    throw UsageError(fmt::format("{}: expected no such option with --input-format {}", option,
+                                 name_of(options.input_format)));
+  }
+}
+
+}  // namespace
+
+void resolve_prompts(Options& options, const ModelDescription& model) {
+  if (model.network.has_encoder()) {
+    refuse_with_encoder("--echo", options.echo, options);
+    refuse_with_encoder("--template", options.template_text.has_value(), options);
+    refuse_with_encoder("--template-file", !options.template_file.empty(), options);
+  }
+  resolve_template(options);
   if (options.newline && options.output_format == Format::kIds)
     throw UsageError("--newline: expected no such option with --output-format ids");
 }

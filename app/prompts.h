@@ -5,8 +5,9 @@
 
 namespace xlate {
 
-/// Throws UsageError if an option of prompts or of text was given that means nothing for the model
-/// or for the formats.
-void check_prompt_options(const Options&, const ModelDescription&);
+/// Reads the file of a template. Throws UsageError if a template is wrong, or if an option of
+/// prompts or of text was given that means nothing for the model or for the formats. Throws Error
+/// if the file cannot be read.
+void resolve_prompts(Options&, const ModelDescription&);
 
 }  // namespace xlate

@@ -100,6 +100,8 @@ json options_of(const RunRecord& run) {
           {"source_lang", or_null(options.source_lang)},
           {"target_lang", or_null(options.target_lang)},
           {"lang_column", options.lang_column},
+          {"template", or_null(options.template_text)},
+          {"template_file", options.template_file},
           {"echo", options.echo},
           {"newline", options.newline.value_or(" ")},
           {"scores", options.scores},

@@ -106,6 +106,10 @@ void check_formats(const Options& options, const Tokenizer& tokenizer) {
           fmt::format("{}: text, expected ids or pieces: {} holds no tokenizer for text", option,
                       options.model));
   }
+  if (options.template_text && !tokenizer.has_special_tokens()) {
+    throw UsageError(fmt::format(
+        "--template: expected no such option: the tokenizer of {} cannot read one", options.model));
+  }
 }
 
 ModelFacts facts_of(const ModelFile& file) {

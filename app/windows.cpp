@@ -37,6 +37,12 @@ std::int64_t words_in(std::string_view text) {
   return words;
 }
 
+std::optional<PromptTemplate> template_of(const Options& options, const Tokenizer& tokenizer) {
+  if (!options.template_text) return std::nullopt;
+  return PromptTemplate(read_template(*options.template_text, "--template"), tokenizer,
+                        static_cast<std::size_t>(*options.max_source_length));
+}
+
 }  // namespace
 
 WindowInput::WindowInput(const Options& options, LineReader& reader, const Tokenizer& tokenizer,
@@ -44,6 +50,7 @@ WindowInput::WindowInput(const Options& options, LineReader& reader, const Token
     : options_(options),
       reader_(reader),
       tokenizer_(tokenizer),
+      template_(template_of(options, tokenizer)),
       source_language_(options.source_lang ? tokenizer.language_id(*options.source_lang) : -1),
       output_(output),
       record_(record),
@@ -238,7 +245,13 @@ WindowInput::Tokenized WindowInput::tokenize_line(Line& line) {
     record_.counters.source_words += words_in(directed.text);
     switch (options_.input_format) {
       case Format::kText:
-        result.ids = tokenizer_.encode(directed.text, directed.source_language);
+        if (template_) {
+          PromptTemplate::Prompt prompt = template_->prompt_of(directed.text);
+          result.ids = std::move(prompt.ids);
+          result.tokens = prompt.tokens;
+        } else {
+          result.ids = tokenizer_.encode(directed.text, directed.source_language);
+        }
         break;
       case Format::kPieces:
         result.ids = tokenizer_.encode_pieces(directed.text);
@@ -253,9 +266,10 @@ WindowInput::Tokenized WindowInput::tokenize_line(Line& line) {
     result.error = error.what();
   }
   line.text = {};
-  result.tokens = result.ids.size();
+  result.tokens = std::max(result.tokens, result.ids.size());
+  // The ids of a template are not cut here: prompt_of() has cut the line inside it.
   if (const auto longest = static_cast<std::size_t>(*options_.max_source_length);
-      result.tokens > longest) {
+      result.ids.size() > longest) {
     const std::size_t closing = std::min(tokenizer_.closing_tokens(), longest);
     std::copy(result.ids.end() - static_cast<std::ptrdiff_t>(closing), result.ids.end(),
               result.ids.begin() + static_cast<std::ptrdiff_t>(longest - closing));

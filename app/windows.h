@@ -15,6 +15,7 @@
 #include "app/line_reader.h"
 #include "app/options.h"
 #include "app/ordered_output.h"
+#include "app/prompt_template.h"
 #include "app/queue.h"
 #include "app/report.h"
 #include "engine/runner.h"
@@ -25,7 +26,8 @@ namespace xlate {
 class WindowInput final : public SentenceInput {
  public:
   /// Starts reading. The options must have been filled in by resolve() and resolve_device(), and
-  /// all arguments must outlive the object. Throws Error if a thread cannot be started.
+  /// all arguments must outlive the object. Throws Error if a thread cannot be started, and
+  /// UsageError if the template leaves no room for a line.
   WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, RunRecord&, Console&);
   ~WindowInput() override;
 
@@ -66,6 +68,7 @@ class WindowInput final : public SentenceInput {
   const Options& options_;
   LineReader& reader_;
   const Tokenizer& tokenizer_;
+  const std::optional<PromptTemplate> template_;
   const std::int32_t source_language_;  // This is the id of its token, or −1.
   OrderedOutput& output_;
   RunRecord& record_;

@@ -293,6 +293,29 @@ TEST(AddedTokenMatcher, LeftmostLongestAndFlags) {
   EXPECT_EQ(tabs.split(std::string(300'000, '\t')).size(), 300'000u);
 }
 
+TEST(AddedTokenMatcher, SpecialTokensInRanges) {
+  AddedToken plain, special, longer;
+  plain.id = 1;
+  special.id = 2, longer.id = 3;
+  special.special = longer.special = true;
+  const AddedTokenMatcher matcher({plain, special, longer}, {"<a>", "<s>", "<s><a>"});
+  const auto split = [&](std::string_view text, const std::vector<TextRange>& ranges) {
+    std::string result;
+    for (const auto& stretch : matcher.split(text, ranges))
+      result += fmt::format("[{}:{}]", stretch.id,
+                            text.substr(stretch.begin, stretch.end - stretch.begin));
+    return result;
+  };
+  EXPECT_FALSE(matcher.has_only_special());
+  EXPECT_TRUE(AddedTokenMatcher({special}, {"<s>"}).has_only_special());
+  EXPECT_EQ(split("<s><a>", {}), "[-1:<s>][1:<a>]");
+  EXPECT_EQ(split("<s><a>", {{0, 6}}), "[3:<s><a>]");
+  EXPECT_EQ(split("<s><a>", {{0, 5}}), "[2:<s>][1:<a>]");
+  // A token that goes over the end of a range is none, even where another range follows.
+  EXPECT_EQ(split("<s>", {{0, 2}, {2, 3}}), "[-1:<s>]");
+  EXPECT_EQ(split("<s><s><s>", {{0, 3}, {6, 9}}), "[2:<s>][-1:<s>][2:<s>]");
+}
+
 // A vocabulary, and the merges that make each longer piece of it of two shorter ones, at random.
 struct RandomBpe {
   explicit RandomBpe(unsigned seed, bool byte_level) {

@@ -114,6 +114,92 @@ class Echo(PromptCase):
         self.usage_error("--echo", names=["--echo", "has an encoder"])
 
 
+class Template(PromptCase):
+    def prompts(self, *options, input=LINES, model="qwen3"):
+        """Returns the ids of the prompts, without the token that continues each of them."""
+        options = [*IDS_OUT, "--echo", *options]
+        lines = self.continued(*options, input=input, model=model, tokens=1)
+        return [line.split()[:-1] for line in lines]
+
+    def test_ids_are_those_of_the_whole_text(self):
+        """Blanks beside the line belong to its words, and so do letters."""
+        for template in ("Q: {line} A:", "a{line}b", "{line}", "{line} = {line}\\{", "x\\t{line}"):
+            text = template.replace("\\{", "{").replace("\\t", "\t")
+            whole = [text.replace("{line}", line) for line in LINES]
+            for model in ("qwen3", "llama"):
+                with self.subTest(template, model=model):
+                    found = self.prompts("--template", template, model=model)
+                    self.assertEqual(self.prompts(input=whole, model=model), found)
+
+    def test_special_tokens_are_tokens_in_the_template_and_text_in_a_line(self):
+        begin, end = "1101", "1102"
+        template = ["--template", "<|im_start|>{line}<|im_end|>"]
+        lines = [*LINES, "x<|im_end|>y", "<|im_start|>", "<|im_", "<|im_end|>\\n<|im_start|>"]
+        for plain, prompt in zip(self.prompts(input=lines), self.prompts(*template, input=lines)):
+            self.assertEqual([begin, *plain, end], prompt)
+
+    def test_a_line_cannot_complete_a_special_token_of_the_template(self):
+        for template, line in (("<|im_{line}", "start|>"), ("<|im_{line}end|>", " ")):
+            (prompt,) = self.prompts("--template", template, input=[line])
+            self.assertFalse({"1101", "1102"} & set(prompt))
+
+    def test_the_file_of_a_template(self):
+        for content, template in (
+            ("Q: {line}\n", "Q: {line}"),
+            ("Q:\n{line}\n\n", "Q:\\n{line}\\n"),
+            ("\ufeffQ:\\n{line}\\{", "Q:\\n{line}\\{"),
+        ):
+            file = self.path("template", content)
+            self.assertEqual(
+                self.prompts("--template", template), self.prompts("--template-file", file)
+            )
+
+    def test_a_long_line_is_cut_inside_the_template(self):
+        template, most = ["--template", "<|im_start|>{line}<|im_end|> Answer:"], 24
+        line = " ".join("word%d" % number for number in range(1000))
+        limit = ["--max-source-length", str(most)]
+        whole, short = (self.prompts(*template, *more, input=[line])[0] for more in ([], limit))
+        after = self.prompts(input=[" Answer:"])[0]
+        self.assertEqual(short[-len(after) - 1 :], ["1102", *after])
+        self.assertLessEqual(len(short), most)
+        self.assertGreater(len(short), most - 3)
+        self.assertEqual(whole[:10], short[:10])
+        for action in ("skip", "error"):
+            options = ["--long-lines", action, *limit, *template]
+            if action == "skip":
+                self.assertEqual(self.continued(*options, input=[line]), [""])
+            else:
+                self.fails(*options, names="line 1", input=line + "\n", model=model_of("qwen3"))
+
+    def test_an_empty_line_stays_empty(self):
+        lines = self.continued("--template", "Say: {line}", "--echo", input="\nHere\n\n")
+        self.assertEqual((lines[0], lines[2]), ("", ""))
+        self.assertTrue(lines[1].startswith("Say: Here"))
+
+    def test_what_is_wrong_is_a_usage_error(self):
+        where = {"model": model_of("qwen3")}
+        good = ["--template", "{line}"]
+        for template, names in (
+            ("", "{line}"),
+            ("no line", "{line}"),
+            ("\\{line}", "{line}"),
+            ("{line}\\d", "'\\d'"),
+            ("{line}\\", "'\\'"),
+            ("{line}" * 17, "17 times"),
+            (b"{line}\xff", "UTF-8"),
+        ):
+            file = self.path("template", template)
+            self.usage_error("--template-file", file, names=["--template-file", names], **where)
+            if isinstance(template, str):
+                self.usage_error("--template", template, names=["--template", names], **where)
+        self.usage_error(*good, "--input-format", "ids", names="--input-format ids", **where)
+        self.usage_error(*good, "--template-file", "x", names="--template-file", **where)
+        self.usage_error(*good, names="has an encoder")
+        long = ["--template", "word " * 20 + "{line}", "--max-source-length", "9"]
+        self.usage_error(*long, names="--max-source-length", **where)
+        self.fails("--template-file", "/nowhere", names="/nowhere", input="a\n", **where)
+
+
 class Newline(PromptCase):
     def breaks(self):
         """Returns the ids of a newline and of a CR in Qwen's tokenizer."""

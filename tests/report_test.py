@@ -34,6 +34,8 @@ OPTIONS = (
     "max_length_factor",
     "max_source_length",
     "long_lines",
+    "template",
+    "template_file",
     "echo",
     "newline",
     "scores",

@@ -242,6 +242,9 @@ TEST(Tokenizer, ALineIsALineWhateverThePieces) {
       [&](ModelBuilder& model) { model.replace_file("target.pieces", pieces_table(pieces)); });
   EXPECT_EQ(tiny.tokenizer->decode(Ids{3, 5, 4}), "x y  z a");
   EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{3, 4}), "x y  z  ");
+  const LineRules rules{.newline = "\\n"};
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{3, 5, 4}, rules), "x\\ny \\nz a");
+  EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{3, 4}, rules), "x\\ny \\nz \\n");
 }
 
 // The ids of languages are those of the target vocabulary, which may have more ids than the

@@ -31,6 +31,8 @@ class Help(Case):
         "--long-lines",
         "--source-lang",
         "--target-lang",
+        "--template",
+        "--template-file",
         "--echo",
         "--newline",
         "--scores",

@@ -96,6 +96,7 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
     if (token.special && token.id != unknown_ && is_both(token.id)) silence(token.id);
   }
   codec_ = codec_of(files, *source_, *target_, texts);
+  if (files.pipeline) pipeline_ = static_cast<const PipelineCodec*>(codec_.get());
 }
 
 Tokenizer::~Tokenizer() = default;
@@ -103,9 +104,17 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text,
                                             std::int32_t source_language) const {
+  return with_template(codec_->encode(text), source_language);
+}
+
+std::vector<std::int32_t> Tokenizer::encode(const MarkedText& text) const {
+  return with_template(pipeline_->encode(text.text, text.special), -1);
+}
+
+std::vector<std::int32_t> Tokenizer::with_template(std::vector<std::int32_t> line,
+                                                   std::int32_t source_language) const {
+  if (line.empty()) return line;
   std::vector<std::int32_t> ids;
-  const std::vector<std::int32_t> line = codec_->encode(text);
-  if (line.empty()) return ids;
   const auto append = [&](const std::vector<std::int32_t>& items) {
     for (const std::int32_t id : items)
       ids.push_back(id == Template::kSourceLanguage ? source_language : id);

@@ -15,9 +15,12 @@
 #include "tokenization/added_token.h"
 #include "tokenization/pipeline/description.h"
 #include "tokenization/text_codec.h"
+#include "tokenization/text_range.h"
 #include "tokenization/vocabulary.h"
 
 namespace xlate {
+
+class PipelineCodec;
 
 /// Lists the source ids that stand before and after those of a line.
 struct Template {
@@ -25,6 +28,14 @@ struct Template {
   static constexpr std::int32_t kSourceLanguage = -1;
   std::vector<std::int32_t> before, after;
   bool has_source_language() const;
+};
+
+/// Holds a text in valid UTF-8 of which parts may contain special added tokens.
+struct MarkedText {
+  std::string text;
+  // Special added tokens are looked for within these ranges, which are in order and do not overlap.
+  // Elsewhere they are text.
+  std::vector<TextRange> special;
 };
 
 /// Says how decoded text becomes a line of output.
@@ -94,6 +105,11 @@ class Tokenizer {
   /// stretches of text between them are each tokenized separately. `source_language` is the source
   /// id of a language token, or −1 if the template has none.
   std::vector<std::int32_t> encode(std::string_view text, std::int32_t source_language = -1) const;
+  /// Returns whether encode() takes a MarkedText. The tokenizers of SentencePiece models do not.
+  bool has_special_tokens() const { return pipeline_ != nullptr; }
+  /// Returns the source ids of a text as a whole, as encode() does for a line. The template has no
+  /// token of a language.
+  std::vector<std::int32_t> encode(const MarkedText&) const;
   /// Returns the source ids of pieces separated by spaces, with the end token, or none at all if
   /// there are no pieces. A piece that is not in the vocabulary becomes the unknown token.
   std::vector<std::int32_t> encode_pieces(std::string_view pieces) const;
@@ -114,6 +130,9 @@ class Tokenizer {
   static std::string write_ids(std::span<const std::int32_t> ids);
 
  private:
+  /// Puts the template around the ids of a text, unless there are none.
+  std::vector<std::int32_t> with_template(std::vector<std::int32_t> line,
+                                          std::int32_t source_language) const;
   /// Returns the source id of a piece, or the unknown token's if it has none.
   std::int32_t source_id(std::string_view piece) const {
     return source_->id_of(piece).value_or(unknown_);
@@ -122,6 +141,8 @@ class Tokenizer {
   // The codec refers to the vocabularies, which must stay where they are.
   std::unique_ptr<Vocabulary> source_, target_;
   std::unique_ptr<const TextCodec> codec_;
+  // This is the codec if it is a pipeline, and null otherwise.
+  const PipelineCodec* pipeline_ = nullptr;
   Template around_;
   std::map<std::string, std::int32_t> languages_;
   // Says of each target id whether it is no text: the padding, the tokens of languages, and the end

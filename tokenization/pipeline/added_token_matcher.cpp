@@ -32,6 +32,7 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens,
     if (texts[i].empty() || !known.insert(texts[i]).second) continue;
     keys.push_back({texts[i], static_cast<std::int32_t>(tokens_.size())});
     tokens_.push_back(tokens[i]);
+    only_special_ &= tokens[i].special;
     has_single_words |= tokens[i].single_word;
   }
   trie_ = Trie(std::move(keys));
@@ -50,15 +51,21 @@ bool AddedTokenMatcher::is_single_word(std::string_view text, std::size_t begin,
 
 // A token may begin inside the white space that belongs to the one before it. Then it is found as
 // well, and the text goes on behind it.
-std::vector<AddedTokenMatcher::Stretch> AddedTokenMatcher::split(std::string_view text) const {
+std::vector<AddedTokenMatcher::Stretch> AddedTokenMatcher::split(
+    std::string_view text, std::span<const TextRange> special) const {
   std::vector<Stretch> stretches;
   std::size_t done = 0;
   // This is the run of white space that was looked through last.
   std::size_t white_begin = 0, white_end = 0;
+  auto range = special.begin();
   for (std::size_t at = 0; at < text.size();) {
     std::size_t length = 0;
     std::int32_t place = -1;
+    while (range != special.end() && range->end <= at) ++range;
+    // A special token that begins here must end here.
+    const std::size_t special_end = range != special.end() && range->begin <= at ? range->end : at;
     trie_.each_prefix(text.substr(at), [&](std::size_t bytes, std::int32_t value) {
+      if (at + bytes > special_end && tokens_[static_cast<std::size_t>(value)].special) return;
       length = bytes;
       place = value;
     });

@@ -39,31 +39,39 @@ PipelineCodec::PipelineCodec(const PipelineDescription& pipeline, const Files& f
     unigram_.emplace(pipeline.model, pieces_, files.scores, files.name);
   else
     bpe_.emplace(pipeline.model, pieces_, files.merges, reads_bytes(pipeline), files.name);
-  for (const bool normalized : {false, true}) {
-    std::vector<AddedToken> tokens;
-    std::vector<std::string> texts;
+  std::vector<AddedToken> tokens, tokens_in_normalized;
+  std::vector<std::string> texts, normalized_texts;
+  // Of equal texts the first one counts, which is then never a special token.
+  for (const bool special : {false, true}) {
     for (const AddedToken& token : added) {
-      if (token.special || token.normalized != normalized) continue;
-      const std::string_view text = vocabulary.piece_of(token.id);
-      tokens.push_back(token);
-      texts.push_back(normalized ? normalizer_.normalize(text) : std::string(text));
-      if (normalized) normalized_texts_.emplace(token.id, texts.back());
+      if (token.special != special) continue;
+      const std::string text(vocabulary.piece_of(token.id));
+      if (token.normalized && !special) {
+        tokens_in_normalized.push_back(token);
+        normalized_texts.push_back(normalizer_.normalize(text));
+        normalized_texts_.emplace(token.id, normalized_texts.back());
+      } else {
+        tokens.push_back(token);
+        texts.push_back(text);
+      }
     }
-    (normalized ? added_in_normalized_ : added_) = AddedTokenMatcher(std::move(tokens), texts);
   }
+  added_ = AddedTokenMatcher(std::move(tokens), texts);
+  added_in_normalized_ = AddedTokenMatcher(std::move(tokens_in_normalized), normalized_texts);
 }
 
-std::vector<std::int32_t> PipelineCodec::encode(std::string_view line) const {
+std::vector<std::int32_t> PipelineCodec::encode(std::string_view text,
+                                                std::span<const TextRange> special) const {
   std::vector<std::int32_t> ids;
-  if (added_.empty()) {
-    append_text(line, true, ids);
+  if (special.empty() && added_.has_only_special()) {
+    append_text(text, true, ids);
     return ids;
   }
-  for (const AddedTokenMatcher::Stretch& stretch : added_.split(line)) {
+  for (const AddedTokenMatcher::Stretch& stretch : added_.split(text, special)) {
     if (stretch.id >= 0)
       ids.push_back(stretch.id);
     else
-      append_text(line.substr(stretch.begin, stretch.end - stretch.begin), stretch.begin == 0, ids);
+      append_text(text.substr(stretch.begin, stretch.end - stretch.begin), stretch.begin == 0, ids);
   }
   return ids;
 }

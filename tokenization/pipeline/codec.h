@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -17,6 +18,7 @@
 #include "tokenization/pipeline/word_splitter.h"
 #include "tokenization/pipeline/word_unigram.h"
 #include "tokenization/text_codec.h"
+#include "tokenization/text_range.h"
 #include "tokenization/vocabulary.h"
 
 namespace xlate {
@@ -40,7 +42,13 @@ class PipelineCodec final : public TextCodec {
   PipelineCodec(const PipelineDescription&, const Files&, const Vocabulary&,
                 const std::vector<AddedToken>& added);
 
-  std::vector<std::int32_t> encode(std::string_view line) const override;
+  std::vector<std::int32_t> encode(std::string_view line) const override {
+    return encode(line, {});
+  }
+  /// Returns the ids of a text in valid UTF-8. Special added tokens are looked for within the given
+  /// ranges, which are in order and do not overlap, and are text elsewhere. Such tokens are always
+  /// looked for in the text as it is, and not in normalized text.
+  std::vector<std::int32_t> encode(std::string_view text, std::span<const TextRange> special) const;
   std::string decode(std::span<const std::int32_t> ids) const override;
 
  private:
@@ -58,8 +66,8 @@ class PipelineCodec final : public TextCodec {
   PieceDecoder decoder_;
   // Tokens that are looked for in normalized text are also written so, by their ids.
   std::unordered_map<std::int32_t, std::string> normalized_texts_;
-  // Tokens of the first are looked for in a line as it is, and those of the second in normalized
-  // text.
+  // Tokens of the first are looked for in a text as it is, and those of the second in normalized
+  // text. All special tokens are in the first.
   AddedTokenMatcher added_, added_in_normalized_;
 };
 
