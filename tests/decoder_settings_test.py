@@ -406,7 +406,9 @@ class SummaryTest(DecoderCase):
             self.assertEqual(
                 errors,
                 f"convert.py: {name}: 2 layers, width 30, {first}, vocabulary 97, context 64\n"
-                f"convert.py: ids only, without a tokenizer for text, {second}\n",
+                f"convert.py: ids only, without a tokenizer for text, {second}\n"
+                "convert.py: without a tokenizer xlate reads and writes ids and pieces only, but no "
+                "text\n",
             )
 
 
