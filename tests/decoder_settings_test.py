@@ -407,8 +407,8 @@ class SummaryTest(DecoderCase):
                 errors,
                 f"convert.py: {name}: 2 layers, width 30, {first}, vocabulary 97, context 64\n"
                 f"convert.py: ids only, without a tokenizer for text, {second}\n"
-                "convert.py: without a tokenizer xlate reads and writes ids and pieces only, but no "
-                "text\n",
+                "convert.py: without a tokenizer xlate reads and writes ids and pieces only, but "
+                "no text\n",
             )
 
 
