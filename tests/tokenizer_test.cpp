@@ -306,6 +306,16 @@ TEST(Tokenizer, EndAndPaddingAreNoText) {
   EXPECT_EQ(tiny.tokenizer->decode_pieces(Ids{7, 5, 0}), "<pad> ▁a </s>");
 }
 
+// OPT's unknown token stands before every text.
+TEST(Tokenizer, TokensOfTheTemplateAreNoText) {
+  const Tiny tiny([](ModelBuilder& model) {
+    model.header["tokenizer"] = {{"model", {{"kind", "sentencepiece"}}},
+                                 {"template", {{"before", {1}}, {"after", {0}}}}};
+  });
+  EXPECT_EQ(tiny.tokenizer->encode("ab"), (Ids{1, 5, 4, 0}));
+  EXPECT_EQ(tiny.tokenizer->decode(Ids{1, 5, 4, 0}), "ab");
+}
+
 TEST(Tokenizer, SpacesAreCleanedUpWhereTheCheckpointSaysSo) {
   const std::vector<std::string> pieces{"</s>", "<unk>", "▁", ".", "▁'", "▁it", "▁'s", "▁,"};
   const auto text = [&](bool cleaned) {

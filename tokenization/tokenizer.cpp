@@ -83,6 +83,12 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
   };
   silence(files.pad);
   for (const auto& [code, id] : files.languages) silence(id);
+  // OPT puts its unknown token before a text, where it is no unknown text.
+  for (const auto& ids : {files.around.before, files.around.after}) {
+    for (const std::int32_t id : ids) {
+      if (id >= 0 && is_both(id)) silence(id);
+    }
+  }
   if (end_ >= 0 && is_both(end_)) silence(end_);
   std::vector<std::string_view> texts;
   for (const AddedToken& token : files.added) {

@@ -118,10 +118,10 @@ class Tokenizer {
   std::vector<std::int32_t> read_ids(std::string_view text) const;
 
   /// Returns the text of target ids in valid UTF-8, on one line. Padding, end tokens, language
-  /// tokens and special added tokens are left out. An unknown token is written as " ⁇ ". White
-  /// space at the ends is dropped if the tokenizer has SentencePiece models. Spaces before English
-  /// punctuation are taken out if TokenizerFiles::clean_up_spaces says so. Throws Error if a step
-  /// of a pipeline, or denormalization, makes the text much longer.
+  /// tokens, special added tokens and those of the template are left out. An unknown token is
+  /// written as " ⁇ ". White space at the ends is dropped if the tokenizer has SentencePiece
+  /// models. Spaces before English punctuation are taken out if TokenizerFiles::clean_up_spaces
+  /// says so. Throws Error if a step of a pipeline, or denormalization, makes the text much longer.
   std::string decode(std::span<const std::int32_t> ids, const LineRules& = {}) const;
   /// Returns the pieces of target ids in valid UTF-8, separated by spaces. All ids are written,
   /// and line breaks in pieces are replaced.
@@ -145,8 +145,9 @@ class Tokenizer {
   const PipelineCodec* pipeline_ = nullptr;
   Template around_;
   std::map<std::string, std::int32_t> languages_;
-  // Says of each target id whether it is no text: the padding, the tokens of languages, and the end
-  // token and the special added tokens, if both vocabularies have the same piece under their id.
+  // Says of each target id whether it is no text: the padding, the tokens of languages, and the
+  // tokens of the template, the end token and the special added tokens, if both vocabularies have
+  // the same piece under their id.
   std::vector<bool> is_silent_;
   bool clean_up_spaces_;
   std::int32_t end_, unknown_;
