@@ -20,9 +20,12 @@ void append_row(std::string& out, std::int64_t line, const std::string& text, fl
     out.append(text).push_back('\n');
 }
 
-std::string text_of(std::span<const std::int32_t> ids, const Options& options,
-                    const Tokenizer& tokenizer) {
-  const LineRules rules{.newline = options.newline ? std::string_view(*options.newline) : " "};
+// The first `prompt_ids` ids are those of the prompt.
+std::string text_of(std::span<const std::int32_t> ids, std::size_t prompt_ids,
+                    const Options& options, const Tokenizer& tokenizer) {
+  const LineRules rules{.newline = options.newline ? std::string_view(*options.newline) : " ",
+                        .stops = options.stop,
+                        .prompt_ids = prompt_ids};
   switch (options.output_format) {
     case Format::kText:
       return tokenizer.decode(ids, rules);
@@ -41,11 +44,12 @@ std::string format_line(const Decoded& decoded, const Options& options,
   std::string out;
   for (Hypothesis& hypothesis : decoded.result.hypotheses(std::max(1, options.n_best))) {
     std::vector<std::int32_t>& ids = hypothesis.ids;
+    const std::vector<std::int32_t>& prompt = decoded.sentence.ids;
     // The prompt and its continuation are decoded together, since a tokenizer may write the first
     // word of a text without the space before it.
-    if (options.echo)
-      ids.insert(ids.begin(), decoded.sentence.ids.begin(), decoded.sentence.ids.end());
-    append_row(out, decoded.sentence.line, text_of(ids, options, tokenizer), hypothesis.sum,
+    if (options.echo) ids.insert(ids.begin(), prompt.begin(), prompt.end());
+    append_row(out, decoded.sentence.line,
+               text_of(ids, options.echo ? prompt.size() : 0, options, tokenizer), hypothesis.sum,
                hypothesis.score, options);
   }
   return out;

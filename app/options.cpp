@@ -246,6 +246,16 @@ void add_prompt_options(CLI::App& app, Options& options) {
 
 void add_output_options(CLI::App& app, Options& options) {
   Group output(app, "Output");
+  const auto check_stop = [](const std::string& text) {
+    return text.empty() ? "'', expected some text" : std::string();
+  };
+  output
+      .add(app.add_option("--stop", options.stop,
+                          "Ends the text of a line before this text, in which \\n, \\t, \\{ and "
+                          "\\\\ are escapes; may be given several times [none]"),
+           "TEXT")
+      ->allow_extra_args(false)
+      ->check(check_stop);
   const auto check_newline = [](const std::string& text) {
     if (text == " " || text == "\\n") return std::string();
     return "'" + text + "', expected a space or the two characters \\n";

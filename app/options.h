@@ -60,6 +60,8 @@ struct Options {
   std::string template_file;
   // The prompt stands before its continuation.
   bool echo = false;
+  // The text of a line ends before any of these, which resolve() makes of those with escapes.
+  std::vector<std::string> stop;
   // A newline in the output becomes a space, unless this is another text.
   std::optional<std::string> newline;
   int n_best = 0;                 // 0 means that --n-best is off.

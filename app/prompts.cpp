@@ -64,6 +64,11 @@ void resolve_prompts(Options& options, const ModelDescription& model) {
     refuse_with_encoder("--template-file", !options.template_file.empty(), options);
   }
   resolve_template(options);
+  for (std::string& stop : options.stop) stop = unescape(stop, "--stop");
+  if (!options.stop.empty() && options.output_format != Format::kText) {
+    throw UsageError(fmt::format("--stop: expected no such option with --output-format {}",
+                                 name_of(options.output_format)));
+  }
   if (options.newline && options.output_format == Format::kIds)
     throw UsageError("--newline: expected no such option with --output-format ids");
 }

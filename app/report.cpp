@@ -103,6 +103,7 @@ json options_of(const RunRecord& run) {
           {"template", or_null(options.template_text)},
           {"template_file", options.template_file},
           {"echo", options.echo},
+          {"stop", options.stop},
           {"newline", options.newline.value_or(" ")},
           {"scores", options.scores},
           {"n_best", options.n_best},

@@ -200,6 +200,52 @@ class Template(PromptCase):
         self.fails("--template-file", "/nowhere", names="/nowhere", input="a\n", **where)
 
 
+class Stop(PromptCase):
+    def test_a_text_ends_before_its_stop(self):
+        plain = self.continued(tokens=20)
+        for line, text in zip(LINES, plain):
+            self.assertGreater(len(text), 12)
+            # These begin and end inside of tokens as well.
+            for begin, end in ((3, 5), (4, 9), (7, 8), (0, 4)):
+                stop = text[begin:end].replace("\\", "\\\\")
+                options = ["--stop=" + stop, "--stop", "not there"]
+                found = self.continued(*options, input=[line], tokens=20)
+                self.assertEqual(found, [text[: text.index(text[begin:end])]])
+
+    def test_the_first_of_several_counts(self):
+        (text,) = self.continued(input=["Here"], tokens=20)
+        first, second = (text[at : at + 3].replace("\\", "\\\\") for at in (8, 4))
+        found = self.continued("--stop=" + first, "--stop=" + second, input=["Here"], tokens=20)
+        places = (text.index(text[at : at + 3]) for at in (8, 4))
+        self.assertEqual(found, [text[: min(places)]])
+
+    def test_a_stop_in_the_prompt_does_not_count(self):
+        found = self.continued("--echo", "--stop", "er", input=["Here"])
+        (plain,) = self.continued(input=["Here"])
+        self.assertEqual(found, ["Here" + plain.partition("er")[0]])
+
+    def test_a_newline_is_a_stop(self):
+        newline, _ = Newline.breaks(self)
+        options = ["--input-format", "ids", "--echo", "--newline", "\\n"]
+        ids = ["%d" % newline]
+        (plain,) = self.continued(*options, input=ids, tokens=40)
+        (found,) = self.continued(*options, "--stop", "\\n", input=ids, tokens=40)
+        self.assertEqual(found, "\\n" + plain[2:].partition("\\n")[0])
+
+    def test_scores_are_those_of_the_whole_search(self):
+        (plain,) = self.continued("--scores", input=["Here"])
+        score, _, text = plain.partition(" ||| ")
+        stop = text[2:4].replace("\\", "\\\\")
+        (found,) = self.continued("--scores", "--stop=" + stop, input=["Here"])
+        self.assertEqual(found, score + " ||| " + text[: text.index(text[2:4])])
+
+    def test_usage_errors(self):
+        where = {"model": model_of("qwen3")}
+        self.usage_error("--stop", "", names="--stop", **where)
+        self.usage_error("--stop", "\\d", names="--stop", **where)
+        self.usage_error("--stop", "x", *IDS_OUT, names=["--stop", "--output-format"], **where)
+
+
 class Newline(PromptCase):
     def breaks(self):
         """Returns the ids of a newline and of a CR in Qwen's tokenizer."""

@@ -37,6 +37,7 @@ OPTIONS = (
     "template",
     "template_file",
     "echo",
+    "stop",
     "newline",
     "scores",
     "n_best",

@@ -34,6 +34,7 @@ class Help(Case):
         "--template",
         "--template-file",
         "--echo",
+        "--stop",
         "--newline",
         "--scores",
         "--n-best",
@@ -99,7 +100,6 @@ class NotThere(Case):
         ("--score-pairs", None),
         ("--token-scores", None),
         ("--resume", None),
-        ("--stop", "x"),
     ]
 
     def test_an_option_that_is_not_there_yet_is_a_usage_error_naming_it(self):

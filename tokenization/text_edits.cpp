@@ -39,6 +39,10 @@ void keep_on_one_line(std::string& text, std::string_view newline) {
       text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
 }
 
+void end_before(std::string& text, std::size_t begin, std::span<const std::string> stops) {
+  for (const std::string& stop : stops) text.resize(std::min(text.size(), text.find(stop, begin)));
+}
+
 void clean_up(std::string& text) {
   for (const std::string_view mark : {".", "?", "!", ","})
     replace_all(text, " " + std::string(mark), mark);

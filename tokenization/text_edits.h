@@ -1,6 +1,7 @@
 // Changes text in ways that do not depend on the tokenizer.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,9 @@ std::string brief_text(std::string_view text);
 /// Turns line breaks into spaces, or each newline into another text, so that each line of input
 /// gives one line of output.
 void keep_on_one_line(std::string& text, std::string_view newline = " ");
+
+/// Ends a text before the first place from `begin` on where one of the stops begins.
+void end_before(std::string& text, std::size_t begin, std::span<const std::string> stops);
 
 /// Takes spaces out of English text as Hugging Face's clean_up_tokenization does, in the same
 /// order.

@@ -154,7 +154,7 @@ std::vector<std::int32_t> Tokenizer::read_ids(std::string_view text) const {
   return ids;
 }
 
-std::string Tokenizer::decode(std::span<const std::int32_t> ids, const LineRules& rules) const {
+std::string Tokenizer::text_of(std::span<const std::int32_t> ids) const {
   std::vector<std::int32_t> text_ids;
   text_ids.reserve(ids.size());
   std::copy_if(ids.begin(), ids.end(), std::back_inserter(text_ids),
@@ -162,6 +162,16 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, const LineRules
   std::string text = codec_->decode(text_ids);
   // Pieces of a damaged file need not be valid.
   make_valid_utf8(text);
+  return text;
+}
+
+std::string Tokenizer::decode(std::span<const std::int32_t> ids, const LineRules& rules) const {
+  std::string text = text_of(ids);
+  if (!rules.stops.empty()) {
+    const std::string prompt = text_of(ids.first(rules.prompt_ids));
+    const auto behind = std::mismatch(prompt.begin(), prompt.end(), text.begin(), text.end());
+    end_before(text, static_cast<std::size_t>(behind.second - text.begin()), rules.stops);
+  }
   keep_on_one_line(text, rules.newline);
   if (clean_up_spaces_) clean_up(text);
   return text;

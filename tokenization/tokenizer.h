@@ -42,6 +42,10 @@ struct MarkedText {
 struct LineRules {
   // It takes the place of every newline. A CR becomes a space in any case.
   std::string_view newline = " ";
+  // The text ends before the first place where one of these texts begins. None of them is empty.
+  std::span<const std::string> stops{};
+  // So many ids are those of a prompt, in whose text no stop is looked for.
+  std::size_t prompt_ids = 0;
 };
 
 /// Holds a model's tokenizer files, whose bytes must outlive the tokenizer, and the ids that it
@@ -130,6 +134,9 @@ class Tokenizer {
   static std::string write_ids(std::span<const std::int32_t> ids);
 
  private:
+  /// Returns the text of target ids without those that are no text, in valid UTF-8. It may have
+  /// line breaks.
+  std::string text_of(std::span<const std::int32_t> ids) const;
   /// Puts the template around the ids of a text, unless there are none.
   std::vector<std::int32_t> with_template(std::vector<std::int32_t> line,
                                           std::int32_t source_language) const;
