@@ -55,7 +55,7 @@ struct Options {
   std::optional<std::string> source_lang, target_lang;
   // Each line names its languages instead.
   bool lang_column = false;
-  // The text of a prompt around each line, with its escapes. resolve() sets it from the file.
+  // It is the text of a prompt around each line, with its escapes. resolve() sets it from the file.
   std::optional<std::string> template_text;
   std::string template_file;
   // The prompt stands before its continuation.

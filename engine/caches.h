@@ -67,7 +67,7 @@ class Caches {
   std::int64_t free_self_pages() const { return self_.pool.free(); }
 
  private:
-  // The caches of one kind of all layers. A page has the same number in each layer.
+  // Holds the caches of one kind of all layers. A page has the same number in each layer.
   struct Keys {
     PagePool pool;
     Buffer memory, table;
@@ -107,10 +107,12 @@ class Caches {
   Backend& backend_;
   Policy policy_;
   CacheShape shape_;
-  // Of the sentence in each slot, the number of source tokens with cached keys, [S] on the device
-  // and on the host, and the number of all of its source tokens.
+  // These have, for the sentence in each slot, how many of its source tokens have cached keys, [S]
+  // on the device and on the host.
   Buffer source_lengths_;
-  std::vector<std::int32_t> source_lengths_host_, source_tokens_;
+  std::vector<std::int32_t> source_lengths_host_;
+  // It has, for the sentence in each slot, the number of all of its source tokens.
+  std::vector<std::int32_t> source_tokens_;
   bool lengths_changed_ = false;
   // `source_` is the cross caches or the shared ones.
   Keys source_, self_;

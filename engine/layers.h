@@ -25,7 +25,7 @@ struct Norm {
   explicit operator bool() const { return static_cast<bool>(gain); }
 };
 
-/// What is added to the residual stream at the end of a sublayer: scale · inside(rows).
+/// Holds what is added to the residual stream at the end of a sublayer: scale · inside(rows).
 struct Addend {
   Tensor rows;  // [N, D]. If it is absent, nothing is added.
   Norm inside;  // It may be absent.
@@ -49,7 +49,7 @@ struct Attention {
   // positions after the query, or before it if d is negative. Keys that are further away than M
   // have the bias of the last column on their side (Raffel et al. 2020).
   Tensor distance_bias;
-  // The number of heads of keys and of values, a divisor of `heads`. Each of them serves heads /
+  // Keys and values have this many heads, a divisor of `heads`. Each of them serves heads /
   // key_heads consecutive heads of queries (Ainslie et al. 2023). 0 stands for as many as queries
   // have.
   int key_heads = 0;
@@ -71,7 +71,7 @@ struct Attention {
   int group() const { return key_heads > 0 ? heads / key_heads : 1; }
 };
 
-/// What happens to each head of the queries and keys before their scores: a norm, and then a
+/// Says what happens to each head of the queries and keys before their scores: a norm, and then a
 /// rotation by the position of the token (Su et al. 2021).
 struct HeadTransform {
   // The gains and shifts are [1, head]. Both norms may be absent.

@@ -23,8 +23,10 @@ namespace xlate {
 
 /// A sentence to decode.
 struct Sentence {
-  std::int64_t line = 0;          // the number of its line, from 0
-  std::vector<std::int32_t> ids;  // of the source, end token included, or of the prompt
+  std::int64_t line = 0;  // Lines are numbered from 0.
+  // They are the ids of the source, end token included, or those of the prompt. There is at least
+  // one.
+  std::vector<std::int32_t> ids;
   // If it is not 0, a limit on the generated tokens besides the one that follows from the length.
   std::int32_t limit = 0;
   // If it is not −1, it takes the place of SearchRules::forced_first.

@@ -23,7 +23,7 @@ struct SearchRules {
   int beams = 4;             // K; with 1 the search is greedy
   float length_penalty = 1;  // A
   EarlyStopping early_stopping = EarlyStopping::kFalse;
-  // The start token of a model without prompts.
+  // It is the start token of a model without prompts.
   std::int32_t start = 0;
   // Each of these ids, which are at most kMaxEnds, ends a hypothesis. Without one, only the limit
   // does.
@@ -66,9 +66,9 @@ struct SlotStart {
   std::int32_t limit = 0;
   // It is the only choice for the first token. −1 means that there is none.
   std::int32_t forced_first = -1;
-  // The token that enters the network first: SearchRules::start, or the last token of a prompt.
+  // This token enters the network first: SearchRules::start, or the last token of a prompt.
   std::int32_t start = 0;
-  // The number of tokens of a prompt that stand before its last one.
+  // So many tokens of a prompt stand before its last one.
   std::int32_t tokens_before = 0;
 };
 

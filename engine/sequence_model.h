@@ -17,11 +17,11 @@ namespace xlate {
 
 class Search;
 
-/// What the model and the caches need of a sentence.
+/// Holds what the model and the caches need of a sentence.
 struct SourceSentence {
-  // The ids of the source, end token included, or those of the prompt.
+  // They are the ids of the source, end token included, or those of the prompt.
   std::span<const std::int32_t> ids;
-  std::int32_t limit = 0;  // the largest number of target tokens, end token included
+  std::int32_t limit = 0;  // It bounds the target tokens, end token included.
 };
 
 /// The largest sizes of a run. They are fixed when it begins, so that addresses never change.
@@ -37,7 +37,7 @@ struct Capacity {
   std::int64_t target_extra = 0;
 };
 
-/// What a model does with the tokens of a sentence's source, and which caches it has for them
+/// Says what a model does with the tokens of a sentence's source, and which caches it has for them
 /// besides the self caches (PagedCaches).
 enum class SourceKeys : std::uint8_t {
   // It keeps no keys of them.

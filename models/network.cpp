@@ -163,7 +163,7 @@ class Visitor {
 
   const NetworkDescription& described_;
   Weights weights_;
-  Tensor rates_;  // of the rotations of queries and keys, or absent
+  Tensor rates_;  // Queries and keys are rotated by them. It may be absent.
 };
 
 }  // namespace

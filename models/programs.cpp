@@ -145,7 +145,7 @@ Program encoder_program(const Network& network) {
   return std::move(encoder.program);
 }
 
-// Of the last layer only the keys and values are computed, because nothing reads its output.
+// Only the keys and values of the last layer are computed, because nothing reads its output.
 Program prompt_program(const Network& network) {
   StackProgram decoder(network.decoder);
   const auto layers = static_cast<std::int64_t>(network.decoder_layers.size());

@@ -129,7 +129,7 @@ class DecoderFamily:
     # This table has the names of the tensors, and that one the keys of the sizes in config.json.
     names: dict
     keys: dict = field(default_factory=lambda: KEYS)
-    # The defaults of transformers for sizes that config.json may leave out. Without an entry,
+    # These are transformers' defaults for sizes that config.json may leave out. Without an entry,
     # kv_heads is the number of heads, and head is the width over that number.
     defaults: dict = field(default_factory=dict)
     norm: str = "rms"
@@ -141,12 +141,13 @@ class DecoderFamily:
     # puts those before sublayers after them, without a final norm.
     before_key: str | None = None
     query_key_norm: bool = False
-    # The key of the width of embeddings, in families where it may be another than the network's.
+    # This is the key of the width of embeddings, in families where it may be another than the
+    # network's.
     embedding_width_key: str | None = None
     # True if feed-forward layers are four times as wide as the network where config.json does not
     # say how wide they are.
     quadruple: bool = False
-    # Whether these products have biases, or the key.
+    # These say whether products have biases, or have the key.
     qkv_bias: bool | tuple = False
     out_bias: bool | tuple = False
     feed_forward_bias: bool | tuple = False
@@ -155,9 +156,9 @@ class DecoderFamily:
     # True if the rows of the one matrix of queries, keys and values are [heads, 3, head].
     interleaved: bool = False
     gated: bool = True
-    # Whether both sublayers read the same x, or the key.
+    # It says whether both sublayers read the same x, or has the key.
     parallel: bool | tuple = False
-    # "learned", or "none" where queries and keys are rotated.
+    # Positions are "learned", or "none" where queries and keys are rotated.
     positions: str = "none"
     # A learned table has the first token's position in this row.
     first_position: int = 0
@@ -169,7 +170,7 @@ class DecoderFamily:
     share: float = 1.0
     share_key: str | None = None
     neighbours: bool = False
-    # The types of scaling that transformers accepts in this family. None stands for all.
+    # transformers accepts these types of scaling in this family. None stands for all.
     scalings: tuple | None = None
     # This is the default of original_max_position_embeddings beside the parameters of the scaling,
     # which takes precedence over the one inside them.

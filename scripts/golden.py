@@ -293,19 +293,29 @@ def is_telling(lists, exact, least_distinct=LEAST_DISTINCT):
     )
 
 
-def write_outputs(folder, model, sources, lists):
+def write_lists(folder, lists):
+    """Writes the n-best list of each line, as search() yields it."""
     with open(os.path.join(folder, SETTING + ".txt"), "w", encoding="ascii") as file:
         for number, hypotheses in enumerate(lists):
             for ids, ended, score in hypotheses:
                 text = " ".join(map(str, ids))
                 file.write(f"{number} ||| {text} ||| {'end' if ended else 'cut'} ||| {score:.6f}\n")
+
+
+def write_logits(folder, logits):
+    """Writes the logits of one sentence, [1, tokens, vocabulary]."""
+    numpy.save(os.path.join(folder, "logits.npy"), logits[0].numpy().astype("<f4"))
+
+
+def write_outputs(folder, model, sources, lists):
+    write_lists(folder, lists)
     target = [model.generation_config.decoder_start_token_id, *lists[-1][0][0]]
     with torch.no_grad():
         output = model(
             input_ids=torch.tensor(sources[-1:]), decoder_input_ids=torch.tensor([target])
         )
     write_ids(folder, "target.ids", [target])
-    numpy.save(os.path.join(folder, "logits.npy"), output.logits[0].numpy().astype("<f4"))
+    write_logits(folder, output.logits)
 
 
 def make(root, name, seed):
@@ -324,19 +334,21 @@ def make(root, name, seed):
     return is_telling(lists, exact)
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Makes tiny random checkpoints with outputs.")
+def main(description, recipes, make):
+    """Makes the checkpoints that the command line names, or all. make(folder, name, seed) returns
+    whether a checkpoint is good as a reference, and is called with other seeds until it is."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="default: " + ", ".join(RECIPES))
+    parser.add_argument("names", metavar="NAME", nargs="*", help="default: " + ", ".join(recipes))
     options = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    for name in options.names or RECIPES:
-        if name not in RECIPES:
-            parser.error(f"{name}: expected one of {', '.join(RECIPES)}")
+    for name in options.names or recipes:
+        if name not in recipes:
+            parser.error(f"{name}: expected one of {', '.join(recipes)}")
         seed = next(seed for seed in itertools.count(1) if make(options.folder, name, seed))
-        print(f"random-{name}: seed {seed}")
+        print(f"random-{name}: seed {seed}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main("Makes tiny random checkpoints with outputs.", RECIPES, make)

@@ -14,17 +14,14 @@ logits.npy has the logits.
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import os
 import random
 import re
 
-import numpy
 import torch
 import transformers
 
-from golden import BEAMS, LIMIT, SETTING, is_telling, write_ids
+from golden import BEAMS, LIMIT, is_telling, main, write_ids, write_lists, write_logits
 
 VOCABULARY = 97
 PROMPT_LENGTHS = (1, 2, 5, 9, 17, 26, 33, 40)
@@ -200,17 +197,13 @@ def search(model, prompt):
 
 
 def write_outputs(folder, model, prompts, lists):
-    with open(os.path.join(folder, SETTING + ".txt"), "w", encoding="ascii") as file:
-        for number, hypotheses in enumerate(lists):
-            for ids, ended, score in hypotheses:
-                text = " ".join(map(str, ids))
-                file.write(f"{number} ||| {text} ||| {'end' if ended else 'cut'} ||| {score:.6f}\n")
+    write_lists(folder, lists)
     target = [*prompts[-1], *lists[-1][0][0]]
     with torch.no_grad():
         output = model(input_ids=torch.tensor([target]))
     write_ids(folder, "source.ids", prompts)
     write_ids(folder, "target.ids", [target])
-    numpy.save(os.path.join(folder, "logits.npy"), output.logits[0].numpy().astype("<f4"))
+    write_logits(folder, output.logits)
 
 
 def make(root, name, seed):
@@ -231,19 +224,5 @@ def make(root, name, seed):
     return is_telling(lists, exact, LEAST_DISTINCT)
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Makes tiny random decoders with outputs.")
-    parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="default: " + ", ".join(RECIPES))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
-    for name in options.names or RECIPES:
-        if name not in RECIPES:
-            parser.error(f"{name}: expected one of {', '.join(RECIPES)}")
-        seed = next(seed for seed in itertools.count(1) if make(options.folder, name, seed))
-        print(f"random-{name}: seed {seed}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    main("Makes tiny random decoders with outputs.", RECIPES, make)

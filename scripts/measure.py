@@ -131,6 +131,16 @@ def run(xlate, setting, inputs, extra=(), output=None):
             return json.load(file), None
 
 
+def add_minutes(parser):
+    """Adds the option --minutes of the scripts that measure in turns."""
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=8.5,
+        help="no second run of anything is begun that would end later [8.5]",
+    )
+
+
 def take_turns(tasks, minutes, failures):
     """Turns {name: (most runs, function)} into {name: [result of each run]}. The first run of each
     task is always made. Later runs for which no time is left are skipped. `failures` gets the

@@ -36,9 +36,9 @@ class Shape:
     title: str
     family: str
     sizes: dict
-    # The precision of the stored weights and of the computation.
+    # The weights are stored and the network is computed in this precision.
     precision: str
-    # The required and the ambitious rate for each beam size, in target tokens per second.
+    # These are the required and the ambitious rate for each beam size, in target tokens per second.
     goals: dict
 
 
@@ -66,7 +66,8 @@ SHAPES = {
     ),
 }
 DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
-# The tokens of every output, the sentences that are decoded one at a time, and the fewest of a run.
+# These are the tokens of every output, the sentences that are decoded one at a time, and the fewest
+# sentences of a run.
 TOKENS, ALONE, FEWEST = 30, 100, 20
 # The default of --max-length-factor would cut the outputs of short sources.
 LIMITS = ["--max-length", "200", "--max-length-factor", "100"]
@@ -300,12 +301,7 @@ def options(arguments):
         "--seconds", type=float, default=4, help="that a run is to take [%(default)s]"
     )
     parser.add_argument("--teraflops", type=float, default=400, help="at such a rate [%(default)s]")
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=8.5,
-        help="no second run of anything is begun that would end later [8.5]",
-    )
+    measure.add_minutes(parser)
     parser.add_argument(
         "--line-buffered",
         action="store_true",

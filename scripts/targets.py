@@ -333,12 +333,7 @@ def main(mode, arguments):
     parser.add_argument("--precision", default="fp16", help="[fp16]")
     parser.add_argument("--beam", default="4,1", help="of latency and throughput [4,1]")
     parser.add_argument("--repeat", type=int, help="runs of each figure [3; of startup 5]")
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=8.5,
-        help="no second run of anything is begun that would end later [8.5]",
-    )
+    measure.add_minutes(parser)
     parser.add_argument(
         "--times", type=int, default=10, help="how often the throughput text holds the input [10]"
     )

@@ -1,4 +1,4 @@
-"""What the tests of checkpoints that are a decoder alone have in common: the random checkpoints of
+"""Has what the tests of checkpoints that are a decoder alone share: the random checkpoints of
 tests/data/families, and changes of copies of them."""
 
 import json

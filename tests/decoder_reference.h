@@ -1,5 +1,5 @@
-// A decoder without an encoder, made of random weights, as a model file and as loops in double
-// precision that follow the header of this file: what tests compare the programs of models/ with.
+// This header makes decoders without an encoder of random weights: as model files, and as loops in
+// double precision that follow the files' headers. Tests compare the programs of models/ with them.
 #pragma once
 
 #include <cmath>

@@ -7,6 +7,7 @@
 
 #include "engine/runner.h"
 #include "models/transformer.h"
+#include "tests/decode_sentences.h"
 #include "tests/decoder_reference.h"
 
 namespace xlate::test {
@@ -65,19 +66,6 @@ std::vector<DecoderCase> decoder_cases() {
            {}}};
 }
 
-class ListSource final : public SentenceInput {
- public:
-  explicit ListSource(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
-  const Sentence* next(bool) override {
-    return taken_ < sentences_.size() ? &sentences_[taken_] : nullptr;
-  }
-  Sentence take() override { return sentences_[taken_++]; }
-
- private:
-  std::vector<Sentence> sentences_;
-  std::size_t taken_ = 0;
-};
-
 class DecoderTest : public OnBackendWith<DecoderCase> {
  protected:
   void SetUp() override {
@@ -107,17 +95,7 @@ class DecoderTest : public OnBackendWith<DecoderCase> {
     options.policy.page_tokens = 4;
     Transformer model(file, *lab);
     Runner runner(*lab, model, options);
-    ListSource source(std::move(sentences));
-    std::vector<std::vector<Hypothesis>> results(prompts.size());
-    const std::atomic<bool> stop{false};
-    runner.run(
-        source,
-        [&](std::vector<Decoded> lines) {
-          for (Decoded& decoded : lines)
-            results[static_cast<std::size_t>(decoded.sentence.line)] = decoded.result.hypotheses();
-        },
-        stop);
-    return results;
+    return decode_sentences(runner, std::move(sentences));
   }
   std::vector<std::size_t> in_order() const {
     std::vector<std::size_t> order(prompts.size());

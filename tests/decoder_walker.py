@@ -25,7 +25,7 @@ def bounded(x, softcap):
 
 
 class Decoder:
-    """A network with its weights. `header` and `tensors` are those of a ModelBin
+    """Holds a network with its weights. `header` and `tensors` are those of a ModelBin
     (tests/model_bin_reader.py)."""
 
     def __init__(self, header, tensors):
@@ -90,7 +90,8 @@ class Decoder:
         keys, values = (np.repeat(part, heads // kv_heads, axis=1) for part in (keys, values))
         scores = np.einsum("qhc,khc->hqk", queries, keys) * attention["scale"]
         scores = bounded(scores, attention.get("softcap"))
-        distances = np.arange(len(x)) - np.arange(len(x))[:, None]  # Key less query.
+        # They are positions of keys less those of queries.
+        distances = np.arange(len(x)) - np.arange(len(x))[:, None]
         if attention.get("slope"):
             scores = scores + self.weights["decoder.self.slopes"][:, None, None] * distances
         window = attention.get("windows", [0] * self.decoder["layers"])[layer]

@@ -273,8 +273,8 @@ def sentencepiece_model(pieces, kind, rules, training=b"", flags=b""):
 
 
 def sentencepiece(kind, more=(), training=b"", flags=b""):
-    """A tokenizer like M2M-100's. The vocabulary has another order than the model, pieces that the
-    model does not have, and an id without a piece."""
+    """Returns a tokenizer like M2M-100's. The vocabulary has another order than the model, pieces
+    that the model does not have, and an id without a piece."""
     special = [("<unk>", 0, UNKNOWN), ("<s>", 0, CONTROL), ("</s>", 0, CONTROL)]
     texts = ["▁", "▁a", "a", "b", "ab", "fi", "é", "▁the", "1", "2", ".", "日本", "▁▁", "▁ab"]
     ordinary = [(text, -1 - number / 4, NORMAL) for number, text in enumerate([*texts, *"the"])]
@@ -302,13 +302,13 @@ def sentencepiece_unigram():
 
 
 def sentencepiece_bpe():
-    """BPE with another text for the unknown piece."""
+    """Returns BPE with another text for the unknown piece."""
     return sentencepiece(2, (), field(44, " ? "))
 
 
 def sentencepiece_words():
-    """Words, which the SentencePiece library segments. Each begins with a mark, because the library
-    refuses a text that has a control piece as a word."""
+    """Returns words, which the SentencePiece library segments. Each begins with a mark, because the
+    library refuses a text that has a control piece as a word."""
     return sentencepiece(3, [("unused", 0, UNUSED)])
 
 

@@ -26,11 +26,11 @@ struct SoloShape {
   bool before = false;
   bool embedding_norm = false, gated = false, positions = true, shifts = true;
   NormKind norm = NormKind::kLayer;
-  // The scale of the scores, if it is not 1/√head.
+  // It is the scale of the scores, unless that is 1/√head.
   float scale = 0;
   // The distance bias of self-attention has 2·distances + 1 columns, or there is none.
   std::int64_t distances = 0;
-  // The model width, if it is not that of all heads.
+  // It is the model width, unless that is the width of all heads.
   std::int64_t columns = 0;
   std::int64_t attention_width() const { return heads * head; }
   std::int64_t width() const { return columns > 0 ? columns : attention_width(); }

@@ -177,8 +177,8 @@ std::vector<SoloShape> shapes() {
 // These are shapes of other families than post-norm Transformers.
 std::vector<SoloShape> family_shapes() {
   return {
-      // Layer norms before the sublayers, with and without a norm of the embeddings (M2M-100,
-      // mBART).
+      // These have layer norms before the sublayers, with and without a norm of the embeddings
+      // (M2M-100, mBART).
       {.beams = 4,
        .heads = 16,
        .head = 64,
@@ -219,7 +219,7 @@ std::vector<SoloShape> family_shapes() {
        .steps = 40,
        .before = true,
        .embedding_norm = true},
-      // Layer norms after the sublayers and a norm of the embeddings (BART).
+      // This one has layer norms after the sublayers and a norm of the embeddings (BART).
       {.beams = 4,
        .heads = 12,
        .head = 64,
@@ -230,7 +230,8 @@ std::vector<SoloShape> family_shapes() {
        .steps = 60,
        .activation = Activation::kGelu,
        .embedding_norm = true},
-      // RMS norms and gates, without biases and positions, with a distance bias (T5).
+      // These have RMS norms and gates, and the first has a distance bias but no biases of products
+      // and no positions (T5).
       {.beams = 4,
        .heads = 12,
        .head = 64,
@@ -280,7 +281,8 @@ std::vector<SoloShape> family_shapes() {
        .scale = 1,
        .distances = 128,
        .columns = 512},
-      // A gate and a layer norm without a shift after the sublayers.
+      // These have gates without a distance bias, and a layer norm without a shift after the
+      // sublayers or an RMS norm before them.
       {.beams = 2,
        .heads = 4,
        .head = 128,
@@ -303,7 +305,9 @@ std::vector<SoloShape> family_shapes() {
        .before = true,
        .gated = true,
        .norm = NormKind::kRms},
-      // A distance bias with more keys than a thread block holds at once, and with the usual scale.
+      // This one has a distance bias with more keys than a thread block holds at once, and the
+      // usual
+      // scale.
       {.beams = 4,
        .heads = 4,
        .head = 64,

@@ -11,6 +11,7 @@
 #include "engine/caches.h"
 #include "engine/runner.h"
 #include "engine/workspace.h"
+#include "tests/decode_sentences.h"
 #include "tests/late_backend.h"
 #include "tests/support.h"
 
@@ -31,19 +32,6 @@ std::vector<Ids> shared_sources() {
   EXPECT_EQ(sources.size(), 200u);
   return sources;
 }
-
-class ListSource final : public SentenceInput {
- public:
-  explicit ListSource(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
-  const Sentence* next(bool) override {
-    return taken_ < sentences_.size() ? &sentences_[taken_] : nullptr;
-  }
-  Sentence take() override { return sentences_[taken_++]; }
-
- private:
-  std::vector<Sentence> sentences_;
-  std::size_t taken_ = 0;
-};
 
 // All tests of this program share one file.
 const ModelFile& shared_file() {
@@ -131,17 +119,7 @@ class TransformerTest : public OnBackend {
     options.longest_source = static_cast<std::int64_t>(longest);
     options.max_length = max_length;
     Runner runner(backend, model, options);
-    ListSource source(std::move(sentences));
-    Hypotheses results(sources.size());
-    const std::atomic<bool> stop{false};
-    runner.run(
-        source,
-        [&](std::vector<Decoded> lines) {
-          for (Decoded& decoded : lines)
-            results[static_cast<std::size_t>(decoded.sentence.line)] = decoded.result.hypotheses();
-        },
-        stop);
-    return results;
+    return decode_sentences(runner, std::move(sentences));
   }
   void expect_same(const Hypotheses& found, const Hypotheses& expected) {
     ASSERT_EQ(found.size(), expected.size());

@@ -53,7 +53,7 @@ class SlotSearch {
   float* score_;
   std::int32_t& length_;
   std::int32_t limit_, forced_first_, start_;
-  // The ids of the prompt before the start token.
+  // They are the ids of the prompt before the start token.
   std::span<const std::int32_t> before_;
   std::int32_t& done_;
   Node* history_;

@@ -41,7 +41,7 @@ PipelineCodec::PipelineCodec(const PipelineDescription& pipeline, const Files& f
     bpe_.emplace(pipeline.model, pieces_, files.merges, reads_bytes(pipeline), files.name);
   std::vector<AddedToken> tokens, tokens_in_normalized;
   std::vector<std::string> texts, normalized_texts;
-  // Of equal texts the first one counts, which is then never a special token.
+  // The first of equal texts counts, which is then never a special token.
   for (const bool special : {false, true}) {
     for (const AddedToken& token : added) {
       if (token.special != special) continue;

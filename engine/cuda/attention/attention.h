@@ -128,7 +128,7 @@ template <class T>
 void attend_cross_rows(const AttendArgs<T>&, const CacheView&, const std::int32_t* source_lengths,
                        const StepRows&, cudaStream_t);
 
-/// The heads of queries and keys, as transform_heads changes them in place (HeadTransform in
+/// Has the heads of queries and keys, which transform_heads changes in place (HeadTransform in
 /// engine/layers.h).
 template <class T>
 struct HeadArgs {

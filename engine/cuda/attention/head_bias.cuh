@@ -1,5 +1,5 @@
-// The scores of a query and keys: the bias that is added by how far a key is from the query
-// (Attention::distance_bias in engine/layers.h), and all else that Attention can ask for.
+// Makes scores of a query and keys: adds the bias that depends on how far a key is from the query
+// (Attention::distance_bias in engine/layers.h), and does all else that Attention can ask for.
 #pragma once
 
 #include "engine/cuda/attention/attention.h"
@@ -32,7 +32,7 @@ struct HeadBias {
 struct HeadScores {
   float scale, softcap, slope;
   HeadBias bias;
-  std::int64_t position;  // of the query
+  std::int64_t position;  // The query stands there.
 
   template <class T>
   __device__ HeadScores(const AttendArgs<T>& args, int head, std::int64_t position)

@@ -53,7 +53,7 @@ class RowUse {
  public:
   struct Tensor {
     int id, bytes;
-    std::vector<bool> in_use;  // at each time
+    std::vector<bool> in_use;  // It says whether the tensor is in use at each time.
     // The rows that were written last are in use from this time on.
     int since = -1;
     int at = 0;
