@@ -231,8 +231,16 @@ class Backend {
   /// Computes self-attention inside each sentence of packed rows, with softmax(cap(q·kᵀ · scale) +
   /// bias)·v for each head (Vaswani et al. 2017), over the keys that a query sees (Attention).
   /// `qkv` [N, A + 2·A'] has the queries, keys and values of each row, in this order, where A is
-  /// Attention::width() and A' is Attention::key_width(); out [N, A].
+  /// Attention::width() and A' is Attention::key_width(); out [N, A]. The CUDA backend throws Error
+  /// for more than a scale and a distance bias.
   virtual void attend_self(Queue&, Tensor qkv, const PackedRows&, const Attention&, Tensor out) = 0;
+  /// Computes self-attention inside each prompt of packed rows, where a row sees the keys before it
+  /// and its own. The rows are those of a pass (PackedRows::first); queries [N, A], out [N, A].
+  /// `keys_values` [first + N, 2·A'] has the key and then the value of each row of the batch up to
+  /// the last one of the pass. The result of a row does not depend on how the batch is divided into
+  /// passes.
+  virtual void attend_prompts(Queue&, Tensor queries, Tensor keys_values, const PackedRows&,
+                              const Attention&, Tensor out) = 0;
   /// Computes self-attention of a decoding step. First it writes the key and value of each row's
   /// token into the layer's self cache, at position `length` of the row's slot and under the row's
   /// beam. Then each row attends over the tokens in the layer's shared cache, if there is one, and

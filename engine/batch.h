@@ -13,13 +13,16 @@
 namespace xlate {
 
 /// Whole sentences, packed one behind the other without padding. Sentence b has the rows from
-/// offsets[b] up to, but not including, offsets[b+1].
+/// offsets[b] up to, but not including, offsets[b+1]. A batch of prompts may be read in several
+/// passes, which have consecutive rows of it. Then the arrays of ids and positions begin with the
+/// first row of the pass, but the offsets are those of the whole batch.
 struct PackedRows {
   std::int64_t count = 0;                        // N
   const std::int32_t* ids = nullptr;             // [N], device
   const std::int32_t* positions = nullptr;       // [N], device; the first token of a sentence has 0
   std::span<const std::int32_t> offsets_host{};  // [B + 1], host
   const std::int32_t* offsets = nullptr;         // [B + 1], device
+  std::int64_t first = 0;                        // the row of the batch with which a pass begins
 };
 
 /// The keys and values of one layer, in pages of `page_tokens` tokens. The page table gives the

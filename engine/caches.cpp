@@ -39,7 +39,10 @@ Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape,
   if (shared) paged_caches_.shared = make(source_, slots, capacity.longest_source, 1);
   paged_caches_.self = make(self_, slots, capacity.longest_target, capacity.beams);
   forecast_ = PageForecast(policy.page_tokens, slots, capacity.longest_target);
-  tokens_read_ = policy.first_tokens, steps_taken_ = policy.expected_factor * policy.first_tokens;
+  const double factor = shared ? static_cast<double>(policy.expected_continuation) /
+                                     static_cast<double>(policy.expected_source)
+                               : policy.expected_factor;
+  tokens_read_ = policy.first_tokens, steps_taken_ = factor * policy.first_tokens;
 }
 
 // The self caches get what the sentences in flight are expected to need, or what the budget leaves
@@ -58,9 +61,11 @@ Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
   const double extra = static_cast<double>(capacity.slots * capacity.target_extra);
   const double most = std::min(capacity.target_factor * source_tokens + extra,
                                static_cast<double>(capacity.slots * capacity.longest_target));
+  const double translated = policy_.expected_factor * source_tokens +
+                            sentences * static_cast<double>(policy_.expected_extra),
+               continued = slots * static_cast<double>(policy_.expected_continuation);
   const double expected =
-      std::min(most, policy_.expected_factor * source_tokens +
-                         sentences * static_cast<double>(policy_.expected_extra));
+      std::min(most, shape_.source_keys == SourceKeys::kShared ? continued : translated);
   const double wanted = policy_.in_use * (expected + sentences * unused);
   const double page_bytes = bytes_of(backend_, shape_, policy_.page_tokens);
   const double left =
@@ -111,8 +116,8 @@ std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& pol
 
 std::int64_t Caches::expected_tokens(const SourceSentence& source) const {
   const double factor = steps_taken_ / tokens_read_;
-  const double tokens =
-      factor * static_cast<double>(source.ids.size()) + static_cast<double>(policy_.expected_extra);
+  const double tokens = factor * effective_tokens(std::ssize(source.ids)) +
+                        static_cast<double>(policy_.expected_extra);
   return std::min(static_cast<std::int64_t>(source.limit), static_cast<std::int64_t>(tokens));
 }
 
@@ -146,7 +151,7 @@ void Caches::release(std::int64_t slot, bool done) {
   self_.pool.give_back(slot);
   const std::int64_t steps = forecast_.forget(slot);
   if (!done) return;
-  tokens_read_ += static_cast<double>(source_tokens_[static_cast<std::size_t>(slot)]);
+  tokens_read_ += effective_tokens(source_tokens_[static_cast<std::size_t>(slot)]);
   steps_taken_ += static_cast<double>(std::max<std::int64_t>(0, steps - policy_.expected_extra));
   if (tokens_read_ > policy_.most_tokens) tokens_read_ /= 2, steps_taken_ /= 2;
 }

@@ -59,7 +59,8 @@ class Caches {
   void publish(Queue&);
 
   /// Returns the number of target tokens that a sentence is expected to have, by what was learned
-  /// so far. It is at most the sentence's limit.
+  /// so far: a multiple of its source tokens, or, if it is a prompt, the mean of all prompts. It is
+  /// at most the sentence's limit.
   std::int64_t expected_tokens(const SourceSentence&) const;
   /// Returns the number of free pages of the cross caches or of the shared ones.
   std::int64_t free_source_pages() const { return source_.pool.free(); }
@@ -99,6 +100,12 @@ class Caches {
     }
     return 0;
   }
+  /// Returns the number of source tokens to which a sentence's target is expected to be in
+  /// proportion. All prompts count alike, because a continuation does not grow with its prompt.
+  double effective_tokens(std::int64_t source_tokens) const {
+    return static_cast<double>(shape_.source_keys == SourceKeys::kShared ? policy_.expected_source
+                                                                         : source_tokens);
+  }
   /// Returns the number of pages of the self caches that a sentence is expected to fill.
   std::int64_t expected_pages(const SourceSentence& source) const {
     return self_.pool.pages_for(expected_tokens(source));
@@ -118,7 +125,7 @@ class Caches {
   Keys source_, self_;
   PagedCaches paged_caches_;
   PageForecast forecast_;  // of the pages of the self caches
-  // These are the source tokens of the sentences decoded lately, and the steps that they took
+  // These are the effective tokens of the sentences decoded lately, and the steps that they took
   // beyond Policy::expected_extra.
   double tokens_read_ = 0, steps_taken_ = 0;
 };

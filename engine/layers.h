@@ -55,14 +55,11 @@ struct Attention {
   int key_heads = 0;
   // If it is not 0, a score s becomes softcap · tanh(s / softcap) before biases are added.
   float softcap = 0;
-  // If it is not 0, a query sees only this many keys: its own and those before it. This needs
-  // `causal` over packed rows.
+  // If it is not 0, a query of a decoder sees only this many keys: its own and those before it.
   std::int64_t window = 0;
   // [1, heads] in float32, or absent. The slope of a head times the distance of the key, which is
   // negative for keys before the query, is added to the score (Press et al. 2022).
   Tensor slopes{};
-  // Over packed rows, a query sees no key behind it. In a decoding step this is always so.
-  bool causal = false;
 
   std::int64_t width() const { return heads * head; }
   /// Returns the number of columns of a key, and of a value.

@@ -48,12 +48,15 @@ struct CallBackend {
                             op.transform, op.attention);
   }
   void operator()(const Keep& op) const {
-    const std::int64_t kept = 2 * op.attention.key_width();
-    backend.copy(
-        queue,
-        workspace.rows(op.queries_keys_values, count).column_range(op.attention.width(), kept),
-        workspace.rows(op.keys_values, count)
-            .column_range(static_cast<std::int64_t>(op.layer) * kept, kept));
+    if constexpr (std::is_same_v<Batch, PackedRows>) {
+      const std::int64_t columns = 2 * op.attention.key_width();
+      backend.copy(
+          queue,
+          workspace.rows(op.queries_keys_values, count).column_range(op.attention.width(), columns),
+          kept(op.keys_values, op.layer, op.attention).row_range(batch.first, count));
+    } else {
+      fail("a decoding step keeps keys for its prompt: only packed rows have any");
+    }
   }
   void operator()(const AttendSelf& op) const {
     const Tensor qkv = workspace.rows(op.queries_keys_values, count),
@@ -63,12 +66,30 @@ struct CallBackend {
     else
       backend.attend_self(queue, qkv, batch, op.attention, out);
   }
+  void operator()(const AttendPrompts& op) const {
+    if constexpr (std::is_same_v<Batch, PackedRows>)
+      backend.attend_prompts(
+          queue,
+          workspace.rows(op.queries_keys_values, count).column_range(0, op.attention.width()),
+          kept(op.keys_values, op.layer, op.attention), batch, op.attention,
+          workspace.rows(op.out, count));
+    else
+      fail("a decoding step attends to packed prompts: only packed rows have any");
+  }
   void operator()(const AttendCross& op) const {
     if constexpr (std::is_same_v<Batch, Step>)
       backend.attend_cross(queue, workspace.rows(op.queries, count), batch, op.layer, op.attention,
                            workspace.rows(op.out, count));
     else
       fail("a program of packed rows attends to a source: only a step has one");
+  }
+
+ private:
+  // Returns the keys and values of a layer, of the batch's rows up to the last one of the pass.
+  Tensor kept(TensorId id, std::size_t layer, const Attention& attention) const {
+    const std::int64_t columns = 2 * attention.key_width();
+    return workspace.rows(id, batch.first + count)
+        .column_range(static_cast<std::int64_t>(layer) * columns, columns);
   }
 };
 

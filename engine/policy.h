@@ -31,8 +31,11 @@ struct Policy {
   /// The arrays of search take at most 1/state_share of the memory that the caches may take.
   std::int64_t state_share = 8;
   /// The largest number of source tokens of an encoder batch, but for a single sentence that is
-  /// longer. More would only take memory.
+  /// longer. More would only take memory. A longer prompt is read in passes of as many tokens.
   std::int64_t encoder_tokens = 16384;
+  /// A pass over prompts reads at least this many tokens where the batch has them. Products of
+  /// fewer rows would be slow, and these need little memory.
+  std::int64_t least_pass_tokens = 512;
   /// Slots are refilled once 1/refill_share of the budget is free. This makes encoder batches fewer
   /// and larger.
   std::int64_t refill_share = 8;
@@ -53,6 +56,9 @@ struct Policy {
   /// decoded (Caches::expected_tokens).
   double expected_factor = 1.125;
   std::int64_t expected_extra = 4;
+  /// A prompt is expected to be continued by this number of tokens, however long it is, until the
+  /// run has learned a mean from the prompts that it has continued.
+  std::int64_t expected_continuation = 128;
   /// The factor that a run begins with counts as much as a factor learned from first_tokens source
   /// tokens. Whenever the source tokens counted exceed most_tokens, everything counted so far is
   /// halved, so that recent sentences count more.

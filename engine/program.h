@@ -24,6 +24,9 @@ enum class TensorKind : std::uint8_t {
   // The values are accumulators in float32: the outputs of a product, which only the add_norm that
   // follows it reads. A backend may compute both by one kernel and never write the accumulators.
   kAccumulator,
+  // The values are of the compute type. The tensor has a row for each row of a batch, even if the
+  // program is run over the batch in several passes, of which each writes its own rows.
+  kBatch,
 };
 
 /// Names a tensor of a program, whose rows operations read and write. The tensor's memory is in a
@@ -73,9 +76,10 @@ struct TransformHeads {
   HeadTransform transform;
   Attention attention;
 };
-/// Backend::copy: copies the keys and values of a layer, to which `attention` attends, to
-/// `keys_values` [N, layers·2·A'], where A' is Attention::key_width(). They are the columns from
-/// layer·2·A' on. A model with shared caches installs them (PagedCaches::shared).
+/// Backend::copy: copies the keys and values of a layer, to which `attention` attends, to the rows
+/// of the pass in `keys_values`, which has layers·2·A' columns for each row of the batch, where A'
+/// is Attention::key_width(). They are the columns from layer·2·A' on. A model with shared caches
+/// installs them (PagedCaches::shared).
 struct Keep {
   TensorId queries_keys_values;
   std::size_t layer;
@@ -91,6 +95,16 @@ struct AttendSelf {
   Attention attention;
   TensorId out;
 };
+/// Backend::attend_prompts: tokens of prompts attend to themselves and to those before them, with
+/// the keys and values of `layer` that Keep has copied to `keys_values`. It exists in programs of
+/// packed rows alone.
+struct AttendPrompts {
+  TensorId queries_keys_values;
+  TensorId keys_values;
+  std::size_t layer;
+  Attention attention;
+  TensorId out;
+};
 /// Backend::attend_cross: cross-attention to the source, with keys in the cross cache of `layer`.
 /// It exists in programs of decoding steps alone.
 struct AttendCross {
@@ -101,7 +115,7 @@ struct AttendCross {
 };
 /// One entry of a program.
 using Operation = std::variant<Embed, ApplyLinear, ApplyGate, AddNorm, TransformHeads, Keep,
-                               AttendSelf, AttendCross>;
+                               AttendSelf, AttendPrompts, AttendCross>;
 
 /// A list of operations and the tensors that they read and write.
 class Program {

@@ -40,6 +40,7 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
   const Capacity capacity{.slots = slots,
                           .beams = beams,
                           .encoder_tokens = std::max(encoder_tokens_, options.longest_source),
+                          .pass_tokens = std::max(encoder_tokens_, policy.least_pass_tokens),
                           .source_tokens = options.batch_tokens,
                           .longest_source = options.longest_source,
                           .longest_target = longest,

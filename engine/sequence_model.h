@@ -29,6 +29,8 @@ struct Capacity {
   std::int64_t slots = 1;
   std::int64_t beams = 1;
   std::int64_t encoder_tokens = 1;  // packed source tokens of one encoder batch
+  // A batch of prompts is read in passes of at most this many tokens. Sources are read in one.
+  std::int64_t pass_tokens = 1;
   std::int64_t source_tokens = 1;   // source tokens in flight, in all slots together
   std::int64_t longest_source = 1;  // tokens of the longest source
   std::int64_t longest_target = 1;  // the largest limit of a sentence

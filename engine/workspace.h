@@ -15,14 +15,16 @@ namespace xlate {
 class Workspace {
  public:
   Workspace() = default;
-  /// Allocates every tensor of the program with `most_rows` rows. The program can then be run over
-  /// batches of at most this many rows. Throws Error if the backend has too little memory.
-  Workspace(Backend& backend, const Program& program, std::int64_t most_rows)
-      : arena_(backend, bytes(program, backend.compute_type(), most_rows)) {
+  /// Allocates the tensors of the program for batches of at most `batch_rows` rows, over which it
+  /// is run in passes of at most `most_rows`. Throws Error if the backend has too little memory.
+  Workspace(Backend& backend, const Program& program, std::int64_t most_rows,
+            std::int64_t batch_rows)
+      : arena_(backend, bytes(program, backend.compute_type(), most_rows, batch_rows)) {
     const DType type = backend.compute_type();
     for (const auto& [kind, columns] : program.tensors()) {
       ResidualRows rows(arena_.tensor(kind == TensorKind::kAccumulator ? DType::kFloat32 : type,
-                                      most_rows, columns));
+                                      kind == TensorKind::kBatch ? batch_rows : most_rows,
+                                      columns));
       if (keeps_low_bits(kind, type))
         rows.low_bits = arena_.tensor(DType::kInt8, most_rows, columns);
       rows_.push_back(rows);
@@ -32,12 +34,13 @@ class Workspace {
   /// order of their ids.
   explicit Workspace(std::vector<ResidualRows> rows) : rows_(std::move(rows)) {}
 
-  /// Returns the bytes that the program's tensors take with `most_rows` rows, where `type` is the
+  /// Returns the bytes that the program's tensors take in such a workspace, where `type` is the
   /// compute type.
-  static std::size_t bytes(const Program& program, DType type, std::int64_t most_rows) {
+  static std::size_t bytes(const Program& program, DType type, std::int64_t most_rows,
+                           std::int64_t batch_rows) {
     std::size_t sum = 0;
     for (const auto& [kind, columns] : program.tensors()) {
-      sum += Arena::bytes_of(most_rows, columns,
+      sum += Arena::bytes_of(kind == TensorKind::kBatch ? batch_rows : most_rows, columns,
                              kind == TensorKind::kAccumulator ? sizeof(float) : size_of(type));
       if (keeps_low_bits(kind, type)) sum += Arena::bytes_of(most_rows, columns, 1);
     }

@@ -93,7 +93,6 @@ class Visitor {
     stack.cross = stack.self;
     stack.self.key_heads = static_cast<int>(attention.kv_heads);
     stack.self.softcap = attention.softcap;
-    stack.self.causal = described.causal;
     if (attention.slope)
       stack.self.slopes = weights_.numbers(name + ".self.slopes", attention.heads);
     if (attention.distances > 0)

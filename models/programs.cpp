@@ -2,6 +2,7 @@
 // decoding step.
 #include "models/programs.h"
 
+#include <optional>
 #include <utility>
 
 namespace xlate {
@@ -42,14 +43,19 @@ class StackProgram {
     if (attention.transform)
       program.add(TransformHeads{queries_keys_values, attention.transform, stack.self});
   }
+  /// Copies keys and values of a prompt to `keys_values`, where the attention then reads them.
   void keep(std::size_t layer, TensorId keys_values) {
     program.add(Keep{queries_keys_values, layer, stack.self, keys_values});
+    kept = keys_values;
   }
   /// Ends what project() began.
   void attend_self(const SelfAttention& attention, std::size_t layer) {
     Attention windowed = stack.self;
     windowed.window = attention.window;
-    program.add(AttendSelf{queries_keys_values, layer, windowed, context});
+    if (kept)
+      program.add(AttendPrompts{queries_keys_values, *kept, layer, windowed, context});
+    else
+      program.add(AttendSelf{queries_keys_values, layer, windowed, context});
     add(context, attention.out, attention.norms);
   }
   void attend_cross(const CrossAttention& attention, std::size_t layer, TensorId query) {
@@ -90,6 +96,8 @@ class StackProgram {
   Program program;
   TensorId x, accumulators, queries_keys_values, context, inner, gate;
   TensorId normed;
+  // It is set in a program that reads prompts.
+  std::optional<TensorId> kept;
 
  private:
   void feed_normed(const FeedForward& layer) {
@@ -149,8 +157,8 @@ Program encoder_program(const Network& network) {
 Program prompt_program(const Network& network) {
   StackProgram decoder(network.decoder);
   const auto layers = static_cast<std::int64_t>(network.decoder_layers.size());
-  const TensorId keys_values = decoder.program.tensor(
-      TensorKind::kComputeType, layers * 2 * network.decoder.self.key_width());
+  const TensorId keys_values =
+      decoder.program.tensor(TensorKind::kBatch, layers * 2 * network.decoder.self.key_width());
   for (std::size_t i = 0; i < network.decoder_layers.size(); ++i) {
     decoder.project(network.decoder_layers[i].self);
     decoder.keep(i, keys_values);

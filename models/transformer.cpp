@@ -52,6 +52,11 @@ void Transformer::make_sinusoids() {
   if (target) network_.decoder.embedding.positions = sinusoids_.rows();
 }
 
+// A source is read in one pass, because its tokens see those behind them.
+std::int64_t Transformer::pass_tokens() const {
+  return network_.has_encoder() ? capacity_.encoder_tokens : capacity_.pass_tokens;
+}
+
 std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences) {
   return 4 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) +
          Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
@@ -64,8 +69,8 @@ CacheShape Transformer::cache_shape() const {
   constexpr std::int64_t kRows = 1024;
   const DType type = backend_.compute_type();
   const std::size_t bytes = index_bytes(kRows, kRows) +
-                            Workspace::bytes(source_program(network_), type, kRows) +
-                            Workspace::bytes(step_program(network_), type, kRows);
+                            Workspace::bytes(source_program(network_), type, kRows, kRows) +
+                            Workspace::bytes(step_program(network_), type, kRows, kRows);
   return {.layers = described_.decoder.layers,
           .width = network_.decoder.self.key_width(),
           .source_keys = network_.has_encoder() ? SourceKeys::kCross : SourceKeys::kShared,
@@ -78,13 +83,14 @@ void Transformer::allocate(const Capacity& capacity) {
   source_program_ = source_program(network_);
   step_program_ = step_program(network_);
   indices_ = Arena(backend_, index_bytes(capacity.encoder_tokens, capacity.encoder_tokens));
-  source_workspace_ = Workspace(backend_, source_program_, capacity.encoder_tokens);
-  step_workspace_ = Workspace(backend_, step_program_, capacity.slots * capacity.beams);
+  source_workspace_ = Workspace(backend_, source_program_, pass_tokens(), capacity.encoder_tokens);
+  const std::int64_t rows = capacity.slots * capacity.beams;
+  step_workspace_ = Workspace(backend_, step_program_, rows, rows);
 }
 
 void Transformer::begin(const PagedCaches& caches) {
   caches_ = caches;
-  backend_.prepare(source_program_, capacity_.encoder_tokens);
+  backend_.prepare(source_program_, pass_tokens());
   backend_.prepare(step_program_, capacity_.slots * capacity_.beams);
 }
 
@@ -139,12 +145,16 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
     placed_device = other;
   }
 
-  const PackedRows rows{.count = tokens,
-                        .ids = ids_device,
-                        .positions = placed_device,
-                        .offsets_host = batch->offsets,
-                        .offsets = offsets_device};
-  backend_.run(queue, source_program_, source_workspace_, rows);
+  const std::int64_t most = pass_tokens();
+  for (std::int64_t first = 0; first < tokens; first += most) {
+    const PackedRows rows{.count = std::min(most, tokens - first),
+                          .ids = ids_device + first,
+                          .positions = placed_device + first,
+                          .offsets_host = batch->offsets,
+                          .offsets = offsets_device,
+                          .first = first};
+    backend_.run(queue, source_program_, source_workspace_, rows);
+  }
   return batch;
 }
 

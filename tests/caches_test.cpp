@@ -186,6 +186,29 @@ TEST(Caches, LearnHowLongTargetsBecome) {
   EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 4, 2);
 }
 
+// A continuation does not grow with its prompt.
+TEST(Caches, LearnHowLongContinuationsBecome) {
+  NotingBackend backend;
+  Policy policy;
+  policy.first_tokens = 240;  // These count as ten prompts.
+  Capacity capacity = capacity_of(2, 100);
+  capacity.longest_target = 400;
+  Caches caches(backend, policy, {.source_keys = SourceKeys::kShared}, capacity);
+  for (const std::int64_t tokens : {1, 90})
+    EXPECT_EQ(caches.expected_tokens(source_of(tokens, 400)), 128 + 4) << tokens;
+  EXPECT_EQ(caches.expected_tokens(source_of(5, 30)), 30);
+  for (int i = 0; i < 10; ++i) {
+    caches.reserve(0, source_of(i % 2 ? 1 : 90, 400));
+    for (std::int64_t step = 0; step < 28 + 4; ++step) {
+      ASSERT_GT(caches.extend(0, step + 1), step);
+      caches.advance(1);
+    }
+    caches.release(0, true);
+  }
+  for (const std::int64_t tokens : {1, 90})
+    EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source_of(tokens, 400))), 78 + 4, 1);
+}
+
 TEST(Caches, TellTheDeviceOnce) {
   NotingBackend backend;
   const auto queue = backend.make_queue();

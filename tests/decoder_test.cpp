@@ -93,6 +93,8 @@ class DecoderTest : public OnBackendWith<DecoderCase> {
     options.max_length = kMostTokens;
     options.context = RandomDecoder::kContext;
     options.policy.page_tokens = 4;
+    // With a small budget, prompts are read in passes of a few tokens.
+    options.policy.least_pass_tokens = 1;
     Transformer model(file, *lab);
     Runner runner(*lab, model, options);
     return decode_sentences(runner, std::move(sentences));

@@ -98,6 +98,10 @@ class UnrecordedBackend : public Backend {
                    Tensor out) override {
     backend_->attend_self(queue, qkv, rows, attention, out);
   }
+  void attend_prompts(Queue& queue, Tensor queries, Tensor keys_values, const PackedRows& rows,
+                      const Attention& attention, Tensor out) override {
+    backend_->attend_prompts(queue, queries, keys_values, rows, attention, out);
+  }
   void attend_self(Queue& queue, Tensor qkv, const Step& step, std::size_t layer,
                    const Attention& attention, Tensor out) override {
     backend_->attend_self(queue, qkv, step, layer, attention, out);

@@ -21,19 +21,22 @@ TEST_P(ProgramTest, RoomsLieInTheirBytesAndStayThere) {
   Program program;
   const TensorId stream = program.tensor(TensorKind::kResidual, 33),
                  rows = program.tensor(TensorKind::kComputeType, 5),
-                 sums = program.tensor(TensorKind::kAccumulator, 7);
-  const Workspace workspace(*lab, program, 9);
+                 sums = program.tensor(TensorKind::kAccumulator, 7),
+                 batch = program.tensor(TensorKind::kBatch, 3);
+  const Workspace workspace(*lab, program, 9, 20);
+  EXPECT_EQ(workspace.rows(batch, 20).dtype, lab.type());
   EXPECT_EQ(workspace.rows(rows, 9).dtype, lab.type());
   EXPECT_EQ(workspace.rows(sums, 9).dtype, DType::kFloat32);
   EXPECT_EQ(static_cast<bool>(workspace.stream(stream, 9).low_bits), lab.type() != DType::kFloat32);
   EXPECT_FALSE(workspace.stream(rows, 9).low_bits);
   const char* first = static_cast<const char*>(workspace.rows(stream, 9).data);
-  const auto bytes = static_cast<std::ptrdiff_t>(Workspace::bytes(program, lab.type(), 9));
-  for (const TensorId tensor : {stream, rows, sums}) {
-    const Tensor all = workspace.rows(tensor, 9), few = workspace.rows(tensor, 2);
+  const auto bytes = static_cast<std::ptrdiff_t>(Workspace::bytes(program, lab.type(), 9, 20));
+  for (const TensorId tensor : {stream, rows, sums, batch}) {
+    const std::int64_t most = tensor == batch ? 20 : 9;
+    const Tensor all = workspace.rows(tensor, most), few = workspace.rows(tensor, 2);
     const char* begin = static_cast<const char*>(all.data);
     EXPECT_GE(begin, first);
-    EXPECT_LE(begin + 9 * all.stride * static_cast<std::int64_t>(size_of(all.dtype)),
+    EXPECT_LE(begin + most * all.stride * static_cast<std::int64_t>(size_of(all.dtype)),
               first + bytes);
     EXPECT_EQ(few.data, all.data);
     EXPECT_EQ(few.stride, all.stride);
@@ -48,7 +51,7 @@ TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
                  out = program.tensor(TensorKind::kComputeType, 4);
   program.add(AttendCross{query, 0, usual_attention(4, 1), out});
   program.set_out(out);
-  const Workspace workspace(*lab, program, 1);
+  const Workspace workspace(*lab, program, 1, 1);
   expect_error([&] { lab->run(lab.queue(), program, workspace, PackedRows{.count = 1}); },
                {"packed rows", "only a step"});
 }

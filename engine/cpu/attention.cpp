@@ -78,46 +78,75 @@ void weigh(float* scores, std::int64_t length, std::int64_t first, std::int64_t 
   std::fill(scores + end, scores + length, 0.0f);
 }
 
+// A block of at most kQueryBlock consecutive queries of a sentence. `first_query` is the position
+// of the first one.
+struct QueryBlock {
+  std::int64_t sentence, first_query, queries;
+};
+
+// Divides the rows [first, first + count) of a batch into blocks.
+std::vector<QueryBlock> query_blocks(const PackedRows& rows) {
+  const std::span<const std::int32_t> offsets = rows.offsets_host;
+  const std::int64_t end = rows.first + rows.count;
+  std::vector<QueryBlock> blocks;
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
+    const std::int64_t last = std::min<std::int64_t>(offsets[b + 1], end);
+    // Blocks begin at the same positions in every pass.
+    for (std::int64_t row = std::max<std::int64_t>(offsets[b], rows.first); row < last;) {
+      const std::int64_t position = row - offsets[b],
+                         queries = std::min(kQueryBlock - position % kQueryBlock, last - row);
+      blocks.push_back({static_cast<std::int64_t>(b), position, queries});
+      row += queries;
+    }
+  }
+  return blocks;
+}
+
 }  // namespace
+
+// `causal` says that a query sees no key behind it.
+void CpuBackend::attend_packed(Tensor queries, Tensor keys_values, const PackedRows& rows,
+                               const Attention& attention, bool causal, Tensor out) {
+  const std::vector<QueryBlock> blocks = query_blocks(rows);
+  const std::int64_t key_width = attention.key_width(), head_width = attention.head;
+  pool_.run(std::ssize(blocks), [&](std::int64_t task, int thread) {
+    const QueryBlock& block = blocks[static_cast<std::size_t>(task)];
+    const auto sentence = static_cast<std::size_t>(block.sentence);
+    const std::int64_t begin = rows.offsets_host[sentence],
+                       row = begin + block.first_query - rows.first;
+    // The scores of these keys are computed, of which a query may see only a part.
+    const std::int64_t length =
+        causal ? block.first_query + block.queries : rows.offsets_host[sentence + 1] - begin;
+    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+    float* scores = scratch.numbers_of(block.queries * length);
+    for (int head = 0; head < attention.heads; ++head) {
+      const float* q = queries.as<float>() + row * queries.stride + head * head_width;
+      const float* k = keys_values.as<float>() + begin * keys_values.stride +
+                       head / attention.group() * head_width;
+      blas_.product(block.queries, length, head_width, q, queries.stride, k, keys_values.stride,
+                    scores, length);
+      for (std::int64_t i = 0; i < block.queries; ++i) {
+        const std::int64_t position = block.first_query + i;
+        weigh(scores + i * length, length, first_seen(attention, position),
+              causal ? position + 1 : length, attention, head, position, scratch.biases);
+      }
+      blas_.product_plain(block.queries, head_width, length, scores, length, k + key_width,
+                          keys_values.stride,
+                          out.as<float>() + row * out.stride + head * head_width, out.stride);
+    }
+  });
+}
 
 void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, const Attention& attention,
                              Tensor out) {
-  const std::span<const std::int32_t> offsets = rows.offsets_host;
-  struct Block {
-    std::int32_t sentence, first_query;
-  };
-  std::vector<Block> blocks;
-  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
-    for (std::int32_t q = 0; q < offsets[b + 1] - offsets[b]; q += kQueryBlock)
-      blocks.push_back({static_cast<std::int32_t>(b), q});
-  }
-  const std::int64_t width = attention.width(), key_width = attention.key_width(),
-                     head_width = attention.head;
-  pool_.run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task, int thread) {
-    const Block block = blocks[static_cast<std::size_t>(task)];
-    const std::int64_t first = offsets[block.sentence], all = offsets[block.sentence + 1] - first;
-    const std::int64_t queries = std::min(kQueryBlock, all - block.first_query);
-    // The scores of these keys are computed, of which a query may see only a part.
-    const std::int64_t length = attention.causal ? block.first_query + queries : all;
-    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
-    float* scores = scratch.numbers_of(queries * length);
-    for (int head = 0; head < attention.heads; ++head) {
-      const float* q =
-          qkv.as<float>() + (first + block.first_query) * qkv.stride + head * head_width;
-      const float* k =
-          qkv.as<float>() + first * qkv.stride + width + head / attention.group() * head_width;
-      float* result =
-          out.as<float>() + (first + block.first_query) * out.stride + head * head_width;
-      blas_.product(queries, length, head_width, q, qkv.stride, k, qkv.stride, scores, length);
-      for (std::int64_t i = 0; i < queries; ++i) {
-        const std::int64_t position = block.first_query + i;
-        weigh(scores + i * length, length, first_seen(attention, position),
-              attention.causal ? position + 1 : length, attention, head, position, scratch.biases);
-      }
-      blas_.product_plain(queries, head_width, length, scores, length, k + key_width, qkv.stride,
-                          result, out.stride);
-    }
-  });
+  const std::int64_t width = attention.width();
+  attend_packed(qkv.column_range(0, width), qkv.column_range(width, 2 * attention.key_width()),
+                rows, attention, false, out);
+}
+
+void CpuBackend::attend_prompts(Queue&, Tensor queries, Tensor keys_values, const PackedRows& rows,
+                                const Attention& attention, Tensor out) {
+  attend_packed(queries, keys_values, rows, attention, true, out);
 }
 
 void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer,

@@ -67,6 +67,8 @@ class CudaBackend final : public Backend {
                        const Attention&) override;
   void copy(Queue&, Tensor from, Tensor to) override;
   void attend_self(Queue&, Tensor qkv, const PackedRows&, const Attention&, Tensor out) override;
+  void attend_prompts(Queue&, Tensor queries, Tensor keys_values, const PackedRows&,
+                      const Attention&, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                    Tensor out) override;
   void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,

@@ -47,8 +47,7 @@ AttendArgs<T> attend_args(const Tensor& query, const Attention& attention, const
           .key_width = attention.key_width(),
           .softcap = attention.softcap,
           .window = attention.window,
-          .slopes = data_of<float>(attention.slopes),
-          .causal = false};
+          .slopes = data_of<float>(attention.slopes)};
 }
 
 template <class T>
@@ -104,10 +103,21 @@ void CudaBackend::attend_self(Queue& queue, Tensor qkv, const PackedRows& rows,
                               const Attention& attention, Tensor out) {
   with_type(out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    AttendArgs<T> args = attend_args<T>(qkv, attention, out);
-    args.causal = attention.causal;
+    const AttendArgs<T> args = attend_args<T>(qkv, attention, out);
+    if (!plain(args)) fail("CUDA: attention within whole sentences is not plain");
     attend_packed<T>(args, rows.offsets, std::ssize(rows.offsets_host) - 1, out.rows,
                      flushed_stream(queue));
+  });
+}
+
+void CudaBackend::attend_prompts(Queue& queue, Tensor queries, Tensor keys_values,
+                                 const PackedRows& rows, const Attention& attention, Tensor out) {
+  with_type(out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    xlate::cuda::attend_prompts<T>(attend_args<T>(queries, attention, out),
+                                   {data_of<T>(keys_values), keys_values.stride, rows.first},
+                                   rows.offsets, std::ssize(rows.offsets_host) - 1, out.rows,
+                                   flushed_stream(queue));
   });
 }
 

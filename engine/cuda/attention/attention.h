@@ -29,14 +29,13 @@ struct AttendArgs {
   float softcap;
   std::int64_t window;
   const float* slopes;  // [heads] or null
-  bool causal;          // It is set only for packed sentences.
 };
 
 /// Returns whether attention has only what every kernel computes: all queries see all keys, as many
 /// heads of keys as of queries, and at most a distance bias.
 template <class T>
 bool plain(const AttendArgs<T>& args) {
-  return args.group == 1 && args.softcap == 0 && args.window == 0 && !args.slopes && !args.causal;
+  return args.group == 1 && args.softcap == 0 && args.window == 0 && !args.slopes;
 }
 
 /// Views the keys of a layer's prompts (PagedCaches::shared).
@@ -53,11 +52,25 @@ inline bool usual_scale(float scale, std::int64_t head) {
   return squared > 0.999999f && squared < 1.000001f;
 }
 
-/// Computes self-attention within packed sentences. Sentence b is rows [offsets[b], offsets[b +
-/// 1]).
+/// Computes plain self-attention within packed sentences. Sentence b is rows [offsets[b], offsets[b
+/// + 1]).
 template <class T>
 void attend_packed(const AttendArgs<T>&, const std::int32_t* offsets, std::int64_t sentences,
                    std::int64_t rows, cudaStream_t);
+
+/// The keys of packed prompts. A row of the batch has its key and then its value.
+template <class T>
+struct PromptKeys {
+  const T* rows;  // [first + rows of the pass, stride]
+  std::int64_t stride;
+  std::int64_t first;  // the row of the batch with which the pass begins
+};
+/// Computes the attention of a pass of `rows` rows over packed prompts to the keys before them and
+/// their own. Prompt b is rows [offsets[b], offsets[b + 1]) of the batch. The queries are those of
+/// the pass. The result of a row is the same in every pass.
+template <class T>
+void attend_prompts(const AttendArgs<T>&, const PromptKeys<T>&, const std::int32_t* offsets,
+                    std::int64_t prompts, std::int64_t rows, cudaStream_t);
 
 /// The largest number of beams in a beam tile, whose attention a warp computes at once. A sentence
 /// with more beams has several beam tiles.

@@ -1,6 +1,6 @@
-// Self-attention within packed sentences. On tensor cores a warp computes 16 queries of a sentence
-// for one head (tile.cuh). Where they cannot be used, a warp computes one row for one head
-// (rows.cuh).
+// Self-attention within packed sentences and prompts. On tensor cores a warp computes 16 queries of
+// a sentence for one head (tile.cuh). Where they cannot be used, and in prompts, a warp computes
+// one row for one head (rows.cuh).
 #include "engine/cuda/attention/attention.h"
 #include "engine/cuda/attention/rows.cuh"
 #include "engine/cuda/attention/tile.cuh"
@@ -216,25 +216,25 @@ __global__ void packed_row_kernel(AttendArgs<T> args, const std::int32_t* offset
       args.out + row * args.out_stride + head * width);
 }
 
-// Does the same for all that AttendArgs can ask for.
+// A warp computes one row of a pass for one head, with all that AttendArgs can ask for.
 template <class T, int kColumns>
-__global__ void any_packed_row_kernel(AttendArgs<T> args, const std::int32_t* offsets,
-                                      std::int64_t sentences, std::int64_t rows) {
+__global__ void prompt_row_kernel(AttendArgs<T> args, PromptKeys<T> all,
+                                  const std::int32_t* offsets, std::int64_t prompts,
+                                  std::int64_t rows) {
   const std::int64_t row =
       static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads);
   if (row >= rows) return;
-  const std::int64_t sentence =
-      find_sentence(sentences, row, [&](std::int64_t b) { return offsets[b]; });
-  const std::int64_t begin = offsets[sentence], position = row - begin,
-                     end = args.causal ? position + 1 : offsets[sentence + 1] - begin,
+  const std::int64_t prompt =
+      find_sentence(prompts, all.first + row, [&](std::int64_t b) { return offsets[b]; });
+  const std::int64_t begin = offsets[prompt], position = all.first + row - begin,
                      first = first_seen(args, position);
-  const T* keys = args.query + begin * args.query_stride + args.width + head / args.group * width;
+  const T* keys = all.rows + begin * all.stride + head / args.group * width;
   const HeadScores scores(args, head, position);
   attend<T, kColumns>(
-      args.query + row * args.query_stride + head * width, end - first, width, args.key_width,
-      [&](float product, std::int64_t i) { return scores.of(product, first + i); },
-      [&](std::int64_t i) { return keys + (first + i) * args.query_stride; },
+      args.query + row * args.query_stride + head * width, position + 1 - first, width,
+      args.key_width, [&](float product, std::int64_t i) { return scores.of(product, first + i); },
+      [&](std::int64_t i) { return keys + (first + i) * all.stride; },
       args.out + row * args.out_stride + head * width);
 }
 
@@ -259,15 +259,28 @@ void attend_packed(const AttendArgs<T>& args, const std::int32_t* offsets, std::
   }
   with_columns(args.width / args.heads, [&](auto columns) {
     const dim3 grid(blocks_for(rows, kWarpsPerBlock), static_cast<unsigned>(args.heads));
-    const auto kernel =
-        plain(args) ? packed_row_kernel<T, columns> : any_packed_row_kernel<T, columns>;
-    kernel<<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, offsets, sentences, rows);
+    packed_row_kernel<T, columns>
+        <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, offsets, sentences, rows);
   });
 }
 
-#define INSTANTIATE(T)                                                                    \
-  template void attend_packed<T>(const AttendArgs<T>&, const std::int32_t*, std::int64_t, \
-                                 std::int64_t, cudaStream_t);
+template <class T>
+void attend_prompts(const AttendArgs<T>& args, const PromptKeys<T>& keys,
+                    const std::int32_t* offsets, std::int64_t prompts, std::int64_t rows,
+                    cudaStream_t stream) {
+  if (rows == 0) return;
+  with_columns(args.width / args.heads, [&](auto columns) {
+    const dim3 grid(blocks_for(rows, kWarpsPerBlock), static_cast<unsigned>(args.heads));
+    prompt_row_kernel<T, columns>
+        <<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(args, keys, offsets, prompts, rows);
+  });
+}
+
+#define INSTANTIATE(T)                                                                             \
+  template void attend_packed<T>(const AttendArgs<T>&, const std::int32_t*, std::int64_t,          \
+                                 std::int64_t, cudaStream_t);                                      \
+  template void attend_prompts<T>(const AttendArgs<T>&, const PromptKeys<T>&, const std::int32_t*, \
+                                  std::int64_t, std::int64_t, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

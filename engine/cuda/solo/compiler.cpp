@@ -239,6 +239,8 @@ void SoloCompiler::add(const TransformHeads&) { require(false, "a transform of h
 
 void SoloCompiler::add(const Keep&) { require(false, "keys that are kept"); }
 
+void SoloCompiler::add(const AttendPrompts&) { require(false, "packed prompts"); }
+
 void SoloCompiler::add(const AttendSelf& op) {
   const PagedCache& cache = step_->caches.self[op.layer];
   require(cache.keys_per_token == args_.beams, "{} keys per token for {} beams",

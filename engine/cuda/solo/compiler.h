@@ -64,6 +64,7 @@ class SoloCompiler {
   void add(const TransformHeads&);
   void add(const Keep&);
   void add(const AttendSelf&);
+  void add(const AttendPrompts&);
   void add(const AttendCross&);
   void add_norm(const Norm&, const SoloRows& x, const Place& stream, const Place& out,
                 bool stores_sum);
