@@ -277,6 +277,12 @@ class Backend {
   /// finished hypotheses, writes the back-pointers, and marks sentences that are done.
   virtual void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&,
                            const StepRows&, const SearchState&) = 0;
+
+  // Scoring.
+  /// Computes out[i] = log-softmax of the logits of row i at ids[i]; hidden [N, D]; ids [N] and out
+  /// [N] in float32 are on the device. Every token of the vocabulary counts.
+  virtual void log_probabilities(Queue&, Tensor hidden, const Projection&, const std::int32_t* ids,
+                                 float* out) = 0;
 };
 
 /// The compute type that is asked for. A GPU takes float16 for kAuto, and the CPU computes in

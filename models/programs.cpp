@@ -153,8 +153,9 @@ Program encoder_program(const Network& network) {
   return std::move(encoder.program);
 }
 
-// Only the keys and values of the last layer are computed, because nothing reads its output.
-Program prompt_program(const Network& network) {
+// Begins a program over packed prompts, which computes all layers or, if `keys_alone` is set, only
+// the keys and values of the last one.
+StackProgram prompt_layers(const Network& network, bool keys_alone) {
   StackProgram decoder(network.decoder);
   const auto layers = static_cast<std::int64_t>(network.decoder_layers.size());
   const TensorId keys_values =
@@ -162,9 +163,15 @@ Program prompt_program(const Network& network) {
   for (std::size_t i = 0; i < network.decoder_layers.size(); ++i) {
     decoder.project(network.decoder_layers[i].self);
     decoder.keep(i, keys_values);
-    if (i + 1 < network.decoder_layers.size()) decoder.finish(network.decoder_layers[i], i);
+    if (!keys_alone || i + 1 < network.decoder_layers.size())
+      decoder.finish(network.decoder_layers[i], i);
   }
-  decoder.program.set_out(keys_values);
+  return decoder;
+}
+
+Program prompt_program(const Network& network) {
+  StackProgram decoder = prompt_layers(network, true);
+  decoder.program.set_out(*decoder.kept);
   return std::move(decoder.program);
 }
 
@@ -172,6 +179,13 @@ Program prompt_program(const Network& network) {
 
 Program source_program(const Network& network) {
   return network.has_encoder() ? encoder_program(network) : prompt_program(network);
+}
+
+Program scoring_program(const Network& network) {
+  StackProgram decoder = prompt_layers(network, false);
+  decoder.end();
+  decoder.program.set_out(decoder.normed);
+  return std::move(decoder.program);
 }
 
 Program step_program(const Network& network) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/search.h"
+#include "models/packed_sources.h"
 #include "models/programs.h"
 
 namespace xlate {
@@ -22,9 +23,9 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 // Describes a batch of B sentences of which N tokens were read. The keys and values that were
 // computed of them stay in the workspace until the next batch is read.
 struct Transformer::EncodedBatch final : Encoded {
-  std::vector<std::int32_t> offsets;        // [B + 1]
-  std::vector<std::int32_t> limits;         // [B]
-  const std::int32_t* positions = nullptr;  // [N], device
+  explicit EncodedBatch(PackedSources packed) : packed(std::move(packed)) {}
+  PackedSources packed;
+  std::vector<std::int32_t> limits;  // [B]
   // [N], device; install() fills it, when the slots are known.
   std::int32_t* token_slots = nullptr;
 };
@@ -58,8 +59,7 @@ std::int64_t Transformer::pass_tokens() const {
 }
 
 std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences) {
-  return 4 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) +
-         Arena::bytes_of(1, sentences + 1, sizeof(std::int32_t));
+  return PackedSources::bytes(tokens, sentences) + Arena::bytes_of(1, tokens, sizeof(std::int32_t));
 }
 
 // The working bytes are an estimate: each source token in flight counts as one row of the source's
@@ -94,90 +94,54 @@ void Transformer::begin(const PagedCaches& caches) {
   backend_.prepare(step_program_, capacity_.slots * capacity_.beams);
 }
 
-// Appends the row of the table of positions that each token of a source reads.
-void Transformer::append_placed(std::span<const std::int32_t> ids,
-                                std::vector<std::int32_t>& placed) const {
-  const EmbeddingDescription& embedding = described_.reader().embedding;
-  std::int32_t position = 0;
-  for (const std::int32_t id : ids) {
-    const bool counts = embedding.unplaced < 0 || id != embedding.unplaced;
-    placed.push_back(counts ? position++ : sinusoids_.zeros());
-  }
-}
-
 std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
                                              std::span<const SourceSentence> sources) {
   for (const SourceSentence& source : sources)
     sinusoids_.fill(backend_, *queue_, static_cast<std::int64_t>(source.ids.size()));
   // The encoder reads the positions, which were copied on the loading queue.
   backend_.order(*queue_, queue);
-  auto batch = std::make_unique<EncodedBatch>();
-  std::vector<std::int32_t> ids, positions, placed;
-  batch->offsets.push_back(0);
+  auto batch = std::make_unique<EncodedBatch>(
+      PackedSources(described_.reader().embedding, sinusoids_.zeros()));
   for (const SourceSentence& source : sources) {
     // The last token of a prompt enters the network in the first decoding step.
-    const auto read = source.ids.first(source.ids.size() - (network_.has_encoder() ? 0 : 1));
-    ids.insert(ids.end(), read.begin(), read.end());
-    for (std::size_t i = 0; i < read.size(); ++i) positions.push_back(static_cast<std::int32_t>(i));
-    append_placed(read, placed);
-    batch->offsets.push_back(static_cast<std::int32_t>(ids.size()));
+    batch->packed.append(source.ids.first(source.ids.size() - (network_.has_encoder() ? 0 : 1)));
     batch->limits.push_back(source.limit);
   }
-  const auto tokens = static_cast<std::int64_t>(ids.size());
+  const std::int64_t tokens = batch->packed.tokens();
   assert(tokens <= capacity_.encoder_tokens);
   // Prompts may have one token each.
   if (tokens == 0) return batch;
-
   indices_.clear();
-  auto* ids_device = indices_.array<std::int32_t>(tokens);
-  auto* positions_device = indices_.array<std::int32_t>(tokens);
-  auto* offsets_device =
-      indices_.array<std::int32_t>(static_cast<std::int64_t>(batch->offsets.size()));
+  batch->packed.upload(backend_, queue, indices_);
   batch->token_slots = indices_.array<std::int32_t>(tokens);
-  batch->positions = positions_device;
-  backend_.upload(queue, bytes_of(ids), ids_device);
-  backend_.upload(queue, bytes_of(positions), positions_device);
-  backend_.upload(queue, bytes_of(batch->offsets), offsets_device);
-  const std::int32_t* placed_device = positions_device;
-  if (placed != positions) {
-    auto* other = indices_.array<std::int32_t>(tokens);
-    backend_.upload(queue, bytes_of(placed), other);
-    placed_device = other;
-  }
-
   const std::int64_t most = pass_tokens();
-  for (std::int64_t first = 0; first < tokens; first += most) {
-    const PackedRows rows{.count = std::min(most, tokens - first),
-                          .ids = ids_device + first,
-                          .positions = placed_device + first,
-                          .offsets_host = batch->offsets,
-                          .offsets = offsets_device,
-                          .first = first};
-    backend_.run(queue, source_program_, source_workspace_, rows);
-  }
+  for (std::int64_t first = 0; first < tokens; first += most)
+    backend_.run(queue, source_program_, source_workspace_,
+                 batch->packed.pass(first, std::min(most, tokens - first)));
   return batch;
 }
 
 void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t first,
                           std::span<const std::int32_t> slots) {
   const auto& batch = static_cast<const EncodedBatch&>(encoded);
+  const std::vector<std::int32_t>& offsets = batch.packed.offsets();
   std::vector<std::int32_t> token_slots;
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const auto sentence = static_cast<std::size_t>(first) + i;
-    const std::int32_t length = batch.offsets[sentence + 1] - batch.offsets[sentence];
+    const std::int32_t length = offsets[sentence + 1] - offsets[sentence];
     token_slots.insert(token_slots.end(), static_cast<std::size_t>(length), slots[i]);
     sinusoids_.fill(backend_, *queue_, batch.limits[sentence]);
   }
   // The decoding steps that follow on this queue read the positions.
   backend_.order(*queue_, queue);
-  const std::int64_t first_token = batch.offsets[static_cast<std::size_t>(first)],
+  const std::int64_t first_token = offsets[static_cast<std::size_t>(first)],
                      tokens = static_cast<std::int64_t>(token_slots.size());
   if (tokens == 0) return;
   backend_.upload(queue, bytes_of(token_slots), batch.token_slots + first_token);
   const Tensor keys_values = source_workspace_.rows(source_program_.out(), first_token + tokens)
                                  .row_range(first_token, tokens);
   backend_.store_keys(queue, keys_values, batch.token_slots + first_token,
-                      batch.positions + first_token,
+                      batch.packed.positions() + first_token,
                       network_.has_encoder() ? caches_.cross : caches_.shared);
 }
 

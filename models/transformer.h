@@ -40,7 +40,6 @@ class Transformer final : public SequenceModel {
 
   /// Allocates computed positions and gives them to the stacks that use them.
   void make_sinusoids();
-  void append_placed(std::span<const std::int32_t> ids, std::vector<std::int32_t>& placed) const;
   /// Returns the most tokens over which the source's program is run at once.
   std::int64_t pass_tokens() const;
   /// Returns the bytes that the ids, positions, slots and offsets of a batch take.

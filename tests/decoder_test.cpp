@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "engine/runner.h"
+#include "models/text_scorer.h"
 #include "models/transformer.h"
 #include "tests/decode_sentences.h"
 #include "tests/decoder_reference.h"
@@ -173,6 +174,53 @@ TEST_P(DecoderTest, WhatIsDecodedBesideAPromptChangesNothing) {
         }
       }
     }
+  }
+}
+
+TEST_P(DecoderTest, TextsHaveTheProbabilitiesOfTheLoops) {
+  const DType type = backend().type;
+  const double near = type == DType::kFloat32 ? 1e-4 : type == DType::kFloat16 ? 0.02 : 0.15;
+  std::vector<std::vector<double>> sums;
+  // In the second run a batch has one text, and the longest texts are read in several passes.
+  for (const std::int64_t batch_tokens : {200, 1}) {
+    std::vector<Sentence> texts;
+    for (std::size_t i = 0; i < prompts.size(); ++i)
+      texts.push_back({static_cast<std::int64_t>(i), prompts[i]});
+    TextScorer scorer(file, *lab,
+                      {.batch_tokens = batch_tokens,
+                       .pass_tokens = batch_tokens > 1 ? batch_tokens : 7,
+                       .longest = 45});
+    ListSource source(std::move(texts));
+    std::vector<double>& found = sums.emplace_back(prompts.size());
+    const std::atomic<bool> stop{false};
+    scorer.run(
+        source,
+        [&](std::vector<ScoredText> scored) {
+          for (const ScoredText& text : scored) {
+            const auto line = static_cast<std::size_t>(text.sentence.line);
+            EXPECT_EQ(text.tokens, std::ssize(prompts[line]) - 1);
+            found[line] = text.log_probability;
+          }
+        },
+        stop);
+    std::int64_t tokens = 0;
+    for (const Ids& prompt : prompts) tokens += std::ssize(prompt) - 1;
+    EXPECT_EQ(scorer.statistics().target_tokens, tokens);
+  }
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    const Matrix logits = decoder.logits(prompts[i]);
+    double sum = 0;
+    for (std::size_t t = 0; t + 1 < prompts[i].size(); ++t) {
+      double all = 0;
+      for (std::int64_t v = 0; v < RandomDecoder::kVocabulary; ++v)
+        all += std::exp(logits(static_cast<std::int64_t>(t), v));
+      sum += logits(static_cast<std::int64_t>(t), prompts[i][t + 1]) - std::log(all);
+    }
+    EXPECT_NEAR(sums[0][i], sum, near * static_cast<double>(prompts[i].size())) << "text " << i;
+    if (backend().cuda)
+      EXPECT_EQ(sums[1][i], sums[0][i]) << "text " << i;
+    else
+      EXPECT_NEAR(sums[1][i], sums[0][i], 1e-4) << "text " << i;
   }
 }
 

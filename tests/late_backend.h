@@ -122,6 +122,10 @@ class UnrecordedBackend : public Backend {
                                        const SearchState& state) override {
     return backend_->collect(queue, slots, state);
   }
+  void log_probabilities(Queue& queue, Tensor hidden, const Projection& projection,
+                         const std::int32_t* ids, float* out) override {
+    backend_->log_probabilities(queue, hidden, projection, ids, out);
+  }
   void search_step(Queue& queue, Tensor hidden, const Projection& projection,
                    const SearchRules& rules, const StepRows& rows,
                    const SearchState& state) override {

@@ -75,6 +75,8 @@ class CpuBackend final : public Backend {
                    const SearchState&) override;
   std::unique_ptr<PendingRead> collect(Queue&, std::span<const std::int32_t> slots,
                                        const SearchState&) override;
+  void log_probabilities(Queue&, Tensor hidden, const Projection&, const std::int32_t* ids,
+                         float* out) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&,
                    const SearchState&) override;
 

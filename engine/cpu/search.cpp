@@ -166,6 +166,20 @@ void CpuBackend::project_rows(Tensor hidden, const Projection& projection) {
   });
 }
 
+void CpuBackend::log_probabilities(Queue&, Tensor hidden, const Projection& projection,
+                                   const std::int32_t* ids, float* out) {
+  const std::int64_t vocabulary = projection.linear.weight.rows;
+  for (std::int64_t first = 0; first < hidden.rows; first += kRuledRows) {
+    const std::int64_t count = std::min(kRuledRows, hidden.rows - first);
+    project_rows(hidden.row_range(first, count), projection);
+    pool_.run(count, [&](std::int64_t i, int) {
+      float* logits = search_.logits.data() + i * vocabulary;
+      const MaxSum all = sum_logits(logits, nullptr, vocabulary);
+      out[first + i] = logits[ids[first + i]] - (all.max + std::log(all.sum));
+    });
+  }
+}
+
 // Applies the row rules to the logits of a row, and leaves its best tokens in search_ as one list
 // of log-probabilities. Leaves NaN as the row's log-sum if a logit is +∞ or NaN, and else 0.
 void CpuBackend::find_best_of_row(const SearchRules& rules, const SlotSearch& slot,

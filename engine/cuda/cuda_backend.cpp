@@ -376,38 +376,59 @@ bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection&
   return true;
 }
 
-// Finds the best candidates of each row by a product and a selection, kLogitRows rows at a time.
-void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& projection,
-                            const RulesView& rules, const StepRows& step_rows,
-                            const SearchState& state, const RowCandidates& best) {
+// Computes logits of the rows, kLogitRows at a time, and calls use(first, logits, bias). The
+// logits have their bias already where `bias` is null.
+template <class Use>
+void CudaBackend::with_logits(Queue& queue, Tensor hidden, const Projection& projection,
+                              const Use& use) {
   Tensor weight = projection.linear.weight;
   const std::int64_t vocabulary = weight.rows;
   // Weights has allocated this many rows.
   weight.rows = (vocabulary + row_multiple() - 1) / row_multiple() * row_multiple();
   grow(logits_, kLogitRows * weight.rows * static_cast<std::int64_t>(sizeof(float)));
   const float* biases = projection.linear.bias ? data_of<float>(projection.linear.bias) : nullptr;
-  // A softcap is applied behind the bias, so whatever reads capped logits adds none.
-  const float* bias = projection.softcap != 0 ? nullptr : biases;
-  if (rules.has_row_rules)
-    grow(row_ids_, kLogitRows * (state.longest + state.longest_before) *
-                       static_cast<std::int64_t>(sizeof(std::int32_t)));
   for (std::int64_t first = 0; first < hidden.rows; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, hidden.rows - first);
     const Tensor logits{logits_.data(), DType::kFloat32, rows, weight.rows, weight.rows};
     gemm_->run(
         {.x = hidden.row_range(first, rows), .weight = weight, .bias = nullptr, .out = logits},
         flushed_stream(queue));
+    // A softcap is applied behind the bias, so whatever reads capped logits adds none.
     if (projection.softcap != 0)
       cap_logits(logits_.as<float>(), weight.rows, vocabulary, biases, projection.softcap, rows,
                  flushed_stream(queue));
-    if (rules.has_row_rules) {
-      const RowRules row_rules{step_rows, state, row_ids_.as<std::int32_t>()};
-      apply_row_rules(logits_.as<float>(), weight.rows, vocabulary, bias, rules, row_rules, first,
-                      rows, flushed_stream(queue));
-    }
-    select_rows(logits_.as<float>(), weight.rows, vocabulary, rules.has_row_rules ? nullptr : bias,
-                rules, first, rows, best, flushed_stream(queue));
+    use(first, logits, projection.softcap != 0 ? nullptr : biases);
   }
+}
+
+// Finds the best candidates of each row by a product and a selection.
+void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& projection,
+                            const RulesView& rules, const StepRows& step_rows,
+                            const SearchState& state, const RowCandidates& best) {
+  const std::int64_t vocabulary = projection.linear.weight.rows;
+  if (rules.has_row_rules)
+    grow(row_ids_, kLogitRows * (state.longest + state.longest_before) *
+                       static_cast<std::int64_t>(sizeof(std::int32_t)));
+  with_logits(queue, hidden, projection,
+              [&](std::int64_t first, const Tensor& logits, const float* bias) {
+                if (rules.has_row_rules) {
+                  const RowRules row_rules{step_rows, state, row_ids_.as<std::int32_t>()};
+                  apply_row_rules(logits_.as<float>(), logits.stride, vocabulary, bias, rules,
+                                  row_rules, first, logits.rows, flushed_stream(queue));
+                }
+                select_rows(logits_.as<float>(), logits.stride, vocabulary,
+                            rules.has_row_rules ? nullptr : bias, rules, first, logits.rows, best,
+                            flushed_stream(queue));
+              });
+}
+
+void CudaBackend::log_probabilities(Queue& queue, Tensor hidden, const Projection& projection,
+                                    const std::int32_t* ids, float* out) {
+  with_logits(
+      queue, hidden, projection, [&](std::int64_t first, const Tensor& logits, const float* bias) {
+        pick_log_probabilities(logits_.as<float>(), logits.stride, projection.linear.weight.rows,
+                               bias, ids + first, logits.rows, out + first, flushed_stream(queue));
+      });
 }
 
 void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& projection,

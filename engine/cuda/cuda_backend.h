@@ -77,6 +77,8 @@ class CudaBackend final : public Backend {
                   const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,
                    const SearchState&) override;
+  void log_probabilities(Queue&, Tensor hidden, const Projection&, const std::int32_t* ids,
+                         float* out) override;
   void search_step(Queue&, Tensor hidden, const Projection&, const SearchRules&, const StepRows&,
                    const SearchState&) override;
   std::unique_ptr<PendingRead> collect(Queue&, std::span<const std::int32_t> slots,
@@ -112,6 +114,8 @@ class CudaBackend final : public Backend {
   /// `most_rows` is the number of rows that the scratch memory is made for.
   bool find_best_fused(Queue&, Tensor hidden, const Projection&, const RulesView&,
                        const RowCandidates&, std::int64_t most_rows);
+  template <class Use>
+  void with_logits(Queue&, Tensor hidden, const Projection&, const Use& use);
   void find_best(Queue&, Tensor hidden, const Projection&, const RulesView&, const StepRows&,
                  const SearchState&, const RowCandidates&);
   struct StepKeys {

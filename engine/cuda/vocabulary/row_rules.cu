@@ -1,7 +1,7 @@
-// Bounds logits in memory, and applies the row rules of search to them (docs/search.md), with a
-// block for each row.
-// The ids that a hypothesis has had are read from the search tree: the token at position t entered
-// the network under the beam ancestor[t], whose last token it was.
+// Bounds logits in memory, picks log-probabilities of given ids, and applies the row rules of
+// search (docs/search.md), with a block for each row. The ids that a hypothesis has had are read
+// from the search tree: the token at position t entered the network under the beam ancestor[t],
+// whose last token it was.
 #include "engine/cuda/vocabulary/row_sums.cuh"
 #include "engine/cuda/vocabulary/vocabulary.h"
 
@@ -112,6 +112,20 @@ __global__ void __launch_bounds__(kRowThreads)
   logit = softcap * tanhf((bias ? logit + bias[v] : logit) / softcap);
 }
 
+// A block computes one row.
+__global__ void __launch_bounds__(kRowThreads)
+    pick_kernel(const float* logits, std::int64_t stride, std::int64_t vocabulary,
+                const float* bias, const std::int32_t* ids, float* out) {
+  __shared__ float shared[kRowThreads / kWarp];
+  const std::int64_t row = blockIdx.x;
+  logits += row * stride;
+  const auto at = [&](std::int64_t v) { return bias ? logits[v] + bias[v] : logits[v]; };
+  RunningSum sum;
+  for (std::int64_t v = threadIdx.x; v < vocabulary; v += kRowThreads) sum.add(at(v));
+  const float log_sum = sum.block_log_sum(shared);
+  if (threadIdx.x == 0) out[row] = at(ids[row]) - log_sum;
+}
+
 }  // namespace
 
 void cap_logits(float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,
@@ -119,6 +133,14 @@ void cap_logits(float* logits, std::int64_t stride, std::int64_t vocabulary, con
   const dim3 grid(static_cast<unsigned>(rows), blocks_for(vocabulary, kRowThreads));
   if (rows > 0)
     cap_kernel<<<grid, kRowThreads, 0, stream>>>(logits, stride, vocabulary, bias, softcap);
+}
+
+void pick_log_probabilities(const float* logits, std::int64_t stride, std::int64_t vocabulary,
+                            const float* bias, const std::int32_t* ids, std::int64_t rows,
+                            float* out, cudaStream_t stream) {
+  if (rows > 0)
+    pick_kernel<<<static_cast<unsigned>(rows), kRowThreads, 0, stream>>>(logits, stride, vocabulary,
+                                                                         bias, ids, out);
 }
 
 void apply_row_rules(float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,

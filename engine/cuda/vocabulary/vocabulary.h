@@ -20,6 +20,11 @@ struct RowRules {
 /// stride], and bounds them: y becomes softcap · tanh(y / softcap).
 void cap_logits(float* logits, std::int64_t stride, std::int64_t vocabulary, const float* bias,
                 float softcap, std::int64_t rows, cudaStream_t);
+/// Writes the log-probability of id ids[i] in row i of the logits, [rows, stride], of which the
+/// first V are valid, to out[i]. The bias of [V] is added first unless it is null.
+void pick_log_probabilities(const float* logits, std::int64_t stride, std::int64_t vocabulary,
+                            const float* bias, const std::int32_t* ids, std::int64_t rows,
+                            float* out, cudaStream_t);
 /// Changes the logits of rows [first, first + rows), [rows, stride], into log-probabilities as the
 /// row rules leave them. The bias of [V] is added first unless it is null. Rows of slots that are
 /// done, and of groups without a slot, stay as they are.
