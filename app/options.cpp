@@ -1,31 +1,20 @@
-// Parses and checks the command line, writes the help, and fills in what the command line leaves
-// open.
+// Defines the options of the command line, parses and checks it, and writes the help.
 #include "app/options.h"
 
 #include <sched.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 #include <string_view>
 
 #include "app/cpu_quota.h"
-#include "app/languages.h"
-#include "app/prompts.h"
+#include "app/option_group.h"
 #include "app/version.h"
 
 namespace xlate {
 namespace {
 
-constexpr int kDefaultBeams = 4;
-constexpr float kDefaultLengthPenalty = 1;
-constexpr std::int64_t kDefaultMaxLength = 512, kDefaultNewTokens = 256;
-constexpr double kDefaultLengthFactor = 3;
 constexpr std::int64_t kLargest = std::int64_t{1} << 30;
-
-template <class T>
-using Names = std::vector<std::pair<std::string, T>>;
 
 const Names<Format> kFormats{
     {"text", Format::kText}, {"pieces", Format::kPieces}, {"ids", Format::kIds}};
@@ -40,42 +29,6 @@ const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32},
                                    {"auto", Precision::kAuto}};
 const Names<Progress> kProgress{
     {"auto", Progress::kAuto}, {"always", Progress::kAlways}, {"never", Progress::kNever}};
-
-// Gives the type of the value in a field of Options, which may be an optional.
-template <class T>
-struct ValueOfField {
-  using type = T;
-};
-template <class T>
-struct ValueOfField<std::optional<T>> {
-  using type = T;
-};
-template <class T>
-using ValueOf = typename ValueOfField<T>::type;
-
-template <class T>
-std::string join(const Names<T>& names, const char* separator) {
-  std::string text;
-  for (const auto& [name, value] : names) text += (text.empty() ? "" : separator) + name;
-  return text;
-}
-
-template <class T>
-const char* find_name(const Names<T>& names, T value) {
-  for (const auto& [name, candidate] : names) {
-    if (candidate == value) return name.c_str();
-  }
-  return "?";
-}
-
-// Reads the whole text as one decimal number. Returns none if it is anything else.
-template <class Number>
-std::optional<Number> read_number(const std::string& text) {
-  Number number{};
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && rest == text.data() + text.size() ? std::optional(number)
-                                                                   : std::nullopt;
-}
 
 int available_threads() {
   cpu_set_t set;
@@ -108,66 +61,6 @@ void read_memory(const std::string& text, Options& options) {
         "'" + text + "', expected a share above 0 and up to 1, or a size in KiB, MiB, GiB or TiB");
   }
 }
-
-// Adds options to one group of the help text, with the checks of their values.
-class Group {
- public:
-  Group(CLI::App& app, std::string name) : app_(app), name_(std::move(name)) {}
-
-  CLI::Option* add(CLI::Option* option, const std::string& type) {
-    return option->group(name_)->type_name(type);
-  }
-
-  void flag(const std::string& names, bool& value, const std::string& help) {
-    app_.add_flag(names, value, help)->group(name_);
-  }
-
-  // Adds an option that takes the name of a file. An empty name is refused, since it mostly comes
-  // from a variable of a script that was not set.
-  template <class T>
-  CLI::Option* file(const std::string& names, T& value, const std::string& type,
-                    const std::string& help) {
-    const auto check = [](const std::string& text) {
-      return text.empty() ? "'', expected the name of a file" : std::string();
-    };
-    return add(app_.add_option(names, value, help), type)->check(check);
-  }
-
-  template <class T>
-  void choice(const std::string& names, T& value, const Names<ValueOf<T>>& choices,
-              const std::string& help) {
-    const auto parse = [&value, &choices, names](const std::string& text) {
-      const auto found = std::find_if(choices.begin(), choices.end(),
-                                      [&](const auto& choice) { return choice.first == text; });
-      if (found == choices.end())
-        throw CLI::ValidationError(names, "'" + text + "', expected " + join(choices, ", "));
-      value = found->second;
-    };
-    add(app_.add_option_function<std::string>(names, parse, help), join(choices, "|"));
-  }
-
-  template <class T>
-  void number(const std::string& names, T& value, const std::string& type, double least,
-              double most, const std::string& help) {
-    using Number = ValueOf<T>;
-    const auto parse = [&value, names, least, most](const std::string& text) {
-      const auto number = read_number<Number>(text);
-      // The bounds are rounded as the number is: 0.01 as a float is less than 0.01 as a double.
-      if (!number ||
-          !(*number >= static_cast<Number>(least) && *number <= static_cast<Number>(most))) {
-        const char* kind = std::is_integral_v<Number> ? "whole number" : "number";
-        throw CLI::ValidationError(names, fmt::format("'{}', expected a {} from {:.15g} to {:.15g}",
-                                                      text, kind, least, most));
-      }
-      value = *number;
-    };
-    add(app_.add_option_function<std::string>(names, parse, help), type);
-  }
-
- private:
-  CLI::App& app_;
-  std::string name_;
-};
 
 void add_file_options(CLI::App& app, Options& options) {
   Group files(app, "Files");
@@ -330,71 +223,6 @@ void add_options(CLI::App& app, Options& options) {
   add_machine_options(app, options);
 }
 
-// Returns `length`, or the number of positions that the model stores if that is less. If
-// `positions` is 0, positions are computed, and as many as needed are there.
-std::int64_t within(std::int64_t length, std::int64_t positions) {
-  return positions > 0 ? std::min(length, positions) : length;
-}
-
-void check_positions(const char* option, std::int64_t length, std::int64_t positions) {
-  if (positions > 0 && length > positions)
-    throw UsageError(fmt::format("{}: {}, expected at most {}: the model stores so many positions",
-                                 option, length, positions));
-}
-
-// Throws UsageError if an option was given that the model does not have.
-template <class T>
-void refuse_if_given(const char* option, const std::optional<T>& value, const Options& options,
-                     const char* why) {
-  if (value)
-    throw UsageError(
-        fmt::format("{}: {}, expected no such option: {} {}", option, *value, options.model, why));
-}
-
-// Fills in the limits of a model with an encoder.
-void resolve_lengths(Options& options, const ModelDescription& model) {
-  const std::int64_t source_positions = model.network.encoder.embedding.rows,
-                     target_positions = model.network.decoder.embedding.rows;
-  refuse_if_given("--max-new-tokens", options.max_new_tokens, options,
-                  "has an encoder, and --max-length is its limit");
-  if (!options.max_length)
-    options.max_length =
-        within(model.generation.max_length.value_or(kDefaultMaxLength), target_positions);
-  if (!options.max_length_factor) options.max_length_factor = kDefaultLengthFactor;
-  if (!options.max_source_length)
-    options.max_source_length = within(model.generation.max_source_length, source_positions);
-  check_positions("--max-length", *options.max_length, target_positions);
-  check_positions("--max-source-length", *options.max_source_length, source_positions);
-}
-
-// Returns how many tokens a prompt and what is generated may have together.
-std::int64_t context_of(const Options& options, const ModelDescription& model) {
-  const std::int64_t context =
-      within(model.generation.max_source_length, model.network.decoder.embedding.rows);
-  // A number of new tokens takes the place of the checkpoint's bound on all tokens together.
-  if (options.max_new_tokens || model.generation.max_length) return context;
-  return std::min(context, model.generation.max_total_length.value_or(context));
-}
-
-// Fills in the limits of a model without an encoder, whose prompts must leave room for one token.
-void resolve_prompt_lengths(Options& options, const ModelDescription& model) {
-  const char* why = "has no encoder, and --max-new-tokens is its limit";
-  refuse_if_given("--max-length", options.max_length, options, why);
-  refuse_if_given("--max-length-factor", options.max_length_factor, options, why);
-  const GenerationDefaults& defaults = model.generation;
-  options.context = context_of(options, model);
-  const std::int64_t longest = options.context - 1;
-  if (!options.max_new_tokens)
-    options.max_new_tokens = defaults.max_length.value_or(
-        defaults.max_total_length ? *defaults.max_total_length : kDefaultNewTokens);
-  if (!options.max_source_length) options.max_source_length = longest;
-  if (*options.max_source_length > longest)
-    throw UsageError(fmt::format(
-        "--max-source-length: {}, expected at most {}: a prompt and what {} generates may together "
-        "have {} tokens",
-        *options.max_source_length, longest, options.model, options.context));
-}
-
 // Says what is wrong with the command line, in place of CLI11's own words where these are unclear.
 std::string message_of(const CLI::App& app, const CLI::ParseError& error) {
   for (const CLI::Option* option : app.get_options()) {
@@ -453,67 +281,6 @@ CommandLine parse_command_line(int argc, char** argv) {
   // The loop above has not seen a help flag among other short options, such as -qh.
   if (help || version) return {{}, help ? app.help() : version_text};
   return {options, {}};
-}
-
-SearchRules rules_of(const Options& options, const ModelDescription& model) {
-  const std::int32_t forced_first = options.target_lang
-                                        ? model.tokens.languages.at(*options.target_lang)
-                                        : model.generation.forced_first;
-  SearchRules rules{.beams = *options.beam_size,
-                    .length_penalty = *options.length_penalty,
-                    .early_stopping = *options.early_stopping,
-                    // Without an encoder, the last token of the prompt is the start token.
-                    .start = std::max(0, model.tokens.start),
-                    .ends = model.generation.ends,
-                    .forced_first = forced_first,
-                    .forced_end = model.generation.forced_end,
-                    .renormalize = model.generation.renormalize,
-                    .never_chosen = model.generation.never_chosen,
-                    .min_length = *options.min_length,
-                    .no_repeat_ngram = *options.no_repeat_ngram,
-                    .repetition_penalty = *options.repetition_penalty};
-  return rules;
-}
-
-void resolve(Options& options, const ModelDescription& model) {
-  const GenerationDefaults& defaults = model.generation;
-  if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
-  if (!options.length_penalty)
-    options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
-  if (!options.early_stopping)
-    options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
-  if (!options.min_length) options.min_length = defaults.min_length.value_or(0);
-  if (!options.no_repeat_ngram) options.no_repeat_ngram = defaults.no_repeat_ngram.value_or(0);
-  if (!options.repetition_penalty)
-    options.repetition_penalty = defaults.repetition_penalty.value_or(1);
-  if (model.network.has_encoder())
-    resolve_lengths(options, model);
-  else
-    resolve_prompt_lengths(options, model);
-  resolve_languages(options, model);
-  resolve_prompts(options, model);
-  if (options.n_best > *options.beam_size) {
-    throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
-                                 *options.beam_size));
-  }
-}
-
-Precision effective_precision(Precision precision, const NetworkDescription& network, bool gpu) {
-  if (precision != Precision::kAuto) return precision;
-  if (!gpu) return Precision::kFloat32;
-  return network.overflows_float16 ? Precision::kBFloat16 : Precision::kFloat16;
-}
-
-void resolve_device(Options& options, const NetworkDescription& network, const Policy& policy,
-                    bool gpu) {
-  if (options.device == "auto" || options.device == "cuda") options.device = gpu ? "cuda:0" : "cpu";
-  options.precision = effective_precision(options.precision, network, gpu);
-  if (options.batch_tokens == 0) {
-    options.batch_tokens_given = false;
-    options.batch_tokens = policy.batch_tokens(*options.beam_size);
-  }
-  if (options.line_buffered) options.window = 1;
-  if (options.window == 0) options.window = policy.window;
 }
 
 }  // namespace xlate

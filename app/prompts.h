@@ -2,6 +2,7 @@
 #pragma once
 
 #include "app/options.h"
+#include "models/description.h"
 
 namespace xlate {
 

@@ -17,6 +17,7 @@
 #include "app/ordered_output.h"
 #include "app/output_file.h"
 #include "app/queue.h"
+#include "app/resolve_options.h"
 #include "app/windows.h"
 #include "engine/caches.h"
 #include "engine/threads.h"

@@ -58,8 +58,8 @@ class Rules:
 
 
 def rules_of(header, options):
-    """Makes the rules of a model and of xlate's options, by name, as rules_of in app/options.cpp
-    does."""
+    """Makes the rules of a model and of xlate's options, by name, as rules_of in
+    app/resolve_options.cpp does."""
     tokens, generation = header["tokens"], header["generation"]
 
     def value(option, key, usual, convert):

@@ -1,7 +1,7 @@
 // Tests in which precision a run computes, by the command line, the model and the device.
 #include <gtest/gtest.h>
 
-#include "app/options.h"
+#include "app/resolve_options.h"
 
 namespace xlate::test {
 namespace {

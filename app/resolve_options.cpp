@@ -1,0 +1,146 @@
+// Fills in what the command line leaves to the model and to the device, and checks what it asks of
+// them.
+#include "app/resolve_options.h"
+
+#include <algorithm>
+
+#include "app/languages.h"
+#include "app/prompts.h"
+
+namespace xlate {
+namespace {
+
+constexpr int kDefaultBeams = 4;
+constexpr float kDefaultLengthPenalty = 1;
+constexpr std::int64_t kDefaultMaxLength = 512, kDefaultNewTokens = 256;
+constexpr double kDefaultLengthFactor = 3;
+
+// Returns `length`, or the number of positions that the model stores if that is less. If
+// `positions` is 0, positions are computed, and as many as needed are there.
+std::int64_t within(std::int64_t length, std::int64_t positions) {
+  return positions > 0 ? std::min(length, positions) : length;
+}
+
+void check_positions(const char* option, std::int64_t length, std::int64_t positions) {
+  if (positions > 0 && length > positions)
+    throw UsageError(fmt::format("{}: {}, expected at most {}: the model stores so many positions",
+                                 option, length, positions));
+}
+
+// Throws UsageError if an option was given that the model does not have.
+template <class T>
+void refuse_if_given(const char* option, const std::optional<T>& value, const Options& options,
+                     const char* why) {
+  if (value)
+    throw UsageError(
+        fmt::format("{}: {}, expected no such option: {} {}", option, *value, options.model, why));
+}
+
+// Fills in the limits of a model with an encoder.
+void resolve_lengths(Options& options, const ModelDescription& model) {
+  const std::int64_t source_positions = model.network.encoder.embedding.rows,
+                     target_positions = model.network.decoder.embedding.rows;
+  refuse_if_given("--max-new-tokens", options.max_new_tokens, options,
+                  "has an encoder, and --max-length is its limit");
+  if (!options.max_length)
+    options.max_length =
+        within(model.generation.max_length.value_or(kDefaultMaxLength), target_positions);
+  if (!options.max_length_factor) options.max_length_factor = kDefaultLengthFactor;
+  if (!options.max_source_length)
+    options.max_source_length = within(model.generation.max_source_length, source_positions);
+  check_positions("--max-length", *options.max_length, target_positions);
+  check_positions("--max-source-length", *options.max_source_length, source_positions);
+}
+
+// Returns how many tokens a prompt and what is generated may have together.
+std::int64_t context_of(const Options& options, const ModelDescription& model) {
+  const std::int64_t context =
+      within(model.generation.max_source_length, model.network.decoder.embedding.rows);
+  // A number of new tokens takes the place of the checkpoint's bound on all tokens together.
+  if (options.max_new_tokens || model.generation.max_length) return context;
+  return std::min(context, model.generation.max_total_length.value_or(context));
+}
+
+// Fills in the limits of a model without an encoder, whose prompts must leave room for one token.
+void resolve_prompt_lengths(Options& options, const ModelDescription& model) {
+  const char* why = "has no encoder, and --max-new-tokens is its limit";
+  refuse_if_given("--max-length", options.max_length, options, why);
+  refuse_if_given("--max-length-factor", options.max_length_factor, options, why);
+  const GenerationDefaults& defaults = model.generation;
+  options.context = context_of(options, model);
+  const std::int64_t longest = options.context - 1;
+  if (!options.max_new_tokens)
+    options.max_new_tokens = defaults.max_length.value_or(
+        defaults.max_total_length ? *defaults.max_total_length : kDefaultNewTokens);
+  if (!options.max_source_length) options.max_source_length = longest;
+  if (*options.max_source_length > longest)
+    throw UsageError(fmt::format(
+        "--max-source-length: {}, expected at most {}: a prompt and what {} generates may together "
+        "have {} tokens",
+        *options.max_source_length, longest, options.model, options.context));
+}
+
+}  // namespace
+
+SearchRules rules_of(const Options& options, const ModelDescription& model) {
+  const std::int32_t forced_first = options.target_lang
+                                        ? model.tokens.languages.at(*options.target_lang)
+                                        : model.generation.forced_first;
+  SearchRules rules{.beams = *options.beam_size,
+                    .length_penalty = *options.length_penalty,
+                    .early_stopping = *options.early_stopping,
+                    // Without an encoder, the last token of the prompt is the start token.
+                    .start = std::max(0, model.tokens.start),
+                    .ends = model.generation.ends,
+                    .forced_first = forced_first,
+                    .forced_end = model.generation.forced_end,
+                    .renormalize = model.generation.renormalize,
+                    .never_chosen = model.generation.never_chosen,
+                    .min_length = *options.min_length,
+                    .no_repeat_ngram = *options.no_repeat_ngram,
+                    .repetition_penalty = *options.repetition_penalty};
+  return rules;
+}
+
+void resolve(Options& options, const ModelDescription& model) {
+  const GenerationDefaults& defaults = model.generation;
+  if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
+  if (!options.length_penalty)
+    options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
+  if (!options.early_stopping)
+    options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
+  if (!options.min_length) options.min_length = defaults.min_length.value_or(0);
+  if (!options.no_repeat_ngram) options.no_repeat_ngram = defaults.no_repeat_ngram.value_or(0);
+  if (!options.repetition_penalty)
+    options.repetition_penalty = defaults.repetition_penalty.value_or(1);
+  if (model.network.has_encoder())
+    resolve_lengths(options, model);
+  else
+    resolve_prompt_lengths(options, model);
+  resolve_languages(options, model);
+  resolve_prompts(options, model);
+  if (options.n_best > *options.beam_size) {
+    throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
+                                 *options.beam_size));
+  }
+}
+
+Precision effective_precision(Precision precision, const NetworkDescription& network, bool gpu) {
+  if (precision != Precision::kAuto) return precision;
+  if (!gpu) return Precision::kFloat32;
+  return network.overflows_float16 ? Precision::kBFloat16 : Precision::kFloat16;
+}
+
+void resolve_device(Options& options, const NetworkDescription& network, const Policy& policy,
+                    bool gpu) {
+  if (options.device == "auto" || options.device == "cuda") options.device = gpu ? "cuda:0" : "cpu";
+  options.precision = effective_precision(options.precision, network, gpu);
+  if (options.batch_tokens == 0) {
+    options.batch_tokens_given = false;
+    options.batch_tokens = policy.batch_tokens(*options.beam_size);
+  }
+  if (options.line_buffered) options.window = 1;
+  if (options.window == 0) options.window = policy.window;
+}
+
+}  // namespace xlate
