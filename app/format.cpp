@@ -5,6 +5,8 @@
 #include <iterator>
 #include <span>
 
+#include "app/score_text.h"
+
 namespace xlate {
 namespace {
 
@@ -56,6 +58,7 @@ std::string format_line(const Decoded& decoded, const Options& options,
 }
 
 std::string format_empty(std::int64_t line, const Options& options) {
+  if (options.score_text) return format_score(0, 0);
   std::string out;
   append_row(out, line, "", 0, 0, options);
   return out;

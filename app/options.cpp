@@ -135,6 +135,9 @@ void add_prompt_options(CLI::App& app, Options& options) {
   prompts.file("--template-file", options.template_file, "FILE",
                "A file with such a text; a newline at its end does not count [none]");
   prompts.flag("--echo", options.echo, "Print the prompt before its continuation [off]");
+  prompts.flag("--score-text", options.score_text,
+               "Print the log-probability of each line and its number of tokens: sum ||| tokens "
+               "[off]");
 }
 
 void add_output_options(CLI::App& app, Options& options) {

@@ -56,6 +56,8 @@ struct Options {
   // It is the text of a prompt around each line, with its escapes. resolve() sets it from the file.
   std::optional<std::string> template_text;
   std::string template_file;
+  // Lines are scored by themselves, and nothing is generated.
+  bool score_text = false;
   // The prompt stands before its continuation.
   bool echo = false;
   // The text of a line ends before any of these, which resolve() makes of those with escapes.

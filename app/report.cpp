@@ -102,6 +102,7 @@ json options_of(const RunRecord& run) {
           {"lang_column", options.lang_column},
           {"template", or_null(options.template_text)},
           {"template_file", options.template_file},
+          {"score_text", options.score_text},
           {"echo", options.echo},
           {"stop", options.stop},
           {"newline", options.newline.value_or(" ")},
@@ -196,6 +197,13 @@ json shares_of(const RunnerStatistics& statistics) {
       {"device_busy", busy_or_null(work.busy >= 0 && work.span > 0 ? work.busy / work.span : -1)}};
 }
 
+// Returns the perplexity of all tokens that were scored, or null if there are none.
+json perplexity_of(const RunRecord& run) {
+  const std::int64_t tokens = run.counters.target_tokens;
+  if (tokens == 0) return nullptr;
+  return std::exp(-*run.log_probability / static_cast<double>(tokens));
+}
+
 json buckets_of(const RunnerStatistics& statistics) {
   json buckets = json::array();
   for (std::size_t i = 0; i < statistics.buckets.size(); ++i) {
@@ -277,6 +285,10 @@ std::string report_text(const RunRecord& run) {
   report["seconds"] = seconds_of(run, translate, process);
   report["rates"] = rates_of(run, translate, process);
   report["shares"] = shares_of(statistics);
+  if (run.log_probability) {
+    report["log_probability"] = *run.log_probability;
+    report["perplexity"] = perplexity_of(run);
+  }
   report["batches"] = statistics.batches;
   report["buckets"] = buckets_of(statistics);
   report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)},

@@ -6,6 +6,7 @@
 
 #include "app/languages.h"
 #include "app/prompts.h"
+#include "app/score_text.h"
 
 namespace xlate {
 namespace {
@@ -103,6 +104,7 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
 }
 
 void resolve(Options& options, const ModelDescription& model) {
+  if (options.score_text) return resolve_score_text(options, model);
   const GenerationDefaults& defaults = model.generation;
   if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
   if (!options.length_penalty)
@@ -137,7 +139,7 @@ void resolve_device(Options& options, const NetworkDescription& network, const P
   options.precision = effective_precision(options.precision, network, gpu);
   if (options.batch_tokens == 0) {
     options.batch_tokens_given = false;
-    options.batch_tokens = policy.batch_tokens(*options.beam_size);
+    options.batch_tokens = policy.batch_tokens(options.beam_size.value_or(1));
   }
   if (options.line_buffered) options.window = 1;
   if (options.window == 0) options.window = policy.window;

@@ -18,6 +18,7 @@
 #include "app/output_file.h"
 #include "app/queue.h"
 #include "app/resolve_options.h"
+#include "app/score_text.h"
 #include "app/windows.h"
 #include "engine/caches.h"
 #include "engine/threads.h"
@@ -100,9 +101,11 @@ std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescr
 
 // Refuses text for a model whose tokenizer xlate does not have: only ids and pieces are possible.
 void check_formats(const Options& options, const Tokenizer& tokenizer) {
-  for (const auto& [option, format] : {std::pair{"--input-format", options.input_format},
-                                       {"--output-format", options.output_format}}) {
-    if (format == Format::kText && !tokenizer.has_text())
+  for (const auto& [option, is_text] :
+       {std::pair{"--input-format", options.input_format == Format::kText},
+        // Scores are no text of the model.
+        {"--output-format", options.output_format == Format::kText && !options.score_text}}) {
+    if (is_text && !tokenizer.has_text())
       throw UsageError(
           fmt::format("{}: text, expected ids or pieces: {} holds no tokenizer for text", option,
                       options.model));
@@ -294,7 +297,7 @@ void translate(RunRecord& record, Console& console) {
   const ModelFile file = ModelFile::open(options.model);
   record.model = facts_of(file);
   resolve(options, file.description());
-  if (file.description().generation.do_sample) {
+  if (file.description().generation.do_sample && !options.score_text) {
     console.note(
         fmt::format("{}: its checkpoint draws tokens at random by default (do_sample: true); this "
                     "run does not, it searches with --beam-size {}",
@@ -330,7 +333,10 @@ void translate(RunRecord& record, Console& console) {
   DetokenizerThreads text(options, tokenizer, output, record.counters, error);
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
   try {
-    decode(record, file, *backend, source, text);
+    if (options.score_text)
+      score_text(record, file, *backend, source, output);
+    else
+      decode(record, file, *backend, source, text);
   } catch (...) {
     error.set(std::current_exception());
   }
