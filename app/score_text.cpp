@@ -2,11 +2,12 @@
 #include "app/score_text.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "app/interrupt.h"
 #include "app/languages.h"
-#include "models/text_scorer.h"
+#include "models/token_scorer.h"
 
 namespace xlate {
 namespace {
@@ -68,13 +69,13 @@ void score_text(RunRecord& record, const ModelFile& file, Backend& backend, Sent
   const Policy& policy = *record.policy;
   const Clock::time_point start = Clock::now();
   const std::int64_t batch = std::min(options.batch_tokens, policy.encoder_tokens);
-  std::unique_ptr<TextScorer> scorer;
+  std::unique_ptr<TokenScorer> scorer;
   try {
-    scorer = std::make_unique<TextScorer>(
+    scorer = std::make_unique<TokenScorer>(
         file, backend,
         ScoringOptions{.batch_tokens = batch,
                        .pass_tokens = std::max(batch, policy.least_pass_tokens),
-                       .longest = *options.max_source_length});
+                       .longest_source = *options.max_source_length});
   } catch (const Error& error) {
     fail("no room for --max-source-length {} and --batch-tokens {}: {}", *options.max_source_length,
          options.batch_tokens, error.what());
@@ -90,11 +91,13 @@ void score_text(RunRecord& record, const ModelFile& file, Backend& backend, Sent
   try {
     scorer->run(
         input,
-        [&](std::vector<ScoredText> scored) {
-          for (const ScoredText& text : scored) {
-            *record.log_probability += text.log_probability;
-            record.counters.target_tokens += text.tokens;
-            output.put(text.sentence.line, format_score(text.log_probability, text.tokens));
+        [&](std::vector<ScoredSentence> scored) {
+          for (const ScoredSentence& text : scored) {
+            const std::vector<float>& values = text.log_probabilities;
+            const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+            *record.log_probability += sum;
+            record.counters.target_tokens += std::ssize(values);
+            output.put(text.sentence.line, format_score(sum, std::ssize(values)));
           }
         },
         stop_flag());

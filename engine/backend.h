@@ -253,6 +253,11 @@ class Backend {
   /// queries.
   virtual void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                             Tensor out) = 0;
+  /// Computes cross-attention of a pass of packed rows: each row attends over the rows of its
+  /// sentence's source (PackedRows::sources) in `keys_values` [M, 2·A]; query [N, A], out [N, A].
+  /// It has only a scale, and as many heads of keys as of queries.
+  virtual void attend_cross(Queue&, Tensor query, const PackedRows&, Tensor keys_values,
+                            const Attention&, Tensor out) = 0;
   /// Copies the keys and values of N packed tokens into the cross caches or the shared ones. Each
   /// row of `keys_values` [N, layers·2·A'] has the key and then the value of each layer in turn.
   /// Token i goes to position positions[i] of slot token_slots[i], and both arrays are [N] on the

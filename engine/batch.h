@@ -12,6 +12,14 @@
 
 namespace xlate {
 
+/// The keys and values of sources, packed one behind the other. The source of sentence b has the
+/// rows from offsets[b] up to, but not including, offsets[b+1].
+struct PackedSourceKeys {
+  Tensor keys_values;  // [M, layers·2·A]: for each layer the key and then the value
+  std::span<const std::int32_t> offsets_host{};  // [B + 1], host
+  const std::int32_t* offsets = nullptr;         // [B + 1], device
+};
+
 /// Whole sentences, packed one behind the other without padding. Sentence b has the rows from
 /// offsets[b] up to, but not including, offsets[b+1]. A batch of prompts may be read in several
 /// passes, which have consecutive rows of it. Then the arrays of ids and positions begin with the
@@ -23,6 +31,8 @@ struct PackedRows {
   std::span<const std::int32_t> offsets_host{};  // [B + 1], host
   const std::int32_t* offsets = nullptr;         // [B + 1], device
   std::int64_t first = 0;                        // the row of the batch with which a pass begins
+  // The sentences attend to these sources. It is null if they have none.
+  const PackedSourceKeys* sources = nullptr;
 };
 
 /// The keys and values of one layer, in pages of `page_tokens` tokens. The page table gives the

@@ -17,7 +17,7 @@ inline std::int64_t rows_of(const Step& batch) { return batch.rows.rows(); }
 
 /// A visitor for Operation: calls the Backend function of the operation with the batch and with
 /// views of the operation's tensors in the workspace. Batch is PackedRows or Step. Throws Error for
-/// an AttendCross over packed rows, because only a decoding step has source keys to attend to.
+/// an AttendCross over packed rows without sources.
 template <class Batch>
 struct CallBackend {
   Backend& backend;
@@ -81,10 +81,18 @@ struct CallBackend {
       backend.attend_cross(queue, workspace.rows(op.queries, count), batch, op.layer, op.attention,
                            workspace.rows(op.out, count));
     else
-      fail("a program of packed rows attends to a source: only a step has one");
+      attend_packed_sources(op);
   }
 
  private:
+  void attend_packed_sources(const AttendCross& op) const {
+    if (!batch.sources) fail("packed rows attend to a source, and have none");
+    const std::int64_t columns = 2 * op.attention.key_width();
+    backend.attend_cross(queue, workspace.rows(op.queries, count), batch,
+                         batch.sources->keys_values.column_range(
+                             static_cast<std::int64_t>(op.layer) * columns, columns),
+                         op.attention, workspace.rows(op.out, count));
+  }
   // Returns the keys and values of a layer, of the batch's rows up to the last one of the pass.
   Tensor kept(TensorId id, std::size_t layer, const Attention& attention) const {
     const std::int64_t columns = 2 * attention.key_width();

@@ -105,8 +105,8 @@ struct AttendPrompts {
   Attention attention;
   TensorId out;
 };
-/// Backend::attend_cross: cross-attention to the source, with keys in the cross cache of `layer`.
-/// It exists in programs of decoding steps alone.
+/// Backend::attend_cross: cross-attention to the source. The keys are those of `layer` in the cross
+/// cache, or over packed rows in PackedRows::sources.
 struct AttendCross {
   TensorId queries;
   std::size_t layer;

@@ -31,6 +31,8 @@ struct Sentence {
   std::int32_t limit = 0;
   // If it is not −1, it takes the place of SearchRules::forced_first.
   std::int32_t forced_first = -1;
+  // They are the ids of a given target, which is scored (models/token_scorer.h).
+  std::vector<std::int32_t> target{};
 };
 
 /// A decoded sentence. The memory of its result is freed by the thread that makes text of it.

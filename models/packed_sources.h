@@ -15,6 +15,7 @@ namespace xlate {
 /// arrays that upload() has made.
 class PackedSources {
  public:
+  PackedSources() = default;
   /// Takes the description of the positions, and the row of the table of positions for tokens
   /// without a place.
   PackedSources(const EmbeddingDescription& embedding, std::int32_t zeros)
@@ -35,7 +36,7 @@ class PackedSources {
   PackedRows pass(std::int64_t first, std::int64_t count) const;
 
  private:
-  std::int32_t unplaced_, zeros_;
+  std::int32_t unplaced_ = -1, zeros_ = -1;
   std::vector<std::int32_t> ids_, positions_, offsets_{0};
   // These are the rows of the table of positions that the tokens read.
   std::vector<std::int32_t> placed_;

@@ -153,24 +153,40 @@ Program encoder_program(const Network& network) {
   return std::move(encoder.program);
 }
 
-// Begins a program over packed prompts, which computes all layers or, if `keys_alone` is set, only
-// the keys and values of the last one.
-StackProgram prompt_layers(const Network& network, bool keys_alone) {
+// Adds a layer behind the keys and values of its self-attention, which are there already.
+void add_rest_of_layer(StackProgram& decoder, const Network& network, std::size_t i,
+                       TensorId query) {
+  const DecoderLayer& layer = network.decoder_layers[i];
+  if (!layer.cross) return decoder.finish(layer, i);
+  decoder.attend_self(layer.self, i);
+  decoder.attend_cross(layer.cross, i, query);
+  decoder.feed_forward(layer.feed_forward);
+}
+
+// Returns the tensor for the queries of cross-attention, if there is any.
+TensorId query_of(StackProgram& decoder, const Network& network) {
+  if (!network.has_encoder()) return {};
+  return decoder.program.tensor(TensorKind::kComputeType, network.decoder.cross.width());
+}
+
+// Begins a program over packed targets or prompts. It computes all layers or, if `keys_alone` is
+// set, only the keys and values of the last one.
+StackProgram packed_layers(const Network& network, bool keys_alone) {
   StackProgram decoder(network.decoder);
-  const auto layers = static_cast<std::int64_t>(network.decoder_layers.size());
-  const TensorId keys_values =
-      decoder.program.tensor(TensorKind::kBatch, layers * 2 * network.decoder.self.key_width());
-  for (std::size_t i = 0; i < network.decoder_layers.size(); ++i) {
+  const std::size_t layers = network.decoder_layers.size();
+  const TensorId keys_values = decoder.program.tensor(
+      TensorKind::kBatch, static_cast<std::int64_t>(layers) * 2 * network.decoder.self.key_width());
+  const TensorId query = query_of(decoder, network);
+  for (std::size_t i = 0; i < layers; ++i) {
     decoder.project(network.decoder_layers[i].self);
     decoder.keep(i, keys_values);
-    if (!keys_alone || i + 1 < network.decoder_layers.size())
-      decoder.finish(network.decoder_layers[i], i);
+    if (!keys_alone || i + 1 < layers) add_rest_of_layer(decoder, network, i, query);
   }
   return decoder;
 }
 
 Program prompt_program(const Network& network) {
-  StackProgram decoder = prompt_layers(network, true);
+  StackProgram decoder = packed_layers(network, true);
   decoder.program.set_out(*decoder.kept);
   return std::move(decoder.program);
 }
@@ -182,7 +198,7 @@ Program source_program(const Network& network) {
 }
 
 Program scoring_program(const Network& network) {
-  StackProgram decoder = prompt_layers(network, false);
+  StackProgram decoder = packed_layers(network, false);
   decoder.end();
   decoder.program.set_out(decoder.normed);
   return std::move(decoder.program);
@@ -190,19 +206,10 @@ Program scoring_program(const Network& network) {
 
 Program step_program(const Network& network) {
   StackProgram decoder(network.decoder);
-  TensorId query;
-  if (network.has_encoder())
-    query = decoder.program.tensor(TensorKind::kComputeType, network.decoder.cross.width());
+  const TensorId query = query_of(decoder, network);
   for (std::size_t i = 0; i < network.decoder_layers.size(); ++i) {
-    const DecoderLayer& layer = network.decoder_layers[i];
-    decoder.project(layer.self);
-    if (!layer.cross) {
-      decoder.finish(layer, i);
-      continue;
-    }
-    decoder.attend_self(layer.self, i);
-    decoder.attend_cross(layer.cross, i, query);
-    decoder.feed_forward(layer.feed_forward);
+    decoder.project(network.decoder_layers[i].self);
+    add_rest_of_layer(decoder, network, i, query);
   }
   decoder.end();
   decoder.program.set_out(decoder.normed);

@@ -13,8 +13,9 @@ namespace xlate {
 /// alone they are those of self-attention to the tokens of a prompt, which see no later token. The
 /// program refers to the network's weights, which must outlive it.
 Program source_program(const Network&);
-/// Returns the program over N packed tokens of texts, for a network without an encoder. Its result
-/// is the last hidden rows, [N, D], as that of step_program(). The weights must outlive it.
+/// Returns the program of the decoder over N packed tokens of targets, whose sources the batch has,
+/// or of texts, if there is no encoder. Its result is the last hidden rows, [N, D], as that of
+/// step_program(). The weights must outlive it.
 Program scoring_program(const Network&);
 /// Returns the program of one decoding step over R rows (Step). Its result is the last hidden rows,
 /// [R, D], which the projection onto the vocabulary reads. The weights must outlive it.

@@ -48,4 +48,21 @@ void Sinusoids::fill(Backend& backend, Queue& queue, std::int64_t count) {
   filled_ = count;
 }
 
+// Where both stacks compute their positions, they share one table, which is made for the longer of
+// the longest source and the longest target. The encoder's offset and rate count for both.
+Sinusoids add_sinusoids(Backend& backend, const NetworkDescription& described, Network& network,
+                        std::int64_t longest_source, std::int64_t longest_target) {
+  const auto computed = [](const StackDescription& stack) {
+    return stack.embedding.positions == Positions::kSinusoidal;
+  };
+  const bool source = computed(described.encoder), target = computed(described.decoder);
+  if (!source && !target) return {};
+  Sinusoids sinusoids(backend, (source ? described.encoder : described.decoder).embedding,
+                      std::max(source ? longest_source : 0, target ? longest_target : 0),
+                      network.decoder.width);
+  if (source) network.encoder.embedding.positions = sinusoids.rows();
+  if (target) network.decoder.embedding.positions = sinusoids.rows();
+  return sinusoids;
+}
+
 }  // namespace xlate

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/backend.h"
+#include "engine/network.h"
 #include "models/network_description.h"
 
 namespace xlate {
@@ -34,5 +35,11 @@ class Sinusoids {
   // Rows [0, filled_) have been computed.
   std::int64_t filled_ = 0;
 };
+
+/// Allocates computed positions for sources and targets of these lengths, and gives them to the
+/// stacks of the network that use them. The result has no rows if no stack computes its positions.
+/// Throws Error if the backend has too little memory.
+Sinusoids add_sinusoids(Backend&, const NetworkDescription&, Network&, std::int64_t longest_source,
+                        std::int64_t longest_target);
 
 }  // namespace xlate

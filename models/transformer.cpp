@@ -37,22 +37,6 @@ Transformer::Transformer(const ModelFile& file, Backend& backend)
   weights_ = std::move(loaded.memory);
 }
 
-// Where both stacks compute their positions, they share one table, which is made for the longer of
-// the longest source and the longest target. The encoder's offset and rate count for both.
-void Transformer::make_sinusoids() {
-  const auto computed = [](const StackDescription& stack) {
-    return stack.embedding.positions == Positions::kSinusoidal;
-  };
-  const bool source = computed(described_.encoder), target = computed(described_.decoder);
-  if (!source && !target) return;
-  const std::int64_t longest =
-      std::max(source ? capacity_.longest_source : 0, target ? capacity_.longest_target : 0);
-  sinusoids_ = Sinusoids(backend_, (source ? described_.encoder : described_.decoder).embedding,
-                         longest, network_.decoder.width);
-  if (source) network_.encoder.embedding.positions = sinusoids_.rows();
-  if (target) network_.decoder.embedding.positions = sinusoids_.rows();
-}
-
 // A source is read in one pass, because its tokens see those behind them.
 std::int64_t Transformer::pass_tokens() const {
   return network_.has_encoder() ? capacity_.encoder_tokens : capacity_.pass_tokens;
@@ -79,7 +63,8 @@ CacheShape Transformer::cache_shape() const {
 
 void Transformer::allocate(const Capacity& capacity) {
   capacity_ = capacity;
-  make_sinusoids();
+  sinusoids_ = add_sinusoids(backend_, described_, network_, capacity.longest_source,
+                             capacity.longest_target);
   source_program_ = source_program(network_);
   step_program_ = step_program(network_);
   indices_ = Arena(backend_, index_bytes(capacity.encoder_tokens, capacity.encoder_tokens));

@@ -38,8 +38,6 @@ class Transformer final : public SequenceModel {
  private:
   struct EncodedBatch;
 
-  /// Allocates computed positions and gives them to the stacks that use them.
-  void make_sinusoids();
   /// Returns the most tokens over which the source's program is run at once.
   std::int64_t pass_tokens() const;
   /// Returns the bytes that the ids, positions, slots and offsets of a batch take.

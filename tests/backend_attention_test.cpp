@@ -75,6 +75,52 @@ TEST_P(BackendPackedAttention, StaysInsideEachSentence) {
   }
 }
 
+// Sentences attend to sources of other lengths. The result of a row is the same in every pass.
+TEST_P(BackendPackedAttention, ReachesTheSourceOfEachSentence) {
+  const auto& [name, width, heads, lengths] = test();
+  Ints offsets{0}, source_offsets{0};
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    offsets.push_back(offsets.back() + lengths[i]);
+    source_offsets.push_back(source_offsets.back() + lengths[lengths.size() - 1 - i] % 70 + 1);
+  }
+  const Matrix query = random_matrix(random, offsets.back(), width, lab.type()),
+               keys_values = random_matrix(random, source_offsets.back(), 2 * width, lab.type());
+  const Tensor out = lab.uninitialized(query.rows, width, lab.type()),
+               queries = lab.put(query, lab.type()), keys = lab.put(keys_values, lab.type());
+  const PackedSourceKeys sources{{}, source_offsets, lab.put(source_offsets)};
+  const std::int32_t* offsets_device = lab.put(offsets);
+  const auto attend = [&](std::int64_t pass) {
+    for (std::int64_t first = 0; first < query.rows; first += pass) {
+      const std::int64_t count = std::min(pass, query.rows - first);
+      lab->attend_cross(lab.queue(), queries.row_range(first, count),
+                        {.count = count,
+                         .offsets_host = offsets,
+                         .offsets = offsets_device,
+                         .first = first,
+                         .sources = &sources},
+                        keys, usual_attention(width, heads), out.row_range(first, count));
+    }
+    return lab.get(out);
+  };
+  const Matrix found = attend(query.rows), again = attend(7);
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
+    std::vector<KeyRow> rows;
+    for (std::int32_t t = source_offsets[b]; t < source_offsets[b + 1]; ++t)
+      rows.push_back({row_of(keys_values, t), row_of(keys_values, t) + width});
+    for (std::int32_t q = offsets[b]; q < offsets[b + 1]; ++q) {
+      expect_attention(found, q, attention(row_of(query, q), rows, width, heads), backend(),
+                       fmt::format("sentence {}", b));
+      if (HasFatalFailure()) return;
+    }
+  }
+  for (std::size_t i = 0; i < found.values.size(); ++i) {
+    if (backend().cuda)
+      ASSERT_EQ(again.values[i], found.values[i]);
+    else
+      ASSERT_NEAR(again.values[i], found.values[i], 1e-5);
+  }
+}
+
 class BackendCaches : public OnBackend {
  protected:
   Lab lab{GetParam(), Sharing::kShared};

@@ -120,7 +120,7 @@ TEST_P(BackendDecoderAttention, OfPackedPromptsSeesNoLaterToken) {
   for (const std::int64_t pass : {1, 20, 64}) {
     const Matrix again = attend(pass);
     for (std::size_t i = 0; i < found.values.size(); ++i) {
-      if (GetParam().backend.cuda)
+      if (backend().cuda)
         ASSERT_EQ(again.values[i], found.values[i]) << "passes of " << pass;
       else
         ASSERT_NEAR(again.values[i], found.values[i], 1e-5) << "passes of " << pass;

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "engine/runner.h"
-#include "models/text_scorer.h"
+#include "models/token_scorer.h"
 #include "models/transformer.h"
 #include "tests/decode_sentences.h"
 #include "tests/decoder_reference.h"
@@ -186,20 +186,20 @@ TEST_P(DecoderTest, TextsHaveTheProbabilitiesOfTheLoops) {
     std::vector<Sentence> texts;
     for (std::size_t i = 0; i < prompts.size(); ++i)
       texts.push_back({static_cast<std::int64_t>(i), prompts[i]});
-    TextScorer scorer(file, *lab,
-                      {.batch_tokens = batch_tokens,
-                       .pass_tokens = batch_tokens > 1 ? batch_tokens : 7,
-                       .longest = 45});
+    TokenScorer scorer(file, *lab,
+                       {.batch_tokens = batch_tokens,
+                        .pass_tokens = batch_tokens > 1 ? batch_tokens : 7,
+                        .longest_source = 45});
     ListSource source(std::move(texts));
     std::vector<double>& found = sums.emplace_back(prompts.size());
     const std::atomic<bool> stop{false};
     scorer.run(
         source,
-        [&](std::vector<ScoredText> scored) {
-          for (const ScoredText& text : scored) {
+        [&](std::vector<ScoredSentence> scored) {
+          for (const ScoredSentence& text : scored) {
             const auto line = static_cast<std::size_t>(text.sentence.line);
-            EXPECT_EQ(text.tokens, std::ssize(prompts[line]) - 1);
-            found[line] = text.log_probability;
+            EXPECT_EQ(std::ssize(text.log_probabilities), std::ssize(prompts[line]) - 1);
+            for (const float value : text.log_probabilities) found[line] += value;
           }
         },
         stop);

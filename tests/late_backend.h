@@ -106,6 +106,10 @@ class UnrecordedBackend : public Backend {
                    const Attention& attention, Tensor out) override {
     backend_->attend_self(queue, qkv, step, layer, attention, out);
   }
+  void attend_cross(Queue& queue, Tensor query, const PackedRows& rows, Tensor keys_values,
+                    const Attention& attention, Tensor out) override {
+    backend_->attend_cross(queue, query, rows, keys_values, attention, out);
+  }
   void attend_cross(Queue& queue, Tensor query, const Step& step, std::size_t layer,
                     const Attention& attention, Tensor out) override {
     backend_->attend_cross(queue, query, step, layer, attention, out);

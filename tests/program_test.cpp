@@ -44,8 +44,8 @@ TEST_P(ProgramTest, RoomsLieInTheirBytesAndStayThere) {
   }
 }
 
-// Only a decoding step has source tokens to attend to.
-TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
+// Packed rows can attend only to sources that their batch has.
+TEST_P(ProgramTest, PackedRowsWithoutSourcesCannotAttendToThem) {
   Program program;
   const TensorId query = program.tensor(TensorKind::kComputeType, 4),
                  out = program.tensor(TensorKind::kComputeType, 4);
@@ -53,7 +53,7 @@ TEST_P(ProgramTest, ASourceForPackedRowsIsRefused) {
   program.set_out(out);
   const Workspace workspace(*lab, program, 1, 1);
   expect_error([&] { lab->run(lab.queue(), program, workspace, PackedRows{.count = 1}); },
-               {"packed rows", "only a step"});
+               {"packed rows", "have none"});
 }
 
 // A backend may fuse a product with the norm behind it only if the result stays the same. Here an

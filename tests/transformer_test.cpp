@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <fstream>
+#include <numeric>
 #include <sstream>
 
 #include "engine/caches.h"
 #include "engine/runner.h"
 #include "engine/workspace.h"
+#include "models/token_scorer.h"
 #include "tests/decode_sentences.h"
 #include "tests/late_backend.h"
 #include "tests/support.h"
@@ -226,7 +228,7 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
                               .beams = kBeams,
                               .encoder_tokens = 500,
                               .source_tokens = 500,
-                              .longest_source = 100,
+                              .longest_source = 160,
                               .longest_target = kLimit,
                               .target_factor = 3};
       model->allocate(capacity);
@@ -271,6 +273,54 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
               << "slot " << slots[place] << " of " << slots.size() << ", step " << n;
       }
     }
+  }
+}
+
+// Search computes a hypothesis step by step, and the scorer all tokens of it at once.
+TEST_P(TransformerTest, HypothesesHaveTheProbabilitiesThatTheScorerGives) {
+  const auto sources = shared_sources();
+  const auto found = decode({sources.begin(), sources.begin() + 40}, 3, 2000);
+  const ModelDescription& description = shared_file().description();
+  for (const std::int64_t pass : {4096, 50}) {
+    std::vector<Sentence> sentences;
+    std::vector<double> expected;
+    for (std::size_t line = 0; line < found.size(); ++line) {
+      for (const Hypothesis& hypothesis : found[line]) {
+        // The end that is forced at the limit of 40 tokens adds nothing to the score.
+        if (!hypothesis.ended || hypothesis.ids.size() == 39) continue;
+        Sentence sentence{std::ssize(sentences), sources[line]};
+        sentence.target = hypothesis.ids;
+        sentence.target.push_back(description.tokens.end);
+        sentences.push_back(std::move(sentence));
+        expected.push_back(hypothesis.sum);
+      }
+    }
+    ASSERT_GT(expected.size(), 100u);
+    TokenScorer scorer(shared_file(), *backend,
+                       {.batch_tokens = pass,
+                        .pass_tokens = pass,
+                        .longest_source = 160,
+                        .longest_target = 60,
+                        .start = description.tokens.start,
+                        .forced_first = description.generation.forced_first});
+    ListSource source(std::move(sentences));
+    const std::atomic<bool> stop{false};
+    std::size_t scored = 0;
+    const double near = likeness_of(GetParam()).score;
+    scorer.run(
+        source,
+        [&](std::vector<ScoredSentence> batch) {
+          for (const ScoredSentence& sentence : batch) {
+            const auto& values = sentence.log_probabilities;
+            ASSERT_EQ(values.size(), sentence.sentence.target.size());
+            EXPECT_NEAR(std::accumulate(values.begin(), values.end(), 0.0),
+                        expected[static_cast<std::size_t>(sentence.sentence.line)],
+                        near * static_cast<double>(values.size()));
+            ++scored;
+          }
+        },
+        stop);
+    EXPECT_EQ(scored, expected.size());
   }
 }
 

@@ -104,19 +104,21 @@ std::vector<QueryBlock> query_blocks(const PackedRows& rows) {
 
 }  // namespace
 
-// `causal` says that a query sees no key behind it.
-void CpuBackend::attend_packed(Tensor queries, Tensor keys_values, const PackedRows& rows,
+// The keys of sentence b are the rows from key_offsets[b] up to, but not including, key_offsets[b +
+// 1]. `causal` says that a query sees no key behind it.
+void CpuBackend::attend_packed(Tensor queries, const PackedRows& rows, Tensor keys_values,
+                               std::span<const std::int32_t> key_offsets,
                                const Attention& attention, bool causal, Tensor out) {
   const std::vector<QueryBlock> blocks = query_blocks(rows);
   const std::int64_t key_width = attention.key_width(), head_width = attention.head;
   pool_.run(std::ssize(blocks), [&](std::int64_t task, int thread) {
     const QueryBlock& block = blocks[static_cast<std::size_t>(task)];
     const auto sentence = static_cast<std::size_t>(block.sentence);
-    const std::int64_t begin = rows.offsets_host[sentence],
-                       row = begin + block.first_query - rows.first;
+    const std::int64_t begin = key_offsets[sentence],
+                       row = rows.offsets_host[sentence] + block.first_query - rows.first;
     // The scores of these keys are computed, of which a query may see only a part.
     const std::int64_t length =
-        causal ? block.first_query + block.queries : rows.offsets_host[sentence + 1] - begin;
+        causal ? block.first_query + block.queries : key_offsets[sentence + 1] - begin;
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
     float* scores = scratch.numbers_of(block.queries * length);
     for (int head = 0; head < attention.heads; ++head) {
@@ -140,13 +142,19 @@ void CpuBackend::attend_packed(Tensor queries, Tensor keys_values, const PackedR
 void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, const Attention& attention,
                              Tensor out) {
   const std::int64_t width = attention.width();
-  attend_packed(qkv.column_range(0, width), qkv.column_range(width, 2 * attention.key_width()),
-                rows, attention, false, out);
+  attend_packed(qkv.column_range(0, width), rows,
+                qkv.column_range(width, 2 * attention.key_width()), rows.offsets_host, attention,
+                false, out);
 }
 
 void CpuBackend::attend_prompts(Queue&, Tensor queries, Tensor keys_values, const PackedRows& rows,
                                 const Attention& attention, Tensor out) {
-  attend_packed(queries, keys_values, rows, attention, true, out);
+  attend_packed(queries, rows, keys_values, rows.offsets_host, attention, true, out);
+}
+
+void CpuBackend::attend_cross(Queue&, Tensor query, const PackedRows& rows, Tensor keys_values,
+                              const Attention& attention, Tensor out) {
+  attend_packed(query, rows, keys_values, rows.sources->offsets_host, attention, false, out);
 }
 
 void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t layer,

@@ -67,6 +67,8 @@ class CpuBackend final : public Backend {
                       const Attention&, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                    Tensor out) override;
+  void attend_cross(Queue&, Tensor query, const PackedRows&, Tensor keys_values, const Attention&,
+                    Tensor out) override;
   void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                     Tensor out) override;
   void store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,
@@ -90,8 +92,9 @@ class CpuBackend final : public Backend {
     // This many of the best tokens are kept for each row and split.
     int count;
   };
-  void attend_packed(Tensor queries, Tensor keys_values, const PackedRows&, const Attention&,
-                     bool causal, Tensor out);
+  void attend_packed(Tensor queries, const PackedRows&, Tensor keys_values,
+                     std::span<const std::int32_t> key_offsets, const Attention&, bool causal,
+                     Tensor out);
   void scan_chunk(const VocabularyScan&, std::int64_t split, std::int64_t chunk,
                   std::int64_t first_row, float* logits);
   void sum_chunks(std::int64_t rows, std::int64_t chunks);

@@ -71,6 +71,8 @@ class CudaBackend final : public Backend {
                       const Attention&, Tensor out) override;
   void attend_self(Queue&, Tensor qkv, const Step&, std::size_t layer, const Attention&,
                    Tensor out) override;
+  void attend_cross(Queue&, Tensor query, const PackedRows&, Tensor keys_values, const Attention&,
+                    Tensor out) override;
   void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                     Tensor out) override;
   void store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,

@@ -187,6 +187,17 @@ void CudaBackend::attend_cross(Queue& queue, Tensor query, const Step& step, std
   });
 }
 
+void CudaBackend::attend_cross(Queue& queue, Tensor query, const PackedRows& rows,
+                               Tensor keys_values, const Attention& attention, Tensor out) {
+  with_type(out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    attend_packed_sources<T>(attend_args<T>(query, attention, out),
+                             {data_of<T>(keys_values), keys_values.stride, rows.first},
+                             rows.offsets, rows.sources->offsets, std::ssize(rows.offsets_host) - 1,
+                             out.rows, flushed_stream(queue));
+  });
+}
+
 void CudaBackend::store_keys(Queue& queue, Tensor keys_values, const std::int32_t* token_slots,
                              const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());

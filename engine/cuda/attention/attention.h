@@ -72,6 +72,14 @@ template <class T>
 void attend_prompts(const AttendArgs<T>&, const PromptKeys<T>&, const std::int32_t* offsets,
                     std::int64_t prompts, std::int64_t rows, cudaStream_t);
 
+/// Computes the cross-attention of a pass over packed sentences to the rows of their sources in
+/// `keys`. The source of sentence b is rows [source_offsets[b], source_offsets[b + 1]).
+/// PromptKeys::first is the row of the batch of sentences with which the pass begins.
+template <class T>
+void attend_packed_sources(const AttendArgs<T>&, const PromptKeys<T>& keys,
+                           const std::int32_t* offsets, const std::int32_t* source_offsets,
+                           std::int64_t sentences, std::int64_t rows, cudaStream_t);
+
 /// The largest number of beams in a beam tile, whose attention a warp computes at once. A sentence
 /// with more beams has several beam tiles.
 constexpr int kTileBeams = 8;

@@ -238,6 +238,27 @@ __global__ void prompt_row_kernel(AttendArgs<T> args, PromptKeys<T> all,
       args.out + row * args.out_stride + head * width);
 }
 
+// A warp computes one row of a pass for one head, over the rows of the sentence's source.
+template <class T, int kColumns>
+__global__ void packed_source_row_kernel(AttendArgs<T> args, PromptKeys<T> all,
+                                         const std::int32_t* offsets,
+                                         const std::int32_t* source_offsets, std::int64_t sentences,
+                                         std::int64_t rows) {
+  const std::int64_t row =
+      static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+  const int head = blockIdx.y, width = static_cast<int>(args.width / args.heads);
+  if (row >= rows) return;
+  const std::int64_t sentence =
+      find_sentence(sentences, all.first + row, [&](std::int64_t b) { return offsets[b]; });
+  const std::int64_t begin = source_offsets[sentence];
+  const T* keys = all.rows + begin * all.stride + head * width;
+  attend<T, kColumns>(
+      args.query + row * args.query_stride + head * width, source_offsets[sentence + 1] - begin,
+      width, args.width, [&](float product, std::int64_t) { return product * args.scale; },
+      [&](std::int64_t t) { return keys + t * all.stride; },
+      args.out + row * args.out_stride + head * width);
+}
+
 }  // namespace
 
 template <class T>
@@ -276,11 +297,26 @@ void attend_prompts(const AttendArgs<T>& args, const PromptKeys<T>& keys,
   });
 }
 
+template <class T>
+void attend_packed_sources(const AttendArgs<T>& args, const PromptKeys<T>& keys,
+                           const std::int32_t* offsets, const std::int32_t* source_offsets,
+                           std::int64_t sentences, std::int64_t rows, cudaStream_t stream) {
+  if (rows == 0) return;
+  with_columns(args.width / args.heads, [&](auto columns) {
+    const dim3 grid(blocks_for(rows, kWarpsPerBlock), static_cast<unsigned>(args.heads));
+    packed_source_row_kernel<T, columns><<<grid, kWarpsPerBlock * kWarp, 0, stream>>>(
+        args, keys, offsets, source_offsets, sentences, rows);
+  });
+}
+
 #define INSTANTIATE(T)                                                                             \
   template void attend_packed<T>(const AttendArgs<T>&, const std::int32_t*, std::int64_t,          \
                                  std::int64_t, cudaStream_t);                                      \
   template void attend_prompts<T>(const AttendArgs<T>&, const PromptKeys<T>&, const std::int32_t*, \
-                                  std::int64_t, std::int64_t, cudaStream_t);
+                                  std::int64_t, std::int64_t, cudaStream_t);                       \
+  template void attend_packed_sources<T>(const AttendArgs<T>&, const PromptKeys<T>&,               \
+                                         const std::int32_t*, const std::int32_t*, std::int64_t,   \
+                                         std::int64_t, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -1,0 +1,85 @@
+// Gives the log-probabilities of the tokens of given targets and texts.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "engine/arena.h"
+#include "engine/backend.h"
+#include "engine/runner.h"
+#include "engine/workspace.h"
+#include "models/model_file.h"
+#include "models/network.h"
+#include "models/packed_sources.h"
+#include "models/sinusoids.h"
+
+namespace xlate {
+
+/// A sentence whose tokens have been scored. If the model has an encoder, these are the tokens of
+/// Sentence::target, given the source. Otherwise they are those of the target, given the prompt,
+/// or, if there is no target, all tokens of the sentence but the first.
+struct ScoredSentence {
+  Sentence sentence;
+  // Each is the logarithm of the probability of a token, given those before it.
+  std::vector<float> log_probabilities;
+};
+
+/// The sizes of a run.
+struct ScoringOptions {
+  std::int64_t batch_tokens = 1;  // of a batch of sentences, unless a single one has more
+  std::int64_t pass_tokens = 1;   // the tokens over which a decoder is run at once
+  // The ids of the longest source, prompt or text, and of the longest target.
+  std::int64_t longest_source = 1, longest_target = 0;
+  // It stands before every target of a model with an encoder, and after it the forced first token
+  // of the sentence, or this one. A forced token is not scored. −1 means that there is none.
+  std::int32_t start = 0, forced_first = -1;
+};
+
+/// Scores one run. The backend must outlive it.
+class TokenScorer {
+ public:
+  /// Loads the weights. Throws Error if a tensor is missing or has another shape, or if the backend
+  /// has too little memory.
+  TokenScorer(const ModelFile&, Backend&, const ScoringOptions&);
+
+  using Done = std::function<void(std::vector<ScoredSentence>)>;
+  /// Scores sentences until the input ends or `stop` is set, and passes them to `done` in batches.
+  /// Throws Error if the device fails, or if a log-probability is not finite.
+  void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
+  /// Waits for the device and returns the statistics. Target tokens are those that were scored.
+  RunnerStatistics statistics() const;
+
+ private:
+  /// Holds a batch whose log-probabilities are being computed and read.
+  struct Batch {
+    std::vector<Sentence> sentences;
+    std::unique_ptr<PendingRead> log_probabilities;  // one for each token that the decoder reads
+  };
+  /// Returns the ids that the decoder reads and predicts of a sentence.
+  std::vector<std::int32_t> decoder_ids(const Sentence&) const;
+  /// Returns how many of these ids are given. The others are scored.
+  std::int64_t given_ids(const Sentence&) const;
+  std::int64_t tokens_read(const Sentence&) const;
+  Batch begin(std::vector<Sentence>);
+  /// Encodes the sources of a batch.
+  PackedSourceKeys read_sources(const Batch&);
+  std::vector<ScoredSentence> finish(Batch);
+
+  Backend& backend_;
+  std::unique_ptr<Queue> queue_;
+  NetworkDescription described_;
+  LoadedNetwork loaded_;
+  ScoringOptions options_;
+  Sinusoids sinusoids_;
+  Program source_program_, program_;
+  Workspace source_workspace_, workspace_;
+  Arena arrays_;
+  // The sources of the batch that is being computed.
+  PackedSources sources_;
+  RunnerStatistics statistics_;
+};
+
+}  // namespace xlate
