@@ -17,6 +17,7 @@
 
 #include "engine/activation.h"
 #include "engine/batch.h"
+#include "engine/head_set.h"
 #include "engine/layers.h"
 #include "engine/program.h"
 #include "engine/search_state.h"
@@ -184,7 +185,7 @@ class Backend {
   virtual void prepare(const Program&, std::int64_t /*most_rows*/) {}
   /// Runs a program over packed rows: calls the Backend function of each operation, one after the
   /// other. A backend may compute neighbouring operations by one kernel, with the same results.
-  /// Throws Error if the program has an AttendCross.
+  /// Throws Error if the program has an AttendCross and the batch no sources.
   virtual void run(Queue&, const Program&, const Workspace&, const PackedRows&);
   /// Runs a program over the rows of a decoding step. Rows of slots that are done, and of groups
   /// without a slot, are undefined afterwards. The CUDA backend throws Error if the model has no
@@ -258,6 +259,11 @@ class Backend {
   /// It has only a scale, and as many heads of keys as of queries.
   virtual void attend_cross(Queue&, Tensor query, const PackedRows&, Tensor keys_values,
                             const Attention&, Tensor out) = 0;
+  /// Finds, for each row of a pass, the token of its source with the largest weight in the
+  /// attention that attend_cross() computes, on average over the heads of the set. Writes the
+  /// token's number in its source, from 0, to out [N] on the device. The first of equal ones wins.
+  virtual void align(Queue&, Tensor query, const PackedRows&, Tensor keys_values, const Attention&,
+                     const HeadSet&, std::int32_t* out) = 0;
   /// Copies the keys and values of N packed tokens into the cross caches or the shared ones. Each
   /// row of `keys_values` [N, layers·2·A'] has the key and then the value of each layer in turn.
   /// Token i goes to position positions[i] of slot token_slots[i], and both arrays are [N] on the

@@ -121,6 +121,60 @@ TEST_P(BackendPackedAttention, ReachesTheSourceOfEachSentence) {
   }
 }
 
+// All keys of the last head are the same, so that its first key wins.
+TEST_P(BackendPackedAttention, FindsTheKeyWithTheLargestMeanWeight) {
+  const auto& [name, width, heads, lengths] = test();
+  Ints offsets{0}, source_offsets{0};
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    offsets.push_back(offsets.back() + lengths[i]);
+    source_offsets.push_back(source_offsets.back() + lengths[lengths.size() - 1 - i] + 1);
+  }
+  const std::int64_t head = width / heads;
+  Matrix query = random_matrix(random, offsets.back(), width, lab.type()),
+         keys = random_matrix(random, source_offsets.back(), 2 * width, lab.type());
+  for (std::int64_t t = 0; t < keys.rows; ++t)
+    for (std::int64_t c = width - head; c < width; ++c) keys(t, c) = 0.5;
+  const PackedSourceKeys sources{{}, source_offsets, lab.put(source_offsets)};
+  const PackedRows rows{.count = query.rows,
+                        .offsets_host = offsets,
+                        .offsets = lab.put(offsets),
+                        .sources = &sources};
+  for (const bool all : {true, false}) {
+    HeadSet set;
+    for (int h = all ? 0 : heads - 1; h < heads; ++h) set.add(h);
+    std::int32_t* out = lab.put(Ints(static_cast<std::size_t>(query.rows), -1));
+    lab->align(lab.queue(), lab.put(query, lab.type()), rows, lab.put(keys, lab.type()),
+               usual_attention(width, heads), set, out);
+    const Ints found = lab.array<std::int32_t>(out, query.rows);
+    for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
+      const std::int32_t begin = source_offsets[b], n = source_offsets[b + 1] - begin;
+      for (std::int32_t q = offsets[b]; q < offsets[b + 1]; ++q) {
+        std::vector<double> means(static_cast<std::size_t>(n));
+        for (int h = 0; h < heads; ++h) {
+          if (!set.has(h)) continue;
+          std::vector<double> weights;
+          double sum = 0;
+          for (std::int32_t t = 0; t < n; ++t) {
+            double score = 0;
+            for (std::int64_t c = h * head; c < (h + 1) * head; ++c)
+              score += query(q, c) * keys(begin + t, c);
+            weights.push_back(std::exp(score / std::sqrt(static_cast<double>(head))));
+            sum += weights.back();
+          }
+          for (std::size_t t = 0; t < weights.size(); ++t) means[t] += weights[t] / sum;
+        }
+        const std::int32_t chosen = found[static_cast<std::size_t>(q)];
+        ASSERT_GE(chosen, 0);
+        ASSERT_LT(chosen, n);
+        // Near-ties may fall either way. The last head alone has the same weight for every key.
+        const double most = *std::max_element(means.begin(), means.end());
+        ASSERT_GE(means[static_cast<std::size_t>(chosen)], most * (1 - 1e-4)) << "row " << q;
+        ASSERT_TRUE(all || chosen == 0);
+      }
+    }
+  }
+}
+
 class BackendCaches : public OnBackend {
  protected:
   Lab lab{GetParam(), Sharing::kShared};

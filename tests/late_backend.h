@@ -114,6 +114,10 @@ class UnrecordedBackend : public Backend {
                     const Attention& attention, Tensor out) override {
     backend_->attend_cross(queue, query, step, layer, attention, out);
   }
+  void align(Queue& queue, Tensor query, const PackedRows& rows, Tensor keys_values,
+             const Attention& attention, const HeadSet& heads, std::int32_t* out) override {
+    backend_->align(queue, query, rows, keys_values, attention, heads, out);
+  }
   void store_keys(Queue& queue, Tensor keys_values, const std::int32_t* slots,
                   const std::int32_t* positions, std::span<const PagedCache> layers) override {
     backend_->store_keys(queue, keys_values, slots, positions, layers);

@@ -212,6 +212,35 @@ void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_
   });
 }
 
+void CpuBackend::align(Queue&, Tensor query, const PackedRows& rows, Tensor keys_values,
+                       const Attention& attention, const HeadSet& heads, std::int32_t* out) {
+  const std::vector<QueryBlock> blocks = query_blocks(rows);
+  pool_.run(std::ssize(blocks), [&](std::int64_t task, int thread) {
+    const QueryBlock& block = blocks[static_cast<std::size_t>(task)];
+    const auto sentence = static_cast<std::size_t>(block.sentence);
+    const std::int32_t* offsets = rows.sources->offsets_host.data() + sentence;
+    const std::int64_t begin = offsets[0], length = offsets[1] - begin,
+                       row = rows.offsets_host[sentence] + block.first_query - rows.first;
+    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+    float* scores = scratch.numbers_of(block.queries * length);
+    std::vector<float> sums(static_cast<std::size_t>(block.queries * length));
+    for (int head = 0; head < attention.heads; ++head) {
+      if (!heads.has(head)) continue;
+      blas_.product(block.queries, length, attention.head,
+                    query.as<float>() + row * query.stride + head * attention.head, query.stride,
+                    keys_values.as<float>() + begin * keys_values.stride + head * attention.head,
+                    keys_values.stride, scores, length);
+      for (std::int64_t i = 0; i < block.queries; ++i)
+        softmax_row(scores + i * length, attention.scale, 0, nullptr, length);
+      for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += scores[i];
+    }
+    for (std::int64_t i = 0; i < block.queries; ++i) {
+      const auto first = sums.begin() + i * length;
+      out[row + i] = static_cast<std::int32_t>(std::max_element(first, first + length) - first);
+    }
+  });
+}
+
 void CpuBackend::store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                             const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());

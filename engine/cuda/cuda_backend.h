@@ -75,6 +75,8 @@ class CudaBackend final : public Backend {
                     Tensor out) override;
   void attend_cross(Queue&, Tensor query, const Step&, std::size_t layer, const Attention&,
                     Tensor out) override;
+  void align(Queue&, Tensor query, const PackedRows&, Tensor keys_values, const Attention&,
+             const HeadSet&, std::int32_t* out) override;
   void store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                   const std::int32_t* positions, std::span<const PagedCache> layers) override;
   void start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,

@@ -198,6 +198,19 @@ void CudaBackend::attend_cross(Queue& queue, Tensor query, const PackedRows& row
   });
 }
 
+void CudaBackend::align(Queue& queue, Tensor query, const PackedRows& rows, Tensor keys_values,
+                        const Attention& attention, const HeadSet& heads, std::int32_t* out) {
+  if (attention.heads > HeadSet::kMost)
+    fail("CUDA: alignment by {} heads, expected at most {}", attention.heads, HeadSet::kMost);
+  with_type(query.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    xlate::cuda::align<T>(attend_args<T>(query, attention, query),
+                          {data_of<T>(keys_values), keys_values.stride, rows.first}, rows.offsets,
+                          rows.sources->offsets, std::ssize(rows.offsets_host) - 1, query.rows,
+                          heads, out, flushed_stream(queue));
+  });
+}
+
 void CudaBackend::store_keys(Queue& queue, Tensor keys_values, const std::int32_t* token_slots,
                              const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "engine/cuda/views.h"
+#include "engine/head_set.h"
 
 namespace xlate::cuda {
 
@@ -79,6 +80,14 @@ template <class T>
 void attend_packed_sources(const AttendArgs<T>&, const PromptKeys<T>& keys,
                            const std::int32_t* offsets, const std::int32_t* source_offsets,
                            std::int64_t sentences, std::int64_t rows, cudaStream_t);
+
+/// Finds the key with the largest mean weight over `heads` in the attention of
+/// attend_packed_sources(), and writes its number in its source to out[row]. Of equal weights the
+/// first key wins.
+template <class T>
+void align(const AttendArgs<T>&, const PromptKeys<T>& keys, const std::int32_t* offsets,
+           const std::int32_t* source_offsets, std::int64_t sentences, std::int64_t rows,
+           const HeadSet& heads, std::int32_t* out, cudaStream_t);
 
 /// The largest number of beams in a beam tile, whose attention a warp computes at once. A sentence
 /// with more beams has several beam tiles.

@@ -147,19 +147,6 @@ class QueryTile {
   float max_[2], sum_[2], acc_[kTiles][4];
 };
 
-// Returns the last sentence b of [0, sentences) for which start(b) <= wanted. start() must not
-// decrease, and start(0) <= wanted must hold.
-template <class Start>
-__device__ std::int64_t find_sentence(std::int64_t sentences, std::int64_t wanted,
-                                      const Start& start) {
-  std::int64_t low = 0, high = sentences;
-  while (high - low > 1) {
-    const std::int64_t middle = (low + high) / 2;
-    (start(middle) <= wanted ? low : high) = middle;
-  }
-  return low;
-}
-
 // A warp computes one tile of 16 queries for one head. The tiles of sentence b begin with number
 // offsets[b] / 16 + b. This leaves each sentence at least as many tiles as it needs, and no table
 // of tiles is necessary. A warp whose tile has no queries ends at once.

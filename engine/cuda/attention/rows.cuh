@@ -91,6 +91,19 @@ __device__ std::int64_t first_seen(const AttendArgs<T>& args, std::int64_t posit
   return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
 }
 
+// Returns the last sentence b of [0, sentences) for which start(b) <= wanted. start() must not
+// decrease, and start(0) <= wanted must hold.
+template <class Start>
+__device__ std::int64_t find_sentence(std::int64_t sentences, std::int64_t wanted,
+                                      const Start& start) {
+  std::int64_t low = 0, high = sentences;
+  while (high - low > 1) {
+    const std::int64_t middle = (low + high) / 2;
+    (start(middle) <= wanted ? low : high) = middle;
+  }
+  return low;
+}
+
 // Calls launch with the number of columns that a lane holds, as a constant.
 template <class Launch>
 void with_columns(std::int64_t head_width, const Launch& launch) {
