@@ -34,9 +34,11 @@ std::string brief_text(std::string_view text) {
 }
 
 void keep_on_one_line(std::string& text, std::string_view newline) {
-  if (newline != " ") replace_all(text, "\n", newline);
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+  std::replace(text.begin(), text.end(), '\r', ' ');
+  if (newline == " ")
+    std::replace(text.begin(), text.end(), '\n', ' ');
+  else if (newline != "\n")
+    replace_all(text, "\n", newline);
 }
 
 void end_before(std::string& text, std::size_t begin, std::span<const std::string> stops) {

@@ -17,7 +17,7 @@ std::size_t bytes_replaced(std::string_view text, std::string_view from, std::st
 std::string brief_text(std::string_view text);
 
 /// Turns line breaks into spaces, or each newline into another text, so that each line of input
-/// gives one line of output.
+/// gives one line of output. Newlines stay if that text is a newline.
 void keep_on_one_line(std::string& text, std::string_view newline = " ");
 
 /// Ends a text before the first place from `begin` on where one of the stops begins.

@@ -40,7 +40,8 @@ struct MarkedText {
 
 /// Says how decoded text becomes a line of output.
 struct LineRules {
-  // It takes the place of every newline. A CR becomes a space in any case.
+  // It takes the place of every newline, and may be a newline itself. A CR becomes a space in any
+  // case.
   std::string_view newline = " ";
   // The text ends before the first place where one of these texts begins. None of them is empty.
   std::span<const std::string> stops{};
@@ -121,11 +122,12 @@ class Tokenizer {
   /// Throws Error that names the first word which is no id of the source vocabulary.
   std::vector<std::int32_t> read_ids(std::string_view text) const;
 
-  /// Returns the text of target ids in valid UTF-8, on one line. Padding, end tokens, language
-  /// tokens, special added tokens and those of the template are left out. An unknown token is
-  /// written as " ⁇ ". White space at the ends is dropped if the tokenizer has SentencePiece
-  /// models. Spaces before English punctuation are taken out if TokenizerFiles::clean_up_spaces
-  /// says so. Throws Error if a step of a pipeline, or denormalization, makes the text much longer.
+  /// Returns the text of target ids in valid UTF-8, on one line unless the rules keep newlines.
+  /// Padding, end tokens, language tokens, special added tokens and those of the template are left
+  /// out. An unknown token is written as " ⁇ ". White space at the ends is dropped if the tokenizer
+  /// has SentencePiece models. Spaces before English punctuation are taken out if
+  /// TokenizerFiles::clean_up_spaces says so. Throws Error if a step of a pipeline, or
+  /// denormalization, makes the text much longer.
   std::string decode(std::span<const std::int32_t> ids, const LineRules& = {}) const;
   /// Returns the pieces of target ids in valid UTF-8, separated by spaces. All ids are written,
   /// and line breaks in pieces are replaced.
