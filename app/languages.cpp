@@ -35,8 +35,11 @@ void resolve_source_language(Options& options, const ModelDescription& model) {
   if (!model.tokenizer) return;
   if (!model.tokenizer->source_language.empty()) {
     options.source_lang = model.tokenizer->source_language;
-  } else if (options.input_format == Format::kText &&
-             model.tokenizer->around.has_source_language()) {
+  } else if (is_text(options.input_format) && model.tokenizer->around.has_source_language()) {
+    if (options.input_format == Format::kJsonl) {
+      options.lines_name_source = true;
+      return;
+    }
     throw UsageError(fmt::format(
         "--source-lang: the option is missing, expected a language code such as {}: {} reads {} "
         "languages",
@@ -57,6 +60,10 @@ void resolve_target_language(Options& options, const ModelDescription& model) {
   };
   const std::int32_t first = model.generation.forced_first;
   if (first < 0 && !is_language(model.tokens.start)) {
+    if (options.input_format == Format::kJsonl) {
+      options.lines_name_target = true;
+      return;
+    }
     throw UsageError(fmt::format(
         "--target-lang: the option is missing, expected a language code such as {}: {} writes {} "
         "languages",
@@ -91,14 +98,6 @@ std::string_view take_column(std::string_view& line) {
   return column;
 }
 
-std::int32_t language_id(const char* side, std::string_view code, const Tokenizer& tokenizer) {
-  const std::int32_t id = tokenizer.language_id(std::string(code));
-  if (id < 0)
-    fail("'{}' is no {} language, expected one of {}", brief_text(code), side,
-         known(tokenizer.languages()));
-  return id;
-}
-
 }  // namespace
 
 void resolve_languages(Options& options, const ModelDescription& model) {
@@ -113,6 +112,17 @@ void resolve_languages(Options& options, const ModelDescription& model) {
     throw UsageError(fmt::format("{}: expected no such option beside --lang-column",
                                  options.source_lang ? "--source-lang" : "--target-lang"));
   }
+}
+
+std::int32_t language_id(const char* side, std::string_view code, const Tokenizer& tokenizer) {
+  const std::int32_t id = tokenizer.language_id(std::string(code));
+  if (id < 0 && tokenizer.languages().empty())
+    fail("{} language '{}', expected none: the model has no language tokens", side,
+         brief_text(code));
+  if (id < 0)
+    fail("'{}' is no {} language, expected one of {}", brief_text(code), side,
+         known(tokenizer.languages()));
+  return id;
 }
 
 DirectedLine read_directions(std::string_view line, const Tokenizer& tokenizer) {

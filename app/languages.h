@@ -15,6 +15,10 @@ namespace xlate {
 /// missing.
 void resolve_languages(Options&, const ModelDescription&);
 
+/// Returns the id of a language's token. `side` is "source" or "target". Throws Error if the model
+/// has no such language.
+std::int32_t language_id(const char* side, std::string_view code, const Tokenizer&);
+
 /// Holds what a line of --lang-column consists of.
 struct DirectedLine {
   std::int32_t source_language = -1, target_language = -1;  // token ids

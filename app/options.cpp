@@ -14,10 +14,10 @@
 namespace xlate {
 namespace {
 
-constexpr std::int64_t kLargest = std::int64_t{1} << 30;
-
-const Names<Format> kFormats{
-    {"text", Format::kText}, {"pieces", Format::kPieces}, {"ids", Format::kIds}};
+const Names<Format> kFormats{{"text", Format::kText},
+                             {"pieces", Format::kPieces},
+                             {"ids", Format::kIds},
+                             {"jsonl", Format::kJsonl}};
 const Names<LongLines> kLongLines{
     {"truncate", LongLines::kTruncate}, {"skip", LongLines::kSkip}, {"error", LongLines::kError}};
 const Names<EarlyStopping> kEarlyStopping{{"true", EarlyStopping::kTrue},
@@ -76,12 +76,22 @@ void add_file_options(CLI::App& app, Options& options) {
              "Output file, written to FILE.partial and renamed at the end; - is stdout; a name in "
              ".gz makes gzip data [stdout]");
   files.choice("--input-format", options.input_format, kFormats,
-               "What input lines hold; ids include the end token [text]");
-  files.choice("--output-format", options.output_format, kFormats,
-               "What output lines hold; ids leave the end token out [text]");
+               "What input lines hold; ids include the end token, jsonl is an object of JSON each "
+               "[text]");
+  files.choice(
+      "--output-format", options.output_format, kFormats,
+      "What output lines hold; ids leave the end token out, jsonl is an object of JSON each "
+      "with output, score and tokens [text]");
+  files
+      .add(app.add_option("--text-key", options.text_key,
+                          "The key of the text in objects of --input-format jsonl [text]"),
+           "KEY")
+      ->check([](const std::string& text) {
+        return text.empty() ? "'', expected the name of a key" : std::string();
+      });
   files.choice("--long-lines", options.long_lines, kLongLines,
                "What becomes of lines longer than --max-source-length [truncate]");
-  files.number("--max-source-length", options.max_source_length, "N", 1, kLargest,
+  files.number("--max-source-length", options.max_source_length, "N", 1, kLargestCount,
                "Most source tokens of a line, end token included [the model's, else 512]");
 }
 
@@ -93,19 +103,19 @@ void add_search_options(CLI::App& app, Options& options) {
                 "Final score = sum of log-probabilities / length^A [the model's, else 1]");
   search.choice("--early-stopping", options.early_stopping, kEarlyStopping,
                 "When a sentence is done, as in Hugging Face [the model's, else false]");
-  search.number("--min-length", options.min_length, "N", 0, kLargest,
+  search.number("--min-length", options.min_length, "N", 0, kLargestCount,
                 "Least generated tokens of a line before its end token [the model's, else 0]");
-  search.number("--no-repeat-ngram", options.no_repeat_ngram, "N", 0, kLargest,
+  search.number("--no-repeat-ngram", options.no_repeat_ngram, "N", 0, kLargestCount,
                 "No N consecutive tokens twice in a line; 0 is off [the model's, else 0]");
   search.number("--repetition-penalty", options.repetition_penalty, "F", 0.01, 100,
                 "Makes tokens that a line has less likely if F is above 1, which is off [the "
                 "model's, else 1]");
-  search.number("--max-length", options.max_length, "N", 1, kLargest,
+  search.number("--max-length", options.max_length, "N", 1, kLargestCount,
                 "Most generated tokens of a line, end token included [the model's, else 512]");
   search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6,
                 "A line also gets at most F x its source tokens + 10 tokens, a limit that "
                 "CTranslate2 and Hugging Face do not have; a large F lifts it [3]");
-  search.number("--max-new-tokens", options.max_new_tokens, "N", 1, kLargest,
+  search.number("--max-new-tokens", options.max_new_tokens, "N", 1, kLargestCount,
                 "Most tokens that a model without an encoder generates behind a line, end token "
                 "included, in place of these two limits [the model's, else 256]");
 }
@@ -190,10 +200,10 @@ void add_machine_options(CLI::App& app, Options& options) {
                  "fp16), fp32 on the CPU [auto]");
   const auto parse_batch = [&options](const std::string& text) {
     const auto number = text == "auto" ? 0 : read_number<std::int64_t>(text).value_or(-1);
-    if (number < (text == "auto" ? 0 : 1) || number > kLargest) {
+    if (number < (text == "auto" ? 0 : 1) || number > kLargestCount) {
       throw CLI::ValidationError(
           "--batch-tokens",
-          fmt::format("'{}', expected auto or a whole number from 1 to {}", text, kLargest));
+          fmt::format("'{}', expected auto or a whole number from 1 to {}", text, kLargestCount));
     }
     options.batch_tokens = number;
   };
@@ -205,7 +215,7 @@ void add_machine_options(CLI::App& app, Options& options) {
                   "--gpu-memory", parse_memory,
                   "Most GPU memory taken: a share of what is free, or a size [0.9]"),
               "0.9|8GiB");
-  machine.number("--window", options.window, "LINES", 1, kLargest,
+  machine.number("--window", options.window, "LINES", 1, kLargestCount,
                  "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the "
                  "CPU; 1 with --line-buffered]");
   machine.number("--threads", options.threads, "N", 1, 4096,

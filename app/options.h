@@ -14,9 +14,17 @@
 
 namespace xlate {
 
-enum class Format : std::uint8_t { kText, kPieces, kIds };
+enum class Format : std::uint8_t { kText, kPieces, kIds, kJsonl };
 enum class LongLines : std::uint8_t { kTruncate, kSkip, kError };
 enum class Progress : std::uint8_t { kAuto, kAlways, kNever };
+
+/// Returns whether lines of this format hold text, by themselves or in an object.
+constexpr bool is_text(Format format) {
+  return format == Format::kText || format == Format::kJsonl;
+}
+
+/// The largest number that an option, or a field of a line, takes as a count.
+inline constexpr std::int32_t kLargestCount = std::int32_t{1} << 30;
 
 /// Reports a mistake on the command line; the exit code is 2.
 class UsageError : public Error {
@@ -30,6 +38,8 @@ struct Options {
   std::string output;  // An empty name stands for stdout.
   std::string device = "auto";
   Format input_format = Format::kText, output_format = Format::kText;
+  // resolve() sets it if there is none and lines are objects.
+  std::optional<std::string> text_key;
   Precision precision = Precision::kAuto;
   std::optional<int> beam_size;
   std::optional<float> length_penalty;
@@ -41,6 +51,8 @@ struct Options {
   std::optional<std::int64_t> max_length;
   std::optional<double> max_length_factor;
   std::optional<std::int64_t> max_new_tokens;
+  // resolve() sets the largest limit that a line may have of its own, in place of max_new_tokens.
+  std::int64_t most_new_tokens = 0;
   // resolve() sets how many tokens a prompt and what is generated may have together. It is 0 for a
   // model with an encoder.
   std::int64_t context = 0;
@@ -53,6 +65,8 @@ struct Options {
   std::optional<std::string> source_lang, target_lang;
   // Each line names its languages instead.
   bool lang_column = false;
+  // resolve() sets these if every object of a line must name its languages.
+  bool lines_name_source = false, lines_name_target = false;
   // It is the text of a prompt around each line, with its escapes. resolve() sets it from the file.
   std::optional<std::string> template_text;
   std::string template_file;

@@ -49,7 +49,7 @@ void resolve_template(Options& options) {
   const std::string option =
       options.template_file.empty() ? "--template" : "--template-file " + options.template_file;
   read_template(*options.template_text, option);
-  if (options.input_format != Format::kText) {
+  if (!is_text(options.input_format)) {
     throw UsageError(fmt::format("{}: expected no such option with --input-format {}", option,
                                  name_of(options.input_format)));
   }
@@ -65,12 +65,15 @@ void resolve_prompts(Options& options, const ModelDescription& model) {
   }
   resolve_template(options);
   for (std::string& stop : options.stop) stop = unescape(stop, "--stop");
-  if (!options.stop.empty() && options.output_format != Format::kText) {
+  if (!options.stop.empty() && !is_text(options.output_format)) {
     throw UsageError(fmt::format("--stop: expected no such option with --output-format {}",
                                  name_of(options.output_format)));
   }
-  if (options.newline && options.output_format == Format::kIds)
-    throw UsageError("--newline: expected no such option with --output-format ids");
+  if (options.newline && options.output_format != Format::kText &&
+      options.output_format != Format::kPieces) {
+    throw UsageError(fmt::format("--newline: expected no such option with --output-format {}",
+                                 name_of(options.output_format)));
+  }
 }
 
 }  // namespace xlate

@@ -82,6 +82,7 @@ json options_of(const RunRecord& run) {
           {"device", options.device},
           {"input_format", name_of(options.input_format)},
           {"output_format", name_of(options.output_format)},
+          {"text_key", or_null(options.text_key)},
           {"precision", name_of(options.precision)},
           {"gpu_memory", options.gpu_memory_bytes > 0 ? json(options.gpu_memory_bytes)
                                                       : json(options.gpu_memory_share)},

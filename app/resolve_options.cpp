@@ -14,6 +14,9 @@ namespace {
 constexpr int kDefaultBeams = 4;
 constexpr float kDefaultLengthPenalty = 1;
 constexpr std::int64_t kDefaultMaxLength = 512, kDefaultNewTokens = 256;
+// A line of JSON may ask for as many new tokens without a larger --max-new-tokens. Room for more is
+// not kept, because with it some models would not fit into a GPU.
+constexpr std::int64_t kMostNewTokensOfLine = 4096;
 constexpr double kDefaultLengthFactor = 3;
 
 // Returns `length`, or the number of positions that the model stores if that is less. If
@@ -73,12 +76,37 @@ void resolve_prompt_lengths(Options& options, const ModelDescription& model) {
   if (!options.max_new_tokens)
     options.max_new_tokens = defaults.max_length.value_or(
         defaults.max_total_length ? *defaults.max_total_length : kDefaultNewTokens);
+  options.most_new_tokens = *options.max_new_tokens;
+  if (options.input_format == Format::kJsonl) {
+    options.most_new_tokens =
+        std::max(options.most_new_tokens, std::min(options.context, kMostNewTokensOfLine));
+  }
   if (!options.max_source_length) options.max_source_length = longest;
   if (*options.max_source_length > longest)
     throw UsageError(fmt::format(
         "--max-source-length: {}, expected at most {}: a prompt and what {} generates may together "
         "have {} tokens",
         *options.max_source_length, longest, options.model, options.context));
+}
+
+// Checks the options of lines of JSON.
+void resolve_json_lines(Options& options) {
+  if (options.input_format == Format::kJsonl) {
+    if (options.lang_column) {
+      throw UsageError(
+          "--lang-column: expected no such option with --input-format jsonl, whose objects name "
+          "their languages as source_lang and target_lang");
+    }
+    if (!options.text_key) options.text_key = "text";
+  } else if (options.text_key) {
+    throw UsageError(fmt::format("--text-key: expected no such option with --input-format {}",
+                                 name_of(options.input_format)));
+  }
+  if (options.output_format == Format::kJsonl && options.scores) {
+    throw UsageError(
+        "--scores: expected no such option with --output-format jsonl, whose objects have the "
+        "score");
+  }
 }
 
 }  // namespace
@@ -119,6 +147,7 @@ void resolve(Options& options, const ModelDescription& model) {
     resolve_lengths(options, model);
   else
     resolve_prompt_lengths(options, model);
+  resolve_json_lines(options);
   resolve_languages(options, model);
   resolve_prompts(options, model);
   if (options.n_best > *options.beam_size) {

@@ -31,7 +31,8 @@ void refuse_options_of_search(const Options& options) {
       {"--echo", options.echo},
       {"--stop", !options.stop.empty()},
       {"--newline", options.newline.has_value()},
-      {"--output-format", options.output_format != Format::kText}};
+      {"--output-format",
+       options.output_format == Format::kPieces || options.output_format == Format::kIds}};
   for (const auto& [option, is_given] : given) {
     if (is_given)
       throw UsageError(fmt::format(
@@ -59,12 +60,15 @@ void resolve_score_text(Options& options, const ModelDescription& model) {
   resolve_languages(options, model);
 }
 
-std::string format_score(double log_probability, std::int64_t tokens) {
+std::string format_score(double log_probability, std::int64_t tokens, const Options& options,
+                         std::string fields) {
+  if (options.output_format == Format::kJsonl)
+    return json_score_line(std::move(fields), log_probability, tokens);
   return fmt::format("{:.6g} ||| {}\n", log_probability, tokens);
 }
 
 void score_text(RunRecord& record, const ModelFile& file, Backend& backend, SentenceInput& input,
-                OrderedOutput& output) {
+                LineFields& fields, OrderedOutput& output) {
   const Options& options = *record.options;
   const Policy& policy = *record.policy;
   const Clock::time_point start = Clock::now();
@@ -97,7 +101,8 @@ void score_text(RunRecord& record, const ModelFile& file, Backend& backend, Sent
             const double sum = std::accumulate(values.begin(), values.end(), 0.0);
             *record.log_probability += sum;
             record.counters.target_tokens += std::ssize(values);
-            output.put(text.sentence.line, format_score(sum, std::ssize(values)));
+            const std::int64_t line = text.sentence.line;
+            output.put(line, format_score(sum, std::ssize(values), options, fields.take(line)));
           }
         },
         stop_flag());

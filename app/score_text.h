@@ -1,6 +1,7 @@
 // Scores lines by themselves (--score-text) in place of continuing them.
 #pragma once
 
+#include "app/json_lines.h"
 #include "app/options.h"
 #include "app/ordered_output.h"
 #include "app/report.h"
@@ -14,10 +15,13 @@ namespace xlate {
 void resolve_score_text(Options&, const ModelDescription&);
 
 /// Returns the output of a line: the sum of the log-probabilities of its tokens, and their number.
-std::string format_score(double log_probability, std::int64_t tokens);
+/// With --output-format jsonl, `fields` is the beginning of its object.
+std::string format_score(double log_probability, std::int64_t tokens, const Options&,
+                         std::string fields);
 
 /// Loads the model, scores the lines until the input ends, and keeps the figures in the record.
 /// Throws Error if the device fails, or if a probability is not finite.
-void score_text(RunRecord&, const ModelFile&, Backend&, SentenceInput&, OrderedOutput&);
+void score_text(RunRecord&, const ModelFile&, Backend&, SentenceInput&, LineFields&,
+                OrderedOutput&);
 
 }  // namespace xlate

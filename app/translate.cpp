@@ -13,6 +13,7 @@
 #include "app/forced_lengths.h"
 #include "app/format.h"
 #include "app/interrupt.h"
+#include "app/json_lines.h"
 #include "app/line_reader.h"
 #include "app/ordered_output.h"
 #include "app/output_file.h"
@@ -101,14 +102,13 @@ std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescr
 
 // Refuses text for a model whose tokenizer xlate does not have: only ids and pieces are possible.
 void check_formats(const Options& options, const Tokenizer& tokenizer) {
-  for (const auto& [option, is_text] :
-       {std::pair{"--input-format", options.input_format == Format::kText},
+  for (const auto& [option, format, needed] :
+       {std::tuple{"--input-format", options.input_format, true},
         // Scores are no text of the model.
-        {"--output-format", options.output_format == Format::kText && !options.score_text}}) {
-    if (is_text && !tokenizer.has_text())
-      throw UsageError(
-          fmt::format("{}: text, expected ids or pieces: {} holds no tokenizer for text", option,
-                      options.model));
+        {"--output-format", options.output_format, !options.score_text}}) {
+    if (needed && is_text(format) && !tokenizer.has_text())
+      throw UsageError(fmt::format("{}: {}, expected ids or pieces: {} holds no tokenizer for text",
+                                   option, name_of(format), options.model));
   }
   if (options.template_text && !tokenizer.has_special_tokens()) {
     throw UsageError(fmt::format(
@@ -127,10 +127,11 @@ ModelFacts facts_of(const ModelFile& file) {
 // Makes text of decoded lines on threads of its own, and passes it to the output.
 class DetokenizerThreads {
  public:
-  DetokenizerThreads(const Options& options, const Tokenizer& tokenizer, OrderedOutput& output,
-                     Counters& counters, FirstError& error)
+  DetokenizerThreads(const Options& options, const Tokenizer& tokenizer, LineFields& fields,
+                     OrderedOutput& output, Counters& counters, FirstError& error)
       : options_(options),
         tokenizer_(tokenizer),
+        fields_(fields),
         output_(output),
         counters_(counters),
         error_(error),
@@ -177,7 +178,8 @@ class DetokenizerThreads {
   }
   void put_text(const Decoded& decoded) {
     const Clock::time_point start = Clock::now();
-    std::string text = format_line(decoded, options_, tokenizer_);
+    std::string text =
+        format_line(decoded, options_, tokenizer_, fields_.take(decoded.sentence.line));
     counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
     counters_.target_tokens += decoded.result.best_length();
     output_.put(decoded.sentence.line, std::move(text));
@@ -185,6 +187,7 @@ class DetokenizerThreads {
 
   const Options& options_;
   const Tokenizer& tokenizer_;
+  LineFields& fields_;
   OrderedOutput& output_;
   Counters& counters_;
   FirstError& error_;
@@ -211,7 +214,8 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
 
 [[noreturn]] void fail_for_room(const Options& options, const char* cause) {
   const std::string limits = options.max_new_tokens
-                                 ? fmt::format("--max-new-tokens {}", *options.max_new_tokens)
+                                 ? fmt::format("{} new tokens (--max-new-tokens {})",
+                                               options.most_new_tokens, *options.max_new_tokens)
                                  : fmt::format("--max-length {}, --max-length-factor {}",
                                                *options.max_length, *options.max_length_factor);
   fail("no room for {}, --max-source-length {}, --beam-size {} and --batch-tokens {}: {}", limits,
@@ -229,7 +233,7 @@ std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescript
       // With a budget of one token there is one slot, and little to copy to the device.
       .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,
       .longest_source = *options.max_source_length,
-      .max_length = prompts ? *options.max_new_tokens : *options.max_length,
+      .max_length = prompts ? options.most_new_tokens : *options.max_length,
       .max_length_factor = options.max_length_factor.value_or(0),
       .context = options.context};
   try {
@@ -329,12 +333,13 @@ void translate(RunRecord& record, Console& console) {
   FirstError error(reader);
   OrderedOutput output(output_file, record,
                        [&](std::exception_ptr failure) { error.set(failure); });
-  WindowInput source(options, reader, tokenizer, output, record, console);
-  DetokenizerThreads text(options, tokenizer, output, record.counters, error);
+  LineFields fields;
+  WindowInput source(options, reader, tokenizer, output, fields, record, console);
+  DetokenizerThreads text(options, tokenizer, fields, output, record.counters, error);
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
   try {
     if (options.score_text)
-      score_text(record, file, *backend, source, output);
+      score_text(record, file, *backend, source, fields, output);
     else
       decode(record, file, *backend, source, text);
   } catch (...) {

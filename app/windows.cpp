@@ -6,9 +6,7 @@
 
 #include "app/format.h"
 #include "app/interrupt.h"
-#include "app/languages.h"
 #include "engine/threads.h"
-#include "tokenization/utf8.h"
 
 namespace xlate {
 namespace {
@@ -23,36 +21,20 @@ constexpr milliseconds kIdle{200};  // After this time without input a window is
 // At most this many windows of lines are read and not yet written: while one window is decoded, one
 // is tokenized and one is read.
 constexpr std::int64_t kWindowsInFlight = 3;
-constexpr int kLongLinesNoted = 10;
+constexpr std::size_t kBytesInFlight = kWindowsInFlight * kWindowBytes;
+constexpr int kLinesNoted = 10;
 constexpr std::size_t kLinesPerTask = 64;
-
-std::int64_t words_in(std::string_view text) {
-  std::int64_t words = 0;
-  bool inside = false;
-  for (const char c : text) {
-    const bool space = c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
-    words += !space && !inside;
-    inside = !space;
-  }
-  return words;
-}
-
-std::optional<PromptTemplate> template_of(const Options& options, const Tokenizer& tokenizer) {
-  if (!options.template_text) return std::nullopt;
-  return PromptTemplate(read_template(*options.template_text, "--template"), tokenizer,
-                        static_cast<std::size_t>(*options.max_source_length));
-}
 
 }  // namespace
 
 WindowInput::WindowInput(const Options& options, LineReader& reader, const Tokenizer& tokenizer,
-                         OrderedOutput& output, RunRecord& record, Console& console)
+                         OrderedOutput& output, LineFields& fields, RunRecord& record,
+                         Console& console)
     : options_(options),
       reader_(reader),
-      tokenizer_(tokenizer),
-      template_(template_of(options, tokenizer)),
-      source_language_(options.source_lang ? tokenizer.language_id(*options.source_lang) : -1),
+      tokenizer_(options, tokenizer, record.counters),
       output_(output),
+      fields_(fields),
       record_(record),
       console_(console),
       windows_(1),
@@ -105,25 +87,35 @@ Sentence WindowInput::take() {
 void WindowInput::read_windows() {
   try {
     // The deque holds the end of the last window that is known to be written, then the ends of the
-    // windows after it.
-    std::deque<std::int64_t> ends;
-    ends.push_back(0);
+    // windows after it, and the bytes of each.
+    struct End {
+      std::int64_t line;
+      std::size_t bytes;
+    };
+    std::deque<End> ends{{0, 0}};
+    std::size_t bytes_in_flight = 0;
     const std::int64_t most = options_.line_buffered ? 1 : kWindowsInFlight * options_.window;
+    // Only objects are kept until their lines are written. Ids are short.
+    const std::size_t most_bytes =
+        options_.input_format == Format::kJsonl ? kBytesInFlight : SIZE_MAX;
     std::int64_t size = options_.line_buffered ? 1 : std::min(kFirstWindow, options_.window),
                  line = 0;
     for (bool more = true, going = true; more;) {
-      while (going && line + size - ends.front() > most) {
+      while (going && (line + size - ends.front().line > most || bytes_in_flight > most_bytes)) {
         ends.pop_front();
-        going = output_.wait_written(ends.front());
+        going = output_.wait_written(ends.front().line);
+        bytes_in_flight -= ends.front().bytes;
       }
       // Reading waits until the last window has left the queue. At most two windows hold text then:
       // the one that is read, and the one that is tokenized, whose text shrinks meanwhile.
       if (!going || !windows_.wait_for_room()) break;
       Window window{.first_line = line, .lines = {}};
-      more = read_window(window, size);
+      std::size_t bytes = 0;
+      more = read_window(window, size, bytes);
       window.last = !more;
       line += static_cast<std::int64_t>(window.lines.size());
-      ends.push_back(line);
+      ends.push_back({line, bytes});
+      bytes_in_flight += bytes;
       const Clock::time_point read = Clock::now();
       if (!window.lines.empty() && !windows_.push(std::move(window))) break;
       if (options_.line_buffered && more) {
@@ -138,10 +130,9 @@ void WindowInput::read_windows() {
   windows_.close();
 }
 
-// Reads up to `size` lines into the window. Returns false if the input has ended. An error ends it
-// too, but the lines before the error are kept.
-bool WindowInput::read_window(Window& window, std::int64_t size) {
-  std::size_t bytes = 0;
+// Reads up to `size` lines into the window, and counts their bytes. Returns false if the input has
+// ended. An error ends it too, but the lines before the error are kept.
+bool WindowInput::read_window(Window& window, std::int64_t size, std::size_t& bytes) {
   while (static_cast<std::int64_t>(window.lines.size()) < size && bytes < kWindowBytes) {
     Line line;
     LineReader::Got got = LineReader::Got::kEnd;
@@ -198,8 +189,8 @@ void WindowInput::tokenize_windows() {
   output_.give_up_waiting();
 }
 
-std::vector<WindowInput::Tokenized> WindowInput::tokenize(Window& window) {
-  std::vector<Tokenized> tokenized(window.lines.size());
+std::vector<TokenizedLine> WindowInput::tokenize(Window& window) {
+  std::vector<TokenizedLine> tokenized(window.lines.size());
   std::atomic<std::size_t> next{0};
   std::mutex failure_mutex;
   std::exception_ptr failure;
@@ -209,7 +200,7 @@ std::vector<WindowInput::Tokenized> WindowInput::tokenize(Window& window) {
       for (std::size_t first = next.fetch_add(kLinesPerTask); first < tokenized.size();
            first = next.fetch_add(kLinesPerTask)) {
         for (std::size_t i = first; i < std::min(tokenized.size(), first + kLinesPerTask); ++i)
-          tokenized[i] = tokenize_line(window.lines[i]);
+          tokenized[i] = tokenizer_.tokenize(window.lines[i]);
       }
     } catch (...) {
       std::lock_guard lock(failure_mutex);
@@ -234,90 +225,59 @@ std::vector<WindowInput::Tokenized> WindowInput::tokenize(Window& window) {
   return tokenized;
 }
 
-WindowInput::Tokenized WindowInput::tokenize_line(Line& line) {
-  if (make_valid_utf8(line.text)) ++record_.counters.invalid_utf8;
-  Tokenized result{.shortened = line.shortened};
-  try {
-    const DirectedLine directed = options_.lang_column
-                                      ? read_directions(line.text, tokenizer_)
-                                      : DirectedLine{source_language_, -1, line.text};
-    result.target_language = directed.target_language;
-    record_.counters.source_words += words_in(directed.text);
-    switch (options_.input_format) {
-      case Format::kText:
-        if (template_) {
-          PromptTemplate::Prompt prompt = template_->prompt_of(directed.text);
-          result.ids = std::move(prompt.ids);
-          result.tokens = prompt.tokens;
-        } else {
-          result.ids = tokenizer_.encode(directed.text, directed.source_language);
-        }
-        break;
-      case Format::kPieces:
-        result.ids = tokenizer_.encode_pieces(directed.text);
-        break;
-      case Format::kIds:
-        result.ids = tokenizer_.read_ids(directed.text);
-        break;
-    }
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& error) {
-    result.error = error.what();
-  }
-  line.text = {};
-  result.tokens = std::max(result.tokens, result.ids.size());
-  // The ids of a template are not cut here: prompt_of() has cut the line inside it.
-  if (const auto longest = static_cast<std::size_t>(*options_.max_source_length);
-      result.ids.size() > longest) {
-    const std::size_t closing = std::min(tokenizer_.closing_tokens(), longest);
-    std::copy(result.ids.end() - static_cast<std::ptrdiff_t>(closing), result.ids.end(),
-              result.ids.begin() + static_cast<std::ptrdiff_t>(longest - closing));
-    result.ids.resize(longest);
-    result.ids.shrink_to_fit();  // The ids of the longest lines would take megabytes.
-  }
-  return result;
+// Returns what is wrong with a line, or an empty text.
+std::string WindowInput::problem_of(const TokenizedLine& line) const {
+  const auto longest = static_cast<std::size_t>(*options_.max_source_length);
+  if (!line.error.empty()) return line.error;
+  if (line.shortened) return fmt::format("more than {} bytes", LineReader::kMaxLineBytes);
+  if (line.tokens > longest)
+    return fmt::format("{} source tokens, expected at most {}", line.tokens, longest);
+  return {};
 }
 
-// Answers empty lines, truncates, skips or refuses those that are too long, and returns the others
+// Returns what becomes of a line with a problem. A line that cannot be tokenized can be skipped
+// only if it is an object.
+LongLines WindowInput::rule_of(const TokenizedLine& line) const {
+  if (line.error.empty()) return options_.long_lines;
+  const bool skip =
+      options_.input_format == Format::kJsonl && options_.long_lines == LongLines::kSkip;
+  return skip ? LongLines::kSkip : LongLines::kError;
+}
+
+// Answers empty lines, truncates, skips or refuses those with a problem, and returns the others
 // sorted by length, the longest last.
 std::vector<Sentence> WindowInput::sort_out(std::int64_t first_line,
-                                            std::vector<Tokenized> tokenized) {
+                                            std::vector<TokenizedLine> tokenized) {
   std::vector<Sentence> sentences;
-  const auto longest = static_cast<std::size_t>(*options_.max_source_length);
-  std::int64_t line = first_line;
-  for (Tokenized& entry : tokenized) {
-    const std::int64_t number = line + 1;  // Messages count lines from 1.
-    if (!entry.error.empty()) {
-      refuse(fmt::format("line {}: {}", number, entry.error));
-      break;
-    }
-    if (entry.tokens > longest || entry.shortened) {
-      const std::string what =
-          entry.shortened
-              ? fmt::format("line {}: more than {} bytes", number, LineReader::kMaxLineBytes)
-              : fmt::format("line {}: {} source tokens, expected at most {}", number, entry.tokens,
-                            longest);
-      if (options_.long_lines == LongLines::kError) {
+  std::int64_t line = first_line - 1;
+  for (TokenizedLine& entry : tokenized) {
+    ++line;
+    const std::string problem = problem_of(entry);
+    if (!problem.empty()) {
+      const LongLines rule = rule_of(entry);
+      const std::string what = fmt::format("line {}: {}", line + 1, problem);  // It counts from 1.
+      if (rule == LongLines::kError) {
         refuse(what);
         break;
       }
-      const bool skip = options_.long_lines == LongLines::kSkip;
+      const bool skip = rule == LongLines::kSkip;
       ++(skip ? record_.counters.skipped : record_.counters.truncated);
-      note_long_line(what + (skip ? ": skipped" : ": truncated"));
+      note_line(what + (skip ? ": skipped" : ": truncated"));
       if (skip) {
-        output_.put(line++, format_empty(number - 1, options_));
+        output_.put(line, format_skipped(line, options_, std::move(entry.fields), problem));
         continue;
       }
     }
     if (entry.ids.empty()) {
       ++record_.counters.empty;
-      output_.put(line, format_empty(line, options_));
-    } else {
-      sentences.push_back(
-          {.line = line, .ids = std::move(entry.ids), .forced_first = entry.target_language});
+      output_.put(line, format_empty(line, options_, std::move(entry.fields)));
+      continue;
     }
-    ++line;
+    if (entry.fields.size() > 1) fields_.put(line, std::move(entry.fields));
+    sentences.push_back({.line = line,
+                         .ids = std::move(entry.ids),
+                         .limit = entry.limit,
+                         .forced_first = entry.target_language});
   }
   std::sort(sentences.begin(), sentences.end(), [](const Sentence& a, const Sentence& b) {
     return a.ids.size() != b.ids.size() ? a.ids.size() < b.ids.size() : a.line > b.line;
@@ -334,11 +294,10 @@ void WindowInput::refuse(const std::string& why) {
   output_.give_up_waiting();
 }
 
-void WindowInput::note_long_line(const std::string& text) {
-  if (long_lines_noted_ > kLongLinesNoted) return;
-  console_.note(long_lines_noted_ < kLongLinesNoted ? text
-                                                    : "further long lines are counted, not named");
-  ++long_lines_noted_;
+void WindowInput::note_line(const std::string& text) {
+  if (lines_noted_ > kLinesNoted) return;
+  console_.note(lines_noted_ < kLinesNoted ? text : "further such lines are counted, not named");
+  ++lines_noted_;
 }
 
 }  // namespace xlate

@@ -6,16 +6,16 @@
 #include <deque>
 #include <exception>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "app/console.h"
+#include "app/json_lines.h"
 #include "app/line_reader.h"
+#include "app/line_tokenizer.h"
 #include "app/options.h"
 #include "app/ordered_output.h"
-#include "app/prompt_template.h"
 #include "app/queue.h"
 #include "app/report.h"
 #include "engine/runner.h"
@@ -25,10 +25,12 @@ namespace xlate {
 
 class WindowInput final : public SentenceInput {
  public:
-  /// Starts reading. The options must have been filled in by resolve() and resolve_device(), and
-  /// all arguments must outlive the object. Throws Error if a thread cannot be started, and
-  /// UsageError if the template leaves no room for a line.
-  WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, RunRecord&, Console&);
+  /// Starts reading. Puts the objects of lines that are decoded into the LineFields. The options
+  /// must have been filled in by resolve() and resolve_device(), and all arguments must outlive the
+  /// object. Throws Error if a thread cannot be started, and UsageError if the template leaves no
+  /// room for a line.
+  WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, LineFields&,
+              RunRecord&, Console&);
   ~WindowInput() override;
 
   const Sentence* next(bool wait) override;
@@ -46,38 +48,31 @@ class WindowInput final : public SentenceInput {
     std::vector<Line> lines;
     bool last = false;
   };
-  struct Tokenized {
-    std::vector<std::int32_t> ids{};  // There are at most --max-source-length.
-    std::size_t tokens = 0;           // It counts the tokens of the whole line.
-    bool shortened = false;
-    std::int32_t target_language = -1;  // This is the id of its token if the line names it.
-    std::string error{};  // It says why the line cannot be tokenized, and is empty if it can.
-  };
 
   void read_windows();
-  bool read_window(Window&, std::int64_t size);
+  bool read_window(Window&, std::int64_t size, std::size_t& bytes);
   LineReader::Got read_line(Line&, std::int64_t number, std::chrono::milliseconds timeout);
   void tokenize_windows();
-  std::vector<Tokenized> tokenize(Window&);
-  Tokenized tokenize_line(Line&);
-  std::vector<Sentence> sort_out(std::int64_t first_line, std::vector<Tokenized>);
+  std::vector<TokenizedLine> tokenize(Window&);
+  std::string problem_of(const TokenizedLine&) const;
+  LongLines rule_of(const TokenizedLine&) const;
+  std::vector<Sentence> sort_out(std::int64_t first_line, std::vector<TokenizedLine>);
   void refuse(const std::string& why);
-  void note_long_line(const std::string& text);
+  void note_line(const std::string& text);
   void end_with(std::exception_ptr);
 
   const Options& options_;
   LineReader& reader_;
-  const Tokenizer& tokenizer_;
-  const std::optional<PromptTemplate> template_;
-  const std::int32_t source_language_;  // This is the id of its token, or −1.
+  const LineTokenizer tokenizer_;
   OrderedOutput& output_;
+  LineFields& fields_;
   RunRecord& record_;
   Console& console_;
   BoundedQueue<Window> windows_;
   BoundedQueue<std::vector<Sentence>> sentences_;
   std::vector<Sentence> current_;  // The decoder takes sentences from its back.
   bool shortest_first_ = false;    // It holds for the next window to be tokenized.
-  int long_lines_noted_ = 0;
+  int lines_noted_ = 0;
   bool refused_ = false;  // A refused line has ended the input. Only the tokenizing thread uses it.
   std::mutex error_mutex_;
   std::exception_ptr error_;

@@ -102,8 +102,8 @@ class Tokenizer {
     return found == languages_.end() ? -1 : found->second;
   }
 
-  /// Returns how many tokens close a source. A source that is truncated keeps them.
-  std::size_t closing_tokens() const { return std::max<std::size_t>(1, around_.after.size()); }
+  /// Returns how many tokens encode() puts behind those of a line.
+  std::size_t closing_tokens() const { return around_.after.size(); }
 
   /// Returns the source ids of a line in valid UTF-8, inside the template, or none at all if
   /// nothing is left of the line after normalization. Added tokens are looked up whole. The

@@ -1,0 +1,128 @@
+// Implements the reading and writing of lines of JSON.
+#include "app/json_lines.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <iterator>
+
+#include "app/options.h"
+#include "tokenization/text_edits.h"
+
+namespace xlate {
+namespace {
+
+// Returns the last member with this key, or null.
+const JsonMember* find_member(const std::vector<JsonMember>& members, std::string_view key) {
+  const auto found = std::find_if(members.rbegin(), members.rend(),
+                                  [&](const JsonMember& member) { return member.key == key; });
+  return found == members.rend() ? nullptr : &*found;
+}
+
+[[noreturn]] void refuse(const JsonMember& member, std::string_view expected) {
+  const std::string shown = brief_text(member.value);
+  fail("'{}': {}{}, expected {}", brief_text(member.key), shown,
+       shown.size() < member.value.size() ? "…" : "", expected);
+}
+
+std::optional<std::string> read_text(const std::vector<JsonMember>& members, std::string_view key) {
+  const JsonMember* member = find_member(members, key);
+  if (!member) return std::nullopt;
+  auto text = json_string(member->value);
+  if (!text) refuse(*member, "a string");
+  return text;
+}
+
+std::optional<std::int32_t> read_count(const std::vector<JsonMember>& members,
+                                       std::string_view key) {
+  const JsonMember* member = find_member(members, key);
+  if (!member) return std::nullopt;
+  const char *begin = member->value.data(), *end = begin + member->value.size();
+  std::int32_t number = 0;
+  const auto [rest, error] = std::from_chars(begin, end, number);
+  if (error != std::errc() || rest != end || number < 1 || number > kLargestCount)
+    refuse(*member, fmt::format("a whole number from 1 to {}", kLargestCount));
+  return number;
+}
+
+bool is_written_by_xlate(std::string_view key) {
+  return key == "output" || key == "score" || key == "tokens" || key == "error";
+}
+
+// Appends a key, behind a comma unless it is the first one of its object.
+void append_key(std::string& out, std::string_view key) {
+  if (!out.ends_with('{')) out += ", ";
+  fmt::format_to(std::back_inserter(out), "\"{}\": ", key);
+}
+
+void append_result(std::string& out, const JsonResult& result) {
+  append_key(out, "output");
+  append_json_string(out, result.output);
+  append_key(out, "score");
+  // A length penalty can make a score infinite, which JSON has no number for.
+  if (std::isfinite(result.score))
+    fmt::format_to(std::back_inserter(out), "{:.6g}", result.score);
+  else
+    out += "null";
+  append_key(out, "tokens");
+  fmt::format_to(std::back_inserter(out), "{}", result.tokens);
+}
+
+}  // namespace
+
+JsonRequest read_request(const std::vector<JsonMember>& members, const std::string& text_key) {
+  auto text = read_text(members, text_key);
+  if (!text) fail("an object without the key '{}'", brief_text(text_key));
+  return {.text = std::move(*text),
+          .source_lang = read_text(members, "source_lang"),
+          .target_lang = read_text(members, "target_lang"),
+          .max_new_tokens = read_count(members, "max_new_tokens")};
+}
+
+std::string own_fields(const std::vector<JsonMember>& members) {
+  std::string fields = "{";
+  const char* end = nullptr;  // the end of the member before
+  for (const JsonMember& member : members) {
+    const char* member_end = member.text.data() + member.text.size();
+    if (!is_written_by_xlate(member.key)) {
+      // The text between two members is kept, too.
+      const char* begin = fields.size() > 1 ? end : member.text.data();
+      fields.append(begin, member_end);
+    }
+    end = member_end;
+  }
+  return fields;
+}
+
+std::string json_line(std::string fields, std::span<const JsonResult> results, bool list) {
+  if (!list) {
+    append_result(fields, results.front());
+  } else {
+    append_key(fields, "output");
+    fields += '[';
+    for (const JsonResult& result : results) {
+      if (&result != results.data()) fields += ", ";
+      fields += '{';
+      append_result(fields, result);
+      fields += '}';
+    }
+    fields += ']';
+  }
+  return fields += "}\n";
+}
+
+std::string json_score_line(std::string fields, double log_probability, std::int64_t tokens) {
+  append_key(fields, "score");
+  fmt::format_to(std::back_inserter(fields), "{:.6g}", log_probability);
+  append_key(fields, "tokens");
+  fmt::format_to(std::back_inserter(fields), "{}}}\n", tokens);
+  return fields;
+}
+
+std::string json_error_line(std::string fields, std::string_view error) {
+  append_key(fields, "error");
+  append_json_string(fields, error);
+  return fields += "}\n";
+}
+
+}  // namespace xlate

@@ -1,0 +1,69 @@
+// Reads what the objects of --input-format jsonl ask for, and writes the objects of --output-format
+// jsonl.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "app/json_object.h"
+
+namespace xlate {
+
+/// What the object of a line asks for.
+struct JsonRequest {
+  std::string text;
+  // They take the place of --source-lang, --target-lang and --max-new-tokens.
+  std::optional<std::string> source_lang, target_lang;
+  std::optional<std::int32_t> max_new_tokens;
+};
+
+/// Returns what the members of an object ask for. Of several members with one key the last counts.
+/// Throws Error if there is no text under its key, or a value has the wrong type.
+JsonRequest read_request(const std::vector<JsonMember>&, const std::string& text_key);
+
+/// Returns the beginning of the output object, "{" and the members as they were written, but
+/// without those whose keys xlate writes itself: `output`, `score`, `tokens` and `error`.
+std::string own_fields(const std::vector<JsonMember>&);
+
+/// A hypothesis as it is written.
+struct JsonResult {
+  std::string output;
+  float score = 0;
+  std::int32_t tokens = 0;  // generated tokens, end token included
+};
+
+/// Returns the output object of a line, with its newline. `fields` is its beginning. The first
+/// result is written as members of the object, or, as `list` says, all results as a list `output`.
+std::string json_line(std::string fields, std::span<const JsonResult>, bool list);
+/// Returns the output object of a line of --score-text, with its newline.
+std::string json_score_line(std::string fields, double log_probability, std::int64_t tokens);
+/// Returns the output object of a line that is skipped, with its newline.
+std::string json_error_line(std::string fields, std::string_view error);
+
+/// Keeps the beginnings of the output objects while their lines are decoded. Any thread may call
+/// its functions.
+class LineFields {
+ public:
+  void put(std::int64_t line, std::string fields) {
+    std::lock_guard lock(mutex_);
+    fields_[line] = std::move(fields);
+  }
+  /// Removes and returns the fields of a line. A line without any begins an object of its own.
+  std::string take(std::int64_t line) {
+    std::lock_guard lock(mutex_);
+    auto node = fields_.extract(line);
+    return node ? std::move(node.mapped()) : std::string("{");
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<std::int64_t, std::string> fields_;
+};
+
+}  // namespace xlate

@@ -1,0 +1,173 @@
+// Implements the reading of lines: text, pieces, ids and objects of JSON.
+#include "app/line_tokenizer.h"
+
+#include <algorithm>
+#include <exception>
+#include <new>
+
+#include "app/json_lines.h"
+#include "engine/error.h"
+#include "tokenization/utf8.h"
+
+namespace xlate {
+namespace {
+
+std::int64_t words_in(std::string_view text) {
+  std::int64_t words = 0;
+  bool inside = false;
+  for (const char c : text) {
+    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
+    words += !space && !inside;
+    inside = !space;
+  }
+  return words;
+}
+
+std::optional<PromptTemplate> template_of(const Options& options, const Tokenizer& tokenizer) {
+  if (!options.template_text) return std::nullopt;
+  return PromptTemplate(read_template(*options.template_text, "--template"), tokenizer,
+                        static_cast<std::size_t>(*options.max_source_length));
+}
+
+// Throws Error if a line has to name a language of its own.
+void require_language(bool needed, const char* key, const char* option,
+                      const Tokenizer& tokenizer) {
+  if (needed) {
+    fail("'{}' is missing, expected a language code such as {} there or as {}", key,
+         tokenizer.languages().begin()->first, option);
+  }
+}
+
+}  // namespace
+
+LineTokenizer::LineTokenizer(const Options& options, const Tokenizer& tokenizer, Counters& counters)
+    : options_(options),
+      tokenizer_(tokenizer),
+      counters_(counters),
+      template_(template_of(options, tokenizer)),
+      source_language_(options.source_lang ? tokenizer.language_id(*options.source_lang) : -1) {}
+
+TokenizedLine LineTokenizer::tokenize(Line& line) const {
+  if (make_valid_utf8(line.text)) ++counters_.invalid_utf8;
+  TokenizedLine result{.shortened = line.shortened};
+  if (options_.output_format == Format::kJsonl) result.fields = "{";
+  try {
+    read_line(line, result);
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    result.error = error.what();
+  }
+  line.text = {};
+  result.tokens = std::max(result.tokens, result.ids.size());
+  cut(result.ids);
+  return result;
+}
+
+void LineTokenizer::read_line(Line& line, TokenizedLine& result) const {
+  if (options_.input_format == Format::kJsonl) {
+    read_object(line, result);
+    return;
+  }
+  const DirectedLine directed = options_.lang_column
+                                    ? read_directions(line.text, tokenizer_)
+                                    : DirectedLine{source_language_, -1, line.text};
+  result.target_language = directed.target_language;
+  encode(directed.text, directed.source_language, result);
+}
+
+void LineTokenizer::read_object(const Line& line, TokenizedLine& result) const {
+  if (line.shortened)
+    fail("more than {} bytes, and an object cannot be cut", LineReader::kMaxLineBytes);
+  if (without_leading_space(line.text).empty()) {
+    result.fields.clear();
+    return;
+  }
+  std::vector<JsonMember> members;
+  try {
+    members = read_json_object(line.text);
+  } catch (const Error& error) {
+    fail("no object of JSON: {}", error.what());
+  }
+  if (options_.output_format == Format::kJsonl) result.fields = own_fields(members);
+  const JsonRequest request = read_request(members, *options_.text_key);
+  result.target_language = target_language_of(request.target_lang);
+  result.limit = limit_of(request.max_new_tokens);
+  encode(request.text, source_language_of(request.source_lang), result);
+}
+
+std::int32_t LineTokenizer::source_language_of(const std::optional<std::string>& code) const {
+  if (code) return language_id("source", *code, tokenizer_);
+  require_language(options_.lines_name_source, "source_lang", "--source-lang", tokenizer_);
+  return source_language_;
+}
+
+std::int32_t LineTokenizer::target_language_of(const std::optional<std::string>& code) const {
+  if (code) return language_id("target", *code, tokenizer_);
+  require_language(options_.lines_name_target, "target_lang", "--target-lang", tokenizer_);
+  return -1;
+}
+
+// Returns the limit of a line. Without an encoder each line has one, because the runner has room
+// for longer lines than --max-new-tokens asks for.
+std::int32_t LineTokenizer::limit_of(std::optional<std::int32_t> new_tokens) const {
+  if (options_.score_text) {
+    if (new_tokens)
+      fail("'max_new_tokens': {}, expected no such key with --score-text", *new_tokens);
+    return 0;
+  }
+  if (!options_.max_new_tokens) {
+    if (new_tokens) {
+      fail(
+          "'max_new_tokens': {}, expected no such key: {} has an encoder, and --max-length is its "
+          "limit",
+          *new_tokens, options_.model);
+    }
+    return 0;
+  }
+  if (new_tokens > options_.most_new_tokens) {
+    fail("'max_new_tokens': {}, expected at most {}, unless --max-new-tokens is larger",
+         *new_tokens, options_.most_new_tokens);
+  }
+  return new_tokens.value_or(
+      static_cast<std::int32_t>(std::min<std::int64_t>(*options_.max_new_tokens, kLargestCount)));
+}
+
+void LineTokenizer::encode(std::string_view text, std::int32_t source_language,
+                           TokenizedLine& result) const {
+  counters_.source_words += words_in(text);
+  switch (options_.input_format) {
+    case Format::kText:
+    case Format::kJsonl:
+      if (template_) {
+        PromptTemplate::Prompt prompt = template_->prompt_of(text);
+        result.ids = std::move(prompt.ids);
+        result.tokens = prompt.tokens;
+      } else {
+        result.ids = tokenizer_.encode(text, source_language);
+      }
+      break;
+    case Format::kPieces:
+      result.ids = tokenizer_.encode_pieces(text);
+      break;
+    case Format::kIds:
+      result.ids = tokenizer_.read_ids(text);
+      break;
+  }
+}
+
+// Cuts a source that is too long, but keeps its closing tokens. The ids of a template are not cut
+// here: prompt_of() has cut the line inside it.
+void LineTokenizer::cut(std::vector<std::int32_t>& ids) const {
+  const auto longest = static_cast<std::size_t>(*options_.max_source_length);
+  if (ids.size() <= longest) return;
+  // A source of ids or pieces closes with its end token. A prompt has none.
+  const std::size_t closing = std::min(
+      std::max<std::size_t>(options_.context > 0 ? 0 : 1, tokenizer_.closing_tokens()), longest);
+  std::copy(ids.end() - static_cast<std::ptrdiff_t>(closing), ids.end(),
+            ids.begin() + static_cast<std::ptrdiff_t>(longest - closing));
+  ids.resize(longest);
+  ids.shrink_to_fit();  // The ids of the longest lines would take megabytes.
+}
+
+}  // namespace xlate

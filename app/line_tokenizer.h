@@ -1,0 +1,58 @@
+// Reads lines as their format says, and makes source ids of them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "app/languages.h"
+#include "app/line_reader.h"
+#include "app/options.h"
+#include "app/prompt_template.h"
+#include "app/report.h"
+#include "tokenization/tokenizer.h"
+
+namespace xlate {
+
+/// A line as ids, and what is kept of it.
+struct TokenizedLine {
+  std::vector<std::int32_t> ids{};  // There are at most --max-source-length.
+  std::size_t tokens = 0;           // It counts the tokens of the whole line.
+  bool shortened = false;
+  std::int32_t target_language = -1;  // This is the id of its token if the line names it.
+  std::int32_t limit = 0;             // It is Sentence::limit.
+  std::string error{};  // It says why the line cannot be tokenized, and is empty if it can.
+  // With --output-format jsonl, it is the beginning of the output object (own_fields()). It is
+  // empty where a line of white space is to be answered by an empty line.
+  std::string fields{};
+};
+
+/// Its const functions may be called from several threads at once.
+class LineTokenizer {
+ public:
+  /// The options must have been filled in by resolve(), and all arguments must outlive the object.
+  /// Throws UsageError if the template leaves no room for a line.
+  LineTokenizer(const Options&, const Tokenizer&, Counters&);
+
+  /// Tokenizes a line, whose text is freed.
+  TokenizedLine tokenize(Line&) const;
+
+ private:
+  void read_line(Line&, TokenizedLine&) const;
+  void read_object(const Line&, TokenizedLine&) const;
+  std::int32_t source_language_of(const std::optional<std::string>& code) const;
+  std::int32_t target_language_of(const std::optional<std::string>& code) const;
+  std::int32_t limit_of(std::optional<std::int32_t> new_tokens) const;
+  void encode(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
+  void cut(std::vector<std::int32_t>& ids) const;
+
+  const Options& options_;
+  const Tokenizer& tokenizer_;
+  Counters& counters_;
+  const std::optional<PromptTemplate> template_;
+  const std::int32_t source_language_;  // This is the id of its token, or −1.
+};
+
+}  // namespace xlate
