@@ -109,6 +109,28 @@ void resolve_json_lines(Options& options) {
   }
 }
 
+// Fills in the options of search and the limits.
+void resolve_search(Options& options, const ModelDescription& model) {
+  const GenerationDefaults& defaults = model.generation;
+  if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
+  if (!options.length_penalty)
+    options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
+  if (!options.early_stopping)
+    options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
+  if (!options.min_length) options.min_length = defaults.min_length.value_or(0);
+  if (!options.no_repeat_ngram) options.no_repeat_ngram = defaults.no_repeat_ngram.value_or(0);
+  if (!options.repetition_penalty)
+    options.repetition_penalty = defaults.repetition_penalty.value_or(1);
+  if (model.network.has_encoder())
+    resolve_lengths(options, model);
+  else
+    resolve_prompt_lengths(options, model);
+  if (options.n_best > *options.beam_size) {
+    throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
+                                 *options.beam_size));
+  }
+}
+
 }  // namespace
 
 SearchRules rules_of(const Options& options, const ModelDescription& model) {
@@ -132,28 +154,13 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
 }
 
 void resolve(Options& options, const ModelDescription& model) {
-  if (options.score_text) return resolve_score_text(options, model);
-  const GenerationDefaults& defaults = model.generation;
-  if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
-  if (!options.length_penalty)
-    options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
-  if (!options.early_stopping)
-    options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
-  if (!options.min_length) options.min_length = defaults.min_length.value_or(0);
-  if (!options.no_repeat_ngram) options.no_repeat_ngram = defaults.no_repeat_ngram.value_or(0);
-  if (!options.repetition_penalty)
-    options.repetition_penalty = defaults.repetition_penalty.value_or(1);
-  if (model.network.has_encoder())
-    resolve_lengths(options, model);
-  else
-    resolve_prompt_lengths(options, model);
   resolve_json_lines(options);
+  if (options.score_text)
+    resolve_score_text(options, model);
+  else
+    resolve_search(options, model);
   resolve_languages(options, model);
   resolve_prompts(options, model);
-  if (options.n_best > *options.beam_size) {
-    throw UsageError(fmt::format("--n-best: {}, expected at most the beam size, {}", options.n_best,
-                                 *options.beam_size));
-  }
 }
 
 Precision effective_precision(Precision precision, const NetworkDescription& network, bool gpu) {

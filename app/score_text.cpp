@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "app/interrupt.h"
-#include "app/languages.h"
 #include "models/token_scorer.h"
 
 namespace xlate {
@@ -57,7 +56,6 @@ void resolve_score_text(Options& options, const ModelDescription& model) {
   if (*options.max_source_length > longest)
     throw UsageError(fmt::format("--max-source-length: {}, expected at most {}, the context of {}",
                                  *options.max_source_length, longest, options.model));
-  resolve_languages(options, model);
 }
 
 std::string format_score(double log_probability, std::int64_t tokens, const Options& options,

@@ -72,6 +72,19 @@ class Scores(Case):
         self.assertEqual(report["lines"]["truncated"], 1)
         self.assertEqual(report["lines"]["empty"], 1)
 
+    def test_objects(self):
+        found = self.ok(
+            *("--score-text", "--input-format", "ids", "--output-format", "jsonl"),
+            input="5 6 7\n\n5\n",
+            lines=3,
+            model=model_of(os.path.join(FAMILIES, "random-gpt2")),
+        ).lines
+        score, tokens = self.scores("gpt2", ["5 6 7"])[0][0]
+        rows = [json.loads(line) for line in found]
+        self.assertEqual(rows[1:], 2 * [{"score": 0, "tokens": 0}])
+        self.assertAlmostEqual(rows[0]["score"], score, delta=NEAR)
+        self.assertEqual(rows[0]["tokens"], tokens)
+
     def test_no_lines(self):
         found, report = self.scores("gpt2", [])
         self.assertEqual(found, [])

@@ -2,7 +2,6 @@
 // model file.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
