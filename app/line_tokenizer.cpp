@@ -24,9 +24,13 @@ std::int64_t words_in(std::string_view text) {
 }
 
 std::optional<PromptTemplate> template_of(const Options& options, const Tokenizer& tokenizer) {
+  const auto longest = static_cast<std::size_t>(*options.max_source_length);
+  if (options.chat) {
+    const ChatMessage line{.role = "user", .content = {}};
+    return PromptTemplate(tokenizer.chat()->frame_of({&line, 1}), tokenizer, longest);
+  }
   if (!options.template_text) return std::nullopt;
-  return PromptTemplate(read_template(*options.template_text, "--template"), tokenizer,
-                        static_cast<std::size_t>(*options.max_source_length));
+  return PromptTemplate(read_template(*options.template_text, "--template"), tokenizer, longest);
 }
 
 // Throws Error if a line has to name a language of its own.

@@ -144,6 +144,8 @@ void add_prompt_options(CLI::App& app, Options& options) {
               "TEXT");
   prompts.file("--template-file", options.template_file, "FILE",
                "A file with such a text; a newline at its end does not count [none]");
+  prompts.flag("--chat", options.chat,
+               "Each line is a message of the user: put the model's chat template around it [off]");
   prompts.flag("--echo", options.echo, "Print the prompt before its continuation [off]");
   prompts.flag("--score-text", options.score_text,
                "Print the log-probability of each line and its number of tokens: sum ||| tokens "

@@ -70,6 +70,8 @@ struct Options {
   // It is the text of a prompt around each line, with its escapes. resolve() sets it from the file.
   std::optional<std::string> template_text;
   std::string template_file;
+  // Each line is a message of the user, around which the model's chat template stands.
+  bool chat = false;
   // Lines are scored by themselves, and nothing is generated.
   bool score_text = false;
   // The prompt stands before its continuation.

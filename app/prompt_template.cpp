@@ -41,10 +41,11 @@ std::string unescape(std::string_view text, const std::string& option) {
   return result;
 }
 
-std::vector<std::string> read_template(std::string_view text, const std::string& option) {
+TextFrame read_template(std::string_view text, const std::string& option) {
   if (std::string copy(text); make_valid_utf8(copy))
     throw UsageError(fmt::format("{}: its text is not valid UTF-8", option));
-  std::vector<std::string> parts;
+  TextFrame frame;
+  std::vector<std::string>& parts = frame.texts;
   std::size_t begin = 0;
   for (std::size_t at = 0; at < text.size();) {
     if (text.substr(at).starts_with(kLine)) {
@@ -61,12 +62,12 @@ std::vector<std::string> read_template(std::string_view text, const std::string&
   if (parts.size() > kMostLines + 1)
     throw UsageError(fmt::format("{}: {{line}} stands {} times, expected at most {} times", option,
                                  parts.size() - 1, kMostLines));
-  return parts;
+  frame.contents.resize(parts.size() - 1);
+  return frame;
 }
 
-PromptTemplate::PromptTemplate(std::vector<std::string> parts, const Tokenizer& tokenizer,
-                               std::size_t longest)
-    : parts_(std::move(parts)),
+PromptTemplate::PromptTemplate(TextFrame frame, const Tokenizer& tokenizer, std::size_t longest)
+    : frame_(std::move(frame)),
       tokenizer_(tokenizer),
       longest_(longest),
       ids_alone_(ids_around("")) {
@@ -88,14 +89,7 @@ PromptTemplate::Prompt PromptTemplate::prompt_of(std::string_view line) const {
 }
 
 std::vector<std::int32_t> PromptTemplate::ids_around(std::string_view line) const {
-  MarkedText text;
-  for (std::size_t i = 0; i < parts_.size(); ++i) {
-    if (i > 0) text.text += line;
-    if (parts_[i].empty()) continue;
-    text.special.push_back({text.text.size(), text.text.size() + parts_[i].size()});
-    text.text += parts_[i];
-  }
-  return tokenizer_.encode(text);
+  return tokenizer_.encode(frame_.around(line));
 }
 
 // Returns the ids of the template around the beginning of a line that is too long as a whole. The

@@ -1,4 +1,4 @@
-// Puts the text of --template around lines.
+// Puts the text of --template or of a chat template around lines.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenization/marked_text.h"
 #include "tokenization/tokenizer.h"
 
 namespace xlate {
@@ -15,10 +16,10 @@ namespace xlate {
 /// else.
 std::string unescape(std::string_view text, const std::string& option);
 
-/// Returns what stands before the first {line} of a template, between each two of them, and behind
-/// the last one. Escapes are replaced, and \{line} is no {line}. Throws UsageError, which begins
-/// with the name of the option, if the text is no valid template.
-std::vector<std::string> read_template(std::string_view text, const std::string& option);
+/// Returns what a template has around the line, for each {line} in it. Escapes are replaced, and
+/// \{line} is no {line}. Throws UsageError, which begins with the name of the option, if the text
+/// is no valid template.
+TextFrame read_template(std::string_view text, const std::string& option);
 
 /// Makes prompts of lines. Const functions may be called from several threads at once.
 class PromptTemplate {
@@ -29,9 +30,9 @@ class PromptTemplate {
     std::size_t tokens = 0;
   };
 
-  /// Takes the parts of a template (read_template()), the tokenizer, which must outlive the object,
-  /// and the most tokens of a prompt. Throws UsageError if the template alone has as many.
-  PromptTemplate(std::vector<std::string> parts, const Tokenizer&, std::size_t longest);
+  /// Takes what stands around lines, the tokenizer, which must outlive the object, and the most
+  /// tokens of a prompt. Throws UsageError if the prompt of an empty line has as many.
+  PromptTemplate(TextFrame, const Tokenizer&, std::size_t longest);
 
   /// Returns the ids that the tokenizer gives the template with this line in it, which is valid
   /// UTF-8. Special tokens are looked for in the template and not in the line. If there are more
@@ -43,7 +44,7 @@ class PromptTemplate {
   std::vector<std::int32_t> ids_around(std::string_view line) const;
   std::vector<std::int32_t> ids_of_beginning(std::string_view line) const;
 
-  std::vector<std::string> parts_;
+  TextFrame frame_;
   const Tokenizer& tokenizer_;
   std::size_t longest_;
   // These are the ids of the template around an empty line.

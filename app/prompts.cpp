@@ -55,15 +55,34 @@ void resolve_template(Options& options) {
   }
 }
 
+// Throws UsageError if the chat template of the model cannot be put around the lines.
+void check_chat(const Options& options, const ModelDescription& model) {
+  if (!options.chat) return;
+  if (options.template_text)
+    throw UsageError("--template: expected no such option beside --chat, which is a template, too");
+  if (!model.chat) {
+    throw UsageError(
+        fmt::format("--chat: expected no such option: {} has no chat template, and convert.py says "
+                    "why where its checkpoint has one (--template puts a text around each line)",
+                    options.model));
+  }
+  if (!is_text(options.input_format)) {
+    throw UsageError(fmt::format("--chat: expected no such option with --input-format {}",
+                                 name_of(options.input_format)));
+  }
+}
+
 }  // namespace
 
 void resolve_prompts(Options& options, const ModelDescription& model) {
   if (model.network.has_encoder()) {
     refuse_with_encoder("--echo", options.echo, options);
+    refuse_with_encoder("--chat", options.chat, options);
     refuse_with_encoder("--template", options.template_text.has_value(), options);
     refuse_with_encoder("--template-file", !options.template_file.empty(), options);
   }
   resolve_template(options);
+  check_chat(options, model);
   for (std::string& stop : options.stop) stop = unescape(stop, "--stop");
   if (!options.stop.empty() && !is_text(options.output_format)) {
     throw UsageError(fmt::format("--stop: expected no such option with --output-format {}",

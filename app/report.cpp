@@ -103,6 +103,7 @@ json options_of(const RunRecord& run) {
           {"lang_column", options.lang_column},
           {"template", or_null(options.template_text)},
           {"template_file", options.template_file},
+          {"chat", options.chat},
           {"score_text", options.score_text},
           {"echo", options.echo},
           {"stop", options.stop},

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "models/chat_description.h"
 #include "models/section.h"
 
 namespace xlate {
@@ -31,7 +32,8 @@ std::vector<AddedToken> read_added(const Section& tokens, std::int64_t last) {
                      .strips_right = token.flag("rstrip"),
                      .single_word = token.flag("single_word"),
                      .normalized = token.flag("normalized"),
-                     .special = token.flag("special")});
+                     .special = token.flag("special"),
+                     .marks_turn = token.flag("marks_turn")});
   }
   return added;
 }
@@ -150,6 +152,11 @@ ModelDescription describe(const json& header, std::uint32_t version, const std::
   if (header.contains("tokenizer")) {
     model.tokenizer =
         read_tokenizer(Section(header, "tokenizer", file), last_source, model.tokens.languages);
+  }
+  if (header.contains("chat")) {
+    if (model.network.has_encoder() || !model.tokenizer || !model.tokenizer->pipeline)
+      fail("{}: header has 'chat', expected none without a pipeline and with an encoder", file);
+    model.chat = read_chat(Section(header, "chat", file));
   }
   model.generation = read_generation(generation, model.tokens.end, last_target);
   const Section limits = version == 1 ? Section(header, "config", file) : generation;

@@ -14,6 +14,7 @@
 #include "models/network_description.h"
 #include "models/tokenizer_description.h"
 #include "tokenization/added_token.h"
+#include "tokenization/chat.h"
 
 namespace xlate {
 
@@ -87,6 +88,8 @@ struct ModelDescription {
   // Without it, the file has two SentencePiece models that are used as Marian uses them, or no text
   // can be read and written.
   std::optional<TokenizerDescription> tokenizer;
+  // Prompts of conversations are made by it. A decoder alone with a pipeline can have one.
+  std::optional<ChatTemplate> chat;
   GenerationDefaults generation;
 };
 

@@ -25,6 +25,7 @@ Tokenizer load_tokenizer(const ModelFile& file) {
   files.pad = model.tokens.pad;
   files.added = model.tokens.added;
   files.languages = model.tokens.languages;
+  files.chat = model.chat;
   files.clean_up_spaces = model.tokens.clean_up_spaces;
   const auto table = [&](const char* name) {
     return file.has_file(name) ? file.file(name) : std::string_view();

@@ -9,8 +9,8 @@ families.py describes an encoder-decoder network, and family_tensors.py finds it
 model.bin, whose format is in docs/model-format.md. decoder_network.py and decoder_tensors.py do so
 for a decoder alone. generation_settings.py reads the settings of search, and this file puts
 everything together. checkpoint.py reads the tensors, adapter.py merges an adapter into them,
-tokenizer_choice.py reads the tokenizer (tokenizer_reader.py reads Marian's), special_tokens.py
-finds the special tokens, and model_writer.py writes the file. A checkpoint that xlate would
+tokenizer_choice.py reads the tokenizer (tokenizer_reader.py reads Marian's), chat_template.py the
+chat template, special_tokens.py finds the special tokens, and model_writer.py writes the file. A checkpoint that xlate would
 translate differently from Hugging Face's `generate` is refused in one line that says what to
 change.
 """
@@ -40,6 +40,7 @@ except ImportError:
 import families
 import family_tensors
 from adapter import Adapter
+from chat_template import mark_tokens, read_chat
 from checkpoint import Checkpoint
 from checkpoint_reader import InputError, Settings, refuse
 from config_values import overflows_float16
@@ -100,7 +101,7 @@ def read_settings(directory, adapter):
     return settings
 
 
-def describe_provenance(directory, settings, adapter, tokenizer, license_text):
+def describe_provenance(directory, settings, adapter, tokenizer, license_text, chat_notes):
     """Returns what model.bin says of its origin, for people to read."""
     name_of = lambda folder: os.path.basename(os.path.abspath(folder))
     provenance = {
@@ -114,6 +115,8 @@ def describe_provenance(directory, settings, adapter, tokenizer, license_text):
         provenance["tokenizer"] = tokenizer
     if license_text:
         provenance["license"] = license_text
+    if chat_notes:
+        provenance["chat"] = "; ".join(chat_notes)
     return {key: os.fsencode(text).decode("utf-8", "replace") for key, text in provenance.items()}
 
 
@@ -162,6 +165,15 @@ def read_decoder(directory, settings, family, adapter):
     return network.header, tensors, network.context
 
 
+def read_chat_of(directory, pipeline):
+    """Returns the header's `chat`, or None, and notes about it. Marks the tokens of turns in the
+    pipeline, which is None for a model that reads and writes ids: it has no chat."""
+    chat, notes = read_chat(directory, pipeline.named) if pipeline else (None, [])
+    if chat:
+        mark_tokens(chat, pipeline.added, pipeline.plain)
+    return chat, notes
+
+
 def describe(directory, wanted, license_text, adapter, with_tokenizer):
     """Reads and checks the whole directory. Returns the arguments of Writer.write_model()."""
     settings = read_settings(directory, adapter)
@@ -181,12 +193,15 @@ def describe(directory, wanted, license_text, adapter, with_tokenizer):
     tokens, pipeline, files = read_text(
         directory, settings, generation, family, rows, with_tokenizer
     )
+    # A model with an encoder has no conversation.
+    chat, notes = (None, []) if has_encoder else read_chat_of(directory, pipeline)
     entries = list_entries(tensors, wanted)
     data_bytes = lay_out(entries, files)
     header = {
         "network": network,
         "tokens": tokens,
         **({"tokenizer": pipeline.header} if pipeline else {}),
+        **({"chat": chat} if chat else {}),
         "generation": {
             "max_source_length": longest,
             **read_generation(generation, rows[1], tokens, has_encoder),
@@ -194,7 +209,7 @@ def describe(directory, wanted, license_text, adapter, with_tokenizer):
         "tensors": [entry.header() for entry in entries],
         "files": [file.header() for file in files],
         "provenance": describe_provenance(
-            directory, settings, adapter, pipeline and pipeline.description, license_text
+            directory, settings, adapter, pipeline and pipeline.description, license_text, notes
         ),
     }
     return header, entries, files, data_bytes

@@ -1,4 +1,4 @@
-"""Says in two or three lines what the converter has understood of a checkpoint."""
+"""Says in a few lines what the converter has understood of a checkpoint."""
 
 from __future__ import annotations
 
@@ -68,11 +68,31 @@ def describe_text(header):
     )
 
 
+def shorten(text):
+    """Returns the text on one line, without its middle if it is long."""
+    text = repr(text)[1:-1]
+    return f"'{text if len(text) <= 64 else text[:30] + ' ... ' + text[-30:]}'"
+
+
+def describe_chat(chat):
+    """Describes what --chat puts around a line, and which messages there can be."""
+    texts = {(step["from"], step["to"]): step["text"] for step in chat["transitions"]}
+    roles = [role for role in ("system", "user", "assistant") if any(role in k for k in texts)]
+    return (
+        f"--chat puts a line between {shorten(texts['start', 'user'])} and "
+        f"{shorten(texts['user', 'answer'])}; its messages are of {', '.join(roles)}"
+    )
+
+
 def summarise(header):
     """Returns the lines for the header of a model.bin."""
     lines = [describe_network(header), describe_text(header)]
     if describe_tokenizer(header) == NO_TOKENIZER:
         lines.append("without a tokenizer xlate reads and writes ids and pieces only, but no text")
+    if "chat" in header:
+        lines.append(describe_chat(header["chat"]))
+    if "chat" in header["provenance"]:
+        lines.append(header["provenance"]["chat"])
     if "adapter" in header["provenance"]:
         lines.append(f"the adapter {header['provenance']['adapter']} is merged into the weights")
     if header["network"].get("overflows_float16"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from tokenizer_added import FLAGS, text_of
 from tokenizer_build import set_template
 from tokenizer_json import KINDS, list_steps, read_charsmap, read_template
 from subword_model import check_text
+from tokenizer_settings import NAMED
 
 KEYS = {"normalizer": "normalize", "pre_tokenizer": "split", "decoder": "decode"}
 # The score of an unknown character is this much below that of the worst piece.
@@ -47,6 +48,10 @@ class Pipeline:
     languages: dict
     cleans_up_spaces: bool
     files: list
+    # These are for chat templates: the texts of the named tokens (bos_token, ...) by their names,
+    # and those of the added tokens that are not special by their ids.
+    named: dict = field(default_factory=dict)
+    plain: dict = field(default_factory=dict)
 
 
 def make_pipeline(name, backend, model_type, rows):
@@ -162,6 +167,8 @@ def assemble(description, backend, languages, rows):
         languages,
         cleans_up(backend),
         list_files(path, backend, special, rows),
+        {name: text_of(backend.named[name]) for name in NAMED if backend.named.get(name)},
+        {n: token.text for n, token in backend.added.tokens.items() if n not in special},
     )
 
 
@@ -216,15 +223,18 @@ def list_added(backend, special, rows):
     embedding's rows is left out, because the model can neither read nor write it."""
     tokens, found = backend.added.tokens, []
     for number in sorted(special | set(tokens)):
+        token = tokens.get(number)
+        flags = {flag: True for flag in FLAGS if getattr(token, flag, False)}
+        flags.pop("special", None)
         if number in special:
+            # Special tokens are looked for in the text as it is.
+            flags.pop("normalized", None)
+            flags["special"] = True
             if number < rows:
-                found.append({"id": number, "special": True})
+                found.append({"id": number, **flags})
         elif number >= rows:
-            text = show(tokens[number].text)
-            refuse(backend.settings.path, text, f"an id below {rows} {RESIZE}", number)
+            refuse(backend.settings.path, show(token.text), f"an id below {rows} {RESIZE}", number)
         else:
-            flags = {flag: True for flag in FLAGS if getattr(tokens[number], flag)}
-            flags.pop("special", None)
             found.append({"id": number, **flags})
     return found
 

@@ -19,6 +19,9 @@ struct AddedToken {
   bool normalized = false;
   // The token is of the kind of </s>: it is plain text in a line, and no text in the output.
   bool special = false;
+  // The chat template marks turns with the token. It is plain text in a line like a special token,
+  // and text in the output like others. Only pipelines have this flag.
+  bool marks_turn = false;
 };
 
 }  // namespace xlate

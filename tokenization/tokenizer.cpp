@@ -65,6 +65,7 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
                                            Vocabulary::Lookup::kByIdOnly,
                                            files.name + ": target.pieces")),
       around_(files.around),
+      chat_(files.chat),
       languages_(files.languages),
       clean_up_spaces_(files.clean_up_spaces),
       end_(files.end),
@@ -114,7 +115,8 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text,
 }
 
 std::vector<std::int32_t> Tokenizer::encode(const MarkedText& text) const {
-  return with_template(pipeline_->encode(text.text, text.special), -1);
+  std::vector<std::int32_t> ids = pipeline_->encode(text.text, text.special);
+  return text.complete ? ids : with_template(std::move(ids), -1);
 }
 
 std::vector<std::int32_t> Tokenizer::with_template(std::vector<std::int32_t> line,

@@ -12,9 +12,10 @@
 #include <vector>
 
 #include "tokenization/added_token.h"
+#include "tokenization/chat.h"
+#include "tokenization/marked_text.h"
 #include "tokenization/pipeline/description.h"
 #include "tokenization/text_codec.h"
-#include "tokenization/text_range.h"
 #include "tokenization/vocabulary.h"
 
 namespace xlate {
@@ -27,14 +28,6 @@ struct Template {
   static constexpr std::int32_t kSourceLanguage = -1;
   std::vector<std::int32_t> before, after;
   bool has_source_language() const;
-};
-
-/// Holds a text in valid UTF-8 of which parts may contain special added tokens.
-struct MarkedText {
-  std::string text;
-  // Special added tokens are looked for within these ranges, which are in order and do not overlap.
-  // Elsewhere they are text.
-  std::vector<TextRange> special;
 };
 
 /// Says how decoded text becomes a line of output.
@@ -73,6 +66,8 @@ struct TokenizerFiles {
   // output.
   std::map<std::string, std::int32_t> languages;
   Template around;
+  // It makes prompts of conversations. Only a pipeline has one.
+  std::optional<ChatTemplate> chat;
   // A line may begin with a language token >>xx<< (Marian).
   bool leading_language_token = false;
   // Cleans up decoded text (Hugging Face's clean_up_tokenization_spaces).
@@ -101,6 +96,9 @@ class Tokenizer {
     return found == languages_.end() ? -1 : found->second;
   }
 
+  /// Returns the chat template, if the model has one.
+  const std::optional<ChatTemplate>& chat() const { return chat_; }
+
   /// Returns how many tokens encode() puts behind those of a line.
   std::size_t closing_tokens() const { return around_.after.size(); }
 
@@ -112,7 +110,7 @@ class Tokenizer {
   /// Returns whether encode() takes a MarkedText. The tokenizers of SentencePiece models do not.
   bool has_special_tokens() const { return pipeline_ != nullptr; }
   /// Returns the source ids of a text as a whole, as encode() does for a line. The template has no
-  /// token of a language.
+  /// token of a language, and is left out where the text is complete.
   std::vector<std::int32_t> encode(const MarkedText&) const;
   /// Returns the source ids of pieces separated by spaces, with the end token, or none at all if
   /// there are no pieces. A piece that is not in the vocabulary becomes the unknown token.
@@ -152,6 +150,7 @@ class Tokenizer {
   // This is the codec if it is a pipeline, and null otherwise.
   const PipelineCodec* pipeline_ = nullptr;
   Template around_;
+  std::optional<ChatTemplate> chat_;
   std::map<std::string, std::int32_t> languages_;
   // Says of each target id whether it is no text: the padding, the tokens of languages, and the
   // tokens of the template, the end token and the special added tokens, if both vocabularies have

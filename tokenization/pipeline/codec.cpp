@@ -11,10 +11,17 @@ namespace {
 // SentencePiece writes an unknown piece as this, and so does xlate for every tokenizer.
 constexpr const char* kUnknownText = " \u2047 ";
 
+// Returns the added tokens, where those that mark turns are special, too. What is special in the
+// output is not decided here.
+std::vector<AddedToken> with_marks_special(std::vector<AddedToken> added) {
+  for (AddedToken& token : added) token.special |= token.marks_turn;
+  return added;
+}
+
 std::vector<std::int32_t> special_ids(const std::vector<AddedToken>& added) {
   std::vector<std::int32_t> ids;
   for (const AddedToken& token : added) {
-    if (token.special) ids.push_back(token.id);
+    if (token.special || token.marks_turn) ids.push_back(token.id);
   }
   return ids;
 }
@@ -43,7 +50,7 @@ PipelineCodec::PipelineCodec(const PipelineDescription& pipeline, const Files& f
   std::vector<std::string> texts, normalized_texts;
   // The first of equal texts counts, which is then never a special token.
   for (const bool special : {false, true}) {
-    for (const AddedToken& token : added) {
+    for (const AddedToken& token : with_marks_special(added)) {
       if (token.special != special) continue;
       const std::string text(vocabulary.piece_of(token.id));
       if (token.normalized && !special) {
