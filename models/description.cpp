@@ -155,7 +155,7 @@ ModelDescription describe(const json& header, std::uint32_t version, const std::
   }
   if (header.contains("chat")) {
     if (model.network.has_encoder() || !model.tokenizer || !model.tokenizer->pipeline)
-      fail("{}: header has 'chat', expected none without a pipeline and with an encoder", file);
+      fail("{}: header has 'chat', expected it of a decoder alone with a pipeline", file);
     model.chat = read_chat(Section(header, "chat", file));
   }
   model.generation = read_generation(generation, model.tokens.end, last_target);

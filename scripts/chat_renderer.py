@@ -19,7 +19,7 @@ NO_JINJA = 3
 SECONDS = 5
 MEMORY = 1 << 30
 # All conversations together may have so many characters.
-LONGEST = 1 << 21
+LONGEST = 1 << 23
 
 
 def limit_resources():

@@ -10,9 +10,9 @@ model.bin, whose format is in docs/model-format.md. decoder_network.py and decod
 for a decoder alone. generation_settings.py reads the settings of search, and this file puts
 everything together. checkpoint.py reads the tensors, adapter.py merges an adapter into them,
 tokenizer_choice.py reads the tokenizer (tokenizer_reader.py reads Marian's), chat_template.py the
-chat template, special_tokens.py finds the special tokens, and model_writer.py writes the file. A checkpoint that xlate would
-translate differently from Hugging Face's `generate` is refused in one line that says what to
-change.
+chat template, special_tokens.py finds the special tokens, and model_writer.py writes the file. A
+checkpoint that xlate would translate differently from Hugging Face's `generate` is refused in one
+line that says what to change.
 """
 
 from __future__ import annotations

@@ -54,7 +54,13 @@ FORMATS = {
 }
 # These have no system message of their own.
 NO_SYSTEM = ("gemma", "mistral")
-LINES = ["Here", "To determine the size", "  Why don't you ", 'He said: "{{ x }} \\n"', "\u00e4 \u6f22"]
+LINES = [
+    "Here",
+    "To determine the size",
+    "  Why don't you ",
+    'He said: "{{ x }} \\n"',
+    "\u00e4 \u6f22",
+]
 SYSTEM = {"role": "system", "content": " Translate to German. "}
 TURNS = [
     {"role": "user", "content": "Here\n is it."},

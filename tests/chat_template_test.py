@@ -45,12 +45,17 @@ class Templates(Case):
 class Places(Templates):
     def test_a_checkpoint_without_a_template(self):
         self.assertEqual(self.read(), (None, []))
-        self.assertEqual(self.read(**{"tokenizer_config.json": {"chat_template": None}}), (None, []))
+        self.assertEqual(
+            self.read(**{"tokenizer_config.json": {"chat_template": None}}), (None, [])
+        )
 
     def test_a_file_counts_before_the_settings(self):
         mark = "{{ messages[0].content }}"
         settings = {"tokenizer_config.json": {"chat_template": "1" + mark}}
-        listed = [{"name": "rag", "template": "9" + mark}, {"name": "default", "template": "3" + mark}]
+        listed = [
+            {"name": "rag", "template": "9" + mark},
+            {"name": "default", "template": "3" + mark},
+        ]
         for files, expected in (
             ({"chat_template.json": {"chat_template": "0" + mark}}, "0"),
             (settings, "1"),
@@ -97,8 +102,8 @@ class Understanding(Templates):
             self.assertEqual(found, trims, expression)
 
     def test_roles_that_the_template_refuses(self):
-        template = "{% for m in messages %}{% if m.role != 'user' %}{{ raise_exception('no ' + m.role"
-        template += ") }}{% endif %}<{{ m.content }}>{% endfor %}"
+        check = "{% if m.role != 'user' %}{{ raise_exception('no ' + m.role) }}{% endif %}"
+        template = "{% for m in messages %}" + check + "<{{ m.content }}>{% endfor %}"
         steps, notes = self.read(template)
         self.assertEqual(set(steps), {START, END})
         self.assertIn("no assistant", notes[0])

@@ -80,7 +80,9 @@ class Formats(ChatCase):
                 has_system = name not in chat_fixture.NO_SYSTEM
                 self.assertEqual(("start", "system") in there, has_system)
                 self.assertEqual("system" in header["provenance"].get("chat", ""), not has_system)
-        trims = [name for name in FORMATS if header_of(name)["chat"]["transitions"][0].get("trim_to")]
+        trims = [
+            name for name in FORMATS if header_of(name)["chat"]["transitions"][0].get("trim_to")
+        ]
         self.assertEqual(trims, ["llama3", "llama2", "gemma", "cohere"])
 
 
