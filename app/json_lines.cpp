@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "app/options.h"
 #include "tokenization/text_edits.h"
@@ -45,6 +46,26 @@ std::optional<std::int32_t> read_count(const std::vector<JsonMember>& members,
   return number;
 }
 
+// Returns a message of a conversation. Other keys than those two would change what it means.
+ChatMessage read_message(const nlohmann::json& value) {
+  const auto is_text = [&](const char* key) {
+    const auto found = value.find(key);
+    return found != value.end() && found->is_string();
+  };
+  if (!value.is_object() || value.size() != 2 || !is_text("role") || !is_text("content"))
+    fail("'messages': expected a list of objects with the strings 'role' and 'content' alone");
+  return {.role = value["role"], .content = value["content"]};
+}
+
+std::vector<ChatMessage> read_messages(const JsonMember& member) {
+  // The text of an object has been checked, so that a number beyond all bounds is the only error.
+  const auto list = nlohmann::json::parse(member.value, nullptr, false);
+  if (!list.is_array() || list.empty()) refuse(member, "a list of messages");
+  std::vector<ChatMessage> messages;
+  for (const nlohmann::json& value : list) messages.push_back(read_message(value));
+  return messages;
+}
+
 bool is_written_by_xlate(std::string_view key) {
   return key == "output" || key == "score" || key == "tokens" || key == "error";
 }
@@ -70,10 +91,16 @@ void append_result(std::string& out, const JsonResult& result) {
 
 }  // namespace
 
-JsonRequest read_request(const std::vector<JsonMember>& members, const std::string& text_key) {
-  auto text = read_text(members, text_key);
-  if (!text) fail("an object without the key '{}'", brief_text(text_key));
+JsonRequest read_request(const std::vector<JsonMember>& members, const std::string& text_key,
+                         bool chat) {
+  const JsonMember* messages = chat ? find_member(members, "messages") : nullptr;
+  auto text = messages ? std::string() : read_text(members, text_key);
+  if (!text) {
+    fail("an object without the key '{}'{}", brief_text(text_key),
+         chat ? ", and without 'messages'" : "");
+  }
   return {.text = std::move(*text),
+          .messages = messages ? read_messages(*messages) : std::vector<ChatMessage>(),
           .source_lang = read_text(members, "source_lang"),
           .target_lang = read_text(members, "target_lang"),
           .max_new_tokens = read_count(members, "max_new_tokens")};

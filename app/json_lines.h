@@ -12,20 +12,25 @@
 #include <vector>
 
 #include "app/json_object.h"
+#include "tokenization/chat.h"
 
 namespace xlate {
 
 /// What the object of a line asks for.
 struct JsonRequest {
   std::string text;
+  // With --chat a conversation can take the place of the text. It is empty otherwise.
+  std::vector<ChatMessage> messages;
   // They take the place of --source-lang, --target-lang and --max-new-tokens.
   std::optional<std::string> source_lang, target_lang;
   std::optional<std::int32_t> max_new_tokens;
 };
 
 /// Returns what the members of an object ask for. Of several members with one key the last counts.
-/// Throws Error if there is no text under its key, or a value has the wrong type.
-JsonRequest read_request(const std::vector<JsonMember>&, const std::string& text_key);
+/// With `chat` there may be `messages`, which take the place of the text. Throws Error if there is
+/// neither, or a value has the wrong type.
+JsonRequest read_request(const std::vector<JsonMember>&, const std::string& text_key,
+                         bool chat = false);
 
 /// Returns the beginning of the output object, "{" and the members as they were written, but
 /// without those whose keys xlate writes itself: `output`, `score`, `tokens` and `error`.

@@ -94,10 +94,14 @@ void LineTokenizer::read_object(const Line& line, TokenizedLine& result) const {
     fail("no object of JSON: {}", error.what());
   }
   if (options_.output_format == Format::kJsonl) result.fields = own_fields(members);
-  const JsonRequest request = read_request(members, *options_.text_key);
+  const JsonRequest request = read_request(members, *options_.text_key, options_.chat);
   result.target_language = target_language_of(request.target_lang);
   result.limit = limit_of(request.max_new_tokens);
-  encode(request.text, source_language_of(request.source_lang), result);
+  const std::int32_t source_language = source_language_of(request.source_lang);
+  if (request.messages.empty())
+    encode(request.text, source_language, result);
+  else
+    encode_messages(request.messages, result);
 }
 
 std::int32_t LineTokenizer::source_language_of(const std::optional<std::string>& code) const {
@@ -135,6 +139,17 @@ std::int32_t LineTokenizer::limit_of(std::optional<std::int32_t> new_tokens) con
   }
   return new_tokens.value_or(
       static_cast<std::int32_t>(std::min<std::int64_t>(*options_.max_new_tokens, kLargestCount)));
+}
+
+// The last message is cut where the conversation is too long. The others stay whole.
+void LineTokenizer::encode_messages(const std::vector<ChatMessage>& messages,
+                                    TokenizedLine& result) const {
+  for (const ChatMessage& message : messages) counters_.source_words += words_in(message.content);
+  const PromptTemplate frame(tokenizer_.chat()->frame_of(messages), tokenizer_,
+                             static_cast<std::size_t>(*options_.max_source_length));
+  PromptTemplate::Prompt prompt = frame.prompt_of(messages.back().content);
+  result.ids = std::move(prompt.ids);
+  result.tokens = prompt.tokens;
 }
 
 void LineTokenizer::encode(std::string_view text, std::int32_t source_language,

@@ -45,6 +45,7 @@ class LineTokenizer {
   std::int32_t source_language_of(const std::optional<std::string>& code) const;
   std::int32_t target_language_of(const std::optional<std::string>& code) const;
   std::int32_t limit_of(std::optional<std::int32_t> new_tokens) const;
+  void encode_messages(const std::vector<ChatMessage>&, TokenizedLine&) const;
   void encode(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
   void cut(std::vector<std::int32_t>& ids) const;
 

@@ -3,6 +3,7 @@
 What transformers gives is in golden.json."""
 
 import functools
+import json
 import os
 import tempfile
 
@@ -124,6 +125,75 @@ class Lines(ChatCase):
         for form in ("ids", "pieces"):
             self.usage_error("--chat", "--input-format", form, names=["--chat", form], **where)
         self.usage_error("--chat", "--max-source-length", "9", names="template", **where)
+
+
+class Messages(ChatCase):
+    """--input-format jsonl with `messages`."""
+
+    def lines_of(self, objects):
+        return "".join(json.dumps(x) + "\n" for x in objects)
+
+    def test_ids_are_those_of_transformers(self):
+        for name in FORMATS:
+            some = chat_fixture.NO_SYSTEM
+            pairs = [
+                (messages, ids.split())
+                for messages, ids in zip(CONVERSATIONS, golden(name))
+                if ids and not (name in some and messages[0]["role"] == "system")
+            ]
+            objects = [self.lines_of([{"messages": messages}])[:-1] for messages, _ in pairs]
+            found = self.prompts(name, objects, "--input-format", "jsonl")
+            for (messages, expected), ids in zip(pairs, found):
+                self.assertEqual(ids, expected, (name, messages))
+
+    def test_a_text_is_one_message(self):
+        objects = [self.lines_of([{"text": line}])[:-1] for line in LINES]
+        found = self.prompts("llama3", objects, "--input-format", "jsonl")
+        self.assertEqual(found, self.prompts("llama3", LINES))
+
+    def test_the_last_message_is_cut(self):
+        first = [
+            {"role": "user", "content": "Here"},
+            {"role": "assistant", "content": "There is one word and another one."},
+        ]
+        line = json.dumps({"messages": [*first, {"role": "user", "content": "word " * 900}]})
+        options = ["--input-format", "jsonl", "--max-source-length"]
+        (short,) = self.prompts("llama3", [line], *options, "90")
+        self.assertLessEqual(len(short), 90)
+        self.assertGreater(len(short), 87)
+        self.fails(
+            *["--chat", *options, "20"],
+            names=["line 1", "--max-source-length", "template"],
+            model=model_of("llama2"),
+            input=line + "\n",
+        )
+
+    def test_what_is_wrong_names_the_line(self):
+        user = {"role": "user", "content": "x"}
+        for messages, names in (
+            ("x", "a list of messages"),
+            ([], "a list of messages"),
+            ([1], "'role' and 'content'"),
+            ([{"role": "user"}], "'role' and 'content'"),
+            ([{"role": "user", "content": 1}], "'role' and 'content'"),
+            ([user | {"tool_calls": []}], "'role' and 'content'"),
+            ([{"role": "tool", "content": "x"}], "'tool'"),
+            ([user, {"role": "assistant", "content": "x"}], "last message"),
+            ([user, user], "behind one with the role user"),
+            ([{"role": "system", "content": "x"}, user], "system at the beginning"),
+        ):
+            self.fails(
+                *["--chat", "--input-format", "jsonl"],
+                names=["line 1", names],
+                model=model_of("gemma"),
+                input=self.lines_of([{"messages": messages}]),
+            )
+        self.fails(
+            *["--input-format", "jsonl"],
+            names=["line 1", "'text'"],
+            model=model_of("gemma"),
+            input=self.lines_of([{"messages": [user]}]),
+        )
 
 
 if __name__ == "__main__":
