@@ -1,17 +1,26 @@
-"""Writes a model.bin of any family and shape with random weights. scripts/sweep and scripts/bench
-shapes measure the speed of such models, and nobody reads their translations."""
+"""Writes a model.bin of any family and shape with random weights. scripts/sweep, scripts/bench
+shapes and scripts/bench prompts measure the speed of such models, and nobody reads their texts."""
 
+import collections
+import concurrent.futures
 import functools
 import math
+import os
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from checkpoint_reader import Settings, Tensor
 from convert import list_tensors
 from config_values import overflows_float16
+from decoder_families import DecoderFamily
+from decoder_network import describe_decoder, settings_of_network
+from decoder_tensors import DecoderTensors
 from families import SUBLAYERS, describe_network, family_of, read_longest
+from generation_settings import read_generation
 from model_writer import Stored, Writer, from_float32, lay_out, list_entries
+from special_tokens import read_decoder_tokens
 
 NO_PIECE = b"\xff\xff\xff\xff"
 # All tensors take their numbers from one array of this many, each from another place of it. The
@@ -19,6 +28,8 @@ NO_PIECE = b"\xff\xff\xff\xff"
 POOL = (1 << 22) + 15
 # This many numbers are written at a time. Smaller blocks stay in the cache of a core.
 BLOCK = 1 << 17
+# So many threads write, and so many blocks may wait for them.
+THREADS, WAITING = 4, 64
 # The logits have this standard deviation.
 LOGITS = 2.0
 # A product whose inputs have a variance of 1 adds about this variance to the residual stream,
@@ -74,42 +85,40 @@ class Random:
 
 class RandomCheckpoint:
     """Takes the place of a checkpoint.Checkpoint, and has every tensor that somebody asks for.
-    Products keep the magnitude of their inputs."""
+    Products keep the magnitude of their inputs. `sublayers` is the number of those of a layer, and
+    `writers` has the last parts of the names of products that write to the residual stream."""
 
     path = Random.path
 
-    def __init__(self, settings, family, network, dtype):
-        decoder, self.dtype = network["decoder"], dtype
-        width, rows = decoder["width"], settings.integer("vocab_size", 1, 1 << 30)
-        embedding = LOGITS * width**-0.5 / network["output"]["scale"]
-        names = [family.names["embeddings"] + "shared.weight"]
-        if not settings.boolean("tie_word_embeddings", True):
-            names.append("lm_head.weight")
+    def __init__(self, network, dtype, sublayers, writers):
+        decoder, self.dtype, self.writers = network["decoder"], dtype, writers
         # These are the tensors whose presence makes a difference.
-        self.tensors = {name: Random(name, dtype, (rows, width), embedding) for name in names}
-        if family.output_bias:
-            name = "final_logits_bias"
-            self.tensors[name] = Random(name, dtype, (1, rows), 0.05 * LOGITS)
+        self.tensors = {}
+        width, attention = decoder["width"], decoder["attention"]
+        self.embedding = LOGITS * width**-0.5 / network["output"]["scale"]
         # T5 does not scale its scores, so that its queries must be smaller.
-        attention = decoder["attention"]
         self.query = attention["head"] ** -0.5 / attention["scale"]
         # Without a norm behind each sublayer, the residual stream keeps the row of the token that
         # was read. If the layers added little to it, its product with the same row of the tied
         # output matrix would make each token its own successor, and no beams would part. With this
         # factor that product is as large as any other logit.
-        added = math.sqrt(ADDED * decoder["layers"] * len(SUBLAYERS["decoder"]))
-        self.writer = max(1.0, LOGITS * math.sqrt(width) / added if family.place == "before" else 0)
+        added = math.sqrt(ADDED * decoder["layers"] * sublayers)
+        only_before = decoder["norm"]["places"] == ["before"]
+        self.writer = max(1.0, LOGITS * math.sqrt(width) / added if only_before else 0)
+
+    def have(self, name, shape, spread):
+        self.tensors[name] = Random(name, self.dtype, shape, spread)
 
     def take(self, name, shape):
         if name in self.tensors:
             return self.tensors[name]
         if len(shape) == 1:
-            is_norm = "norm" in name and name.endswith(".weight")
-            return Random(name, self.dtype, shape, 0.05, 1.0 if is_norm else 0.0)
+            # The only vectors with such names are the gains of norms.
+            return Random(name, self.dtype, shape, 0.05, 1.0 if name.endswith(".weight") else 0.0)
         product, spread = name.split(".")[-2], shape[1] ** -0.5
         if product in QUERIES:
             spread *= self.query
-        if product in WRITERS:
+        if product in self.writers:
             spread *= self.writer
         return Random(name, self.dtype, shape, spread)
 
@@ -123,44 +132,122 @@ class RandomCheckpoint:
         pass
 
 
+def describe_encoder_decoder(settings, family, dtype):
+    """Returns the network of an encoder-decoder model, its tensors, and the number of source tokens
+    that it was made for."""
+    network, longest = describe_network(settings), read_longest(settings, family)
+    checkpoint = RandomCheckpoint(network, dtype, len(SUBLAYERS["decoder"]), WRITERS)
+    rows = settings.integer("vocab_size", 1, 1 << 30)
+    shape = rows, network["decoder"]["width"]
+    checkpoint.have(family.names["embeddings"] + "shared.weight", shape, checkpoint.embedding)
+    if not settings.boolean("tie_word_embeddings", True):
+        checkpoint.have("lm_head.weight", shape, checkpoint.embedding)
+    if family.output_bias:
+        checkpoint.have("final_logits_bias", (1, rows), 0.05 * LOGITS)
+    return network, list_tensors(checkpoint, family, network, settings, longest), longest
+
+
+def describe_alone(settings, family, dtype):
+    """Returns the network of a model that is a decoder alone, its tensors, and the number of tokens
+    of its context."""
+    # The converter moves or changes numbers of these families. Random ones may stay as they are.
+    family = replace(family, swapped=False, interleaved=False, neighbours=False, gains_less_1=False)
+    settings = settings_of_network(settings, family)
+    network, names = describe_decoder(settings, family), family.names
+    writers = [names[name].split(".")[-1] for name in ("out", "down")]
+    checkpoint = RandomCheckpoint(network.header, dtype, len(SUBLAYERS["encoder"]), writers)
+    shape = settings.integer("vocab_size", 1, 1 << 30), network.header["decoder"]["width"]
+    checkpoint.have(names["prefixes"][0] + names["embedding"], shape, checkpoint.embedding)
+    if not settings.boolean("tie_word_embeddings", family.tied):
+        checkpoint.have(names["output"][0], shape, checkpoint.embedding)
+    tensors = list(DecoderTensors(checkpoint, family, network, settings).list())
+    return network.header, tensors, network.context
+
+
 def describe_model(config, dtype="float16"):
-    """Returns the network of a configuration and its tensors, as (name, parts) in the order of the
-    file."""
+    """Returns the network of a configuration, its tensors, as (name, parts) in the order of the
+    file, and the number of tokens that it was made for."""
     settings = Settings.of(config)
-    family, network = family_of(settings), describe_network(settings)
-    checkpoint = RandomCheckpoint(settings, family, network, dtype)
-    longest = read_longest(settings, family)
-    tensors = list_tensors(checkpoint, family, network, settings, longest)
+    family = family_of(settings)
+    alone = isinstance(family, DecoderFamily)
+    describe = describe_alone if alone else describe_encoder_decoder
+    network, tensors, longest = describe(settings, family, dtype)
     if overflows_float16(settings, family, tensors):
         network["overflows_float16"] = True
-    return network, tensors
+    return network, tensors, longest
 
 
-def write_model(path, config, dtype="float16"):
-    """Writes the model of a configuration, which has what config.json would have
-    (model_shapes.config_of). The model reads and writes ids."""
-    network, tensors = describe_model(config, dtype)
-    settings, vocabulary = Settings.of(config), config["vocab_size"]
-    longest = read_longest(settings, family_of(settings))
-    files = [Stored(name, NO_PIECE * vocabulary) for name in ("source.pieces", "target.pieces")]
-    entries = list_entries(tensors, None)
-    data_bytes = lay_out(entries, files)
+def describe_tokens(settings, network, longest):
+    """Returns the special tokens and the settings of search."""
+    vocabulary = network["decoder"]["embedding"]["vocabulary"]
+    if "encoder" not in network:
+        tokens = read_decoder_tokens(settings, None, vocabulary)
+        search = read_generation(settings, vocabulary, tokens, has_encoder=False)
+        return tokens, {"max_source_length": longest, **search}
     start, end, pad = (
         settings.token(key, vocabulary)
         for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id")
     )
+    return {"start": start, "end": end, "pad": pad, "unknown": end}, {
+        "max_source_length": longest,
+        "beam_size": 4,
+        "max_length": longest,
+        "never_chosen": [pad],
+    }
+
+
+class ThreadedFile:
+    """Is a new file that threads write, while the Writer hashes the next blocks. A model may have
+    16 GB."""
+
+    def __init__(self, path):
+        self.file, self.at = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 0
+        self.threads = concurrent.futures.ThreadPoolExecutor(THREADS)
+        self.waiting = collections.deque()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            while self.waiting and kind is None:
+                self.waiting.popleft().result()
+        finally:
+            self.threads.shutdown(cancel_futures=True)
+            os.close(self.file)
+
+    def write(self, data):
+        """Takes data that nobody changes afterwards."""
+        if len(self.waiting) == WAITING:
+            self.waiting.popleft().result()
+        self.waiting.append(self.threads.submit(self.write_at, memoryview(data), self.at))
+        self.at += len(data)
+
+    def write_at(self, data, at):
+        while data:
+            count = os.pwrite(self.file, data, at)
+            data, at = data[count:], at + count
+
+    def seek(self, at):
+        self.at = at
+
+
+def write_model(path, config, dtype="float16"):
+    """Writes the model of a configuration, which has what config.json would have
+    (model_shapes.config_of and prompt_config_of). The model reads and writes ids."""
+    network, tensors, longest = describe_model(config, dtype)
+    tokens, generation = describe_tokens(Settings.of(config), network, longest)
+    pieces = NO_PIECE * config["vocab_size"]
+    files = [Stored(name, pieces) for name in ("source.pieces", "target.pieces")]
+    entries = list_entries(tensors, None)
+    data_bytes = lay_out(entries, files)
     header = {
         "network": network,
-        "tokens": {"start": start, "end": end, "pad": pad, "unknown": end},
-        "generation": {
-            "max_source_length": longest,
-            "beam_size": 4,
-            "max_length": longest,
-            "never_chosen": [pad],
-        },
+        "tokens": tokens,
+        "generation": generation,
         "tensors": [entry.header() for entry in entries],
         "files": [file.header() for file in files],
         "provenance": {"converter": "scripts/generated_model.py", "source": "random"},
     }
-    with open(path, "wb") as file:
+    with ThreadedFile(path) as file:
         Writer(file).write_model(header, entries, files, data_bytes)

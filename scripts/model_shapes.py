@@ -3,6 +3,8 @@ configurations, the work of a token, and sources as long as those of a news text
 
 import sys
 
+from decoder_families import DECODERS
+
 # These are the numbers of tokens of news.en's lines at the middle of each of 48 equal parts. Each
 # is the number of words times the tokens per word in ende-base's vocabulary.
 NEWS = (
@@ -86,6 +88,21 @@ def config_of(family, d, heads, layers, ffn, vocabulary, **more):
     }
 
 
+def prompt_config_of(family, d, layers, heads, ffn, vocabulary, context, kv_heads=None, **more):
+    """Returns what config.json would say of a model that is a decoder alone. `context` is the
+    number of tokens that a prompt and its continuation may have together. No token ends a text
+    unless `more` has eos_token_id."""
+    sizes = {"width": d, "layers": layers, "heads": heads, "inner": ffn, "context": context}
+    sizes["kv_heads"] = kv_heads or heads
+    keys = DECODERS[family].keys
+    return {
+        "model_type": family,
+        "vocab_size": vocabulary,
+        **{keys[name]: size for name, size in sizes.items() if name in keys},
+        **more,
+    }
+
+
 def flops_of_token(d, layers, ffn, vocabulary, beam):
     """Returns the floating-point operations of a target token: of its rows in the decoder and the
     vocabulary, and of its source token in the encoder."""
@@ -96,11 +113,20 @@ def flops_of_token(d, layers, ffn, vocabulary, beam):
 def write_source(path, lengths, config, numbers):
     """Writes a line of ids of each length, the end token included. `numbers` is a
     random.Random."""
-    text, end = range(FIRST_TEXT, config["vocab_size"] - 1), str(config["eos_token_id"])
+    end = " %d" % config["eos_token_id"]
+    write_lines(path, [length - 1 for length in lengths], config, numbers, end)
+
+
+def write_prompts(path, lengths, config, numbers):
+    """Writes a line of ids of each length, which nothing ends."""
+    write_lines(path, lengths, config, numbers, "")
+
+
+def write_lines(path, lengths, config, numbers, end):
+    text = [str(number) for number in range(FIRST_TEXT, config["vocab_size"] - 1)]
     with open(path, "w") as file:
         for length in lengths:
-            ids = [str(number) for number in numbers.choices(text, k=length - 1)]
-            file.write(" ".join([*ids, end]) + "\n")
+            file.write((" ".join(numbers.choices(text, k=length)) + end).lstrip() + "\n")
 
 
 def load_writer(script):

@@ -13,9 +13,10 @@ sys.dont_write_bytecode = True
 
 import numpy as np
 
+from decoder_families import DECODERS
 from families import FAMILIES
-from generated_model import Random, write_model
-from model_shapes import config_of, write_source
+from generated_model import Random, ThreadedFile, write_model
+from model_shapes import config_of, prompt_config_of, write_prompts, write_source
 
 # Each entry is a family, its settings besides the sizes, and the dtype of the weights.
 MODELS = (
@@ -46,6 +47,31 @@ class Generated(Case):
                     self.assertEqual(len(lines), 4)
                     ids = [int(number) for line in lines for number in line.split()]
                     self.assertTrue(set(ids) <= set(range(150)) - {config["pad_token_id"]}, ids)
+
+    def test_every_decoder(self):
+        """Nothing but the limit ends the continuations. They do not all repeat one token."""
+        for family, entry in DECODERS.items():
+            for kv_heads in (4, 2) if "kv_heads" in entry.keys else (4,):
+                with self.subTest(family, kv_heads=kv_heads):
+                    config = prompt_config_of(family, 64, 2, 4, 40, 150, 64, kv_heads, head_dim=16)
+                    if entry.inside:
+                        config[entry.inside] = dict(config)
+                    model, source = self.path("model.bin"), self.path("source.ids")
+                    write_model(model, config, "bfloat16")
+                    write_prompts(source, [1, 7, 30, 12], config, random.Random(3))
+                    for beam in ("1", "4"):
+                        limit = ["--max-new-tokens", "9"]
+                        lines = self.ok("-i", source, "-b", beam, *IDS, *limit, model=model).lines
+                        self.assertEqual([len(line.split()) for line in lines], [9] * 4)
+                        if not entry.scales_embedding:
+                            self.assertGreater(len(set(" ".join(lines).split())), 3)
+
+    def test_a_full_disk(self):
+        """A thread's error reaches the caller."""
+        for blocks in (1, 100):
+            with self.assertRaises(OSError), ThreadedFile("/dev/full") as file:
+                for _ in range(blocks):
+                    file.write(b"block")
 
     def test_rows_differ_and_blocks_join(self):
         """The matrix is larger than the array that its numbers are taken from."""

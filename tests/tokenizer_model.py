@@ -47,7 +47,7 @@ def describe_tokens(pipeline, ends):
 def write_tiny_model(path, rows, tokens, tokenizer, files, source):
     """Writes a model.bin around the header's `tokens` and `tokenizer` and the files of a tokenizer,
     and returns its header. `source` says where the tokenizer comes from."""
-    network, tensors = describe_model(config_of("marian", WIDTH, 1, 1, WIDTH, rows))
+    network, tensors, _ = describe_model(config_of("marian", WIDTH, 1, 1, WIDTH, rows))
     entries = list_entries(tensors, None)
     data_bytes = lay_out(entries, files)
     header = {
