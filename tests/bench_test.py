@@ -4,29 +4,19 @@ something is missing. The tests do not judge the figures."""
 import json
 import os
 import subprocess
-import sys
 
 import program
-from program import BINARY, EN_DE, ROOT, Case
+from bench_case import BenchCase
+from program import BINARY, EN_DE
 
 ON_CPU = ["--device", "cpu", "--precision", "fp32", "--xlate", BINARY]
 setUpModule = program.require
 
 
-class Bench(Case):
+class Bench(BenchCase):
     def setUp(self):
         super().setUp()
         self.text = self.path("few.txt", "The file is open.\nPlease close it.\nThank you.\n")
-
-    def script(self, name, *arguments, code=0):
-        done = subprocess.run(
-            [sys.executable, os.path.join(ROOT, "scripts", name), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=program.TIMEOUT,
-        )
-        self.assertEqual(done.returncode, code, done.stderr.decode())
-        return done.stdout.decode(), done.stderr.decode()
 
     def test_settings_and_a_refused_one(self):
         table, _ = self.script(
@@ -79,41 +69,6 @@ class Bench(Case):
         self.assertIn(
             "expected some of", self.script("sweep", *ON_CPU, "--axes", "width", code=2)[1]
         )
-
-    def test_shapes(self):
-        """Runs tiny networks of the families, beside a program that cannot read any of them."""
-        path, tiny = self.path("shapes.json"), {"d": 24, "heads": 2, "layers": 2, "ffn": 40}
-        command = ["--device", "cpu", "--xlate", BINARY, "--line-buffered", "--repeat", "2"]
-        command += ["--sizes", json.dumps({**tiny, "vocabulary": 150}), "--teraflops", "0.00001"]
-        table, _ = self.script("bench", "shapes", *command, "--old", "/bin/false", "--json", path)
-        rows = [row.split(" | ")[0] for row in table.split("\n") if row.startswith("| ")]
-        names = [
-            name for title in ("NLLB-600M", "opus-mt tc-big", "T5-base") for name in [title] * 2
-        ]
-        self.assertEqual([row[2:] for row in rows if "--" not in row], (["shape"] + names) * 2)
-        self.assertIn("old program: Failure: exit 1: no message", table)
-        with open(path) as file:
-            runs = json.load(file)["runs"]
-        self.assertEqual(len(runs), 3 * 2 * 5)
-        for run in runs:
-            if run["program"] == "old":
-                self.assertIn("exit 1", run["failure"])
-                continue
-            self.assertEqual(len(run["reports"]), 1 if run["kind"] == "keys" else 2)
-            for report in run["reports"]:
-                lines = report["lines"]["out"]
-                self.assertEqual(report["counts"]["target_tokens"], 30 * lines)
-                self.assertEqual(report["lines"]["truncated"], 0)
-                if run["kind"] == "keys":
-                    keys, beam = report["distinct_keys"], int(run["beam"])
-                    self.assertTrue(keys == 1 if beam == 1 else 1 < keys < beam, keys)
-        for wrong, message in (
-            (["--only", "gpt"], "expected some of nllb,"),
-            (["--sizes", '{"heads": 7}'], "an even d that the heads divide"),
-            (["--sizes", '{"d": "8"}'], "whole numbers"),
-        ):
-            said = self.script("bench", "shapes", "--xlate", BINARY, *wrong, code=2)[1]
-            self.assertIn(message, said)
 
     def test_step_timeline(self):
         """Reads a trace of three steps, the first of which has much work beside it and kernels that
