@@ -150,6 +150,12 @@ def families(place, seconds):
     return place.suite("families_test.py", seconds, "Families", "RandomNetworks", "Decoders")
 
 
+# The wide network takes 15 GB of the host's memory and as many of the GPU's.
+@check("long prompts and a wide network", 300)
+def corners(place, seconds):
+    return place.suite("gpu_test.py", seconds, "Corners")
+
+
 for precision in ("fp32", "fp16", "bf16"):
 
     @check("families, the same bytes, %s" % precision, 240)

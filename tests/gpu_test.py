@@ -1,6 +1,7 @@
 """Tests what only a run on a GPU can show: an error of the device in the middle of a run, which
-special kernels run, what they give for every family and in every order, numbers that overflow
-float16, a missing cuBLASLt, and memory over a long run.
+special kernels run, what they give for every family and in every order, prompts that fill a
+context, a wide network, numbers that overflow float16, a missing cuBLASLt, and memory over a long
+run.
 
 The tests have the ctest label `gpu` and skip themselves where there is no GPU. XLATE_TEST_DEVICE
 names another device than `cuda`.
@@ -12,6 +13,7 @@ import random
 import time
 import unittest
 
+import decoder_corners_test
 import families_test
 import family_invariance_test
 import generated_model
@@ -181,6 +183,10 @@ class InvarianceInFloat16(family_invariance_test.FamilyInvariance):
 
 
 class InvarianceInBFloat16(family_invariance_test.FamilyInvariance):
+    device, precision = DEVICE, "bf16"
+
+
+class Corners(decoder_corners_test.LongPrompts, decoder_corners_test.WideNetwork):
     device, precision = DEVICE, "bf16"
 
 
