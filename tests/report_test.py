@@ -47,6 +47,7 @@ OPTIONS = (
     "line_buffered",
     "input_format",
     "output_format",
+    "text_key",
     "precision",
     "device",
 )
