@@ -3,11 +3,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define XLATE_EVERYWHERE __host__ __device__
-#else
-#define XLATE_EVERYWHERE
-#endif
+#include "engine/everywhere.h"
 
 namespace xlate {
 

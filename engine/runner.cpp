@@ -24,13 +24,14 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
       encoder_queue_(backend.make_queue()) {
   const Policy& policy = options.policy;
   // The shortest prompt may be continued by the largest number of tokens.
-  const std::int64_t longest = limit_of(options.context > 0 ? 1 : options.longest_source),
+  const std::int64_t longest = limit_of(options.context > 0 ? 1 : options.longest_source) +
+                               options.longest_prefix,
                      before = options.context > 0 ? options.longest_source - 1 : 0,
                      beams = options.rules.beams;
   const std::int64_t for_state =
       static_cast<std::int64_t>(backend.cache_budget()) / policy.state_share;
   const std::int64_t affordable =
-      for_state / Search::bytes_per_slot(options.rules, longest, before);
+      for_state / Search::bytes_per_slot(options.rules, longest, before, options.longest_prefix);
   const std::int64_t wanted = options.batch_tokens / policy.tokens_per_slot;
   const std::int64_t slots =
       std::max<std::int64_t>(1, std::min({wanted, affordable, policy.most_rows / beams}));
@@ -49,7 +50,8 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
   model_.allocate(capacity);
   caches_ = std::make_unique<Caches>(backend_, policy, model_.cache_shape(), capacity);
   model_.begin(caches_->paged_caches());
-  search_ = std::make_unique<Search>(backend_, *queue_, options.rules, slots, longest, before);
+  search_ = std::make_unique<Search>(backend_, *queue_, options.rules, slots, longest, before,
+                                     options.longest_prefix);
   active_device_ = backend_.allocate(static_cast<std::size_t>(slots) * sizeof(std::int32_t));
   slots_.resize(static_cast<std::size_t>(slots));
   for (std::int64_t slot = slots; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
@@ -65,10 +67,24 @@ std::int64_t Runner::limit_of(std::int64_t source_tokens) const {
   return static_cast<std::int64_t>(std::min(static_cast<double>(options_.max_length), scaled));
 }
 
+// Room for the prefix is added, except where prompts and targets share a context.
 std::int32_t Runner::limit_of(const Sentence& sentence) const {
-  const auto limit =
-      static_cast<std::int32_t>(limit_of(static_cast<std::int64_t>(sentence.ids.size())));
-  return sentence.limit > 0 ? std::min(limit, sentence.limit) : limit;
+  const std::int64_t prefix = std::ssize(prefix_of(sentence)), tokens = std::ssize(sentence.ids);
+  std::int64_t limit = limit_of(options_.context > 0 ? tokens + prefix : tokens);
+  if (sentence.limit > 0) limit = std::min<std::int64_t>(limit, sentence.limit);
+  return static_cast<std::int32_t>(limit + prefix);
+}
+
+// A forced first token belongs to the prefix if there is one.
+std::vector<std::int32_t> Runner::prefix_of(const Sentence& sentence) const {
+  std::vector<std::int32_t> prefix = sentence.target;
+  const std::int32_t first = forced_first_of(sentence);
+  if (!prefix.empty() && first >= 0) prefix.insert(prefix.begin(), first);
+  return prefix;
+}
+
+std::int32_t Runner::forced_first_of(const Sentence& sentence) const {
+  return sentence.forced_first >= 0 ? sentence.forced_first : options_.rules.forced_first;
 }
 
 void Runner::run(SentenceInput& source, const Done& done, const std::atomic<bool>& stop) {
@@ -174,20 +190,26 @@ bool Runner::install() {
 // A prompt's last token is the start token of its slot.
 void Runner::start(const std::vector<std::int32_t>& slots) {
   std::vector<SlotStart> starts;
-  std::vector<std::span<const std::int32_t>> before;
+  std::vector<std::span<const std::int32_t>> before, prefixes;
+  // The spans refer to these lists.
+  std::vector<std::vector<std::int32_t>> lists;
+  lists.reserve(slots.size());
   for (const std::int32_t index : slots) {
     const Slot& slot = slots_[static_cast<std::size_t>(index)];
     const Sentence& sentence = slot.sentence;
     const bool prompt = options_.context > 0;
     before.push_back(std::span(sentence.ids).first(prompt ? sentence.ids.size() - 1 : 0));
+    prefixes.push_back(lists.emplace_back(prefix_of(sentence)));
     starts.push_back({.slot = index,
                       .limit = slot.limit,
-                      .forced_first = sentence.forced_first >= 0 ? sentence.forced_first
-                                                                 : options_.rules.forced_first,
+                      .forced_first = forced_first_of(sentence),
                       .start = prompt ? sentence.ids.back() : options_.rules.start,
-                      .tokens_before = static_cast<std::int32_t>(before.back().size())});
+                      .tokens_before = static_cast<std::int32_t>(before.back().size()),
+                      .prefix_tokens = static_cast<std::int32_t>(prefixes.back().size()),
+                      .line = sentence.line,
+                      .draw = sentence.draw});
   }
-  search_->start(starts, before);
+  search_->start(starts, before, prefixes);
 }
 
 std::int64_t Runner::steps_at_once() const {
@@ -300,7 +322,8 @@ Decoded Runner::finish(std::int64_t slot, SearchResult result) {
   const std::int64_t source_tokens = entry.source_tokens(), length = result.best_length(),
                      steps = result.steps();
   const bool ended = result.best_ended(),
-             hit_limit = length == entry.limit && (!ended || options_.rules.forced_end >= 0);
+             hit_limit = length + std::ssize(prefix_of(entry.sentence)) == entry.limit &&
+                         (!ended || options_.rules.forced_end >= 0);
   statistics_.source_tokens += source_tokens;
   statistics_.target_tokens += length;
   statistics_.target_tokens_without_end += length - ended;

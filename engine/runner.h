@@ -31,8 +31,11 @@ struct Sentence {
   std::int32_t limit = 0;
   // If it is not −1, it takes the place of SearchRules::forced_first.
   std::int32_t forced_first = -1;
-  // They are the ids of a given target, which is scored (models/token_scorer.h).
+  // They are the ids with which the target begins, or those of a whole target, which is scored
+  // (models/token_scorer.h).
   std::vector<std::int32_t> target{};
+  // It is the number of the draw among those of the line, if tokens are drawn at random.
+  std::int32_t draw = 0;
 };
 
 /// A decoded sentence. The memory of its result is freed by the thread that makes text of it.
@@ -76,6 +79,8 @@ struct RunnerOptions {
   // If it is not 0, sources are prompts, and a prompt and what is generated have at most this many
   // tokens together. Every prompt must be shorter.
   std::int64_t context = 0;
+  // No target begins with more given tokens, a forced first one included (Sentence::target).
+  std::int64_t longest_prefix = 0;
   // For tests: if false, slots are filled only when all of them are free.
   bool refill = true;
 };
@@ -150,7 +155,10 @@ class Runner {
     bool used_up() const { return next == sentences.size(); }
   };
 
+  /// Returns the limit of a sentence, with its prefix.
   std::int32_t limit_of(const Sentence&) const;
+  std::vector<std::int32_t> prefix_of(const Sentence&) const;
+  std::int32_t forced_first_of(const Sentence&) const;
   void admit(SentenceInput&);
   bool encode_ahead(SentenceInput&);
   bool install();

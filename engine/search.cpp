@@ -29,7 +29,7 @@ T* Search::carve(std::int64_t count) {
 }
 
 Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::int64_t slots,
-               std::int64_t longest, std::int64_t longest_before)
+               std::int64_t longest, std::int64_t longest_before, std::int64_t longest_prefix)
     : backend_(backend),
       queue_(queue),
       reading_(backend.make_queue()),
@@ -37,6 +37,8 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
       ends_(std::make_shared<std::vector<std::int32_t>>(rules.ends)) {
   if (rules.beams < 1 || rules.beams > kMaxBeams)
     fail("beam size is {}, expected 1 to {}", rules.beams, kMaxBeams);
+  if (rules.sampling && rules.beams != 1)
+    fail("beam size is {}, expected 1 where tokens are drawn", rules.beams);
   if (rules.ends.size() > kMaxEnds)
     fail("{} end tokens, expected at most {}", rules.ends.size(), kMaxEnds);
   const std::int64_t beams = rules.beams;
@@ -54,28 +56,41 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
             .slots = slots,
             .beams = beams,
             .longest = longest,
-            .longest_before = keeps_prompts(rules) ? longest_before : 0};
-  if (state_.longest_before == 0) return;
-  state_.prompt = carve<std::int32_t>(slots * longest_before);
-  state_.tokens_before = carve<std::int32_t>(slots);
+            .longest_before = keeps_prompts(rules) ? longest_before : 0,
+            .longest_prefix = longest_prefix};
+  if (state_.longest_before > 0) {
+    state_.prompt = carve<std::int32_t>(slots * longest_before);
+    state_.tokens_before = carve<std::int32_t>(slots);
+  }
+  if (rules.sampling) state_.draws = carve<DrawName>(slots);
+  if (longest_prefix > 0) {
+    state_.prefix = carve<std::int32_t>(slots * longest_prefix);
+    state_.prefix_tokens = carve<std::int32_t>(slots);
+  }
 }
 
 std::int64_t Search::bytes_per_slot(const SearchRules& rules, std::int64_t longest,
-                                    std::int64_t longest_before) {
+                                    std::int64_t longest_before, std::int64_t longest_prefix) {
   constexpr auto kNode = static_cast<std::int64_t>(sizeof(Node) + sizeof(std::uint8_t)),
                  kBeam = static_cast<std::int64_t>(sizeof(Finished) + 8);
   constexpr std::int64_t kId = sizeof(std::int32_t), kArrays = 6;
-  const std::int64_t prompt = keeps_prompts(rules) ? longest_before + 1 : 0;
-  return rules.beams * (longest * kNode + kBeam) + (kArrays + prompt) * kId;
+  const std::int64_t prompt = keeps_prompts(rules) ? longest_before + 1 : 0,
+                     prefix = longest_prefix > 0 ? longest_prefix + 1 : 0,
+                     draws = rules.sampling ? sizeof(DrawName) : 0;
+  return rules.beams * (longest * kNode + kBeam) + (kArrays + prompt + prefix) * kId + draws;
 }
 
 void Search::start(std::span<const SlotStart> starts,
-                   std::span<const std::span<const std::int32_t>> before) {
+                   std::span<const std::span<const std::int32_t>> before,
+                   std::span<const std::span<const std::int32_t>> prefixes) {
   backend_.start_slots(queue_, rules_, starts, state_);
-  if (!state_.prompt) return;
-  for (std::size_t i = 0; i < before.size(); ++i)
-    backend_.upload(queue_, std::as_bytes(before[i]),
-                    state_.prompt + starts[i].slot * state_.longest_before);
+  const auto upload = [&](std::span<const std::span<const std::int32_t>> lists, std::int32_t* ids,
+                          std::int64_t longest) {
+    for (std::size_t i = 0; ids && i < lists.size(); ++i)
+      backend_.upload(queue_, std::as_bytes(lists[i]), ids + starts[i].slot * longest);
+  };
+  upload(before, state_.prompt, state_.longest_before);
+  upload(prefixes, state_.prefix, state_.longest_prefix);
 }
 
 void Search::step(const Program& program, const Workspace& workspace, const PagedCaches& caches,
@@ -125,7 +140,7 @@ Hypothesis SearchResult::trace(const Finished& entry) const {
   Hypothesis result{.ids = std::vector<std::int32_t>(static_cast<std::size_t>(entry.length)),
                     .score = entry.score,
                     .sum = entry.sum,
-                    .length = entry.length,
+                    .length = entry.length - record_->prefix_tokens,
                     .ended = has_ended(entry)};
   const auto* history = reinterpret_cast<const Node*>(finished() + beams_);
   Node node = entry.last;

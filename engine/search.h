@@ -18,10 +18,10 @@ namespace xlate {
 
 /// One possible translation of a sentence.
 struct Hypothesis {
-  std::vector<std::int32_t> ids;  // without start and end token
+  std::vector<std::int32_t> ids;  // with the prefix, but without start and end token
   float score = 0;                // sum / length^A, where A is SearchRules::length_penalty
   float sum = 0;                  // the sum of the log-probabilities
-  std::int32_t length = 0;        // generated tokens, end token included if there is one
+  std::int32_t length = 0;        // tokens behind the prefix, end token included if there is one
   bool ended = false;             // by an end token; otherwise it was cut at the limit
 };
 
@@ -42,8 +42,8 @@ class SearchResult {
   /// Returns whether search ended because of a logit that is infinite or not a number. Then there
   /// is no hypothesis. It is always false on a GPU, which does not look for such logits.
   bool not_finite() const { return record_->finished_count == kNotFinite; }
-  /// Returns the length of the best hypothesis, end token included. There must be one.
-  std::int32_t best_length() const { return finished()->length; }
+  /// Returns the length of the best hypothesis (Hypothesis::length). There must be one.
+  std::int32_t best_length() const { return finished()->length - record_->prefix_tokens; }
   /// Returns whether the best hypothesis ended by an end token. There must be one.
   bool best_ended() const { return has_ended(*finished()); }
   /// Returns up to `most` hypotheses, best first.
@@ -65,24 +65,28 @@ class SearchResult {
 class Search {
  public:
   /// Allocates the state of `slots` sentences of at most `longest` tokens, which continue prompts
-  /// of at most `longest_before` tokens besides their last ones. Steps will be enqueued on the
-  /// queue. Throws Error if the number of beams is not from 1 to kMaxBeams, if there are more than
+  /// of at most `longest_before` tokens besides their last ones, and begin with at most
+  /// `longest_prefix` given tokens, which `longest` counts. Steps will be enqueued on the queue.
+  /// Throws Error if the number of beams is not from 1 to kMaxBeams, if there are more than
   /// kMaxEnds end tokens, or if the backend has too little memory.
   Search(Backend&, Queue&, const SearchRules&, std::int64_t slots, std::int64_t longest,
-         std::int64_t longest_before = 0);
+         std::int64_t longest_before = 0, std::int64_t longest_prefix = 0);
 
   /// Returns the bytes of device memory that each slot takes.
   static std::int64_t bytes_per_slot(const SearchRules&, std::int64_t longest,
-                                     std::int64_t longest_before = 0);
+                                     std::int64_t longest_before = 0,
+                                     std::int64_t longest_prefix = 0);
 
   /// Returns the arrays on the device.
   const SearchState& state() const { return state_; }
   /// Returns the rules of the run.
   const SearchRules& rules() const { return rules_; }
   /// Starts a new sentence in each of the slots. `before` has, for each of them in turn, the ids of
-  /// its prompt before the start token. It may be empty if there are no prompts.
+  /// its prompt before the start token, and `prefixes` the given tokens behind it. Each of them may
+  /// be empty if no sentence of the run has any.
   void start(std::span<const SlotStart> starts,
-             std::span<const std::span<const std::int32_t>> before = {});
+             std::span<const std::span<const std::int32_t>> before = {},
+             std::span<const std::span<const std::int32_t>> prefixes = {});
   /// Advances the rows' sentences by one token: runs the program over the rows, and a step of
   /// search with its result.
   void step(const Program&, const Workspace&, const PagedCaches&, const StepRows&,

@@ -1,13 +1,16 @@
 // The state of search over the sentences in flight, as arrays in the backend's memory, and the
 // rules of search. All of it is plain data, which a step of search reads and writes on the device,
 // without the host. docs/search.md says what the rules mean. In shapes S is the number of slots, K
-// of beams, T of target tokens of the longest sentence, P of the tokens of the longest prompt but
-// its last one, and G of row groups.
+// of beams, T of target tokens of the longest sentence with its prefix, P of the tokens of the
+// longest prompt but its last one, Q of those of the longest prefix, and G of row groups.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
+
+#include "engine/sampling.h"
 
 namespace xlate {
 
@@ -46,8 +49,12 @@ struct SearchRules {
   // and multiplied by it if it is negative. 1 switches the rule off.
   float repetition_penalty = 1;
 
+  // Each token is drawn at random, with one beam. What may not be chosen is left out before.
+  std::optional<Sampling> sampling{};
+
+  /// Returns whether whole rows of logits are needed in memory.
   bool has_row_rules() const {
-    return min_length > 0 || no_repeat_ngram > 0 || repetition_penalty != 1;
+    return min_length > 0 || no_repeat_ngram > 0 || repetition_penalty != 1 || sampling;
   }
   bool is_end(std::int32_t id) const {
     return std::find(ends.begin(), ends.end(), id) != ends.end();
@@ -62,7 +69,7 @@ struct SearchRules {
 /// What a sentence begins with in a slot.
 struct SlotStart {
   std::int32_t slot = 0;
-  // The largest number of tokens of the sentence, its end token included.
+  // The largest number of tokens of the sentence, its prefix and its end token included.
   std::int32_t limit = 0;
   // It is the only choice for the first token. −1 means that there is none.
   std::int32_t forced_first = -1;
@@ -70,6 +77,12 @@ struct SlotStart {
   std::int32_t start = 0;
   // So many tokens of a prompt stand before its last one.
   std::int32_t tokens_before = 0;
+  // The target begins with so many given tokens. They add nothing to scores, and do not count in
+  // the length of a hypothesis.
+  std::int32_t prefix_tokens = 0;
+  // It names the draws of the sentence's tokens.
+  std::int64_t line = 0;
+  std::int32_t draw = 0;
 };
 
 /// A node of the search tree: a token, and the beam of the previous step whose hypothesis it
@@ -83,7 +96,7 @@ struct Node {
 struct Finished {
   float score;          // sum / length^A
   float sum;            // the sum of the log-probabilities
-  std::int32_t length;  // in tokens, end token included
+  std::int32_t length;  // in tokens, the prefix and the end token included
   Node last;            // the last token; the tokens before it are in SearchState::history
 };
 
@@ -100,7 +113,7 @@ struct SearchState {
   // [S]: the number of tokens generated so far. It is also the position at which the last token
   // enters the network, counted from the start token, which is not one of them.
   std::int32_t* length = nullptr;
-  // [S]: the largest number of tokens of the sentence, its end token included.
+  // [S]: the largest number of tokens of the sentence, its prefix and its end token included.
   std::int32_t* limit = nullptr;
   // [S]: the only choice for the sentence's first token, or −1.
   std::int32_t* forced_first = nullptr;
@@ -110,6 +123,13 @@ struct SearchState {
   // valid, and [S]: their number. Both are null if no row rule reads them.
   std::int32_t* prompt = nullptr;
   std::int32_t* tokens_before = nullptr;
+  // [S, Q]: the given tokens with which a target begins, of which the first prefix_tokens[s] are
+  // valid, and [S]: their number. Both are null if no target of the run has any.
+  std::int32_t* prefix = nullptr;
+  std::int32_t* prefix_tokens = nullptr;
+  // [S]: the names of the sentence's draws, whose steps are not used. It is null where nothing is
+  // drawn.
+  DrawName* draws = nullptr;
   // [S]: 1 once the sentence is done, and its finished list final; else 0.
   std::int32_t* done = nullptr;
   // [S, T, K]: the search tree. Row t holds the (t+1)th token of each live hypothesis. The step
@@ -126,6 +146,7 @@ struct SearchState {
   std::int32_t* finished_count = nullptr;
   std::int64_t slots = 0, beams = 0, longest = 0;  // S, K, T
   std::int64_t longest_before = 0;                 // P
+  std::int64_t longest_prefix = 0;                 // Q
 };
 
 /// The beginning of a record that Backend::collect copies for a slot. Behind it are the finished
@@ -134,6 +155,7 @@ struct SearchState {
 struct SearchRecord {
   std::int32_t finished_count;
   std::int32_t length;
+  std::int32_t prefix_tokens;
   /// Returns the bytes of a record of a sentence of `longest` tokens, rounded up to a multiple of
   /// 16. `longest` is at least 1.
   static std::int64_t bytes(std::int64_t beams, std::int64_t longest) {

@@ -188,7 +188,7 @@ void expect_row(RulesCase& test, const Found& found, std::int64_t row) {
   for (std::size_t v = 0; v < test.bias.size(); ++v) expected[v] += test.bias[v];
   const SearchState state = test.state();
   const cpu::SlotSearch search(test.rules, state, slot);
-  cpu::apply_row_rules(test.rules, search.ids_of(row % beams), search.length(), expected);
+  cpu::apply_row_rules(test.rules, search.ids_of(row % beams), search.generated(), expected);
   for (std::int64_t i = 0; i < count; ++i) {
     const auto at = static_cast<std::size_t>(row * count + i);
     // The value of each candidate is the CPU's, and the candidates are in order.

@@ -28,8 +28,10 @@ inline double decidable(const BackendUnderTest& backend) { return backend.cuda ?
 
 class ReferenceSearch {
  public:
-  ReferenceSearch(const Table& table, const SearchRules& rules, int limit, int kind)
-      : table_(table), rules_(rules), limit_(limit), kind_(kind) {}
+  /// The limit counts the given tokens with which the target begins.
+  ReferenceSearch(const Table& table, const SearchRules& rules, int limit, int kind,
+                  std::vector<std::int32_t> prefix = {})
+      : table_(table), rules_(rules), limit_(limit), kind_(kind), prefix_(std::move(prefix)) {}
 
   ReferenceResult run() {
     rules_.beams == 1 ? greedy() : beam();
@@ -49,8 +51,9 @@ class ReferenceSearch {
     for (const std::int32_t id : rules_.never_chosen) row[static_cast<std::size_t>(id)] = kNone;
     if (rules_.renormalize) log_softmax(row);
     const std::int32_t forced = position + 1 == limit_ && rules_.forced_end >= 0 ? rules_.forced_end
-                                : position == 0 ? rules_.forced_first
-                                                : -1;
+                                : position < given() ? prefix_[static_cast<std::size_t>(position)]
+                                : position == 0      ? rules_.forced_first
+                                                     : -1;
     if (forced >= 0) {
       row.assign(static_cast<std::size_t>(v), kNone);
       row[static_cast<std::size_t>(forced)] = 0;
@@ -59,6 +62,7 @@ class ReferenceSearch {
   }
 
  private:
+  int given() const { return static_cast<int>(prefix_.size()); }
   static constexpr double kNone = -std::numeric_limits<double>::infinity();
   struct Live {
     std::vector<std::int32_t> ids;
@@ -90,7 +94,8 @@ class ReferenceSearch {
         row[token] = kNone;
     }
     for (const std::int32_t end : rules_.ends) {
-      if (std::ssize(generated) < rules_.min_length) row[static_cast<std::size_t>(end)] = kNone;
+      if (std::ssize(generated) - given() < rules_.min_length)
+        row[static_cast<std::size_t>(end)] = kNone;
     }
   }
   static void log_softmax(std::vector<double>& row) {
@@ -108,7 +113,7 @@ class ReferenceSearch {
       result_.margin = std::min(result_.margin, std::fabs(a - b));
   }
   Hypothesis hypothesis(std::vector<std::int32_t> ids, double sum) const {
-    const int n = static_cast<int>(ids.size());
+    const int n = static_cast<int>(ids.size()) - given();
     const bool ended = rules_.is_end(ids.back());
     if (ended) ids.pop_back();
     return {std::move(ids), static_cast<float>(sum / divisor(n)), static_cast<float>(sum), n,
@@ -132,7 +137,8 @@ class ReferenceSearch {
       }
       ids.push_back(static_cast<std::int32_t>(best - row.begin()));
       sum += *best;
-    } while (!rules_.is_end(ids.back()) && static_cast<int>(ids.size()) < limit_);
+    } while (static_cast<int>(ids.size()) <= given() ||
+             (!rules_.is_end(ids.back()) && static_cast<int>(ids.size()) < limit_));
     result_.steps = static_cast<int>(ids.size());
     result_.hypotheses = {hypothesis(ids, sum)};
   }
@@ -176,7 +182,7 @@ class ReferenceSearch {
     if (rules_.early_stopping == EarlyStopping::kTrue) return true;
     const int m =
         rules_.early_stopping == EarlyStopping::kNever && rules_.length_penalty > 0 ? limit_ : n;
-    const double reach = static_cast<float>(best / divisor(m)),
+    const double reach = static_cast<float>(best / divisor(m - given())),
                  worst = result_.hypotheses.back().score;
     decide(reach, worst);
     return reach <= worst;
@@ -193,7 +199,7 @@ class ReferenceSearch {
         const Candidate& candidate = candidates[i];
         std::vector<std::int32_t> ids = live[static_cast<std::size_t>(candidate.parent)].ids;
         ids.push_back(candidate.token);
-        if (n < limit_ && !rules_.is_end(candidate.token)) {
+        if (n < limit_ && (n <= given() || !rules_.is_end(candidate.token))) {
           if (next.size() < beams) next.push_back({std::move(ids), candidate.value});
         } else if (i < beams && candidate.value > -1e8) {
           finish(hypothesis(std::move(ids), candidate.value));
@@ -211,6 +217,7 @@ class ReferenceSearch {
   const Table& table_;
   const SearchRules& rules_;
   const int limit_, kind_;
+  const std::vector<std::int32_t> prefix_;
   ReferenceResult result_;
 };
 

@@ -148,17 +148,29 @@ bool same(const Outcome& found, const ReferenceResult& expected) {
   return true;
 }
 
-void compare_random_cases(Lab& lab, double decidable, bool with_ties, bool with_row_rules = false) {
+// Returns given tokens of which a target of the case may begin. The limit leaves room for one more.
+std::vector<std::int32_t> random_prefix(const RandomCase& test, unsigned seed) {
+  Random random(seed + 2000);
+  std::vector<std::int32_t> prefix(
+      static_cast<std::size_t>(whole(random, 0, std::min(4, test.limit - 1))));
+  for (std::int32_t& id : prefix) id = whole(random, 0, test.table.vocabulary - 1);
+  return prefix;
+}
+
+void compare_random_cases(Lab& lab, double decidable, bool with_ties, bool with_row_rules = false,
+                          bool with_prefix = false) {
   int compared = 0;
   constexpr int kCases = 400;
   for (unsigned seed = 0; seed < kCases; ++seed) {
     RandomCase test = random_case(seed, with_ties);
     if (with_row_rules) add_row_rules(test, seed, with_ties);
     test.table.round_to(lab.type());
-    const ReferenceResult expected = ReferenceSearch(test.table, test.rules, test.limit, 0).run();
+    const auto prefix = with_prefix ? random_prefix(test, seed) : std::vector<std::int32_t>();
+    const ReferenceResult expected =
+        ReferenceSearch(test.table, test.rules, test.limit, 0, prefix).run();
     if (!with_ties && expected.margin < decidable) continue;
     ++compared;
-    const Outcome found = decode_alone(lab, test.table, test.rules, test.limit);
+    const Outcome found = decode_alone(lab, test.table, test.rules, test.limit, 0, prefix);
     lab.clear();
     ASSERT_TRUE(same(found, expected))
         << "seed " << seed << ", beams " << test.rules.beams << ", margin " << expected.margin
@@ -182,6 +194,11 @@ TEST_P(SearchReferenceTest, RandomTablesAndRowRulesAgreeWithTheReference) {
 
 TEST_P(SearchReferenceTest, RandomTiesAndRowRulesAgreeWithTheReference) {
   compare_random_cases(lab, decidable(GetParam()), true, true);
+}
+
+TEST_P(SearchReferenceTest, TargetsThatBeginWithGivenTokensAgreeWithTheReference) {
+  compare_random_cases(lab, decidable(GetParam()), false, false, true);
+  compare_random_cases(lab, decidable(GetParam()), true, true, true);
 }
 
 }  // namespace

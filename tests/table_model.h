@@ -240,15 +240,21 @@ inline Outcome outcome_of(const SearchResult& result) {
 
 /// Decodes one sentence of a kind alone in one of the model's slots, without caches.
 inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules,
-                           std::int32_t limit, int kind, std::int64_t all_slots,
-                           std::int32_t slot) {
+                           std::int32_t limit, int kind, std::int64_t all_slots, std::int32_t slot,
+                           std::vector<std::int32_t> prefix = {}) {
   model.allocate({.slots = all_slots, .beams = rules.beams, .longest_target = limit});
-  Search search(*lab, lab.queue(), rules, all_slots, limit);
+  const std::int64_t given = std::ssize(prefix);
+  Search search(*lab, lab.queue(), rules, all_slots, limit, 0, given);
   const std::vector<std::int32_t> slots{slot}, ids{kind};
-  const SlotStart start{slot, limit, rules.forced_first, rules.start};
+  const SlotStart start{.slot = slot,
+                        .limit = limit,
+                        .forced_first = rules.forced_first,
+                        .start = rules.start,
+                        .prefix_tokens = static_cast<std::int32_t>(given)};
+  const std::span<const std::int32_t> given_ids(prefix);
   const SourceSentence source{ids, limit};
   model.install(lab.queue(), *model.encode(lab.queue(), {&source, 1}), 0, slots);
-  search.start({&start, 1});
+  search.start({&start, 1}, {}, {&given_ids, 1});
   const StepRows rows{lab.put(slots), 1, rules.beams};
   for (int steps = 0;; ++steps) {
     model.step(rows, search);
@@ -263,9 +269,10 @@ inline Outcome decode_with(TableModel& model, Lab& lab, const SearchRules& rules
 
 /// Decodes one sentence alone in the second of three slots.
 inline Outcome decode_alone(Lab& lab, const Table& table, const SearchRules& rules,
-                            std::int32_t limit, int kind = 0) {
+                            std::int32_t limit, int kind = 0,
+                            std::vector<std::int32_t> prefix = {}) {
   TableModel model(lab, table);
-  return decode_with(model, lab, rules, limit, kind, 3, 1);
+  return decode_with(model, lab, rules, limit, kind, 3, 1, std::move(prefix));
 }
 
 }  // namespace xlate::test

@@ -82,7 +82,8 @@ std::unique_ptr<PendingRead> CpuBackend::collect(Queue&, std::span<const std::in
   auto records = std::make_unique_for_overwrite<std::byte[]>(bytes);
   std::byte* record = records.get();
   for (const std::int32_t slot : slots) {
-    const SearchRecord head{state.finished_count[slot], state.length[slot]};
+    const SearchRecord head{state.finished_count[slot], state.length[slot],
+                            state.prefix ? state.prefix_tokens[slot] : 0};
     std::memcpy(record, &head, sizeof(head));
     std::memcpy(record + sizeof(head), state.finished + slot * state.beams,
                 static_cast<std::size_t>(state.beams) * sizeof(Finished));

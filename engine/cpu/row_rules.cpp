@@ -69,8 +69,9 @@ void apply_row_rules(const SearchRules& rules, const std::vector<std::int32_t>& 
   if (generated < rules.min_length) {
     for (const std::int32_t end : rules.ends) forbid(row, end);
   }
-  if (rules.renormalize) forbid_never_chosen(rules, row);
-  if (greedy || rules.renormalize) log_softmax(row);
+  const bool renormalize = rules.renormalize || rules.sampling;
+  if (renormalize) forbid_never_chosen(rules, row);
+  if (greedy || renormalize) log_softmax(row);
   forbid_never_chosen(rules, row);
 }
 

@@ -9,6 +9,7 @@
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
 #include "engine/cpu/row_rules.h"
+#include "engine/cpu/sampler.h"
 #include "engine/cpu/slot_search.h"
 
 namespace xlate::cpu {
@@ -55,6 +56,8 @@ void CpuBackend::start_slots(Queue&, const SearchRules&, std::span<const SlotSta
     state.forced_first[slot] = start.forced_first;
     state.start[slot] = start.start;
     if (state.tokens_before) state.tokens_before[slot] = start.tokens_before;
+    if (state.prefix) state.prefix_tokens[slot] = start.prefix_tokens;
+    if (state.draws) state.draws[slot] = {start.line, start.draw, 0};
     state.done[slot] = 0;
     state.finished_count[slot] = 0;
   }
@@ -188,9 +191,15 @@ void CpuBackend::find_best_of_row(const SearchRules& rules, const SlotSearch& sl
   search_.log_sums[static_cast<std::size_t>(row)] =
       overflow ? std::numeric_limits<float>::quiet_NaN() : 0;
   if (overflow) return;
-  apply_row_rules(rules, slot.ids_of(beam), slot.length(), logits);
+  apply_row_rules(rules, slot.ids_of(beam), slot.generated(), logits);
   const int count = rules.candidates();
   Scored* best = search_.best.data() + row * count;
+  if (rules.sampling) {
+    const auto id = draw_id(*rules.sampling, logits, slot.draw_name());
+    search_.best_count[static_cast<std::size_t>(row)] = id ? 1 : 0;
+    if (id) best[0] = {logits[static_cast<std::size_t>(*id)], *id};
+    return;
+  }
   int& found = search_.best_count[static_cast<std::size_t>(row)];
   for (std::size_t id = 0; id < logits.size(); ++id) {
     if (logits[id] > (found < count ? kMinusInfinity : best[0].logit))

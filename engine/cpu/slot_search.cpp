@@ -27,6 +27,11 @@ SlotSearch::SlotSearch(const SearchRules& rules, const SearchState& state, std::
                                  state.prompt + slot * state.longest_before,
                                  static_cast<std::size_t>(state.tokens_before[slot]))
                            : std::span<const std::int32_t>()),
+      prefix_(state.prefix ? std::span<const std::int32_t>(
+                                 state.prefix + slot * state.longest_prefix,
+                                 static_cast<std::size_t>(state.prefix_tokens[slot]))
+                           : std::span<const std::int32_t>()),
+      draw_(state.draws ? state.draws[slot] : DrawName()),
       done_(state.done[slot]),
       history_(state.history + slot * state.longest * beams_),
       ancestor_(state.ancestor + slot * state.longest * beams_),
@@ -35,6 +40,7 @@ SlotSearch::SlotSearch(const SearchRules& rules, const SearchState& state, std::
 
 std::int32_t SlotSearch::forced() const {
   if (length_ + 1 == limit_ && rules_.forced_end >= 0) return rules_.forced_end;
+  if (length_ < prefix_tokens()) return prefix_[static_cast<std::size_t>(length_)];
   return length_ == 0 ? forced_first_ : -1;
 }
 
@@ -50,11 +56,12 @@ std::vector<std::int32_t> SlotSearch::ids_of(std::int64_t beam) const {
 
 void SlotSearch::advance(const std::vector<Candidate>& candidates) {
   const bool at_limit = ++length_ == limit_;
-  const float divisor = length_divisor(length_, rules_.length_penalty);
+  const float divisor = length_divisor(length_ - prefix_tokens(), rules_.length_penalty);
   std::vector<Candidate> live;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const Candidate& candidate = candidates[i];
-    if (!at_limit && !rules_.is_end(candidate.node.token)) {
+    const bool given = length_ <= prefix_tokens();
+    if (!at_limit && (given || !rules_.is_end(candidate.node.token))) {
       if (live.size() < static_cast<std::size_t>(beams_)) live.push_back(candidate);
     } else if (i < static_cast<std::size_t>(beams_) && candidate.value > kWorthless) {
       add_finished({candidate.value / divisor, candidate.value, length_, candidate.node});
@@ -88,8 +95,9 @@ bool SlotSearch::is_done(float best, float divisor) const {
     case EarlyStopping::kFalse:
       return best / divisor <= worst;
     case EarlyStopping::kNever:
-      return best / (rules_.length_penalty > 0 ? length_divisor(limit_, rules_.length_penalty)
-                                               : divisor) <=
+      return best / (rules_.length_penalty > 0
+                         ? length_divisor(limit_ - prefix_tokens(), rules_.length_penalty)
+                         : divisor) <=
              worst;
   }
   return true;

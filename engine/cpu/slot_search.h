@@ -31,8 +31,10 @@ class SlotSearch {
   /// Returns the only token that may be chosen now, or −1 if the choice is free.
   std::int32_t forced() const;
   float score(std::int64_t beam) const { return score_[beam]; }
-  /// Returns the number of tokens generated so far.
-  std::int32_t length() const { return length_; }
+  /// Returns the number of tokens generated so far behind the prefix. It is negative within it.
+  std::int32_t generated() const { return length_ - prefix_tokens(); }
+  /// Returns the name of the draw of the next token.
+  DrawName draw_name() const { return {draw_.line, draw_.draw, generated()}; }
   /// Returns the ids that the decoder has had for a live hypothesis: those of the prompt, of which
   /// the start token is the last one or the only one, and then the tokens that were generated.
   std::vector<std::int32_t> ids_of(std::int64_t beam) const;
@@ -43,6 +45,7 @@ class SlotSearch {
   void fail();
 
  private:
+  std::int32_t prefix_tokens() const { return static_cast<std::int32_t>(prefix_.size()); }
   void add_finished(const Finished&);
   bool is_done(float best, float divisor) const;
   void keep(const std::vector<Candidate>& live);
@@ -55,6 +58,9 @@ class SlotSearch {
   std::int32_t limit_, forced_first_, start_;
   // They are the ids of the prompt before the start token.
   std::span<const std::int32_t> before_;
+  // They are the given tokens with which the target begins.
+  std::span<const std::int32_t> prefix_;
+  DrawName draw_;
   std::int32_t& done_;
   Node* history_;
   std::uint8_t* ancestor_;

@@ -321,7 +321,8 @@ RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
           .start = rules.start,
           .end = rules.ends.empty() ? -1 : rules.ends.front(),
           .forced_end = rules.forced_end,
-          .renormalize = rules.renormalize,
+          // What may not be chosen is left out before a draw.
+          .renormalize = rules.renormalize || rules.sampling,
           .never_chosen = rule_ids_.as<std::int32_t>(),
           .never_chosen_count = never_chosen_count,
           .other_ends = rule_ids_.as<std::int32_t>() + never_chosen_count,
@@ -329,7 +330,9 @@ RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
           .min_length = rules.min_length,
           .no_repeat_ngram = rules.no_repeat_ngram,
           .repetition_penalty = rules.repetition_penalty,
-          .has_row_rules = rules.has_row_rules()};
+          .has_row_rules = rules.has_row_rules(),
+          .samples = rules.sampling.has_value(),
+          .sampling = rules.sampling.value_or(Sampling())};
 }
 
 void CudaBackend::start_slots(Queue& queue, const SearchRules& rules,
@@ -351,6 +354,7 @@ bool CudaBackend::find_best_fused(Queue& queue, Tensor hidden, const Projection&
     paths_.slow(KernelPaths::Of::kVocabulary, [&] {
       const std::string reason = general_reason();
       return !reason.empty()       ? reason
+             : rules.samples       ? "draws of tokens"
              : rules.has_row_rules ? "rules of search"
              : projection.softcap != 0
                  ? "a softcap of logits"
@@ -409,17 +413,20 @@ void CudaBackend::find_best(Queue& queue, Tensor hidden, const Projection& proje
   if (rules.has_row_rules)
     grow(row_ids_, kLogitRows * (state.longest + state.longest_before) *
                        static_cast<std::int64_t>(sizeof(std::int32_t)));
-  with_logits(queue, hidden, projection,
-              [&](std::int64_t first, const Tensor& logits, const float* bias) {
-                if (rules.has_row_rules) {
-                  const RowRules row_rules{step_rows, state, row_ids_.as<std::int32_t>()};
-                  apply_row_rules(logits_.as<float>(), logits.stride, vocabulary, bias, rules,
-                                  row_rules, first, logits.rows, flushed_stream(queue));
-                }
-                select_rows(logits_.as<float>(), logits.stride, vocabulary,
-                            rules.has_row_rules ? nullptr : bias, rules, first, logits.rows, best,
-                            flushed_stream(queue));
-              });
+  with_logits(
+      queue, hidden, projection, [&](std::int64_t first, const Tensor& logits, const float* bias) {
+        if (rules.has_row_rules) {
+          const RowRules row_rules{step_rows, state, row_ids_.as<std::int32_t>()};
+          apply_row_rules(logits_.as<float>(), logits.stride, vocabulary, bias, rules, row_rules,
+                          first, logits.rows, flushed_stream(queue));
+        }
+        if (rules.samples)
+          return sample_rows(logits_.as<float>(), logits.stride, vocabulary, rules.sampling,
+                             step_rows, state, first, logits.rows, best, flushed_stream(queue));
+        select_rows(logits_.as<float>(), logits.stride, vocabulary,
+                    rules.has_row_rules ? nullptr : bias, rules, first, logits.rows, best,
+                    flushed_stream(queue));
+      });
 }
 
 void CudaBackend::log_probabilities(Queue& queue, Tensor hidden, const Projection& projection,

@@ -51,6 +51,9 @@ struct RulesView {
   std::int64_t min_length, no_repeat_ngram;
   float repetition_penalty;
   bool has_row_rules;
+  // Tokens are drawn at random by `sampling`.
+  bool samples;
+  Sampling sampling;
 };
 
 /// Holds a token with its logit or log-probability. Larger values come first, and among equal ones

@@ -52,7 +52,7 @@ __device__ inline bool is_done(const RulesView& rules, const Finished* finished,
 // SlotState is what a step holds of a slot's state in shared memory. It is followed by the ordered
 // candidates [count], the live ones [K], the finished list [K] and the scores [K].
 struct SlotState {
-  std::int32_t length, limit, forced_first, finished_count;
+  std::int32_t length, limit, forced, prefix_tokens, finished_count;
   int filled, live_count, done;
   __device__ Candidate* ordered() { return reinterpret_cast<Candidate*>(this + 1); }
   __device__ Candidate* live(int count) { return ordered() + count; }
@@ -81,8 +81,13 @@ __device__ void load_slot_state(const Team& team, const RulesView& rules, int co
                                 SlotState& slot_state) {
   const int beams = rules.beams;
   if (team.thread() == 0) {
-    slot_state.length = state.length[slot], slot_state.limit = state.limit[slot],
-    slot_state.forced_first = state.forced_first[slot];
+    const std::int32_t length = state.length[slot],
+                       prefix = state.prefix ? state.prefix_tokens[slot] : 0;
+    slot_state.length = length, slot_state.limit = state.limit[slot];
+    slot_state.prefix_tokens = prefix;
+    slot_state.forced = length < prefix ? state.prefix[slot * state.longest_prefix + length]
+                        : length == 0   ? state.forced_first[slot]
+                                        : -1;
     slot_state.finished_count = state.finished_count[slot];
     slot_state.filled = 0;
   }
@@ -104,9 +109,8 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
   const float* scores = slot_state.scores(count, beams);
   team.sync();
   const std::int32_t length = slot_state.length, limit = slot_state.limit;
-  const std::int32_t forced = length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end
-                              : length == 0                                ? slot_state.forced_first
-                                                                           : -1;
+  const std::int32_t forced =
+      length + 1 == limit && rules.forced_end >= 0 ? rules.forced_end : slot_state.forced;
   const int per_row = forced >= 0 ? 1 : count, total = beams * per_row;
   const auto candidate = [&](int beam, int i) {
     if (forced >= 0) return Candidate{scores[beam], {forced, beam}};
@@ -135,15 +139,15 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
   team.sync();
 
   if (team.thread() == 0) {
-    const std::int32_t n = length + 1;
+    const std::int32_t n = length + 1, prefix = slot_state.prefix_tokens;
     const bool at_limit = n == limit;
-    const float divisor = length_divisor(n, rules.length_penalty);
+    const float divisor = length_divisor(n - prefix, rules.length_penalty);
     const int candidates = slot_state.filled < count ? slot_state.filled : count;
     int live_count = 0;
     std::int32_t finished_count = slot_state.finished_count;
     for (int i = 0; i < candidates; ++i) {
       const Candidate& c = ordered[i];
-      if (!at_limit && !is_end(rules, c.node.token)) {
+      if (!at_limit && (n <= prefix || !is_end(rules, c.node.token))) {
         if (live_count < beams) live[live_count++] = c;
       } else if (i < beams && c.value > kWorthless) {
         add_finished({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);
@@ -153,8 +157,9 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
     slot_state.finished_count = state.finished_count[slot] = finished_count;
     state.length[slot] = n;
     slot_state.done = state.done[slot] =
-        at_limit || is_done(rules, finished, finished_count,
-                            live_count > 0 ? live[0].value : kMinusInfinity, divisor, limit);
+        at_limit ||
+        is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kMinusInfinity,
+                divisor, limit - prefix);
   }
   team.sync();
   for (int k = team.thread(); k < slot_state.finished_count; k += team.threads())

@@ -37,6 +37,8 @@ __global__ void start_kernel(RulesView rules, const SlotStart* starts, SearchSta
   state.forced_first[slot] = start.forced_first;
   state.start[slot] = start.start;
   if (state.tokens_before) state.tokens_before[slot] = start.tokens_before;
+  if (state.prefix) state.prefix_tokens[slot] = start.prefix_tokens;
+  if (state.draws) state.draws[slot] = {start.line, start.draw, 0};
   state.done[slot] = 0;
   state.finished_count[slot] = 0;
 }
@@ -47,15 +49,15 @@ __global__ void collect_kernel(const std::int32_t* slots, SearchState state, cha
   char* record = records + blockIdx.x * stride;
   const std::int32_t length = state.length[slot];
   if (threadIdx.x == 0) {
-    reinterpret_cast<std::int32_t*>(record)[0] = state.finished_count[slot];
-    reinterpret_cast<std::int32_t*>(record)[1] = length;
+    *reinterpret_cast<SearchRecord*>(record) = {state.finished_count[slot], length,
+                                                state.prefix ? state.prefix_tokens[slot] : 0};
   }
-  auto* finished = reinterpret_cast<Finished*>(record + 8);
+  auto* finished = reinterpret_cast<Finished*>(record + sizeof(SearchRecord));
   for (std::int64_t k = threadIdx.x; k < state.finished_count[slot]; k += blockDim.x)
     finished[k] = state.finished[slot * beams + k];
   // The last row of the history was never written, because the tokens that were chosen last are in
   // the finished list.
-  auto* history = reinterpret_cast<Node*>(record + 8 + beams * sizeof(Finished));
+  auto* history = reinterpret_cast<Node*>(finished + beams);
   for (std::int64_t i = threadIdx.x; i < (length - 1) * beams; i += blockDim.x)
     history[i] = state.history[slot * state.longest * beams + i];
 }

@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kRowThreads)
   if (!greedy) log_softmax(logits, vocabulary, shared);
   if (rules.repetition_penalty != 1) penalise(ids, count, rules.repetition_penalty, logits);
   if (rules.no_repeat_ngram > 0) forbid_repeats(ids, count, rules.no_repeat_ngram, logits);
-  if (length < rules.min_length) {
+  if (length - (state.prefix ? state.prefix_tokens[slot] : 0) < rules.min_length) {
     forbid(rules.other_ends, rules.other_ends_count, logits);
     if (threadIdx.x == 0 && rules.end >= 0) logits[rules.end] = kNoLogit;
   }

@@ -39,6 +39,13 @@ void select_rows(const float* logits, std::int64_t stride, std::int64_t vocabula
                  const float* bias, const RulesView&, std::int64_t first, std::int64_t rows,
                  const RowCandidates&, cudaStream_t);
 
+/// Draws one token of each of rows [first, first + rows), with one beam, from log-probabilities
+/// that apply_row_rules has left. The candidate of a row is the token with its log-probability, or
+/// −∞ if no token may be chosen.
+void sample_rows(const float* logits, std::int64_t stride, std::int64_t vocabulary, const Sampling&,
+                 const StepRows&, const SearchState&, std::int64_t first, std::int64_t rows,
+                 const RowCandidates&, cudaStream_t);
+
 /// The largest number of lists of a row that merge_rows can merge.
 constexpr int kMostListSplits = 160;
 /// Holds what has been found in the splits of each row's vocabulary.
