@@ -11,6 +11,7 @@
 
 #include "engine/cpu/sampler.h"
 #include "tests/decode_sentences.h"
+#include "tests/late_backend.h"
 #include "tests/table_model.h"
 
 namespace xlate::test {
@@ -100,9 +101,10 @@ TEST(Sampling, WhatTopKAndTopPKeepIsThatOfTheLoops) {
 
 class SamplingTest : public OnBackend {
  protected:
-  // Draws the first tokens of lines first, first + 1, … from the rows of a table, one kind a line.
+  // Draws the tokens of lines 0, 1, …, whose kinds are those of the table in turn.
   std::vector<Ids> draw(const Table& table, const SearchRules& rules, std::int64_t lines,
                         std::int64_t batch_tokens, std::int64_t tokens) {
+    Lab lab(GetParam());
     TableModel model(lab, table);
     std::vector<Sentence> sentences;
     for (std::int64_t line = 0; line < lines; ++line)
@@ -112,23 +114,19 @@ class SamplingTest : public OnBackend {
     options.batch_tokens = batch_tokens;
     options.longest_source = 1;
     options.max_length = tokens;
+    Runner runner(*lab, model, options);
     std::vector<Ids> ids;
-    {
-      Runner runner(*lab, model, options);
-      for (const auto& hypotheses : decode_sentences(runner, std::move(sentences)))
-        ids.push_back(hypotheses.at(0).ids);
-    }
-    lab.clear();
+    for (const auto& hypotheses : decode_sentences(runner, std::move(sentences)))
+      ids.push_back(hypotheses.at(0).ids);
     return ids;
   }
   static SearchRules rules_with(const Sampling& sampling, Ids never_chosen = {}) {
     return {.beams = 1, .never_chosen = std::move(never_chosen), .sampling = sampling};
   }
 
-  Lab lab{GetParam()};
   Random random{17};
 };
-INSTANTIATE_TEST_SUITE_P(, SamplingTest, testing::ValuesIn(backends()), backend_name);
+INSTANTIATE_TEST_SUITE_P(, SamplingTest, testing::ValuesIn(backends_and_late_ones()), backend_name);
 
 // The frequencies are tested with a chi-square of which one in a million correct programs would
 // have a larger one, by the approximation of Wilson and Hilferty (1931).
@@ -201,6 +199,7 @@ TEST_P(SamplingTest, NothingButTheLineMatters) {
 TEST_P(SamplingTest, OneBeamIsExpected) {
   SearchRules rules = rules_with({});
   rules.beams = 2;
+  Lab lab(GetParam());
   expect_error([&] { Search(*lab, lab.queue(), rules, 1, 1); }, {"beam size is 2", "1"});
 }
 
