@@ -1,19 +1,26 @@
-// Formats a decoded line as the output that is written for it.
+// Makes text of what was decoded, and formats it as the output of a line.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
+#include "app/line_parts.h"
 #include "app/options.h"
 #include "engine/runner.h"
 #include "tokenization/tokenizer.h"
 
 namespace xlate {
 
-// Each function takes the beginning of the line's object (TokenizedLine::fields), which only
+/// Returns the hypotheses that are written of a line, best first, or the best one of a part.
+std::vector<LineResult> results_of(const Decoded&, const Options&, const Tokenizer&);
+
+// Each function below takes the beginning of the line's object (TokenizedLine::fields), which only
 // --output-format jsonl uses.
 
-/// Returns the output line, or with --n-best the rows of the line. Each ends in a newline.
-std::string format_line(const Decoded&, const Options&, const Tokenizer&, std::string fields);
+/// Returns the output line, or with --n-best a row for each result. Each ends in a newline.
+std::string format_line(std::int64_t line, const std::vector<LineResult>&, const Options&,
+                        std::string fields);
 
 /// Returns the output of a line that is not translated because it is empty: empty text, with the
 /// score 0.

@@ -76,9 +76,9 @@ void append_key(std::string& out, std::string_view key) {
   fmt::format_to(std::back_inserter(out), "\"{}\": ", key);
 }
 
-void append_result(std::string& out, const JsonResult& result) {
+void append_result(std::string& out, const LineResult& result) {
   append_key(out, "output");
-  append_json_string(out, result.output);
+  append_json_string(out, result.text);
   append_key(out, "score");
   // A length penalty can make a score infinite, which JSON has no number for.
   if (std::isfinite(result.score))
@@ -121,13 +121,13 @@ std::string own_fields(const std::vector<JsonMember>& members) {
   return fields;
 }
 
-std::string json_line(std::string fields, std::span<const JsonResult> results, bool list) {
+std::string json_line(std::string fields, std::span<const LineResult> results, bool list) {
   if (!list) {
     append_result(fields, results.front());
   } else {
     append_key(fields, "output");
     fields += '[';
-    for (const JsonResult& result : results) {
+    for (const LineResult& result : results) {
       if (&result != results.data()) fields += ", ";
       fields += '{';
       append_result(fields, result);

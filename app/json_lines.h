@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "app/json_object.h"
+#include "app/line_parts.h"
 #include "tokenization/chat.h"
 
 namespace xlate {
@@ -36,16 +37,9 @@ JsonRequest read_request(const std::vector<JsonMember>&, const std::string& text
 /// without those whose keys xlate writes itself: `output`, `score`, `tokens` and `error`.
 std::string own_fields(const std::vector<JsonMember>&);
 
-/// A hypothesis as it is written.
-struct JsonResult {
-  std::string output;
-  float score = 0;
-  std::int32_t tokens = 0;  // generated tokens, end token included
-};
-
 /// Returns the output object of a line, with its newline. `fields` is its beginning. The first
 /// result is written as members of the object, or, as `list` says, all results as a list `output`.
-std::string json_line(std::string fields, std::span<const JsonResult>, bool list);
+std::string json_line(std::string fields, std::span<const LineResult>, bool list);
 /// Returns the output object of a line of --score-text, with its newline.
 std::string json_score_line(std::string fields, double log_probability, std::int64_t tokens);
 /// Returns the output object of a line that is skipped, with its newline.

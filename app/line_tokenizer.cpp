@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <new>
 
 #include "app/json_lines.h"
@@ -33,6 +34,12 @@ std::optional<PromptTemplate> template_of(const Options& options, const Tokenize
   return PromptTemplate(read_template(*options.template_text, "--template"), tokenizer, longest);
 }
 
+std::optional<LineSplitter> splitter_of(const Options& options) {
+  if (!splits_lines(options)) return std::nullopt;
+  return std::optional<LineSplitter>(std::in_place,
+                                     static_cast<std::size_t>(*options.max_source_length));
+}
+
 // Throws Error if a line has to name a language of its own.
 void require_language(bool needed, const char* key, const char* option,
                       const Tokenizer& tokenizer) {
@@ -49,6 +56,7 @@ LineTokenizer::LineTokenizer(const Options& options, const Tokenizer& tokenizer,
       tokenizer_(tokenizer),
       counters_(counters),
       template_(template_of(options, tokenizer)),
+      splitter_(splitter_of(options)),
       source_language_(options.source_lang ? tokenizer.language_id(*options.source_lang) : -1) {}
 
 TokenizedLine LineTokenizer::tokenize(Line& line) const {
@@ -65,6 +73,7 @@ TokenizedLine LineTokenizer::tokenize(Line& line) const {
   line.text = {};
   result.tokens = std::max(result.tokens, result.ids.size());
   cut(result.ids);
+  for (std::vector<std::int32_t>& part : result.parts) cut(part);
   return result;
 }
 
@@ -162,6 +171,8 @@ void LineTokenizer::encode(std::string_view text, std::int32_t source_language,
         PromptTemplate::Prompt prompt = template_->prompt_of(text);
         result.ids = std::move(prompt.ids);
         result.tokens = prompt.tokens;
+      } else if (splitter_) {
+        split(text, source_language, result);
       } else {
         result.ids = tokenizer_.encode(text, source_language);
       }
@@ -173,6 +184,43 @@ void LineTokenizer::encode(std::string_view text, std::int32_t source_language,
       result.ids = tokenizer_.read_ids(text);
       break;
   }
+}
+
+// Makes a line of one sentence that fits one source, as without the splitter, and otherwise several
+// parts. A language token at the beginning of the line stands before each part.
+void LineTokenizer::split(std::string_view text, std::int32_t source_language,
+                          TokenizedLine& result) const {
+  const std::size_t head = tokenizer_.language_token_bytes(text);
+  const std::string token = head > 0 ? std::string(text.substr(0, head)) + ' ' : std::string();
+  const auto encode = [&](std::string_view part) {
+    if (token.empty()) return tokenizer_.encode(part, source_language);
+    return tokenizer_.encode(token + std::string(part), source_language);
+  };
+  const auto is_cut = [&](std::size_t tokens) {
+    return options_.long_lines == LongLines::kSplit &&
+           tokens > static_cast<std::size_t>(*options_.max_source_length);
+  };
+  std::vector<std::string_view> sentences;
+  if (options_.split_sentences) sentences = splitter_->sentences(text.substr(head));
+  if (sentences.size() <= 1) {
+    result.ids = tokenizer_.encode(text, source_language);
+    if (!is_cut(result.ids.size())) return;
+    sentences = {text.substr(head)};
+  }
+  for (const std::string_view sentence : sentences) {
+    auto ids = sentences.size() == 1 ? std::move(result.ids) : encode(sentence);
+    result.tokens = std::max(result.tokens, ids.size());
+    if (is_cut(ids.size())) {
+      auto parts = splitter_->parts(sentence, ids.size(), encode);
+      std::move(parts.begin(), parts.end(), std::back_inserter(result.parts));
+    } else if (!ids.empty()) {
+      result.parts.push_back(std::move(ids));
+    }
+  }
+  result.ids.clear();
+  if (result.parts.size() > 1) return;
+  if (!result.parts.empty()) result.ids = std::move(result.parts.front());
+  result.parts.clear();
 }
 
 // Cuts a source that is too long, but keeps its closing tokens. The ids of a template are not cut

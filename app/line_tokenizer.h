@@ -9,6 +9,7 @@
 
 #include "app/languages.h"
 #include "app/line_reader.h"
+#include "app/line_splitter.h"
 #include "app/options.h"
 #include "app/prompt_template.h"
 #include "app/report.h"
@@ -19,7 +20,10 @@ namespace xlate {
 /// A line as ids, and what is kept of it.
 struct TokenizedLine {
   std::vector<std::int32_t> ids{};  // There are at most --max-source-length.
-  std::size_t tokens = 0;           // It counts the tokens of the whole line.
+  // If the line is cut into several parts, these are the ids of each, and `ids` is empty.
+  std::vector<std::vector<std::int32_t>> parts{};
+  // It counts the tokens of the whole line, or with --split-sentences of its longest sentence.
+  std::size_t tokens = 0;
   bool shortened = false;
   std::int32_t target_language = -1;  // This is the id of its token if the line names it.
   std::int32_t limit = 0;             // It is Sentence::limit.
@@ -47,13 +51,15 @@ class LineTokenizer {
   std::int32_t limit_of(std::optional<std::int32_t> new_tokens) const;
   void encode_messages(const std::vector<ChatMessage>&, TokenizedLine&) const;
   void encode(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
+  void split(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
   void cut(std::vector<std::int32_t>& ids) const;
 
   const Options& options_;
   const Tokenizer& tokenizer_;
   Counters& counters_;
   const std::optional<PromptTemplate> template_;
-  const std::int32_t source_language_;  // This is the id of its token, or −1.
+  const std::optional<LineSplitter> splitter_;  // It is there if lines are cut into parts.
+  const std::int32_t source_language_;          // This is the id of its token, or −1.
 };
 
 }  // namespace xlate

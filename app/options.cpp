@@ -18,8 +18,10 @@ const Names<Format> kFormats{{"text", Format::kText},
                              {"pieces", Format::kPieces},
                              {"ids", Format::kIds},
                              {"jsonl", Format::kJsonl}};
-const Names<LongLines> kLongLines{
-    {"truncate", LongLines::kTruncate}, {"skip", LongLines::kSkip}, {"error", LongLines::kError}};
+const Names<LongLines> kLongLines{{"truncate", LongLines::kTruncate},
+                                  {"split", LongLines::kSplit},
+                                  {"skip", LongLines::kSkip},
+                                  {"error", LongLines::kError}};
 const Names<EarlyStopping> kEarlyStopping{{"true", EarlyStopping::kTrue},
                                           {"false", EarlyStopping::kFalse},
                                           {"never", EarlyStopping::kNever}};
@@ -90,9 +92,14 @@ void add_file_options(CLI::App& app, Options& options) {
         return text.empty() ? "'', expected the name of a key" : std::string();
       });
   files.choice("--long-lines", options.long_lines, kLongLines,
-               "What becomes of lines longer than --max-source-length [truncate]");
+               "What becomes of lines longer than --max-source-length; split translates parts of "
+               "them, which end where sentences do as far as possible [truncate]");
   files.number("--max-source-length", options.max_source_length, "N", 1, kLargestCount,
                "Most source tokens of a line, end token included [the model's, else 512]");
+  files.flag(
+      "--split-sentences", options.split_sentences,
+      "Translate the sentences of each line one by one, for models that drop some of several "
+      "[off]");
 }
 
 void add_search_options(CLI::App& app, Options& options) {

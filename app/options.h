@@ -15,7 +15,7 @@
 namespace xlate {
 
 enum class Format : std::uint8_t { kText, kPieces, kIds, kJsonl };
-enum class LongLines : std::uint8_t { kTruncate, kSkip, kError };
+enum class LongLines : std::uint8_t { kTruncate, kSplit, kSkip, kError };
 enum class Progress : std::uint8_t { kAuto, kAlways, kNever };
 
 /// Returns whether lines of this format hold text, by themselves or in an object.
@@ -58,6 +58,8 @@ struct Options {
   std::int64_t context = 0;
   std::optional<std::int64_t> max_source_length;
   LongLines long_lines = LongLines::kTruncate;
+  // The sentences of a line are translated one by one.
+  bool split_sentences = false;
   bool scores = false;
   // These are language codes of the model. A source of ids or pieces contains its language token
   // already, so that `source_lang` changes nothing there. resolve() sets those that the model has

@@ -98,6 +98,7 @@ json options_of(const RunRecord& run) {
           {"max_new_tokens", or_null(options.max_new_tokens)},
           {"max_source_length", or_null(options.max_source_length)},
           {"long_lines", name_of(options.long_lines)},
+          {"split_sentences", options.split_sentences},
           {"source_lang", or_null(options.source_lang)},
           {"target_lang", or_null(options.target_lang)},
           {"lang_column", options.lang_column},
@@ -148,10 +149,10 @@ json lines_of(const RunRecord& run) {
           {"out", counters.lines_out.load()},
           {"empty", counters.empty.load()},
           {"truncated", counters.truncated.load()},
-          {"split", 0},
+          {"split", counters.split.load()},
           {"skipped", counters.skipped.load()},
           {"invalid_utf8", counters.invalid_utf8.load()},
-          {"hit_length_limit", run.statistics.hit_limit},
+          {"hit_length_limit", run.statistics.hit_limit - counters.hit_limit_again},
           {"retried", run.statistics.preempted}};
 }
 

@@ -22,7 +22,9 @@ using Clock = std::chrono::steady_clock;
 /// that do the same work.
 struct Counters {
   std::atomic<std::int64_t> lines_in{0}, lines_out{0}, empty{0}, truncated{0}, skipped{0},
-      invalid_utf8{0}, source_words{0}, target_tokens{0};
+      invalid_utf8{0}, source_words{0}, target_tokens{0}, split{0};
+  // It counts the parts of lines that hit the limit after another part of their line.
+  std::atomic<std::int64_t> hit_limit_again{0};
   std::atomic<std::int64_t> tokenize_nanoseconds{0}, detokenize_nanoseconds{0},
       waiting_nanoseconds{0};
 };

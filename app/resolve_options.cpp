@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "app/languages.h"
+#include "app/line_splitter.h"
 #include "app/prompts.h"
 #include "app/score_text.h"
 
@@ -161,6 +162,7 @@ void resolve(Options& options, const ModelDescription& model) {
     resolve_search(options, model);
   resolve_languages(options, model);
   resolve_prompts(options, model);
+  check_splitting(options, model);
 }
 
 Precision effective_precision(Precision precision, const NetworkDescription& network, bool gpu) {

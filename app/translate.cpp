@@ -14,6 +14,7 @@
 #include "app/format.h"
 #include "app/interrupt.h"
 #include "app/json_lines.h"
+#include "app/line_parts.h"
 #include "app/line_reader.h"
 #include "app/ordered_output.h"
 #include "app/output_file.h"
@@ -128,10 +129,11 @@ ModelFacts facts_of(const ModelFile& file) {
 class DetokenizerThreads {
  public:
   DetokenizerThreads(const Options& options, const Tokenizer& tokenizer, LineFields& fields,
-                     OrderedOutput& output, Counters& counters, FirstError& error)
+                     LineParts& parts, OrderedOutput& output, Counters& counters, FirstError& error)
       : options_(options),
         tokenizer_(tokenizer),
         fields_(fields),
+        parts_(parts),
         output_(output),
         counters_(counters),
         error_(error),
@@ -178,16 +180,30 @@ class DetokenizerThreads {
   }
   void put_text(const Decoded& decoded) {
     const Clock::time_point start = Clock::now();
-    std::string text =
-        format_line(decoded, options_, tokenizer_, fields_.take(decoded.sentence.line));
+    const std::int64_t line = decoded.sentence.line;
+    std::vector<LineResult> results = results_of(decoded, options_, tokenizer_);
+    const bool complete = decoded.sentence.part < 0 || take_line(decoded, results);
+    std::string text;
+    if (complete) text = format_line(line, results, options_, fields_.take(line));
     counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
     counters_.target_tokens += decoded.result.best_length();
-    output_.put(decoded.sentence.line, std::move(text));
+    if (complete) output_.put(line, std::move(text));
+  }
+  // Puts the translation of a line in the place of that of its last part. Returns false if other
+  // parts are to come.
+  bool take_line(const Decoded& decoded, std::vector<LineResult>& results) {
+    auto added = parts_.add(decoded.sentence.line, decoded.sentence.part, decoded.hit_limit,
+                            std::move(results.front()));
+    counters_.hit_limit_again += added.hit_limit_again;
+    if (!added.line) return false;
+    results.front() = std::move(*added.line);
+    return true;
   }
 
   const Options& options_;
   const Tokenizer& tokenizer_;
   LineFields& fields_;
+  LineParts& parts_;
   OrderedOutput& output_;
   Counters& counters_;
   FirstError& error_;
@@ -334,8 +350,9 @@ void translate(RunRecord& record, Console& console) {
   OrderedOutput output(output_file, record,
                        [&](std::exception_ptr failure) { error.set(failure); });
   LineFields fields;
-  WindowInput source(options, reader, tokenizer, output, fields, record, console);
-  DetokenizerThreads text(options, tokenizer, fields, output, record.counters, error);
+  LineParts parts(options);
+  WindowInput source(options, reader, tokenizer, output, fields, parts, record, console);
+  DetokenizerThreads text(options, tokenizer, fields, parts, output, record.counters, error);
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
   try {
     if (options.score_text)

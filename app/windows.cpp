@@ -28,13 +28,14 @@ constexpr std::size_t kLinesPerTask = 64;
 }  // namespace
 
 WindowInput::WindowInput(const Options& options, LineReader& reader, const Tokenizer& tokenizer,
-                         OrderedOutput& output, LineFields& fields, RunRecord& record,
-                         Console& console)
+                         OrderedOutput& output, LineFields& fields, LineParts& parts,
+                         RunRecord& record, Console& console)
     : options_(options),
       reader_(reader),
       tokenizer_(options, tokenizer, record.counters),
       output_(output),
       fields_(fields),
+      parts_(parts),
       record_(record),
       console_(console),
       windows_(1),
@@ -231,7 +232,8 @@ std::string WindowInput::problem_of(const TokenizedLine& line) const {
   if (!line.error.empty()) return line.error;
   if (line.shortened) return fmt::format("more than {} bytes", LineReader::kMaxLineBytes);
   if (line.tokens > longest)
-    return fmt::format("{} source tokens, expected at most {}", line.tokens, longest);
+    return fmt::format("{}{} source tokens, expected at most {}",
+                       options_.split_sentences ? "a sentence of " : "", line.tokens, longest);
   return {};
 }
 
@@ -242,6 +244,40 @@ LongLines WindowInput::rule_of(const TokenizedLine& line) const {
   const bool skip =
       options_.input_format == Format::kJsonl && options_.long_lines == LongLines::kSkip;
   return skip ? LongLines::kSkip : LongLines::kError;
+}
+
+// Counts a line with a problem that is not refused, and says what becomes of it.
+void WindowInput::note_long_line(const std::string& what, LongLines rule,
+                                 const TokenizedLine& line) {
+  const bool too_many = line.tokens > static_cast<std::size_t>(*options_.max_source_length),
+             skipped = rule == LongLines::kSkip, split = rule == LongLines::kSplit && too_many,
+             // Nothing brings back what lies behind the first bytes of a line.
+      truncated = !skipped && (!split || line.shortened);
+  record_.counters.skipped += skipped;
+  record_.counters.split += split;
+  record_.counters.truncated += truncated;
+  note_line(fmt::format("{}: {}{}{}", what,
+                        skipped     ? "skipped"
+                        : truncated ? "truncated"
+                                    : "",
+                        truncated && split ? " and " : "", split ? "split" : ""));
+}
+
+// Makes a sentence of a line, or of each of its parts.
+void WindowInput::add_sentences(std::int64_t line, TokenizedLine entry,
+                                std::vector<Sentence>& sentences) {
+  const bool whole = entry.parts.empty();
+  if (whole)
+    entry.parts.push_back(std::move(entry.ids));
+  else
+    parts_.expect(line, entry.parts.size());
+  for (std::size_t part = 0; part < entry.parts.size(); ++part) {
+    sentences.push_back({.line = line,
+                         .ids = std::move(entry.parts[part]),
+                         .limit = entry.limit,
+                         .forced_first = entry.target_language,
+                         .part = whole ? -1 : static_cast<std::int32_t>(part)});
+  }
 }
 
 // Answers empty lines, truncates, skips or refuses those with a problem, and returns the others
@@ -260,24 +296,19 @@ std::vector<Sentence> WindowInput::sort_out(std::int64_t first_line,
         refuse(what);
         break;
       }
-      const bool skip = rule == LongLines::kSkip;
-      ++(skip ? record_.counters.skipped : record_.counters.truncated);
-      note_line(what + (skip ? ": skipped" : ": truncated"));
-      if (skip) {
+      note_long_line(what, rule, entry);
+      if (rule == LongLines::kSkip) {
         output_.put(line, format_skipped(line, options_, std::move(entry.fields), problem));
         continue;
       }
     }
-    if (entry.ids.empty()) {
+    if (entry.ids.empty() && entry.parts.empty()) {
       ++record_.counters.empty;
       output_.put(line, format_empty(line, options_, std::move(entry.fields)));
       continue;
     }
     if (entry.fields.size() > 1) fields_.put(line, std::move(entry.fields));
-    sentences.push_back({.line = line,
-                         .ids = std::move(entry.ids),
-                         .limit = entry.limit,
-                         .forced_first = entry.target_language});
+    add_sentences(line, std::move(entry), sentences);
   }
   std::sort(sentences.begin(), sentences.end(), [](const Sentence& a, const Sentence& b) {
     return a.ids.size() != b.ids.size() ? a.ids.size() < b.ids.size() : a.line > b.line;

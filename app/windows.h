@@ -12,6 +12,7 @@
 
 #include "app/console.h"
 #include "app/json_lines.h"
+#include "app/line_parts.h"
 #include "app/line_reader.h"
 #include "app/line_tokenizer.h"
 #include "app/options.h"
@@ -25,12 +26,12 @@ namespace xlate {
 
 class WindowInput final : public SentenceInput {
  public:
-  /// Starts reading. Puts the objects of lines that are decoded into the LineFields. The options
-  /// must have been filled in by resolve() and resolve_device(), and all arguments must outlive the
-  /// object. Throws Error if a thread cannot be started, and UsageError if the template leaves no
-  /// room for a line.
+  /// Starts reading. Puts the objects of lines that are decoded into the LineFields, and tells the
+  /// LineParts of each line that is cut. The options must have been filled in by resolve() and
+  /// resolve_device(), and all arguments must outlive the object. Throws Error if a thread cannot
+  /// be started, and UsageError if the template leaves no room for a line.
   WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, LineFields&,
-              RunRecord&, Console&);
+              LineParts&, RunRecord&, Console&);
   ~WindowInput() override;
 
   const Sentence* next(bool wait) override;
@@ -56,6 +57,8 @@ class WindowInput final : public SentenceInput {
   std::vector<TokenizedLine> tokenize(Window&);
   std::string problem_of(const TokenizedLine&) const;
   LongLines rule_of(const TokenizedLine&) const;
+  void note_long_line(const std::string& what, LongLines, const TokenizedLine&);
+  void add_sentences(std::int64_t line, TokenizedLine, std::vector<Sentence>&);
   std::vector<Sentence> sort_out(std::int64_t first_line, std::vector<TokenizedLine>);
   void refuse(const std::string& why);
   void note_line(const std::string& text);
@@ -66,6 +69,7 @@ class WindowInput final : public SentenceInput {
   const LineTokenizer tokenizer_;
   OrderedOutput& output_;
   LineFields& fields_;
+  LineParts& parts_;
   RunRecord& record_;
   Console& console_;
   BoundedQueue<Window> windows_;

@@ -6,7 +6,7 @@ install(TARGETS xlate RUNTIME DESTINATION bin)
 install(CODE "set(xlate_program \"$<TARGET_FILE:xlate>\")")
 install(CODE [[
   file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${xlate_program}" RESOLVED_DEPENDENCIES_VAR found
-       PRE_INCLUDE_REGEXES "sentencepiece" "protobuf" "absl" "pcre2" "utf8proc" "libz\\."
+       PRE_INCLUDE_REGEXES "sentencepiece" "protobuf" "absl" "pcre2" "utf8proc" "libicu" "libz\\."
        PRE_EXCLUDE_REGEXES ".*")
   foreach(library IN LISTS found)
     get_filename_component(name "${library}" NAME)

@@ -36,6 +36,8 @@ struct Sentence {
   std::vector<std::int32_t> target{};
   // It is the number of the draw among those of the line, if tokens are drawn at random.
   std::int32_t draw = 0;
+  // It is the number of this part of the line, from 0, or −1 if the line was not cut into parts.
+  std::int32_t part = -1;
 };
 
 /// A decoded sentence. The memory of its result is freed by the thread that makes text of it.

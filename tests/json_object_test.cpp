@@ -157,7 +157,7 @@ TEST(JsonObject, AgreesWithAParserOnDamagedObjects) {
     for (const JsonMember& member : read_json_object(text))
       members[member.key] = json::parse(member.value);
     ASSERT_EQ(members, parsed) << text;
-    json again = json::parse(json_line(fields_of(text), std::vector<JsonResult>(1), false));
+    json again = json::parse(json_line(fields_of(text), std::vector<LineResult>(1), false));
     EXPECT_EQ(again["tokens"], 0) << text;
   }
   EXPECT_GT(valid, 5000);
@@ -181,7 +181,8 @@ TEST(JsonLines, OwnFieldsStayAndThoseThatAreWrittenGo) {
 }
 
 TEST(JsonLines, ResultsAreWrittenBehindTheFields) {
-  const std::vector<JsonResult> results{{"a\n", -0.125f, 2}, {"", -INFINITY, 1}};
+  const std::vector<LineResult> results{{.text = "a\n", .score = -0.125f, .tokens = 2},
+                                        {.text = "", .score = -INFINITY, .tokens = 1}};
   EXPECT_EQ(json_line("{\"x\":1", results, false),
             "{\"x\":1, \"output\": \"a\\n\", \"score\": -0.125, \"tokens\": 2}\n");
   EXPECT_EQ(json_line("{", results, true),

@@ -107,6 +107,11 @@ class Tokenizer {
   /// stretches of text between them are each tokenized separately. `source_language` is the source
   /// id of a language token, or −1 if the template has none.
   std::vector<std::int32_t> encode(std::string_view text, std::int32_t source_language = -1) const;
+  /// Returns the bytes of a language token >>xx<< that a line begins with, or 0 if it begins with
+  /// none.
+  std::size_t language_token_bytes(std::string_view line) const {
+    return codec_->language_token_bytes(line);
+  }
   /// Returns whether encode() takes a MarkedText. The tokenizers of SentencePiece models do not.
   bool has_special_tokens() const { return pipeline_ != nullptr; }
   /// Returns the source ids of a text as a whole, as encode() does for a line. The template has no

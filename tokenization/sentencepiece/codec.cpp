@@ -15,13 +15,6 @@ SentencePieceDecoder decoder_of(const SentencePieceCodec::Files& files, const Vo
   return {SentencePieceModel::read(files.target_model, name), target, name};
 }
 
-// Returns the bytes of a language token >>xx<< at the start of the text, whatever is between the
-// angle brackets, or 0 if there is none.
-std::size_t leading_token(std::string_view text) {
-  const std::size_t end = text.starts_with(">>") ? text.find("<<") : std::string_view::npos;
-  return end == std::string_view::npos ? 0 : end + 2;
-}
-
 // Returns the text without white space at its ends. One space stays beside an unknown token, which
 // models write between spaces.
 std::string trimmed(std::string_view text) {
@@ -63,12 +56,18 @@ std::vector<std::int32_t> SentencePieceCodec::encode(std::string_view line) cons
   return ids;
 }
 
+// A language token is >>xx<<, whatever is between the angle brackets.
+std::size_t SentencePieceCodec::language_token_bytes(std::string_view line) const {
+  if (!leading_language_token_ || !line.starts_with(">>")) return 0;
+  const std::size_t end = line.find("<<");
+  return end == std::string_view::npos ? 0 : end + 2;
+}
+
 // Appends the ids of text without added tokens. A language token counts only at the start of the
 // line.
 void SentencePieceCodec::append_text(std::string_view text, bool at_start,
                                      std::vector<std::int32_t>& ids) const {
-  const bool looks = leading_language_token_ && at_start;
-  if (const std::size_t length = looks ? leading_token(text) : 0; length > 0) {
+  if (const std::size_t length = at_start ? language_token_bytes(text) : 0; length > 0) {
     ids.push_back(source_id(text.substr(0, length)));
     text.remove_prefix(length);
   }

@@ -31,6 +31,7 @@ class SentencePieceCodec final : public TextCodec {
   SentencePieceCodec(const Files&, const Vocabulary& source, const Vocabulary& target, AddedTokens);
 
   std::vector<std::int32_t> encode(std::string_view line) const override;
+  std::size_t language_token_bytes(std::string_view line) const override;
   std::string decode(std::span<const std::int32_t> ids) const override;
 
  private:
