@@ -16,7 +16,7 @@ namespace {
 void append_row(std::string& out, std::int64_t line, const LineResult& result,
                 const Options& options) {
   const auto end = std::back_inserter(out);
-  if (options.n_best > 0)
+  if (options.has_rows())
     fmt::format_to(end, "{} ||| {} ||| F0= {:.6g} ||| {:.6g}\n", line, result.text, result.sum,
                    result.score);
   else if (options.scores)
@@ -69,7 +69,7 @@ std::vector<LineResult> results_of(const Decoded& decoded, const Options& option
 std::string format_line(std::int64_t line, const std::vector<LineResult>& results,
                         const Options& options, std::string fields) {
   if (options.output_format == Format::kJsonl)
-    return json_line(std::move(fields), results, options.n_best > 0);
+    return json_line(std::move(fields), results, options.has_rows());
   std::string out;
   for (const LineResult& result : results) append_row(out, line, result, options);
   return out;

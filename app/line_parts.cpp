@@ -40,7 +40,11 @@ LineParts::Added LineParts::add(std::int64_t line, std::int32_t part, bool hit_l
   if (--waiting.missing > 0) return added;
   const auto complete = waiting_.extract(found);
   lock.unlock();
-  added.line = join(complete.mapped().parts, options_);
+  std::vector<LineResult>& parts = complete.mapped().parts;
+  if (options_.num_samples.value_or(1) > 1)
+    added.results = std::move(parts);
+  else
+    added.results = {join(parts, options_)};
   return added;
 }
 

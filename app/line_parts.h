@@ -1,10 +1,10 @@
-// Joins the translations of the parts into which lines were cut.
+// Brings together what belongs to one line: the translations of the parts into which it was cut, or
+// several draws of it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -25,17 +25,18 @@ struct LineResult {
 /// --length-penalty.
 LineResult join(const std::vector<LineResult>&, const Options&);
 
-/// Keeps the translations of parts until those of a whole line are there. Any thread may call its
-/// functions.
+/// Keeps the translations of parts, or the draws, until those of a whole line are there. Any thread
+/// may call its functions.
 class LineParts {
  public:
   explicit LineParts(const Options& options) : options_(options) {}
 
-  /// Says into how many parts a line is cut, before any of them is added.
+  /// Says how many parts or draws a line has, before any of them is added.
   void expect(std::int64_t line, std::size_t parts);
   struct Added {
-    // It is there if this was the last part to come.
-    std::optional<LineResult> line{};
+    // If this was the last part to come, it has the joined line, or if it was the last draw, all of
+    // them. Otherwise it is empty.
+    std::vector<LineResult> results{};
     // Another part of the line had hit the limit before, and so did this one.
     bool hit_limit_again = false;
   };

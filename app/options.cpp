@@ -127,6 +127,24 @@ void add_search_options(CLI::App& app, Options& options) {
                 "included, in place of these two limits [the model's, else 256]");
 }
 
+void add_sampling_options(CLI::App& app, Options& options) {
+  Group sampling(app, "Sampling");
+  sampling.flag(
+      "--sample", options.sample,
+      "Draw each token at random instead of searching; a line's draws depend on the seed, "
+      "its number and the model alone [off]");
+  sampling.number("--temperature", options.temperature, "T", 0.01, 100,
+                  "Logits are divided by this [the model's, else 1]");
+  sampling.number("--top-k", options.top_k, "K", 0, kLargestCount,
+                  "Only the K most probable tokens are drawn, 0 for all [the model's, else 0]");
+  sampling.number("--top-p", options.top_p, "P", 0.000001, 1,
+                  "Only the most probable tokens are drawn whose probabilities together reach P "
+                  "[the model's, else 1]");
+  sampling.number("--seed", options.seed, "S", 0, kLargestCount, "Other draws for other seeds [0]");
+  sampling.number("--num-samples", options.num_samples, "N", 1, 1000,
+                  "Draws of each line, printed as rows: line ||| text ||| F0= sum ||| score [1]");
+}
+
 void add_language_options(CLI::App& app, Options& options) {
   Group languages(app, "Languages");
   languages.add(
@@ -239,6 +257,7 @@ void add_machine_options(CLI::App& app, Options& options) {
 void add_options(CLI::App& app, Options& options) {
   add_file_options(app, options);
   add_search_options(app, options);
+  add_sampling_options(app, options);
   add_language_options(app, options);
   add_prompt_options(app, options);
   add_output_options(app, options);

@@ -82,7 +82,13 @@ struct Options {
   std::vector<std::string> stop;
   // A newline in the output becomes a space, unless this is another text.
   std::optional<std::string> newline;
-  int n_best = 0;                 // 0 means that --n-best is off.
+  int n_best = 0;  // 0 means that --n-best is off.
+  // Tokens are drawn at random. resolve() sets those of the next values that the model has.
+  bool sample = false;
+  std::optional<float> temperature, top_p;
+  std::optional<std::int32_t> top_k;
+  std::optional<std::int64_t> seed;
+  std::optional<int> num_samples;
   std::int64_t batch_tokens = 0;  // 0 means auto, until resolve_device().
   // resolve_device() clears this if batch_tokens was auto. The memory of the device bounds
   // batch_tokens then, too.
@@ -97,6 +103,9 @@ struct Options {
   std::string report;  // There is no report if it is empty; "-" is stderr.
   Progress progress = Progress::kAuto;
   bool quiet = false;
+
+  /// Returns whether a line has several rows of output, or one of their form.
+  bool has_rows() const { return n_best > 0 || num_samples.value_or(1) > 1; }
 };
 
 /// What the command line asks for. If that is help or the version, `options` is empty and `text`

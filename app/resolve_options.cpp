@@ -110,9 +110,42 @@ void resolve_json_lines(Options& options) {
   }
 }
 
+// Throws UsageError for an option that was given without another one that it needs.
+void refuse_without(const char* option, bool given, const char* needed) {
+  if (given) throw UsageError(fmt::format("{}: expected {} with it", option, needed));
+}
+
+// Fills in the options of random draws, and the beam size where tokens are drawn.
+void resolve_sampling(Options& options, const GenerationDefaults& defaults) {
+  if (!options.sample) {
+    refuse_without("--temperature", options.temperature.has_value(), "--sample");
+    refuse_without("--top-k", options.top_k.has_value(), "--sample");
+    refuse_without("--top-p", options.top_p.has_value(), "--sample");
+    refuse_without("--seed", options.seed.has_value(), "--sample");
+    refuse_without("--num-samples", options.num_samples.has_value(), "--sample");
+    return;
+  }
+  if (options.beam_size.value_or(1) != 1)
+    throw UsageError(fmt::format("--beam-size: {}, expected 1 with --sample", *options.beam_size));
+  if (options.n_best > 0)
+    throw UsageError(
+        "--n-best: expected no such option with --sample; --num-samples N gives N draws of each "
+        "line");
+  options.num_samples = options.num_samples.value_or(1);
+  if (*options.num_samples > 1 &&
+      (options.split_sentences || options.long_lines == LongLines::kSplit))
+    throw UsageError("--num-samples: expected 1 where lines are split, whose parts are joined");
+  options.beam_size = 1;
+  options.temperature = options.temperature.value_or(defaults.temperature.value_or(1));
+  options.top_k = options.top_k.value_or(defaults.top_k.value_or(0));
+  options.top_p = options.top_p.value_or(defaults.top_p.value_or(1));
+  options.seed = options.seed.value_or(0);
+}
+
 // Fills in the options of search and the limits.
 void resolve_search(Options& options, const ModelDescription& model) {
   const GenerationDefaults& defaults = model.generation;
+  resolve_sampling(options, defaults);
   if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
   if (!options.length_penalty)
     options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
@@ -151,6 +184,9 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
                     .min_length = *options.min_length,
                     .no_repeat_ngram = *options.no_repeat_ngram,
                     .repetition_penalty = *options.repetition_penalty};
+  if (options.sample)
+    rules.sampling = Sampling{*options.temperature, *options.top_k, *options.top_p,
+                              static_cast<std::uint64_t>(*options.seed)};
   return rules;
 }
 

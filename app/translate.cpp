@@ -189,14 +189,14 @@ class DetokenizerThreads {
     counters_.target_tokens += decoded.result.best_length();
     if (complete) output_.put(line, std::move(text));
   }
-  // Puts the translation of a line in the place of that of its last part. Returns false if other
-  // parts are to come.
+  // Puts the results of a line in the place of that of its last part or draw. Returns false if
+  // others are to come.
   bool take_line(const Decoded& decoded, std::vector<LineResult>& results) {
     auto added = parts_.add(decoded.sentence.line, decoded.sentence.part, decoded.hit_limit,
                             std::move(results.front()));
     counters_.hit_limit_again += added.hit_limit_again;
-    if (!added.line) return false;
-    results.front() = std::move(*added.line);
+    if (added.results.empty()) return false;
+    results = std::move(added.results);
     return true;
   }
 
@@ -317,10 +317,10 @@ void translate(RunRecord& record, Console& console) {
   const ModelFile file = ModelFile::open(options.model);
   record.model = facts_of(file);
   resolve(options, file.description());
-  if (file.description().generation.do_sample && !options.score_text) {
+  if (file.description().generation.do_sample && !options.score_text && !options.sample) {
     console.note(
         fmt::format("{}: its checkpoint draws tokens at random by default (do_sample: true); this "
-                    "run does not, it searches with --beam-size {}",
+                    "run does not, it searches with --beam-size {} (--sample draws)",
                     options.model, *options.beam_size));
   }
   LineReader reader(options.input);

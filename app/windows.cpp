@@ -263,19 +263,20 @@ void WindowInput::note_long_line(const std::string& what, LongLines rule,
                         truncated && split ? " and " : "", split ? "split" : ""));
 }
 
-// Makes a sentence of a line, or of each of its parts.
+// Makes a sentence of a line, or of each of its parts, or for each of its draws.
 void WindowInput::add_sentences(std::int64_t line, TokenizedLine entry,
                                 std::vector<Sentence>& sentences) {
-  const bool whole = entry.parts.empty();
-  if (whole)
-    entry.parts.push_back(std::move(entry.ids));
-  else
-    parts_.expect(line, entry.parts.size());
+  const auto draws = static_cast<std::size_t>(options_.num_samples.value_or(1));
+  const bool whole = entry.parts.empty() && draws == 1;
+  if (entry.parts.empty()) entry.parts.assign(draws, std::move(entry.ids));
+  if (!whole) parts_.expect(line, entry.parts.size());
   for (std::size_t part = 0; part < entry.parts.size(); ++part) {
     sentences.push_back({.line = line,
                          .ids = std::move(entry.parts[part]),
                          .limit = entry.limit,
                          .forced_first = entry.target_language,
+                         // Parts draw other random numbers, too.
+                         .draw = static_cast<std::int32_t>(part),
                          .part = whole ? -1 : static_cast<std::int32_t>(part)});
   }
 }

@@ -36,7 +36,7 @@ struct Sentence {
   std::vector<std::int32_t> target{};
   // It is the number of the draw among those of the line, if tokens are drawn at random.
   std::int32_t draw = 0;
-  // It is the number of this part of the line, from 0, or −1 if the line was not cut into parts.
+  // It is the number of this part or draw of the line, from 0, or −1 if the line is one sentence.
   std::int32_t part = -1;
 };
 

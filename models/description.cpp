@@ -124,6 +124,11 @@ GenerationDefaults read_generation(const Section& section, std::int32_t end_of_s
   }
   generation.ends = read_ends(section, end_of_source, last);
   generation.renormalize = section.flag("renormalize");
+  if (section.has("temperature"))
+    generation.temperature = static_cast<float>(section.number("temperature", 0.01, 100));
+  if (section.has("top_p")) generation.top_p = static_cast<float>(section.number("top_p", 1e-6, 1));
+  if (section.has("top_k"))
+    generation.top_k = static_cast<std::int32_t>(section.integer("top_k", 0, 0x7fffffff));
   generation.do_sample = section.flag("do_sample");
   const json& never = section.at("never_chosen");
   if (!never.is_array()) section.wrong("never_chosen", "an array of ids", never);

@@ -75,6 +75,9 @@ struct GenerationDefaults {
   std::optional<float> repetition_penalty;
   // Takes the log-softmax over the ids that may be chosen instead of over all (renormalize_logits).
   bool renormalize = false;
+  // These are the checkpoint's settings of random draws (SearchRules::sampling).
+  std::optional<float> temperature, top_p;
+  std::optional<std::int32_t> top_k;
   // The checkpoint draws tokens at random by default (do_sample). xlate says so and does not do it.
   bool do_sample = false;
 };

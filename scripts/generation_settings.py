@@ -102,6 +102,23 @@ def read_row_rules(generation):
     }
 
 
+def read_sampling(generation):
+    """Returns the settings of random draws. Those that mean nothing to xlate are left out: they
+    matter with --sample alone, which can be given others."""
+
+    def number(key, least, most):
+        value = generation.get(key)
+        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return value if good and least <= value <= most else None
+
+    top_k = number("top_k", 0, LARGEST)
+    return {
+        "temperature": number("temperature", 0.01, 100),
+        "top_k": top_k if isinstance(top_k, int) else None,
+        "top_p": number("top_p", 1e-6, 1),
+    }
+
+
 def read_limits(generation, has_encoder):
     """Returns the limits of a hypothesis. max_length counts the start token or the prompt.
     max_new_tokens does not, and it takes precedence."""
@@ -136,6 +153,7 @@ def read_generation(generation, rows, tokens, has_encoder=True):
         "early_stopping": json.dumps(stopping) if isinstance(stopping, bool) else stopping,
         **read_limits(generation, has_encoder),
         **read_row_rules(generation),
+        **read_sampling(generation),
         "forced_first": generation.token("forced_bos_token_id", rows, None),
         "forced_end": generation.token("forced_eos_token_id", rows, None),
         "ends": None if ends == [tokens.get("end")] else ends,

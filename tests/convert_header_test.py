@@ -153,7 +153,7 @@ class HeaderTest(ConvertTest):
             ({"eos_token_id": [3, 0, 3]}, {"ends": [3, 0]}),
             (
                 {"temperature": 0.7, "top_k": 50, "transformers_version": "4.0", "use_cache": True},
-                {},
+                {"temperature": 0.7, "top_k": 50},
             ),
         )
         defaults = {"beam_size": 6, "max_length": 511, "forced_end": 0, "never_chosen": [10]}

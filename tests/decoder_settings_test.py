@@ -371,7 +371,9 @@ class GenerationTest(DecoderCase):
             ({"max_length": 40, "max_new_tokens": 30}, {"max_length": 30}),
             ({"min_new_tokens": 3, "min_length": 9}, {"min_length": 3}),
             ({"min_length": 0, "repetition_penalty": 1.25}, {"repetition_penalty": 1.25}),
-            ({"do_sample": True, "temperature": 0.5}, {"do_sample": True}),
+            ({"do_sample": True, "temperature": 0.5}, {"do_sample": True, "temperature": 0.5}),
+            ({"top_k": 20, "top_p": 0.9}, {"top_k": 20, "top_p": 0.9}),
+            ({"top_k": -1, "top_p": 1.5, "temperature": 0}, {}),
         ):
             generation = self.read(**changes)["generation"]
             common = {"max_source_length": 64, "ends": [2], "never_chosen": []}
