@@ -41,6 +41,10 @@ int available_threads() {
   return std::min(processors, cpu_quota(root ? root : "").value_or(processors));
 }
 
+std::string check_not_empty(const std::string& text) {
+  return text.empty() ? "'', expected some text" : "";
+}
+
 // Reads the value of --gpu-memory: a share of what is free, such as "0.9", or a size, such as
 // "8GiB".
 void read_memory(const std::string& text, Options& options) {
@@ -117,6 +121,14 @@ void add_search_options(CLI::App& app, Options& options) {
   search.number("--repetition-penalty", options.repetition_penalty, "F", 0.01, 100,
                 "Makes tokens that a line has less likely if F is above 1, which is off [the "
                 "model's, else 1]");
+  search
+      .add(app.add_option("--suppress", options.suppress,
+                          "Never chooses the token of this text, or of this piece or id where the "
+                          "output has those; may be given several times [none]"),
+           "TEXT")
+      ->allow_extra_args(false)
+      ->check(check_not_empty);
+  search.flag("--suppress-unk", options.suppress_unk, "Never choose the unknown token [off]");
   search.number("--max-length", options.max_length, "N", 1, kLargestCount,
                 "Most generated tokens of a line, end token included [the model's, else 512]");
   search.number("--max-length-factor", options.max_length_factor, "F", 0, 1e6,
@@ -179,16 +191,13 @@ void add_prompt_options(CLI::App& app, Options& options) {
 
 void add_output_options(CLI::App& app, Options& options) {
   Group output(app, "Output");
-  const auto check_stop = [](const std::string& text) {
-    return text.empty() ? "'', expected some text" : std::string();
-  };
   output
       .add(app.add_option("--stop", options.stop,
                           "Ends the text of a line before this text, in which \\n, \\t, \\{ and "
                           "\\\\ are escapes; may be given several times [none]"),
            "TEXT")
       ->allow_extra_args(false)
-      ->check(check_stop);
+      ->check(check_not_empty);
   const auto check_newline = [](const std::string& text) {
     if (text == " " || text == "\\n") return std::string();
     return "'" + text + "', expected a space or the two characters \\n";

@@ -46,6 +46,11 @@ struct Options {
   std::optional<EarlyStopping> early_stopping;
   std::optional<std::int64_t> min_length, no_repeat_ngram;
   std::optional<float> repetition_penalty;
+  // The tokens of these texts are never chosen. resolve_suppressed() sets `suppressed` to all ids
+  // that may not be chosen because of options.
+  std::vector<std::string> suppress;
+  bool suppress_unk = false;
+  std::vector<std::int32_t> suppressed;
   // The first two are the limits of a model with an encoder, and the third that of one without.
   // resolve() leaves those empty that the model does not have.
   std::optional<std::int64_t> max_length;

@@ -93,6 +93,8 @@ json options_of(const RunRecord& run) {
           {"min_length", or_null(options.min_length)},
           {"no_repeat_ngram", or_null(options.no_repeat_ngram)},
           {"repetition_penalty", or_null(options.repetition_penalty)},
+          {"suppress", options.suppress},
+          {"suppress_unk", options.suppress_unk},
           {"max_length", or_null(options.max_length)},
           {"max_length_factor", or_null(options.max_length_factor)},
           {"max_new_tokens", or_null(options.max_new_tokens)},

@@ -184,6 +184,8 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
                     .min_length = *options.min_length,
                     .no_repeat_ngram = *options.no_repeat_ngram,
                     .repetition_penalty = *options.repetition_penalty};
+  rules.never_chosen.insert(rules.never_chosen.end(), options.suppressed.begin(),
+                            options.suppressed.end());
   if (options.sample)
     rules.sampling = Sampling{*options.temperature, *options.top_k, *options.top_p,
                               static_cast<std::uint64_t>(*options.seed)};

@@ -8,7 +8,8 @@
 
 namespace xlate {
 
-/// Returns the rules of search, from options that resolve() has filled in and from the model.
+/// Returns the rules of search, from options that resolve() and resolve_suppressed() have filled
+/// in, and from the model.
 SearchRules rules_of(const Options&, const ModelDescription&);
 
 /// Fills in what the command line left to the model: the model's own value, else the default of

@@ -20,6 +20,8 @@ void refuse_options_of_search(const Options& options) {
       {"--min-length", options.min_length.has_value()},
       {"--no-repeat-ngram", options.no_repeat_ngram.has_value()},
       {"--repetition-penalty", options.repetition_penalty.has_value()},
+      {"--suppress", !options.suppress.empty()},
+      {"--suppress-unk", options.suppress_unk},
       {"--max-length", options.max_length.has_value()},
       {"--max-length-factor", options.max_length_factor.has_value()},
       {"--max-new-tokens", options.max_new_tokens.has_value()},

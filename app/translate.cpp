@@ -21,6 +21,7 @@
 #include "app/queue.h"
 #include "app/resolve_options.h"
 #include "app/score_text.h"
+#include "app/suppress.h"
 #include "app/windows.h"
 #include "engine/caches.h"
 #include "engine/threads.h"
@@ -327,7 +328,7 @@ void translate(RunRecord& record, Console& console) {
   OutputFile output_file(options.output);
   if (options.device == "cpu" && options.gpu_memory_given)
     throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
-  std::packaged_task<Tokenizer()> loading([&] { return load_tokenizer(file); });
+  std::packaged_task<Tokenizer()> loading([&] { return load_tokenizer(file, suppresses(options)); });
   auto tokenizer_to_come = loading.get_future();
   std::jthread beside;
   // The tokenizer is loaded while the device is opened, since both take a while. Under a limit on
@@ -344,6 +345,7 @@ void translate(RunRecord& record, Console& console) {
   resolve_device(options, network, *record.policy, gpu);
   const Tokenizer tokenizer = tokenizer_to_come.get();
   check_formats(options, tokenizer);
+  resolve_suppressed(options, file.description(), tokenizer);
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
   FirstError error(reader);

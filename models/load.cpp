@@ -10,7 +10,7 @@ std::unique_ptr<SequenceModel> load_model(const ModelFile& file, Backend& backen
   return std::make_unique<Transformer>(file, backend);
 }
 
-Tokenizer load_tokenizer(const ModelFile& file) {
+Tokenizer load_tokenizer(const ModelFile& file, bool reads_targets) {
   const ModelDescription& model = file.description();
   // A file has both SentencePiece models or neither: file.file() throws if only one is there.
   const bool has_models = file.has_file("source.spm") || file.has_file("target.spm");
@@ -26,6 +26,7 @@ Tokenizer load_tokenizer(const ModelFile& file) {
   files.added = model.tokens.added;
   files.languages = model.tokens.languages;
   files.chat = model.chat;
+  files.reads_targets = reads_targets;
   files.clean_up_spaces = model.tokens.clean_up_spaces;
   const auto table = [&](const char* name) {
     return file.has_file(name) ? file.file(name) : std::string_view();

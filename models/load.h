@@ -16,8 +16,9 @@ namespace xlate {
 /// missing or has another shape, or if the backend has too little memory.
 std::unique_ptr<SequenceModel> load_model(const ModelFile&, Backend&);
 
-/// Returns the file's tokenizer. It points into the file, which must outlive it. Throws Error if an
-/// embedded tokenizer file is missing, cannot be read, or does not fit the network's vocabularies.
-Tokenizer load_tokenizer(const ModelFile&);
+/// Returns the file's tokenizer, which reads targets if `reads_targets` is set. It points into the
+/// file, which must outlive it. Throws Error if an embedded tokenizer file is missing, cannot be
+/// read, or does not fit the network's vocabularies.
+Tokenizer load_tokenizer(const ModelFile&, bool reads_targets = false);
 
 }  // namespace xlate

@@ -24,6 +24,8 @@ class Help(Case):
         "--min-length",
         "--no-repeat-ngram",
         "--repetition-penalty",
+        "--suppress",
+        "--suppress-unk",
         "--max-length",
         "--max-length-factor",
         "--max-new-tokens",
@@ -87,7 +89,6 @@ class NotThere(Case):
     """Options that xlate does not have are refused. They are never accepted and ignored."""
 
     OPTIONS = [
-        ("--suppress-unk", None),
         ("--sample", None),
         ("--top-k", "5"),
         ("--top-p", "0.9"),

@@ -26,8 +26,27 @@ void each_word(std::string_view text, const Each& each) {
   }
 }
 
+// Reads a number as an id below `size`. Throws Error if the word is anything else.
+std::int32_t read_id(std::string_view word, std::int64_t size) {
+  std::int32_t id = 0;
+  const auto [rest, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+  if (error != std::errc() || rest != word.data() + word.size() || id < 0 || id >= size) {
+    fail("'{}' is not an id, expected a whole number from 0 to {}", brief_text(word), size - 1);
+  }
+  return id;
+}
+
+// Returns the target id for text without a piece, if there is one. The header of a model names
+// another token where a pipeline has no unknown one.
+std::optional<std::int32_t> target_unknown_of(const TokenizerFiles& files, const Vocabulary& source,
+                                              const Vocabulary& target) {
+  if (files.pipeline ? files.pipeline->model.unknown < 0 : !files.target_model) return std::nullopt;
+  return target.id_of(source.piece_of(files.unknown));
+}
+
 std::unique_ptr<const TextCodec> codec_of(const TokenizerFiles& files, const Vocabulary& source,
                                           const Vocabulary& target,
+                                          std::optional<std::int32_t> target_unknown,
                                           const std::vector<std::string_view>& added_texts) {
   if (files.pipeline) {
     return std::make_unique<const PipelineCodec>(*files.pipeline,
@@ -44,6 +63,7 @@ std::unique_ptr<const TextCodec> codec_of(const TokenizerFiles& files, const Voc
                                 .target_model = *files.target_model,
                                 .name = files.name,
                                 .unknown = files.unknown,
+                                .target_unknown = target_unknown,
                                 .leading_language_token = files.leading_language_token},
       source, target, AddedTokens(files.added, added_texts));
 }
@@ -61,9 +81,10 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
     : source_(std::make_unique<Vocabulary>(files.source_pieces, files.source_size,
                                            Vocabulary::Lookup::kBothWays,
                                            files.name + ": source.pieces")),
-      target_(std::make_unique<Vocabulary>(files.target_pieces, files.target_size,
-                                           Vocabulary::Lookup::kByIdOnly,
-                                           files.name + ": target.pieces")),
+      target_(std::make_unique<Vocabulary>(
+          files.target_pieces, files.target_size,
+          files.reads_targets ? Vocabulary::Lookup::kBothWays : Vocabulary::Lookup::kByIdOnly,
+          files.name + ": target.pieces")),
       around_(files.around),
       chat_(files.chat),
       languages_(files.languages),
@@ -100,9 +121,15 @@ Tokenizer::Tokenizer(const TokenizerFiles& files)
       fail("{}: added token {} is '{}', expected valid UTF-8", files.name, token.id, copy);
     texts.push_back(text);
     source_->prefer(token.id);
+    if (files.reads_targets && is_both(token.id)) target_->prefer(token.id);
     if (token.special && token.id != unknown_ && is_both(token.id)) silence(token.id);
   }
-  codec_ = codec_of(files, *source_, *target_, texts);
+  if (files.reads_targets) {
+    target_unknown_ = target_unknown_of(files, *source_, *target_);
+    if (files.target_model && !files.pipeline && !target_unknown_)
+      fail("{}: target.pieces has no piece '{}'", files.name, source_->piece_of(unknown_));
+  }
+  codec_ = codec_of(files, *source_, *target_, target_unknown_, texts);
   if (files.pipeline) pipeline_ = static_cast<const PipelineCodec*>(codec_.get());
 }
 
@@ -143,16 +170,28 @@ std::vector<std::int32_t> Tokenizer::encode_pieces(std::string_view pieces) cons
 
 std::vector<std::int32_t> Tokenizer::read_ids(std::string_view text) const {
   std::vector<std::int32_t> ids;
-  each_word(text, [&](std::string_view word) {
-    std::int32_t id = 0;
-    const auto [rest, error] = std::from_chars(word.data(), word.data() + word.size(), id);
-    if (error != std::errc() || rest != word.data() + word.size() || id < 0 ||
-        id >= source_->size()) {
-      fail("'{}' is not an id, expected a whole number from 0 to {}", brief_text(word),
-           source_->size() - 1);
-    }
-    ids.push_back(id);
+  each_word(text, [&](std::string_view word) { ids.push_back(read_id(word, source_->size())); });
+  return ids;
+}
+
+std::vector<std::int32_t> Tokenizer::encode_target(std::string_view text) const {
+  return codec_->encode_target(text);
+}
+
+std::vector<std::int32_t> Tokenizer::encode_target_pieces(std::string_view pieces) const {
+  std::vector<std::int32_t> ids;
+  each_word(pieces, [&](std::string_view piece) {
+    const auto id = target_->id_of(piece);
+    if (!id && !target_unknown_)
+      fail("'{}' is no piece of the target vocabulary", brief_text(piece));
+    ids.push_back(id ? *id : *target_unknown_);
   });
+  return ids;
+}
+
+std::vector<std::int32_t> Tokenizer::read_target_ids(std::string_view text) const {
+  std::vector<std::int32_t> ids;
+  each_word(text, [&](std::string_view word) { ids.push_back(read_id(word, target_->size())); });
   return ids;
 }
 

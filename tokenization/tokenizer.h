@@ -72,6 +72,8 @@ struct TokenizerFiles {
   bool leading_language_token = false;
   // Cleans up decoded text (Hugging Face's clean_up_tokenization_spaces).
   bool clean_up_spaces = false;
+  // Targets are read, too, which takes more memory.
+  bool reads_targets = false;
 };
 
 /// Gives a line the ids that the tokenizer of the checkpoint gives it in transformers 5, with the
@@ -124,6 +126,25 @@ class Tokenizer {
   /// Throws Error that names the first word which is no id of the source vocabulary.
   std::vector<std::int32_t> read_ids(std::string_view text) const;
 
+  // The following functions for targets need TokenizerFiles::reads_targets.
+  /// Returns the target ids of a text in valid UTF-8, without a template and an end token. They are
+  /// those that the tokenizer of the checkpoint gives a target. Needs has_text().
+  std::vector<std::int32_t> encode_target(std::string_view text) const;
+  /// Returns the target ids of pieces separated by spaces, without an end token. A piece that is
+  /// not in the vocabulary becomes the unknown token. Throws Error that names it if there is no
+  /// unknown token.
+  std::vector<std::int32_t> encode_target_pieces(std::string_view pieces) const;
+  /// Returns target ids that are written as numbers separated by spaces. Throws Error that names
+  /// the first word which is no id of the target vocabulary.
+  std::vector<std::int32_t> read_target_ids(std::string_view text) const;
+  /// Returns the target id of a piece, or nothing if it has none.
+  std::optional<std::int32_t> target_id_of(std::string_view piece) const {
+    return target_->id_of(piece);
+  }
+  /// Returns the target id for text that has no piece, or nothing if the tokenizer has pieces for
+  /// all text.
+  std::optional<std::int32_t> target_unknown() const { return target_unknown_; }
+
   /// Returns the text of target ids in valid UTF-8, on one line unless the rules keep newlines.
   /// Padding, end tokens, language tokens, special added tokens and those of the template are left
   /// out. An unknown token is written as " ⁇ ". White space at the ends is dropped if the tokenizer
@@ -163,6 +184,7 @@ class Tokenizer {
   std::vector<bool> is_silent_;
   bool clean_up_spaces_;
   std::int32_t end_, unknown_;
+  std::optional<std::int32_t> target_unknown_;
 };
 
 }  // namespace xlate

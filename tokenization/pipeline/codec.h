@@ -45,6 +45,9 @@ class PipelineCodec final : public TextCodec {
   std::vector<std::int32_t> encode(std::string_view line) const override {
     return encode(line, {});
   }
+  std::vector<std::int32_t> encode_target(std::string_view text) const override {
+    return encode(text, {});
+  }
   /// Returns the ids of a text in valid UTF-8. Special added tokens are looked for within the given
   /// ranges, which are in order and do not overlap, and are text elsewhere. Such tokens are always
   /// looked for in the text as it is, and not in normalized text.

@@ -1,4 +1,5 @@
-// Makes ids by the source's SentencePiece model and vocabulary, and text by those of the target.
+// Makes ids by the SentencePiece model and the vocabulary of a side, and text by those of the
+// target.
 #include "tokenization/sentencepiece/codec.h"
 
 #include "tokenization/text_edits.h"
@@ -30,13 +31,14 @@ std::string trimmed(std::string_view text) {
 SentencePieceCodec::SentencePieceCodec(const Files& files, const Vocabulary& source,
                                        const Vocabulary& target, AddedTokens added)
     : source_(source),
-      segmenter_(files.source_model, files.name + ": source.spm"),
+      target_(target),
+      encoder_(files.source_model, files.name + ": source.spm", source, files.unknown),
       decoder_(decoder_of(files, target)),
       added_(std::move(added)),
-      unknown_(files.unknown),
       leading_language_token_(files.leading_language_token) {
-  for (const std::string_view piece : segmenter_.pieces())
-    ids_of_model_.push_back(source_id(piece));
+  if (files.target_unknown)
+    target_encoder_.emplace(files.target_model, files.name + ": target.spm", target,
+                            *files.target_unknown);
 }
 
 std::vector<std::int32_t> SentencePieceCodec::encode(std::string_view line) const {
@@ -68,23 +70,29 @@ std::size_t SentencePieceCodec::language_token_bytes(std::string_view line) cons
 void SentencePieceCodec::append_text(std::string_view text, bool at_start,
                                      std::vector<std::int32_t>& ids) const {
   if (const std::size_t length = at_start ? language_token_bytes(text) : 0; length > 0) {
-    ids.push_back(source_id(text.substr(0, length)));
+    ids.push_back(encoder_.id_of(text.substr(0, length)));
     text.remove_prefix(length);
   }
-  append_segments(text, ids);
+  encoder_.append(text, ids);
 }
 
-// Appends the ids of text that is segmented. Text that the source's model does not know is looked
-// up in the vocabulary, which may have more pieces than the model: a shared vocabulary has those of
-// the target's model too.
-void SentencePieceCodec::append_segments(std::string_view text,
-                                         std::vector<std::int32_t>& ids) const {
-  const Segmentation segments = segmenter_.segment(text);
-  auto unknown = segments.unknown.begin();
-  for (const int id : segments.ids) {
-    ids.push_back(id == segmenter_.unknown() ? source_id(*unknown++)
-                                             : ids_of_model_[static_cast<std::size_t>(id)]);
+// The added tokens are the source's. One that the target vocabulary does not have is text there.
+std::vector<std::int32_t> SentencePieceCodec::encode_target(std::string_view text) const {
+  std::vector<std::int32_t> ids;
+  if (added_.empty()) {
+    target_encoder_->append(text, ids);
+    return ids;
   }
+  for (const AddedTokens::Stretch& stretch : added_.split(text)) {
+    const std::string_view piece =
+        stretch.id < 0 ? std::string_view(stretch.text) : source_.piece_of(stretch.id);
+    const std::optional<std::int32_t> id = stretch.id < 0 ? std::nullopt : target_.id_of(piece);
+    if (id)
+      ids.push_back(*id);
+    else
+      target_encoder_->append(piece, ids);
+  }
+  return ids;
 }
 
 // White space at the ends of the text is dropped.

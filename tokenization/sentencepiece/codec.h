@@ -1,11 +1,13 @@
-// Makes ids of text by the SentencePiece model of the source, and text of ids by that of the
-// target. The pieces of these models are looked up in the vocabularies, as the tokenizers of
+// Makes ids of text by the SentencePiece model of its side, and text of ids by that of the target.
+// The pieces of these models are looked up in the vocabularies, as the tokenizers of
 // transformers 5 do it that are written in Python (Marian, M2M-100).
 #pragma once
 
+#include <optional>
+
 #include "tokenization/sentencepiece/added_tokens.h"
 #include "tokenization/sentencepiece/decoder.h"
-#include "tokenization/sentencepiece/segmenter.h"
+#include "tokenization/sentencepiece/encoder.h"
 #include "tokenization/text_codec.h"
 #include "tokenization/vocabulary.h"
 
@@ -22,6 +24,9 @@ class SentencePieceCodec final : public TextCodec {
     std::string name;
     // A piece that is not in the source vocabulary has this id.
     std::int32_t unknown = 0;
+    // A piece that is not in the target vocabulary has this id. Without one, encode_target() must
+    // not be called, and the target's model need not be kept for it.
+    std::optional<std::int32_t> target_unknown{};
     // A line may begin with a language token, from >> to the first <<, which is one piece (Marian).
     bool leading_language_token = false;
   };
@@ -32,24 +37,18 @@ class SentencePieceCodec final : public TextCodec {
 
   std::vector<std::int32_t> encode(std::string_view line) const override;
   std::size_t language_token_bytes(std::string_view line) const override;
+  std::vector<std::int32_t> encode_target(std::string_view text) const override;
   std::string decode(std::span<const std::int32_t> ids) const override;
 
  private:
   void append_text(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const;
-  void append_segments(std::string_view text, std::vector<std::int32_t>& ids) const;
-  /// Returns the source id of a piece, or the unknown token's if it has none.
-  std::int32_t source_id(std::string_view piece) const {
-    return source_.id_of(piece).value_or(unknown_);
-  }
 
-  const Vocabulary& source_;
-  Segmenter segmenter_;
+  const Vocabulary &source_, &target_;
+  SentencePieceEncoder encoder_;
+  std::optional<SentencePieceEncoder> target_encoder_;
   SentencePieceDecoder decoder_;
   AddedTokens added_;
-  std::int32_t unknown_;
   bool leading_language_token_;
-  // Maps each id of the source's SentencePiece model to an id of the source vocabulary.
-  std::vector<std::int32_t> ids_of_model_;
 };
 
 }  // namespace xlate
