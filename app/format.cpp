@@ -7,33 +7,55 @@
 #include <vector>
 
 #include "app/json_lines.h"
-#include "app/score_text.h"
+#include "app/scoring.h"
 
 namespace xlate {
 namespace {
+
+// Appends the fields of annotations, with an empty list for an empty line.
+void append_annotated(std::string& out, const LineResult& result, const Options& options) {
+  const auto end = std::back_inserter(out);
+  if (options.alignments) {
+    out += " ||| ";
+    const char* separator = "";
+    for (const auto& [source, target] : result.alignments) {
+      fmt::format_to(end, "{}{}-{}", separator, source, target);
+      separator = " ";
+    }
+  }
+  if (options.token_scores) {
+    fmt::format_to(end, " ||| {:.6g}", fmt::join(result.token_scores, " "));
+  }
+}
 
 // Appends one row: in the n-best format of Moses and Marian, or as text with or without its score.
 void append_row(std::string& out, std::int64_t line, const LineResult& result,
                 const Options& options) {
   const auto end = std::back_inserter(out);
   if (options.has_rows())
-    fmt::format_to(end, "{} ||| {} ||| F0= {:.6g} ||| {:.6g}\n", line, result.text, result.sum,
+    fmt::format_to(end, "{} ||| {} ||| F0= {:.6g} ||| {:.6g}", line, result.text, result.sum,
                    result.score);
   else if (options.scores)
-    fmt::format_to(end, "{:.6g} ||| {}\n", result.score, result.text);
+    fmt::format_to(end, "{:.6g} ||| {}", result.score, result.text);
   else
-    out.append(result.text).push_back('\n');
+    out += result.text;
+  append_annotated(out, result, options);
+  out.push_back('\n');
+}
+
+LineRules rules_of(const Options& options, std::size_t prompt_ids) {
+  const bool jsonl = options.output_format == Format::kJsonl;
+  return {.newline = jsonl             ? "\n"
+                     : options.newline ? std::string_view(*options.newline)
+                                       : " ",
+          .stops = options.stop,
+          .prompt_ids = prompt_ids};
 }
 
 // The first `prompt_ids` ids are those of the prompt.
 std::string text_of(std::span<const std::int32_t> ids, std::size_t prompt_ids,
                     const Options& options, const Tokenizer& tokenizer) {
-  const bool jsonl = options.output_format == Format::kJsonl;
-  const LineRules rules{.newline = jsonl             ? "\n"
-                                   : options.newline ? std::string_view(*options.newline)
-                                                     : " ",
-                        .stops = options.stop,
-                        .prompt_ids = prompt_ids};
+  const LineRules rules = rules_of(options, prompt_ids);
   switch (options.output_format) {
     case Format::kText:
     case Format::kJsonl:
@@ -46,22 +68,53 @@ std::string text_of(std::span<const std::int32_t> ids, std::size_t prompt_ids,
   return {};
 }
 
+// Returns the pairs of words of the pairs of tokens, in the order of the target's words. Tokens
+// that are no text have no word.
+std::vector<TokenPair> word_pairs(const std::vector<TokenPair>& tokens, const TokenWords& source,
+                                  const TokenWords& target) {
+  std::vector<TokenPair> words;
+  for (const auto& [from, to] : tokens) {
+    const TokenPair pair{source[static_cast<std::size_t>(from)],
+                         target[static_cast<std::size_t>(to)]};
+    if (pair.source >= 0 && pair.target >= 0) words.push_back(pair);
+  }
+  std::sort(words.begin(), words.end());
+  words.erase(std::unique(words.begin(), words.end()), words.end());
+  return words;
+}
+
+// Adds what is printed of the annotation of a hypothesis with these ids.
+void annotate(LineResult& result, const Annotation& annotation, std::span<const std::int32_t> ids,
+              const TokenWords& words, const Options& options, const Tokenizer& tokenizer) {
+  result.token_scores = annotation.token_scores;
+  for (std::size_t i = 0; i < annotation.aligned.size(); ++i)
+    result.alignments.push_back({annotation.aligned[i], static_cast<std::int32_t>(i)});
+  if (options.alignment_words) {
+    result.alignments =
+        word_pairs(result.alignments, words, tokenizer.target_words(ids, rules_of(options, 0)));
+  }
+}
+
 }  // namespace
 
-std::vector<LineResult> results_of(const Decoded& decoded, const Options& options,
-                                   const Tokenizer& tokenizer) {
+std::vector<LineResult> results_of(const AnnotatedLine& line, const Options& options,
+                                   const Tokenizer& tokenizer, const TokenWords& words) {
+  const Decoded& decoded = line.decoded;
   std::vector<LineResult> results;
+  auto annotation = line.annotations.begin();
   const int most = decoded.sentence.part < 0 ? std::max(1, options.n_best) : 1;
   for (Hypothesis& hypothesis : decoded.result.hypotheses(most)) {
     std::vector<std::int32_t>& ids = hypothesis.ids;
+    LineResult result{
+        .text = {}, .sum = hypothesis.sum, .score = hypothesis.score, .tokens = hypothesis.length};
+    if (annotation != line.annotations.end())
+      annotate(result, *annotation++, ids, words, options, tokenizer);
     const std::vector<std::int32_t>& prompt = decoded.sentence.ids;
     // The prompt and its continuation are decoded together, since a tokenizer may write the first
     // word of a text without the space before it.
     if (options.echo) ids.insert(ids.begin(), prompt.begin(), prompt.end());
-    results.push_back({.text = text_of(ids, options.echo ? prompt.size() : 0, options, tokenizer),
-                       .sum = hypothesis.sum,
-                       .score = hypothesis.score,
-                       .tokens = hypothesis.length});
+    result.text = text_of(ids, options.echo ? prompt.size() : 0, options, tokenizer);
+    results.push_back(std::move(result));
   }
   return results;
 }
@@ -69,7 +122,7 @@ std::vector<LineResult> results_of(const Decoded& decoded, const Options& option
 std::string format_line(std::int64_t line, const std::vector<LineResult>& results,
                         const Options& options, std::string fields) {
   if (options.output_format == Format::kJsonl)
-    return json_line(std::move(fields), results, options.has_rows());
+    return json_line(std::move(fields), results, json_shape_of(options));
   std::string out;
   for (const LineResult& result : results) append_row(out, line, result, options);
   return out;
@@ -77,7 +130,7 @@ std::string format_line(std::int64_t line, const std::vector<LineResult>& result
 
 std::string format_empty(std::int64_t line, const Options& options, std::string fields) {
   if (options.output_format == Format::kJsonl && fields.empty()) return "\n";
-  if (options.score_text) return format_score(0, 0, options, std::move(fields));
+  if (scores_lines(options)) return format_score(0, 0, options, std::move(fields));
   return format_line(line, {LineResult()}, options, std::move(fields));
 }
 

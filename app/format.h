@@ -5,15 +5,18 @@
 #include <string>
 #include <vector>
 
-#include "app/line_parts.h"
+#include "app/annotations.h"
+#include "app/line_result.h"
+#include "app/line_words.h"
 #include "app/options.h"
-#include "engine/runner.h"
 #include "tokenization/tokenizer.h"
 
 namespace xlate {
 
-/// Returns the hypotheses that are written of a line, best first, or the best one of a part.
-std::vector<LineResult> results_of(const Decoded&, const Options&, const Tokenizer&);
+/// Returns the hypotheses that are written of a line, best first, or the best one of a part. With
+/// --alignment-words, `words` are those of the line's source.
+std::vector<LineResult> results_of(const AnnotatedLine&, const Options&, const Tokenizer&,
+                                   const TokenWords& words);
 
 // Each function below takes the beginning of the line's object (TokenizedLine::fields), which only
 // --output-format jsonl uses.

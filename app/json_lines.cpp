@@ -7,7 +7,6 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "app/options.h"
 #include "tokenization/text_edits.h"
 
 namespace xlate {
@@ -66,8 +65,9 @@ std::vector<ChatMessage> read_messages(const JsonMember& member) {
   return messages;
 }
 
-bool is_written_by_xlate(std::string_view key) {
-  return key == "output" || key == "score" || key == "tokens" || key == "error";
+bool is_written_by_xlate(std::string_view key, const JsonShape& shape) {
+  return key == "output" || key == "score" || key == "tokens" || key == "error" ||
+         (shape.alignments && key == "alignments") || (shape.token_scores && key == "token_scores");
 }
 
 // Appends a key, behind a comma unless it is the first one of its object.
@@ -76,42 +76,77 @@ void append_key(std::string& out, std::string_view key) {
   fmt::format_to(std::back_inserter(out), "\"{}\": ", key);
 }
 
-void append_result(std::string& out, const LineResult& result) {
-  append_key(out, "output");
-  append_json_string(out, result.text);
+void append_score(std::string& out, double score, std::int64_t tokens) {
   append_key(out, "score");
   // A length penalty can make a score infinite, which JSON has no number for.
-  if (std::isfinite(result.score))
-    fmt::format_to(std::back_inserter(out), "{:.6g}", result.score);
+  if (std::isfinite(score))
+    fmt::format_to(std::back_inserter(out), "{:.6g}", score);
   else
     out += "null";
   append_key(out, "tokens");
-  fmt::format_to(std::back_inserter(out), "{}", result.tokens);
+  fmt::format_to(std::back_inserter(out), "{}", tokens);
+}
+
+// Appends a list, whose entries `write` appends.
+template <class T, class Write>
+void append_list(std::string& out, const char* key, const std::vector<T>& values,
+                 const Write& write) {
+  append_key(out, key);
+  out += '[';
+  for (const T& value : values) {
+    if (&value != values.data()) out += ", ";
+    write(value);
+  }
+  out += ']';
+}
+
+void append_result(std::string& out, const LineResult& result, const JsonShape& shape) {
+  const auto end = std::back_inserter(out);
+  append_key(out, "output");
+  append_json_string(out, result.text);
+  append_score(out, result.score, result.tokens);
+  if (shape.alignments) {
+    append_list(out, "alignments", result.alignments, [&](const TokenPair& pair) {
+      fmt::format_to(end, "[{}, {}]", pair.source, pair.target);
+    });
+  }
+  if (shape.token_scores) {
+    append_list(out, "token_scores", result.token_scores,
+                [&](float score) { fmt::format_to(end, "{:.6g}", score); });
+  }
 }
 
 }  // namespace
 
-JsonRequest read_request(const std::vector<JsonMember>& members, const std::string& text_key,
-                         bool chat) {
-  const JsonMember* messages = chat ? find_member(members, "messages") : nullptr;
-  auto text = messages ? std::string() : read_text(members, text_key);
+JsonRequest read_request(const std::vector<JsonMember>& members, const JsonKeys& keys) {
+  const JsonMember* messages = keys.messages ? find_member(members, "messages") : nullptr;
+  auto text = messages ? std::string() : read_text(members, keys.text);
   if (!text) {
-    fail("an object without the key '{}'{}", brief_text(text_key),
-         chat ? ", and without 'messages'" : "");
+    fail("an object without the key '{}'{}", brief_text(keys.text),
+         keys.messages ? ", and without 'messages'" : "");
   }
+  auto target = keys.target ? read_text(members, "target") : std::string();
+  if (!target) fail("an object without the key 'target' (--score-pairs)");
   return {.text = std::move(*text),
           .messages = messages ? read_messages(*messages) : std::vector<ChatMessage>(),
           .source_lang = read_text(members, "source_lang"),
           .target_lang = read_text(members, "target_lang"),
-          .max_new_tokens = read_count(members, "max_new_tokens")};
+          .max_new_tokens = read_count(members, "max_new_tokens"),
+          .target = std::move(*target)};
 }
 
-std::string own_fields(const std::vector<JsonMember>& members) {
+JsonShape json_shape_of(const Options& options) {
+  return {.list = options.has_rows(),
+          .alignments = options.alignments,
+          .token_scores = options.token_scores};
+}
+
+std::string own_fields(const std::vector<JsonMember>& members, const JsonShape& shape) {
   std::string fields = "{";
   const char* end = nullptr;  // the end of the member before
   for (const JsonMember& member : members) {
     const char* member_end = member.text.data() + member.text.size();
-    if (!is_written_by_xlate(member.key)) {
+    if (!is_written_by_xlate(member.key, shape)) {
       // The text between two members is kept, too.
       const char* begin = fields.size() > 1 ? end : member.text.data();
       fields.append(begin, member_end);
@@ -121,16 +156,17 @@ std::string own_fields(const std::vector<JsonMember>& members) {
   return fields;
 }
 
-std::string json_line(std::string fields, std::span<const LineResult> results, bool list) {
-  if (!list) {
-    append_result(fields, results.front());
+std::string json_line(std::string fields, std::span<const LineResult> results,
+                      const JsonShape& shape) {
+  if (!shape.list) {
+    append_result(fields, results.front(), shape);
   } else {
     append_key(fields, "output");
     fields += '[';
     for (const LineResult& result : results) {
       if (&result != results.data()) fields += ", ";
       fields += '{';
-      append_result(fields, result);
+      append_result(fields, result, shape);
       fields += '}';
     }
     fields += ']';
@@ -138,12 +174,9 @@ std::string json_line(std::string fields, std::span<const LineResult> results, b
   return fields += "}\n";
 }
 
-std::string json_score_line(std::string fields, double log_probability, std::int64_t tokens) {
-  append_key(fields, "score");
-  fmt::format_to(std::back_inserter(fields), "{:.6g}", log_probability);
-  append_key(fields, "tokens");
-  fmt::format_to(std::back_inserter(fields), "{}}}\n", tokens);
-  return fields;
+std::string json_score_line(std::string fields, double score, std::int64_t tokens) {
+  append_score(fields, score, tokens);
+  return fields += "}\n";
 }
 
 std::string json_error_line(std::string fields, std::string_view error) {

@@ -9,16 +9,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "app/line_result.h"
 #include "app/options.h"
 
 namespace xlate {
-
-/// A translation of a line, or of a part of one.
-struct LineResult {
-  std::string text;
-  float sum = 0, score = 0;  // They are those of Hypothesis.
-  std::int32_t tokens = 0;   // generated tokens, end token included
-};
 
 /// Returns the translation of a line from those of its parts, in order. Its score is that of one
 /// hypothesis with the tokens of all parts: the sum of all log-probabilities / tokens^A, where A is

@@ -6,7 +6,7 @@
 #include <iterator>
 #include <new>
 
-#include "app/json_lines.h"
+#include "app/scoring.h"
 #include "engine/error.h"
 #include "tokenization/utf8.h"
 
@@ -55,6 +55,7 @@ LineTokenizer::LineTokenizer(const Options& options, const Tokenizer& tokenizer,
     : options_(options),
       tokenizer_(tokenizer),
       counters_(counters),
+      targets_(options, tokenizer),
       template_(template_of(options, tokenizer)),
       splitter_(splitter_of(options)),
       source_language_(options.source_lang ? tokenizer.language_id(*options.source_lang) : -1) {}
@@ -74,6 +75,7 @@ TokenizedLine LineTokenizer::tokenize(Line& line) const {
   result.tokens = std::max(result.tokens, result.ids.size());
   cut(result.ids);
   for (std::vector<std::int32_t>& part : result.parts) cut(part);
+  cut(result.words);
   return result;
 }
 
@@ -86,7 +88,10 @@ void LineTokenizer::read_line(Line& line, TokenizedLine& result) const {
                                     ? read_directions(line.text, tokenizer_)
                                     : DirectedLine{source_language_, -1, line.text};
   result.target_language = directed.target_language;
-  encode(directed.text, directed.source_language, result);
+  const TextPair texts =
+      options_.score_pairs ? read_pair(directed.text) : TextPair{directed.text, {}};
+  encode(texts.source, directed.source_language, result);
+  encode_pair(texts.source, texts.target, template_ ? &*template_ : nullptr, result);
 }
 
 void LineTokenizer::read_object(const Line& line, TokenizedLine& result) const {
@@ -102,15 +107,20 @@ void LineTokenizer::read_object(const Line& line, TokenizedLine& result) const {
   } catch (const Error& error) {
     fail("no object of JSON: {}", error.what());
   }
-  if (options_.output_format == Format::kJsonl) result.fields = own_fields(members);
-  const JsonRequest request = read_request(members, *options_.text_key, options_.chat);
+  if (options_.output_format == Format::kJsonl)
+    result.fields = own_fields(members, json_shape_of(options_));
+  const JsonRequest request = read_request(
+      members,
+      {.text = *options_.text_key, .messages = options_.chat, .target = options_.score_pairs});
   result.target_language = target_language_of(request.target_lang);
   result.limit = limit_of(request.max_new_tokens);
   const std::int32_t source_language = source_language_of(request.source_lang);
-  if (request.messages.empty())
-    encode(request.text, source_language, result);
-  else
-    encode_messages(request.messages, result);
+  if (!request.messages.empty()) {
+    encode_messages(request, result);
+    return;
+  }
+  encode(request.text, source_language, result);
+  encode_pair(request.text, request.target, template_ ? &*template_ : nullptr, result);
 }
 
 std::int32_t LineTokenizer::source_language_of(const std::optional<std::string>& code) const {
@@ -128,9 +138,9 @@ std::int32_t LineTokenizer::target_language_of(const std::optional<std::string>&
 // Returns the limit of a line. Without an encoder each line has one, because the runner has room
 // for longer lines than --max-new-tokens asks for.
 std::int32_t LineTokenizer::limit_of(std::optional<std::int32_t> new_tokens) const {
-  if (options_.score_text) {
+  if (scores_lines(options_)) {
     if (new_tokens)
-      fail("'max_new_tokens': {}, expected no such key with --score-text", *new_tokens);
+      fail("'max_new_tokens': {}, expected no such key where nothing is generated", *new_tokens);
     return 0;
   }
   if (!options_.max_new_tokens) {
@@ -151,14 +161,33 @@ std::int32_t LineTokenizer::limit_of(std::optional<std::int32_t> new_tokens) con
 }
 
 // The last message is cut where the conversation is too long. The others stay whole.
-void LineTokenizer::encode_messages(const std::vector<ChatMessage>& messages,
-                                    TokenizedLine& result) const {
+void LineTokenizer::encode_messages(const JsonRequest& request, TokenizedLine& result) const {
+  const std::vector<ChatMessage>& messages = request.messages;
   for (const ChatMessage& message : messages) counters_.source_words += words_in(message.content);
   const PromptTemplate frame(tokenizer_.chat()->frame_of(messages), tokenizer_,
                              static_cast<std::size_t>(*options_.max_source_length));
   PromptTemplate::Prompt prompt = frame.prompt_of(messages.back().content);
   result.ids = std::move(prompt.ids);
   result.tokens = prompt.tokens;
+  encode_pair(messages.back().content, request.target, &frame, result);
+}
+
+// Adds the target of a pair whose source has been encoded. A pair without tokens to score is
+// answered as an empty line.
+void LineTokenizer::encode_pair(std::string_view source, std::string_view target,
+                                const PromptTemplate* frame, TokenizedLine& result) const {
+  if (!options_.score_pairs || result.ids.empty()) return;
+  const auto longest = static_cast<std::size_t>(*options_.max_source_length);
+  if (options_.context > 0) {
+    result.target = targets_.continuation_of(source, frame,
+                                             std::max(result.tokens, result.ids.size()) > longest,
+                                             std::min(result.ids.size(), longest), target);
+  } else {
+    const std::int32_t first =
+        result.target_language >= 0 ? result.target_language : options_.target_first;
+    result.target = targets_.target_of(target, first);
+  }
+  if (result.target.ids.empty()) result.ids.clear();
 }
 
 void LineTokenizer::encode(std::string_view text, std::int32_t source_language,
@@ -175,6 +204,7 @@ void LineTokenizer::encode(std::string_view text, std::int32_t source_language,
         split(text, source_language, result);
       } else {
         result.ids = tokenizer_.encode(text, source_language);
+        if (options_.alignment_words) result.words = tokenizer_.source_words(text);
       }
       break;
     case Format::kPieces:
@@ -223,8 +253,8 @@ void LineTokenizer::split(std::string_view text, std::int32_t source_language,
   result.parts.clear();
 }
 
-// Cuts a source that is too long, but keeps its closing tokens. The ids of a template are not cut
-// here: prompt_of() has cut the line inside it.
+// Cuts a source that is too long, or the words of one, but keeps its closing tokens. The ids of a
+// template are not cut here: prompt_of() has cut the line inside it.
 void LineTokenizer::cut(std::vector<std::int32_t>& ids) const {
   const auto longest = static_cast<std::size_t>(*options_.max_source_length);
   if (ids.size() <= longest) return;

@@ -7,12 +7,15 @@
 #include <string_view>
 #include <vector>
 
+#include "app/json_lines.h"
 #include "app/languages.h"
 #include "app/line_reader.h"
 #include "app/line_splitter.h"
+#include "app/line_words.h"
 #include "app/options.h"
 #include "app/prompt_template.h"
 #include "app/report.h"
+#include "app/target_tokenizer.h"
 #include "tokenization/tokenizer.h"
 
 namespace xlate {
@@ -27,6 +30,8 @@ struct TokenizedLine {
   bool shortened = false;
   std::int32_t target_language = -1;  // This is the id of its token if the line names it.
   std::int32_t limit = 0;             // It is Sentence::limit.
+  TokenWords words{};                 // With --alignment-words, they are the words of the ids.
+  TargetTokenizer::Target target{};   // With --score-pairs, it is what is scored.
   std::string error{};  // It says why the line cannot be tokenized, and is empty if it can.
   // With --output-format jsonl, it is the beginning of the output object (own_fields()). It is
   // empty where a line of white space is to be answered by an empty line.
@@ -49,7 +54,9 @@ class LineTokenizer {
   std::int32_t source_language_of(const std::optional<std::string>& code) const;
   std::int32_t target_language_of(const std::optional<std::string>& code) const;
   std::int32_t limit_of(std::optional<std::int32_t> new_tokens) const;
-  void encode_messages(const std::vector<ChatMessage>&, TokenizedLine&) const;
+  void encode_messages(const JsonRequest&, TokenizedLine&) const;
+  void encode_pair(std::string_view source, std::string_view target, const PromptTemplate*,
+                   TokenizedLine&) const;
   void encode(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
   void split(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
   void cut(std::vector<std::int32_t>& ids) const;
@@ -57,6 +64,7 @@ class LineTokenizer {
   const Options& options_;
   const Tokenizer& tokenizer_;
   Counters& counters_;
+  const TargetTokenizer targets_;
   const std::optional<PromptTemplate> template_;
   const std::optional<LineSplitter> splitter_;  // It is there if lines are cut into parts.
   const std::int32_t source_language_;          // This is the id of its token, or −1.

@@ -68,6 +68,23 @@ void read_memory(const std::string& text, Options& options) {
   }
 }
 
+// Reads the numbers of heads, separated by commas.
+std::vector<int> read_heads(const std::string& text) {
+  std::vector<int> heads;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const int head = read_number<int>(text.substr(begin, end - begin)).value_or(-1);
+    if (head < 0) {
+      throw CLI::ValidationError(
+          "--alignment-heads",
+          "'" + text + "', expected whole numbers from 0, separated by commas");
+    }
+    heads.push_back(head);
+    begin = end + 1;
+  }
+  return heads;
+}
+
 void add_file_options(CLI::App& app, Options& options) {
   Group files(app, "Files");
   files
@@ -184,9 +201,16 @@ void add_prompt_options(CLI::App& app, Options& options) {
   prompts.flag("--chat", options.chat,
                "Each line is a message of the user: put the model's chat template around it [off]");
   prompts.flag("--echo", options.echo, "Print the prompt before its continuation [off]");
-  prompts.flag("--score-text", options.score_text,
-               "Print the log-probability of each line and its number of tokens: sum ||| tokens "
-               "[off]");
+}
+
+void add_scoring_options(CLI::App& app, Options& options) {
+  Group scoring(app, "Scoring in place of translating");
+  scoring.flag("--score-pairs", options.score_pairs,
+               "Each line is SOURCE<TAB>TARGET, or PROMPT<TAB>CONTINUATION for a model without an "
+               "encoder: print the score that --scores would give the target [off]");
+  scoring.flag("--score-text", options.score_text,
+               "For models without an encoder: print the log-probability of each line and its "
+               "number of tokens: sum ||| tokens [off]");
 }
 
 void add_output_options(CLI::App& app, Options& options) {
@@ -211,6 +235,22 @@ void add_output_options(CLI::App& app, Options& options) {
   output.flag("--scores", options.scores, "Print each line as: score ||| text [off]");
   output.number("--n-best", options.n_best, "N", 1, kMaxBeams,
                 "Print the N best of each line as rows: line ||| text ||| F0= sum ||| score [off]");
+  output.flag("--alignments", options.alignments,
+              "Append ||| and, for each token of the output, its source token with the largest "
+              "weight of cross-attention: 0-0 1-2 (source-target, from 0) [off]");
+  output.number("--alignment-layer", options.alignment_layer, "N", 0, kLargestCount,
+                "Layer of the decoder whose attention aligns, from 0 [the last]");
+  const auto parse_heads = [&options](const std::string& text) {
+    options.alignment_heads = read_heads(text);
+  };
+  output.add(app.add_option_function<std::string>(
+                 "--alignment-heads", parse_heads,
+                 "Heads over whose weights the mean is taken, from 0 [all]"),
+             "A,B,...");
+  output.flag("--alignment-words", options.alignment_words,
+              "Align words, which stand between spaces, in place of tokens [off]");
+  output.flag("--token-scores", options.token_scores,
+              "Append ||| and the log-probability of each token, end token included [off]");
   output.file("--report", options.report, "FILE",
               "Write a JSON report of the run; - is stderr [no report]");
   output.choice("--progress", options.progress, kProgress,
@@ -269,6 +309,7 @@ void add_options(CLI::App& app, Options& options) {
   add_sampling_options(app, options);
   add_language_options(app, options);
   add_prompt_options(app, options);
+  add_scoring_options(app, options);
   add_output_options(app, options);
   add_machine_options(app, options);
 }

@@ -79,8 +79,15 @@ struct Options {
   std::string template_file;
   // Each line is a message of the user, around which the model's chat template stands.
   bool chat = false;
-  // Lines are scored by themselves, and nothing is generated.
-  bool score_text = false;
+  // Lines are scored by themselves, or each is a source and a target, which is scored. Nothing is
+  // generated.
+  bool score_text = false, score_pairs = false;
+  // resolve() sets the token that given targets end with, and the token that targets begin with. It
+  // is −1 if there is none.
+  std::int32_t target_end = -1, target_first = -1;
+  // resolve() sets how many tokens a given target may have, these two included. It is used with an
+  // encoder alone.
+  std::int64_t longest_target = 0;
   // The prompt stands before its continuation.
   bool echo = false;
   // The text of a line ends before any of these, which resolve() makes of those with escapes.
@@ -94,6 +101,12 @@ struct Options {
   std::optional<std::int32_t> top_k;
   std::optional<std::int64_t> seed;
   std::optional<int> num_samples;
+  // Each token of a hypothesis has its log-probability, or its source token, printed.
+  bool token_scores = false, alignments = false;
+  // Layers and heads are numbered from 0. resolve() sets both with --alignments.
+  std::optional<std::int64_t> alignment_layer;
+  std::vector<int> alignment_heads;
+  bool alignment_words = false;
   std::int64_t batch_tokens = 0;  // 0 means auto, until resolve_device().
   // resolve_device() clears this if batch_tokens was auto. The memory of the device bounds
   // batch_tokens then, too.

@@ -40,6 +40,11 @@ class PromptTemplate {
   /// are no ids if the line adds nothing to the template.
   Prompt prompt_of(std::string_view line) const;
 
+  /// Returns the ids of a text behind the prompt of this line (Tokenizer::encode_continuation).
+  std::vector<std::int32_t> continuation_of(std::string_view line, std::string_view text) const {
+    return tokenizer_.encode_continuation(frame_.around(line), text);
+  }
+
  private:
   std::vector<std::int32_t> ids_around(std::string_view line) const;
   std::vector<std::int32_t> ids_of_beginning(std::string_view line) const;

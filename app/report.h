@@ -65,7 +65,7 @@ struct RunRecord {
   RunnerStatistics statistics;
   Latency latency;  // It counts each line, with --line-buffered alone.
   Clock::time_point process_start;
-  // It is the sum over all lines that were scored, with --score-text alone.
+  // It is the sum over all lines that were scored, with --score-text and --score-pairs alone.
   std::optional<double> log_probability;
   double load_seconds = 0;
   Clock::time_point model_ready{}, first_line_read{}, first_output{}, last_output{};

@@ -4,10 +4,11 @@
 
 #include <algorithm>
 
+#include "app/annotations.h"
 #include "app/languages.h"
 #include "app/line_splitter.h"
 #include "app/prompts.h"
-#include "app/score_text.h"
+#include "app/scoring.h"
 
 namespace xlate {
 namespace {
@@ -19,12 +20,6 @@ constexpr std::int64_t kDefaultMaxLength = 512, kDefaultNewTokens = 256;
 // not kept, because with it some models would not fit into a GPU.
 constexpr std::int64_t kMostNewTokensOfLine = 4096;
 constexpr double kDefaultLengthFactor = 3;
-
-// Returns `length`, or the number of positions that the model stores if that is less. If
-// `positions` is 0, positions are computed, and as many as needed are there.
-std::int64_t within(std::int64_t length, std::int64_t positions) {
-  return positions > 0 ? std::min(length, positions) : length;
-}
 
 void check_positions(const char* option, std::int64_t length, std::int64_t positions) {
   if (positions > 0 && length > positions)
@@ -43,18 +38,15 @@ void refuse_if_given(const char* option, const std::optional<T>& value, const Op
 
 // Fills in the limits of a model with an encoder.
 void resolve_lengths(Options& options, const ModelDescription& model) {
-  const std::int64_t source_positions = model.network.encoder.embedding.rows,
-                     target_positions = model.network.decoder.embedding.rows;
+  const std::int64_t target_positions = model.network.decoder.embedding.rows;
   refuse_if_given("--max-new-tokens", options.max_new_tokens, options,
                   "has an encoder, and --max-length is its limit");
   if (!options.max_length)
     options.max_length =
         within(model.generation.max_length.value_or(kDefaultMaxLength), target_positions);
   if (!options.max_length_factor) options.max_length_factor = kDefaultLengthFactor;
-  if (!options.max_source_length)
-    options.max_source_length = within(model.generation.max_source_length, source_positions);
   check_positions("--max-length", *options.max_length, target_positions);
-  check_positions("--max-source-length", *options.max_source_length, source_positions);
+  resolve_source_length(options, model);
 }
 
 // Returns how many tokens a prompt and what is generated may have together.
@@ -147,8 +139,7 @@ void resolve_search(Options& options, const ModelDescription& model) {
   const GenerationDefaults& defaults = model.generation;
   resolve_sampling(options, defaults);
   if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
-  if (!options.length_penalty)
-    options.length_penalty = defaults.length_penalty.value_or(kDefaultLengthPenalty);
+  if (!options.length_penalty) options.length_penalty = default_length_penalty(model);
   if (!options.early_stopping)
     options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
   if (!options.min_length) options.min_length = defaults.min_length.value_or(0);
@@ -167,17 +158,30 @@ void resolve_search(Options& options, const ModelDescription& model) {
 
 }  // namespace
 
+float default_length_penalty(const ModelDescription& model) {
+  return model.generation.length_penalty.value_or(kDefaultLengthPenalty);
+}
+
+void resolve_source_length(Options& options, const ModelDescription& model) {
+  const std::int64_t positions = model.network.encoder.embedding.rows;
+  if (!options.max_source_length)
+    options.max_source_length = within(model.generation.max_source_length, positions);
+  check_positions("--max-source-length", *options.max_source_length, positions);
+}
+
+std::int32_t forced_first_of(const Options& options, const ModelDescription& model) {
+  return options.target_lang ? model.tokens.languages.at(*options.target_lang)
+                             : model.generation.forced_first;
+}
+
 SearchRules rules_of(const Options& options, const ModelDescription& model) {
-  const std::int32_t forced_first = options.target_lang
-                                        ? model.tokens.languages.at(*options.target_lang)
-                                        : model.generation.forced_first;
   SearchRules rules{.beams = *options.beam_size,
                     .length_penalty = *options.length_penalty,
                     .early_stopping = *options.early_stopping,
                     // Without an encoder, the last token of the prompt is the start token.
                     .start = std::max(0, model.tokens.start),
                     .ends = model.generation.ends,
-                    .forced_first = forced_first,
+                    .forced_first = forced_first_of(options, model),
                     .forced_end = model.generation.forced_end,
                     .renormalize = model.generation.renormalize,
                     .never_chosen = model.generation.never_chosen,
@@ -194,11 +198,13 @@ SearchRules rules_of(const Options& options, const ModelDescription& model) {
 
 void resolve(Options& options, const ModelDescription& model) {
   resolve_json_lines(options);
-  if (options.score_text)
-    resolve_score_text(options, model);
+  if (scores_lines(options))
+    resolve_scoring(options, model);
   else
     resolve_search(options, model);
   resolve_languages(options, model);
+  options.target_first = forced_first_of(options, model);
+  resolve_annotations(options, model);
   resolve_prompts(options, model);
   check_splitting(options, model);
 }

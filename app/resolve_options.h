@@ -1,12 +1,32 @@
 // Fills in the options that the command line leaves to the model or to the device.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 #include "app/options.h"
 #include "engine/policy.h"
 #include "engine/search_state.h"
 #include "models/description.h"
 
 namespace xlate {
+
+/// Returns `length`, or the number of positions that the model stores if that is less. If
+/// `positions` is 0, positions are computed, and as many as needed are there.
+inline std::int64_t within(std::int64_t length, std::int64_t positions) {
+  return positions > 0 ? std::min(length, positions) : length;
+}
+
+/// Returns the length penalty of a run that names none.
+float default_length_penalty(const ModelDescription&);
+
+/// Fills in the length of the longest source of a model with an encoder. Throws UsageError if the
+/// model has too few positions for it.
+void resolve_source_length(Options&, const ModelDescription&);
+
+/// Returns the token that every target of the run begins with, or −1 if there is none. The
+/// languages must have been resolved.
+std::int32_t forced_first_of(const Options&, const ModelDescription&);
 
 /// Returns the rules of search, from options that resolve() and resolve_suppressed() have filled
 /// in, and from the model.

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "app/annotations.h"
 #include "app/forced_lengths.h"
 #include "app/format.h"
 #include "app/interrupt.h"
@@ -20,12 +21,13 @@
 #include "app/output_file.h"
 #include "app/queue.h"
 #include "app/resolve_options.h"
-#include "app/score_text.h"
+#include "app/scoring.h"
 #include "app/suppress.h"
 #include "app/windows.h"
 #include "engine/caches.h"
 #include "engine/threads.h"
 #include "models/load.h"
+#include "models/transformer.h"
 
 namespace xlate {
 namespace {
@@ -107,7 +109,7 @@ void check_formats(const Options& options, const Tokenizer& tokenizer) {
   for (const auto& [option, format, needed] :
        {std::tuple{"--input-format", options.input_format, true},
         // Scores are no text of the model.
-        {"--output-format", options.output_format, !options.score_text}}) {
+        {"--output-format", options.output_format, !scores_lines(options)}}) {
     if (needed && is_text(format) && !tokenizer.has_text())
       throw UsageError(fmt::format("{}: {}, expected ids or pieces: {} holds no tokenizer for text",
                                    option, name_of(format), options.model));
@@ -130,11 +132,13 @@ ModelFacts facts_of(const ModelFile& file) {
 class DetokenizerThreads {
  public:
   DetokenizerThreads(const Options& options, const Tokenizer& tokenizer, LineFields& fields,
-                     LineParts& parts, OrderedOutput& output, Counters& counters, FirstError& error)
+                     LineParts& parts, LineWords& words, OrderedOutput& output, Counters& counters,
+                     FirstError& error)
       : options_(options),
         tokenizer_(tokenizer),
         fields_(fields),
         parts_(parts),
+        words_(words),
         output_(output),
         counters_(counters),
         error_(error),
@@ -151,12 +155,15 @@ class DetokenizerThreads {
   }
   ~DetokenizerThreads() { finish(); }
 
-  void put(std::vector<Decoded> decoded) {
+  /// Takes decoded or annotated lines.
+  template <class Lines>
+  void put(Lines decoded) {
     for (std::size_t first = 0; first < decoded.size(); first += kLinesPerBatch) {
       const auto begin = decoded.begin() + static_cast<std::ptrdiff_t>(first),
                  end = decoded.begin() + static_cast<std::ptrdiff_t>(
                                              std::min(decoded.size(), first + kLinesPerBatch));
-      queue_.push({std::make_move_iterator(begin), std::make_move_iterator(end)});
+      queue_.push(
+          std::vector<AnnotatedLine>(std::make_move_iterator(begin), std::make_move_iterator(end)));
     }
   }
   void finish() {
@@ -167,9 +174,9 @@ class DetokenizerThreads {
  private:
   void work() {
     while (const auto batch = queue_.pop()) {
-      for (const Decoded& decoded : *batch) {
+      for (const AnnotatedLine& line : *batch) {
         try {
-          put_text(decoded);
+          put_text(line);
         } catch (...) {
           // The loop goes on, since the lines after this one in the batch may come before it in the
           // output.
@@ -179,16 +186,19 @@ class DetokenizerThreads {
       }
     }
   }
-  void put_text(const Decoded& decoded) {
+  void put_text(const AnnotatedLine& line) {
     const Clock::time_point start = Clock::now();
-    const std::int64_t line = decoded.sentence.line;
-    std::vector<LineResult> results = results_of(decoded, options_, tokenizer_);
+    const Decoded& decoded = line.decoded;
+    const std::int64_t number = decoded.sentence.line;
+    TokenWords words;
+    if (options_.alignment_words) words = words_.take(number);
+    std::vector<LineResult> results = results_of(line, options_, tokenizer_, words);
     const bool complete = decoded.sentence.part < 0 || take_line(decoded, results);
     std::string text;
-    if (complete) text = format_line(line, results, options_, fields_.take(line));
+    if (complete) text = format_line(number, results, options_, fields_.take(number));
     counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
     counters_.target_tokens += decoded.result.best_length();
-    if (complete) output_.put(line, std::move(text));
+    if (complete) output_.put(number, std::move(text));
   }
   // Puts the results of a line in the place of that of its last part or draw. Returns false if
   // others are to come.
@@ -205,10 +215,11 @@ class DetokenizerThreads {
   const Tokenizer& tokenizer_;
   LineFields& fields_;
   LineParts& parts_;
+  LineWords& words_;
   OrderedOutput& output_;
   Counters& counters_;
   FirstError& error_;
-  BoundedQueue<std::vector<Decoded>> queue_;
+  BoundedQueue<std::vector<AnnotatedLine>> queue_;
   std::vector<std::jthread> threads_;
 };
 
@@ -267,15 +278,43 @@ std::string way_out(const NoContinuation& error, const RunRecord& record) {
   return error.not_finite ? "; the model itself gives no finite numbers" : "";
 }
 
+std::unique_ptr<Annotator> make_annotator(const LoadedNetwork& loaded, Backend& backend,
+                                          const RunRecord& record,
+                                          const ModelDescription& description,
+                                          DetokenizerThreads& text) {
+  try {
+    return std::make_unique<Annotator>(
+        loaded, backend, *record.options, *record.policy, description,
+        [&](std::vector<AnnotatedLine> lines) { text.put(std::move(lines)); });
+  } catch (const Error& error) {
+    fail_for_room(*record.options, error.what());
+  }
+}
+
+// Decodes until the input ends, and annotates what was decoded if there is an annotator.
+void run(Runner& runner, SentenceInput& source, Annotator* annotator, DetokenizerThreads& text) {
+  if (!annotator) {
+    runner.run(
+        source, [&](std::vector<Decoded> decoded) { text.put(std::move(decoded)); }, stop_flag());
+  } else {
+    annotator->run(runner, source, stop_flag());
+  }
+}
+
 // Loads the model while other threads read and tokenize the first lines. Decodes until the input
 // ends.
 void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowInput& source,
             DetokenizerThreads& text) {
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
-  const auto model = load_model(file, backend);
+  const LoadedNetwork loaded = load_network(file, backend);
+  Transformer model(loaded, backend);
+  std::unique_ptr<Annotator> annotator;
+  // It allocates its memory first, because the caches take what is left.
+  if (annotates(options))
+    annotator = make_annotator(loaded, backend, record, file.description(), text);
   if (!options.batch_tokens_given) {
-    const CacheShape shape = model->cache_shape();
+    const CacheShape shape = model.cache_shape();
     options.batch_tokens =
         std::min(options.batch_tokens,
                  Caches::affordable_tokens(backend, *record.policy, shape, *options.beam_size));
@@ -289,13 +328,12 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowIn
   };
   try {
     const std::vector<std::int32_t> lengths = forced_lengths();
-    runner = make_runner(record, file.description(), backend, *model, !lengths.empty());
+    runner = make_runner(record, file.description(), backend, model, !lengths.empty());
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
     ForcedLengths forced(source, lengths);
-    runner->run(
-        lengths.empty() ? static_cast<SentenceInput&>(source) : forced,
-        [&](std::vector<Decoded> decoded) { text.put(std::move(decoded)); }, stop_flag());
+    run(*runner, lengths.empty() ? static_cast<SentenceInput&>(source) : forced, annotator.get(),
+        text);
   } catch (const std::bad_alloc&) {
     keep_figures();
     fail_for_room(options, ("out of memory" + memory_limits()).c_str());
@@ -318,7 +356,7 @@ void translate(RunRecord& record, Console& console) {
   const ModelFile file = ModelFile::open(options.model);
   record.model = facts_of(file);
   resolve(options, file.description());
-  if (file.description().generation.do_sample && !options.score_text && !options.sample) {
+  if (file.description().generation.do_sample && !scores_lines(options) && !options.sample) {
     console.note(
         fmt::format("{}: its checkpoint draws tokens at random by default (do_sample: true); this "
                     "run does not, it searches with --beam-size {} (--sample draws)",
@@ -328,7 +366,8 @@ void translate(RunRecord& record, Console& console) {
   OutputFile output_file(options.output);
   if (options.device == "cpu" && options.gpu_memory_given)
     throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
-  std::packaged_task<Tokenizer()> loading([&] { return load_tokenizer(file, suppresses(options)); });
+  std::packaged_task<Tokenizer()> loading(
+      [&] { return load_tokenizer(file, suppresses(options) || options.score_pairs); });
   auto tokenizer_to_come = loading.get_future();
   std::jthread beside;
   // The tokenizer is loaded while the device is opened, since both take a while. Under a limit on
@@ -353,12 +392,13 @@ void translate(RunRecord& record, Console& console) {
                        [&](std::exception_ptr failure) { error.set(failure); });
   LineFields fields;
   LineParts parts(options);
-  WindowInput source(options, reader, tokenizer, output, fields, parts, record, console);
-  DetokenizerThreads text(options, tokenizer, fields, parts, output, record.counters, error);
+  LineWords words;
+  WindowInput source(options, reader, tokenizer, output, {fields, parts, words}, record, console);
+  DetokenizerThreads text(options, tokenizer, fields, parts, words, output, record.counters, error);
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
   try {
-    if (options.score_text)
-      score_text(record, file, *backend, source, fields, output);
+    if (scores_lines(options))
+      score_lines(record, file, *backend, source, fields, output);
     else
       decode(record, file, *backend, source, text);
   } catch (...) {

@@ -28,14 +28,13 @@ constexpr std::size_t kLinesPerTask = 64;
 }  // namespace
 
 WindowInput::WindowInput(const Options& options, LineReader& reader, const Tokenizer& tokenizer,
-                         OrderedOutput& output, LineFields& fields, LineParts& parts,
-                         RunRecord& record, Console& console)
+                         OrderedOutput& output, const LineTables& tables, RunRecord& record,
+                         Console& console)
     : options_(options),
       reader_(reader),
       tokenizer_(options, tokenizer, record.counters),
       output_(output),
-      fields_(fields),
-      parts_(parts),
+      tables_(tables),
       record_(record),
       console_(console),
       windows_(1),
@@ -234,6 +233,9 @@ std::string WindowInput::problem_of(const TokenizedLine& line) const {
   if (line.tokens > longest)
     return fmt::format("{}{} source tokens, expected at most {}",
                        options_.split_sentences ? "a sentence of " : "", line.tokens, longest);
+  if (line.target.tokens > line.target.most)
+    return fmt::format("{} target tokens, expected at most {}", line.target.tokens,
+                       line.target.most);
   return {};
 }
 
@@ -269,12 +271,13 @@ void WindowInput::add_sentences(std::int64_t line, TokenizedLine entry,
   const auto draws = static_cast<std::size_t>(options_.num_samples.value_or(1));
   const bool whole = entry.parts.empty() && draws == 1;
   if (entry.parts.empty()) entry.parts.assign(draws, std::move(entry.ids));
-  if (!whole) parts_.expect(line, entry.parts.size());
+  if (!whole) tables_.parts.expect(line, entry.parts.size());
   for (std::size_t part = 0; part < entry.parts.size(); ++part) {
     sentences.push_back({.line = line,
                          .ids = std::move(entry.parts[part]),
                          .limit = entry.limit,
                          .forced_first = entry.target_language,
+                         .target = entry.target.ids,
                          // Parts draw other random numbers, too.
                          .draw = static_cast<std::int32_t>(part),
                          .part = whole ? -1 : static_cast<std::int32_t>(part)});
@@ -308,7 +311,8 @@ std::vector<Sentence> WindowInput::sort_out(std::int64_t first_line,
       output_.put(line, format_empty(line, options_, std::move(entry.fields)));
       continue;
     }
-    if (entry.fields.size() > 1) fields_.put(line, std::move(entry.fields));
+    if (!entry.words.empty()) tables_.words.put(line, std::move(entry.words));
+    if (entry.fields.size() > 1) tables_.fields.put(line, std::move(entry.fields));
     add_sentences(line, std::move(entry), sentences);
   }
   std::sort(sentences.begin(), sentences.end(), [](const Sentence& a, const Sentence& b) {

@@ -24,14 +24,20 @@
 
 namespace xlate {
 
+/// What is kept of lines while they are decoded. The tables must outlive the object.
+struct LineTables {
+  LineFields& fields;  // the objects of lines
+  LineParts& parts;    // how many parts or draws lines have
+  LineWords& words;    // the words of sources
+};
+
 class WindowInput final : public SentenceInput {
  public:
-  /// Starts reading. Puts the objects of lines that are decoded into the LineFields, and tells the
-  /// LineParts of each line that is cut. The options must have been filled in by resolve() and
-  /// resolve_device(), and all arguments must outlive the object. Throws Error if a thread cannot
-  /// be started, and UsageError if the template leaves no room for a line.
-  WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, LineFields&,
-              LineParts&, RunRecord&, Console&);
+  /// Starts reading, and puts what is kept of lines into the tables. The options must have been
+  /// filled in by resolve() and resolve_device(), and all arguments must outlive the object. Throws
+  /// Error if a thread cannot be started, and UsageError if the template leaves no room for a line.
+  WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, const LineTables&,
+              RunRecord&, Console&);
   ~WindowInput() override;
 
   const Sentence* next(bool wait) override;
@@ -68,8 +74,7 @@ class WindowInput final : public SentenceInput {
   LineReader& reader_;
   const LineTokenizer tokenizer_;
   OrderedOutput& output_;
-  LineFields& fields_;
-  LineParts& parts_;
+  const LineTables tables_;
   RunRecord& record_;
   Console& console_;
   BoundedQueue<Window> windows_;

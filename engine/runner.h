@@ -130,6 +130,10 @@ class Runner {
   RunnerStatistics statistics() const;
   /// Returns the limit on the generated tokens of a sentence of this many source tokens.
   std::int64_t limit_of(std::int64_t source_tokens) const;
+  /// Returns the limit on the generated tokens of this sentence.
+  std::int32_t limit_of(const Sentence&) const;
+  /// Returns the queue of the decoding steps.
+  Queue& queue() { return *queue_; }
   /// Returns the caches of the run.
   const Caches& caches() const { return *caches_; }
 
@@ -157,8 +161,6 @@ class Runner {
     bool used_up() const { return next == sentences.size(); }
   };
 
-  /// Returns the limit of a sentence, with its prefix.
-  std::int32_t limit_of(const Sentence&) const;
   std::vector<std::int32_t> prefix_of(const Sentence&) const;
   std::int32_t forced_first_of(const Sentence&) const;
   void admit(SentenceInput&);

@@ -149,7 +149,10 @@ Hypothesis SearchResult::trace(const Finished& entry) const {
     if (t == 0) break;
     node = history[(t - 1) * beams_ + node.parent];
   }
-  if (result.ended) result.ids.pop_back();
+  if (result.ended) {
+    result.end = result.ids.back();
+    result.ids.pop_back();
+  }
   return result;
 }
 

@@ -23,6 +23,7 @@ struct Hypothesis {
   float sum = 0;                  // the sum of the log-probabilities
   std::int32_t length = 0;        // tokens behind the prefix, end token included if there is one
   bool ended = false;             // by an end token; otherwise it was cut at the limit
+  std::int32_t end = -1;          // the end token, if it has ended
 };
 
 /// The result of a sentence that is done, as a record copied from the device (SearchRecord). The

@@ -1,14 +1,7 @@
-// Gives the embedded files and the special ids of a model file to the tokenizer, and its tensors to
-// the Transformer.
+// Gives the embedded files and the special ids of a model file to the tokenizer.
 #include "models/load.h"
 
-#include "models/transformer.h"
-
 namespace xlate {
-
-std::unique_ptr<SequenceModel> load_model(const ModelFile& file, Backend& backend) {
-  return std::make_unique<Transformer>(file, backend);
-}
 
 Tokenizer load_tokenizer(const ModelFile& file, bool reads_targets) {
   const ModelDescription& model = file.description();

@@ -15,7 +15,7 @@ class Visitor {
   Visitor(const ModelFile& file, Backend& backend, Queue& queue)
       : described_(file.description().network), weights_(file, backend, queue) {}
 
-  LoadedNetwork visit() {
+  Network visit() {
     const StackDescription& decoder = described_.decoder;
     Network network;
     if (described_.has_encoder()) visit_encoder(network);
@@ -40,8 +40,9 @@ class Visitor {
     network.projection = {weights_.projection("decoder.projection", decoder.embedding.vocabulary,
                                               decoder.width, described_.output_scale),
                           described_.output_softcap};
-    return {std::move(network), weights_.release()};
+    return network;
   }
+  std::vector<Buffer> release() { return weights_.release(); }
 
  private:
   void visit_encoder(Network& network) {
@@ -167,8 +168,12 @@ class Visitor {
 
 }  // namespace
 
-LoadedNetwork load_network(const ModelFile& file, Backend& backend, Queue& queue) {
-  return Visitor(file, backend, queue).visit();
+LoadedNetwork load_network(const ModelFile& file, Backend& backend) {
+  std::shared_ptr<Queue> queue = backend.make_queue();
+  Visitor visitor(file, backend, *queue);
+  Network network = visitor.visit();
+  return {file.description().network, std::move(network),
+          std::make_shared<const std::vector<Buffer>>(visitor.release()), std::move(queue)};
 }
 
 }  // namespace xlate

@@ -2,6 +2,7 @@
 // name and the shape of every tensor.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "engine/backend.h"
@@ -10,16 +11,20 @@
 
 namespace xlate {
 
-/// Holds a network with the memory of its weights.
+/// Holds a network with the memory of its weights, which copies of the object share. The backend
+/// must outlive them all.
 struct LoadedNetwork {
+  NetworkDescription described;
   // The tensors are views of `memory`.
   Network network;
-  std::vector<Buffer> memory;
+  std::shared_ptr<const std::vector<Buffer>> memory;
+  // The weights are copied on this queue. Work that reads them must be ordered behind it.
+  std::shared_ptr<Queue> queue;
 };
 
-/// Copies the weights of the file into the backend's memory, in the order of the queue. Computed
-/// positions are left empty. Throws Error if a tensor is missing or has another shape, or if the
-/// backend has too little memory.
-LoadedNetwork load_network(const ModelFile&, Backend&, Queue&);
+/// Copies the weights of the file into the backend's memory. Computed positions are left empty.
+/// Throws Error if a tensor is missing or has another shape, or if the backend has too little
+/// memory.
+LoadedNetwork load_network(const ModelFile&, Backend&);
 
 }  // namespace xlate

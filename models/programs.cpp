@@ -170,23 +170,29 @@ TensorId query_of(StackProgram& decoder, const Network& network) {
 }
 
 // Begins a program over packed targets or prompts. It computes all layers or, if `keys_alone` is
-// set, only the keys and values of the last one.
-StackProgram packed_layers(const Network& network, bool keys_alone) {
+// set, only the keys and values of the last one. Returns the queries of cross-attention of
+// `query_layer` in `kept_query`, unless it is −1.
+StackProgram packed_layers(const Network& network, bool keys_alone, std::int64_t query_layer,
+                           TensorId& kept_query) {
   StackProgram decoder(network.decoder);
   const std::size_t layers = network.decoder_layers.size();
   const TensorId keys_values = decoder.program.tensor(
       TensorKind::kBatch, static_cast<std::int64_t>(layers) * 2 * network.decoder.self.key_width());
   const TensorId query = query_of(decoder, network);
+  if (query_layer >= 0) kept_query = query_of(decoder, network);
   for (std::size_t i = 0; i < layers; ++i) {
     decoder.project(network.decoder_layers[i].self);
     decoder.keep(i, keys_values);
-    if (!keys_alone || i + 1 < layers) add_rest_of_layer(decoder, network, i, query);
+    const bool keeps = static_cast<std::int64_t>(i) == query_layer;
+    if (!keys_alone || i + 1 < layers)
+      add_rest_of_layer(decoder, network, i, keeps ? kept_query : query);
   }
   return decoder;
 }
 
 Program prompt_program(const Network& network) {
-  StackProgram decoder = packed_layers(network, true);
+  TensorId none;
+  StackProgram decoder = packed_layers(network, true, -1, none);
   decoder.program.set_out(*decoder.kept);
   return std::move(decoder.program);
 }
@@ -197,11 +203,12 @@ Program source_program(const Network& network) {
   return network.has_encoder() ? encoder_program(network) : prompt_program(network);
 }
 
-Program scoring_program(const Network& network) {
-  StackProgram decoder = packed_layers(network, false);
+ScoringProgram scoring_program(const Network& network, std::int64_t query_layer) {
+  TensorId query;
+  StackProgram decoder = packed_layers(network, false, query_layer, query);
   decoder.end();
   decoder.program.set_out(decoder.normed);
-  return std::move(decoder.program);
+  return {std::move(decoder.program), query};
 }
 
 Program step_program(const Network& network) {

@@ -13,10 +13,17 @@ namespace xlate {
 /// alone they are those of self-attention to the tokens of a prompt, which see no later token. The
 /// program refers to the network's weights, which must outlive it.
 Program source_program(const Network&);
+/// The program of the decoder over packed tokens.
+struct ScoringProgram {
+  Program program;
+  // The queries of cross-attention of one layer, [N, A].
+  TensorId query;
+};
 /// Returns the program of the decoder over N packed tokens of targets, whose sources the batch has,
 /// or of texts, if there is no encoder. Its result is the last hidden rows, [N, D], as that of
-/// step_program(). The weights must outlive it.
-Program scoring_program(const Network&);
+/// step_program(). It keeps the queries of cross-attention of `query_layer`, unless that is −1. The
+/// weights must outlive it.
+ScoringProgram scoring_program(const Network&, std::int64_t query_layer = -1);
 /// Returns the program of one decoding step over R rows (Step). Its result is the last hidden rows,
 /// [R, D], which the projection onto the vocabulary reads. The weights must outlive it.
 Program step_program(const Network&);

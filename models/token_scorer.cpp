@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "engine/error.h"
-#include "models/programs.h"
 
 namespace xlate {
 namespace {
@@ -17,28 +16,38 @@ namespace {
 // The bytes of the arrays of a batch whose sentences have so many tokens on either side.
 std::size_t array_bytes(std::int64_t tokens) {
   return 2 * PackedSources::bytes(tokens, tokens) +
-         Arena::bytes_of(1, tokens, sizeof(std::int32_t)) +
+         2 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) +
          Arena::bytes_of(1, tokens, sizeof(float));
+}
+
+// Takes the next values off the bytes of a batch.
+template <class T>
+std::vector<T> take(std::span<const std::byte>& bytes, std::int64_t count) {
+  std::vector<T> values(static_cast<std::size_t>(count));
+  const std::size_t size = values.size() * sizeof(T);
+  if (size > 0) std::memcpy(values.data(), bytes.data(), size);
+  bytes = bytes.subspan(size);
+  return values;
 }
 
 }  // namespace
 
-TokenScorer::TokenScorer(const ModelFile& file, Backend& backend, const ScoringOptions& options)
+TokenScorer::TokenScorer(LoadedNetwork loaded, Backend& backend, const ScoringOptions& options)
     : backend_(backend),
       queue_(backend.make_queue()),
-      described_(file.description().network),
-      loaded_(load_network(file, backend, *queue_)),
+      loaded_(std::move(loaded)),
       options_(options) {
-  const bool encoder = described_.has_encoder();
+  backend.order(*loaded_.queue, *queue_);
+  const bool encoder = loaded_.described.has_encoder();
   // A decoder reads its start tokens, or the prompt, with the target.
   const std::int64_t before = encoder ? 2 : options.longest_source,
                      longest = std::max(options.longest_source, before + options.longest_target);
   options_.batch_tokens = std::max(options.batch_tokens, longest);
   options_.pass_tokens = std::min(options.pass_tokens, options_.batch_tokens);
-  sinusoids_ = add_sinusoids(backend, described_, loaded_.network, longest, longest);
-  program_ = scoring_program(loaded_.network);
-  workspace_ = Workspace(backend, program_, options_.pass_tokens, options_.batch_tokens);
-  backend.prepare(program_, options_.pass_tokens);
+  sinusoids_ = add_sinusoids(backend, loaded_.described, loaded_.network, longest, longest);
+  scoring_ = scoring_program(loaded_.network, options.alignment_layer);
+  workspace_ = Workspace(backend, scoring_.program, options_.pass_tokens, options_.batch_tokens);
+  backend.prepare(scoring_.program, options_.pass_tokens);
   if (encoder) {
     source_program_ = source_program(loaded_.network);
     source_workspace_ =
@@ -50,7 +59,7 @@ TokenScorer::TokenScorer(const ModelFile& file, Backend& backend, const ScoringO
 
 std::vector<std::int32_t> TokenScorer::decoder_ids(const Sentence& sentence) const {
   std::vector<std::int32_t> ids;
-  if (described_.has_encoder()) {
+  if (loaded_.described.has_encoder()) {
     ids.push_back(options_.start);
     const std::int32_t forced =
         sentence.forced_first >= 0 ? sentence.forced_first : options_.forced_first;
@@ -63,14 +72,15 @@ std::vector<std::int32_t> TokenScorer::decoder_ids(const Sentence& sentence) con
 }
 
 std::int64_t TokenScorer::given_ids(const Sentence& sentence) const {
-  if (!described_.has_encoder()) return sentence.target.empty() ? 1 : std::ssize(sentence.ids);
+  if (!loaded_.described.has_encoder())
+    return sentence.target.empty() ? 1 : std::ssize(sentence.ids);
   return sentence.forced_first >= 0 || options_.forced_first >= 0 ? 2 : 1;
 }
 
 // The last token is not read, because nothing follows it. It is only predicted.
 std::int64_t TokenScorer::tokens_read(const Sentence& sentence) const {
   const std::int64_t before =
-      described_.has_encoder() ? given_ids(sentence) : std::ssize(sentence.ids);
+      loaded_.described.has_encoder() ? given_ids(sentence) : std::ssize(sentence.ids);
   return before + std::ssize(sentence.target) - 1;
 }
 
@@ -84,7 +94,7 @@ void TokenScorer::run(SentenceInput& input, const Done& done, const std::atomic<
     std::vector<Sentence> sentences;
     std::int64_t sources = 0, targets = 0;
     while (const Sentence* next = input.next(false)) {
-      const std::int64_t source = described_.has_encoder() ? std::ssize(next->ids) : 0,
+      const std::int64_t source = loaded_.described.has_encoder() ? std::ssize(next->ids) : 0,
                          target = tokens_read(*next);
       if (!sentences.empty() &&
           std::max(sources + source, targets + target) > options_.batch_tokens)
@@ -106,7 +116,7 @@ void TokenScorer::run(SentenceInput& input, const Done& done, const std::atomic<
 }
 
 PackedSourceKeys TokenScorer::read_sources(const Batch& batch) {
-  sources_ = PackedSources(described_.encoder.embedding, sinusoids_.zeros());
+  sources_ = PackedSources(loaded_.described.encoder.embedding, sinusoids_.zeros());
   for (const Sentence& sentence : batch.sentences) sources_.append(sentence.ids);
   sources_.upload(backend_, *queue_, arrays_);
   const PackedRows rows = sources_.pass(0, sources_.tokens());
@@ -116,9 +126,9 @@ PackedSourceKeys TokenScorer::read_sources(const Batch& batch) {
 }
 
 TokenScorer::Batch TokenScorer::begin(std::vector<Sentence> sentences) {
-  Batch batch{std::move(sentences), nullptr};
+  Batch batch{std::move(sentences), nullptr, nullptr};
   ++statistics_.batches;
-  PackedSources targets(described_.decoder.embedding, sinusoids_.zeros());
+  PackedSources targets(loaded_.described.decoder.embedding, sinusoids_.zeros());
   std::vector<std::int32_t> next;
   std::int64_t longest = 0;
   for (const Sentence& sentence : batch.sentences) {
@@ -133,47 +143,73 @@ TokenScorer::Batch TokenScorer::begin(std::vector<Sentence> sentences) {
   arrays_.clear();
   backend_.begin_work(*queue_, Work::kEncode);
   PackedSourceKeys keys;
-  if (described_.has_encoder()) keys = read_sources(batch);
+  if (loaded_.described.has_encoder()) keys = read_sources(batch);
   targets.upload(backend_, *queue_, arrays_);
   auto* next_device = arrays_.array<std::int32_t>(tokens);
+  auto* aligned = arrays_.array<std::int32_t>(tokens);
   auto* out = arrays_.array<float>(tokens);
   backend_.upload(*queue_, std::as_bytes(std::span(next)), next_device);
   for (std::int64_t first = 0; first < tokens; first += options_.pass_tokens) {
     PackedRows rows = targets.pass(first, std::min(options_.pass_tokens, tokens - first));
-    if (described_.has_encoder()) rows.sources = &keys;
-    backend_.run(*queue_, program_, workspace_, rows);
-    backend_.log_probabilities(*queue_, workspace_.rows(program_.out(), rows.count),
-                               loaded_.network.projection, next_device + first, out + first);
+    if (loaded_.described.has_encoder()) rows.sources = &keys;
+    backend_.run(*queue_, scoring_.program, workspace_, rows);
+    if (options_.log_probabilities)
+      backend_.log_probabilities(*queue_, workspace_.rows(scoring_.program.out(), rows.count),
+                                 loaded_.network.projection, next_device + first, out + first);
+    if (options_.alignment_layer >= 0) align(rows, aligned + first);
   }
-  batch.log_probabilities =
-      backend_.read_later(*queue_, std::as_bytes(std::span(out, static_cast<std::size_t>(tokens))));
+  const auto read = [&](auto* values) {
+    return backend_.read_later(*queue_,
+                               std::as_bytes(std::span(values, static_cast<std::size_t>(tokens))));
+  };
+  if (options_.log_probabilities) batch.log_probabilities = read(out);
+  if (options_.alignment_layer >= 0) batch.aligned = read(aligned);
   backend_.end_work(*queue_, Work::kEncode);
   return batch;
 }
 
+void TokenScorer::align(const PackedRows& rows, std::int32_t* out) {
+  const Attention& attention = loaded_.network.decoder.cross;
+  const std::int64_t columns = 2 * attention.key_width();
+  backend_.align(
+      *queue_, workspace_.rows(scoring_.query, rows.count), rows,
+      rows.sources->keys_values.column_range(options_.alignment_layer * columns, columns),
+      attention, options_.alignment_heads, out);
+}
+
 std::vector<ScoredSentence> TokenScorer::finish(Batch batch) {
-  std::span<const std::byte> bytes;
-  if (batch.log_probabilities) bytes = batch.log_probabilities->wait();
+  std::span<const std::byte> log_probabilities, aligned;
+  if (batch.log_probabilities) log_probabilities = batch.log_probabilities->wait();
+  if (batch.aligned) aligned = batch.aligned->wait();
   std::vector<ScoredSentence> scored;
   for (Sentence& sentence : batch.sentences) {
     const std::int64_t read = tokens_read(sentence), skipped = given_ids(sentence) - 1;
-    std::vector<float> values(static_cast<std::size_t>(read));
-    const std::size_t size = values.size() * sizeof(float);
-    if (size > 0) std::memcpy(values.data(), bytes.data(), size);
-    bytes = bytes.subspan(size);
-    values.erase(values.begin(), values.begin() + skipped);
+    ScoredSentence result{std::move(sentence), {}, {}};
+    std::vector<float>& values = result.log_probabilities;
+    if (batch.log_probabilities) {
+      values = take<float>(log_probabilities, read);
+      values.erase(values.begin(), values.begin() + skipped);
+    }
+    if (batch.aligned) result.aligned = take<std::int32_t>(aligned, read);
     if (!std::all_of(values.begin(), values.end(),
                      [](float value) { return std::isfinite(value); }))
       fail(
           "line {}: a token's probability is not finite: logits of the network in {} are infinite "
           "or not a number",
-          sentence.line + 1, name_of(backend_.compute_type()));
-    statistics_.source_tokens += std::ssize(sentence.ids);
-    statistics_.target_tokens += std::ssize(values);
-    statistics_.target_tokens_without_end += std::ssize(values);
-    scored.push_back({std::move(sentence), std::move(values)});
+          result.sentence.line + 1, name_of(backend_.compute_type()));
+    count(result);
+    scored.push_back(std::move(result));
   }
   return scored;
+}
+
+void TokenScorer::count(const ScoredSentence& scored) {
+  const std::vector<std::int32_t>& target = scored.sentence.target;
+  const std::int64_t tokens = std::ssize(scored.log_probabilities);
+  statistics_.source_tokens += std::ssize(scored.sentence.ids);
+  statistics_.target_tokens += tokens;
+  const bool ended = !target.empty() && target.back() == options_.end;
+  statistics_.target_tokens_without_end += tokens - (ended ? 1 : 0);
 }
 
 RunnerStatistics TokenScorer::statistics() const {

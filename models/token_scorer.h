@@ -1,4 +1,5 @@
-// Gives the log-probabilities of the tokens of given targets and texts.
+// Gives the log-probabilities of the tokens of given targets and texts, and the source tokens that
+// cross-attention aligns them with.
 #pragma once
 
 #include <atomic>
@@ -9,11 +10,12 @@
 
 #include "engine/arena.h"
 #include "engine/backend.h"
+#include "engine/head_set.h"
 #include "engine/runner.h"
 #include "engine/workspace.h"
-#include "models/model_file.h"
 #include "models/network.h"
 #include "models/packed_sources.h"
+#include "models/programs.h"
 #include "models/sinusoids.h"
 
 namespace xlate {
@@ -23,8 +25,12 @@ namespace xlate {
 /// or, if there is no target, all tokens of the sentence but the first.
 struct ScoredSentence {
   Sentence sentence;
-  // Each is the logarithm of the probability of a token, given those before it.
+  // Each is the logarithm of the probability of a token, given those before it. It is empty unless
+  // ScoringOptions ask for it.
   std::vector<float> log_probabilities;
+  // These are the numbers of the source tokens with which the tokens behind the start token are
+  // aligned, a forced first one included. It is empty unless ScoringOptions ask for it.
+  std::vector<std::int32_t> aligned{};
 };
 
 /// The sizes of a run.
@@ -36,19 +42,27 @@ struct ScoringOptions {
   // It stands before every target of a model with an encoder, and after it the forced first token
   // of the sentence, or this one. A forced token is not scored. −1 means that there is none.
   std::int32_t start = 0, forced_first = -1;
+  std::int32_t end = -1;  // A target that ends with this token has one token less without it.
+  bool log_probabilities = true;
+  // Tokens are aligned by cross-attention of this layer of the decoder, from 0, on average over
+  // these heads. −1 means that they are not aligned.
+  std::int64_t alignment_layer = -1;
+  HeadSet alignment_heads{};
 };
 
 /// Scores one run. The backend must outlive it.
 class TokenScorer {
  public:
-  /// Loads the weights. Throws Error if a tensor is missing or has another shape, or if the backend
-  /// has too little memory.
-  TokenScorer(const ModelFile&, Backend&, const ScoringOptions&);
+  /// Uses the weights of a network, which others may use as well. Throws Error if the backend has
+  /// too little memory.
+  TokenScorer(LoadedNetwork, Backend&, const ScoringOptions&);
 
   using Done = std::function<void(std::vector<ScoredSentence>)>;
   /// Scores sentences until the input ends or `stop` is set, and passes them to `done` in batches.
   /// Throws Error if the device fails, or if a log-probability is not finite.
   void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
+  /// Returns the queue on which sentences are scored.
+  Queue& queue() { return *queue_; }
   /// Waits for the device and returns the statistics. Target tokens are those that were scored.
   RunnerStatistics statistics() const;
 
@@ -56,7 +70,8 @@ class TokenScorer {
   /// Holds a batch whose log-probabilities are being computed and read.
   struct Batch {
     std::vector<Sentence> sentences;
-    std::unique_ptr<PendingRead> log_probabilities;  // one for each token that the decoder reads
+    // Each has a number for each token that the decoder reads, and is null if none is wanted.
+    std::unique_ptr<PendingRead> log_probabilities, aligned;
   };
   /// Returns the ids that the decoder reads and predicts of a sentence.
   std::vector<std::int32_t> decoder_ids(const Sentence&) const;
@@ -64,17 +79,20 @@ class TokenScorer {
   std::int64_t given_ids(const Sentence&) const;
   std::int64_t tokens_read(const Sentence&) const;
   Batch begin(std::vector<Sentence>);
+  /// Aligns the rows of a pass, whose queries have been computed.
+  void align(const PackedRows&, std::int32_t* out);
   /// Encodes the sources of a batch.
   PackedSourceKeys read_sources(const Batch&);
   std::vector<ScoredSentence> finish(Batch);
+  void count(const ScoredSentence&);
 
   Backend& backend_;
   std::unique_ptr<Queue> queue_;
-  NetworkDescription described_;
   LoadedNetwork loaded_;
   ScoringOptions options_;
   Sinusoids sinusoids_;
-  Program source_program_, program_;
+  Program source_program_;
+  ScoringProgram scoring_;
   Workspace source_workspace_, workspace_;
   Arena arrays_;
   // The sources of the batch that is being computed.

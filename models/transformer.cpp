@@ -30,16 +30,14 @@ struct Transformer::EncodedBatch final : Encoded {
   std::int32_t* token_slots = nullptr;
 };
 
-Transformer::Transformer(const ModelFile& file, Backend& backend)
-    : backend_(backend), queue_(backend.make_queue()), described_(file.description().network) {
-  LoadedNetwork loaded = load_network(file, backend, *queue_);
-  network_ = std::move(loaded.network);
-  weights_ = std::move(loaded.memory);
+Transformer::Transformer(LoadedNetwork loaded, Backend& backend)
+    : backend_(backend), queue_(backend.make_queue()), loaded_(std::move(loaded)) {
+  backend.order(*loaded_.queue, *queue_);
 }
 
 // A source is read in one pass, because its tokens see those behind them.
 std::int64_t Transformer::pass_tokens() const {
-  return network_.has_encoder() ? capacity_.encoder_tokens : capacity_.pass_tokens;
+  return loaded_.network.has_encoder() ? capacity_.encoder_tokens : capacity_.pass_tokens;
 }
 
 std::size_t Transformer::index_bytes(std::int64_t tokens, std::int64_t sentences) {
@@ -53,20 +51,20 @@ CacheShape Transformer::cache_shape() const {
   constexpr std::int64_t kRows = 1024;
   const DType type = backend_.compute_type();
   const std::size_t bytes = index_bytes(kRows, kRows) +
-                            Workspace::bytes(source_program(network_), type, kRows, kRows) +
-                            Workspace::bytes(step_program(network_), type, kRows, kRows);
-  return {.layers = described_.decoder.layers,
-          .width = network_.decoder.self.key_width(),
-          .source_keys = network_.has_encoder() ? SourceKeys::kCross : SourceKeys::kShared,
+                            Workspace::bytes(source_program(loaded_.network), type, kRows, kRows) +
+                            Workspace::bytes(step_program(loaded_.network), type, kRows, kRows);
+  return {.layers = loaded_.described.decoder.layers,
+          .width = loaded_.network.decoder.self.key_width(),
+          .source_keys = loaded_.network.has_encoder() ? SourceKeys::kCross : SourceKeys::kShared,
           .working_bytes = static_cast<double>(bytes) / static_cast<double>(kRows)};
 }
 
 void Transformer::allocate(const Capacity& capacity) {
   capacity_ = capacity;
-  sinusoids_ = add_sinusoids(backend_, described_, network_, capacity.longest_source,
+  sinusoids_ = add_sinusoids(backend_, loaded_.described, loaded_.network, capacity.longest_source,
                              capacity.longest_target);
-  source_program_ = source_program(network_);
-  step_program_ = step_program(network_);
+  source_program_ = source_program(loaded_.network);
+  step_program_ = step_program(loaded_.network);
   indices_ = Arena(backend_, index_bytes(capacity.encoder_tokens, capacity.encoder_tokens));
   source_workspace_ = Workspace(backend_, source_program_, pass_tokens(), capacity.encoder_tokens);
   const std::int64_t rows = capacity.slots * capacity.beams;
@@ -86,10 +84,11 @@ std::unique_ptr<Encoded> Transformer::encode(Queue& queue,
   // The encoder reads the positions, which were copied on the loading queue.
   backend_.order(*queue_, queue);
   auto batch = std::make_unique<EncodedBatch>(
-      PackedSources(described_.reader().embedding, sinusoids_.zeros()));
+      PackedSources(loaded_.described.reader().embedding, sinusoids_.zeros()));
   for (const SourceSentence& source : sources) {
     // The last token of a prompt enters the network in the first decoding step.
-    batch->packed.append(source.ids.first(source.ids.size() - (network_.has_encoder() ? 0 : 1)));
+    batch->packed.append(
+        source.ids.first(source.ids.size() - (loaded_.network.has_encoder() ? 0 : 1)));
     batch->limits.push_back(source.limit);
   }
   const std::int64_t tokens = batch->packed.tokens();
@@ -127,11 +126,11 @@ void Transformer::install(Queue& queue, const Encoded& encoded, std::int64_t fir
                                  .row_range(first_token, tokens);
   backend_.store_keys(queue, keys_values, batch.token_slots + first_token,
                       batch.packed.positions() + first_token,
-                      network_.has_encoder() ? caches_.cross : caches_.shared);
+                      loaded_.network.has_encoder() ? caches_.cross : caches_.shared);
 }
 
 void Transformer::step(const StepRows& rows, Search& search) {
-  search.step(step_program_, step_workspace_, caches_, rows, network_.projection);
+  search.step(step_program_, step_workspace_, caches_, rows, loaded_.network.projection);
 }
 
 }  // namespace xlate

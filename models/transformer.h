@@ -9,7 +9,6 @@
 #include "engine/backend.h"
 #include "engine/sequence_model.h"
 #include "engine/workspace.h"
-#include "models/model_file.h"
 #include "models/network.h"
 #include "models/sinusoids.h"
 
@@ -19,9 +18,8 @@ namespace xlate {
 /// backend must outlive it. engine/sequence_model.h says what the functions do.
 class Transformer final : public SequenceModel {
  public:
-  /// Loads the weights. Throws Error if a tensor is missing or has another shape, or if the backend
-  /// has too little memory.
-  Transformer(const ModelFile&, Backend&);
+  /// Uses the weights of a network, which others may use as well.
+  Transformer(LoadedNetwork, Backend&);
 
   CacheShape cache_shape() const override;
   /// Allocates the positions, the index arrays and both workspaces, and writes both programs.
@@ -44,11 +42,10 @@ class Transformer final : public SequenceModel {
   static std::size_t index_bytes(std::int64_t tokens, std::int64_t sentences);
 
   Backend& backend_;
-  // Weights and sinusoids are copied on this queue, so that both queues of a run can wait for it.
+  // Sinusoids are copied on this queue behind the weights, so that both queues of a run can wait
+  // for it.
   std::unique_ptr<Queue> queue_;
-  NetworkDescription described_;
-  Network network_;
-  std::vector<Buffer> weights_;
+  LoadedNetwork loaded_;
   // The stacks without a stored table of positions share these.
   Sinusoids sinusoids_;
 

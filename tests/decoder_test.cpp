@@ -96,7 +96,7 @@ class DecoderTest : public OnBackendWith<DecoderCase> {
     options.policy.page_tokens = 4;
     // With a small budget, prompts are read in passes of a few tokens.
     options.policy.least_pass_tokens = 1;
-    Transformer model(file, *lab);
+    Transformer model(load_network(file, *lab), *lab);
     Runner runner(*lab, model, options);
     return decode_sentences(runner, std::move(sentences));
   }
@@ -186,7 +186,7 @@ TEST_P(DecoderTest, TextsHaveTheProbabilitiesOfTheLoops) {
     std::vector<Sentence> texts;
     for (std::size_t i = 0; i < prompts.size(); ++i)
       texts.push_back({static_cast<std::int64_t>(i), prompts[i]});
-    TokenScorer scorer(file, *lab,
+    TokenScorer scorer(load_network(file, *lab), *lab,
                        {.batch_tokens = batch_tokens,
                         .pass_tokens = batch_tokens > 1 ? batch_tokens : 7,
                         .longest_source = 45});

@@ -19,6 +19,7 @@
 
 #include "engine/error.h"
 #include "models/load.h"
+#include "models/network.h"
 #include "tokenization/utf8.h"
 
 using namespace xlate;
@@ -101,7 +102,7 @@ void read(const Bytes& bytes) {
       use(load_tokenizer(file), file.description());
     } catch (const Error&) {
     }
-    load_model(file, *backend);
+    load_network(file, *backend);
   } catch (const Error&) {
   }
 }

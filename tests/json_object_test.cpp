@@ -31,7 +31,7 @@ std::string refusal_of(std::string_view text) {
 std::string fields_of(std::string_view text) { return own_fields(read_json_object(text)); }
 
 JsonRequest request_of(std::string_view text, const std::string& key = "text") {
-  return read_request(read_json_object(text), key);
+  return read_request(read_json_object(text), {.text = key});
 }
 
 TEST(JsonObject, MembersStayAsTheyAreWritten) {
@@ -157,7 +157,7 @@ TEST(JsonObject, AgreesWithAParserOnDamagedObjects) {
     for (const JsonMember& member : read_json_object(text))
       members[member.key] = json::parse(member.value);
     ASSERT_EQ(members, parsed) << text;
-    json again = json::parse(json_line(fields_of(text), std::vector<LineResult>(1), false));
+    json again = json::parse(json_line(fields_of(text), std::vector<LineResult>(1), {}));
     EXPECT_EQ(again["tokens"], 0) << text;
   }
   EXPECT_GT(valid, 5000);
@@ -178,16 +178,23 @@ TEST(JsonLines, OwnFieldsStayAndThoseThatAreWrittenGo) {
             R"({"text":"x","b":2)");
   EXPECT_EQ(fields_of(R"({"\u006futput":1})"), "{");
   EXPECT_EQ(fields_of(R"({"a":1,"output":1,"a":2})"), R"({"a":1,"a":2)");
+  const std::string annotated = R"({"alignments":1,"token_scores":2})";
+  EXPECT_EQ(fields_of(annotated), annotated.substr(0, annotated.size() - 1));
+  EXPECT_EQ(own_fields(read_json_object(annotated), {.alignments = true}), R"({"token_scores":2)");
 }
 
 TEST(JsonLines, ResultsAreWrittenBehindTheFields) {
   const std::vector<LineResult> results{{.text = "a\n", .score = -0.125f, .tokens = 2},
                                         {.text = "", .score = -INFINITY, .tokens = 1}};
-  EXPECT_EQ(json_line("{\"x\":1", results, false),
+  EXPECT_EQ(json_line("{\"x\":1", results, {}),
             "{\"x\":1, \"output\": \"a\\n\", \"score\": -0.125, \"tokens\": 2}\n");
-  EXPECT_EQ(json_line("{", results, true),
+  EXPECT_EQ(json_line("{", results, {.list = true}),
             "{\"output\": [{\"output\": \"a\\n\", \"score\": -0.125, \"tokens\": 2}, "
             "{\"output\": \"\", \"score\": null, \"tokens\": 1}]}\n");
+  const std::vector<LineResult> annotated{{"a", -2, -1, 2, {{3, 0}, {0, 1}}, {-0.5f, -0.25f}}};
+  EXPECT_EQ(json_line("{", annotated, {.alignments = true, .token_scores = true}),
+            "{\"output\": \"a\", \"score\": -1, \"tokens\": 2, \"alignments\": [[3, 0], [0, 1]], "
+            "\"token_scores\": [-0.5, -0.25]}\n");
   EXPECT_EQ(json_error_line("{", "no \"x\""), "{\"error\": \"no \\\"x\\\"\"}\n");
 }
 

@@ -7,6 +7,7 @@
 
 #include "models/load.h"
 #include "models/model_file.h"
+#include "models/network.h"
 #include "models/weights.h"
 #include "tests/model_builder.h"
 
@@ -20,7 +21,7 @@ inline void load_all(const AlignedBytes& bytes, bool verify_hash = true) {
   const ModelFile file("tiny.bin", bytes.span(), verify_hash);
   load_tokenizer(file);
   const auto backend = make_backend({.threads = 1});
-  load_model(file, *backend);
+  load_network(file, *backend);
 }
 
 /// Sets header[section][key] to a value.

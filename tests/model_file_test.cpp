@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "models/load.h"
+#include "models/network.h"
 #include "models/weights.h"
 #include "tests/model_edits.h"
 
@@ -52,7 +53,7 @@ TEST(ModelFile, ConvertedFilesAreGood) {
                   data = ModelFile::open(source_folder() + "/data/en-de.bin");
   const auto backend = make_backend({.threads = 2});
   for (const ModelFile* file : {&shared, &data}) {
-    load_model(*file, *backend);
+    load_network(*file, *backend);
     load_tokenizer(*file);
   }
   // This file has format version 1.

@@ -110,7 +110,9 @@ class Suppressed(Case):
 
 class UsageErrors(Case):
     def test_texts_of_several_tokens(self):
-        found = self.usage_error("--suppress", "Donaudampfschiff", names="expected one", model=EN_DE)
+        found = self.usage_error(
+            "--suppress", "Donaudampfschiff", names="expected one", model=EN_DE
+        )
         self.says(found, "\u2581", "Donaudampfschiff")
         self.usage_error("--suppress", "", names="--suppress")
         self.usage_error("--suppress", " ", names="nothing is left", model=EN_DE)

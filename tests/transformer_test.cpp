@@ -99,7 +99,7 @@ class TransformerTest : public OnBackend {
     OnBackend::SetUp();
     if (IsSkipped()) return;
     backend = GetParam().make();
-    model = std::make_unique<Transformer>(shared_file(), *backend);
+    model = std::make_unique<Transformer>(load_network(shared_file(), *backend), *backend);
   }
 
   Hypotheses decode(const std::vector<Ids>& sources, int beams, std::int64_t batch_tokens,
@@ -194,7 +194,7 @@ INSTANTIATE_TEST_SUITE_P(, GpuTransformerTest, testing::ValuesIn(cuda_backends()
 TEST_P(GpuTransformerTest, AgreesWithTheCpu) {
   const auto sources = shared_sources();
   const auto cpu = make_backend({.threads = 2});
-  Transformer reference(shared_file(), *cpu);
+  Transformer reference(load_network(shared_file(), *cpu), *cpu);
   const bool single = GetParam().type == DType::kFloat32, half = GetParam().type == DType::kFloat16;
   for (const int beams : {1, 4}) {
     const auto expected = decode_on(*cpu, reference, sources, beams, 1000, 40),
@@ -219,7 +219,7 @@ TEST_P(TransformerTest, TheSlotAndItsNeighboursChangeNothing) {
   constexpr std::int64_t kSlots = 4, kBeams = 3;
   constexpr std::int32_t kLimit = 20;
   const auto backend = std::make_unique<HiddenRows>(GetParam().make());
-  const auto model = std::make_unique<Transformer>(shared_file(), *backend);
+  const auto model = std::make_unique<Transformer>(load_network(shared_file(), *backend), *backend);
   std::vector<std::vector<float>> expected;
   for (const std::vector<std::int32_t>& slots :
        {std::vector<std::int32_t>{0}, {3}, {2, 0, 3}, {0, 1, 2, 3}, {3, 2, 1, 0}}) {
@@ -296,7 +296,7 @@ TEST_P(TransformerTest, HypothesesHaveTheProbabilitiesThatTheScorerGives) {
       }
     }
     ASSERT_GT(expected.size(), 100u);
-    TokenScorer scorer(shared_file(), *backend,
+    TokenScorer scorer(load_network(shared_file(), *backend), *backend,
                        {.batch_tokens = pass,
                         .pass_tokens = pass,
                         .longest_source = 160,
@@ -322,6 +322,64 @@ TEST_P(TransformerTest, HypothesesHaveTheProbabilitiesThatTheScorerGives) {
         stop);
     EXPECT_EQ(scored, expected.size());
   }
+}
+
+// Returns the source tokens that the last layer aligns the tokens of hypotheses with, one after
+// another.
+Ids aligned_by(Backend& backend, std::vector<Sentence> sentences, std::int64_t batch_tokens) {
+  const ModelDescription& description = shared_file().description();
+  const StackDescription& decoder = description.network.decoder;
+  ScoringOptions options{.batch_tokens = batch_tokens,
+                         .pass_tokens = batch_tokens,
+                         .longest_source = 160,
+                         .longest_target = 60,
+                         .start = description.tokens.start,
+                         .log_probabilities = false,
+                         .alignment_layer = decoder.layers - 1};
+  for (int head = 0; head < decoder.attention.heads; ++head) options.alignment_heads.add(head);
+  TokenScorer scorer(load_network(shared_file(), backend), backend, options);
+  ListSource source(std::move(sentences));
+  const std::atomic<bool> stop{false};
+  Ids aligned;
+  scorer.run(
+      source,
+      [&](const std::vector<ScoredSentence>& batch) {
+        for (const ScoredSentence& scored : batch) {
+          EXPECT_EQ(scored.aligned.size(), scored.sentence.target.size());
+          EXPECT_TRUE(scored.log_probabilities.empty());
+          for (const std::int32_t token : scored.aligned) {
+            EXPECT_GE(token, 0);
+            EXPECT_LT(token, std::ssize(scored.sentence.ids));
+          }
+          aligned.insert(aligned.end(), scored.aligned.begin(), scored.aligned.end());
+        }
+      },
+      stop);
+  return aligned;
+}
+
+// Where two weights are nearly the same, either token may be found.
+TEST_P(TransformerTest, TargetsAreAlignedInAnyBatchAsOnTheCpu) {
+  const auto sources = shared_sources();
+  const auto found = decode({sources.begin(), sources.begin() + 40}, 1, 2000);
+  std::vector<Sentence> sentences;
+  for (std::size_t line = 0; line < found.size(); ++line) {
+    sentences.push_back({static_cast<std::int64_t>(line), sources[line]});
+    sentences.back().target = found[line].front().ids;
+  }
+  const Ids whole = aligned_by(*backend, sentences, 4096),
+            cut = aligned_by(*backend, sentences, 50),
+            reference = aligned_by(*make_backend({}), sentences, 4096);
+  const auto same_share = [](const Ids& a, const Ids& b) {
+    std::size_t same = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) same += a[i] == b[i];
+    return static_cast<double>(same) / static_cast<double>(a.size());
+  };
+  ASSERT_GT(whole.size(), 200u);
+  ASSERT_EQ(cut.size(), whole.size());
+  ASSERT_EQ(reference.size(), whole.size());
+  EXPECT_GE(same_share(cut, whole), GetParam().cuda ? 1 : 0.99);
+  EXPECT_GE(same_share(reference, whole), GetParam().type == DType::kFloat32 ? 0.97 : 0.9);
 }
 
 // These sources and targets are longer than any stored position and than the lengths that the model

@@ -9,6 +9,7 @@
 #include "tokenization/pipeline/codec.h"
 #include "tokenization/sentencepiece/codec.h"
 #include "tokenization/text_edits.h"
+#include "tokenization/token_words.h"
 #include "tokenization/utf8.h"
 
 namespace xlate {
@@ -161,6 +162,35 @@ std::vector<std::int32_t> Tokenizer::with_template(std::vector<std::int32_t> lin
   return ids;
 }
 
+std::vector<std::int32_t> Tokenizer::source_words(std::string_view text) const {
+  const std::vector<std::int32_t> line = codec_->encode(text);
+  if (line.empty()) return {};
+  std::vector<std::int32_t> words = words_of_source(text, line, *codec_, *source_);
+  words.insert(words.begin(), around_.before.size(), -1);
+  words.insert(words.end(), around_.after.size(), -1);
+  return words;
+}
+
+// A token belongs to the last word of the text that ends with it. One that adds nothing to the text
+// is a space before the next word, or no text.
+std::vector<std::int32_t> Tokenizer::target_words(std::span<const std::int32_t> ids,
+                                                  const LineRules& rules) const {
+  const std::int32_t count = count_words(decode(ids, rules));
+  std::vector<std::int32_t> words(ids.size(), -1);
+  std::string before;
+  std::size_t first = 0;  // the first token behind the last one that has added text
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    std::string text = decode(ids.first(i + 1));
+    if (text == before) continue;
+    const std::int32_t word = count_words(text) - 1;
+    for (; first <= i; ++first) {
+      if (!is_silent_[static_cast<std::size_t>(ids[first])] && word < count) words[first] = word;
+    }
+    before = std::move(text);
+  }
+  return words;
+}
+
 std::vector<std::int32_t> Tokenizer::encode_pieces(std::string_view pieces) const {
   std::vector<std::int32_t> ids;
   each_word(pieces, [&](std::string_view piece) { ids.push_back(source_id(piece)); });
@@ -176,6 +206,17 @@ std::vector<std::int32_t> Tokenizer::read_ids(std::string_view text) const {
 
 std::vector<std::int32_t> Tokenizer::encode_target(std::string_view text) const {
   return codec_->encode_target(text);
+}
+
+std::vector<std::int32_t> Tokenizer::encode_continuation(const MarkedText& prompt,
+                                                         std::string_view text) const {
+  const std::vector<std::int32_t> before = pipeline_->encode(prompt.text, prompt.special);
+  std::vector<std::int32_t> ids =
+      pipeline_->encode(prompt.text + std::string(text), prompt.special);
+  const auto [end, rest] = std::mismatch(before.begin(), before.end(), ids.begin(), ids.end());
+  if (end != before.end()) return pipeline_->encode(text);
+  ids.erase(ids.begin(), rest);
+  return ids;
 }
 
 std::vector<std::int32_t> Tokenizer::encode_target_pieces(std::string_view pieces) const {

@@ -126,10 +126,24 @@ class Tokenizer {
   /// Throws Error that names the first word which is no id of the source vocabulary.
   std::vector<std::int32_t> read_ids(std::string_view text) const;
 
+  /// Returns the number of the word of each id that encode() gives a line, where words are what
+  /// stands between spaces. It is −1 for tokens of the template, and for spaces behind the last
+  /// word.
+  std::vector<std::int32_t> source_words(std::string_view text) const;
+  /// Returns the same of the target ids of which decode() makes a text by these rules. It is −1 for
+  /// tokens that are no text, and that a stop has cut off.
+  std::vector<std::int32_t> target_words(std::span<const std::int32_t> ids,
+                                         const LineRules& = {}) const;
+
   // The following functions for targets need TokenizerFiles::reads_targets.
   /// Returns the target ids of a text in valid UTF-8, without a template and an end token. They are
   /// those that the tokenizer of the checkpoint gives a target. Needs has_text().
   std::vector<std::int32_t> encode_target(std::string_view text) const;
+  /// Returns the ids of a text that continues a prompt, without an end token: those that the
+  /// tokenizer gives both together behind the ids of the prompt, or where it gives these other ids,
+  /// the ids of the text by itself. Needs has_special_tokens().
+  std::vector<std::int32_t> encode_continuation(const MarkedText& prompt,
+                                                std::string_view text) const;
   /// Returns the target ids of pieces separated by spaces, without an end token. A piece that is
   /// not in the vocabulary becomes the unknown token. Throws Error that names it if there is no
   /// unknown token.

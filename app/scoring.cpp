@@ -1,0 +1,187 @@
+// Implements the checks and the runs of --score-text and --score-pairs.
+#include "app/scoring.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "app/interrupt.h"
+#include "app/resolve_options.h"
+#include "models/token_scorer.h"
+
+namespace xlate {
+namespace {
+
+const char* name_of_mode(const Options& options) {
+  return options.score_pairs ? "--score-pairs" : "--score-text";
+}
+
+// Throws UsageError for the first of these options that was given. A length penalty and the
+// templates of prompts have a meaning for pairs.
+void refuse_options_of_search(const Options& options) {
+  const bool text = options.score_text;
+  const std::pair<const char*, bool> given[] = {
+      {"--beam-size", options.beam_size.has_value()},
+      {"--length-penalty", text && options.length_penalty.has_value()},
+      {"--early-stopping", options.early_stopping.has_value()},
+      {"--min-length", options.min_length.has_value()},
+      {"--no-repeat-ngram", options.no_repeat_ngram.has_value()},
+      {"--repetition-penalty", options.repetition_penalty.has_value()},
+      {"--suppress", !options.suppress.empty()},
+      {"--suppress-unk", options.suppress_unk},
+      {"--max-length", options.max_length.has_value()},
+      {"--max-length-factor", options.max_length_factor.has_value()},
+      {"--max-new-tokens", options.max_new_tokens.has_value()},
+      {"--n-best", options.n_best > 0},
+      {"--scores", options.scores},
+      {"--token-scores", options.token_scores},
+      {"--alignments", options.alignments},
+      {"--sample", options.sample},
+      {"--temperature", options.temperature.has_value()},
+      {"--top-k", options.top_k.has_value()},
+      {"--top-p", options.top_p.has_value()},
+      {"--seed", options.seed.has_value()},
+      {"--num-samples", options.num_samples.has_value()},
+      {"--split-sentences", options.split_sentences},
+      {"--long-lines split", options.long_lines == LongLines::kSplit},
+      {"--chat", text && options.chat},
+      {"--template", text && options.template_text.has_value()},
+      {"--template-file", text && !options.template_file.empty()},
+      {"--echo", options.echo},
+      {"--stop", !options.stop.empty()},
+      {"--newline", options.newline.has_value()},
+      {"--output-format",
+       options.output_format == Format::kPieces || options.output_format == Format::kIds}};
+  for (const auto& [option, is_given] : given) {
+    if (is_given)
+      throw UsageError(fmt::format("{}: expected no such option with {}, which generates nothing",
+                                   option, name_of_mode(options)));
+  }
+}
+
+// Fills in the lengths of texts, or of prompts, which must leave room for one token.
+void resolve_context(Options& options, const ModelDescription& model) {
+  options.context =
+      within(model.generation.max_source_length, model.network.decoder.embedding.rows);
+  const std::int64_t longest = options.context - (options.score_pairs ? 1 : 0);
+  if (!options.max_source_length) options.max_source_length = longest;
+  if (*options.max_source_length > longest) {
+    throw UsageError(fmt::format(
+        "--max-source-length: {}, expected at most {}, {} of {}", *options.max_source_length,
+        longest, options.score_pairs ? "one less than the context" : "the context", options.model));
+  }
+}
+
+// Fills in what a target is scored with.
+void resolve_pairs(Options& options, const ModelDescription& model) {
+  const std::vector<std::int32_t>& ends = model.generation.ends;
+  if (!options.length_penalty) options.length_penalty = default_length_penalty(model);
+  options.target_end = ends.size() == 1 ? ends.front() : -1;
+  if (!model.network.has_encoder()) {
+    resolve_context(options, model);
+    return;
+  }
+  resolve_source_length(options, model);
+  options.longest_target = within(*options.max_source_length, model.network.decoder.embedding.rows);
+}
+
+// A single text has no target, and a prompt and its continuation fill the context together.
+ScoringOptions scoring_options_of(const RunRecord& record, const ModelDescription& model) {
+  const Options& options = *record.options;
+  const Policy& policy = *record.policy;
+  const std::int64_t batch = std::min(options.batch_tokens, policy.encoder_tokens);
+  ScoringOptions scoring{.batch_tokens = batch,
+                         .pass_tokens = std::max(batch, policy.least_pass_tokens),
+                         .longest_source = *options.max_source_length};
+  if (!options.score_pairs) return scoring;
+  scoring.end = options.target_end;
+  if (!model.network.has_encoder()) {
+    scoring.longest_target = options.context - scoring.longest_source;
+    return scoring;
+  }
+  scoring.longest_target = options.longest_target;
+  scoring.start = model.tokens.start;
+  scoring.forced_first = forced_first_of(options, model);
+  return scoring;
+}
+
+// Returns the score that search gives a hypothesis of these log-probabilities (docs/search.md). A
+// forced first token counts, although it is not scored.
+double score_of_pair(const ScoredSentence& scored, double sum, bool forced, double penalty) {
+  const auto tokens = static_cast<double>(scored.log_probabilities.size()) + (forced ? 1 : 0);
+  return tokens > 0 ? sum / std::pow(tokens, penalty) : 0;
+}
+
+}  // namespace
+
+void resolve_scoring(Options& options, const ModelDescription& model) {
+  if (options.score_text && options.score_pairs)
+    throw UsageError("--score-text: expected no such option beside --score-pairs");
+  if (options.score_text && model.network.has_encoder()) {
+    throw UsageError(fmt::format(
+        "--score-text: expected no such option: {} has an encoder, and scores no text by itself "
+        "(--score-pairs scores its targets)",
+        options.model));
+  }
+  refuse_options_of_search(options);
+  if (options.score_pairs)
+    resolve_pairs(options, model);
+  else
+    resolve_context(options, model);
+}
+
+std::string format_score(double score, std::int64_t tokens, const Options& options,
+                         std::string fields) {
+  if (options.output_format == Format::kJsonl)
+    return json_score_line(std::move(fields), score, tokens);
+  return options.score_pairs ? fmt::format("{:.6g}\n", score)
+                             : fmt::format("{:.6g} ||| {}\n", score, tokens);
+}
+
+void score_lines(RunRecord& record, const ModelFile& file, Backend& backend, SentenceInput& input,
+                 LineFields& fields, OrderedOutput& output) {
+  const Options& options = *record.options;
+  const Clock::time_point start = Clock::now();
+  const ScoringOptions scoring = scoring_options_of(record, file.description());
+  std::unique_ptr<TokenScorer> scorer;
+  try {
+    scorer = std::make_unique<TokenScorer>(load_network(file, backend), backend, scoring);
+  } catch (const Error& error) {
+    fail("no room for --max-source-length {} and --batch-tokens {}: {}", *options.max_source_length,
+         options.batch_tokens, error.what());
+  }
+  record.model_ready = Clock::now();
+  record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
+  const auto keep_figures = [&] {
+    record.statistics = scorer->statistics();
+    record.memory = backend.memory();
+    record.paths = backend.paths();
+  };
+  record.log_probability = 0;
+  const auto put = [&](const ScoredSentence& scored) {
+    const std::vector<float>& values = scored.log_probabilities;
+    const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+    *record.log_probability += sum;
+    record.counters.target_tokens += std::ssize(values);
+    const bool forced = scored.sentence.forced_first >= 0 || scoring.forced_first >= 0;
+    const double score =
+        options.score_pairs ? score_of_pair(scored, sum, forced, *options.length_penalty) : sum;
+    const std::int64_t line = scored.sentence.line;
+    output.put(line, format_score(score, std::ssize(values) + forced, options, fields.take(line)));
+  };
+  try {
+    scorer->run(
+        input,
+        [&](const std::vector<ScoredSentence>& scored) {
+          for (const auto& each : scored) put(each);
+        },
+        stop_flag());
+  } catch (...) {
+    keep_figures();
+    throw;
+  }
+  keep_figures();
+}
+
+}  // namespace xlate

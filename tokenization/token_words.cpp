@@ -1,0 +1,100 @@
+// Implements the search for the words of tokens.
+#include "tokenization/token_words.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "tokenization/utf8.h"
+
+namespace xlate {
+namespace {
+
+// Byte-level pieces have this character for a space.
+constexpr std::string_view kByteLevelSpace = "\u0120";
+
+// Takes the next word off a text. There is none if nothing but spaces is left.
+std::string_view take_word(std::string_view& text) {
+  text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+  const std::string_view word = text.substr(0, text.find(' '));
+  text.remove_prefix(word.size());
+  return word;
+}
+
+std::string_view without_mark(std::string_view piece) {
+  for (const std::string_view mark : {kMark, kByteLevelSpace}) {
+    if (piece.starts_with(mark)) return piece.substr(mark.size());
+  }
+  return piece;
+}
+
+// Returns how many of the ids are those of the word with or without a space before it, or 0.
+std::size_t tokens_of_word(std::string_view word, std::span<const std::int32_t> ids,
+                           const TextCodec& codec) {
+  for (const char* before : {" ", ""}) {
+    const std::vector<std::int32_t> found = codec.encode(before + std::string(word));
+    if (!found.empty() && found.size() <= ids.size() &&
+        std::equal(found.begin(), found.end(), ids.begin()))
+      return found.size();
+  }
+  return 0;
+}
+
+std::optional<std::vector<std::int32_t>> words_by_text(std::string_view line,
+                                                       std::span<const std::int32_t> ids,
+                                                       const TextCodec& codec,
+                                                       const Vocabulary& vocabulary) {
+  std::vector<std::int32_t> words;
+  std::int32_t number = 0;
+  for (std::string_view word = take_word(line); !word.empty(); word = take_word(line), ++number) {
+    std::size_t tokens = 0;
+    while ((tokens = tokens_of_word(word, ids.subspan(words.size()), codec)) == 0) {
+      // A further space before the word may be a token of its own.
+      if (words.size() == ids.size() ||
+          !without_mark(vocabulary.piece_of(ids[words.size()])).empty())
+        return std::nullopt;
+      words.push_back(number);
+    }
+    words.insert(words.end(), tokens, number);
+  }
+  // Spaces at the end belong to no word.
+  if (number == 0 || words.size() < ids.size()) return std::nullopt;
+  return words;
+}
+
+std::vector<std::int32_t> words_by_marks(std::span<const std::int32_t> ids,
+                                         const Vocabulary& vocabulary) {
+  std::vector<std::int32_t> words;
+  std::int32_t number = -1;
+  bool begins = true;  // The next piece with text begins a word.
+  for (const std::int32_t id : ids) {
+    const std::string_view piece = vocabulary.piece_of(id), text = without_mark(piece);
+    begins = begins || text.size() < piece.size();
+    if (begins && !text.empty()) {
+      ++number;
+      begins = false;
+    }
+    words.push_back(begins ? number + 1 : number);
+  }
+  // A space at the end is before no word.
+  if (begins) {
+    for (auto word = words.rbegin(); word != words.rend() && *word > number; ++word) *word = -1;
+  }
+  return words;
+}
+
+}  // namespace
+
+std::int32_t count_words(std::string_view text) {
+  std::int32_t words = 0;
+  while (!take_word(text).empty()) ++words;
+  return words;
+}
+
+std::vector<std::int32_t> words_of_source(std::string_view line, std::span<const std::int32_t> ids,
+                                          const TextCodec& codec, const Vocabulary& vocabulary) {
+  if (auto words = words_by_text(line, ids, codec, vocabulary)) return *words;
+  return words_by_marks(ids, vocabulary);
+}
+
+}  // namespace xlate
