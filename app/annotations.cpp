@@ -24,15 +24,15 @@ void refuse_without_alignments(const Options& options) {
 void check_parts(const Options& options) {
   const char* option = options.alignments ? "--alignments" : "--token-scores";
   if (options.split_sentences || options.long_lines == LongLines::kSplit)
-    throw UsageError(fmt::format("{}: expected no such option where lines are split", option));
+    throw UsageError(fmt::format("{}: cannot be used where lines are split", option));
   if (options.alignment_words && options.num_samples.value_or(1) > 1)
-    throw UsageError("--alignment-words: expected no such option with --num-samples above 1");
+    throw UsageError("--alignment-words: cannot be used with --num-samples above 1");
 }
 
 void check_alignments(const Options& options, const ModelDescription& model) {
   if (!model.network.has_encoder()) {
     throw UsageError(
-        fmt::format("--alignments: expected no such option: {} has no encoder, and so no "
+        fmt::format("--alignments: cannot be used: {} has no encoder, and so no "
                     "cross-attention to a source",
                     options.model));
   }

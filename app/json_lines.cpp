@@ -45,23 +45,34 @@ std::optional<std::int32_t> read_count(const std::vector<JsonMember>& members,
   return number;
 }
 
-// Returns a message of a conversation. Other keys than those two would change what it means.
-ChatMessage read_message(const nlohmann::json& value) {
-  const auto is_text = [&](const char* key) {
-    const auto found = value.find(key);
-    return found != value.end() && found->is_string();
+// Returns a message of a conversation, whose number counts from 1. Other keys than these two would
+// change what it means.
+ChatMessage read_message(const nlohmann::json& value, std::size_t number) {
+  const auto wrong = [&](std::string_view what) {
+    fail(
+        "'messages': message {} {}, expected an object with the strings 'role' and 'content' alone",
+        number, what);
   };
-  if (!value.is_object() || value.size() != 2 || !is_text("role") || !is_text("content"))
-    fail("'messages': expected a list of objects with the strings 'role' and 'content' alone");
+  if (!value.is_object()) wrong("is no object");
+  for (const char* key : {"role", "content"}) {
+    const auto found = value.find(key);
+    if (found == value.end()) wrong(fmt::format("has no '{}'", key));
+    if (!found->is_string()) wrong(fmt::format("has a '{}' that is no string", key));
+  }
+  for (const auto& [key, _] : value.items()) {
+    if (key != "role" && key != "content") wrong(fmt::format("has '{}'", brief_text(key)));
+  }
   return {.role = value["role"], .content = value["content"]};
 }
 
 std::vector<ChatMessage> read_messages(const JsonMember& member) {
   // The text of an object has been checked, so that a number beyond all bounds is the only error.
   const auto list = nlohmann::json::parse(member.value, nullptr, false);
+  if (list.is_discarded()) refuse(member, "numbers that a computer can hold");
   if (!list.is_array() || list.empty()) refuse(member, "a list of messages");
   std::vector<ChatMessage> messages;
-  for (const nlohmann::json& value : list) messages.push_back(read_message(value));
+  for (const nlohmann::json& value : list)
+    messages.push_back(read_message(value, messages.size() + 1));
   return messages;
 }
 
@@ -122,8 +133,11 @@ JsonRequest read_request(const std::vector<JsonMember>& members, const JsonKeys&
   const JsonMember* messages = keys.messages ? find_member(members, "messages") : nullptr;
   auto text = messages ? std::string() : read_text(members, keys.text);
   if (!text) {
-    fail("an object without the key '{}'{}", brief_text(keys.text),
-         keys.messages ? ", and without 'messages'" : "");
+    const bool ignored = !keys.messages && find_member(members, "messages");
+    fail("an object without the key '{}' (--text-key names another){}", brief_text(keys.text),
+         ignored         ? "; 'messages' needs --chat"
+         : keys.messages ? ", and without 'messages'"
+                         : "");
   }
   auto target = keys.target ? read_text(members, "target") : std::string();
   if (!target) fail("an object without the key 'target' (--score-pairs)");

@@ -77,8 +77,8 @@ void resolve_target_language(Options& options, const ModelDescription& model) {
 // Throws UsageError if an option names a language, since the model has none.
 void check_no_language(const Options& options) {
   const auto refuse = [&](const std::string& found) {
-    throw UsageError(fmt::format("{}, expected no such option: {} has no language tokens", found,
-                                 options.model));
+    throw UsageError(
+        fmt::format("{}, cannot be used: {} has no language tokens", found, options.model));
   };
   if (options.source_lang) refuse(fmt::format("--source-lang: '{}'", *options.source_lang));
   if (options.target_lang) refuse(fmt::format("--target-lang: '{}'", *options.target_lang));
@@ -109,7 +109,7 @@ void resolve_languages(Options& options, const ModelDescription& model) {
     resolve_source_language(options, model);
     resolve_target_language(options, model);
   } else if (options.source_lang || options.target_lang) {
-    throw UsageError(fmt::format("{}: expected no such option beside --lang-column",
+    throw UsageError(fmt::format("{}: cannot be used beside --lang-column",
                                  options.source_lang ? "--source-lang" : "--target-lang"));
   }
 }

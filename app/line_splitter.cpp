@@ -17,20 +17,19 @@ std::string_view trimmed(std::string_view text) {
 
 void check_option(const char* option, const Options& options, const ModelDescription& model) {
   if (!model.network.has_encoder()) {
-    throw UsageError(fmt::format(
-        "{}: expected no such option: {} has no encoder, and a prompt has one continuation", option,
-        options.model));
+    throw UsageError(
+        fmt::format("{}: cannot be used: {} has no encoder, and a prompt has one continuation",
+                    option, options.model));
   }
   if (!is_text(options.input_format)) {
     throw UsageError(
-        fmt::format("{}: expected no such option with --input-format {}, whose lines hold no text "
+        fmt::format("{}: cannot be used with --input-format {}, whose lines hold no text "
                     "in which sentences could be found",
                     option, name_of(options.input_format)));
   }
   if (!options.stop.empty()) {
     throw UsageError(fmt::format(
-        "--stop: expected no such option with {}, since every part of a line would end at it",
-        option));
+        "--stop: cannot be used with {}, since every part of a line would end at it", option));
   }
 }
 
@@ -46,7 +45,7 @@ void check_splitting(const Options& options, const ModelDescription& model) {
   check_option("--split-sentences", options, model);
   if (options.n_best > 0) {
     throw UsageError(
-        "--n-best: expected no such option with --split-sentences, which joins the best "
+        "--n-best: cannot be used with --split-sentences, which joins the best "
         "translation of each sentence");
   }
 }

@@ -140,13 +140,13 @@ std::int32_t LineTokenizer::target_language_of(const std::optional<std::string>&
 std::int32_t LineTokenizer::limit_of(std::optional<std::int32_t> new_tokens) const {
   if (scores_lines(options_)) {
     if (new_tokens)
-      fail("'max_new_tokens': {}, expected no such key where nothing is generated", *new_tokens);
+      fail("'max_new_tokens': {}, cannot be used where nothing is generated", *new_tokens);
     return 0;
   }
   if (!options_.max_new_tokens) {
     if (new_tokens) {
       fail(
-          "'max_new_tokens': {}, expected no such key: {} has an encoder, and --max-length is its "
+          "'max_new_tokens': {}, cannot be used: {} has an encoder, and --max-length is its "
           "limit",
           *new_tokens, options_.model);
     }
@@ -161,11 +161,23 @@ std::int32_t LineTokenizer::limit_of(std::optional<std::int32_t> new_tokens) con
 }
 
 // The last message is cut where the conversation is too long. The others stay whole.
+// Returns what stands around the last message of a conversation. Throws Error if it leaves no room.
+PromptTemplate LineTokenizer::frame_of(TextFrame frame, std::size_t longest) const {
+  try {
+    return PromptTemplate(std::move(frame), tokenizer_, longest);
+  } catch (const UsageError&) {
+    fail(
+        "'messages': those before the last one take {} tokens or more with the chat template, "
+        "expected fewer (--max-source-length)",
+        longest);
+  }
+}
+
 void LineTokenizer::encode_messages(const JsonRequest& request, TokenizedLine& result) const {
   const std::vector<ChatMessage>& messages = request.messages;
   for (const ChatMessage& message : messages) counters_.source_words += words_in(message.content);
-  const PromptTemplate frame(tokenizer_.chat()->frame_of(messages), tokenizer_,
-                             static_cast<std::size_t>(*options_.max_source_length));
+  const auto longest = static_cast<std::size_t>(*options_.max_source_length);
+  const PromptTemplate frame = frame_of(tokenizer_.chat()->frame_of(messages), longest);
   PromptTemplate::Prompt prompt = frame.prompt_of(messages.back().content);
   result.ids = std::move(prompt.ids);
   result.tokens = prompt.tokens;

@@ -54,6 +54,7 @@ class LineTokenizer {
   std::int32_t source_language_of(const std::optional<std::string>& code) const;
   std::int32_t target_language_of(const std::optional<std::string>& code) const;
   std::int32_t limit_of(std::optional<std::int32_t> new_tokens) const;
+  PromptTemplate frame_of(TextFrame, std::size_t longest) const;
   void encode_messages(const JsonRequest&, TokenizedLine&) const;
   void encode_pair(std::string_view source, std::string_view target, const PromptTemplate*,
                    TokenizedLine&) const;

@@ -116,7 +116,8 @@ void add_file_options(CLI::App& app, Options& options) {
                "What becomes of lines longer than --max-source-length; split translates parts of "
                "them, which end where sentences do as far as possible [truncate]");
   files.number("--max-source-length", options.max_source_length, "N", 1, kLargestCount,
-               "Most source tokens of a line, end token included [the model's, else 512]");
+               "Most source tokens of a line, end token included, or of a prompt [the model's, else "
+               "512; without an encoder one less than the context]");
   files.flag(
       "--split-sentences", options.split_sentences,
       "Translate the sentences of each line one by one, for models that drop some of several "
@@ -198,8 +199,10 @@ void add_prompt_options(CLI::App& app, Options& options) {
               "TEXT");
   prompts.file("--template-file", options.template_file, "FILE",
                "A file with such a text; a newline at its end does not count [none]");
-  prompts.flag("--chat", options.chat,
-               "Each line is a message of the user: put the model's chat template around it [off]");
+  prompts.flag(
+      "--chat", options.chat,
+      "Each line is a message of the user: put the model's chat template around it; an object "
+      "of JSON may have messages instead [off]");
   prompts.flag("--echo", options.echo, "Print the prompt before its continuation [off]");
 }
 

@@ -16,7 +16,7 @@ constexpr std::size_t kLongestTemplate = std::size_t{1} << 20;
 void refuse_with_encoder(const char* option, bool given, const Options& options) {
   if (given) {
     throw UsageError(
-        fmt::format("{}: expected no such option: {} has an encoder, and its output continues no "
+        fmt::format("{}: cannot be used: {} has an encoder, and its output continues no "
                     "prompt",
                     option, options.model));
   }
@@ -42,7 +42,7 @@ std::string read_template_file(const std::string& path) {
 void resolve_template(Options& options) {
   if (!options.template_file.empty()) {
     if (options.template_text)
-      throw UsageError("--template: expected no such option beside --template-file");
+      throw UsageError("--template: cannot be used beside --template-file");
     options.template_text = read_template_file(options.template_file);
   }
   if (!options.template_text) return;
@@ -50,7 +50,7 @@ void resolve_template(Options& options) {
       options.template_file.empty() ? "--template" : "--template-file " + options.template_file;
   read_template(*options.template_text, option);
   if (!is_text(options.input_format)) {
-    throw UsageError(fmt::format("{}: expected no such option with --input-format {}", option,
+    throw UsageError(fmt::format("{}: cannot be used with --input-format {}", option,
                                  name_of(options.input_format)));
   }
 }
@@ -59,15 +59,15 @@ void resolve_template(Options& options) {
 void check_chat(const Options& options, const ModelDescription& model) {
   if (!options.chat) return;
   if (options.template_text)
-    throw UsageError("--template: expected no such option beside --chat, which is a template, too");
+    throw UsageError("--template: cannot be used beside --chat, which is a template, too");
   if (!model.chat) {
-    throw UsageError(
-        fmt::format("--chat: expected no such option: {} has no chat template, and convert.py says "
-                    "why where its checkpoint has one (--template puts a text around each line)",
-                    options.model));
+    throw UsageError(fmt::format(
+        "--chat: {} has no chat template: its checkpoint had none, or one that convert.py "
+        "could not take apart, as it said then (--template puts a text around each line)",
+        options.model));
   }
   if (!is_text(options.input_format)) {
-    throw UsageError(fmt::format("--chat: expected no such option with --input-format {}",
+    throw UsageError(fmt::format("--chat: cannot be used with --input-format {}",
                                  name_of(options.input_format)));
   }
 }
@@ -85,12 +85,12 @@ void resolve_prompts(Options& options, const ModelDescription& model) {
   check_chat(options, model);
   for (std::string& stop : options.stop) stop = unescape(stop, "--stop");
   if (!options.stop.empty() && !is_text(options.output_format)) {
-    throw UsageError(fmt::format("--stop: expected no such option with --output-format {}",
+    throw UsageError(fmt::format("--stop: cannot be used with --output-format {}",
                                  name_of(options.output_format)));
   }
   if (options.newline && options.output_format != Format::kText &&
       options.output_format != Format::kPieces) {
-    throw UsageError(fmt::format("--newline: expected no such option with --output-format {}",
+    throw UsageError(fmt::format("--newline: cannot be used with --output-format {}",
                                  name_of(options.output_format)));
   }
 }

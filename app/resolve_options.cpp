@@ -33,7 +33,7 @@ void refuse_if_given(const char* option, const std::optional<T>& value, const Op
                      const char* why) {
   if (value)
     throw UsageError(
-        fmt::format("{}: {}, expected no such option: {} {}", option, *value, options.model, why));
+        fmt::format("{}: {}, cannot be used: {} {}", option, *value, options.model, why));
 }
 
 // Fills in the limits of a model with an encoder.
@@ -87,17 +87,17 @@ void resolve_json_lines(Options& options) {
   if (options.input_format == Format::kJsonl) {
     if (options.lang_column) {
       throw UsageError(
-          "--lang-column: expected no such option with --input-format jsonl, whose objects name "
+          "--lang-column: cannot be used with --input-format jsonl, whose objects name "
           "their languages as source_lang and target_lang");
     }
     if (!options.text_key) options.text_key = "text";
   } else if (options.text_key) {
-    throw UsageError(fmt::format("--text-key: expected no such option with --input-format {}",
+    throw UsageError(fmt::format("--text-key: cannot be used with --input-format {}",
                                  name_of(options.input_format)));
   }
   if (options.output_format == Format::kJsonl && options.scores) {
     throw UsageError(
-        "--scores: expected no such option with --output-format jsonl, whose objects have the "
+        "--scores: cannot be used with --output-format jsonl, whose objects have the "
         "score");
   }
 }
@@ -121,7 +121,7 @@ void resolve_sampling(Options& options, const GenerationDefaults& defaults) {
     throw UsageError(fmt::format("--beam-size: {}, expected 1 with --sample", *options.beam_size));
   if (options.n_best > 0)
     throw UsageError(
-        "--n-best: expected no such option with --sample; --num-samples N gives N draws of each "
+        "--n-best: cannot be used with --sample; --num-samples N gives N draws of each "
         "line");
   options.num_samples = options.num_samples.value_or(1);
   if (*options.num_samples > 1 &&

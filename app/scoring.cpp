@@ -55,8 +55,8 @@ void refuse_options_of_search(const Options& options) {
        options.output_format == Format::kPieces || options.output_format == Format::kIds}};
   for (const auto& [option, is_given] : given) {
     if (is_given)
-      throw UsageError(fmt::format("{}: expected no such option with {}, which generates nothing",
-                                   option, name_of_mode(options)));
+      throw UsageError(fmt::format("{}: cannot be used with {}, which generates nothing", option,
+                                   name_of_mode(options)));
   }
 }
 
@@ -117,12 +117,12 @@ double score_of_pair(const ScoredSentence& scored, double sum, bool forced, doub
 
 void resolve_scoring(Options& options, const ModelDescription& model) {
   if (options.score_text && options.score_pairs)
-    throw UsageError("--score-text: expected no such option beside --score-pairs");
+    throw UsageError("--score-text: cannot be used beside --score-pairs");
   if (options.score_text && model.network.has_encoder()) {
-    throw UsageError(fmt::format(
-        "--score-text: expected no such option: {} has an encoder, and scores no text by itself "
-        "(--score-pairs scores its targets)",
-        options.model));
+    throw UsageError(
+        fmt::format("--score-text: cannot be used: {} has an encoder, and scores no text by itself "
+                    "(--score-pairs scores its targets)",
+                    options.model));
   }
   refuse_options_of_search(options);
   if (options.score_pairs)

@@ -69,8 +69,8 @@ void resolve_suppressed(Options& options, const ModelDescription& model,
   const std::vector<std::int32_t>& ends = model.generation.ends;
   // GPT-2 and OPT name their end token as the unknown one, and make tokens of all text.
   if (!unknown || std::find(ends.begin(), ends.end(), *unknown) != ends.end()) {
-    throw UsageError(fmt::format("--suppress-unk: expected no such option: {} has no unknown token",
-                                 options.model));
+    throw UsageError(
+        fmt::format("--suppress-unk: cannot be used: {} has no unknown token", options.model));
   }
   options.suppressed.push_back(*unknown);
 }

@@ -115,8 +115,8 @@ void check_formats(const Options& options, const Tokenizer& tokenizer) {
                                    option, name_of(format), options.model));
   }
   if (options.template_text && !tokenizer.has_special_tokens()) {
-    throw UsageError(fmt::format(
-        "--template: expected no such option: the tokenizer of {} cannot read one", options.model));
+    throw UsageError(fmt::format("--template: cannot be used: the tokenizer of {} cannot read one",
+                                 options.model));
   }
 }
 

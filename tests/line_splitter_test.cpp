@@ -177,16 +177,28 @@ TEST(LineParts, GiveALineWhenTheLastPartHasCome) {
   LineParts parts(options);
   parts.expect(7, 3);
   parts.expect(8, 1);
-  EXPECT_FALSE(parts.add(7, 2, true, {.text = "Three.", .sum = -3, .tokens = 3}).line);
-  EXPECT_EQ(parts.add(8, 0, false, {.text = "Other."}).line->text, "Other.");
+  EXPECT_TRUE(parts.add(7, 2, true, {.text = "Three.", .sum = -3, .tokens = 3}).results.empty());
+  EXPECT_EQ(parts.add(8, 0, false, {.text = "Other."}).results.at(0).text, "Other.");
   EXPECT_FALSE(parts.add(7, 0, false, {.text = "One.", .sum = -1, .tokens = 1}).hit_limit_again);
   const auto last = parts.add(7, 1, true, {.text = "Two.", .sum = -2, .tokens = 2});
-  ASSERT_TRUE(last.line);
+  ASSERT_EQ(last.results.size(), 1u);
   EXPECT_TRUE(last.hit_limit_again);
-  EXPECT_EQ(last.line->text, "One. Two. Three.");
-  EXPECT_EQ(last.line->tokens, 6);
-  EXPECT_FLOAT_EQ(last.line->sum, -6);
-  EXPECT_FLOAT_EQ(last.line->score, -6.0f / 36);
+  EXPECT_EQ(last.results[0].text, "One. Two. Three.");
+  EXPECT_EQ(last.results[0].tokens, 6);
+  EXPECT_FLOAT_EQ(last.results[0].sum, -6);
+  EXPECT_FLOAT_EQ(last.results[0].score, -6.0f / 36);
+}
+
+TEST(LineParts, GiveAllDrawsInTheirOrder) {
+  Options options;
+  options.num_samples = 2;
+  LineParts parts(options);
+  parts.expect(0, 2);
+  EXPECT_TRUE(parts.add(0, 1, false, {.text = "b"}).results.empty());
+  const auto last = parts.add(0, 0, false, {.text = "a"});
+  ASSERT_EQ(last.results.size(), 2u);
+  EXPECT_EQ(last.results[0].text, "a");
+  EXPECT_EQ(last.results[1].text, "b");
 }
 
 TEST(LineParts, IdsHaveASpaceBetweenThem) {

@@ -214,7 +214,7 @@ class Usage(SplitCase):
 
     def test_a_model_without_an_encoder_has_neither(self):
         for options, name in ((SENTENCES, "--split-sentences"), (SPLIT, "--long-lines split")):
-            for more in ([], ["--template", "a {line}"], ["--score-text"]):
+            for more in ([], ["--template", "a {line}"]):
                 self.refused(
                     *options, *more, names=[name, "has no encoder"], model=model_of("qwen3")
                 )
