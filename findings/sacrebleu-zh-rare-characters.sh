@@ -6,8 +6,8 @@
 #   instead. Rare characters side by side stay one word. In return, curly quotes, dashes, the euro,
 #   arrows and signs of mathematics are split off: "don't" is one word with ' and three with U+2019,
 #   and "5€" is two words while "5¥" is one. 13a leaves them whole.
-# Matters: a rare name is counted otherwise than all others, and a change of quotes moves the borders
-#   of words. An own implementation that follows the comments of the table finds other words.
+# Matters: a rare name is counted otherwise than all others, and a change of quotes moves the
+#   borders of words. An own implementation that follows the table's comments finds other words.
 set -euo pipefail
 t=$(mktemp -d); trap 'rm -rf "$t"' EXIT
 python3 -m venv "$t/v"
