@@ -218,8 +218,10 @@ Annotation Annotator::annotation_of(const Sentence& sentence, const Hypothesis& 
   // What search forces adds nothing to a score.
   const std::int32_t first = sentence.forced_first >= 0 ? sentence.forced_first : forced_first_;
   if (first >= 0 && !hypothesis.ids.empty() && hypothesis.ids.front() == first) scores.front() = 0;
+  const std::int64_t given = runner_->prefix_tokens(sentence);
+  std::fill_n(scores.begin(), std::min<std::int64_t>(given, std::ssize(scores)), 0.0f);
   if (hypothesis.ended && hypothesis.end == forced_end_ &&
-      hypothesis.length == runner_->limit_of(sentence))
+      hypothesis.length + given == runner_->limit_of(sentence))
     scores.back() = 0;
   return annotation;
 }

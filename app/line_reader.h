@@ -16,6 +16,7 @@ struct Line {
   // The text has neither its newline nor one trailing CR, nor a BOM at the start of a file.
   std::string text;
   bool shortened = false;  // It is true if the line was longer and its rest was dropped.
+  std::string prefix{};    // With --target-prefix, it is the line of that file.
 };
 
 class LineReader {

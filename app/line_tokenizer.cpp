@@ -66,12 +66,13 @@ TokenizedLine LineTokenizer::tokenize(Line& line) const {
   if (options_.output_format == Format::kJsonl) result.fields = "{";
   try {
     read_line(line, result);
+    if (!line.prefix.empty()) add_prefix(line.prefix, result);
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
     result.error = error.what();
   }
-  line.text = {};
+  line.text = line.prefix = {};
   result.tokens = std::max(result.tokens, result.ids.size());
   cut(result.ids);
   for (std::vector<std::int32_t>& part : result.parts) cut(part);
@@ -182,6 +183,14 @@ void LineTokenizer::encode_messages(const JsonRequest& request, TokenizedLine& r
   result.ids = std::move(prompt.ids);
   result.tokens = prompt.tokens;
   encode_pair(messages.back().content, request.target, &frame, result);
+}
+
+// Adds the beginning of the target of a line whose source has been encoded.
+void LineTokenizer::add_prefix(std::string& text, TokenizedLine& result) const {
+  make_valid_utf8(text);
+  const std::int32_t first =
+      result.target_language >= 0 ? result.target_language : options_.target_first;
+  result.target.ids = targets_.prefix_of(text, first);
 }
 
 // Adds the target of a pair whose source has been encoded. A pair without tokens to score is

@@ -31,7 +31,8 @@ struct TokenizedLine {
   std::int32_t target_language = -1;  // This is the id of its token if the line names it.
   std::int32_t limit = 0;             // It is Sentence::limit.
   TokenWords words{};                 // With --alignment-words, they are the words of the ids.
-  TargetTokenizer::Target target{};   // With --score-pairs, it is what is scored.
+  // With --score-pairs, it is what is scored, and with --target-prefix what the output begins with.
+  TargetTokenizer::Target target{};
   std::string error{};  // It says why the line cannot be tokenized, and is empty if it can.
   // With --output-format jsonl, it is the beginning of the output object (own_fields()). It is
   // empty where a line of white space is to be answered by an empty line.
@@ -56,6 +57,7 @@ class LineTokenizer {
   std::int32_t limit_of(std::optional<std::int32_t> new_tokens) const;
   PromptTemplate frame_of(TextFrame, std::size_t longest) const;
   void encode_messages(const JsonRequest&, TokenizedLine&) const;
+  void add_prefix(std::string& text, TokenizedLine&) const;
   void encode_pair(std::string_view source, std::string_view target, const PromptTemplate*,
                    TokenizedLine&) const;
   void encode(std::string_view text, std::int32_t source_language, TokenizedLine&) const;

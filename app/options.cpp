@@ -115,9 +115,10 @@ void add_file_options(CLI::App& app, Options& options) {
   files.choice("--long-lines", options.long_lines, kLongLines,
                "What becomes of lines longer than --max-source-length; split translates parts of "
                "them, which end where sentences do as far as possible [truncate]");
-  files.number("--max-source-length", options.max_source_length, "N", 1, kLargestCount,
-               "Most source tokens of a line, end token included, or of a prompt [the model's, else "
-               "512; without an encoder one less than the context]");
+  files.number(
+      "--max-source-length", options.max_source_length, "N", 1, kLargestCount,
+      "Most source tokens of a line, end token included, or of a prompt [the model's, else "
+      "512; without an encoder one less than the context]");
   files.flag(
       "--split-sentences", options.split_sentences,
       "Translate the sentences of each line one by one, for models that drop some of several "
@@ -132,6 +133,10 @@ void add_search_options(CLI::App& app, Options& options) {
                 "Final score = sum of log-probabilities / length^A [the model's, else 1]");
   search.choice("--early-stopping", options.early_stopping, kEarlyStopping,
                 "When a sentence is done, as in Hugging Face [the model's, else false]");
+  search.file(
+      "--target-prefix", options.target_prefix, "FILE",
+      "The beginning of each line's output: a file with a line for each line of the input, in "
+      "the format of the input [none]");
   search.number("--min-length", options.min_length, "N", 0, kLargestCount,
                 "Least generated tokens of a line before its end token [the model's, else 0]");
   search.number("--no-repeat-ngram", options.no_repeat_ngram, "N", 0, kLargestCount,

@@ -95,6 +95,10 @@ struct Options {
   // A newline in the output becomes a space, unless this is another text.
   std::optional<std::string> newline;
   int n_best = 0;  // 0 means that --n-best is off.
+  // Each line of this file is the beginning of a line's output. resolve() sets how many tokens one
+  // may have.
+  std::string target_prefix;
+  std::int64_t longest_prefix = 0;
   // Tokens are drawn at random. resolve() sets those of the next values that the model has.
   bool sample = false;
   std::optional<float> temperature, top_p;

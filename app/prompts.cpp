@@ -81,6 +81,12 @@ void resolve_prompts(Options& options, const ModelDescription& model) {
     refuse_with_encoder("--template", options.template_text.has_value(), options);
     refuse_with_encoder("--template-file", !options.template_file.empty(), options);
   }
+  if (!model.network.has_encoder() && !options.target_prefix.empty())
+    throw UsageError(
+        fmt::format("--target-prefix: cannot be used: {} has no encoder, and a prompt can end with "
+                    "what its output "
+                    "is to begin with (--template)",
+                    options.model));
   resolve_template(options);
   check_chat(options, model);
   for (std::string& stop : options.stop) stop = unescape(stop, "--stop");

@@ -114,6 +114,7 @@ json options_of(const RunRecord& run) {
           {"newline", options.newline.value_or(" ")},
           {"scores", options.scores},
           {"n_best", options.n_best},
+          {"target_prefix", options.target_prefix},
           {"sample", options.sample},
           {"temperature", or_null(options.temperature)},
           {"top_k", or_null(options.top_k)},

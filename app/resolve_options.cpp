@@ -20,6 +20,8 @@ constexpr std::int64_t kDefaultMaxLength = 512, kDefaultNewTokens = 256;
 // not kept, because with it some models would not fit into a GPU.
 constexpr std::int64_t kMostNewTokensOfLine = 4096;
 constexpr double kDefaultLengthFactor = 3;
+// So many tokens of an output may be given. Each takes memory in every sentence in flight.
+constexpr std::int64_t kMostPrefix = 128;
 
 void check_positions(const char* option, std::int64_t length, std::int64_t positions) {
   if (positions > 0 && length > positions)
@@ -36,16 +38,41 @@ void refuse_if_given(const char* option, const std::optional<T>& value, const Op
         fmt::format("{}: {}, cannot be used: {} {}", option, *value, options.model, why));
 }
 
+// Returns how many tokens an output may have besides those that are given, where the model stores
+// that many positions and the command line does not say it.
+std::int64_t positions_without_prefix(const Options& options, std::int64_t positions) {
+  return positions > 0 && !options.target_prefix.empty()
+             ? std::max<std::int64_t>(1, positions - kMostPrefix - 1)
+             : positions;
+}
+
+// Fills in how many tokens of an output may be given. A forced first token stands before them.
+void resolve_target_prefix(Options& options, std::int64_t positions) {
+  if (options.target_prefix.empty()) return;
+  if (options.target_prefix == "-") throw UsageError("--target-prefix: -, expected a file");
+  if (options.split_sentences || options.long_lines == LongLines::kSplit)
+    throw UsageError("--target-prefix: cannot be used where lines are split");
+  options.longest_prefix = kMostPrefix;
+  if (positions == 0) return;
+  options.longest_prefix = std::min(kMostPrefix, positions - *options.max_length - 1);
+  if (options.longest_prefix < 1)
+    throw UsageError(
+        fmt::format("--max-length: {}, expected at most {} with --target-prefix: {} "
+                    "stores {} positions",
+                    *options.max_length, positions - 2, options.model, positions));
+}
+
 // Fills in the limits of a model with an encoder.
 void resolve_lengths(Options& options, const ModelDescription& model) {
   const std::int64_t target_positions = model.network.decoder.embedding.rows;
   refuse_if_given("--max-new-tokens", options.max_new_tokens, options,
                   "has an encoder, and --max-length is its limit");
   if (!options.max_length)
-    options.max_length =
-        within(model.generation.max_length.value_or(kDefaultMaxLength), target_positions);
+    options.max_length = within(model.generation.max_length.value_or(kDefaultMaxLength),
+                                positions_without_prefix(options, target_positions));
   if (!options.max_length_factor) options.max_length_factor = kDefaultLengthFactor;
   check_positions("--max-length", *options.max_length, target_positions);
+  resolve_target_prefix(options, target_positions);
   resolve_source_length(options, model);
 }
 

@@ -37,6 +37,7 @@ void refuse_options_of_search(const Options& options) {
       {"--scores", options.scores},
       {"--token-scores", options.token_scores},
       {"--alignments", options.alignments},
+      {"--target-prefix", !options.target_prefix.empty()},
       {"--sample", options.sample},
       {"--temperature", options.temperature.has_value()},
       {"--top-k", options.top_k.has_value()},

@@ -21,11 +21,8 @@ TextPair read_pair(std::string_view line) {
 
 TargetTokenizer::Target TargetTokenizer::target_of(std::string_view text,
                                                    std::int32_t first) const {
-  std::vector<std::int32_t> ids = ids_of(text);
-  // Ids and pieces may be those that a run has printed, which begin with the forced first token.
-  const bool is_printed = !is_text(options_.input_format) && first >= 0;
-  if (is_printed && !ids.empty() && ids.front() == first) ids.erase(ids.begin());
-  return ended(std::move(ids), static_cast<std::size_t>(options_.longest_target), first >= 0);
+  return ended(ids_behind(first, text), static_cast<std::size_t>(options_.longest_target),
+               first >= 0);
 }
 
 TargetTokenizer::Target TargetTokenizer::continuation_of(std::string_view line,
@@ -39,6 +36,24 @@ TargetTokenizer::Target TargetTokenizer::continuation_of(std::string_view line,
   };
   return ended(apart ? ids_of(text) : together(),
                static_cast<std::size_t>(options_.context) - prompt_tokens, false);
+}
+
+std::vector<std::int32_t> TargetTokenizer::prefix_of(std::string_view text,
+                                                     std::int32_t first) const {
+  std::vector<std::int32_t> ids = ids_behind(first, text);
+  if (std::ssize(ids) > options_.longest_prefix)
+    fail("{} tokens of the target are given, expected at most {}", ids.size(),
+         options_.longest_prefix);
+  return ids;
+}
+
+// Ids and pieces may be those that a run has printed, which begin with the forced first token.
+std::vector<std::int32_t> TargetTokenizer::ids_behind(std::int32_t first,
+                                                      std::string_view text) const {
+  std::vector<std::int32_t> ids = ids_of(text);
+  const bool is_printed = !is_text(options_.input_format) && first >= 0;
+  if (is_printed && !ids.empty() && ids.front() == first) ids.erase(ids.begin());
+  return ids;
 }
 
 std::vector<std::int32_t> TargetTokenizer::ids_of(std::string_view text) const {

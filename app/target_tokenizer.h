@@ -39,6 +39,9 @@ class TargetTokenizer {
   /// Returns the ids of a target of a model with an encoder. `first` is its forced first token, or
   /// −1. Throws Error if the target has an id or a piece that the model does not have.
   Target target_of(std::string_view text, std::int32_t first) const;
+  /// Returns the ids with which a target begins (--target-prefix), without the forced first token
+  /// `first`. Throws Error as target_of() does, and if there are more than Options::longest_prefix.
+  std::vector<std::int32_t> prefix_of(std::string_view text, std::int32_t first) const;
   /// Returns the ids of what continues a prompt, of which the model reads `prompt_tokens` tokens.
   /// `frame` stands around the line of the prompt, or is null. `is_cut` says that the prompt has
   /// more tokens than are read. Throws Error as target_of() does.
@@ -47,6 +50,7 @@ class TargetTokenizer {
 
  private:
   std::vector<std::int32_t> ids_of(std::string_view text) const;
+  std::vector<std::int32_t> ids_behind(std::int32_t first, std::string_view text) const;
   Target ended(std::vector<std::int32_t> ids, std::size_t most, bool has_first) const;
 
   const Options& options_;

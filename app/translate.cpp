@@ -120,6 +120,11 @@ void check_formats(const Options& options, const Tokenizer& tokenizer) {
   }
 }
 
+// Returns whether texts of the target's side are made ids.
+bool reads_targets(const Options& options) {
+  return suppresses(options) || options.score_pairs || !options.target_prefix.empty();
+}
+
 ModelFacts facts_of(const ModelFile& file) {
   return {.path = file.name(),
           .architecture = file.description().architecture,
@@ -263,7 +268,9 @@ std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescript
       .longest_source = *options.max_source_length,
       .max_length = prompts ? options.most_new_tokens : *options.max_length,
       .max_length_factor = options.max_length_factor.value_or(0),
-      .context = options.context};
+      .context = options.context,
+      // A forced first token belongs to a prefix.
+      .longest_prefix = options.longest_prefix > 0 ? options.longest_prefix + 1 : 0};
   try {
     return std::make_unique<Runner>(backend, model, wanted);
   } catch (const Error& error) {
@@ -363,11 +370,13 @@ void translate(RunRecord& record, Console& console) {
                     options.model, *options.beam_size));
   }
   LineReader reader(options.input);
+  std::optional<LineReader> prefixes;
+  if (!options.target_prefix.empty()) prefixes.emplace(std::vector{options.target_prefix});
   OutputFile output_file(options.output);
   if (options.device == "cpu" && options.gpu_memory_given)
     throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
   std::packaged_task<Tokenizer()> loading(
-      [&] { return load_tokenizer(file, suppresses(options) || options.score_pairs); });
+      [&] { return load_tokenizer(file, reads_targets(options)); });
   auto tokenizer_to_come = loading.get_future();
   std::jthread beside;
   // The tokenizer is loaded while the device is opened, since both take a while. Under a limit on
@@ -393,7 +402,8 @@ void translate(RunRecord& record, Console& console) {
   LineFields fields;
   LineParts parts(options);
   LineWords words;
-  WindowInput source(options, reader, tokenizer, output, {fields, parts, words}, record, console);
+  WindowInput source(options, reader, tokenizer, output, {fields, parts, words}, record, console,
+                     prefixes ? &*prefixes : nullptr);
   DetokenizerThreads text(options, tokenizer, fields, parts, words, output, record.counters, error);
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
   try {

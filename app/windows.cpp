@@ -29,12 +29,13 @@ constexpr std::size_t kLinesPerTask = 64;
 
 WindowInput::WindowInput(const Options& options, LineReader& reader, const Tokenizer& tokenizer,
                          OrderedOutput& output, const LineTables& tables, RunRecord& record,
-                         Console& console)
+                         Console& console, LineReader* prefixes)
     : options_(options),
       reader_(reader),
       tokenizer_(options, tokenizer, record.counters),
       output_(output),
       tables_(tables),
+      prefixes_(prefixes),
       record_(record),
       console_(console),
       windows_(1),
@@ -52,6 +53,7 @@ WindowInput::~WindowInput() { stop(); }
 
 void WindowInput::stop() {
   reader_.stop();
+  if (prefixes_) prefixes_->stop();
   output_.give_up_waiting();  // Only the reading thread waits for the output.
   windows_.close();
   sentences_.close();
@@ -139,8 +141,13 @@ bool WindowInput::read_window(Window& window, std::int64_t size, std::size_t& by
     try {
       got = read_line(line, window.first_line + static_cast<std::int64_t>(window.lines.size()),
                       window.lines.empty() ? milliseconds(-1) : kIdle);
+      const auto number = window.first_line + static_cast<std::int64_t>(window.lines.size()) + 1;
+      if (prefixes_ && got != LineReader::Got::kTimeout &&
+          !read_prefix(got == LineReader::Got::kLine ? &line : nullptr, number))
+        got = LineReader::Got::kEnd;
     } catch (...) {
       end_with(std::current_exception());
+      got = LineReader::Got::kEnd;
     }
     if (got == LineReader::Got::kEnd) return false;
     if (got == LineReader::Got::kTimeout) return true;
@@ -148,6 +155,22 @@ bool WindowInput::read_window(Window& window, std::int64_t size, std::size_t& by
     window.lines.push_back(std::move(line));
   }
   return true;
+}
+
+// Reads the line of --target-prefix that belongs to a line of the input, or null at its end.
+// Returns false if the run is to end. Throws Error if the two files do not have as many lines.
+bool WindowInput::read_prefix(Line* line, std::int64_t number) {
+  Line prefix;
+  const bool is_there = prefixes_->next(prefix, milliseconds(-1)) == LineReader::Got::kLine;
+  if (stop_flag() || signal_received()) return false;
+  if (is_there != (line != nullptr))
+    fail("--target-prefix {}: line {} {}, expected as many lines as in the input",
+         options_.target_prefix, number, is_there ? "is one too many" : "is missing");
+  if (line && prefix.shortened)
+    fail("--target-prefix {}: line {}: more than {} bytes", options_.target_prefix, number,
+         LineReader::kMaxLineBytes);
+  if (line) line->prefix = std::move(prefix.text);
+  return line != nullptr;
 }
 
 // Reads a line. Counts as waiting the part of the time in which all earlier lines were already

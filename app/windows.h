@@ -37,7 +37,7 @@ class WindowInput final : public SentenceInput {
   /// filled in by resolve() and resolve_device(), and all arguments must outlive the object. Throws
   /// Error if a thread cannot be started, and UsageError if the template leaves no room for a line.
   WindowInput(const Options&, LineReader&, const Tokenizer&, OrderedOutput&, const LineTables&,
-              RunRecord&, Console&);
+              RunRecord&, Console&, LineReader* prefixes = nullptr);
   ~WindowInput() override;
 
   const Sentence* next(bool wait) override;
@@ -59,6 +59,7 @@ class WindowInput final : public SentenceInput {
   void read_windows();
   bool read_window(Window&, std::int64_t size, std::size_t& bytes);
   LineReader::Got read_line(Line&, std::int64_t number, std::chrono::milliseconds timeout);
+  bool read_prefix(Line*, std::int64_t number);
   void tokenize_windows();
   std::vector<TokenizedLine> tokenize(Window&);
   std::string problem_of(const TokenizedLine&) const;
@@ -75,6 +76,7 @@ class WindowInput final : public SentenceInput {
   const LineTokenizer tokenizer_;
   OrderedOutput& output_;
   const LineTables tables_;
+  LineReader* prefixes_;  // the lines of --target-prefix, or null
   RunRecord& record_;
   Console& console_;
   BoundedQueue<Window> windows_;

@@ -55,6 +55,7 @@ PARTS = {
     r"to-third": {},
     r"from-de": {},
     r"to-en": {},
+    r"prefix\d": {},
     r"defaults": {},
 }
 
@@ -108,6 +109,9 @@ def run_options(family, folder, setting, has_option=lambda option: True):
         limit = options.pop("--max-length")
         del options["--max-length-factor"]
         options["--max-new-tokens"] = limit if limited else "40"
+    for part in parts_of(setting):
+        if re.fullmatch(r"prefix\d", part):
+            options["--target-prefix"] = os.path.join(folder, part + ".ids")
     # generate() is greedy where a checkpoint names no number of beams.
     if setting == "defaults":
         with open(os.path.join(folder, "generation_config.json"), encoding="utf-8") as file:

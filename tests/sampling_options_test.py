@@ -10,12 +10,13 @@ import collections
 import json
 import math
 import os
+import unittest
 
 import numpy as np
 
 from checkpoint_fixture import read
 from decoder_case import folder_of, ids_of
-from families_test import FAMILIES, model_of
+from families_test import FAMILIES, REFERENCE, model_of
 from program import EN_DE, Case, main, require, source_lines
 
 setUpModule = require
@@ -38,14 +39,7 @@ def ids_of_rows(rows):
     return [row.split(" ||| ")[:2] for row in rows]
 
 
-class Draws(Case):
-    def draw(self, name, lines, *options):
-        return self.ok(
-            *(*IDS, *options),
-            input="".join(line + "\n" for line in lines),
-            model=model_of(os.path.join(FAMILIES, "random-" + name)),
-        ).lines
-
+class DrawsCase(Case):
     def check_frequencies(self, counts, expected, total):
         self.assertEqual(set(counts) - set(expected), set())
         cells = {id: p * total for id, p in expected.items() if p * total >= 5}
@@ -55,6 +49,15 @@ class Draws(Case):
         self.assertLess(
             (chi_square / len(cells)) ** (1 / 3), 1 - spread + 4.75 * math.sqrt(spread), counts
         )
+
+
+class Draws(DrawsCase):
+    def draw(self, name, lines, *options):
+        return self.ok(
+            *(*IDS, *options),
+            input="".join(line + "\n" for line in lines),
+            model=model_of(os.path.join(FAMILIES, "random-" + name)),
+        ).lines
 
     def test_frequencies_are_the_probabilities(self):
         total = 1000
@@ -138,6 +141,50 @@ class Draws(Case):
             )
 
 
+@unittest.skipUnless(os.path.isdir(os.path.join(REFERENCE, "gpt2")), "no reference folder")
+class OfTheReferenceFolder(DrawsCase):
+    """Compares draws with the ids that transformers keeps, and with their probabilities."""
+
+    total = 1000
+
+    def check_model(self, name):
+        folder = os.path.join(REFERENCE, name)
+        settings = json.loads(read(folder, "sampling.json"))
+        sources = read(folder, "source.ids").decode().splitlines()
+        generation = json.loads(read(folder, "generation_config.json"))
+        ends = generation.get("eos_token_id")
+        ends = ends if isinstance(ends, list) else [ends]
+        pairs = settings["pairs"]
+        # A continuation of a prompt and its prefix is drawn as behind the prefix.
+        prompts = [" ".join([sources[pair["line"]], *map(str, pair["prefix"])]) for pair in pairs]
+        words = [
+            word
+            for key in ("temperature", "top_k", "top_p")
+            for word in ("--" + key.replace("_", "-"), str(settings[key]))
+        ]
+        rows = self.ok(
+            *(*IDS, *words, "--num-samples", str(self.total), "--max-new-tokens", "1"),
+            *("--repetition-penalty", "1", "--no-repeat-ngram", "0", "--min-length", "0"),
+            input="".join(prompt + "\n" for prompt in prompts),
+            model=model_of(folder),
+        ).lines
+        counts = [collections.Counter() for _ in pairs]
+        for row in rows:
+            number, ids, *_ = row.split(" ||| ")
+            counts[int(number)][int(ids) if ids else -1] += 1
+        for pair, found in zip(pairs, counts):
+            expected = collections.Counter()
+            for id, probability in zip(pair["ids"], pair["probabilities"]):
+                expected[-1 if id in ends else id] += probability
+            self.check_frequencies(found, expected, self.total)
+
+
+def add_reference_tests():
+    for name in ("gpt2", "llama", "qwen3", "opt"):
+        check = lambda self, name=name: self.check_model(name)
+        setattr(OfTheReferenceFolder, "test_reference_" + name, check)
+
+
 class Translations(Case):
     def test_text_and_objects(self):
         text = "".join(line + "\n" for line in source_lines()[:5]) + "\n"
@@ -172,6 +219,8 @@ class Translations(Case):
         ):
             self.usage_error(*options, names=name)
 
+
+add_reference_tests()
 
 if __name__ == "__main__":
     main()

@@ -79,7 +79,9 @@ class References(PairsCase):
         settings = 0
         for file in sorted(os.listdir(folder)):
             setting, extension = os.path.splitext(file)
-            rules = any(part.startswith(("rep", "ngram", "min")) for part in parts_of(setting))
+            rules = any(
+                part.startswith(("rep", "ngram", "min", "prefix")) for part in parts_of(setting)
+            )
             if extension == ".txt" and is_known(setting) and not rules:
                 if setting != "defaults":
                     with self.subTest(family=family, setting=setting):

@@ -96,14 +96,11 @@ class NotThere(Case):
     """Options that xlate does not have are refused. They are never accepted and ignored."""
 
     OPTIONS = [
-        ("--sample", None),
-        ("--top-k", "5"),
-        ("--top-p", "0.9"),
-        ("--temperature", "1"),
-        ("--seed", "1"),
         ("--beam-groups", "2"),
         ("--diversity", "0.5"),
-        ("--target-prefix", "prefix.txt"),
+        ("--markup", "html"),
+        ("--shortlist", "table"),
+        ("--range", "0-5"),
         ("--resume", None),
     ]
 
@@ -116,7 +113,6 @@ class NotThere(Case):
                     self.usage_error("%s=%s" % (option, value), names=option)
 
     def test_values_that_are_not_there_yet_are_usage_errors(self):
-        self.usage_error("--long-lines", "split", names=["--long-lines", "split"])
         for device in ("cuda:0,1", "cuda:all"):
             self.usage_error(device=device, names="--device")
 
@@ -126,15 +122,15 @@ class NotThere(Case):
             self.path("out.txt"),
             "--report",
             self.path("report.json"),
-            "--sample",
-            names="--sample",
+            "--resume",
+            names="--resume",
         )
         self.assertNotIn("out.txt", os.listdir(self.folder))
         self.assertNotIn("out.txt.partial", os.listdir(self.folder))
 
     def test_a_refused_run_does_not_wait_for_input(self):
         # stdin stays open and silent.
-        running = self.start("--sample")
+        running = self.start("--resume")
         self.check(running.wait(20), 2)
 
 
