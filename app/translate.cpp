@@ -6,20 +6,18 @@
 #include <cstdlib>
 #include <exception>
 #include <future>
-#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "app/annotations.h"
+#include "app/detokenizer_threads.h"
 #include "app/forced_lengths.h"
-#include "app/format.h"
 #include "app/interrupt.h"
 #include "app/json_lines.h"
 #include "app/line_parts.h"
 #include "app/line_reader.h"
 #include "app/ordered_output.h"
 #include "app/output_file.h"
-#include "app/queue.h"
 #include "app/resolve_options.h"
 #include "app/scoring.h"
 #include "app/suppress.h"
@@ -31,34 +29,6 @@
 
 namespace xlate {
 namespace {
-
-// Decoded lines go to the threads that make text in portions of kLinesPerBatch, of which at most
-// kBatchesWaiting wait in the queue. Thousands of short sentences end with each step, so the queue
-// has room for those that end in the steps over a window's shortest sentences.
-constexpr std::size_t kLinesPerBatch = 32, kBatchesWaiting = 1024;
-constexpr int kMostTextThreads = 12;
-
-// Keeps the first error of any stage and ends the run. Later errors are dropped, since they follow
-// from the first.
-class FirstError {
- public:
-  explicit FirstError(LineReader& reader) : reader_(reader) {}
-  void set(std::exception_ptr error) {
-    std::lock_guard lock(mutex_);
-    if (!error_) error_ = error;
-    stop_flag() = true;
-    reader_.stop();
-  }
-  void rethrow() {
-    std::lock_guard lock(mutex_);
-    if (error_) std::rethrow_exception(error_);
-  }
-
- private:
-  LineReader& reader_;
-  std::mutex mutex_;
-  std::exception_ptr error_;
-};
 
 void check_cpu_precision(const Options& options) {
   if (options.precision == Precision::kFloat16 || options.precision == Precision::kBFloat16) {
@@ -132,101 +102,6 @@ ModelFacts facts_of(const ModelFile& file) {
           .parameters = file.parameters(),
           .bytes = file.bytes()};
 }
-
-// Makes text of decoded lines on threads of its own, and passes it to the output.
-class DetokenizerThreads {
- public:
-  DetokenizerThreads(const Options& options, const Tokenizer& tokenizer, LineFields& fields,
-                     LineParts& parts, LineWords& words, OrderedOutput& output, Counters& counters,
-                     FirstError& error)
-      : options_(options),
-        tokenizer_(tokenizer),
-        fields_(fields),
-        parts_(parts),
-        words_(words),
-        output_(output),
-        counters_(counters),
-        error_(error),
-        queue_(kBatchesWaiting) {
-    // On average far fewer of these threads are busy, but short sentences come many times as fast
-    // as others.
-    try {
-      for (int i = 0; i < std::clamp(options.threads / 2, 1, kMostTextThreads); ++i)
-        threads_.push_back(start_thread("making text", [this] { work(); }));
-    } catch (...) {
-      finish();
-      throw;
-    }
-  }
-  ~DetokenizerThreads() { finish(); }
-
-  /// Takes decoded or annotated lines.
-  template <class Lines>
-  void put(Lines decoded) {
-    for (std::size_t first = 0; first < decoded.size(); first += kLinesPerBatch) {
-      const auto begin = decoded.begin() + static_cast<std::ptrdiff_t>(first),
-                 end = decoded.begin() + static_cast<std::ptrdiff_t>(
-                                             std::min(decoded.size(), first + kLinesPerBatch));
-      queue_.push(
-          std::vector<AnnotatedLine>(std::make_move_iterator(begin), std::make_move_iterator(end)));
-    }
-  }
-  void finish() {
-    queue_.close();
-    threads_.clear();
-  }
-
- private:
-  void work() {
-    while (const auto batch = queue_.pop()) {
-      for (const AnnotatedLine& line : *batch) {
-        try {
-          put_text(line);
-        } catch (...) {
-          // The loop goes on, since the lines after this one in the batch may come before it in the
-          // output.
-          error_.set(std::current_exception());
-          queue_.close();
-        }
-      }
-    }
-  }
-  void put_text(const AnnotatedLine& line) {
-    const Clock::time_point start = Clock::now();
-    const Decoded& decoded = line.decoded;
-    const std::int64_t number = decoded.sentence.line;
-    TokenWords words;
-    if (options_.alignment_words) words = words_.take(number);
-    std::vector<LineResult> results = results_of(line, options_, tokenizer_, words);
-    const bool complete = decoded.sentence.part < 0 || take_line(decoded, results);
-    std::string text;
-    if (complete) text = format_line(number, results, options_, fields_.take(number));
-    counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
-    counters_.target_tokens += decoded.result.best_length();
-    if (complete) output_.put(number, std::move(text));
-  }
-  // Puts the results of a line in the place of that of its last part or draw. Returns false if
-  // others are to come.
-  bool take_line(const Decoded& decoded, std::vector<LineResult>& results) {
-    auto added = parts_.add(decoded.sentence.line, decoded.sentence.part, decoded.hit_limit,
-                            std::move(results.front()));
-    counters_.hit_limit_again += added.hit_limit_again;
-    if (added.results.empty()) return false;
-    results = std::move(added.results);
-    return true;
-  }
-
-  const Options& options_;
-  const Tokenizer& tokenizer_;
-  LineFields& fields_;
-  LineParts& parts_;
-  LineWords& words_;
-  OrderedOutput& output_;
-  Counters& counters_;
-  FirstError& error_;
-  BoundedQueue<std::vector<AnnotatedLine>> queue_;
-  std::vector<std::jthread> threads_;
-};
 
 std::string progress_text(OrderedOutput& output, const LineReader& reader, const Counters& counters,
                           Clock::time_point start) {
@@ -354,6 +229,51 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowIn
   keep_figures();
 }
 
+// Says that the checkpoint draws tokens by default, unless this run does so, or generates nothing.
+void note_sampling(const ModelFile& file, const Options& options, Console& console) {
+  if (!file.description().generation.do_sample || scores_lines(options) || options.sample) return;
+  console.note(
+      fmt::format("{}: its checkpoint draws tokens at random by default (do_sample: true); this "
+                  "run does not, it searches with --beam-size {} (--sample draws)",
+                  options.model, *options.beam_size));
+}
+
+// Runs all stages. Everything that is decoded is written, also if an error ends the run, which is
+// thrown then. Returns false if a signal has ended it. `prefixes` gives the lines of
+// --target-prefix, or is null.
+bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
+                  const Tokenizer& tokenizer, LineReader& reader, LineReader* prefixes,
+                  OutputFile& output_file, Console& console, Clock::time_point start) {
+  const Options& options = *record.options;
+  FirstError error(reader);
+  OrderedOutput output(output_file, record,
+                       [&](std::exception_ptr failure) { error.set(failure); });
+  LineFields fields;
+  LineParts parts(options);
+  LineWords words;
+  const LineTables tables{fields, parts, words};
+  WindowInput source(options, reader, tokenizer, output, tables, record, console, prefixes);
+  DetokenizerThreads text(options, tokenizer, tables, output, record.counters, error);
+  console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
+  try {
+    if (scores_lines(options))
+      score_lines(record, file, backend, source, fields, output);
+    else
+      decode(record, file, backend, source, text);
+  } catch (...) {
+    error.set(std::current_exception());
+  }
+  // The stages end in the order of the pipeline, so that everything decoded is still written.
+  source.stop();
+  text.finish();
+  output.finish();
+  console.stop_progress();
+  error.rethrow();
+  if (signal_received()) return false;
+  if (const auto input_error = source.input_error()) std::rethrow_exception(input_error);
+  return true;
+}
+
 }  // namespace
 
 void translate(RunRecord& record, Console& console) {
@@ -363,12 +283,7 @@ void translate(RunRecord& record, Console& console) {
   const ModelFile file = ModelFile::open(options.model);
   record.model = facts_of(file);
   resolve(options, file.description());
-  if (file.description().generation.do_sample && !scores_lines(options) && !options.sample) {
-    console.note(
-        fmt::format("{}: its checkpoint draws tokens at random by default (do_sample: true); this "
-                    "run does not, it searches with --beam-size {} (--sample draws)",
-                    options.model, *options.beam_size));
-  }
+  note_sampling(file, options, console);
   LineReader reader(options.input);
   std::optional<LineReader> prefixes;
   if (!options.target_prefix.empty()) prefixes.emplace(std::vector{options.target_prefix});
@@ -396,32 +311,9 @@ void translate(RunRecord& record, Console& console) {
   resolve_suppressed(options, file.description(), tokenizer);
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
-  FirstError error(reader);
-  OrderedOutput output(output_file, record,
-                       [&](std::exception_ptr failure) { error.set(failure); });
-  LineFields fields;
-  LineParts parts(options);
-  LineWords words;
-  WindowInput source(options, reader, tokenizer, output, {fields, parts, words}, record, console,
-                     prefixes ? &*prefixes : nullptr);
-  DetokenizerThreads text(options, tokenizer, fields, parts, words, output, record.counters, error);
-  console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
-  try {
-    if (scores_lines(options))
-      score_lines(record, file, *backend, source, fields, output);
-    else
-      decode(record, file, *backend, source, text);
-  } catch (...) {
-    error.set(std::current_exception());
-  }
-  // The stages end in the order of the pipeline, so that everything decoded is still written.
-  source.stop();
-  text.finish();
-  output.finish();
-  console.stop_progress();
-  error.rethrow();
-  if (signal_received()) return;
-  if (const auto input_error = source.input_error()) std::rethrow_exception(input_error);
+  if (!run_pipeline(record, file, *backend, tokenizer, reader, prefixes ? &*prefixes : nullptr,
+                    output_file, console, start))
+    return;
   output_file.finish();
   record.complete = true;
 }

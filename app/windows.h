@@ -11,9 +11,8 @@
 #include <vector>
 
 #include "app/console.h"
-#include "app/json_lines.h"
-#include "app/line_parts.h"
 #include "app/line_reader.h"
+#include "app/line_tables.h"
 #include "app/line_tokenizer.h"
 #include "app/options.h"
 #include "app/ordered_output.h"
@@ -23,13 +22,6 @@
 #include "tokenization/tokenizer.h"
 
 namespace xlate {
-
-/// What is kept of lines while they are decoded. The tables must outlive the object.
-struct LineTables {
-  LineFields& fields;  // the objects of lines
-  LineParts& parts;    // how many parts or draws lines have
-  LineWords& words;    // the words of sources
-};
 
 class WindowInput final : public SentenceInput {
  public:
