@@ -42,6 +42,10 @@ void check_alignments(const Options& options, const ModelDescription& model) {
         fmt::format("--alignment-layer: {}, expected at most {}: the decoder of {} has {} layers",
                     *options.alignment_layer, decoder.layers - 1, options.model, decoder.layers));
   }
+  std::vector<int> sorted = options.alignment_heads;
+  std::sort(sorted.begin(), sorted.end());
+  if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end())
+    throw UsageError(fmt::format("--alignment-heads: {} is there twice, expected once", *twice));
   const std::int64_t heads = decoder.attention.heads;
   for (const int head : options.alignment_heads) {
     if (head >= heads)
@@ -68,9 +72,10 @@ ScoringOptions scoring_options_of(const Options& options, const Policy& policy,
                          .longest_source = source,
                          .start = std::max(0, model.tokens.start),
                          .log_probabilities = options.token_scores};
+  // A forced first token stands before a prefix.
   scoring.longest_target = options.context > 0
                                ? std::min(options.most_new_tokens, options.context - source)
-                               : *options.max_length;
+                               : *options.max_length + options.longest_prefix + 1;
   if (!options.alignments) return scoring;
   scoring.alignment_layer = *options.alignment_layer;
   for (const int head : options.alignment_heads) scoring.alignment_heads.add(head);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <vector>
 
 #include "app/output_file.h"
 
@@ -63,9 +64,12 @@ void check_file_conflicts(const Options& options) {
                                   "the output until it is complete");
   for (const Use& other : {model, output, partial}) refuse_conflict("--report", report, other);
   for (const Use& written : {output, partial}) refuse_conflict("--output", written, model);
-  for (const std::string& path : options.input) {
-    const Use input = path == "-" ? use_of_descriptor(STDIN_FILENO, "stdin", "the input stdin")
-                                  : use_of_path(path, "an input");
+  std::vector<Use> inputs;
+  for (const std::string& path : options.input)
+    inputs.push_back(path == "-" ? use_of_descriptor(STDIN_FILENO, "stdin", "the input stdin")
+                                 : use_of_path(path, "an input"));
+  inputs.push_back(use_of_path(options.target_prefix, "the file of --target-prefix"));
+  for (const Use& input : inputs) {
     refuse_conflict("--report", report, input);
     refuse_conflict("--output", partial, input);
     // A named output may be an input, since it replaces that file at the end. The file behind

@@ -187,6 +187,10 @@ void LineTokenizer::encode_messages(const JsonRequest& request, TokenizedLine& r
 
 // Adds the beginning of the target of a line whose source has been encoded.
 void LineTokenizer::add_prefix(std::string& text, TokenizedLine& result) const {
+  // Lines that are not translated need no beginning.
+  const bool skipped = options_.long_lines == LongLines::kSkip &&
+                       result.ids.size() > static_cast<std::size_t>(*options_.max_source_length);
+  if (result.ids.empty() || skipped) return;
   make_valid_utf8(text);
   const std::int32_t first =
       result.target_language >= 0 ? result.target_language : options_.target_first;

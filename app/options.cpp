@@ -133,10 +133,10 @@ void add_search_options(CLI::App& app, Options& options) {
                 "Final score = sum of log-probabilities / length^A [the model's, else 1]");
   search.choice("--early-stopping", options.early_stopping, kEarlyStopping,
                 "When a sentence is done, as in Hugging Face [the model's, else false]");
-  search.file(
-      "--target-prefix", options.target_prefix, "FILE",
-      "The beginning of each line's output: a file with a line for each line of the input, in "
-      "the format of the input [none]");
+  search.file("--target-prefix", options.target_prefix, "FILE",
+              "The beginning of each line's output, at most 128 tokens: a file with a line for "
+              "each line of "
+              "the input, in its format, or text where that is jsonl [none]");
   search.number("--min-length", options.min_length, "N", 0, kLargestCount,
                 "Least generated tokens of a line before its end token [the model's, else 0]");
   search.number("--no-repeat-ngram", options.no_repeat_ngram, "N", 0, kLargestCount,

@@ -42,8 +42,8 @@ std::vector<std::int32_t> TargetTokenizer::prefix_of(std::string_view text,
                                                      std::int32_t first) const {
   std::vector<std::int32_t> ids = ids_behind(first, text);
   if (std::ssize(ids) > options_.longest_prefix)
-    fail("{} tokens of the target are given, expected at most {}", ids.size(),
-         options_.longest_prefix);
+    fail("--target-prefix {}: {} tokens in this line, expected at most {}", options_.target_prefix,
+         ids.size(), options_.longest_prefix);
   return ids;
 }
 

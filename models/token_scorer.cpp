@@ -42,6 +42,7 @@ TokenScorer::TokenScorer(LoadedNetwork loaded, Backend& backend, const ScoringOp
   // A decoder reads its start tokens, or the prompt, with the target.
   const std::int64_t before = encoder ? 2 : options.longest_source,
                      longest = std::max(options.longest_source, before + options.longest_target);
+  longest_ = longest;
   options_.batch_tokens = std::max(options.batch_tokens, longest);
   options_.pass_tokens = std::min(options.pass_tokens, options_.batch_tokens);
   sinusoids_ = add_sinusoids(backend, loaded_.described, loaded_.network, longest, longest);
@@ -133,6 +134,9 @@ TokenScorer::Batch TokenScorer::begin(std::vector<Sentence> sentences) {
   std::int64_t longest = 0;
   for (const Sentence& sentence : batch.sentences) {
     const std::vector<std::int32_t> ids = decoder_ids(sentence);
+    if (std::ssize(ids) > longest_ || std::ssize(sentence.ids) > longest_)
+      fail("line {}: {} and {} tokens to score, expected at most {}", sentence.line + 1,
+           sentence.ids.size(), ids.size(), longest_);
     targets.append(std::span(ids).first(ids.size() - 1));
     next.insert(next.end(), ids.begin() + 1, ids.end());
     longest = std::max({longest, std::ssize(ids), std::ssize(sentence.ids)});

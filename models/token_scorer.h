@@ -90,6 +90,7 @@ class TokenScorer {
   std::unique_ptr<Queue> queue_;
   LoadedNetwork loaded_;
   ScoringOptions options_;
+  std::int64_t longest_ = 0;  // No side of a sentence may have more tokens.
   Sinusoids sinusoids_;
   Program source_program_;
   ScoringProgram scoring_;

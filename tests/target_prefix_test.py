@@ -94,6 +94,40 @@ class Prefixes(Case):
         self.says(result, "line 2", "expected at most 128")
         self.assertEqual(len(result.lines), 1)
 
+    def test_scores_of_a_long_prefix_within_small_limits(self):
+        lines, prefixes = ["Hello!"] * 3, ["ein " * 60, "ein Haus", "ein " * 100]
+        limits = ["--max-source-length", "5", "--max-length", "3", "--length-penalty", "0"]
+        for more in ([], ["--batch-tokens", "1"], ["--line-buffered"]):
+            found = self.translate(
+                lines, prefixes, *limits, *more, "--token-scores", "--scores", "--alignments"
+            )
+            plain = self.translate(lines, prefixes, *limits)
+            for row, text in zip(found, plain):
+                score, printed, pairs, scores = row.split(" ||| ")
+                values = [float(value) for value in scores.split()]
+                self.assertEqual(printed, text)
+                self.assertAlmostEqual(sum(values), float(score), delta=1e-3)
+                self.assertLessEqual(len(values) - len(pairs.split()), 1)
+
+    def test_the_file_is_not_written(self):
+        prefix = self.file_of(["Das"])
+        self.usage_error(
+            "--target-prefix", prefix, "--report", prefix, names=["--report", "--target-prefix"]
+        )
+
+    def test_lines_that_are_not_translated_need_none(self):
+        lines = ["", "Hello world, how are you today?", "Good day."]
+        found = self.translate(
+            lines,
+            ["Das " * 200, "Das " * 200, "Guten"],
+            "--long-lines",
+            "skip",
+            "--max-source-length",
+            "6",
+        )
+        self.assertEqual(found[:2], ["", ""])
+        self.assertTrue(found[2].startswith("Guten"))
+
     def test_what_means_nothing_is_refused(self):
         prefix = ["--target-prefix", self.file_of(["Das"])]
         for options, name in (
