@@ -25,16 +25,16 @@ inline bool annotates(const Options& options) { return options.token_scores || o
 /// the model has no such attention, or if an option needs another one.
 void resolve_annotations(Options&, const ModelDescription&);
 
-/// The annotation of a hypothesis.
+/// Holds the annotation of a hypothesis.
 struct Annotation {
-  // The log-probability of each token, end token included.
+  // They are the log-probabilities of all tokens, end token included.
   std::vector<float> token_scores;
-  // The number of the source token that each token is aligned with, without the end token.
+  // They are the numbers of the source tokens that the tokens but the end token are aligned with.
   std::vector<std::int32_t> aligned;
 };
 
-/// A decoded sentence with the annotations of its hypotheses, best first. There are none if lines
-/// are not annotated.
+/// Holds a decoded sentence with the annotations of its hypotheses, best first. There are none if
+/// lines are not annotated.
 struct AnnotatedLine {
   Decoded decoded;
   std::vector<Annotation> annotations{};

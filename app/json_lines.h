@@ -19,7 +19,7 @@
 
 namespace xlate {
 
-/// What the object of a line asks for.
+/// Holds what the object of a line asks for.
 struct JsonRequest {
   std::string text;
   // With --chat a conversation can take the place of the text. It is empty otherwise.
@@ -37,7 +37,7 @@ struct JsonKeys {
   bool target = false;    // There is a `target`.
 };
 
-/// Returns what the members of an object ask for. Of several members with one key the last counts.
+/// Returns what the members of an object ask for. The last of several members with one key counts.
 /// Throws Error if one that is needed is missing, or a value has the wrong type.
 JsonRequest read_request(const std::vector<JsonMember>&, const JsonKeys&);
 

@@ -9,7 +9,7 @@
 
 namespace xlate {
 
-/// A member of an object. The views lie in the text of the object.
+/// Views a member of an object. The views lie in the text of the object.
 struct JsonMember {
   std::string key;         // Its escapes are replaced.
   std::string_view text;   // It is all of the member, from its key to its value.

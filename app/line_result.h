@@ -8,7 +8,8 @@
 
 namespace xlate {
 
-/// A token, or a word, of the source and the one of the target that is aligned with it.
+/// Holds the numbers of a token, or a word, of the source and of the one of the target that is
+/// aligned with it.
 struct TokenPair {
   std::int32_t source = 0, target = 0;
   bool operator==(const TokenPair&) const = default;
@@ -18,7 +19,7 @@ struct TokenPair {
   }
 };
 
-/// A translation of a line, or of a part of one, or one draw of it.
+/// Holds a translation of a line, or of a part of one, or one draw of it.
 struct LineResult {
   std::string text;
   float sum = 0, score = 0;  // They are those of Hypothesis.

@@ -7,7 +7,7 @@
 
 namespace xlate {
 
-/// What is kept of lines while they are decoded. The tables must outlive the object.
+/// Holds what is kept of lines while they are decoded. The tables must outlive the object.
 struct LineTables {
   LineFields& fields;  // the objects of lines
   LineParts& parts;    // how many parts or draws lines have

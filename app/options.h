@@ -23,7 +23,7 @@ constexpr bool is_text(Format format) {
   return format == Format::kText || format == Format::kJsonl;
 }
 
-/// The largest number that an option, or a field of a line, takes as a count.
+/// This is the largest number that an option, or a field of a line, takes as a count.
 inline constexpr std::int32_t kLargestCount = std::int32_t{1} << 30;
 
 /// Reports a mistake on the command line; the exit code is 2.

@@ -150,6 +150,8 @@ void resolve_sampling(Options& options, const GenerationDefaults& defaults) {
     throw UsageError(
         "--n-best: cannot be used with --sample; --num-samples N gives N draws of each "
         "line");
+  if (options.early_stopping)
+    throw UsageError("--early-stopping: cannot be used with --sample, which draws one beam");
   options.num_samples = options.num_samples.value_or(1);
   if (*options.num_samples > 1 &&
       (options.split_sentences || options.long_lines == LongLines::kSplit))

@@ -12,8 +12,8 @@
 
 namespace xlate {
 
-/// The keys and values of sources, packed one behind the other. The source of sentence b has the
-/// rows from offsets[b] up to, but not including, offsets[b+1].
+/// Views the keys and values of sources, packed one behind the other. The source of sentence b has
+/// the rows from offsets[b] up to, but not including, offsets[b+1].
 struct PackedSourceKeys {
   Tensor keys_values;  // [M, layers·2·A]: for each layer the key and then the value
   std::span<const std::int32_t> offsets_host{};  // [B + 1], host

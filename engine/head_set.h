@@ -1,4 +1,4 @@
-// HeadSet: some of the heads of an attention.
+// HeadSet holds some of the heads of an attention.
 #pragma once
 
 #include <cstdint>

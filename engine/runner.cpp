@@ -69,10 +69,15 @@ std::int64_t Runner::limit_of(std::int64_t source_tokens) const {
 
 // Room for the prefix is added, except where prompts and targets share a context.
 std::int32_t Runner::limit_of(const Sentence& sentence) const {
-  const std::int64_t prefix = std::ssize(prefix_of(sentence)), tokens = std::ssize(sentence.ids);
+  const std::int64_t prefix = prefix_tokens(sentence), tokens = std::ssize(sentence.ids);
   std::int64_t limit = limit_of(options_.context > 0 ? tokens + prefix : tokens);
   if (sentence.limit > 0) limit = std::min<std::int64_t>(limit, sentence.limit);
   return static_cast<std::int32_t>(limit + prefix);
+}
+
+std::int64_t Runner::prefix_tokens(const Sentence& sentence) const {
+  if (sentence.target.empty()) return 0;
+  return std::ssize(sentence.target) + (forced_first_of(sentence) >= 0 ? 1 : 0);
 }
 
 // A forced first token belongs to the prefix if there is one.
@@ -322,7 +327,7 @@ Decoded Runner::finish(std::int64_t slot, SearchResult result) {
   const std::int64_t source_tokens = entry.source_tokens(), length = result.best_length(),
                      steps = result.steps();
   const bool ended = result.best_ended(),
-             hit_limit = length + std::ssize(prefix_of(entry.sentence)) == entry.limit &&
+             hit_limit = length + prefix_tokens(entry.sentence) == entry.limit &&
                          (!ended || options_.rules.forced_end >= 0);
   statistics_.source_tokens += source_tokens;
   statistics_.target_tokens += length;

@@ -133,9 +133,7 @@ class Runner {
   /// Returns the limit on the generated tokens of this sentence.
   std::int32_t limit_of(const Sentence&) const;
   /// Returns how many given tokens the target of a sentence begins with.
-  std::int64_t prefix_tokens(const Sentence& sentence) const {
-    return std::ssize(prefix_of(sentence));
-  }
+  std::int64_t prefix_tokens(const Sentence&) const;
   /// Returns the queue of the decoding steps.
   Queue& queue() { return *queue_; }
   /// Returns the caches of the run.

@@ -13,10 +13,10 @@ namespace xlate {
 /// alone they are those of self-attention to the tokens of a prompt, which see no later token. The
 /// program refers to the network's weights, which must outlive it.
 Program source_program(const Network&);
-/// The program of the decoder over packed tokens.
+/// Holds the program of the decoder over packed tokens.
 struct ScoringProgram {
   Program program;
-  // The queries of cross-attention of one layer, [N, A].
+  // They are the queries of cross-attention of one layer, [N, A].
   TensorId query;
 };
 /// Returns the program of the decoder over N packed tokens of targets, whose sources the batch has,

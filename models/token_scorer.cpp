@@ -13,7 +13,7 @@
 namespace xlate {
 namespace {
 
-// The bytes of the arrays of a batch whose sentences have so many tokens on either side.
+// Returns the bytes of the arrays of a batch whose sentences have so many tokens on either side.
 std::size_t array_bytes(std::int64_t tokens) {
   return 2 * PackedSources::bytes(tokens, tokens) +
          2 * Arena::bytes_of(1, tokens, sizeof(std::int32_t)) +

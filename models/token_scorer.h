@@ -33,11 +33,11 @@ struct ScoredSentence {
   std::vector<std::int32_t> aligned{};
 };
 
-/// The sizes of a run.
+/// Says how large the batches of a run are.
 struct ScoringOptions {
   std::int64_t batch_tokens = 1;  // of a batch of sentences, unless a single one has more
   std::int64_t pass_tokens = 1;   // the tokens over which a decoder is run at once
-  // The ids of the longest source, prompt or text, and of the longest target.
+  // They count the ids of the longest source, prompt or text, and of the longest target.
   std::int64_t longest_source = 1, longest_target = 0;
   // It stands before every target of a model with an encoder, and after it the forced first token
   // of the sentence, or this one. A forced token is not scored. −1 means that there is none.
@@ -96,7 +96,7 @@ class TokenScorer {
   ScoringProgram scoring_;
   Workspace source_workspace_, workspace_;
   Arena arrays_;
-  // The sources of the batch that is being computed.
+  // They are the sources of the batch that is being computed.
   PackedSources sources_;
   RunnerStatistics statistics_;
 };

@@ -42,7 +42,7 @@ class Shape:
     goals: tuple
     # The goals of one prompt at a time are in microseconds for each new token.
     alone: tuple | None = None
-    # True if the rates count the tokens of prompts, too.
+    # It is true if the rates count the tokens of prompts, too.
     counts_prompts: bool = False
     settings: dict = field(default_factory=dict)
     precision: str = "bf16"

@@ -13,7 +13,7 @@
 
 namespace xlate::test {
 
-/// A change of a model.
+/// An edit changes a model.
 using Edit = std::function<void(ModelBuilder&)>;
 
 /// Reads everything in a file. Throws Error if something is wrong.

@@ -212,6 +212,7 @@ class Translations(Case):
             (["--num-samples", "2"], "--num-samples"),
             (["--sample", "-b", "4"], "--beam-size"),
             (["--sample", "--n-best", "1"], "--num-samples"),
+            (["--sample", "--early-stopping", "never"], "--early-stopping"),
             (["--sample", "--temperature", "0"], "--temperature"),
             (["--sample", "--top-p", "1.5"], "--top-p"),
             (["--sample", "--top-p", "nan"], "--top-p"),

@@ -130,12 +130,25 @@ std::vector<std::size_t> SentenceBreaker::ends(std::string_view text) const {
   return ends;
 }
 
-std::vector<std::size_t> clause_ends(std::string_view text) {
-  std::vector<std::size_t> ends;
-  // A mark that stands before this place, with nothing behind it but what closes.
-  UChar32 mark = U_SENTINEL;
+namespace {
+
+// Calls use(place, rest) for each character, at byte `place`, with the text from there on.
+template <class Use>
+void for_each_character(std::string_view text, const Use& use) {
   for (std::size_t place = 0; place < text.size();) {
     const std::string_view rest = text.substr(place);
+    use(place, rest);
+    place += character_bytes(rest);
+  }
+}
+
+}  // namespace
+
+std::vector<std::size_t> clause_ends(std::string_view text) {
+  std::vector<std::size_t> ends;
+  // It is a mark that stands before this place with nothing behind it but what closes.
+  UChar32 mark = U_SENTINEL;
+  for_each_character(text, [&](std::size_t place, std::string_view rest) {
     const UChar32 character = first_character(rest);
     const bool goes_on = ends_clause(character) || closes(character);
     if (mark != U_SENTINEL && !goes_on && (is_wide(mark) || white_space_at_start(rest) > 0))
@@ -144,8 +157,7 @@ std::vector<std::size_t> clause_ends(std::string_view text) {
       mark = character;
     else if (!closes(character))
       mark = U_SENTINEL;
-    place += character_bytes(rest);
-  }
+  });
   if (mark != U_SENTINEL) ends.push_back(text.size());
   return ends;
 }
@@ -153,13 +165,11 @@ std::vector<std::size_t> clause_ends(std::string_view text) {
 std::vector<std::size_t> word_ends(std::string_view text) {
   std::vector<std::size_t> ends;
   bool in_word = false;
-  for (std::size_t place = 0; place < text.size();) {
-    const std::string_view rest = text.substr(place);
+  for_each_character(text, [&](std::size_t place, std::string_view rest) {
     const bool space = white_space_at_start(rest) > 0;
     if (space && in_word) ends.push_back(place);
     in_word = !space;
-    place += character_bytes(rest);
-  }
+  });
   if (in_word) ends.push_back(text.size());
   return ends;
 }

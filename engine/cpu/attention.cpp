@@ -78,7 +78,7 @@ void weigh(float* scores, std::int64_t length, std::int64_t first, std::int64_t 
   std::fill(scores + end, scores + length, 0.0f);
 }
 
-// A block of at most kQueryBlock consecutive queries of a sentence. `first_query` is the position
+// A block has at most kQueryBlock consecutive queries of a sentence. `first_query` is the position
 // of the first one.
 struct QueryBlock {
   std::int64_t sentence, first_query, queries;

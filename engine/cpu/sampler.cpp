@@ -13,7 +13,7 @@ struct Item {
   std::int32_t id;
 };
 
-// Of equal values the higher ids come first, because top-p keeps these.
+// The higher ids of equal values come first, because top-p keeps these.
 bool before(const Item& a, const Item& b) {
   return a.value != b.value ? a.value > b.value : a.id > b.id;
 }

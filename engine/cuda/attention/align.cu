@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 
-// Has the softmax of a head over all keys: the weight of a score s is exp(s − max) · inverse.
+// This is the softmax of a head over all keys: the weight of a score s is exp(s − max) · inverse.
 struct HeadSoftmax {
   float max, inverse;
 };
@@ -33,7 +33,7 @@ struct Weighted {
   std::int32_t key;
 };
 
-// Of equal weights the first key wins.
+// The first key of equal weights wins.
 __device__ bool better(const Weighted& a, const Weighted& b) {
   return a.weight != b.weight ? a.weight > b.weight : a.key < b.key;
 }

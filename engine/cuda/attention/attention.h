@@ -59,7 +59,7 @@ template <class T>
 void attend_packed(const AttendArgs<T>&, const std::int32_t* offsets, std::int64_t sentences,
                    std::int64_t rows, cudaStream_t);
 
-/// The keys of packed prompts. A row of the batch has its key and then its value.
+/// Views the keys of packed prompts. A row of the batch has its key and then its value.
 template <class T>
 struct PromptKeys {
   const T* rows;  // [first + rows of the pass, stride]
@@ -82,8 +82,8 @@ void attend_packed_sources(const AttendArgs<T>&, const PromptKeys<T>& keys,
                            std::int64_t sentences, std::int64_t rows, cudaStream_t);
 
 /// Finds the key with the largest mean weight over `heads` in the attention of
-/// attend_packed_sources(), and writes its number in its source to out[row]. Of equal weights the
-/// first key wins.
+/// attend_packed_sources(), and writes its number in its source to out[row]. The first key of
+/// equal weights wins.
 template <class T>
 void align(const AttendArgs<T>&, const PromptKeys<T>& keys, const std::int32_t* offsets,
            const std::int32_t* source_offsets, std::int64_t sentences, std::int64_t rows,

@@ -17,7 +17,7 @@ __device__ std::uint32_t key_of(float value) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// The logits of a row as weights.
+// Views the logits of a row as weights.
 struct Row {
   const float* logits;
   std::int64_t vocabulary;
@@ -27,8 +27,8 @@ struct Row {
   }
 };
 
-// An edge between what is kept and what is not: `key` is the smallest key that is kept, and `above`
-// the sum over all larger ones.
+// An edge lies between what is kept and what is not: `key` is the smallest key that is kept, and
+// `above` the sum over all larger ones.
 struct Edge {
   std::uint32_t key;
   Weight above;
@@ -89,7 +89,7 @@ __device__ Weight before_of_block(Weight mine, Weight* shared) {
   return sum;
 }
 
-// Which ids are kept: those with a larger key than `key`, and of those with this key all but the
+// Says which ids are kept: those with a larger key than `key`, and all those with this key but the
 // first `skipped` ones.
 struct Kept {
   std::uint32_t key;
