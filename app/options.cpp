@@ -129,6 +129,12 @@ void add_search_options(CLI::App& app, Options& options) {
   Group search(app, "Search");
   search.number("-b,--beam-size", options.beam_size, "N", 1, kMaxBeams,
                 "Hypotheses kept of each sentence; 1 is greedy search [the model's, else 4]");
+  search.number("--beam-groups", options.beam_groups, "G", 1, kMaxBeams,
+                "Diverse beam search: the beams are G groups, each of which avoids what those "
+                "before it have chosen; G divides the beam size [1]");
+  search.number("--diversity", options.diversity, "D", 0, 1000,
+                "What a token loses for each hypothesis of an earlier group that chooses it in the "
+                "same step [0]");
   search.number("--length-penalty", options.length_penalty, "A", -100, 100,
                 "Final score = sum of log-probabilities / length^A [the model's, else 1]");
   search.choice("--early-stopping", options.early_stopping, kEarlyStopping,

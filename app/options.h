@@ -42,6 +42,8 @@ struct Options {
   std::optional<std::string> text_key;
   Precision precision = Precision::kAuto;
   std::optional<int> beam_size;
+  std::optional<int> beam_groups;
+  std::optional<float> diversity;
   std::optional<float> length_penalty;
   std::optional<EarlyStopping> early_stopping;
   std::optional<std::int64_t> min_length, no_repeat_ngram;

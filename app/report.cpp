@@ -87,6 +87,8 @@ json options_of(const RunRecord& run) {
           {"gpu_memory", options.gpu_memory_bytes > 0 ? json(options.gpu_memory_bytes)
                                                       : json(options.gpu_memory_share)},
           {"beam_size", or_null(options.beam_size)},
+          {"beam_groups", or_null(options.beam_groups)},
+          {"diversity", or_null(options.diversity)},
           {"length_penalty", or_null(options.length_penalty)},
           {"early_stopping",
            options.early_stopping ? json(name_of(*options.early_stopping)) : json(nullptr)},

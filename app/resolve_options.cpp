@@ -150,8 +150,14 @@ void resolve_sampling(Options& options, const GenerationDefaults& defaults) {
     throw UsageError(
         "--n-best: cannot be used with --sample; --num-samples N gives N draws of each "
         "line");
-  if (options.early_stopping)
-    throw UsageError("--early-stopping: cannot be used with --sample, which draws one beam");
+  for (const auto& [option, is_given] :
+       {std::pair{"--early-stopping", options.early_stopping.has_value()},
+        std::pair{"--beam-groups", options.beam_groups.has_value()},
+        std::pair{"--diversity", options.diversity.has_value()}}) {
+    if (is_given)
+      throw UsageError(
+          fmt::format("{}: cannot be used with --sample, which draws one beam", option));
+  }
   options.num_samples = options.num_samples.value_or(1);
   if (*options.num_samples > 1 &&
       (options.split_sentences || options.long_lines == LongLines::kSplit))
@@ -163,11 +169,34 @@ void resolve_sampling(Options& options, const GenerationDefaults& defaults) {
   options.seed = options.seed.value_or(0);
 }
 
+// Fills in the options of diverse beam search, of which none makes sense without the other.
+void resolve_beam_groups(Options& options) {
+  options.beam_groups = options.beam_groups.value_or(1);
+  options.diversity = options.diversity.value_or(0);
+  const int groups = *options.beam_groups;
+  const float diversity = *options.diversity;
+  if (*options.beam_size % groups != 0) {
+    throw UsageError(fmt::format("--beam-groups: {}, expected a divisor of the beam size, {}",
+                                 groups, *options.beam_size));
+  }
+  if (groups > 1 && diversity == 0) {
+    throw UsageError(fmt::format(
+        "--beam-groups: {}, expected --diversity above 0 with it, without which all groups find "
+        "the same",
+        groups));
+  }
+  if (groups == 1 && diversity != 0) {
+    throw UsageError(
+        fmt::format("--diversity: {}, expected --beam-groups above 1 with it", diversity));
+  }
+}
+
 // Fills in the options of search and the limits.
 void resolve_search(Options& options, const ModelDescription& model) {
   const GenerationDefaults& defaults = model.generation;
   resolve_sampling(options, defaults);
   if (!options.beam_size) options.beam_size = defaults.beam_size.value_or(kDefaultBeams);
+  resolve_beam_groups(options);
   if (!options.length_penalty) options.length_penalty = default_length_penalty(model);
   if (!options.early_stopping)
     options.early_stopping = defaults.early_stopping.value_or(EarlyStopping::kFalse);
@@ -205,6 +234,8 @@ std::int32_t forced_first_of(const Options& options, const ModelDescription& mod
 
 SearchRules rules_of(const Options& options, const ModelDescription& model) {
   SearchRules rules{.beams = *options.beam_size,
+                    .beam_groups = *options.beam_groups,
+                    .diversity = *options.diversity,
                     .length_penalty = *options.length_penalty,
                     .early_stopping = *options.early_stopping,
                     // Without an encoder, the last token of the prompt is the start token.

@@ -23,6 +23,8 @@ void refuse_options_of_search(const Options& options) {
   const bool text = options.score_text;
   const std::pair<const char*, bool> given[] = {
       {"--beam-size", options.beam_size.has_value()},
+      {"--beam-groups", options.beam_groups.has_value()},
+      {"--diversity", options.diversity.has_value()},
       {"--length-penalty", text && options.length_penalty.has_value()},
       {"--early-stopping", options.early_stopping.has_value()},
       {"--min-length", options.min_length.has_value()},

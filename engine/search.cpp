@@ -37,6 +37,9 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
       ends_(std::make_shared<std::vector<std::int32_t>>(rules.ends)) {
   if (rules.beams < 1 || rules.beams > kMaxBeams)
     fail("beam size is {}, expected 1 to {}", rules.beams, kMaxBeams);
+  if (rules.beam_groups < 1 || rules.beams % rules.beam_groups != 0)
+    fail("{} groups of beams, expected a divisor of the beam size {}", rules.beam_groups,
+         rules.beams);
   if (rules.sampling && rules.beams != 1)
     fail("beam size is {}, expected 1 where tokens are drawn", rules.beams);
   if (rules.ends.size() > kMaxEnds)
@@ -63,6 +66,10 @@ Search::Search(Backend& backend, Queue& queue, const SearchRules& rules, std::in
     state_.tokens_before = carve<std::int32_t>(slots);
   }
   if (rules.sampling) state_.draws = carve<DrawName>(slots);
+  if (rules.beam_groups > 1) {
+    state_.group_finished_count = carve<std::int32_t>(slots * rules.beam_groups);
+    state_.group_done = carve<std::int32_t>(slots * rules.beam_groups);
+  }
   if (longest_prefix > 0) {
     state_.prefix = carve<std::int32_t>(slots * longest_prefix);
     state_.prefix_tokens = carve<std::int32_t>(slots);
@@ -76,8 +83,10 @@ std::int64_t Search::bytes_per_slot(const SearchRules& rules, std::int64_t longe
   constexpr std::int64_t kId = sizeof(std::int32_t), kArrays = 6;
   const std::int64_t prompt = keeps_prompts(rules) ? longest_before + 1 : 0,
                      prefix = longest_prefix > 0 ? longest_prefix + 1 : 0,
+                     groups = rules.beam_groups > 1 ? 2 * rules.beam_groups : 0,
                      draws = rules.sampling ? sizeof(DrawName) : 0;
-  return rules.beams * (longest * kNode + kBeam) + (kArrays + prompt + prefix) * kId + draws;
+  return rules.beams * (longest * kNode + kBeam) + (kArrays + prompt + prefix + groups) * kId +
+         draws;
 }
 
 void Search::start(std::span<const SlotStart> starts,

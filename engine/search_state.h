@@ -1,8 +1,9 @@
 // The state of search over the sentences in flight, as arrays in the backend's memory, and the
 // rules of search. All of it is plain data, which a step of search reads and writes on the device,
 // without the host. docs/search.md says what the rules mean. In shapes S is the number of slots, K
-// of beams, T of target tokens of the longest sentence with its prefix, P of the tokens of the
-// longest prompt but its last one, Q of those of the longest prefix, and G of row groups.
+// of beams, B of beam groups, T of target tokens of the longest sentence with its prefix, P of the
+// tokens of the longest prompt but its last one, Q of those of the longest prefix, and G of row
+// groups.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +24,12 @@ inline constexpr int kMaxEnds = 8;
 /// The rules of a whole run. Token ids are those of the target vocabulary, and −1 means that there
 /// is no such token.
 struct SearchRules {
-  int beams = 4;             // K; with 1 the search is greedy
+  int beams = 4;  // K; with 1 the search is greedy
+  // In diverse beam search (Vijayakumar et al. 2016) the beams are this many groups of equal size.
+  // In each step one group after another searches by itself, and an id loses `diversity` for each
+  // hypothesis that an earlier group continues with it.
+  int beam_groups = 1;  // B
+  float diversity = 0;
   float length_penalty = 1;  // A
   EarlyStopping early_stopping = EarlyStopping::kFalse;
   // It is the start token of a model without prompts.
@@ -59,11 +65,16 @@ struct SearchRules {
   bool is_end(std::int32_t id) const {
     return std::find(ends.begin(), ends.end(), id) != ends.end();
   }
-  /// Returns the number of candidates that a step looks at for each sentence, and so for each row.
-  /// Each beam may lose one candidate to each end token.
-  int candidates() const {
-    return beams == 1 ? 1 : beams * std::max(2, 1 + static_cast<int>(ends.size()));
+  /// Returns the number of beams of a group.
+  int group_beams() const { return beams / beam_groups; }
+  /// Returns the number of candidates that a step looks at for each group. Each beam may lose one
+  /// candidate to each end token.
+  int group_candidates() const {
+    return beams == 1 ? 1 : group_beams() * std::max(2, 1 + static_cast<int>(ends.size()));
   }
+  /// Returns the number of candidates that a step keeps of each row. It is enough for a group even
+  /// if each beam of the others makes it lose one.
+  int candidates() const { return group_candidates() * beam_groups; }
 };
 
 /// What a sentence begins with in a slot.
@@ -144,6 +155,11 @@ struct SearchState {
   // or not a number. The CUDA backend does not look for one. There a token whose logit is not a
   // number is no candidate.
   std::int32_t* finished_count = nullptr;
+  // [S, B]: the number of entries of each group's own finished list, whose place in `finished` is
+  // that of the group's beams, and whether the group is done, while the sentence is not. Then
+  // `finished` becomes one list. Both are null where there is one group.
+  std::int32_t* group_finished_count = nullptr;
+  std::int32_t* group_done = nullptr;
   std::int64_t slots = 0, beams = 0, longest = 0;  // S, K, T
   std::int64_t longest_before = 0;                 // P
   std::int64_t longest_prefix = 0;                 // Q

@@ -50,11 +50,7 @@ class ReferenceSearch {
     if (rules_.beams == 1) log_softmax(row);
     for (const std::int32_t id : rules_.never_chosen) row[static_cast<std::size_t>(id)] = kNone;
     if (rules_.renormalize) log_softmax(row);
-    const std::int32_t forced = position + 1 == limit_ && rules_.forced_end >= 0 ? rules_.forced_end
-                                : position < given() ? prefix_[static_cast<std::size_t>(position)]
-                                : position == 0      ? rules_.forced_first
-                                                     : -1;
-    if (forced >= 0) {
+    if (const std::int32_t forced = forced_at(position); forced >= 0) {
       row.assign(static_cast<std::size_t>(v), kNone);
       row[static_cast<std::size_t>(forced)] = 0;
     }
@@ -63,6 +59,13 @@ class ReferenceSearch {
 
  private:
   int given() const { return static_cast<int>(prefix_.size()); }
+  // Returns the only token that may follow so many others, or −1.
+  std::int32_t forced_at(int position) const {
+    return position + 1 == limit_ && rules_.forced_end >= 0 ? rules_.forced_end
+           : position < given() ? prefix_[static_cast<std::size_t>(position)]
+           : position == 0      ? rules_.forced_first
+                                : -1;
+  }
   static constexpr double kNone = -std::numeric_limits<double>::infinity();
   struct Live {
     std::vector<std::int32_t> ids;
@@ -143,10 +146,17 @@ class ReferenceSearch {
     result_.hypotheses = {hypothesis(ids, sum)};
   }
 
-  std::vector<Candidate> best_candidates(const std::vector<Live>& live) {
+  // Returns the best candidates of a group. An id loses the diversity for each time that it is
+  // among the `chosen` ones, except where it is forced.
+  std::vector<Candidate> best_candidates(const std::vector<Live>& live,
+                                         const std::vector<std::int32_t>& chosen) {
     std::vector<Candidate> all;
     for (std::size_t k = 0; k < live.size(); ++k) {
-      const auto row = log_probabilities(live[k].ids);
+      auto row = log_probabilities(live[k].ids);
+      for (const std::int32_t id : chosen) {
+        if (forced_at(static_cast<int>(live[k].ids.size())) < 0)
+          row[static_cast<std::size_t>(id)] -= static_cast<double>(rules_.diversity);
+      }
       for (std::size_t v = 0; v < row.size(); ++v)
         all.push_back({live[k].sum + row[v], static_cast<int>(k), static_cast<int>(v)});
     }
@@ -155,7 +165,7 @@ class ReferenceSearch {
     const std::size_t count = live.size() * std::max<std::size_t>(2, 1 + rules_.ends.size());
     for (std::size_t i = 0; i + 1 < all.size() && i < count; ++i) {
       const bool equal_in_a_row =
-          all[i].value == all[i + 1].value && all[i].parent == all[i + 1].parent;
+          chosen.empty() && all[i].value == all[i + 1].value && all[i].parent == all[i + 1].parent;
       if (all[i].value > -1e8 && all[i + 1].value > -1e8 && !equal_in_a_row)
         decide(all[i].value, all[i + 1].value);
     }
@@ -163,8 +173,14 @@ class ReferenceSearch {
     return all;
   }
 
-  void finish(Hypothesis entry) {
-    auto& list = result_.hypotheses;
+  // Holds a group of beams. Without diverse search there is one.
+  struct Group {
+    std::vector<Live> live;
+    std::vector<Hypothesis> finished{};
+    bool done = false;
+  };
+
+  void finish(Hypothesis entry, std::vector<Hypothesis>& list) {
     for (const Hypothesis& other : list) {
       if (other.length != entry.length)
         // The order of hypotheses that end in the same step was decided among the candidates.
@@ -174,44 +190,70 @@ class ReferenceSearch {
       return other.score < entry.score;
     });
     list.insert(after, std::move(entry));
-    if (list.size() > static_cast<std::size_t>(rules_.beams)) list.pop_back();
+    if (list.size() > group_beams()) list.pop_back();
   }
 
-  bool is_done(double best, int n) {
-    if (result_.hypotheses.size() < static_cast<std::size_t>(rules_.beams)) return false;
+  bool is_done(const Group& group, double best, int n) {
+    if (group.finished.size() < group_beams()) return false;
     if (rules_.early_stopping == EarlyStopping::kTrue) return true;
     const int m =
         rules_.early_stopping == EarlyStopping::kNever && rules_.length_penalty > 0 ? limit_ : n;
     const double reach = static_cast<float>(best / divisor(m - given())),
-                 worst = result_.hypotheses.back().score;
+                 worst = group.finished.back().score;
     decide(reach, worst);
     return reach <= worst;
   }
 
+  std::size_t group_beams() const { return static_cast<std::size_t>(rules_.group_beams()); }
+
+  // Advances a group to n tokens, and adds the ids that it chooses.
+  void advance(Group& group, int n, std::vector<std::int32_t>& chosen) {
+    const auto candidates = best_candidates(group.live, chosen);
+    std::vector<Live> next;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      const Candidate& candidate = candidates[i];
+      std::vector<std::int32_t> ids = group.live[static_cast<std::size_t>(candidate.parent)].ids;
+      ids.push_back(candidate.token);
+      const bool ends = n > given() && rules_.is_end(candidate.token);
+      if (!ends && next.size() < group_beams() && candidate.value > kNone) {
+        next.push_back({ids, candidate.value});
+        if (candidate.value > -1e8) chosen.push_back(candidate.token);
+      }
+      if ((ends || n == limit_) && i < group_beams() && candidate.value > -1e8)
+        finish(hypothesis(std::move(ids), candidate.value), group.finished);
+    }
+    group.done = n == limit_ || is_done(group, next.empty() ? kNone : next.front().sum, n);
+    while (next.size() < group_beams())
+      next.push_back({std::vector<std::int32_t>(static_cast<std::size_t>(n), rules_.start), kNone});
+    group.live = std::move(next);
+  }
+
   void beam() {
-    const auto beams = static_cast<std::size_t>(rules_.beams);
-    std::vector<Live> live(beams, {{}, -1e9});
-    live[0].sum = 0;
-    for (int n = 1; n <= limit_; ++n) {
-      const auto candidates = best_candidates(live);
-      std::vector<Live> next;
-      for (std::size_t i = 0; i < candidates.size(); ++i) {
-        const Candidate& candidate = candidates[i];
-        std::vector<std::int32_t> ids = live[static_cast<std::size_t>(candidate.parent)].ids;
-        ids.push_back(candidate.token);
-        if (n < limit_ && (n <= given() || !rules_.is_end(candidate.token))) {
-          if (next.size() < beams) next.push_back({std::move(ids), candidate.value});
-        } else if (i < beams && candidate.value > -1e8) {
-          finish(hypothesis(std::move(ids), candidate.value));
+    std::vector<Group> groups(static_cast<std::size_t>(rules_.beam_groups));
+    for (Group& group : groups) {
+      group.live.assign(group_beams(), {{}, -1e9});
+      group.live[0].sum = 0;
+    }
+    const auto done = [](const Group& group) { return group.done; };
+    while (!std::all_of(groups.begin(), groups.end(), done)) {
+      ++result_.steps;
+      std::vector<std::int32_t> chosen;
+      for (Group& group : groups) {
+        if (!group.done) advance(group, result_.steps, chosen);
+      }
+    }
+    auto& all = result_.hypotheses;
+    for (const Group& group : groups) {
+      for (const Hypothesis& entry : group.finished) {
+        // The order of equal hypotheses of two groups does not matter.
+        for (const Hypothesis& other : all) {
+          if (other.ids != entry.ids) decide(other.score, entry.score);
         }
       }
-      result_.steps = n;
-      if (n == limit_ || is_done(next.empty() ? kNone : next.front().sum, n)) return;
-      while (next.size() < beams)
-        next.push_back(
-            {std::vector<std::int32_t>(static_cast<std::size_t>(n), rules_.start), kNone});
-      live = std::move(next);
+      all.insert(all.end(), group.finished.begin(), group.finished.end());
     }
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
   }
 
   const Table& table_;

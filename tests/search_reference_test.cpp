@@ -127,6 +127,17 @@ void add_row_rules(RandomCase& test, unsigned seed, bool with_ties) {
   if (whole(random, 0, 7) == 0) rules.ends.clear();
 }
 
+// Makes several groups of a case's beams, where these can be divided. With ties the diversity is a
+// whole number, so that sums stay exact.
+void add_groups(RandomCase& test, unsigned seed, bool with_ties) {
+  Random random(seed + 3000);
+  SearchRules& rules = test.rules;
+  rules.beams = whole(random, 1, 3) * whole(random, 2, 4);
+  do rules.beam_groups = whole(random, 2, rules.beams);
+  while (rules.beams % rules.beam_groups != 0);
+  rules.diversity = with_ties ? static_cast<float>(whole(random, 1, 45)) : uniform(random, 0.1f, 4);
+}
+
 std::string text_of(const std::vector<Hypothesis>& hypotheses) {
   std::string text;
   for (const Hypothesis& hypothesis : hypotheses) {
@@ -158,12 +169,13 @@ std::vector<std::int32_t> random_prefix(const RandomCase& test, unsigned seed) {
 }
 
 void compare_random_cases(Lab& lab, double decidable, bool with_ties, bool with_row_rules = false,
-                          bool with_prefix = false) {
+                          bool with_prefix = false, bool with_groups = false) {
   int compared = 0;
   constexpr int kCases = 400;
   for (unsigned seed = 0; seed < kCases; ++seed) {
     RandomCase test = random_case(seed, with_ties);
     if (with_row_rules) add_row_rules(test, seed, with_ties);
+    if (with_groups) add_groups(test, seed, with_ties);
     test.table.round_to(lab.type());
     const auto prefix = with_prefix ? random_prefix(test, seed) : std::vector<std::int32_t>();
     const ReferenceResult expected =
@@ -199,6 +211,16 @@ TEST_P(SearchReferenceTest, RandomTiesAndRowRulesAgreeWithTheReference) {
 TEST_P(SearchReferenceTest, TargetsThatBeginWithGivenTokensAgreeWithTheReference) {
   compare_random_cases(lab, decidable(GetParam()), false, false, true);
   compare_random_cases(lab, decidable(GetParam()), true, true, true);
+}
+
+TEST_P(SearchReferenceTest, GroupsOfBeamsAgreeWithTheReference) {
+  compare_random_cases(lab, decidable(GetParam()), false, false, false, true);
+  compare_random_cases(lab, decidable(GetParam()), true, false, false, true);
+}
+
+TEST_P(SearchReferenceTest, GroupsOfBeamsAndOtherRulesAgreeWithTheReference) {
+  compare_random_cases(lab, decidable(GetParam()), false, true, true, true);
+  compare_random_cases(lab, decidable(GetParam()), true, true, true, true);
 }
 
 }  // namespace

@@ -96,8 +96,6 @@ class NotThere(Case):
     """Options that xlate does not have are refused. They are never accepted and ignored."""
 
     OPTIONS = [
-        ("--beam-groups", "2"),
-        ("--diversity", "0.5"),
         ("--markup", "html"),
         ("--shortlist", "table"),
         ("--range", "0-5"),

@@ -106,8 +106,8 @@ class CpuBackend final : public Backend {
                         std::span<float> logits);
   std::int64_t find_best_by_row_rules(Tensor hidden, const Projection&, const SearchRules&,
                                       const StepRows&, const SearchState&);
-  std::vector<Candidate> candidates_of(const SlotSearch&, std::int64_t group, std::int64_t beams,
-                                       std::int64_t splits, int count) const;
+  std::vector<Candidate> candidates_of(const SlotSearch&, const SearchRules&, BeamGroup,
+                                       std::int64_t first_row, std::int64_t splits) const;
   bool overflows(const SlotSearch&, std::int64_t group, std::int64_t beams) const;
   struct Tile {
     std::int64_t rows, columns, row_tiles, column_tiles;

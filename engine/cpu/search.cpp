@@ -43,13 +43,14 @@ void finish_logits(float* logits, const float* bias, float softcap, std::int64_t
 
 }  // namespace
 
-void CpuBackend::start_slots(Queue&, const SearchRules&, std::span<const SlotStart> starts,
+void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const SlotStart> starts,
                              const SearchState& state) {
   for (const SlotStart& start : starts) {
     const std::int64_t slot = start.slot;
     for (std::int64_t k = 0; k < state.beams; ++k) {
       state.token[slot * state.beams + k] = start.start;
-      state.score[slot * state.beams + k] = k == 0 ? 0 : kDead;
+      // Each group begins with one hypothesis.
+      state.score[slot * state.beams + k] = k % rules.group_beams() == 0 ? 0 : kDead;
     }
     state.length[slot] = 0;
     state.limit[slot] = start.limit;
@@ -60,6 +61,9 @@ void CpuBackend::start_slots(Queue&, const SearchRules&, std::span<const SlotSta
     if (state.draws) state.draws[slot] = {start.line, start.draw, 0};
     state.done[slot] = 0;
     state.finished_count[slot] = 0;
+    for (std::int64_t b = 0; state.group_done && b < rules.beam_groups; ++b)
+      state.group_done[slot * rules.beam_groups + b] =
+          state.group_finished_count[slot * rules.beam_groups + b] = 0;
   }
 }
 
@@ -231,24 +235,27 @@ std::int64_t CpuBackend::find_best_by_row_rules(Tensor hidden, const Projection&
   return 1;
 }
 
-// Returns the best `count` continuations of a group's hypotheses. The larger value comes first,
-// then the earlier hypothesis, then the smaller id.
-std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, std::int64_t group,
-                                                 std::int64_t beams, std::int64_t splits,
-                                                 int count) const {
+// Returns the best continuations of the hypotheses of a group of beams, of a sentence whose rows
+// begin at `first_row`. The larger value comes first, then the earlier hypothesis, then the smaller
+// id.
+std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, const SearchRules& rules,
+                                                 BeamGroup beams, std::int64_t first_row,
+                                                 std::int64_t splits) const {
   std::vector<Candidate> candidates;
   const std::int32_t forced = slot.forced();
-  for (std::int32_t beam = 0; beam < beams; ++beam) {
+  const int listed = rules.candidates();
+  for (std::int64_t b = beams.first; b < beams.first + beams.count; ++b) {
+    const auto beam = static_cast<std::int32_t>(b);
     if (forced >= 0) {
       candidates.push_back({slot.score(beam), {forced, beam}});
       continue;
     }
-    const std::int64_t row = group * beams + beam;
+    const std::int64_t row = first_row + beam;
     for (std::int64_t list = row * splits; list < (row + 1) * splits; ++list) {
       for (int i = 0; i < search_.best_count[static_cast<std::size_t>(list)]; ++i) {
-        const Scored& item = search_.best[static_cast<std::size_t>(list * count + i)];
+        const Scored& item = search_.best[static_cast<std::size_t>(list * listed + i)];
         const float log_probability = item.logit - search_.log_sums[static_cast<std::size_t>(row)];
-        const float value = slot.score(beam) + log_probability;
+        const float value = slot.score(beam) + (log_probability - slot.penalty(item.token));
         // A row of a beam without a hypothesis may have NaN, which std::sort cannot order.
         if (value > kMinusInfinity) candidates.push_back({value, {item.token, beam}});
       }
@@ -259,8 +266,8 @@ std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, std::in
     return a.node.parent != b.node.parent ? a.node.parent < b.node.parent
                                           : a.node.token < b.node.token;
   });
-  if (candidates.size() > static_cast<std::size_t>(count))
-    candidates.resize(static_cast<std::size_t>(count));
+  const auto count = static_cast<std::size_t>(rules.group_candidates());
+  if (candidates.size() > count) candidates.resize(count);
   return candidates;
 }
 
@@ -287,7 +294,9 @@ void CpuBackend::search_step(Queue&, Tensor hidden, const Projection& projection
     if (overflows(slot, group, rows.beams))
       slot.fail();
     else
-      slot.advance(candidates_of(slot, group, rows.beams, splits, count));
+      slot.advance([&](BeamGroup beams) {
+        return candidates_of(slot, rules, beams, group * rows.beams, splits);
+      });
   });
 }
 

@@ -17,6 +17,7 @@ float length_divisor(std::int32_t n, float penalty) {
 SlotSearch::SlotSearch(const SearchRules& rules, const SearchState& state, std::int64_t slot)
     : rules_(rules),
       beams_(state.beams),
+      group_beams_(rules.group_beams()),
       token_(state.token + slot * beams_),
       score_(state.score + slot * beams_),
       length_(state.length[slot]),
@@ -36,7 +37,11 @@ SlotSearch::SlotSearch(const SearchRules& rules, const SearchState& state, std::
       history_(state.history + slot * state.longest * beams_),
       ancestor_(state.ancestor + slot * state.longest * beams_),
       finished_(state.finished + slot * beams_),
-      finished_count_(state.finished_count[slot]) {}
+      finished_count_(state.finished_count[slot]),
+      group_finished_count_(state.group_finished_count
+                                ? state.group_finished_count + slot * rules.beam_groups
+                                : &finished_count_),
+      group_done_(state.group_done ? state.group_done + slot * rules.beam_groups : &done_) {}
 
 std::int32_t SlotSearch::forced() const {
   if (length_ + 1 == limit_ && rules_.forced_end >= 0) return rules_.forced_end;
@@ -54,21 +59,43 @@ std::vector<std::int32_t> SlotSearch::ids_of(std::int64_t beam) const {
   return ids;
 }
 
-void SlotSearch::advance(const std::vector<Candidate>& candidates) {
-  const bool at_limit = ++length_ == limit_;
-  const float divisor = length_divisor(length_ - prefix_tokens(), rules_.length_penalty);
+void SlotSearch::advance(const std::function<std::vector<Candidate>(BeamGroup)>& candidates_of) {
   std::vector<Candidate> live;
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
-    const Candidate& candidate = candidates[i];
-    const bool given = length_ <= prefix_tokens();
-    if (!at_limit && (given || !rules_.is_end(candidate.node.token))) {
-      if (live.size() < static_cast<std::size_t>(beams_)) live.push_back(candidate);
-    } else if (i < static_cast<std::size_t>(beams_) && candidate.value > kWorthless) {
-      add_finished({candidate.value / divisor, candidate.value, length_, candidate.node});
-    }
+  for (std::int64_t group = 0; group < rules_.beam_groups; ++group) {
+    if (!group_done_[group])
+      advance_group(group, candidates_of({group * group_beams_, group_beams_}), live);
+    // Where all but a few ids are forbidden there can be fewer continuations than beams. The other
+    // beams, and those of a group that is done, get kDead as their score.
+    live.resize(static_cast<std::size_t>((group + 1) * group_beams_), {kDead, {rules_.start, 0}});
   }
-  done_ = at_limit || is_done(live.empty() ? kMinusInfinity : live.front().value, divisor);
+  ++length_;
+  if (rules_.beam_groups > 1) {
+    done_ = std::all_of(group_done_, group_done_ + rules_.beam_groups,
+                        [](std::int32_t done) { return done != 0; });
+    if (done_) merge_groups();
+  }
   if (!done_) keep(live);
+}
+
+// Appends the group's live hypotheses to `live`.
+void SlotSearch::advance_group(std::int64_t group, const std::vector<Candidate>& candidates,
+                               std::vector<Candidate>& live) {
+  const std::int32_t n = length_ + 1;
+  const bool at_limit = n == limit_, given = n <= prefix_tokens();
+  const float divisor = length_divisor(n - prefix_tokens(), rules_.length_penalty);
+  const std::size_t first = live.size();
+  for (std::int64_t i = 0; i < std::ssize(candidates); ++i) {
+    const Candidate& candidate = candidates[static_cast<std::size_t>(i)];
+    const bool ends = !given && rules_.is_end(candidate.node.token);
+    if (!ends && std::ssize(live) - static_cast<std::int64_t>(first) < group_beams_) {
+      live.push_back(candidate);
+      if (candidate.value > kWorthless) chosen_.push_back(candidate.node.token);
+    }
+    if ((ends || at_limit) && i < group_beams_ && candidate.value > kWorthless)
+      add_finished(group, {candidate.value / divisor, candidate.value, n, candidate.node});
+  }
+  const float best = first < live.size() ? live[first].value : kMinusInfinity;
+  group_done_[group] = at_limit || is_done(group, best, divisor);
 }
 
 void SlotSearch::fail() {
@@ -77,17 +104,20 @@ void SlotSearch::fail() {
   finished_count_ = kNotFinite;
 }
 
-// Keeps the list in descending order of scores. Among equal scores the older entry stays ahead.
-void SlotSearch::add_finished(const Finished& entry) {
-  if (finished_count_ == beams_ && !(entry.score > finished_[beams_ - 1].score)) return;
-  std::int64_t at = finished_count_ < beams_ ? finished_count_++ : beams_ - 1;
-  for (; at > 0 && entry.score > finished_[at - 1].score; --at) finished_[at] = finished_[at - 1];
-  finished_[at] = entry;
+// Keeps the group's list in descending order of scores. Among equal scores the older entry stays
+// ahead.
+void SlotSearch::add_finished(std::int64_t group, const Finished& entry) {
+  Finished* list = finished_ + group * group_beams_;
+  std::int32_t& count = group_finished_count_[group];
+  if (count == group_beams_ && !(entry.score > list[count - 1].score)) return;
+  std::int64_t at = count < group_beams_ ? count++ : count - 1;
+  for (; at > 0 && entry.score > list[at - 1].score; --at) list[at] = list[at - 1];
+  list[at] = entry;
 }
 
-bool SlotSearch::is_done(float best, float divisor) const {
-  if (finished_count_ < beams_) return false;
-  const float worst = finished_[beams_ - 1].score;
+bool SlotSearch::is_done(std::int64_t group, float best, float divisor) const {
+  if (group_finished_count_[group] < group_beams_) return false;
+  const float worst = finished_[(group + 1) * group_beams_ - 1].score;
   // A greedy search ends with the first end token.
   switch (beams_ == 1 ? EarlyStopping::kTrue : rules_.early_stopping) {
     case EarlyStopping::kTrue:
@@ -103,16 +133,26 @@ bool SlotSearch::is_done(float best, float divisor) const {
   return true;
 }
 
+// Makes one list of the groups' finished lists, best first. Among equal scores the hypothesis of an
+// earlier group comes first.
+void SlotSearch::merge_groups() {
+  finished_count_ = 0;
+  for (std::int64_t group = 0; group < rules_.beam_groups; ++group) {
+    std::copy_n(finished_ + group * group_beams_, group_finished_count_[group],
+                finished_ + finished_count_);
+    finished_count_ += group_finished_count_[group];
+  }
+  std::stable_sort(finished_, finished_ + finished_count_,
+                   [](const Finished& a, const Finished& b) { return a.score > b.score; });
+}
+
 void SlotSearch::keep(const std::vector<Candidate>& live) {
   const std::int64_t row = length_ - 1;
   Node* nodes = history_ + row * beams_;
   for (std::int64_t k = 0; k < beams_; ++k) {
-    // Where all but a few ids are forbidden there can be fewer continuations than beams. The other
-    // beams get kDead as their score.
-    const bool filled = k < static_cast<std::int64_t>(live.size());
-    nodes[k] = filled ? live[static_cast<std::size_t>(k)].node : Node{rules_.start, 0};
+    nodes[k] = live[static_cast<std::size_t>(k)].node;
     token_[k] = nodes[k].token;
-    score_[k] = filled ? live[static_cast<std::size_t>(k)].value : kDead;
+    score_[k] = live[static_cast<std::size_t>(k)].value;
   }
   std::uint8_t moved[kMaxBeams];
   for (std::int64_t t = 0; t < row; ++t) {

@@ -2,7 +2,9 @@
 // the candidates of a step become live and finished hypotheses (docs/search.md).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <span>
 #include <vector>
@@ -23,6 +25,11 @@ struct Candidate {
   Node node;
 };
 
+/// Names the beams of a group: `count` of them from `first` on.
+struct BeamGroup {
+  std::int64_t first, count;
+};
+
 /// Views the arrays of one slot in SearchState.
 class SlotSearch {
  public:
@@ -38,20 +45,27 @@ class SlotSearch {
   /// Returns the ids that the decoder has had for a live hypothesis: those of the prompt, of which
   /// the start token is the last one or the only one, and then the tokens that were generated.
   std::vector<std::int32_t> ids_of(std::int64_t beam) const;
-  /// Advances the sentence by one token. `candidates` are the best of all continuations, in order,
-  /// as many as SearchRules::candidates() says.
-  void advance(const std::vector<Candidate>& candidates);
+  /// Returns what a token loses in this step because of the groups that have chosen so far.
+  float penalty(std::int32_t token) const {
+    return rules_.diversity * static_cast<float>(std::count(chosen_.begin(), chosen_.end(), token));
+  }
+  /// Advances the sentence by one token. `candidates_of` returns the best continuations of a
+  /// group's hypotheses, in order, as many as SearchRules::group_candidates() says.
+  void advance(const std::function<std::vector<Candidate>(BeamGroup)>& candidates_of);
   /// Ends the sentence without a hypothesis, because a logit is +∞ or NaN.
   void fail();
 
  private:
   std::int32_t prefix_tokens() const { return static_cast<std::int32_t>(prefix_.size()); }
-  void add_finished(const Finished&);
-  bool is_done(float best, float divisor) const;
+  void advance_group(std::int64_t group, const std::vector<Candidate>& candidates,
+                     std::vector<Candidate>& live);
+  void add_finished(std::int64_t group, const Finished&);
+  bool is_done(std::int64_t group, float best, float divisor) const;
+  void merge_groups();
   void keep(const std::vector<Candidate>& live);
 
   const SearchRules& rules_;
-  std::int64_t beams_;
+  std::int64_t beams_, group_beams_;
   std::int32_t* token_;
   float* score_;
   std::int32_t& length_;
@@ -66,6 +80,10 @@ class SlotSearch {
   std::uint8_t* ancestor_;
   Finished* finished_;
   std::int32_t& finished_count_;
+  // [B]. A single group has those of the sentence.
+  std::int32_t *group_finished_count_, *group_done_;
+  // It has the ids with which earlier groups continue their hypotheses in this step.
+  std::vector<std::int32_t> chosen_{};
 };
 
 }  // namespace xlate::cpu

@@ -316,6 +316,8 @@ RulesView CudaBackend::view_of(Queue& queue, const SearchRules& rules) {
   }
   const auto never_chosen_count = static_cast<int>(rules.never_chosen.size());
   return {.beams = rules.beams,
+          .beam_groups = rules.beam_groups,
+          .diversity = rules.diversity,
           .length_penalty = rules.length_penalty,
           .early_stopping = rules.early_stopping,
           .start = rules.start,
@@ -450,7 +452,8 @@ void CudaBackend::search_step(Queue& queue, Tensor hidden, const Projection& pro
                            count};
   if (!find_best_fused(queue, hidden, projection, view, best, most_rows))
     find_best(queue, hidden, projection, view, rows, state, best);
-  advance_slots(view, best, rows, state, flushed_stream(queue));
+  const auto advance = rules.beam_groups > 1 ? advance_groups : advance_slots;
+  advance(view, best, rows, state, flushed_stream(queue));
   check(cudaGetLastError());
 }
 

@@ -36,7 +36,8 @@ struct CacheView {
 
 /// Holds the rules of SearchRules as kernels take them.
 struct RulesView {
-  int beams;
+  int beams, beam_groups;
+  float diversity;
   float length_penalty;
   EarlyStopping early_stopping;
   // `end` is the first end token, or −1. Most models have no other one.

@@ -39,10 +39,11 @@ __device__ inline void add_finished(const Finished& entry, Finished* finished, s
   finished[at] = entry;
 }
 
+// `finished` is the list of a group of `beams` beams.
 __device__ inline bool is_done(const RulesView& rules, const Finished* finished, std::int32_t count,
-                               float best, float divisor, std::int32_t limit) {
-  if (count < rules.beams) return false;
-  const float worst = finished[rules.beams - 1].score;
+                               int beams, float best, float divisor, std::int32_t limit) {
+  if (count < beams) return false;
+  const float worst = finished[beams - 1].score;
   if (rules.beams == 1 || rules.early_stopping == EarlyStopping::kTrue) return true;
   if (rules.early_stopping == EarlyStopping::kFalse || !(rules.length_penalty > 0))
     return best / divisor <= worst;
@@ -97,6 +98,57 @@ __device__ void load_slot_state(const Team& team, const RulesView& rules, int co
   }
 }
 
+// Chooses a group's live and finished hypotheses from its candidates, which are ordered, by one
+// thread. Returns whether the group is done.
+__device__ inline bool choose(const RulesView& rules, const SlotState& slot_state,
+                              const Candidate* ordered, int candidates, int beams, Candidate* live,
+                              Finished* finished, std::int32_t& finished_count) {
+  const std::int32_t n = slot_state.length + 1, prefix = slot_state.prefix_tokens;
+  const bool at_limit = n == slot_state.limit;
+  const float divisor = length_divisor(n - prefix, rules.length_penalty);
+  int live_count = 0;
+  for (int i = 0; i < candidates; ++i) {
+    const Candidate& c = ordered[i];
+    const bool ends = n > prefix && is_end(rules, c.node.token);
+    if (!ends && live_count < beams) live[live_count++] = c;
+    if ((ends || at_limit) && i < beams && c.value > kWorthless)
+      add_finished({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);
+  }
+  for (int k = live_count; k < beams; ++k) live[k] = {kDead, {rules.start, 0}};
+  return at_limit || is_done(rules, finished, finished_count, beams,
+                             live_count > 0 ? live[0].value : kMinusInfinity, divisor,
+                             slot_state.limit - prefix);
+}
+
+// Makes the live hypotheses those of the slot, which has `length` tokens before this step.
+template <int kBeams, class Team>
+__device__ void keep_live(const Team& team, const Candidate* live, int beams, std::int32_t length,
+                          const SearchState& state, std::int64_t slot) {
+  for (int k = team.thread(); k < beams; k += team.threads()) {
+    state.token[slot * beams + k] = live[k].node.token;
+    state.score[slot * beams + k] = live[k].value;
+    state.history[(slot * state.longest + length) * beams + k] = live[k].node;
+    state.ancestor[(slot * state.longest + length) * beams + k] =
+        static_cast<std::uint8_t>(live[k].node.parent);
+  }
+  // Each thread moves whole rows of the table, so that it reads no entry that another thread has
+  // overwritten.
+  for (int t = team.thread(); t < length; t += team.threads()) {
+    std::uint8_t* ancestors = state.ancestor + (slot * state.longest + t) * beams;
+    std::uint8_t moved[kBeams];
+#pragma unroll(kBeams <= 8 ? kBeams : 1)
+    for (int k = 0; k < kBeams; ++k) {
+      if (k >= beams) break;
+      moved[k] = ancestors[live[k].node.parent];
+    }
+#pragma unroll(kBeams <= 8 ? kBeams : 1)
+    for (int k = 0; k < kBeams; ++k) {
+      if (k >= beams) break;
+      ancestors[k] = moved[k];
+    }
+  }
+}
+
 // Advances a slot that is not done and whose state load_slot_state has loaded, with at most kBeams
 // beams. best(k, i) returns the log-probability and the token of candidate i of hypothesis k, of
 // `count`, best first. All threads of the team call this function.
@@ -139,56 +191,19 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
   team.sync();
 
   if (team.thread() == 0) {
-    const std::int32_t n = length + 1, prefix = slot_state.prefix_tokens;
-    const bool at_limit = n == limit;
-    const float divisor = length_divisor(n - prefix, rules.length_penalty);
-    const int candidates = slot_state.filled < count ? slot_state.filled : count;
-    int live_count = 0;
     std::int32_t finished_count = slot_state.finished_count;
-    for (int i = 0; i < candidates; ++i) {
-      const Candidate& c = ordered[i];
-      if (!at_limit && (n <= prefix || !is_end(rules, c.node.token))) {
-        if (live_count < beams) live[live_count++] = c;
-      } else if (i < beams && c.value > kWorthless) {
-        add_finished({c.value / divisor, c.value, n, c.node}, finished, finished_count, beams);
-      }
-    }
-    for (int k = live_count; k < beams; ++k) live[k] = {kDead, {rules.start, 0}};
-    slot_state.finished_count = state.finished_count[slot] = finished_count;
-    state.length[slot] = n;
     slot_state.done = state.done[slot] =
-        at_limit ||
-        is_done(rules, finished, finished_count, live_count > 0 ? live[0].value : kMinusInfinity,
-                divisor, limit - prefix);
+        choose(rules, slot_state, ordered, min(slot_state.filled, count), beams, live, finished,
+               finished_count);
+    slot_state.finished_count = state.finished_count[slot] = finished_count;
+    state.length[slot] = length + 1;
   }
   team.sync();
   for (int k = team.thread(); k < slot_state.finished_count; k += team.threads())
     state.finished[slot * beams + k] = finished[k];
   if (slot_state.done) return;
 
-  for (int k = team.thread(); k < beams; k += team.threads()) {
-    state.token[slot * beams + k] = live[k].node.token;
-    state.score[slot * beams + k] = live[k].value;
-    state.history[(slot * state.longest + length) * beams + k] = live[k].node;
-    state.ancestor[(slot * state.longest + length) * beams + k] =
-        static_cast<std::uint8_t>(live[k].node.parent);
-  }
-  // Each thread moves whole rows of the table, so that it reads no entry that another thread has
-  // overwritten.
-  for (int t = team.thread(); t < length; t += team.threads()) {
-    std::uint8_t* ancestors = state.ancestor + (slot * state.longest + t) * beams;
-    std::uint8_t moved[kBeams];
-#pragma unroll(kBeams <= 8 ? kBeams : 1)
-    for (int k = 0; k < kBeams; ++k) {
-      if (k >= beams) break;
-      moved[k] = ancestors[live[k].node.parent];
-    }
-#pragma unroll(kBeams <= 8 ? kBeams : 1)
-    for (int k = 0; k < kBeams; ++k) {
-      if (k >= beams) break;
-      ancestors[k] = moved[k];
-    }
-  }
+  keep_live<kBeams>(team, live, beams, length, state, slot);
 }
 
 }  // namespace xlate::cuda

@@ -29,8 +29,12 @@ __global__ void start_kernel(RulesView rules, const SlotStart* starts, SearchSta
   const std::int64_t slot = start.slot;
   for (int k = threadIdx.x; k < rules.beams; k += blockDim.x) {
     state.token[slot * rules.beams + k] = start.start;
-    state.score[slot * rules.beams + k] = k == 0 ? 0.0f : kDead;
+    // Each group begins with one hypothesis.
+    state.score[slot * rules.beams + k] = k % (rules.beams / rules.beam_groups) == 0 ? 0.0f : kDead;
   }
+  for (int b = threadIdx.x; state.group_done && b < rules.beam_groups; b += blockDim.x)
+    state.group_done[slot * rules.beam_groups + b] =
+        state.group_finished_count[slot * rules.beam_groups + b] = 0;
   if (threadIdx.x != 0) return;
   state.length[slot] = 0;
   state.limit[slot] = start.limit;

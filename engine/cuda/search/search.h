@@ -13,6 +13,9 @@ void start_slots(const RulesView&, const SlotStart* starts, std::int64_t count, 
 /// the slot's state (docs/search.md, steps 2 to 5).
 void advance_slots(const RulesView&, const RowCandidates&, const StepRows&, const SearchState&,
                    cudaStream_t);
+/// Does the same where there are several groups of beams, one group after another.
+void advance_groups(const RulesView&, const RowCandidates&, const StepRows&, const SearchState&,
+                    cudaStream_t);
 /// Copies what tracing back needs of each slot to a record of `stride` bytes (SearchRecord): the
 /// finished count and the length as int32, finished [K], and history [length − 1, K]. Of `finished`
 /// it copies only the entries that are in use.

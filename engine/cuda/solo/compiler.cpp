@@ -302,6 +302,7 @@ void SoloCompiler::finish(const Program& program, const Projection& projection,
                           const RulesView& rules, int candidates) {
   const Tensor& weight = projection.linear.weight;
   require(!rules.has_row_rules, "rules of search");
+  require(rules.beam_groups == 1, "groups of beams");
   require(projection.softcap == 0, "a softcap of logits");
   require(args_.table && args_.heads > 0 && !ops_.empty(), "a step without embedding or attention");
   require(packable(weight) && weight.columns == args_.width &&
