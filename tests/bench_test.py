@@ -18,6 +18,34 @@ class Bench(BenchCase):
         super().setUp()
         self.text = self.path("few.txt", "The file is open.\nPlease close it.\nThank you.\n")
 
+    def test_options_have_a_share_of_the_run_without_them(self):
+        out = self.path("options.json")
+        table, _ = self.script(
+            *("bench", "options", "-m", EN_DE, "-i", self.text, "--repeat", "1", "--json", out),
+            *("--only", "plain,alignments,target-prefix,score-pairs,greedy,sample"),
+            *("--old", BINARY, "--xlate", BINARY, "--", "--device", "cpu"),
+        )
+        rows = [row.split(" | ") for row in table.split("\n") if row.startswith("| ")][2:]
+        self.assertEqual(
+            [row[0] for row in rows],
+            ["| plain", "| plain, old program", "| alignments", "| target-prefix"]
+            + ["| score-pairs", "| greedy", "| greedy, old program", "| sample"],
+        )
+        self.assertEqual(
+            [" of " in row[-1] for row in rows], [False, *4 * [True], False, True, True]
+        )
+        with open(out) as file:
+            reports = json.load(file)["reports"]
+        self.assertIn("sample, new program", reports)
+
+    def test_an_unknown_option_is_an_error(self):
+        _, errors = self.script(
+            *("bench", "options", "-m", EN_DE, "-i", self.text, "--only", "plain,magic"),
+            *("--xlate", BINARY),
+            code=2,
+        )
+        self.assertIn("--only: magic", errors)
+
     def test_settings_and_a_refused_one(self):
         table, _ = self.script(
             "bench",
