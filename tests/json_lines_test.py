@@ -264,7 +264,8 @@ class Refused(JsonCase):
         result, peak = program.peak_memory(*JSONL, *GREEDY, input_path=path, model=EN_DE)
         self.check(result, 0)
         self.assertEqual(result.out.count(b"\n"), count)
-        self.assertLess(peak, 800 << 20)
+        # CUDA itself takes some 300 MB of the host's memory.
+        self.assertLess(peak, (800 if program.DEVICE == "cpu" else 1300) << 20)
 
 
 class Prompts(JsonCase):

@@ -164,8 +164,12 @@ class ReferenceSearch {
                      [](const Candidate& a, const Candidate& b) { return a.value > b.value; });
     const std::size_t count = live.size() * std::max<std::size_t>(2, 1 + rules_.ends.size());
     for (std::size_t i = 0; i + 1 < all.size() && i < count; ++i) {
-      const bool equal_in_a_row =
-          chosen.empty() && all[i].value == all[i + 1].value && all[i].parent == all[i + 1].parent;
+      const auto times = [&](const Candidate& candidate) {
+        return std::count(chosen.begin(), chosen.end(), candidate.token);
+      };
+      const bool equal_in_a_row = all[i].value == all[i + 1].value &&
+                                  all[i].parent == all[i + 1].parent &&
+                                  times(all[i]) == times(all[i + 1]);
       if (all[i].value > -1e8 && all[i + 1].value > -1e8 && !equal_in_a_row)
         decide(all[i].value, all[i + 1].value);
     }
