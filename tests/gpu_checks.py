@@ -163,6 +163,27 @@ for precision in ("fp32", "fp16", "bf16"):
         return place.suite("family_invariance_test.py", seconds, precision=precision)
 
 
+# Each suite has the tests of some options.
+for suite in (
+    "annotations",
+    "beam_groups",
+    "chat",
+    "json_lines",
+    "output_options",
+    "prompts",
+    "sampling_options",
+    "score_pairs",
+    "score_text",
+    "split",
+    "suppress",
+    "target_prefix",
+):
+
+    @check("options, %s, fp32" % suite.replace("_", " "), 240)
+    def options(place, seconds, suite=suite):
+        return place.suite(suite + "_test.py", seconds)
+
+
 @check("cuBLASLt that is not found", 60)
 def no_cublas(place, seconds):
     return place.suite("gpu_test.py", seconds, "NoCublas", precision="fp16")

@@ -124,9 +124,23 @@ def add_family_runs(tool):
         return run_few(place, seconds, tool, "t5.bin", "few.ids", "bf16", *options)
 
 
+def add_option_runs(tool):
+    """Groups of beams, draws and annotations have kernels of their own."""
+    for name, options in (
+        ("groups of beams", ("-b", "4", "--beam-groups", "2", "--diversity", "1")),
+        ("draws", ("--sample", "--top-k", "50", "--top-p", "0.9")),
+        ("annotations", ("-b", "3", "--alignments", "--token-scores")),
+    ):
+
+        @check("%s, a run with %s, fp16" % (tool, name), 400)
+        def run(place, seconds, options=options):
+            return run_few(place, seconds, tool, "shared.bin", "few.txt", "fp16", *options)
+
+
 def sanitizer_checks():
     for tool in TOOLS:
         add_operations(tool)
         add_lone_sentences(tool)
         add_runs(tool)
         add_family_runs(tool)
+        add_option_runs(tool)
