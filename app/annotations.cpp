@@ -136,66 +136,36 @@ class Annotator::Hypotheses final : public SentenceInput {
   Sentence present_;
 };
 
-Annotator::Annotator(LoadedNetwork loaded, Backend& backend, const Options& options,
-                     const Policy& policy, const ModelDescription& model, Put put)
-    : backend_(backend),
-      options_(options),
-      batch_tokens_(std::min(options.batch_tokens, policy.encoder_tokens)),
-      forced_first_(forced_first_of(options, model)),
-      forced_end_(model.generation.forced_end),
-      put_(std::move(put)),
-      scorer_(std::move(loaded), backend, scoring_options_of(options, policy, model)) {}
+Annotator::Annotator(const Options& options, const ModelDescription& model, Put put)
+    : options_(options), model_(model), put_(std::move(put)) {}
 
-// Passes on the sentences of a source. Before it waits for one, everything that was decoded is
-// annotated and passed on, because the next lines may not come before it is written.
-class Annotator::Input final : public SentenceInput {
- public:
-  Input(SentenceInput& source, Annotator& annotator) : source_(source), annotator_(annotator) {}
-  const Sentence* next(bool wait) override {
-    const Sentence* next = source_.next(false);
-    if (next || !wait) return next;
-    annotator_.flush();
-    return source_.next(true);
-  }
-  Sentence take() override { return source_.take(); }
-
- private:
-  SentenceInput& source_;
-  Annotator& annotator_;
-};
-
-void Annotator::run(Runner& runner, SentenceInput& source, const std::atomic<bool>& stop) {
-  runner_ = &runner;
-  Input input(source, *this);
-  try {
-    runner.run(
-        input, [&](std::vector<Decoded> decoded) { add(std::move(decoded)); }, stop);
-  } catch (const NoContinuation&) {
-    flush();
-    throw;
-  }
-  flush();
+void Annotator::allocate(const LoadedNetwork& network, Backend& backend, const Policy& policy) {
+  free();
+  const ScoringOptions scoring = scoring_options_of(options_, policy, model_);
+  backend_ = &backend;
+  batch_tokens_ = scoring.batch_tokens;
+  scorer_.emplace(network, backend, scoring);
 }
 
-void Annotator::add(std::vector<Decoded> decoded) {
+void Annotator::add(std::vector<AnnotatedLine> lines, Runner& runner) {
   const std::int64_t rows = std::max(1, options_.n_best);
-  for (Decoded& line : decoded) {
-    const auto source = std::ssize(line.sentence.ids);
-    tokens_ += rows * std::max<std::int64_t>(source, line.result.best_length());
-    lines_.push_back({std::move(line)});
+  for (AnnotatedLine& line : lines) {
+    const auto source = std::ssize(line.decoded.sentence.ids);
+    tokens_ += rows * std::max<std::int64_t>(source, line.decoded.result.best_length());
+    lines_.push_back(std::move(line));
   }
-  if (tokens_ >= batch_tokens_) flush();
+  if (tokens_ >= batch_tokens_) flush(runner);
 }
 
-void Annotator::flush() {
+void Annotator::flush(Runner& runner) {
   if (lines_.empty()) return;
   Hypotheses hypotheses(lines_, std::max(1, options_.n_best));
   // Both use memory of the backend that belongs to the step that is under way.
-  backend_.order(runner_->queue(), scorer_.queue());
+  backend_->order(runner.queue(), scorer_->queue());
   std::vector<ScoredSentence> scored;
   // A signal ends the run behind the lines that are decoded, and these are annotated.
   const std::atomic<bool> never{false};
-  scorer_.run(
+  scorer_->run(
       hypotheses,
       [&](std::vector<ScoredSentence> batch) {
         std::move(batch.begin(), batch.end(), std::back_inserter(scored));
@@ -206,7 +176,7 @@ void Annotator::flush() {
     const std::int32_t rows = std::min(line.decoded.result.count(), std::max(1, options_.n_best));
     for (std::int32_t i = 0; i < rows; ++i, ++next) {
       line.annotations.push_back(
-          annotation_of(line.decoded.sentence, hypotheses.list()[next], scored[next]));
+          annotation_of(line.decoded.sentence, hypotheses.list()[next], scored[next], runner));
     }
   }
   put_(std::move(lines_));
@@ -215,18 +185,20 @@ void Annotator::flush() {
 }
 
 Annotation Annotator::annotation_of(const Sentence& sentence, const Hypothesis& hypothesis,
-                                    ScoredSentence& scored) const {
+                                    ScoredSentence& scored, const Runner& runner) const {
   Annotation annotation{std::move(scored.log_probabilities), std::move(scored.aligned)};
   if (hypothesis.ended && !annotation.aligned.empty()) annotation.aligned.pop_back();
   std::vector<float>& scores = annotation.token_scores;
   if (scores.empty()) return annotation;
+  const std::int32_t forced_first = forced_first_of(options_, model_),
+                     forced_end = model_.generation.forced_end;
   // What search forces adds nothing to a score.
-  const std::int32_t first = sentence.forced_first >= 0 ? sentence.forced_first : forced_first_;
+  const std::int32_t first = sentence.forced_first >= 0 ? sentence.forced_first : forced_first;
   if (first >= 0 && !hypothesis.ids.empty() && hypothesis.ids.front() == first) scores.front() = 0;
-  const std::int64_t given = runner_->prefix_tokens(sentence);
+  const std::int64_t given = runner.prefix_tokens(sentence);
   std::fill_n(scores.begin(), std::min<std::int64_t>(given, std::ssize(scores)), 0.0f);
-  if (hypothesis.ended && hypothesis.end == forced_end_ &&
-      hypothesis.length + given == runner_->limit_of(sentence))
+  if (hypothesis.ended && hypothesis.end == forced_end &&
+      hypothesis.length + given == runner.limit_of(sentence))
     scores.back() = 0;
   return annotation;
 }

@@ -6,7 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <optional>
 #include <vector>
 
 #include "app/options.h"
@@ -45,36 +45,37 @@ struct AnnotatedLine {
 class Annotator {
  public:
   using Put = std::function<void(std::vector<AnnotatedLine>)>;
-  /// Allocates memory for a batch. The arguments must outlive the object, except the network.
-  /// Throws Error if the backend has too little memory.
-  Annotator(LoadedNetwork, Backend&, const Options&, const Policy&, const ModelDescription&,
-            Put put);
+  /// The options and the description must outlive the object. allocate() comes next.
+  Annotator(const Options&, const ModelDescription&, Put put);
 
-  /// Decodes all sentences of the source and annotates them. Throws Error as Runner::run() does,
-  /// after a NoContinuation with the other sentences passed on.
-  void run(Runner&, SentenceInput& source, const std::atomic<bool>& stop);
+  /// Allocates memory for a batch, in place of what the object had. The backend must outlive the
+  /// object. Throws Error if it has too little memory.
+  void allocate(const LoadedNetwork&, Backend&, const Policy&);
+  /// Frees that memory. Sentences that are collected stay.
+  void free() { scorer_.reset(); }
+
+  /// Takes sentences without annotations, which the runner has decoded, and annotates all that are
+  /// collected once they fill a batch. Throws Error if the device fails, or has too little memory.
+  void add(std::vector<AnnotatedLine>, Runner&);
+  /// Annotates and passes on all sentences that are collected. Throws Error as add() does, and
+  /// keeps them then.
+  void flush(Runner&);
 
  private:
   class Hypotheses;
-  class Input;
 
-  /// Takes sentences, and annotates all that are collected once they fill a batch.
-  void add(std::vector<Decoded>);
-  /// Annotates and passes on all sentences that are collected.
-  void flush();
+  Annotation annotation_of(const Sentence&, const Hypothesis&, ScoredSentence&,
+                           const Runner&) const;
 
-  Annotation annotation_of(const Sentence&, const Hypothesis&, ScoredSentence&) const;
-
-  Backend& backend_;
   const Options& options_;
-  const std::int64_t batch_tokens_;
-  const std::int32_t forced_first_, forced_end_;
+  const ModelDescription& model_;
   const Put put_;
-  TokenScorer scorer_;
-  Runner* runner_ = nullptr;
+  Backend* backend_ = nullptr;
+  std::int64_t batch_tokens_ = 0;
+  std::optional<TokenScorer> scorer_;
   std::vector<AnnotatedLine> lines_;
-  std::int64_t tokens_ =
-      0;  // of the hypotheses of `lines_`, or of their sources if these have more
+  // It counts the tokens of the hypotheses of `lines_`, or of their sources if these have more.
+  std::int64_t tokens_ = 0;
 };
 
 }  // namespace xlate

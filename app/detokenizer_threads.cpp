@@ -40,16 +40,11 @@ DetokenizerThreads::DetokenizerThreads(const Options& options, const Tokenizer& 
   }
 }
 
-void DetokenizerThreads::put(std::vector<AnnotatedLine> lines) { enqueue(std::move(lines)); }
-
-void DetokenizerThreads::put(std::vector<Decoded> lines) { enqueue(std::move(lines)); }
-
-template <class Lines>
-void DetokenizerThreads::enqueue(Lines decoded) {
-  for (std::size_t first = 0; first < decoded.size(); first += kLinesPerBatch) {
-    const auto begin = decoded.begin() + static_cast<std::ptrdiff_t>(first),
-               end = decoded.begin() +
-                     static_cast<std::ptrdiff_t>(std::min(decoded.size(), first + kLinesPerBatch));
+void DetokenizerThreads::put(std::vector<AnnotatedLine> lines) {
+  for (std::size_t first = 0; first < lines.size(); first += kLinesPerBatch) {
+    const auto begin = lines.begin() + static_cast<std::ptrdiff_t>(first),
+               end = lines.begin() +
+                     static_cast<std::ptrdiff_t>(std::min(lines.size(), first + kLinesPerBatch));
     queue_.push(
         std::vector<AnnotatedLine>(std::make_move_iterator(begin), std::make_move_iterator(end)));
   }

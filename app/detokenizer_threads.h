@@ -25,14 +25,10 @@ class DetokenizerThreads {
   ~DetokenizerThreads() { finish(); }
 
   void put(std::vector<AnnotatedLine>);
-  /// Takes lines that are not annotated.
-  void put(std::vector<Decoded>);
   /// Makes text of everything that was put, and ends the threads.
   void finish();
 
  private:
-  template <class Lines>
-  void enqueue(Lines);
   void work();
   void put_text(const AnnotatedLine&);
   /// Puts the results of a line in the place of that of its last part or draw. Returns false if

@@ -170,7 +170,14 @@ json lines_of(const RunRecord& run) {
           {"skipped", counters.skipped.load()},
           {"invalid_utf8", counters.invalid_utf8.load()},
           {"hit_length_limit", run.statistics.hit_limit - counters.hit_limit_again},
-          {"retried", run.statistics.preempted}};
+          {"retried", run.statistics.preempted + run.begun_again + run.overflows}};
+}
+
+// Says why sentences were begun again.
+json retries_of(const RunRecord& run) {
+  return {{"pages", run.statistics.preempted},
+          {"memory", run.begun_again},
+          {"overflow", run.overflows}};
 }
 
 json counts_of(const RunRecord& run) {
@@ -301,6 +308,7 @@ std::string report_text(const RunRecord& run) {
   report["options"] = options_of(run);
   report["policy"] = policy_of(run);
   report["lines"] = lines_of(run);
+  report["retries"] = retries_of(run);
   report["counts"] = counts_of(run);
   report["seconds"] = seconds_of(run, translate, process);
   report["rates"] = rates_of(run, translate, process);

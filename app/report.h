@@ -63,6 +63,9 @@ struct RunRecord {
   std::map<std::string, std::string> paths;  // This is what Backend::paths() returns.
   Counters counters;
   RunnerStatistics statistics;
+  // They count sentences that were begun again because the memory had run out, and those that were
+  // decoded once more in float32.
+  std::int64_t begun_again = 0, overflows = 0;
   Latency latency;  // It counts each line, with --line-buffered alone.
   Clock::time_point process_start;
   // It is the sum over all lines that were scored, with --score-text and --score-pairs alone.

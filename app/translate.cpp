@@ -9,23 +9,22 @@
 #include <thread>
 #include <vector>
 
-#include "app/annotations.h"
+#include "app/decoding.h"
 #include "app/detokenizer_threads.h"
-#include "app/forced_lengths.h"
 #include "app/interrupt.h"
 #include "app/json_lines.h"
 #include "app/line_parts.h"
 #include "app/line_reader.h"
 #include "app/ordered_output.h"
 #include "app/output_file.h"
+#include "app/overflow_retry.h"
 #include "app/resolve_options.h"
 #include "app/scoring.h"
 #include "app/suppress.h"
 #include "app/windows.h"
-#include "engine/caches.h"
+#include "engine/limits.h"
 #include "engine/threads.h"
 #include "models/load.h"
-#include "models/transformer.h"
 
 namespace xlate {
 namespace {
@@ -37,10 +36,26 @@ void check_cpu_precision(const Options& options) {
   }
 }
 
-// Returns the step at which a GPU pretends to fail, which is a hook for tests, or 0 for none.
-std::int64_t fail_at_step() {
-  const char* step = std::getenv("XLATE_TEST_CUDA_ERROR_AT_STEP");
-  return step ? std::atoll(step) : 0;
+// Returns the number of the step, or of the allocation, at which a device pretends to fail, which
+// are hooks for tests, or 0 for none.
+std::int64_t number_in(const char* variable) {
+  const char* number = std::getenv(variable);
+  return number ? std::atoll(number) : 0;
+}
+
+int number_of_gpu(const Options& options) {
+  return options.device.starts_with("cuda:") ? std::stoi(options.device.substr(5)) : 0;
+}
+
+// Opens the same GPU once more, with the memory that the first backend has left.
+std::unique_ptr<Backend> open_float32_beside(const Backend& first, const Options& options) {
+  const DeviceMemory memory = first.memory();
+  return make_backend(
+      {.cuda = true,
+       .device = number_of_gpu(options),
+       .precision = Precision::kFloat32,
+       .threads = options.threads,
+       .memory_bytes = std::max<std::int64_t>(1, memory.limit_bytes - memory.used_bytes)});
 }
 
 // Opens the backend of the device that --device names. With auto, it is the first GPU, or the CPU
@@ -49,13 +64,14 @@ std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescr
                                       Console& console) {
   BackendOptions wanted{
       .cuda = options.device != "cpu",
-      .device = options.device.starts_with("cuda:") ? std::stoi(options.device.substr(5)) : 0,
+      .device = number_of_gpu(options),
       .precision = effective_precision(options.precision, network, options.device != "cpu"),
       .threads = options.threads,
       .memory_share = options.gpu_memory_share,
       .memory_bytes = options.gpu_memory_bytes,
       .one_at_a_time = options.line_buffered,
-      .fail_at_step = fail_at_step()};
+      .fail_at_step = number_in("XLATE_TEST_CUDA_ERROR_AT_STEP"),
+      .fail_at_allocation = number_in("XLATE_TEST_FAILED_ALLOCATION")};
   if (options.device != "auto") {
     if (!wanted.cuda) check_cpu_precision(options);
     try {
@@ -120,108 +136,47 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
                      seconds > 0 ? static_cast<double>(counters.target_tokens) / seconds : 0.0);
 }
 
-[[noreturn]] void fail_for_room(const Options& options, const char* cause) {
-  const std::string limits = options.max_new_tokens
-                                 ? fmt::format("{} new tokens (--max-new-tokens {})",
-                                               options.most_new_tokens, *options.max_new_tokens)
-                                 : fmt::format("--max-length {}, --max-length-factor {}",
-                                               *options.max_length, *options.max_length_factor);
-  fail("no room for {}, --max-source-length {}, --beam-size {} and --batch-tokens {}: {}", limits,
-       *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
-}
-
-std::unique_ptr<Runner> make_runner(const RunRecord& record, const ModelDescription& description,
-                                    Backend& backend, SequenceModel& model, bool forced) {
-  const Options& options = *record.options;
-  const SearchRules rules = rules_of(options, description);
-  const bool prompts = options.max_new_tokens.has_value();
-  const RunnerOptions wanted{
-      .rules = forced ? ending_at_limits(rules) : rules,
-      .policy = *record.policy,
-      // With a budget of one token there is one slot, and little to copy to the device.
-      .batch_tokens = options.line_buffered ? 1 : options.batch_tokens,
-      .longest_source = *options.max_source_length,
-      .max_length = prompts ? options.most_new_tokens : *options.max_length,
-      .max_length_factor = options.max_length_factor.value_or(0),
-      .context = options.context,
-      // A forced first token belongs to a prefix.
-      .longest_prefix = options.longest_prefix > 0 ? options.longest_prefix + 1 : 0};
-  try {
-    return std::make_unique<Runner>(backend, model, wanted);
-  } catch (const Error& error) {
-    fail_for_room(options, error.what());
-  }
-}
-
-// Returns what a user can do about a line without a continuation, as the end of a message.
-std::string way_out(const NoContinuation& error, const RunRecord& record) {
-  if (record.options->precision == Precision::kFloat16)
-    return "; --precision bf16 or fp32 can hold larger numbers";
-  return error.not_finite ? "; the model itself gives no finite numbers" : "";
-}
-
-std::unique_ptr<Annotator> make_annotator(const LoadedNetwork& loaded, Backend& backend,
-                                          const RunRecord& record,
-                                          const ModelDescription& description,
-                                          DetokenizerThreads& text) {
-  try {
-    return std::make_unique<Annotator>(
-        loaded, backend, *record.options, *record.policy, description,
-        [&](std::vector<AnnotatedLine> lines) { text.put(std::move(lines)); });
-  } catch (const Error& error) {
-    fail_for_room(*record.options, error.what());
-  }
-}
-
-// Decodes until the input ends, and annotates what was decoded if there is an annotator.
-void run(Runner& runner, SentenceInput& source, Annotator* annotator, DetokenizerThreads& text) {
-  if (!annotator) {
-    runner.run(
-        source, [&](std::vector<Decoded> decoded) { text.put(std::move(decoded)); }, stop_flag());
-  } else {
-    annotator->run(runner, source, stop_flag());
-  }
-}
-
-// Loads the model while other threads read and tokenize the first lines. Decodes until the input
-// ends.
+// Decodes a run, and sentences whose numbers overflow once more in float32.
 void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowInput& source,
             DetokenizerThreads& text) {
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
-  const LoadedNetwork loaded = load_network(file, backend);
-  Transformer model(loaded, backend);
-  std::unique_ptr<Annotator> annotator;
-  // It allocates its memory first, because the caches take what is left.
-  if (annotates(options))
-    annotator = make_annotator(loaded, backend, record, file.description(), text);
-  if (!options.batch_tokens_given) {
-    const CacheShape shape = model.cache_shape();
-    options.batch_tokens =
-        std::min(options.batch_tokens,
-                 Caches::affordable_tokens(backend, *record.policy, shape, *options.beam_size));
+  const auto put = [&](std::vector<AnnotatedLine> lines) { text.put(std::move(lines)); };
+  OverflowRetry retry(
+      record, file, [&] { return open_float32_beside(backend, options); }, put);
+  DecodingOutput output{.put = put};
+  if (options.precision != Precision::kFloat32) {
+    output.put = [&](std::vector<AnnotatedLine> lines) {
+      const std::size_t count = lines.size();
+      put(std::move(lines));
+      retry.pass(count);
+    };
+    output.put_overflow = [&](Sentence sentence) { retry.add(std::move(sentence)); };
+    output.flush = [&] { retry.flush(); };
   }
-  std::unique_ptr<Runner> runner;
+  std::optional<Decoding> decoding;
   const auto keep_figures = [&] {
-    if (!runner) return;
-    record.statistics = runner->statistics();
+    if (!decoding) return;
+    options.batch_tokens = decoding->batch_tokens();
+    record.statistics = decoding->statistics();
+    record.begun_again = decoding->begun_again();
+    record.overflows = retry.count();
     record.memory = backend.memory();
     record.paths = backend.paths();
+    retry.add_figures(record);
   };
   try {
-    const std::vector<std::int32_t> lengths = forced_lengths();
-    runner = make_runner(record, file.description(), backend, model, !lengths.empty());
+    decoding.emplace(record, file, backend, output);
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
-    ForcedLengths forced(source, lengths);
-    run(*runner, lengths.empty() ? static_cast<SentenceInput&>(source) : forced, annotator.get(),
-        text);
+    decoding->run(source);
   } catch (const std::bad_alloc&) {
     keep_figures();
     fail_for_room(options, ("out of memory" + memory_limits()).c_str());
   } catch (const NoContinuation& error) {
     keep_figures();
-    throw Error(error.what() + way_out(error, record));
+    throw Error(error.what() +
+                std::string(error.not_finite ? "; the model itself gives no finite numbers" : ""));
   } catch (...) {
     keep_figures();
     throw;

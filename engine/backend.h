@@ -47,6 +47,8 @@ struct DeviceInfo {
 /// Memory of a GPU. The values are −1 where the device is the host.
 struct DeviceMemory {
   std::int64_t peak_bytes = -1;  // the most that was allocated at once
+  // What may be allocated at once, and what is.
+  std::int64_t limit_bytes = -1, used_bytes = -1;
   // What was not free when the backend was opened: the memory of the CUDA context and of other
   // processes.
   std::int64_t context_bytes = -1;
@@ -128,7 +130,7 @@ class Backend {
   virtual std::map<std::string, std::string> paths() const { return {}; }
 
   // Memory.
-  /// Returns uninitialized memory. Throws Error if there is too little.
+  /// Returns uninitialized memory. Throws OutOfMemory if there is too little.
   virtual Buffer allocate(std::size_t bytes) = 0;
   /// Copies bytes of the host to the device. The host's bytes may change as soon as the call
   /// returns. The device's bytes change in the order of the queue.
@@ -314,6 +316,8 @@ struct BackendOptions {
   bool one_at_a_time = false;
   // For tests: a GPU pretends to fail at this decoding step, counted from 1. It never does with 0.
   std::int64_t fail_at_step = 0;
+  // For tests: this allocation of memory, counted from 1, fails. None does with 0.
+  std::int64_t fail_at_allocation = 0;
 };
 
 /// Opens the machine that the options name. Throws Error if it is not there, if this build has no

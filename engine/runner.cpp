@@ -111,6 +111,36 @@ RunnerStatistics Runner::statistics() const {
   return statistics;
 }
 
+void RunnerStatistics::add(const RunnerStatistics& other) {
+  source_tokens += other.source_tokens;
+  target_tokens += other.target_tokens;
+  target_tokens_without_end += other.target_tokens_without_end;
+  hit_limit += other.hit_limit;
+  batches += other.batches;
+  preempted += other.preempted;
+  steps += other.steps;
+  rows += other.rows;
+  rows_useful += other.rows_useful;
+  buckets.resize(std::max(buckets.size(), other.buckets.size()));
+  for (std::size_t i = 0; i < other.buckets.size(); ++i) {
+    buckets[i].lines += other.buckets[i].lines;
+    buckets[i].source_tokens += other.buckets[i].source_tokens;
+    buckets[i].target_tokens += other.buckets[i].target_tokens;
+    buckets[i].row_steps += other.buckets[i].row_steps;
+  }
+}
+
+// The exception may have come while sentences of the batch were given slots.
+std::vector<Sentence> Runner::take_unfinished() {
+  std::vector<Sentence> sentences = std::move(preempted_);
+  for (Slot& slot : slots_) {
+    if (!slot.free) sentences.push_back(std::move(slot.sentence));
+  }
+  for (; !ahead_.used_up(); ++ahead_.next)
+    sentences.push_back(std::move(ahead_.sentences[ahead_.next]));
+  return sentences;
+}
+
 // Fills free slots from the batch that was encoded ahead. When all of its sentences have slots,
 // encodes the next batch, beside the next steps.
 void Runner::admit(SentenceInput& source) {
@@ -316,6 +346,10 @@ void Runner::settle(const Done& done) {
 
 Decoded Runner::finish(std::int64_t slot, SearchResult result) {
   Slot& entry = slots_[static_cast<std::size_t>(slot)];
+  if (result.not_finite() && options_.hands_over_overflows) {
+    leave(static_cast<std::int32_t>(slot), false);
+    return {.sentence = std::move(entry.sentence), .result = std::move(result)};
+  }
   if (result.count() == 0) {
     throw NoContinuation(
         fmt::format("line {}: no continuation has a finite probability: logits of the network in "

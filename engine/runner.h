@@ -43,7 +43,8 @@ struct Sentence {
 /// A decoded sentence. The memory of its result is freed by the thread that makes text of it.
 struct Decoded {
   Sentence sentence;
-  SearchResult result;  // It has at least one hypothesis.
+  // It has at least one hypothesis, unless SearchResult::not_finite() (RunnerOptions).
+  SearchResult result;
   // The best hypothesis was cut at the limit, or its end was forced there.
   bool hit_limit = false;
 };
@@ -83,6 +84,9 @@ struct RunnerOptions {
   std::int64_t context = 0;
   // No target begins with more given tokens, a forced first one included (Sentence::target).
   std::int64_t longest_prefix = 0;
+  // Sentences of which a logit is +∞ or not a number are handed over without a hypothesis, and no
+  // NoContinuation is thrown for them.
+  bool hands_over_overflows = false;
   // For tests: if false, slots are filled only when all of them are free.
   bool refill = true;
 };
@@ -107,6 +111,9 @@ struct RunnerStatistics {
   std::int64_t steps = 0, rows = 0, rows_useful = 0;
   WorkSeconds seconds;
   std::vector<Bucket> buckets;  // source lengths 1 to 8, 9 to 16, and so on
+
+  /// Adds what another runner did, but for the times.
+  void add(const RunnerStatistics&);
 };
 
 /// Decodes one run. The backend and the model must outlive it.
@@ -128,6 +135,9 @@ class Runner {
   void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
   /// Waits for the device and returns the statistics.
   RunnerStatistics statistics() const;
+  /// Removes and returns the sentences that run() has taken from its input and not handed over,
+  /// after it has thrown an exception. The runner cannot run again.
+  std::vector<Sentence> take_unfinished();
   /// Returns the limit on the generated tokens of a sentence of this many source tokens.
   std::int64_t limit_of(std::int64_t source_tokens) const;
   /// Returns the limit on the generated tokens of this sentence.

@@ -40,8 +40,8 @@ class SearchResult {
   std::int32_t steps() const { return record_->length; }
   /// Returns the number of hypotheses. It is 0 if no continuation had a finite score.
   std::int32_t count() const { return std::max(record_->finished_count, 0); }
-  /// Returns whether search ended because of a logit that is infinite or not a number. Then there
-  /// is no hypothesis. It is always false on a GPU, which does not look for such logits.
+  /// Returns whether search ended because of a logit that is +∞ or not a number. Then there is no
+  /// hypothesis.
   bool not_finite() const { return record_->finished_count == kNotFinite; }
   /// Returns the length of the best hypothesis (Hypothesis::length). There must be one.
   std::int32_t best_length() const { return finished()->length - record_->prefix_tokens; }

@@ -151,9 +151,7 @@ struct SearchState {
   std::uint8_t* ancestor = nullptr;
   // [S, K]: the finished list, best first, of which the first finished_count entries are valid.
   Finished* finished = nullptr;
-  // [S]; kNotFinite where the CPU backend has found a logit of a live hypothesis that is infinite
-  // or not a number. The CUDA backend does not look for one. There a token whose logit is not a
-  // number is no candidate.
+  // [S]; kNotFinite where a logit of a live hypothesis is +∞ or not a number.
   std::int32_t* finished_count = nullptr;
   // [S, B]: the number of entries of each group's own finished list, whose place in `finished` is
   // that of the group's beams, and whether the group is done, while the sentence is not. Then

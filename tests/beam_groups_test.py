@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Tests --beam-groups. The files …groups… of tests/data/opus-shape have what transformers 4.49 gives
-with num_beam_groups, diversity_penalty and early_stopping=True. Later versions do not have this
-search.
+"""Tests --beam-groups. The files …groups… of tests/data/opus-shape have what transformers 4.49
+gives with num_beam_groups, diversity_penalty and early_stopping=True. Later versions do not have
+this search.
 
 XLATE_TEST_DEVICE says where the lines are decoded (tests/program.py).
 """

@@ -194,38 +194,95 @@ class Overflow(overflow_test.OverflowCase):
     """t5 is changed so that values inside a feed-forward layer overflow float16, although it
     computes the same. float32 and bfloat16 hold them, and factors of two change no bits there."""
 
-    def where(self, precision):
+    def where(self, precision, **changes):
         return {
             "options": [
-                *self.options("beam4.stop-false"),
+                *self.options("beam4.stop-false", **changes),
                 *("--device", DEVICE, "--gpu-memory", "8GiB", "--precision", precision),
             ],
             "more": {"input": self.lines("t5"), "device": None},
         }
 
-    def translate(self, model, precision):
-        """Returns (lines, the precision that the report names)."""
-        run = self.where(precision)
-        result, report = self.report(*run["options"], model=model, lines=40, **run["more"])
-        return result.lines, report["precision"]
+    def translate(self, model, precision, *more, **changes):
+        """Returns (lines, report)."""
+        run = self.where(precision, **changes)
+        result, report = self.report(*run["options"], *more, model=model, lines=40, **run["more"])
+        self.assertEqual(result.err, b"", result.story())
+        return result.lines, report
 
-    def test_float16_is_one_clear_error(self):
+    def test_lines_that_overflow_float16_are_decoded_once_more_in_float32(self):
+        model = self.scaled_t5(16)
+        for more, changes in (
+            ([], {}),
+            ([], {"-b": "1"}),
+            (["--beam-groups", "2", "--diversity", "1"], {}),
+            ([], {"--no-repeat-ngram": "3", "--repetition-penalty": "1.3"}),
+            (["--line-buffered"], {}),
+            (["--token-scores", "--alignments"], {}),
+            (["--batch-tokens", "100", "--window", "7"], {}),
+        ):
+            with self.subTest(more=more, changes=changes):
+                wanted, _ = self.translate(model, "fp32", *more, **changes)
+                found, report = self.translate(model, "fp16", *more, **changes)
+                self.assertEqual(found, wanted)
+                self.assertEqual(report["precision"], "fp16")
+                self.assertEqual(report["retries"]["overflow"], 40)
+                self.assertEqual(report["lines"]["retried"], 40)
+                self.assertEqual(report["lines"]["out"], 40)
+
+    def test_draws_that_overflow(self):
+        model, options = self.scaled_t5(16), ["--sample", "--top-p", "0.9", *overflow_test.IDS]
+        runs = [
+            self.ok(
+                *options,
+                *("--device", DEVICE, "--gpu-memory", "8GiB", "--precision", precision),
+                model=model,
+                device=None,
+                input=self.lines("t5"),
+            ).lines
+            for precision in ("fp32", "fp16")
+        ]
+        self.same(*runs)
+
+    def test_which_lines_overflow_depends_on_the_line_alone(self):
+        """With some factors a part of the lines overflows."""
+        exact, _ = self.translate(self.scaled_t5(0), "fp32")
+        counts = []
+        for power in range(8, 15):
+            model = self.scaled_t5(power)
+            found, report = self.translate(model, "fp16")
+            counts.append(report["retries"]["overflow"])
+            self.assertGreaterEqual(sum(a == b for a, b in zip(found, exact)), counts[-1])
+            few, report = self.translate(model, "fp16", "--batch-tokens", "60", "--window", "5")
+            self.assertEqual(found, few)
+            self.assertEqual(report["retries"]["overflow"], counts[-1])
+        program.figure("lines decoded once more with factors 2^8 to 2^14: %s of 40" % counts)
+        self.assertEqual(counts, sorted(counts))
+        self.assertEqual(counts[-1], 40)
+
+    def test_no_room_for_the_network_in_float32_is_one_clear_error(self):
         run, model = self.where("fp16"), self.scaled_t5(16)
         run["more"]["input"] = self.lines("t5", 1)
-        result = self.fails(
-            *run["options"],
-            names=["line 1: ", "float16", "infinite or not a number", "--precision bf16 or fp32"],
-            model=model,
-            **run["more"],
-        )
-        self.assertEqual(result.out, b"")
+        options = [*run["options"], "--batch-tokens", "1"]
+        errors = []
+        for size in range(2, 40):
+            at = options.index("--gpu-memory") + 1
+            options[at] = "%dMiB" % size
+            result = xlate(*options, model=model, **run["more"])
+            if result.code == 0:
+                break
+            self.assertEqual(result.code, 1, result.story())
+            self.assertEqual(len(result.error_lines), 1, result.story())
+            self.assertEqual(result.out, b"")
+            errors.append(result.errors)
+        self.assertTrue(any("line 1" in text and "overflow" in text for text in errors), errors)
 
-    def test_a_residual_stream_that_overflows_float16_is_one_clear_error(self):
-        run, model = self.where("fp16"), self.t5_with_large_stream(13)
-        run["more"]["input"] = self.lines("t5", 1)
-        self.fails(
-            *run["options"], names=["line 1: ", "float16", "bf16"], model=model, **run["more"]
-        )
+    def test_a_residual_stream_that_overflows_float16(self):
+        model = self.t5_with_large_stream(13)
+        wanted, _ = self.translate(model, "fp32")
+        found, report = self.translate(model, "fp16")
+        self.assertEqual(found, wanted)
+        self.assertEqual(report["retries"]["overflow"], 40)
         lines, _ = self.translate(model, "bf16")
         wanted, _ = self.translate(self.scaled_t5(0), "fp32")
         equal = sum(a.split(" ||| ")[1] == b.split(" ||| ")[1] for a, b in zip(lines, wanted))
@@ -240,8 +297,8 @@ class Overflow(overflow_test.OverflowCase):
 
     def test_auto_is_bfloat16_for_t5(self):
         model = self.scaled_t5(16)
-        found, precision = self.translate(model, "auto")
-        self.assertEqual(precision, "bf16")
+        found, report = self.translate(model, "auto")
+        self.assertEqual(report["precision"], "bf16")
         self.assertEqual(found, self.translate(model, "bf16")[0])
 
     def test_a_weight_that_float16_cannot_hold(self):

@@ -537,10 +537,8 @@ TEST_P(RunnerTest, AnErrorOfALineKeepsTheOthers) {
   EXPECT_EQ(handed_over, (std::vector<std::int64_t>{0, 2}));
 }
 
-// Numbers that are not finite are an error also where hypotheses have ended before. A GPU keeps
-// these and drops the others.
+// Numbers that are not finite are an error also where hypotheses have ended before.
 TEST_P(RunnerTest, NumbersThatAreNotFiniteAreAnErrorAtEveryStep) {
-  if (GetParam().cuda) GTEST_SKIP() << "a GPU does not look for them";
   for (const int beams : {1, 4}) {
     for (const int broken_from : {0, 1, 3}) {
       for (const bool ruled : {false, true}) {
@@ -564,6 +562,73 @@ TEST_P(RunnerTest, NumbersThatAreNotFiniteAreAnErrorAtEveryStep) {
         }
       }
     }
+  }
+}
+
+TEST_P(RunnerTest, OverflowsAreHandedOverIfTheOptionsSaySo) {
+  for (const bool ruled : {false, true}) {
+    for (const int beams : {1, 4}) {
+      RunnerOptions options = options_of(beams, 300);
+      options.rules.no_repeat_ngram = ruled ? 9 : 0;
+      options.max_length = 6;
+      options.hands_over_overflows = true;
+      Lab lab(GetParam());
+      TableModel model(lab, table);
+      model.broken_kind = 1;
+      Runner runner(*lab, model, options);
+      ListSource source(
+          {{.line = 0, .ids = {0}}, {.line = 1, .ids = {1}}, {.line = 2, .ids = {2}}});
+      std::map<std::int64_t, bool> overflows;
+      runner.run(
+          source,
+          [&](const std::vector<Decoded>& lines) {
+            for (const Decoded& decoded : lines)
+              overflows[decoded.sentence.line] = decoded.result.not_finite();
+          },
+          stop);
+      EXPECT_EQ(overflows, (std::map<std::int64_t, bool>{{0, false}, {1, true}, {2, false}}));
+    }
+  }
+}
+
+// Whatever a runner has taken from its input and not handed over can be decoded by another one.
+TEST_P(RunnerTest, SentencesThatWereNotFinishedCanBeTaken) {
+  RunnerOptions options = options_of(3, 20);
+  options.max_length = 9;
+  std::vector<Sentence> sentences;
+  for (std::int32_t line = 0; line < 60; ++line)
+    sentences.push_back({.line = line, .ids = {line % 5, 1, 2}});
+  std::map<std::int64_t, std::vector<std::int32_t>> expected;
+  for (const std::int64_t out_of_memory_at : {0, 1, 2, 7, 20}) {
+    Lab lab(GetParam());
+    std::map<std::int64_t, std::vector<std::int32_t>> found;
+    const auto take = [&](const std::vector<Decoded>& lines) {
+      for (const Decoded& decoded : lines) {
+        const auto ids = decoded.result.hypotheses(1).at(0).ids;
+        EXPECT_TRUE(found.emplace(decoded.sentence.line, ids).second) << "a line comes twice";
+      }
+    };
+    ListSource source(sentences);
+    std::vector<Sentence> unfinished;
+    {
+      TableModel model(lab, table);
+      model.out_of_memory_at = out_of_memory_at;
+      Runner runner(*lab, model, options);
+      try {
+        runner.run(source, take, stop);
+        EXPECT_EQ(out_of_memory_at, 0);
+      } catch (const OutOfMemory&) {
+        unfinished = runner.take_unfinished();
+        EXPECT_FALSE(unfinished.empty());
+      }
+    }
+    ListSource again(unfinished);
+    for (ListSource* input : {&again, &source}) {
+      TableModel model(lab, table);
+      Runner(*lab, model, options).run(*input, take, stop);
+    }
+    if (out_of_memory_at == 0) expected = found;
+    EXPECT_EQ(found, expected) << "step " << out_of_memory_at;
   }
 }
 

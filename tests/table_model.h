@@ -126,6 +126,7 @@ class TableModel final : public SequenceModel {
     if (!caches_.self.empty()) check_pages(queue, slots, lengths);
     const Tensor out = hidden_.row_range(0, rows.rows());
     lab_.write(hidden, out, queue);
+    if (++steps == out_of_memory_at) throw OutOfMemory("no room for a step");
     search.step(out, rows, projection_);
   }
   Projection& projection() { return projection_; }
@@ -135,6 +136,8 @@ class TableModel final : public SequenceModel {
   std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
   // The logits of sentences of this kind are NaN behind this number of tokens.
   std::int64_t broken_kind = -1, broken_from = 0;
+  // The step of this number, counted from 1, throws OutOfMemory.
+  std::int64_t steps = 0, out_of_memory_at = 0;
 
  private:
   using Path = std::vector<std::int32_t>;

@@ -114,11 +114,13 @@ class CpuBackend final : public Backend {
   };
   Tile tile_of(std::int64_t rows, std::int64_t columns, std::int64_t depth) const;
 
+  const BackendOptions options_;
   Blas blas_;
   ThreadPool pool_;
   // Each thread has one.
   std::vector<Scratch> scratch_;
   SearchScratch search_;
+  std::int64_t allocations_ = 0;
   std::chrono::steady_clock::time_point work_start_;
   WorkSeconds seconds_;
 };

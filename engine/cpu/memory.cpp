@@ -32,7 +32,8 @@ class CpuPendingRead final : public PendingRead {
 }  // namespace
 
 CpuBackend::CpuBackend(const BackendOptions& options)
-    : blas_(options.threads),
+    : options_(options),
+      blas_(options.threads),
       pool_(options.threads),
       scratch_(static_cast<std::size_t>(pool_.threads())) {}
 
@@ -49,10 +50,14 @@ Buffer CpuBackend::allocate(std::size_t bytes) {
   if (bytes == 0) return {};
   // Fresh pages of the system cost nothing until they are touched, so caches may be as large as the
   // longest sentences could need.
-  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (data == MAP_FAILED)
-    fail("out of memory: the system refused {} bytes{}", bytes, memory_limits());
+  void* data = ++allocations_ == options_.fail_at_allocation
+                   ? MAP_FAILED
+                   : mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) {
+    throw OutOfMemory(
+        fmt::format("out of memory: the system refused {} bytes{}", bytes, memory_limits()));
+  }
   return Buffer(std::shared_ptr<void>(data, [bytes](void* memory) { munmap(memory, bytes); }),
                 bytes);
 }

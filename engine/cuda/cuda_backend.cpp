@@ -141,18 +141,22 @@ DeviceInfo CudaBackend::info() const {
 }
 
 DeviceMemory CudaBackend::memory() const {
-  return {.peak_bytes = memory_usage_->peak, .context_bytes = context_bytes_};
+  return {.peak_bytes = memory_usage_->peak,
+          .limit_bytes = memory_usage_->limit,
+          .used_bytes = memory_usage_->used,
+          .context_bytes = context_bytes_};
 }
 
 Buffer CudaBackend::allocate(std::size_t bytes) {
   if (bytes == 0) return {};
   const auto size = static_cast<std::int64_t>(bytes);
   if (memory_usage_->used + size > memory_usage_->limit) {
-    fail(
-        "out of GPU memory: {} bytes more than the {} taken, expected at most {} in all "
-        "(--gpu-memory)",
-        size, memory_usage_->used, memory_usage_->limit);
+    throw OutOfMemory(
+        fmt::format("out of GPU memory: {} bytes more than the {} taken, expected at most {} in "
+                    "all (--gpu-memory)",
+                    size, memory_usage_->used, memory_usage_->limit));
   }
+  if (++allocations_ == options_.fail_at_allocation) check(cudaErrorMemoryAllocation);
   void* data = nullptr;
   check(cudaMalloc(&data, bytes));
   // The memory is cleared, because kernels also compute the rows of empty groups. These rows do not

@@ -155,7 +155,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<CompiledStep>* compile_into_ = nullptr;
   std::unique_ptr<Event> order_event_;
   std::unique_ptr<WorkClock> clock_;
-  std::int64_t steps_ = 0;
+  std::int64_t steps_ = 0, allocations_ = 0;
   KernelPaths paths_;
   // Holds floats before they are converted to another type.
   Buffer converted_;

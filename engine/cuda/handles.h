@@ -24,10 +24,14 @@ struct CompiledStep;
 inline void check(cudaError_t status,
                   std::source_location where = std::source_location::current()) {
   if (status == cudaSuccess) return;
+  // An error that is not of a kernel is forgotten, so that the next call does not report it again.
+  cudaGetLastError();
   std::string_view file = where.file_name();
   file.remove_prefix(file.rfind('/') + 1);
-  fail("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), file,
-       where.line());
+  const std::string message = fmt::format("CUDA: {} ({}), at {}:{}", cudaGetErrorString(status),
+                                          cudaGetErrorName(status), file, where.line());
+  if (status == cudaErrorMemoryAllocation) throw OutOfMemory(message);
+  throw Error(message);
 }
 
 /// Holds a decoding step that CudaBackend::repeat replays: a compiled step of the solo kernel, or a

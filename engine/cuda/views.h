@@ -36,8 +36,9 @@ struct CacheView {
 
 /// Holds the rules of SearchRules as kernels take them.
 struct RulesView {
-  int beams, beam_groups;
-  float diversity;
+  int beams;
+  int beam_groups = 1;
+  float diversity = 0;
   float length_penalty;
   EarlyStopping early_stopping;
   // `end` is the first end token, or −1. Most models have no other one.
@@ -66,7 +67,8 @@ struct TokenValue {
 
 /// Holds what the scan of a row's logits leaves.
 struct RowCandidates {
-  // [R, count]. These are log-probabilities, best first, and −∞ where there are fewer.
+  // [R, count]. These are log-probabilities, best first, and −∞ where there are fewer. They are NaN
+  // where a logit of the row is +∞ or NaN.
   float* values;
   std::int32_t* tokens;  // [R, count]
   int count;

@@ -42,6 +42,13 @@ cudaEvent_t WorkClock::take() {
 }
 
 void WorkClock::begin(cudaStream_t stream, Work work) {
+  // Work that has no end was given up because of an error.
+  for (const Interval& interval : open_) {
+    if (interval.work == work && !interval.ended)
+      free_.insert(free_.end(), {interval.begin, interval.end});
+  }
+  std::erase_if(open_,
+                [&](const Interval& interval) { return interval.work == work && !interval.ended; });
   settle(false);
   open_.push_back({.begin = take(), .end = take(), .work = work});
   check(cudaEventRecord(open_.back().begin, stream));

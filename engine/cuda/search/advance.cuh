@@ -54,7 +54,8 @@ __device__ inline bool is_done(const RulesView& rules, const Finished* finished,
 // candidates [count], the live ones [K], the finished list [K] and the scores [K].
 struct SlotState {
   std::int32_t length, limit, forced, prefix_tokens, finished_count;
-  int filled, live_count, done;
+  // `overflow` is true if a logit of a live hypothesis is +∞ or not a number.
+  int filled, overflow, done;
   __device__ Candidate* ordered() { return reinterpret_cast<Candidate*>(this + 1); }
   __device__ Candidate* live(int count) { return ordered() + count; }
   __device__ Finished* finished(int count, int beams) {
@@ -90,7 +91,7 @@ __device__ void load_slot_state(const Team& team, const RulesView& rules, int co
                         : length == 0   ? state.forced_first[slot]
                                         : -1;
     slot_state.finished_count = state.finished_count[slot];
-    slot_state.filled = 0;
+    slot_state.filled = slot_state.overflow = 0;
   }
   for (int k = team.thread(); k < beams; k += team.threads()) {
     slot_state.scores(count, beams)[k] = state.score[slot * beams + k];
@@ -151,7 +152,7 @@ __device__ void keep_live(const Team& team, const Candidate* live, int beams, st
 
 // Advances a slot that is not done and whose state load_slot_state has loaded, with at most kBeams
 // beams. best(k, i) returns the log-probability and the token of candidate i of hypothesis k, of
-// `count`, best first. All threads of the team call this function.
+// `count`, best first, or NaN if a logit is +∞ or NaN. All threads of the team call this function.
 template <int kBeams, class Team, class Best>
 __device__ void advance_slot(const Team& team, const RulesView& rules, const Best& best, int count,
                              const SearchState& state, std::int64_t slot, SlotState& slot_state) {
@@ -169,6 +170,10 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
     const auto [value, token] = best(beam, i);
     return Candidate{scores[beam] + value, {token, beam}};
   };
+  for (int k = team.thread(); k < beams; k += team.threads()) {
+    // The values of a row are NaN where its log-sum is.
+    if (scores[k] > kWorthless && isnan(best(k, 0).value)) atomicExch(&slot_state.overflow, 1);
+  }
   for (int i = team.thread(); i < total; i += team.threads()) {
     const Candidate mine = candidate(i / per_row, i % per_row);
     if (!(mine.value > kMinusInfinity)) continue;
@@ -179,7 +184,6 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
       // candidates may be equal.
       for (int j = 0; j < per_row; ++j) {
         const Candidate other = candidate(beam, j);
-        // The values of a row are NaN where its log-sum is.
         if (!(other.value >= mine.value)) break;
         place += other.value > mine.value ||
                  (beam != mine.node.parent ? beam < mine.node.parent
@@ -192,9 +196,11 @@ __device__ void advance_slot(const Team& team, const RulesView& rules, const Bes
 
   if (team.thread() == 0) {
     std::int32_t finished_count = slot_state.finished_count;
-    slot_state.done = state.done[slot] =
-        choose(rules, slot_state, ordered, min(slot_state.filled, count), beams, live, finished,
-               finished_count);
+    const bool done =
+        slot_state.overflow || choose(rules, slot_state, ordered, min(slot_state.filled, count),
+                                      beams, live, finished, finished_count);
+    slot_state.done = state.done[slot] = done;
+    if (slot_state.overflow) finished_count = kNotFinite;
     slot_state.finished_count = state.finished_count[slot] = finished_count;
     state.length[slot] = length + 1;
   }

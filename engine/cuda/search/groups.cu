@@ -45,7 +45,6 @@ struct GroupStep {
     for (int beam = first; beam < first + beams && place < most; ++beam) {
       for (int j = 0; j < per_row() && place < most; ++j) {
         Candidate other = whole(beam, j);
-        // The values of a row are NaN where its log-sum is.
         if (!(other.value >= mine.value)) break;
         other.value = value(other, j);
         place += other.value > mine.value ||
@@ -118,7 +117,20 @@ __global__ void __launch_bounds__(kThreads)
                                                                           : slot_state.forced,
                   0,
                   beams};
-  bool all_done = true;
+  bool all_done = true, overflow = false;
+  for (int k = threadIdx.x; k < rules.beams; k += kThreads) {
+    // The values of a row are NaN where a logit is +∞ or NaN.
+    overflow |= group.scores[k] > kWorthless &&
+                isnan(best.values[static_cast<std::int64_t>(k) * best.count]);
+  }
+  if (__syncthreads_or(overflow)) {
+    if (threadIdx.x == 0) {
+      state.length[slot] = length + 1;
+      state.done[slot] = 1;
+      state.finished_count[slot] = kNotFinite;
+    }
+    return;
+  }
   for (int g = 0; g < rules.beam_groups; ++g) {
     group.first = g * beams;
     bool done = dones[g];

@@ -326,7 +326,9 @@ __device__ __forceinline__ void merge_partials(const SoloArgs& args, int row, in
     for (int j = 0; j < found; ++j) place += comes_before(list[j], list[i]);
     if (place < count) best_of_row[place] = {list[i].value - all, list[i].token};
   }
-  for (int i = found + lane; i < count; i += kWarp) best_of_row[i] = {-INFINITY, 0};
+  // A logit that is +∞ or NaN makes the sum NaN, and NaN is in no list.
+  for (int i = found + lane; i < count; i += kWarp)
+    best_of_row[i] = {isnan(all) ? all : -INFINITY, 0};
 }
 
 }  // namespace xlate::cuda

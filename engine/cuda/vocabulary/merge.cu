@@ -73,7 +73,8 @@ __global__ void __launch_bounds__(kRowsPerBlock* kWarp)
                    best = __reduce_max_sync(kAllLanes, place);
     const int token = __reduce_min_sync(kAllLanes, any && place == best ? own.token : INT32_MAX);
     if (best == 0) {
-      if (lane == 0) values[i] = kMinusInfinity, tokens[i] = 0;
+      // A logit that is +∞ or NaN makes the sum NaN, and NaN is in no list.
+      if (lane == 0) values[i] = isnan(sum) ? sum : kMinusInfinity, tokens[i] = 0;
     } else if (place == best && own.token == token) {
       values[i] = own.value - sum, tokens[i] = token;
       cursors.take(token);

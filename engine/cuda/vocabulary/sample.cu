@@ -175,11 +175,16 @@ __global__ void __launch_bounds__(kThreads)
   if (slot < 0 || state.done[slot]) return;
   logits += blockIdx.x * stride;
   float most = kNoLogit;
-  for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) most = fmaxf(most, logits[v]);
+  bool overflow = false;
+  for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
+    most = fmaxf(most, logits[v]);
+    overflow |= isnan(logits[v]);
+  }
   const Row of{logits, vocabulary, block_max(most, partial), sampling.temperature};
-  if (threadIdx.x == 0) out.values[row] = kNoLogit, out.tokens[row] = 0;
+  overflow = __syncthreads_or(overflow);
+  if (threadIdx.x == 0) out.values[row] = overflow ? NAN : kNoLogit, out.tokens[row] = 0;
   __syncthreads();
-  if (!(of.max > kNoLogit)) return;
+  if (overflow || !(of.max > kNoLogit)) return;
   const Kept kept = find_kept(of, sampling, shared);
   const DrawName name{state.draws[slot].line, state.draws[slot].draw,
                       state.length[slot] - (state.prefix ? state.prefix_tokens[slot] : 0)};

@@ -84,14 +84,22 @@ __global__ void __launch_bounds__(kThreads)
   // the sum of exponentials relative to the running maximum.
   RunningSum sum;
   float own = kMinusInfinity;
+  bool overflow = false;
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
     const float value = row.at(v);
     const bool allowed = row.allowed(v);
     if (allowed) own = fmaxf(own, value);
+    overflow |= isnan(value) || value == INFINITY;
     if (kNormalized || (!allowed && rules.renormalize)) continue;
     sum.add(value);
   }
   const float log_sum = kNormalized ? 0.0f : sum.block_log_sum(partial);
+  float* values = out.values + (first_row + blockIdx.x) * out.count;
+  std::int32_t* tokens = out.tokens + (first_row + blockIdx.x) * out.count;
+  if (__syncthreads_or(overflow)) {
+    for (int i = threadIdx.x; i < out.count; i += kThreads) values[i] = NAN, tokens[i] = 0;
+    return;
+  }
 
   // The bound is the count-th largest of the threads' maxima, or −∞ if there are fewer threads than
   // candidates.
@@ -115,8 +123,6 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   __syncthreads();
-  float* values = out.values + (first_row + blockIdx.x) * out.count;
-  std::int32_t* tokens = out.tokens + (first_row + blockIdx.x) * out.count;
   const int found = listed;
   if (found <= kListed) {
     for (int i = threadIdx.x; i < found; i += kThreads) {

@@ -1,0 +1,78 @@
+// Decodes the sentences of a run with the network in one type, and goes on with smaller batches
+// where the memory is too small.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "app/annotations.h"
+#include "app/report.h"
+#include "engine/runner.h"
+#include "models/model_file.h"
+#include "models/transformer.h"
+
+namespace xlate {
+
+/// What becomes of decoded sentences. The thread that decodes calls the functions.
+struct DecodingOutput {
+  // It takes sentences that are decoded, and annotated if the options ask for it.
+  std::function<void(std::vector<AnnotatedLine>)> put;
+  // It takes sentences of which a logit was +∞ or not a number. Without this function they are an
+  // error.
+  std::function<void(Sentence)> put_overflow{};
+  // It is called before the decoder waits for input. What was put must not be kept any longer,
+  // because the next lines may not come before it is written.
+  std::function<void()> flush{};
+};
+
+class Decoding {
+ public:
+  /// Loads the network and allocates what decoding needs. The backend and the record must outlive
+  /// the object, and the options of the record must have been filled in. Throws Error if one
+  /// sentence alone does not fit into the memory.
+  Decoding(const RunRecord&, const ModelFile&, Backend&, DecodingOutput);
+
+  /// Decodes until the input ends or a signal comes. Where the memory runs out, it halves the
+  /// budget of tokens and begins the sentences in flight again, which changes no output. Throws
+  /// Error as Runner::run() does, and if one sentence alone does not fit.
+  void run(SentenceInput&);
+
+  /// Returns the budget of source tokens in flight.
+  std::int64_t batch_tokens() const { return options_.batch_tokens; }
+  /// Returns how many sentences were begun again because the memory had run out.
+  std::int64_t begun_again() const { return begun_again_; }
+  /// Waits for the device and returns the statistics.
+  RunnerStatistics statistics() const;
+
+ private:
+  class Input;
+
+  /// Makes the runner, with a smaller budget if the memory is too small.
+  void start();
+  /// Halves the budget because of an error, after whatever the runner had has been freed.
+  void halve_budget(const OutOfMemory&);
+  std::unique_ptr<Runner> make_runner();
+  void take(std::vector<Decoded>);
+  void flush();
+
+  const ModelDescription& model_;
+  Backend& backend_;
+  const Policy policy_;
+  Options options_;  // with this object's own budget
+  const DecodingOutput output_;
+  LoadedNetwork network_;
+  const std::vector<std::int32_t> forced_lengths_;
+  std::optional<Annotator> annotator_;
+  std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<Runner> runner_;
+  std::vector<Sentence> again_;  // They come before the input's sentences, the last one first.
+  RunnerStatistics before_;      // those of earlier runners
+  std::int64_t begun_again_ = 0;
+};
+
+/// Throws Error because sentences of the allowed lengths do not fit into the memory.
+[[noreturn]] void fail_for_room(const Options&, const char* cause);
+
+}  // namespace xlate
