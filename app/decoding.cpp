@@ -7,6 +7,7 @@
 #include "app/forced_lengths.h"
 #include "app/interrupt.h"
 #include "app/resolve_options.h"
+#include "app/sentence_inputs.h"
 #include "engine/caches.h"
 
 namespace xlate {
@@ -38,11 +39,7 @@ class Decoding::Input final : public SentenceInput {
  public:
   Input(SentenceInput& source, Decoding& decoding) : source_(source), decoding_(decoding) {}
   const Sentence* next(bool wait) override {
-    if (!decoding_.again_.empty()) return &decoding_.again_.back();
-    const Sentence* next = source_.next(false);
-    if (next || !wait) return next;
-    decoding_.flush();
-    return source_.next(true);
+    return decoding_.again_.empty() ? source_.next(wait) : &decoding_.again_.back();
   }
   Sentence take() override {
     if (decoding_.again_.empty()) return source_.take();
@@ -117,7 +114,9 @@ std::unique_ptr<Runner> Decoding::make_runner() {
 
 void Decoding::run(SentenceInput& source) {
   ForcedLengths forced(source, forced_lengths_);
-  Input input(forced_lengths_.empty() ? source : static_cast<SentenceInput&>(forced), *this);
+  FlushBeforeWaiting flushing(
+      forced_lengths_.empty() ? source : static_cast<SentenceInput&>(forced), [&] { flush(); });
+  Input input(flushing, *this);
   const auto take_all = [&](std::vector<Decoded> decoded) { take(std::move(decoded)); };
   for (bool done = false; !done;) {
     try {

@@ -140,4 +140,12 @@ std::string format_skipped(std::int64_t line, const Options& options, std::strin
   return format_empty(line, options, std::move(fields));
 }
 
+std::string format_score(double score, std::int64_t tokens, const Options& options,
+                         std::string fields) {
+  if (options.output_format == Format::kJsonl)
+    return json_score_line(std::move(fields), score, tokens);
+  return options.score_pairs ? fmt::format("{:.6g}\n", score)
+                             : fmt::format("{:.6g} ||| {}\n", score, tokens);
+}
+
 }  // namespace xlate

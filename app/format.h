@@ -33,4 +33,9 @@ std::string format_empty(std::int64_t line, const Options&, std::string fields);
 std::string format_skipped(std::int64_t line, const Options&, std::string fields,
                            const std::string& why);
 
+/// Returns the output of a line: the sum of the log-probabilities of its tokens and their number,
+/// or the normalized score of a pair. With --output-format jsonl, `fields` is the beginning of its
+/// object.
+std::string format_score(double score, std::int64_t tokens, const Options&, std::string fields);
+
 }  // namespace xlate

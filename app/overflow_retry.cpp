@@ -4,26 +4,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "app/sentence_inputs.h"
+
 namespace xlate {
 namespace {
 
 constexpr std::size_t kBatch = 256;     // sentences that are decoded once more together
 constexpr std::size_t kOthers = 10000;  // sentences behind which none of them waits any longer
-
-// Gives sentences from the back of a list.
-class ListInput final : public SentenceInput {
- public:
-  explicit ListInput(std::vector<Sentence> sentences) : sentences_(std::move(sentences)) {}
-  const Sentence* next(bool) override { return sentences_.empty() ? nullptr : &sentences_.back(); }
-  Sentence take() override {
-    Sentence sentence = std::move(sentences_.back());
-    sentences_.pop_back();
-    return sentence;
-  }
-
- private:
-  std::vector<Sentence> sentences_;
-};
 
 }  // namespace
 

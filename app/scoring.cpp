@@ -1,14 +1,10 @@
-// Implements the checks and the runs of --score-text and --score-pairs.
+// Implements the checks of --score-text and --score-pairs.
 #include "app/scoring.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <utility>
 
-#include "app/interrupt.h"
 #include "app/resolve_options.h"
-#include "models/token_scorer.h"
 
 namespace xlate {
 namespace {
@@ -89,33 +85,6 @@ void resolve_pairs(Options& options, const ModelDescription& model) {
   options.longest_target = within(*options.max_source_length, model.network.decoder.embedding.rows);
 }
 
-// A single text has no target, and a prompt and its continuation fill the context together.
-ScoringOptions scoring_options_of(const RunRecord& record, const ModelDescription& model) {
-  const Options& options = *record.options;
-  const Policy& policy = *record.policy;
-  const std::int64_t batch = std::min(options.batch_tokens, policy.encoder_tokens);
-  ScoringOptions scoring{.batch_tokens = batch,
-                         .pass_tokens = std::max(batch, policy.least_pass_tokens),
-                         .longest_source = *options.max_source_length};
-  if (!options.score_pairs) return scoring;
-  scoring.end = options.target_end;
-  if (!model.network.has_encoder()) {
-    scoring.longest_target = options.context - scoring.longest_source;
-    return scoring;
-  }
-  scoring.longest_target = options.longest_target;
-  scoring.start = model.tokens.start;
-  scoring.forced_first = forced_first_of(options, model);
-  return scoring;
-}
-
-// Returns the score that search gives a hypothesis of these log-probabilities (docs/search.md). A
-// forced first token counts, although it is not scored.
-double score_of_pair(const ScoredSentence& scored, double sum, bool forced, double penalty) {
-  const auto tokens = static_cast<double>(scored.log_probabilities.size()) + (forced ? 1 : 0);
-  return tokens > 0 ? sum / std::pow(tokens, penalty) : 0;
-}
-
 }  // namespace
 
 void resolve_scoring(Options& options, const ModelDescription& model) {
@@ -132,59 +101,6 @@ void resolve_scoring(Options& options, const ModelDescription& model) {
     resolve_pairs(options, model);
   else
     resolve_context(options, model);
-}
-
-std::string format_score(double score, std::int64_t tokens, const Options& options,
-                         std::string fields) {
-  if (options.output_format == Format::kJsonl)
-    return json_score_line(std::move(fields), score, tokens);
-  return options.score_pairs ? fmt::format("{:.6g}\n", score)
-                             : fmt::format("{:.6g} ||| {}\n", score, tokens);
-}
-
-void score_lines(RunRecord& record, const ModelFile& file, Backend& backend, SentenceInput& input,
-                 LineFields& fields, OrderedOutput& output) {
-  const Options& options = *record.options;
-  const Clock::time_point start = Clock::now();
-  const ScoringOptions scoring = scoring_options_of(record, file.description());
-  std::unique_ptr<TokenScorer> scorer;
-  try {
-    scorer = std::make_unique<TokenScorer>(load_network(file, backend), backend, scoring);
-  } catch (const Error& error) {
-    fail("no room for --max-source-length {} and --batch-tokens {}: {}", *options.max_source_length,
-         options.batch_tokens, error.what());
-  }
-  record.model_ready = Clock::now();
-  record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
-  const auto keep_figures = [&] {
-    record.statistics = scorer->statistics();
-    record.memory = backend.memory();
-    record.paths = backend.paths();
-  };
-  record.log_probability = 0;
-  const auto put = [&](const ScoredSentence& scored) {
-    const std::vector<float>& values = scored.log_probabilities;
-    const double sum = std::accumulate(values.begin(), values.end(), 0.0);
-    *record.log_probability += sum;
-    record.counters.target_tokens += std::ssize(values);
-    const bool forced = scored.sentence.forced_first >= 0 || scoring.forced_first >= 0;
-    const double score =
-        options.score_pairs ? score_of_pair(scored, sum, forced, *options.length_penalty) : sum;
-    const std::int64_t line = scored.sentence.line;
-    output.put(line, format_score(score, std::ssize(values) + forced, options, fields.take(line)));
-  };
-  try {
-    scorer->run(
-        input,
-        [&](const std::vector<ScoredSentence>& scored) {
-          for (const auto& each : scored) put(each);
-        },
-        stop_flag());
-  } catch (...) {
-    keep_figures();
-    throw;
-  }
-  keep_figures();
 }
 
 }  // namespace xlate

@@ -3,7 +3,6 @@
 #include "app/translate.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <exception>
 #include <future>
 #include <thread>
@@ -15,10 +14,12 @@
 #include "app/json_lines.h"
 #include "app/line_parts.h"
 #include "app/line_reader.h"
+#include "app/open_backend.h"
 #include "app/ordered_output.h"
 #include "app/output_file.h"
 #include "app/overflow_retry.h"
 #include "app/resolve_options.h"
+#include "app/score_lines.h"
 #include "app/scoring.h"
 #include "app/suppress.h"
 #include "app/windows.h"
@@ -28,67 +29,6 @@
 
 namespace xlate {
 namespace {
-
-void check_cpu_precision(const Options& options) {
-  if (options.precision == Precision::kFloat16 || options.precision == Precision::kBFloat16) {
-    throw UsageError(fmt::format("--precision: {}, expected fp32 or auto on the CPU",
-                                 name_of(options.precision)));
-  }
-}
-
-// Returns the number of the step, or of the allocation, at which a device pretends to fail, which
-// are hooks for tests, or 0 for none.
-std::int64_t number_in(const char* variable) {
-  const char* number = std::getenv(variable);
-  return number ? std::atoll(number) : 0;
-}
-
-int number_of_gpu(const Options& options) {
-  return options.device.starts_with("cuda:") ? std::stoi(options.device.substr(5)) : 0;
-}
-
-// Opens the same GPU once more, with the memory that the first backend has left.
-std::unique_ptr<Backend> open_float32_beside(const Backend& first, const Options& options) {
-  const DeviceMemory memory = first.memory();
-  return make_backend(
-      {.cuda = true,
-       .device = number_of_gpu(options),
-       .precision = Precision::kFloat32,
-       .threads = options.threads,
-       .memory_bytes = std::max<std::int64_t>(1, memory.limit_bytes - memory.used_bytes)});
-}
-
-// Opens the backend of the device that --device names. With auto, it is the first GPU, or the CPU
-// if that GPU cannot be used, which a note then says.
-std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescription& network,
-                                      Console& console) {
-  BackendOptions wanted{
-      .cuda = options.device != "cpu",
-      .device = number_of_gpu(options),
-      .precision = effective_precision(options.precision, network, options.device != "cpu"),
-      .threads = options.threads,
-      .memory_share = options.gpu_memory_share,
-      .memory_bytes = options.gpu_memory_bytes,
-      .one_at_a_time = options.line_buffered,
-      .fail_at_step = number_in("XLATE_TEST_CUDA_ERROR_AT_STEP"),
-      .fail_at_allocation = number_in("XLATE_TEST_FAILED_ALLOCATION")};
-  if (options.device != "auto") {
-    if (!wanted.cuda) check_cpu_precision(options);
-    try {
-      return make_backend(wanted);
-    } catch (const Error& error) {
-      fail("--device {}: {}", options.device, error.what());
-    }
-  }
-  try {
-    return make_backend(wanted);
-  } catch (const Error& error) {
-    check_cpu_precision(options);
-    console.note(fmt::format("running on the CPU: {}", error.what()));
-  }
-  wanted.cuda = false;
-  return make_backend(wanted);
-}
 
 // Refuses text for a model whose tokenizer xlate does not have: only ids and pieces are possible.
 void check_formats(const Options& options, const Tokenizer& tokenizer) {

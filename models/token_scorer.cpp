@@ -195,13 +195,17 @@ std::vector<ScoredSentence> TokenScorer::finish(Batch batch) {
       values.erase(values.begin(), values.begin() + skipped);
     }
     if (batch.aligned) result.aligned = take<std::int32_t>(aligned, read);
-    if (!std::all_of(values.begin(), values.end(),
-                     [](float value) { return std::isfinite(value); }))
+    result.not_finite = !std::all_of(values.begin(), values.end(),
+                                     [](float value) { return std::isfinite(value); });
+    if (result.not_finite && !options_.hands_over_overflows)
       fail(
           "line {}: a token's probability is not finite: logits of the network in {} are infinite "
           "or not a number",
           result.sentence.line + 1, name_of(backend_.compute_type()));
-    count(result);
+    if (result.not_finite)
+      values.clear(), result.aligned.clear();
+    else
+      count(result);
     scored.push_back(std::move(result));
   }
   return scored;

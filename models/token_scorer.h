@@ -31,6 +31,9 @@ struct ScoredSentence {
   // These are the numbers of the source tokens with which the tokens behind the start token are
   // aligned, a forced first one included. It is empty unless ScoringOptions ask for it.
   std::vector<std::int32_t> aligned{};
+  // A log-probability is not finite (ScoringOptions::hands_over_overflows), and both lists are
+  // empty.
+  bool not_finite = false;
 };
 
 /// Says how large the batches of a run are.
@@ -48,6 +51,9 @@ struct ScoringOptions {
   // these heads. −1 means that they are not aligned.
   std::int64_t alignment_layer = -1;
   HeadSet alignment_heads{};
+  // Sentences of which a log-probability is not finite are handed over without any, and no error is
+  // thrown for them.
+  bool hands_over_overflows = false;
 };
 
 /// Scores one run. The backend must outlive it.
@@ -59,7 +65,8 @@ class TokenScorer {
 
   using Done = std::function<void(std::vector<ScoredSentence>)>;
   /// Scores sentences until the input ends or `stop` is set, and passes them to `done` in batches.
-  /// Throws Error if the device fails, or if a log-probability is not finite.
+  /// Throws Error if the device fails, or if a log-probability is not finite, unless such
+  /// sentences are handed over.
   void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
   /// Returns the queue on which sentences are scored.
   Queue& queue() { return *queue_; }

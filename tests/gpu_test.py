@@ -230,6 +230,27 @@ class Overflow(overflow_test.OverflowCase):
                 self.assertEqual(report["lines"]["retried"], 40)
                 self.assertEqual(report["lines"]["out"], 40)
 
+    def test_pairs_that_overflow_are_scored_once_more_in_float32(self):
+        model = self.scaled_t5(16)
+        targets, _ = self.translate(model, "fp32")
+        sources = self.lines("t5").decode().split("\n")
+        pairs = "".join(
+            "%s\t%s\n" % (source, line.split(" ||| ")[1]) for source, line in zip(sources, targets)
+        )
+        found = {}
+        for precision in ("fp32", "fp16"):
+            result, report = self.report(
+                *("--score-pairs", "--input-format", "ids", "--precision", precision),
+                *("--device", DEVICE, "--gpu-memory", "8GiB"),
+                model=model,
+                input=pairs,
+                device=None,
+                lines=40,
+            )
+            found[precision] = result.lines
+            self.assertEqual(report["retries"]["overflow"], 40 if precision == "fp16" else 0)
+        self.assertEqual(found["fp16"], found["fp32"])
+
     def test_draws_that_overflow(self):
         model, options = self.scaled_t5(16), ["--sample", "--top-p", "0.9", *overflow_test.IDS]
         runs = [

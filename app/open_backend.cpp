@@ -1,0 +1,73 @@
+// Opens the devices of a run.
+#include "app/open_backend.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+
+#include "app/resolve_options.h"
+
+namespace xlate {
+namespace {
+
+void check_cpu_precision(const Options& options) {
+  if (options.precision == Precision::kFloat16 || options.precision == Precision::kBFloat16) {
+    throw UsageError(fmt::format("--precision: {}, expected fp32 or auto on the CPU",
+                                 name_of(options.precision)));
+  }
+}
+
+// Returns the number of the step, or of the allocation, at which a device pretends to fail, which
+// are hooks for tests, or 0 for none.
+std::int64_t number_in(const char* variable) {
+  const char* number = std::getenv(variable);
+  return number ? std::atoll(number) : 0;
+}
+
+int number_of_gpu(const Options& options) {
+  return options.device.starts_with("cuda:") ? std::stoi(options.device.substr(5)) : 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescription& network,
+                                      Console& console) {
+  BackendOptions wanted{
+      .cuda = options.device != "cpu",
+      .device = number_of_gpu(options),
+      .precision = effective_precision(options.precision, network, options.device != "cpu"),
+      .threads = options.threads,
+      .memory_share = options.gpu_memory_share,
+      .memory_bytes = options.gpu_memory_bytes,
+      .one_at_a_time = options.line_buffered,
+      .fail_at_step = number_in("XLATE_TEST_CUDA_ERROR_AT_STEP"),
+      .fail_at_allocation = number_in("XLATE_TEST_FAILED_ALLOCATION")};
+  if (options.device != "auto") {
+    if (!wanted.cuda) check_cpu_precision(options);
+    try {
+      return make_backend(wanted);
+    } catch (const Error& error) {
+      fail("--device {}: {}", options.device, error.what());
+    }
+  }
+  try {
+    return make_backend(wanted);
+  } catch (const Error& error) {
+    check_cpu_precision(options);
+    console.note(fmt::format("running on the CPU: {}", error.what()));
+  }
+  wanted.cuda = false;
+  return make_backend(wanted);
+}
+
+std::unique_ptr<Backend> open_float32_beside(const Backend& first, const Options& options) {
+  const DeviceMemory memory = first.memory();
+  return make_backend(
+      {.cuda = true,
+       .device = number_of_gpu(options),
+       .precision = Precision::kFloat32,
+       .threads = options.threads,
+       .memory_bytes = std::max<std::int64_t>(1, memory.limit_bytes - memory.used_bytes)});
+}
+
+}  // namespace xlate

@@ -1,0 +1,162 @@
+// Implements the scoring of lines, those whose numbers overflow once more in float32.
+#include "app/score_lines.h"
+
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "app/format.h"
+#include "app/interrupt.h"
+#include "app/open_backend.h"
+#include "app/resolve_options.h"
+#include "app/sentence_inputs.h"
+#include "models/network.h"
+#include "models/token_scorer.h"
+
+namespace xlate {
+namespace {
+
+// A single text has no target, and a prompt and its continuation fill the context together.
+ScoringOptions scoring_options_of(const RunRecord& record, const ModelDescription& model) {
+  const Options& options = *record.options;
+  const Policy& policy = *record.policy;
+  const std::int64_t batch = std::min(options.batch_tokens, policy.encoder_tokens);
+  ScoringOptions scoring{.batch_tokens = batch,
+                         .pass_tokens = std::max(batch, policy.least_pass_tokens),
+                         .longest_source = *options.max_source_length,
+                         .hands_over_overflows = options.precision != Precision::kFloat32};
+  if (!options.score_pairs) return scoring;
+  scoring.end = options.target_end;
+  if (!model.network.has_encoder()) {
+    scoring.longest_target = options.context - scoring.longest_source;
+    return scoring;
+  }
+  scoring.longest_target = options.longest_target;
+  scoring.start = model.tokens.start;
+  scoring.forced_first = forced_first_of(options, model);
+  return scoring;
+}
+
+// Returns the score that search gives a hypothesis of these log-probabilities (docs/search.md). A
+// forced first token counts, although it is not scored.
+double score_of_pair(const ScoredSentence& scored, double sum, bool forced, double penalty) {
+  const auto tokens = static_cast<double>(scored.log_probabilities.size()) + (forced ? 1 : 0);
+  return tokens > 0 ? sum / std::pow(tokens, penalty) : 0;
+}
+
+std::unique_ptr<TokenScorer> make_scorer(const Options& options, const ModelFile& file,
+                                         Backend& backend, const ScoringOptions& scoring) {
+  try {
+    return std::make_unique<TokenScorer>(load_network(file, backend), backend, scoring);
+  } catch (const Error& error) {
+    fail("no room for --max-source-length {} and --batch-tokens {}: {}", *options.max_source_length,
+         options.batch_tokens, error.what());
+  }
+}
+
+/// Scores the lines of a run.
+class LineScorer {
+ public:
+  LineScorer(RunRecord& record, const ModelFile& file, Backend& backend, LineFields& fields,
+             OrderedOutput& output)
+      : record_(record),
+        options_(*record.options),
+        file_(file),
+        backend_(backend),
+        fields_(fields),
+        output_(output),
+        scoring_(scoring_options_of(record, file.description())),
+        scorer_(make_scorer(options_, file, backend, scoring_)) {}
+
+  void run(SentenceInput& input) {
+    // Before it waits for lines, everything that was read is scored and written.
+    FlushBeforeWaiting flushing(input, [&] { score_overflows(); });
+    scorer_->run(
+        flushing, [&](std::vector<ScoredSentence> scored) { take(std::move(scored)); },
+        stop_flag());
+    score_overflows();
+  }
+
+  void keep_figures() {
+    record_.statistics = scorer_->statistics();
+    if (float32_scorer_) record_.statistics.add(float32_scorer_->statistics());
+    record_.memory = backend_.memory();
+    record_.paths = backend_.paths();
+  }
+
+ private:
+  // So many lines whose numbers overflow are scored once more together.
+  static constexpr std::size_t kBatch = 256;
+
+  void take(std::vector<ScoredSentence> scored) {
+    for (ScoredSentence& each : scored) {
+      if (each.not_finite)
+        overflows_.push_back(std::move(each.sentence));
+      else
+        put(each);
+    }
+    if (overflows_.size() >= kBatch) score_overflows();
+  }
+
+  void put(const ScoredSentence& scored) {
+    const std::vector<float>& values = scored.log_probabilities;
+    const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+    *record_.log_probability += sum;
+    record_.counters.target_tokens += std::ssize(values);
+    const bool forced = scored.sentence.forced_first >= 0 || scoring_.forced_first >= 0;
+    const double score =
+        options_.score_pairs ? score_of_pair(scored, sum, forced, *options_.length_penalty) : sum;
+    const std::int64_t line = scored.sentence.line;
+    output_.put(line,
+                format_score(score, std::ssize(values) + forced, options_, fields_.take(line)));
+  }
+
+  void score_overflows() {
+    if (overflows_.empty()) return;
+    record_.overflows += std::ssize(overflows_);
+    if (!float32_scorer_) {
+      ScoringOptions scoring = scoring_;
+      scoring.hands_over_overflows = false;
+      float32_backend_ = open_float32_beside(backend_, options_);
+      float32_scorer_ = make_scorer(options_, file_, *float32_backend_, scoring);
+    }
+    ListInput input(std::exchange(overflows_, {}));
+    float32_scorer_->run(
+        input, [&](std::vector<ScoredSentence> scored) { take(std::move(scored)); }, stop_flag());
+  }
+
+  RunRecord& record_;
+  const Options& options_;
+  const ModelFile& file_;
+  Backend& backend_;
+  LineFields& fields_;
+  OrderedOutput& output_;
+  const ScoringOptions scoring_;
+  const std::unique_ptr<TokenScorer> scorer_;
+  // They are made for the first line whose numbers overflow.
+  std::unique_ptr<Backend> float32_backend_;
+  std::unique_ptr<TokenScorer> float32_scorer_;
+  std::vector<Sentence> overflows_;
+};
+
+}  // namespace
+
+void score_lines(RunRecord& record, const ModelFile& file, Backend& backend, SentenceInput& input,
+                 LineFields& fields, OrderedOutput& output) {
+  const Clock::time_point start = Clock::now();
+  LineScorer scorer(record, file, backend, fields, output);
+  record.model_ready = Clock::now();
+  record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
+  record.log_probability = 0;
+  try {
+    scorer.run(input);
+  } catch (...) {
+    scorer.keep_figures();
+    throw;
+  }
+  scorer.keep_figures();
+}
+
+}  // namespace xlate
