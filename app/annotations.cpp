@@ -10,13 +10,21 @@
 namespace xlate {
 namespace {
 
+// Returns whether tokens are aligned, to be printed or to place tags.
+bool aligns(const Options& options) {
+  return options.alignments || options.markup == MarkupKind::kHtml;
+}
+
 // Throws UsageError if an option was given that only changes alignments.
 void refuse_without_alignments(const Options& options) {
+  if (options.alignment_words && !options.alignments)
+    throw UsageError("--alignment-words: expected --alignments beside it");
   for (const auto& [option, given] :
        {std::pair{"--alignment-layer", options.alignment_layer.has_value()},
-        std::pair{"--alignment-heads", !options.alignment_heads.empty()},
-        std::pair{"--alignment-words", options.alignment_words}}) {
-    if (given) throw UsageError(fmt::format("{}: expected --alignments beside it", option));
+        std::pair{"--alignment-heads", !options.alignment_heads.empty()}}) {
+    if (given && !aligns(options)) {
+      throw UsageError(fmt::format("{}: expected --alignments or --markup html beside it", option));
+    }
   }
 }
 
@@ -55,7 +63,8 @@ void check_alignments(const Options& options, const ModelDescription& model) {
                       head, heads - 1, options.model, heads));
   }
   if (heads > HeadSet::kMost) {
-    throw UsageError(fmt::format("--alignments: {} has {} heads, expected at most {}",
+    throw UsageError(fmt::format("{}: {} has {} heads, expected at most {}",
+                                 options.alignments ? "--alignments" : "--markup html",
                                  options.model, heads, HeadSet::kMost));
   }
   if (options.alignment_words && !(is_text(options.input_format) && is_text(options.output_format)))
@@ -76,7 +85,7 @@ ScoringOptions scoring_options_of(const Options& options, const Policy& policy,
   scoring.longest_target = options.context > 0
                                ? std::min(options.most_new_tokens, options.context - source)
                                : *options.max_length + options.longest_prefix + 1;
-  if (!options.alignments) return scoring;
+  if (!aligns(options)) return scoring;
   scoring.alignment_layer = *options.alignment_layer;
   for (const int head : options.alignment_heads) scoring.alignment_heads.add(head);
   return scoring;
@@ -85,11 +94,9 @@ ScoringOptions scoring_options_of(const Options& options, const Policy& policy,
 }  // namespace
 
 void resolve_annotations(Options& options, const ModelDescription& model) {
-  if (annotates(options)) check_parts(options);
-  if (!options.alignments) {
-    refuse_without_alignments(options);
-    return;
-  }
+  if (annotates_all(options)) check_parts(options);
+  refuse_without_alignments(options);
+  if (!aligns(options)) return;
   check_alignments(options, model);
   const StackDescription& decoder = model.network.decoder;
   if (!options.alignment_layer) options.alignment_layer = decoder.layers - 1;
@@ -136,8 +143,9 @@ class Annotator::Hypotheses final : public SentenceInput {
   Sentence present_;
 };
 
-Annotator::Annotator(const Options& options, const ModelDescription& model, Put put)
-    : options_(options), model_(model), put_(std::move(put)) {}
+Annotator::Annotator(const Options& options, const ModelDescription& model,
+                     const LineMarkup& markup, Put put)
+    : options_(options), model_(model), markup_(markup), put_(std::move(put)) {}
 
 void Annotator::allocate(const LoadedNetwork& network, Backend& backend, const Policy& policy) {
   free();
@@ -149,11 +157,17 @@ void Annotator::allocate(const LoadedNetwork& network, Backend& backend, const P
 
 void Annotator::add(std::vector<AnnotatedLine> lines, Runner& runner) {
   const std::int64_t rows = std::max(1, options_.n_best);
+  std::vector<AnnotatedLine> others;
   for (AnnotatedLine& line : lines) {
+    if (!annotates_all(options_) && !markup_.has_tags(line.decoded.sentence.line)) {
+      others.push_back(std::move(line));
+      continue;
+    }
     const auto source = std::ssize(line.decoded.sentence.ids);
     tokens_ += rows * std::max<std::int64_t>(source, line.decoded.result.best_length());
     lines_.push_back(std::move(line));
   }
+  if (!others.empty()) put_(std::move(others));
   if (tokens_ >= batch_tokens_) flush(runner);
 }
 

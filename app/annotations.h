@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "app/line_markup.h"
 #include "app/options.h"
 #include "engine/policy.h"
 #include "engine/runner.h"
@@ -19,7 +20,13 @@
 namespace xlate {
 
 /// Returns whether lines are annotated.
-inline bool annotates(const Options& options) { return options.token_scores || options.alignments; }
+inline bool annotates(const Options& options) {
+  return options.token_scores || options.alignments || options.markup == MarkupKind::kHtml;
+}
+/// Returns whether all lines are annotated. If only markup needs it, lines without tags are not.
+inline bool annotates_all(const Options& options) {
+  return options.token_scores || options.alignments;
+}
 
 /// Checks the options of annotations, and fills in the layer and the heads. Throws UsageError if
 /// the model has no such attention, or if an option needs another one.
@@ -45,8 +52,8 @@ struct AnnotatedLine {
 class Annotator {
  public:
   using Put = std::function<void(std::vector<AnnotatedLine>)>;
-  /// The options and the description must outlive the object. allocate() comes next.
-  Annotator(const Options&, const ModelDescription&, Put put);
+  /// The arguments must outlive the object. allocate() comes next.
+  Annotator(const Options&, const ModelDescription&, const LineMarkup&, Put put);
 
   /// Allocates memory for a batch, in place of what the object had. The backend must outlive the
   /// object. Throws Error if it has too little memory.
@@ -55,7 +62,8 @@ class Annotator {
   void free() { scorer_.reset(); }
 
   /// Takes sentences without annotations, which the runner has decoded, and annotates all that are
-  /// collected once they fill a batch. Throws Error if the device fails, or has too little memory.
+  /// collected once they fill a batch. Those that need no annotation are passed on. Throws Error if
+  /// the device fails, or has too little memory.
   void add(std::vector<AnnotatedLine>, Runner&);
   /// Annotates and passes on all sentences that are collected. Throws Error as add() does, and
   /// keeps them then.
@@ -69,6 +77,7 @@ class Annotator {
 
   const Options& options_;
   const ModelDescription& model_;
+  const LineMarkup& markup_;
   const Put put_;
   Backend* backend_ = nullptr;
   std::int64_t batch_tokens_ = 0;

@@ -54,9 +54,10 @@ class Decoding::Input final : public SentenceInput {
 };
 
 Decoding::Decoding(const RunRecord& record, const ModelFile& file, Backend& backend,
-                   DecodingOutput output)
+                   const LineMarkup& markup, DecodingOutput output)
     : model_(file.description()),
       backend_(backend),
+      markup_(markup),
       policy_(*record.policy),
       options_(*record.options),
       output_(std::move(output)),
@@ -75,7 +76,8 @@ void Decoding::start() {
   while (!runner_) {
     try {
       // The annotator allocates its memory first, because the caches take what is left.
-      if (annotates(options_) && !annotator_) annotator_.emplace(options_, model_, output_.put);
+      if (annotates(options_) && !annotator_)
+        annotator_.emplace(options_, model_, markup_, output_.put);
       if (annotator_) annotator_->allocate(network_, backend_, policy_);
       transformer_ = std::make_unique<Transformer>(network_, backend_);
       runner_ = make_runner();

@@ -29,10 +29,10 @@ struct DecodingOutput {
 
 class Decoding {
  public:
-  /// Loads the network and allocates what decoding needs. The backend and the record must outlive
-  /// the object, and the options of the record must have been filled in. Throws Error if one
-  /// sentence alone does not fit into the memory.
-  Decoding(const RunRecord&, const ModelFile&, Backend&, DecodingOutput);
+  /// Loads the network and allocates what decoding needs. The arguments must outlive the object,
+  /// and the options of the record must have been filled in. Throws Error if one sentence alone
+  /// does not fit into the memory.
+  Decoding(const RunRecord&, const ModelFile&, Backend&, const LineMarkup&, DecodingOutput);
 
   /// Decodes until the input ends or a signal comes. Where the memory runs out, it halves the
   /// budget of tokens and begins the sentences in flight again, which changes no output. Throws
@@ -59,6 +59,7 @@ class Decoding {
 
   const ModelDescription& model_;
   Backend& backend_;
+  const LineMarkup& markup_;
   const Policy policy_;
   Options options_;  // with this object's own budget
   const DecodingOutput output_;

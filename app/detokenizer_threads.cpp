@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "app/format.h"
+#include "app/markup_lines.h"
 #include "engine/threads.h"
 
 namespace xlate {
@@ -76,8 +77,13 @@ void DetokenizerThreads::put_text(const AnnotatedLine& line) {
   const std::int64_t number = decoded.sentence.line;
   TokenWords words;
   if (options_.alignment_words) words = tables_.words.take(number);
-  std::vector<LineResult> results = results_of(line, options_, tokenizer_, words);
+  const auto marked = tables_.markup.find(number);
+  std::vector<LineResult> results = results_of(line, options_, tokenizer_, words, marked.get());
   const bool complete = decoded.sentence.part < 0 || take_line(decoded, results);
+  if (complete && options_.markup == MarkupKind::kHtml) {
+    add_markup(results, marked.get(), options_);
+    tables_.markup.remove(number);
+  }
   std::string text;
   if (complete) text = format_line(number, results, options_, tables_.fields.take(number));
   counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "app/json_lines.h"
+#include "app/markup_lines.h"
 #include "app/scoring.h"
 
 namespace xlate {
@@ -87,6 +88,7 @@ std::vector<TokenPair> word_pairs(const std::vector<TokenPair>& tokens, const To
 void annotate(LineResult& result, const Annotation& annotation, std::span<const std::int32_t> ids,
               const TokenWords& words, const Options& options, const Tokenizer& tokenizer) {
   result.token_scores = annotation.token_scores;
+  if (!options.alignments) return;
   for (std::size_t i = 0; i < annotation.aligned.size(); ++i)
     result.alignments.push_back({annotation.aligned[i], static_cast<std::int32_t>(i)});
   if (options.alignment_words) {
@@ -98,17 +100,28 @@ void annotate(LineResult& result, const Annotation& annotation, std::span<const 
 }  // namespace
 
 std::vector<LineResult> results_of(const AnnotatedLine& line, const Options& options,
-                                   const Tokenizer& tokenizer, const TokenWords& words) {
+                                   const Tokenizer& tokenizer, const TokenWords& words,
+                                   const MarkedLine* marked) {
   const Decoded& decoded = line.decoded;
   std::vector<LineResult> results;
   auto annotation = line.annotations.begin();
+  // All draws have the same source.
+  const auto part = static_cast<std::size_t>(std::max(0, decoded.sentence.part));
+  const std::vector<TextRange>* sources =
+      marked && !marked->tokens.empty() ? &marked->tokens[std::min(part, marked->tokens.size() - 1)]
+                                        : nullptr;
   const int most = decoded.sentence.part < 0 ? std::max(1, options.n_best) : 1;
   for (Hypothesis& hypothesis : decoded.result.hypotheses(most)) {
     std::vector<std::int32_t>& ids = hypothesis.ids;
     LineResult result{
         .text = {}, .sum = hypothesis.sum, .score = hypothesis.score, .tokens = hypothesis.length};
-    if (annotation != line.annotations.end())
+    if (annotation != line.annotations.end()) {
+      if (sources) {
+        result.links = links_of(annotation->aligned, *sources,
+                                tokenizer.target_ranges(ids, rules_of(options, 0)));
+      }
       annotate(result, *annotation++, ids, words, options, tokenizer);
+    }
     const std::vector<std::int32_t>& prompt = decoded.sentence.ids;
     // The prompt and its continuation are decoded together, since a tokenizer may write the first
     // word of a text without the space before it.
@@ -128,10 +141,11 @@ std::string format_line(std::int64_t line, const std::vector<LineResult>& result
   return out;
 }
 
-std::string format_empty(std::int64_t line, const Options& options, std::string fields) {
+std::string format_empty(std::int64_t line, const Options& options, std::string fields,
+                         std::string text) {
   if (options.output_format == Format::kJsonl && fields.empty()) return "\n";
   if (scores_lines(options)) return format_score(0, 0, options, std::move(fields));
-  return format_line(line, {LineResult()}, options, std::move(fields));
+  return format_line(line, {LineResult{.text = std::move(text)}}, options, std::move(fields));
 }
 
 std::string format_skipped(std::int64_t line, const Options& options, std::string fields,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "app/annotations.h"
+#include "app/line_markup.h"
 #include "app/line_result.h"
 #include "app/line_words.h"
 #include "app/options.h"
@@ -14,9 +15,10 @@
 namespace xlate {
 
 /// Returns the hypotheses that are written of a line, best first, or the best one of a part. With
-/// --alignment-words, `words` are those of the line's source.
+/// --alignment-words, `words` are those of the line's source. `marked` is the line of HTML, or
+/// null; its tags are not put back yet.
 std::vector<LineResult> results_of(const AnnotatedLine&, const Options&, const Tokenizer&,
-                                   const TokenWords& words);
+                                   const TokenWords& words, const MarkedLine* marked);
 
 // Each function below takes the beginning of the line's object (TokenizedLine::fields), which only
 // --output-format jsonl uses.
@@ -25,9 +27,10 @@ std::vector<LineResult> results_of(const AnnotatedLine&, const Options&, const T
 std::string format_line(std::int64_t line, const std::vector<LineResult>&, const Options&,
                         std::string fields);
 
-/// Returns the output of a line that is not translated because it is empty: empty text, with the
-/// score 0.
-std::string format_empty(std::int64_t line, const Options&, std::string fields);
+/// Returns the output of a line that is not translated because it is empty: empty text, or tags
+/// alone, with the score 0.
+std::string format_empty(std::int64_t line, const Options&, std::string fields,
+                         std::string text = {});
 
 /// Returns the output of a line that is skipped: an object that says why, or that of an empty line.
 std::string format_skipped(std::int64_t line, const Options&, std::string fields,

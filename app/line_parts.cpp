@@ -7,6 +7,19 @@
 #include "tokenization/sentences.h"
 
 namespace xlate {
+namespace {
+
+// Appends the text of a part, and its links with their places in the line.
+void append_part(LineResult& line, const LineResult& part) {
+  append_sentence(line.text, part.text);
+  // What is appended may be without the white space at the part's beginning.
+  const std::size_t shift = line.text.size() - part.text.size();
+  for (const TextLink& link : part.links) {
+    line.links.push_back({link.source, {link.target.begin + shift, link.target.end + shift}});
+  }
+}
+
+}  // namespace
 
 LineResult join(const std::vector<LineResult>& parts, const Options& options) {
   LineResult line;
@@ -15,7 +28,7 @@ LineResult join(const std::vector<LineResult>& parts, const Options& options) {
     sum += part.sum;
     line.tokens += part.tokens;
     if (is_text(options.output_format))
-      append_sentence(line.text, part.text);
+      append_part(line, part);
     else if (!part.text.empty())  // Pieces and ids have a space between them.
       line.text.append(line.text.empty() ? "" : " ").append(part.text);
   }

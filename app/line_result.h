@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "tokenization/atom_alignment.h"
+
 namespace xlate {
 
 /// Holds the numbers of a token, or a word, of the source and of the one of the target that is
@@ -27,6 +29,8 @@ struct LineResult {
   // These are empty unless --alignments or --token-scores asks for them.
   std::vector<TokenPair> alignments{};
   std::vector<float> token_scores{};
+  // With --markup html, they align the text of the line with this text.
+  std::vector<TextLink> links{};
 };
 
 }  // namespace xlate

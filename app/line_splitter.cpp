@@ -61,12 +61,12 @@ std::vector<std::string_view> LineSplitter::sentences(std::string_view text) con
   return sentences;
 }
 
-std::vector<LineSplitter::Ids> LineSplitter::parts(std::string_view text, std::size_t tokens,
-                                                   const Encode& encode) const {
+std::vector<LineSplitter::Part> LineSplitter::parts(std::string_view text, std::size_t tokens,
+                                                    const Encode& encode) const {
   const std::vector<std::size_t> ends = breaker_.ends(text);
   // A quarter more text than fits on the average mostly does not fit.
   const std::size_t bytes = text.size() * longest_ / std::max<std::size_t>(tokens, 1) * 5 / 4 + 1;
-  std::vector<Ids> parts;
+  std::vector<Part> parts;
   std::size_t begin = 0;
   while (true) {
     const std::string_view rest = without_leading_space(text.substr(begin));
@@ -77,9 +77,10 @@ std::vector<LineSplitter::Ids> LineSplitter::parts(std::string_view text, std::s
     for (auto end = std::upper_bound(ends.begin(), ends.end(), begin);
          end != ends.end() && *end <= begin + size; ++end)
       sentence_ends.push_back(*end - begin);
-    Part part = first_part(rest.substr(0, size), sentence_ends, encode);
+    Beginning part = first_part(rest.substr(0, size), sentence_ends, encode);
     begin += part.end;
-    if (!part.ids.empty()) parts.push_back(std::move(part.ids));
+    if (!part.ids.empty())
+      parts.push_back({without_trailing_space(rest.substr(0, part.end)), std::move(part.ids)});
   }
 }
 
@@ -94,9 +95,9 @@ std::size_t LineSplitter::window_size(std::string_view text, std::size_t bytes,
   return text.size();
 }
 
-LineSplitter::Part LineSplitter::first_part(std::string_view window,
-                                            const std::vector<std::size_t>& sentence_ends,
-                                            const Encode& encode) const {
+LineSplitter::Beginning LineSplitter::first_part(std::string_view window,
+                                                 const std::vector<std::size_t>& sentence_ends,
+                                                 const Encode& encode) const {
   auto part = last_that_fits(window, sentence_ends, encode);
   if (!part) part = last_that_fits(window, clause_ends(window), encode);
   if (!part) part = last_that_fits(window, word_ends(window), encode);
@@ -107,15 +108,14 @@ LineSplitter::Part LineSplitter::first_part(std::string_view window,
 
 // Returns the part up to the last of these ends up to which the text fits, found by bisection, or
 // none if it does not fit up to the first one.
-std::optional<LineSplitter::Part> LineSplitter::last_that_fits(std::string_view window,
-                                                               const std::vector<std::size_t>& ends,
-                                                               const Encode& encode) const {
-  std::optional<Part> found;
+std::optional<LineSplitter::Beginning> LineSplitter::last_that_fits(
+    std::string_view window, const std::vector<std::size_t>& ends, const Encode& encode) const {
+  std::optional<Beginning> found;
   for (std::size_t low = 0, high = ends.size(); low < high;) {
     const std::size_t middle = low + (high - low) / 2;
     Ids ids = encode(without_trailing_space(window.substr(0, ends[middle])));
     if (ids.size() <= longest_) {
-      found = Part{ends[middle], std::move(ids)};
+      found = Beginning{ends[middle], std::move(ids)};
       low = middle + 1;
     } else {
       high = middle;

@@ -32,22 +32,28 @@ class LineSplitter {
 
   /// Returns the sentences of a text without the white space at their ends, but no blank ones.
   std::vector<std::string_view> sentences(std::string_view text) const;
+  /// Holds a part of a text, without white space at its ends, and its ids.
+  struct Part {
+    std::string_view text;
+    Ids ids;
+  };
   /// Cuts a text of `tokens` tokens into parts, each of which takes in as much as fits, and returns
-  /// their ids. A part ends where a sentence does, or else a clause, or else a word, or else
+  /// them. A part ends where a sentence does, or else a clause, or else a word, or else
   /// anywhere. White space at the ends of a part is dropped, and so are parts without any ids. The
   /// time is about proportional to the text's length. Throws Error if not even one character fits.
-  std::vector<Ids> parts(std::string_view text, std::size_t tokens, const Encode&) const;
+  std::vector<Part> parts(std::string_view text, std::size_t tokens, const Encode&) const;
 
  private:
-  struct Part {
+  struct Beginning {
     std::size_t end = 0;  // the bytes of the text that it takes in
     Ids ids{};
   };
   std::size_t window_size(std::string_view text, std::size_t bytes, const Encode&) const;
-  Part first_part(std::string_view window, const std::vector<std::size_t>& sentence_ends,
-                  const Encode&) const;
-  std::optional<Part> last_that_fits(std::string_view window, const std::vector<std::size_t>& ends,
-                                     const Encode&) const;
+  Beginning first_part(std::string_view window, const std::vector<std::size_t>& sentence_ends,
+                       const Encode&) const;
+  std::optional<Beginning> last_that_fits(std::string_view window,
+                                          const std::vector<std::size_t>& ends,
+                                          const Encode&) const;
 
   const std::size_t longest_;
   const SentenceBreaker breaker_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "app/json_lines.h"
+#include "app/line_markup.h"
 #include "app/line_parts.h"
 #include "app/line_words.h"
 
@@ -12,6 +13,7 @@ struct LineTables {
   LineFields& fields;  // the objects of lines
   LineParts& parts;    // how many parts or draws lines have
   LineWords& words;    // the words of sources
+  LineMarkup& markup;  // lines of HTML
 };
 
 }  // namespace xlate

@@ -6,8 +6,10 @@
 #include <iterator>
 #include <new>
 
+#include "app/markup_lines.h"
 #include "app/scoring.h"
 #include "engine/error.h"
+#include "tokenization/markup.h"
 #include "tokenization/utf8.h"
 
 namespace xlate {
@@ -77,6 +79,9 @@ TokenizedLine LineTokenizer::tokenize(Line& line) const {
   cut(result.ids);
   for (std::vector<std::int32_t>& part : result.parts) cut(part);
   cut(result.words);
+  if (result.marked) {
+    for (std::vector<TextRange>& tokens : result.marked->tokens) cut(tokens);
+  }
   return result;
 }
 
@@ -217,6 +222,30 @@ void LineTokenizer::encode_pair(std::string_view source, std::string_view target
 
 void LineTokenizer::encode(std::string_view text, std::int32_t source_language,
                            TokenizedLine& result) const {
+  const bool marked = options_.markup == MarkupKind::kHtml && has_markup(text);
+  if (marked)
+    encode_marked(text, source_language, result);
+  else
+    encode_text(text, source_language, result);
+}
+
+// Encodes the text of a line of HTML. A language token that it begins with may look like a tag.
+void LineTokenizer::encode_marked(std::string_view line, std::int32_t source_language,
+                                  TokenizedLine& result) const {
+  const std::size_t head = tokenizer_.language_token_bytes(line);
+  Markup markup = read_markup(line.substr(head));
+  result.marked.emplace();
+  result.marked->line = line.substr(head);
+  const std::string text = std::string(line.substr(0, head)) + markup.text;
+  // split() adds the tokens of parts.
+  if (!markup.tags.empty() && !splitter_)
+    result.marked->tokens.push_back(marked_tokens(tokenizer_, text, head, 0));
+  result.has_tags = !markup.tags.empty();
+  encode_text(text, source_language, result);
+}
+
+void LineTokenizer::encode_text(std::string_view text, std::int32_t source_language,
+                                TokenizedLine& result) const {
   counters_.source_words += words_in(text);
   switch (options_.input_format) {
     case Format::kText:
@@ -255,22 +284,35 @@ void LineTokenizer::split(std::string_view text, std::int32_t source_language,
     return options_.long_lines == LongLines::kSplit &&
            tokens > static_cast<std::size_t>(*options_.max_source_length);
   };
-  std::vector<std::string_view> sentences;
+  std::vector<std::string_view> sentences, parts;
   if (options_.split_sentences) sentences = splitter_->sentences(text.substr(head));
   if (sentences.size() <= 1) {
     result.ids = tokenizer_.encode(text, source_language);
-    if (!is_cut(result.ids.size())) return;
+    if (!is_cut(result.ids.size())) {
+      if (result.has_tags)
+        result.marked->tokens.push_back(marked_tokens(tokenizer_, text, head, 0));
+      return;
+    }
     sentences = {text.substr(head)};
   }
   for (const std::string_view sentence : sentences) {
     auto ids = sentences.size() == 1 ? std::move(result.ids) : encode(sentence);
     result.tokens = std::max(result.tokens, ids.size());
     if (is_cut(ids.size())) {
-      auto parts = splitter_->parts(sentence, ids.size(), encode);
-      std::move(parts.begin(), parts.end(), std::back_inserter(result.parts));
+      for (LineSplitter::Part& part : splitter_->parts(sentence, ids.size(), encode)) {
+        result.parts.push_back(std::move(part.ids));
+        parts.push_back(part.text);
+      }
     } else if (!ids.empty()) {
       result.parts.push_back(std::move(ids));
+      parts.push_back(sentence);
     }
+  }
+  for (const std::string_view part : parts) {
+    if (!result.has_tags) break;
+    const auto begin = static_cast<std::size_t>(part.data() - text.data()) - head;
+    result.marked->tokens.push_back(
+        marked_tokens(tokenizer_, token + std::string(part), token.size(), begin));
   }
   result.ids.clear();
   if (result.parts.size() > 1) return;
@@ -278,18 +320,19 @@ void LineTokenizer::split(std::string_view text, std::int32_t source_language,
   result.parts.clear();
 }
 
-// Cuts a source that is too long, or the words of one, but keeps its closing tokens. The ids of a
-// template are not cut here: prompt_of() has cut the line inside it.
-void LineTokenizer::cut(std::vector<std::int32_t>& ids) const {
+// Cuts a source that is too long, or what is kept of its tokens, but keeps its closing tokens. The
+// ids of a template are not cut here: prompt_of() has cut the line inside it.
+template <class Item>
+void LineTokenizer::cut(std::vector<Item>& items) const {
   const auto longest = static_cast<std::size_t>(*options_.max_source_length);
-  if (ids.size() <= longest) return;
+  if (items.size() <= longest) return;
   // A source of ids or pieces closes with its end token. A prompt has none.
   const std::size_t closing = std::min(
       std::max<std::size_t>(options_.context > 0 ? 0 : 1, tokenizer_.closing_tokens()), longest);
-  std::copy(ids.end() - static_cast<std::ptrdiff_t>(closing), ids.end(),
-            ids.begin() + static_cast<std::ptrdiff_t>(longest - closing));
-  ids.resize(longest);
-  ids.shrink_to_fit();  // The ids of the longest lines would take megabytes.
+  std::copy(items.end() - static_cast<std::ptrdiff_t>(closing), items.end(),
+            items.begin() + static_cast<std::ptrdiff_t>(longest - closing));
+  items.resize(longest);
+  items.shrink_to_fit();  // The ids of the longest lines would take megabytes.
 }
 
 }  // namespace xlate

@@ -9,6 +9,7 @@
 
 #include "app/json_lines.h"
 #include "app/languages.h"
+#include "app/line_markup.h"
 #include "app/line_reader.h"
 #include "app/line_splitter.h"
 #include "app/line_words.h"
@@ -28,9 +29,11 @@ struct TokenizedLine {
   // It counts the tokens of the whole line, or with --split-sentences of its longest sentence.
   std::size_t tokens = 0;
   bool shortened = false;
-  std::int32_t target_language = -1;  // This is the id of its token if the line names it.
-  std::int32_t limit = 0;             // It is Sentence::limit.
-  TokenWords words{};                 // With --alignment-words, they are the words of the ids.
+  std::int32_t target_language = -1;   // This is the id of its token if the line names it.
+  std::int32_t limit = 0;              // It is Sentence::limit.
+  TokenWords words{};                  // With --alignment-words, they are the words of the ids.
+  bool has_tags = false;               // With --markup html, the line has tags.
+  std::optional<MarkedLine> marked{};  // With --markup html, it is there if the line has markup.
   // With --score-pairs, it is what is scored, and with --target-prefix what the output begins with.
   TargetTokenizer::Target target{};
   std::string error{};  // It says why the line cannot be tokenized, and is empty if it can.
@@ -61,8 +64,11 @@ class LineTokenizer {
   void encode_pair(std::string_view source, std::string_view target, const PromptTemplate*,
                    TokenizedLine&) const;
   void encode(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
+  void encode_marked(std::string_view line, std::int32_t source_language, TokenizedLine&) const;
+  void encode_text(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
   void split(std::string_view text, std::int32_t source_language, TokenizedLine&) const;
-  void cut(std::vector<std::int32_t>& ids) const;
+  template <class Item>
+  void cut(std::vector<Item>& items) const;
 
   const Options& options_;
   const Tokenizer& tokenizer_;

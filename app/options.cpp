@@ -22,6 +22,7 @@ const Names<LongLines> kLongLines{{"truncate", LongLines::kTruncate},
                                   {"split", LongLines::kSplit},
                                   {"skip", LongLines::kSkip},
                                   {"error", LongLines::kError}};
+const Names<MarkupKind> kMarkup{{"html", MarkupKind::kHtml}, {"none", MarkupKind::kNone}};
 const Names<EarlyStopping> kEarlyStopping{{"true", EarlyStopping::kTrue},
                                           {"false", EarlyStopping::kFalse},
                                           {"never", EarlyStopping::kNever}};
@@ -112,6 +113,10 @@ void add_file_options(CLI::App& app, Options& options) {
       ->check([](const std::string& text) {
         return text.empty() ? "'', expected the name of a key" : std::string();
       });
+  files.choice("--markup", options.markup, kMarkup,
+               "What stands in the text of lines: with html, tags are put around the translations "
+               "of the words that they stand around, and references such as &amp; are read and "
+               "written [none]");
   files.choice("--long-lines", options.long_lines, kLongLines,
                "What becomes of lines longer than --max-source-length; split translates parts of "
                "them, which end where sentences do as far as possible [truncate]");
@@ -354,6 +359,7 @@ const char* name_of(Precision value) { return find_name(kPrecisions, value); }
 const char* name_of(Progress value) { return find_name(kProgress, value); }
 const char* name_of(Format value) { return find_name(kFormats, value); }
 const char* name_of(LongLines value) { return find_name(kLongLines, value); }
+const char* name_of(MarkupKind value) { return find_name(kMarkup, value); }
 const char* name_of(EarlyStopping value) { return find_name(kEarlyStopping, value); }
 
 CommandLine parse_command_line(int argc, char** argv) {

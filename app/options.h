@@ -16,6 +16,7 @@ namespace xlate {
 
 enum class Format : std::uint8_t { kText, kPieces, kIds, kJsonl };
 enum class LongLines : std::uint8_t { kTruncate, kSplit, kSkip, kError };
+enum class MarkupKind : std::uint8_t { kNone, kHtml };
 enum class Progress : std::uint8_t { kAuto, kAlways, kNever };
 
 /// Returns whether lines of this format hold text, by themselves or in an object.
@@ -67,6 +68,8 @@ struct Options {
   LongLines long_lines = LongLines::kTruncate;
   // The sentences of a line are translated one by one.
   bool split_sentences = false;
+  // Lines are HTML, whose text is translated.
+  MarkupKind markup = MarkupKind::kNone;
   bool scores = false;
   // These are language codes of the model. A source of ids or pieces contains its language token
   // already, so that `source_lang` changes nothing there. resolve() sets those that the model has
@@ -147,6 +150,7 @@ const char* name_of(Format);
 const char* name_of(Progress);
 const char* name_of(Precision);
 const char* name_of(LongLines);
+const char* name_of(MarkupKind);
 const char* name_of(EarlyStopping);
 
 }  // namespace xlate

@@ -15,8 +15,9 @@ constexpr std::size_t kOthers = 10000;  // sentences behind which none of them w
 }  // namespace
 
 OverflowRetry::OverflowRetry(const RunRecord& record, const ModelFile& file,
+                             const LineMarkup& markup,
                              std::function<std::unique_ptr<Backend>()> open, Put put)
-    : record_(record), file_(file), open_(std::move(open)), put_(std::move(put)) {}
+    : record_(record), file_(file), markup_(markup), open_(std::move(open)), put_(std::move(put)) {}
 
 void OverflowRetry::pass(std::size_t others) {
   passed_ = sentences_.empty() ? 0 : passed_ + others;
@@ -31,7 +32,8 @@ void OverflowRetry::flush() {
   try {
     if (!decoding_) {
       backend_ = open_();
-      decoding_ = std::make_unique<Decoding>(record_, file_, *backend_, DecodingOutput{put_});
+      decoding_ =
+          std::make_unique<Decoding>(record_, file_, *backend_, markup_, DecodingOutput{put_});
     }
     decoding_->run(input);
   } catch (const OutOfMemory& error) {

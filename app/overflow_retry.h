@@ -15,9 +15,9 @@ namespace xlate {
 class OverflowRetry {
  public:
   using Put = std::function<void(std::vector<AnnotatedLine>)>;
-  /// `open` opens a backend in float32. The record and the file must outlive the object.
-  OverflowRetry(const RunRecord&, const ModelFile&, std::function<std::unique_ptr<Backend>()> open,
-                Put put);
+  /// `open` opens a backend in float32. The other arguments must outlive the object.
+  OverflowRetry(const RunRecord&, const ModelFile&, const LineMarkup&,
+                std::function<std::unique_ptr<Backend>()> open, Put put);
 
   /// Takes a sentence.
   void add(Sentence sentence) { sentences_.push_back(std::move(sentence)); }
@@ -36,6 +36,7 @@ class OverflowRetry {
  private:
   const RunRecord& record_;
   const ModelFile& file_;
+  const LineMarkup& markup_;
   const std::function<std::unique_ptr<Backend>()> open_;
   const Put put_;
   std::unique_ptr<Backend> backend_;

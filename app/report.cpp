@@ -103,6 +103,7 @@ json options_of(const RunRecord& run) {
           {"max_source_length", or_null(options.max_source_length)},
           {"long_lines", name_of(options.long_lines)},
           {"split_sentences", options.split_sentences},
+          {"markup", name_of(options.markup)},
           {"source_lang", or_null(options.source_lang)},
           {"target_lang", or_null(options.target_lang)},
           {"lang_column", options.lang_column},

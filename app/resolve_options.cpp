@@ -7,6 +7,7 @@
 #include "app/annotations.h"
 #include "app/languages.h"
 #include "app/line_splitter.h"
+#include "app/markup_lines.h"
 #include "app/prompts.h"
 #include "app/scoring.h"
 
@@ -264,6 +265,7 @@ void resolve(Options& options, const ModelDescription& model) {
     resolve_search(options, model);
   resolve_languages(options, model);
   options.target_first = forced_first_of(options, model);
+  check_markup(options, model);
   resolve_annotations(options, model);
   resolve_prompts(options, model);
   check_splitting(options, model);

@@ -78,12 +78,12 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
 
 // Decodes a run, and sentences whose numbers overflow once more in float32.
 void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowInput& source,
-            DetokenizerThreads& text) {
+            const LineMarkup& markup, DetokenizerThreads& text) {
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
   const auto put = [&](std::vector<AnnotatedLine> lines) { text.put(std::move(lines)); };
   OverflowRetry retry(
-      record, file, [&] { return open_float32_beside(backend, options); }, put);
+      record, file, markup, [&] { return open_float32_beside(backend, options); }, put);
   DecodingOutput output{.put = put};
   if (options.precision != Precision::kFloat32) {
     output.put = [&](std::vector<AnnotatedLine> lines) {
@@ -106,7 +106,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowIn
     retry.add_figures(record);
   };
   try {
-    decoding.emplace(record, file, backend, output);
+    decoding.emplace(record, file, backend, markup, output);
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
     decoding->run(source);
@@ -146,7 +146,8 @@ bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
   LineFields fields;
   LineParts parts(options);
   LineWords words;
-  const LineTables tables{fields, parts, words};
+  LineMarkup markup;
+  const LineTables tables{fields, parts, words, markup};
   WindowInput source(options, reader, tokenizer, output, tables, record, console, prefixes);
   DetokenizerThreads text(options, tokenizer, tables, output, record.counters, error);
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
@@ -154,7 +155,7 @@ bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
     if (scores_lines(options))
       score_lines(record, file, backend, source, fields, output);
     else
-      decode(record, file, backend, source, text);
+      decode(record, file, backend, source, markup, text);
   } catch (...) {
     error.set(std::current_exception());
   }

@@ -6,6 +6,7 @@
 
 #include "app/format.h"
 #include "app/interrupt.h"
+#include "app/markup_lines.h"
 #include "engine/threads.h"
 
 namespace xlate {
@@ -97,9 +98,10 @@ void WindowInput::read_windows() {
     std::deque<End> ends{{0, 0}};
     std::size_t bytes_in_flight = 0;
     const std::int64_t most = options_.line_buffered ? 1 : kWindowsInFlight * options_.window;
-    // Only objects are kept until their lines are written. Ids are short.
-    const std::size_t most_bytes =
-        options_.input_format == Format::kJsonl ? kBytesInFlight : SIZE_MAX;
+    // Only objects and markup are kept until their lines are written. Ids are short.
+    const bool keeps =
+        options_.input_format == Format::kJsonl || options_.markup == MarkupKind::kHtml;
+    const std::size_t most_bytes = keeps ? kBytesInFlight : SIZE_MAX;
     std::int64_t size = options_.line_buffered ? 1 : std::min(kFirstWindow, options_.window),
                  line = 0;
     for (bool more = true, going = true; more;) {
@@ -331,9 +333,12 @@ std::vector<Sentence> WindowInput::sort_out(std::int64_t first_line,
     }
     if (entry.ids.empty() && entry.parts.empty()) {
       ++record_.counters.empty;
-      output_.put(line, format_empty(line, options_, std::move(entry.fields)));
+      std::string markup;
+      if (entry.marked) markup = markup_alone(std::move(entry.marked->line), options_);
+      output_.put(line, format_empty(line, options_, std::move(entry.fields), std::move(markup)));
       continue;
     }
+    if (entry.marked) tables_.markup.put(line, std::move(*entry.marked));
     if (!entry.words.empty()) tables_.words.put(line, std::move(entry.words));
     if (entry.fields.size() > 1) tables_.fields.put(line, std::move(entry.fields));
     add_sentences(line, std::move(entry), sentences);

@@ -116,9 +116,9 @@ Texts parts_of(const std::string& text, std::size_t longest) {
     return ids;
   };
   Texts parts;
-  for (const auto& ids : LineSplitter(longest).parts(text, ids_of(text).size(), encode)) {
-    EXPECT_LE(ids.size(), longest);
-    parts.push_back(seen[static_cast<std::size_t>(ids.back())]);
+  for (const auto& part : LineSplitter(longest).parts(text, ids_of(text).size(), encode)) {
+    EXPECT_LE(part.ids.size(), longest);
+    parts.push_back(seen[static_cast<std::size_t>(part.ids.back())]);
   }
   return parts;
 }

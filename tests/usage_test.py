@@ -96,7 +96,6 @@ class NotThere(Case):
     """Options that xlate does not have are refused. They are never accepted and ignored."""
 
     OPTIONS = [
-        ("--markup", "html"),
         ("--shortlist", "table"),
         ("--range", "0-5"),
         ("--resume", None),

@@ -28,6 +28,21 @@ std::string_view without_mark(std::string_view piece) {
   return piece;
 }
 
+std::string_view without_marks(std::string_view piece) {
+  while (true) {
+    const std::string_view text = without_mark(piece);
+    if (text.size() == piece.size()) return text;
+    piece = text;
+  }
+}
+
+std::vector<std::size_t> ends_of_words(std::string_view line) {
+  std::vector<std::size_t> ends;
+  for (std::string_view rest = line; !take_word(rest).empty();)
+    ends.push_back(line.size() - rest.size());
+  return ends;
+}
+
 // Returns how many of the ids are those of the word with or without a space before it, or 0.
 std::size_t tokens_of_word(std::string_view word, std::span<const std::int32_t> ids,
                            const TextCodec& codec) {
@@ -95,6 +110,33 @@ std::vector<std::int32_t> words_of_source(std::string_view line, std::span<const
                                           const TextCodec& codec, const Vocabulary& vocabulary) {
   if (auto words = words_by_text(line, ids, codec, vocabulary)) return *words;
   return words_by_marks(ids, vocabulary);
+}
+
+std::vector<TextRange> ranges_of_source(std::string_view line, std::span<const std::int32_t> ids,
+                                        const TextCodec& codec, const Vocabulary& vocabulary) {
+  std::vector<TextRange> ranges(ids.size());
+  std::vector<std::int32_t> words;  // They are needed where a piece is not in the line.
+  std::vector<std::size_t> ends;    // the ends of these words
+  std::size_t place = 0;
+  for (std::size_t i = 0; i < ids.size();) {
+    const std::string_view piece = without_marks(vocabulary.piece_of(ids[i])),
+                           rest = line.substr(place), text = without_leading_space(rest);
+    const std::size_t begin = place + rest.size() - text.size();
+    if (text.starts_with(piece)) {
+      place = piece.empty() ? place : begin + piece.size();
+      ranges[i++] = {piece.empty() ? place : begin, place};
+      continue;
+    }
+    if (words.empty()) {
+      words = words_of_source(line, ids, codec, vocabulary);
+      ends = ends_of_words(line);
+    }
+    const std::int32_t word = words[i];
+    if (word >= 0 && static_cast<std::size_t>(word) < ends.size())
+      place = std::max(place, ends[static_cast<std::size_t>(word)]);
+    for (; i < ids.size() && words[i] == word; ++i) ranges[i] = {std::min(begin, place), place};
+  }
+  return ranges;
 }
 
 }  // namespace xlate

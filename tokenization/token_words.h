@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tokenization/text_codec.h"
+#include "tokenization/text_range.h"
 #include "tokenization/vocabulary.h"
 
 namespace xlate {
@@ -20,5 +21,10 @@ std::int32_t count_words(std::string_view text);
 /// begin the words.
 std::vector<std::int32_t> words_of_source(std::string_view line, std::span<const std::int32_t> ids,
                                           const TextCodec&, const Vocabulary&);
+
+/// Returns the bytes of the line that each of these ids stands for, as Tokenizer::source_ranges()
+/// does.
+std::vector<TextRange> ranges_of_source(std::string_view line, std::span<const std::int32_t> ids,
+                                        const TextCodec&, const Vocabulary&);
 
 }  // namespace xlate

@@ -191,6 +191,39 @@ std::vector<std::int32_t> Tokenizer::target_words(std::span<const std::int32_t> 
   return words;
 }
 
+std::vector<TextRange> Tokenizer::source_ranges(std::string_view text) const {
+  const std::vector<std::int32_t> line = codec_->encode(text);
+  if (line.empty()) return {};
+  std::vector<TextRange> ranges = ranges_of_source(text, line, *codec_, *source_);
+  ranges.insert(ranges.begin(), around_.before.size(), TextRange{});
+  ranges.insert(ranges.end(), around_.after.size(), TextRange{});
+  return ranges;
+}
+
+std::vector<TextRange> Tokenizer::target_ranges(std::span<const std::int32_t> ids,
+                                                const LineRules& rules) const {
+  const std::string whole = decode(ids, rules);
+  std::vector<TextRange> ranges(ids.size());
+  std::size_t first = 0, end = 0;  // the tokens before, and the bytes that they have added
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    // The end of a text that is not complete yet may become another one.
+    const std::string text = i + 1 < ids.size() ? decode(ids.first(i + 1), rules) : whole;
+    const auto same = std::mismatch(text.begin(), text.end(), whole.begin(), whole.end());
+    const auto now = static_cast<std::size_t>(same.first - text.begin());
+    if (now <= end) continue;
+    const std::string_view added = std::string_view(whole).substr(end, now - end);
+    const std::string_view behind_space = without_leading_space(added);
+    if (!behind_space.empty()) {
+      for (; first <= i; ++first) {
+        if (!is_silent_[static_cast<std::size_t>(ids[first])])
+          ranges[first] = {now - behind_space.size(), now};
+      }
+    }
+    end = now;
+  }
+  return ranges;
+}
+
 std::vector<std::int32_t> Tokenizer::encode_pieces(std::string_view pieces) const {
   std::vector<std::int32_t> ids;
   each_word(pieces, [&](std::string_view piece) { ids.push_back(source_id(piece)); });

@@ -16,6 +16,7 @@
 #include "tokenization/marked_text.h"
 #include "tokenization/pipeline/description.h"
 #include "tokenization/text_codec.h"
+#include "tokenization/text_range.h"
 #include "tokenization/vocabulary.h"
 
 namespace xlate {
@@ -134,6 +135,16 @@ class Tokenizer {
   /// tokens that are no text, and that a stop has cut off.
   std::vector<std::int32_t> target_words(std::span<const std::int32_t> ids,
                                          const LineRules& = {}) const;
+
+  /// Returns the bytes of a line that each id which encode() gives it stands for. The range is
+  /// empty for tokens of the template, and for spaces. Where pieces are not the characters of the
+  /// line, because these were normalized, a token has all the rest of its word.
+  std::vector<TextRange> source_ranges(std::string_view text) const;
+  /// Returns the bytes that each of the target ids adds to the text that decode() makes of them by
+  /// these rules, without white space before them. A token that adds nothing by itself has what the
+  /// next one adds.
+  std::vector<TextRange> target_ranges(std::span<const std::int32_t> ids,
+                                       const LineRules& = {}) const;
 
   // The following functions for targets need TokenizerFiles::reads_targets.
   /// Returns the target ids of a text in valid UTF-8, without a template and an end token. They are
