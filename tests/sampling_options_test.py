@@ -7,6 +7,7 @@ XLATE_TEST_DEVICE says where the lines are decoded (tests/program.py).
 """
 
 import collections
+import itertools
 import json
 import math
 import os
@@ -16,11 +17,13 @@ import numpy as np
 
 from checkpoint_fixture import read
 from decoder_case import folder_of, ids_of
-from families_test import FAMILIES, REFERENCE, model_of
+from families_test import FAMILIES, REFERENCE, TRAINED, model_of
+from family_options import DECODERS, LANGUAGES, language_options
 from program import EN_DE, Case, main, require, source_lines
 
 setUpModule = require
-IDS = ["--sample", "--input-format", "ids", "--output-format", "ids"]
+FORMATS = ["--input-format", "ids", "--output-format", "ids"]
+IDS = ["--sample", *FORMATS]
 
 
 def kept_of(logits, temperature=1.0, top_k=0, top_p=1.0):
@@ -131,7 +134,7 @@ class Draws(DrawsCase):
     def test_one_token_that_is_kept_is_greedy_search(self):
         lines = ["%d 5 6" % (7 + i) for i in range(10)]
         greedy = self.ok(
-            *("-b", "1", "--max-new-tokens", "10", *IDS[1:]),
+            *("-b", "1", "--max-new-tokens", "10", *FORMATS),
             input="".join(line + "\n" for line in lines),
             model=model_of(os.path.join(FAMILIES, "random-gpt2")),
         ).lines
@@ -143,46 +146,113 @@ class Draws(DrawsCase):
 
 @unittest.skipUnless(os.path.isdir(os.path.join(REFERENCE, "gpt2")), "no reference folder")
 class OfTheReferenceFolder(DrawsCase):
-    """Compares draws with the ids that transformers keeps, and with their probabilities."""
+    """Compares the next token behind the prefixes in sampling.json with the ids that transformers
+    keeps and with their probabilities: once by many draws, and once to 1e-5 by the scores of a
+    search, which are the logits but for a constant."""
 
-    total = 1000
+    # A prompt is read at once, but a prefix takes a step of each draw for each of its tokens.
+    total_of_prompts, total_of_prefixes = 1000, 100
+    # A search with this many beams finds more tokens than top-k keeps.
+    beams = 64
 
-    def check_model(self, name):
-        folder = os.path.join(REFERENCE, name)
-        settings = json.loads(read(folder, "sampling.json"))
-        sources = read(folder, "source.ids").decode().splitlines()
-        generation = json.loads(read(folder, "generation_config.json"))
-        ends = generation.get("eos_token_id")
-        ends = ends if isinstance(ends, list) else [ends]
-        pairs = settings["pairs"]
-        # A continuation of a prompt and its prefix is drawn as behind the prefix.
-        prompts = [" ".join([sources[pair["line"]], *map(str, pair["prefix"])]) for pair in pairs]
+    def read_folder(self, name):
+        self.family, self.reference = name, os.path.join(REFERENCE, name)
+        self.settings = json.loads(read(self.reference, "sampling.json"))
+        self.generation = json.loads(read(self.reference, "generation_config.json"))
+        ends = self.generation["eos_token_id"]
+        self.ends = ends if isinstance(ends, list) else [ends]
+        # The forced first token, or that of the language, is the first id of each prefix.
+        self.forced = int(name in LANGUAGES or "forced_bos_token_id" in self.generation)
+
+    def rows_of(self, pairs, tokens, *options):
+        """Returns (number of the pair, ids behind its prefix, score) of each row of a run that
+        chooses so many tokens."""
+        sources = read(self.reference, "source.ids").decode().splitlines()
+        prefixes = [pair["prefix"][self.forced :] for pair in pairs]
+        lines = [sources[pair["line"]] for pair in pairs]
+        if self.family in DECODERS:
+            # The continuation of a prompt and its prefix is chosen as behind the prefix.
+            lines = [" ".join([line, *map(str, ids)]) for line, ids in zip(lines, prefixes)]
+            limit = ["--max-new-tokens", str(tokens)]
+        else:
+            text = "".join(" ".join(map(str, ids)) + "\n" for ids in prefixes)
+            # A forced end token takes another step.
+            tokens += "forced_eos_token_id" in self.generation
+            limit = ["--max-length", str(tokens), "--target-prefix", self.path("prefix.ids", text)]
+        languages = language_options(self.family, "greedy").items()
+        rows = self.ok(
+            *(*FORMATS, *options, *limit, *itertools.chain(*languages)),
+            *("--repetition-penalty", "1", "--no-repeat-ngram", "0", "--min-length", "0"),
+            input="".join(line + "\n" for line in lines),
+            model=model_of(self.reference),
+        ).lines
+        for row in rows:
+            number, ids, _, score = row.split(" ||| ")
+            given = 0 if self.family in DECODERS else len(pairs[int(number)]["prefix"])
+            yield int(number), [int(id) for id in ids.split()][given:], float(score)
+
+    def choices_of(self, *options):
+        """Yields a pair with the next tokens that a run chooses behind its prefix, as {id: scores}.
+        All end tokens are −1, because they give the same output."""
+        # An empty prefix leaves the forced first token to the search, which takes another step.
+        for is_empty in (False, True):
+            pairs = [
+                pair
+                for pair in self.settings["pairs"]
+                if is_empty == (self.forced == len(pair["prefix"]) == 1)
+            ]
+            choices = [collections.defaultdict(list) for _ in pairs]
+            for number, ids, score in self.rows_of(pairs, 1 + is_empty, *options) if pairs else ():
+                choices[number][ids[0] if ids else -1].append(score)
+            yield from zip(pairs, choices, strict=True)
+
+    def probabilities_of(self, items):
+        """Returns the sums of the probabilities of ids. All end tokens are −1."""
+        merged = collections.Counter()
+        for id, probability in items:
+            merged[-1 if id in self.ends else id] += probability
+        return merged
+
+    def check_draws(self, name):
+        self.read_folder(name)
+        total = self.total_of_prompts if name in DECODERS else self.total_of_prefixes
         words = [
             word
             for key in ("temperature", "top_k", "top_p")
-            for word in ("--" + key.replace("_", "-"), str(settings[key]))
+            for word in ("--" + key.replace("_", "-"), str(self.settings[key]))
         ]
-        rows = self.ok(
-            *(*IDS, *words, "--num-samples", str(self.total), "--max-new-tokens", "1"),
-            *("--repetition-penalty", "1", "--no-repeat-ngram", "0", "--min-length", "0"),
-            input="".join(prompt + "\n" for prompt in prompts),
-            model=model_of(folder),
-        ).lines
-        counts = [collections.Counter() for _ in pairs]
-        for row in rows:
-            number, ids, *_ = row.split(" ||| ")
-            counts[int(number)][int(ids) if ids else -1] += 1
-        for pair, found in zip(pairs, counts):
-            expected = collections.Counter()
-            for id, probability in zip(pair["ids"], pair["probabilities"]):
-                expected[-1 if id in ends else id] += probability
-            self.check_frequencies(found, expected, self.total)
+        pairs = 0
+        for pair, found in self.choices_of("--sample", *words, "--num-samples", str(total)):
+            expected = self.probabilities_of(zip(pair["ids"], pair["probabilities"]))
+            counts = collections.Counter({id: len(scores) for id, scores in found.items()})
+            self.assertEqual(counts.total(), total)
+            self.check_frequencies(counts, expected, total)
+            pairs += 1
+        self.assertEqual(pairs, len(self.settings["pairs"]))
+
+    def check_probabilities(self, name):
+        self.read_folder(name)
+        rules = {key: self.settings[key] for key in ("temperature", "top_k", "top_p")}
+        search = ["-b", self.beams, "--n-best", self.beams, "--length-penalty", "0"]
+        for pair, found in self.choices_of(*search, "--early-stopping", "false"):
+            expected = self.probabilities_of(zip(pair["ids"], pair["probabilities"]))
+            # Each of several end tokens has a row.
+            ids = [id for id, scores in found.items() for _ in scores]
+            scores = np.array([score for scores in found.values() for score in scores])
+            self.assertGreater(len(ids), 2 * rules["top_k"])
+            kept = kept_of(scores, **rules).items()
+            mine = self.probabilities_of((ids[at], probability) for at, probability in kept)
+            self.assertEqual(set(mine), set(expected), pair)
+            for id, probability in expected.items():
+                self.assertAlmostEqual(mine[id], probability, delta=1e-5, msg=(pair, id))
 
 
 def add_reference_tests():
-    for name in ("gpt2", "llama", "qwen3", "opt"):
-        check = lambda self, name=name: self.check_model(name)
-        setattr(OfTheReferenceFolder, "test_reference_" + name, check)
+    for name in (*TRAINED, "gpt2", "llama", "qwen3", "opt"):
+        for what in ("draws", "probabilities"):
+            check = getattr(OfTheReferenceFolder, "check_" + what)
+            test = lambda self, check=check, name=name: check(self, name)
+            setattr(OfTheReferenceFolder, "test_reference_%s_%s" % (name, what), test)
 
 
 class Translations(Case):
