@@ -30,15 +30,19 @@ DetokenizerThreads::DetokenizerThreads(const Options& options, const Tokenizer& 
       counters_(counters),
       error_(error),
       queue_(kBatchesWaiting) {
-  // On average far fewer of these threads are busy, but short sentences come many times as fast
-  // as others.
   try {
-    for (int i = 0; i < std::clamp(options.threads / 2, 1, kMostTextThreads); ++i)
+    for (int i = 0; i < threads_of(options); ++i)
       threads_.push_back(start_thread("making text", [this] { work(); }));
   } catch (...) {
     finish();
     throw;
   }
+}
+
+int DetokenizerThreads::threads_of(const Options& options) {
+  // On average far fewer of these threads are busy, but short sentences come many times as fast
+  // as others.
+  return std::clamp(options.threads / 2, 1, kMostTextThreads);
 }
 
 void DetokenizerThreads::put(std::vector<AnnotatedLine> lines) {

@@ -24,6 +24,9 @@ class DetokenizerThreads {
                      FirstError&);
   ~DetokenizerThreads() { finish(); }
 
+  /// Returns how many threads a run with these options has.
+  static int threads_of(const Options&);
+
   void put(std::vector<AnnotatedLine>);
   /// Makes text of everything that was put, and ends the threads.
   void finish();

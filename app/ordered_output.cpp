@@ -75,9 +75,11 @@ void OrderedOutput::write_runs() {
     if (lines == 0) return;
     next_ += lines;
     lock.unlock();
+    const Clock::time_point start = Clock::now();
     file_.write(text);
     file_.flush();
     const Clock::time_point now = Clock::now();
+    record_.counters.write_nanoseconds += std::chrono::nanoseconds(now - start).count();
     lock.lock();
     if (written_ == 0) record_.first_output = now;
     record_.last_output = now;

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "app/run_stages.h"
 #include "app/version.h"
 #include "engine/error.h"
 #include "engine/limits.h"
@@ -203,6 +204,7 @@ json seconds_of(const RunRecord& run, double translate, double process) {
           {"decode", work.decode},
           {"device_busy", busy_or_null(work.busy)},
           {"waiting", nanoseconds(run.counters.waiting_nanoseconds)},
+          {"write", nanoseconds(run.counters.write_nanoseconds)},
           {"translate", translate},
           {"process", process}};
 }
@@ -223,6 +225,25 @@ json shares_of(const RunnerStatistics& statistics) {
       {"rows_idle",
        statistics.rows > 0 ? 1.0 - share(statistics.rows_useful, statistics.rows) : 0.0},
       {"device_busy", busy_or_null(work.busy >= 0 && work.span > 0 ? work.busy / work.span : -1)}};
+}
+
+json stages_json(const RunStages& stages) {
+  return {{"load", stages.load},
+          {"input", stages.input},
+          {"tokenize", stages.tokenize},
+          {"device", stages.device},
+          {"output", stages.output}};
+}
+
+json latency_of(const Latency& latency) {
+  json histogram = json::array();
+  for (const Latency::Bar& bar : latency.histogram())
+    histogram.push_back({{"from", bar.from}, {"to", bar.to}, {"lines", bar.lines}});
+  return {{"p50", latency.percentile(0.5)},
+          {"p90", latency.percentile(0.9)},
+          {"p99", latency.percentile(0.99)},
+          {"max", latency.max()},
+          {"histogram", histogram}};
 }
 
 // Returns the perplexity of all tokens that were scored, or null if there are none.
@@ -271,6 +292,23 @@ double Latency::percentile(double share) const {
   return max_;
 }
 
+std::vector<Latency::Bar> Latency::histogram() const {
+  // A bar has this many classes. Class i ends at 1.01^i.
+  constexpr int kClasses = 7;
+  std::vector<Bar> bars;
+  int last = 0;
+  for (const auto& [index, count] : classes_) {
+    const int bar = static_cast<int>(std::ceil(static_cast<double>(index) / kClasses));
+    if (bars.empty() || bar != last)
+      bars.push_back({.from = std::pow(1.01, kClasses * (bar - 1)),
+                      .to = std::pow(1.01, kClasses * bar),
+                      .lines = 0});
+    bars.back().lines += count;
+    last = bar;
+  }
+  return bars;
+}
+
 Clock::time_point process_start() {
   const Clock::time_point now = Clock::now();
   std::ifstream file("/proc/self/stat");
@@ -314,6 +352,10 @@ std::string report_text(const RunRecord& run) {
   report["seconds"] = seconds_of(run, translate, process);
   report["rates"] = rates_of(run, translate, process);
   report["shares"] = shares_of(statistics);
+  const RunStages stages = stages_of(run, process);
+  const char* bound = bound_of(stages);
+  report["bound"] = bound ? json(bound) : json(nullptr);
+  report["stages"] = stages_json(stages);
   if (run.log_probability) {
     report["log_probability"] = *run.log_probability;
     report["perplexity"] = perplexity_of(run);
@@ -323,11 +365,7 @@ std::string report_text(const RunRecord& run) {
   report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)},
                       {"device_context_bytes", bytes_or_null(run.memory.context_bytes)},
                       {"host_peak_bytes", peak_resident_bytes()}};
-  if (run.options && run.options->line_buffered)
-    report["latency_ms"] = {{"p50", run.latency.percentile(0.5)},
-                            {"p90", run.latency.percentile(0.9)},
-                            {"p99", run.latency.percentile(0.99)},
-                            {"max", run.latency.max()}};
+  if (run.options && run.options->line_buffered) report["latency_ms"] = latency_of(run.latency);
   return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

@@ -26,7 +26,9 @@ struct Counters {
   // It counts the parts of lines that hit the limit after another part of their line.
   std::atomic<std::int64_t> hit_limit_again{0};
   std::atomic<std::int64_t> tokenize_nanoseconds{0}, detokenize_nanoseconds{0},
-      waiting_nanoseconds{0};
+      waiting_nanoseconds{0}, write_nanoseconds{0};
+  // It counts the time in which any thread tokenized, once.
+  std::atomic<std::int64_t> tokenizing_nanoseconds{0};
 };
 
 /// Holds what the report says of the model.
@@ -46,6 +48,13 @@ class Latency {
   /// all latencies do not exceed, and at most the largest latency.
   double percentile(double share) const;
   double max() const { return max_; }
+  /// Counts the lines of the latencies above `from` and up to `to`, both in milliseconds.
+  struct Bar {
+    double from, to;
+    std::int64_t lines;
+  };
+  /// Returns the bars of a histogram in which each bar is about 7 % wide, without empty ones.
+  std::vector<Bar> histogram() const;
 
  private:
   std::map<int, std::int64_t> classes_;

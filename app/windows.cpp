@@ -220,7 +220,7 @@ std::vector<TokenizedLine> WindowInput::tokenize(Window& window) {
   std::mutex failure_mutex;
   std::exception_ptr failure;
   const auto work = [&] {
-    const Clock::time_point start = Clock::now();
+    const Clock::time_point begun = Clock::now();
     try {
       for (std::size_t first = next.fetch_add(kLinesPerTask); first < tokenized.size();
            first = next.fetch_add(kLinesPerTask)) {
@@ -231,8 +231,9 @@ std::vector<TokenizedLine> WindowInput::tokenize(Window& window) {
       std::lock_guard lock(failure_mutex);
       failure = std::current_exception();
     }
-    record_.counters.tokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
+    record_.counters.tokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - begun).count();
   };
+  const Clock::time_point start = Clock::now();
   const std::size_t tasks = (tokenized.size() + kLinesPerTask - 1) / kLinesPerTask;
   std::vector<std::jthread> threads;
   // Tokenizing takes half of the threads. The other half is left to making text and to the decoder,
@@ -246,6 +247,7 @@ std::vector<TokenizedLine> WindowInput::tokenize(Window& window) {
   }
   work();
   threads.clear();
+  record_.counters.tokenizing_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
   if (failure) std::rethrow_exception(failure);
   return tokenized;
 }

@@ -57,6 +57,7 @@ FIELDS = {
                 "encode",
                 "decode",
                 "waiting",
+                "write",
                 "translate",
                 "process",
             ),
@@ -64,6 +65,7 @@ FIELDS = {
         ),
         device_busy=GPU_REAL,
     ),
+    "stages": dict.fromkeys(("load", "input", "tokenize", "device", "output"), REAL),
     "rates": dict.fromkeys(
         (
             "target_tokens_per_second",
