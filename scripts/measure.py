@@ -258,6 +258,22 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def text_lines(path):
+    """Returns the lines of a text as xlate counts them: only a line feed ends a line, and a byte
+    order mark at the beginning is no text. Without this, sacrebleu would take the mark of a
+    reference for a part of its first word, and split some texts at a lone carriage return."""
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
+        text = file.read()
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def require_sacrebleu(script):
+    try:
+        import sacrebleu  # noqa: F401
+    except ImportError:
+        sys.exit(script + ": needs the Python package sacrebleu (pip install sacrebleu)")
+
+
 def score(lines, references):
     """Returns {"bleu", "chrf", their signatures} from sacrebleu. The caller handles ImportError."""
     from sacrebleu.metrics import BLEU, CHRF
