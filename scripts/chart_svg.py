@@ -35,6 +35,7 @@ ul.legend { list-style: none; margin: 4px 0 0; padding: 0; display: flex; flex-w
 .table { overflow-x: auto; } table { border-collapse: collapse; font-size: .87rem; }
 th, td { padding: 3px 12px 3px 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; } th { color: var(--soft); font-weight: 600; }
+@media (max-width: 480px) { table { font-size: .78rem; } th, td { padding-right: 7px; } }
 th.left, td.left { text-align: left; } td.wide { white-space: normal; min-width: 7em; }
 """ % " ".join("--c%d: %s;" % pair for pair in enumerate(PALETTE))
 
