@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "app/options.h"
 #include "engine/error.h"
 
 namespace xlate {
@@ -118,5 +119,9 @@ class Group {
   CLI::App& app_;
   std::string name_;
 };
+
+/// Adds all options in the order in which the help text lists their groups. `help` and `version`
+/// are set by the options of these names.
+void add_options(CLI::App& app, Options& options, bool& help, bool& version);
 
 }  // namespace xlate

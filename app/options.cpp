@@ -313,24 +313,13 @@ void add_machine_options(CLI::App& app, Options& options) {
   machine.number("--window", options.window, "LINES", 1, kLargestCount,
                  "Lines read ahead and sorted by length together [100000 on a GPU, 2000 on the "
                  "CPU; 1 with --line-buffered]");
+  // The manual, which is for all machines, names no number.
+  const std::string processors = options.threads > 0 ? fmt::format(": {}", options.threads) : "";
   machine.number("--threads", options.threads, "N", 1, 4096,
-                 fmt::format("CPU threads for all work [the processors of the process, within its "
-                             "quota: {}]",
-                             options.threads));
+                 "CPU threads for all work [the processors of the process, within its quota" +
+                     processors + "]");
   machine.flag("--line-buffered", options.line_buffered,
                "Answer and flush each line before the next one is awaited [off]");
-}
-
-// The help text lists the groups in this order.
-void add_options(CLI::App& app, Options& options) {
-  add_file_options(app, options);
-  add_search_options(app, options);
-  add_sampling_options(app, options);
-  add_language_options(app, options);
-  add_prompt_options(app, options);
-  add_scoring_options(app, options);
-  add_output_options(app, options);
-  add_machine_options(app, options);
 }
 
 // Says what is wrong with the command line, in place of CLI11's own words where these are unclear.
@@ -362,6 +351,19 @@ const char* name_of(LongLines value) { return find_name(kLongLines, value); }
 const char* name_of(MarkupKind value) { return find_name(kMarkup, value); }
 const char* name_of(EarlyStopping value) { return find_name(kEarlyStopping, value); }
 
+void add_options(CLI::App& app, Options& options, bool& help, bool& version) {
+  app.add_flag("-h,--help", help, "Print this text")->group("Help");
+  app.add_flag("--version", version, "Print the version of xlate")->group("Help");
+  add_file_options(app, options);
+  add_search_options(app, options);
+  add_sampling_options(app, options);
+  add_language_options(app, options);
+  add_prompt_options(app, options);
+  add_scoring_options(app, options);
+  add_output_options(app, options);
+  add_machine_options(app, options);
+}
+
 CommandLine parse_command_line(int argc, char** argv) {
   Options options;
   options.threads = available_threads();
@@ -372,9 +374,7 @@ CommandLine parse_command_line(int argc, char** argv) {
       "xlate");
   app.set_help_flag();
   bool help = false, version = false;
-  app.add_flag("-h,--help", help, "Print this text")->group("Help");
-  app.add_flag("--version", version, "Print the version of xlate")->group("Help");
-  add_options(app, options);
+  add_options(app, options, help, version);
   app.get_formatter()->column_width(38);
   app.get_formatter()->label("REQUIRED", "(required)");
   const std::string version_text = fmt::format("xlate {}\n", kVersion);

@@ -1,6 +1,6 @@
 # Defines what `cmake --install build --prefix DIR` installs: the program in bin/, the libraries
 # that a plain Debian or Ubuntu may lack in lib/, and the licences, README.md and the example model
-# in share/. The C++ standard library is not copied. SentencePiece's shared library needs the
+# in share/, with the manual page and the completions for shells. The C++ standard library is not copied. SentencePiece's shared library needs the
 # system's in any case, and that of a newer system serves an older build.
 install(TARGETS xlate RUNTIME DESTINATION bin)
 install(CODE "set(xlate_program \"$<TARGET_FILE:xlate>\")")
@@ -18,5 +18,6 @@ install(CODE [[
     endif()
   endforeach()
 ]])
+install(DIRECTORY ${XLATE_SHARE}/ DESTINATION share)
 install(FILES LICENSE README.md DESTINATION share/doc/xlate)
 install(FILES data/en-de.bin data/LICENSE.md DESTINATION share/xlate)
