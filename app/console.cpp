@@ -1,14 +1,48 @@
 // Implements the console: the notes and the progress line on stderr.
 #include "app/console.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 
+#include "app/output_file.h"
 #include "engine/threads.h"
 
 namespace xlate {
+namespace {
+
+// Returns whether stderr is a terminal that can rewrite a line. "dumb" is the name of terminals
+// that only add text, such as those inside editors.
+bool rewrites_lines() {
+  const char* name = std::getenv("TERM");
+  return isatty(STDERR_FILENO) == 1 && !(name && std::string_view(name) == "dumb");
+}
+
+bool writes_to_terminal(const Options& options) {
+  return OutputFile::is_stdout(options.output) && isatty(STDOUT_FILENO) == 1;
+}
+
+bool shows_progress(const Options& options, bool terminal) {
+  if (options.quiet || options.progress == Progress::kNever) return false;
+  if (options.progress == Progress::kAlways) return true;
+  // The progress would overwrite lines that are being typed.
+  const bool typed =
+      std::find(options.input.begin(), options.input.end(), "-") != options.input.end() &&
+      isatty(STDIN_FILENO) == 1;
+  return terminal && !typed;
+}
+
+// Returns how many columns the terminal has at the moment.
+std::size_t columns() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+}  // namespace
 
 std::string one_line(std::string_view text) {
   std::string line;
@@ -33,11 +67,11 @@ std::string one_line(std::string_view text) {
   return line;
 }
 
-Console::Console(bool quiet, Progress progress)
-    : quiet_(quiet),
-      terminal_(isatty(STDERR_FILENO) == 1),
-      progress_(!quiet &&
-                (progress == Progress::kAlways || (progress == Progress::kAuto && terminal_))) {}
+Console::Console(const Options& options)
+    : terminal_(rewrites_lines()),
+      output_on_terminal_(writes_to_terminal(options)),
+      quiet_(options.quiet),
+      progress_(shows_progress(options, terminal_)) {}
 
 Console::~Console() { stop_progress(); }
 
@@ -66,15 +100,23 @@ void Console::stop_progress() {
     stop_signal_.notify_all();
   }
   thread_.join();
-  show(describe_());
-  if (terminal_) std::fputc('\n', stderr);
-  line_shown_ = false;
+  if (!terminal_) show(describe_());
+  std::lock_guard lock(mutex_);
+  clear_line();
+}
+
+std::unique_lock<std::mutex> Console::hide_progress() {
+  if (!progress_ || !output_on_terminal_) return {};
+  std::unique_lock lock(mutex_);
+  clear_line();
+  return lock;
 }
 
 void Console::show(const std::string& text) {
   std::lock_guard lock(mutex_);
+  // A longer line would wrap, and only its last row would be rewritten.
   if (terminal_)
-    std::fputs(("\r" + text + "\x1b[K").c_str(), stderr);
+    std::fputs(("\r" + text.substr(0, columns() - 1) + "\x1b[K").c_str(), stderr);
   else
     std::fputs(("xlate: " + text + "\n").c_str(), stderr);
   line_shown_ = terminal_;

@@ -21,23 +21,29 @@ std::string one_line(std::string_view text);
 
 class Console {
  public:
-  /// If `quiet` is set, the console shows neither notes nor progress.
-  Console(bool quiet, Progress);
+  /// Takes from the options what is shown, and which streams the run reads and writes.
+  explicit Console(const Options& options);
   ~Console();
 
   /// Writes `text` as one line after "xlate: ".
   void note(const std::string& text);
-  /// Shows what `describe` returns. On a terminal, one line is rewritten twice a second; elsewhere,
-  /// a line is written every ten seconds. stop_progress() shows it once more. `describe` is called
-  /// on another thread, and must remain valid until stop_progress() returns.
+  /// Shows what `describe` returns. On a terminal, one line is rewritten twice a second, and
+  /// stop_progress() removes it. Elsewhere, a line is written every ten seconds and once more by
+  /// stop_progress(). `describe` is called on another thread, and must remain valid until
+  /// stop_progress() returns.
   void start_progress(std::function<std::string()> describe);
   void stop_progress();
+  /// Removes the progress line if the output goes to a terminal as well, and keeps it from being
+  /// shown until the lock is released, so that the output does not run into it.
+  [[nodiscard]] std::unique_lock<std::mutex> hide_progress();
 
  private:
   void show(const std::string& text);
   void clear_line();
 
-  const bool quiet_, terminal_, progress_;
+  // A line can be rewritten on this terminal.
+  const bool terminal_;
+  const bool output_on_terminal_, quiet_, progress_;
   std::mutex mutex_;
   bool line_shown_ = false;
   std::function<std::string()> describe_;

@@ -71,7 +71,7 @@ int run(RunRecord& record) {
       record.options->report.clear();  // No report may be written at the end.
       throw;
     }
-    Console console(record.options->quiet, record.options->progress);
+    Console console(*record.options);
     translate(record, console);
   } catch (const UsageError& error) {
     return fail_with(record, error.what(), kUsage);

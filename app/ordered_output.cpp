@@ -5,10 +5,11 @@
 
 namespace xlate {
 
-OrderedOutput::OrderedOutput(OutputFile& file, RunRecord& record,
+OrderedOutput::OrderedOutput(OutputFile& file, RunRecord& record, Console& console,
                              std::function<void(std::exception_ptr)> failed)
     : file_(file),
       record_(record),
+      console_(console),
       failed_(std::move(failed)),
       thread_(start_thread("writing the output", [this] { work(); })) {}
 
@@ -76,8 +77,11 @@ void OrderedOutput::write_runs() {
     next_ += lines;
     lock.unlock();
     const Clock::time_point start = Clock::now();
-    file_.write(text);
-    file_.flush();
+    {
+      const auto hidden = console_.hide_progress();
+      file_.write(text);
+      file_.flush();
+    }
     const Clock::time_point now = Clock::now();
     record_.counters.write_nanoseconds += std::chrono::nanoseconds(now - start).count();
     lock.lock();

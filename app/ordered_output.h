@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "app/console.h"
 #include "app/output_file.h"
 #include "app/report.h"
 
@@ -20,7 +21,7 @@ class OrderedOutput {
  public:
   /// Starts the writing thread, which calls `failed` when a write fails. Everything that is put
   /// afterwards is dropped. Throws Error if the thread cannot be started.
-  OrderedOutput(OutputFile&, RunRecord&, std::function<void(std::exception_ptr)> failed);
+  OrderedOutput(OutputFile&, RunRecord&, Console&, std::function<void(std::exception_ptr)> failed);
   ~OrderedOutput();
 
   /// Takes the output of a line, its newline included. Each line must be put once. The order does
@@ -46,6 +47,7 @@ class OrderedOutput {
 
   OutputFile& file_;
   RunRecord& record_;
+  Console& console_;
   std::function<void(std::exception_ptr)> failed_;
   std::mutex mutex_;
   std::condition_variable complete_, progress_;

@@ -141,7 +141,7 @@ bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
                   OutputFile& output_file, Console& console, Clock::time_point start) {
   const Options& options = *record.options;
   FirstError error(reader);
-  OrderedOutput output(output_file, record,
+  OrderedOutput output(output_file, record, console,
                        [&](std::exception_ptr failure) { error.set(failure); });
   LineFields fields;
   LineParts parts(options);

@@ -1,0 +1,136 @@
+"""Tests the progress line and the messages on a pseudo-terminal, as a person sees them."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+import program
+from program import GREEDY, Case, command, source_lines, text
+
+setUpModule = program.require
+
+CLEAR = "\x1b[K"
+
+
+def screen_of(shown):
+    """Returns the rows that are on the terminal after it was sent this text, with those that
+    scrolled off it. It knows what xlate and a terminal driver send, and no more."""
+    rows, column = [""], 0
+    for part in re.findall(r"\x1b\[K|\r|\n|[^\x1b\r\n]+|\x1b", shown):
+        if part == CLEAR:
+            rows[-1] = rows[-1][:column]
+        elif part == "\r":
+            column = 0
+        elif part == "\n":
+            rows.append("")
+        else:
+            rows[-1] = rows[-1][:column] + part + rows[-1][column + len(part) :]
+            column += len(part)
+    return rows
+
+
+class Terminal(Case):
+    def on_terminal(self, *options, streams=("stderr",), columns=80, term="xterm", lines=None):
+        """Runs xlate with these streams on a terminal, and gives it lines for more than a second.
+        Returns the result and what the terminal was sent."""
+        try:
+            master, slave = pty.openpty()
+        except OSError as error:
+            self.skipTest("no terminals here: %s" % error)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        shown = []
+        reader = threading.Thread(target=self.collect, args=(master, shown))
+        reader.start()
+        process = subprocess.Popen(
+            command([*GREEDY, *options]),
+            stdin=subprocess.PIPE,
+            stdout=slave if "stdout" in streams else subprocess.PIPE,
+            stderr=slave,
+            env=os.environ | {"TERM": term},
+        )
+        os.close(slave)
+        for line in lines or source_lines()[:15]:
+            process.stdin.write(text([line]).encode())
+            process.stdin.flush()
+            time.sleep(0.1)
+        out, _ = process.communicate(timeout=60)
+        reader.join(20)
+        os.close(master)
+        self.assertEqual(process.returncode, 0, shown)
+        return (out or b"").decode(), b"".join(shown).decode()
+
+    @staticmethod
+    def collect(master, shown):
+        while True:
+            try:
+                data = os.read(master, 65536)
+            except OSError:  # The last process has closed the terminal.
+                return
+            if not data:
+                return
+            shown.append(data)
+
+    def test_one_line_is_rewritten_and_removed_at_the_end(self):
+        _, shown = self.on_terminal()
+        self.assertRegex(shown, r"\r\d+ lines, \d+ tokens/s" + re.escape(CLEAR))
+        self.assertNotIn("\n", shown)
+        self.assertEqual(screen_of(shown), [""])
+
+    def test_it_is_not_wider_than_the_terminal(self):
+        _, shown = self.on_terminal(columns=12)
+        rows = [part.strip("\r") for part in shown.split(CLEAR)]
+        self.assertEqual(max(map(len, rows)), 11)
+        _, shown = self.on_terminal("--progress", "always", columns=0)
+        self.assertIn("tokens/s", shown)
+
+    def test_messages_have_rows_of_their_own(self):
+        lines = source_lines()[:15]
+        lines[9] = "word " * 100
+        _, shown = self.on_terminal("--max-source-length", "90", lines=lines)
+        self.assertIn(" lines, ", shown)
+        rows = screen_of(shown)
+        self.assertEqual(rows[-1], "")
+        for row in rows[:-1]:
+            self.assertTrue(row.startswith("xlate: "), rows)
+        self.assertIn("line 10", "".join(rows))
+
+    def test_the_output_on_the_same_terminal_has_rows_of_its_own(self):
+        expected, _ = self.on_terminal("-q")
+        _, shown = self.on_terminal(streams=("stdout", "stderr"))
+        self.assertIn(" lines, ", shown)
+        self.assertEqual(screen_of(shown), expected.split("\n"))
+
+    def test_never_and_quiet_show_nothing(self):
+        for options in (["-q"], ["--progress", "never"], ["-q", "--progress", "always"]):
+            self.assertEqual(self.on_terminal(*options)[1], "", options)
+
+    def test_a_dumb_terminal_gets_no_escapes(self):
+        self.assertEqual(self.on_terminal(term="dumb")[1], "")
+        _, shown = self.on_terminal("--progress", "always", term="dumb")
+        self.assertRegex(shown, r"^xlate: 15 lines, \d+ tokens/s\r\n$")
+
+    def test_lines_that_are_typed_are_not_overwritten(self):
+        try:
+            master, slave = pty.openpty()
+        except OSError as error:
+            self.skipTest("no terminals here: %s" % error)
+        process = subprocess.Popen(command(GREEDY), stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        os.write(master, b"Yes.\n")
+        time.sleep(1.5)
+        os.write(master, b"\x04")
+        shown = []
+        self.collect(master, shown)
+        os.close(master)
+        self.assertEqual(process.wait(20), 0)
+        self.assertNotIn(b"tokens/s", b"".join(shown))
+
+
+if __name__ == "__main__":
+    program.main()
