@@ -42,10 +42,11 @@ class Place:
             "XLATE_TEST_DEVICE": self.device,
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        libraries = os.path.abspath(os.path.join(binaries, "lib"))
-        if given.binaries and os.path.isdir(libraries):
+        # scripts/package puts the libraries into lib/xlate.
+        folders = [os.path.abspath(os.path.join(binaries, "lib", name)) for name in ("", "xlate")]
+        if given.binaries and os.path.isdir(folders[0]):
             self.environment["LD_LIBRARY_PATH"] = ":".join(
-                filter(None, [libraries, os.environ.get("LD_LIBRARY_PATH")])
+                filter(None, [*folders, os.environ.get("LD_LIBRARY_PATH")])
             )
         self.environment.pop("XLATE_LONG", None)
 
