@@ -23,14 +23,28 @@ constexpr std::size_t kUploadChunk = std::size_t{4} << 20;
 // A kernel fetches up to this many bytes faster than the copy engine, which takes some 7 µs to
 // begin after a kernel. The next kernel takes as long to begin after the copy engine.
 constexpr std::size_t kKernelCopyBytes = std::size_t{64} << 10;
-// This is CUDA 13.0.
-constexpr int kOldestDriver = 13000;
+// A program runs with every driver for the major version of CUDA that it was built with.
+constexpr int kOldestDriver = CUDART_VERSION / 1000 * 1000;
 // The special kernels are made for compute capability 9.0.
 constexpr int kFastCapability = 90;
 // Logits are computed for this many rows at a time, which bounds their memory. They take 65.8 MB
 // for a vocabulary of 32,128 ids. The L2 cache of an H200 has 50 MB, so that a part of them is
 // still there when the selection reads them.
 constexpr std::int64_t kLogitRows = 512;
+
+std::string version_text(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+// Returns which driver is needed, and why.
+std::string expected_driver() {
+  // NVIDIA's drivers have their own versions, of which these began CUDA 12 and 13.
+  const char* release = kOldestDriver == 12000   ? " (release 525)"
+                        : kOldestDriver == 13000 ? " (release 580)"
+                                                 : "";
+  return fmt::format("{} or newer{}, since xlate was built with CUDA {}",
+                     version_text(kOldestDriver), release, version_text(CUDART_VERSION));
+}
 
 cudaStream_t stream_of(Queue& queue) { return static_cast<Stream&>(queue).get(); }
 
@@ -87,12 +101,12 @@ void CudaBackend::open_device() {
   int driver = 0, devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
   cudaDriverGetVersion(&driver);
-  if (driver == 0)
-    fail("no NVIDIA driver found, expected one for CUDA {}.{} or newer", kOldestDriver / 1000,
-         kOldestDriver % 1000 / 10);
+  if (driver == 0) fail("no NVIDIA driver found, expected one for CUDA {}", expected_driver());
   if (status == cudaErrorInsufficientDriver) {
-    fail("the NVIDIA driver is for CUDA {}.{}, expected {}.{} or newer", driver / 1000,
-         driver % 1000 / 10, kOldestDriver / 1000, kOldestDriver % 1000 / 10);
+    fail(
+        "the NVIDIA driver is for CUDA {}, expected {}; on GPUs for data centres NVIDIA's package "
+        "cuda-compat-{}-{} serves older drivers, too",
+        version_text(driver), expected_driver(), CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
   }
   if (status == cudaErrorNoDevice || (status == cudaSuccess && devices == 0))
     fail("no NVIDIA GPU found, expected at least one");
@@ -120,9 +134,6 @@ DeviceInfo CudaBackend::info() const {
   check(cudaGetDeviceProperties(&properties, options_.device));
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  const auto version = [](int number) {
-    return fmt::format("{}.{}", number / 1000, number % 1000 / 10);
-  };
   return {.kind = "cuda",
           .name = properties.name,
           .processor = processor_name(),
@@ -130,8 +141,8 @@ DeviceInfo CudaBackend::info() const {
           .library = gemm_->name(),
           .threads = options_.threads,
           .compute_capability = fmt::format("{}.{}", properties.major, properties.minor),
-          .driver = version(driver),
-          .cuda = version(runtime),
+          .driver = version_text(driver),
+          .cuda = version_text(runtime),
           .slower = capability_ == kFastCapability
                         ? ""
                         : fmt::format("{}, compute capability {}.{}: the fastest kernels are made "
