@@ -169,6 +169,7 @@ for suite in (
     "beam_groups",
     "chat",
     "json_lines",
+    "markup",
     "output_options",
     "prompts",
     "sampling_options",
@@ -182,6 +183,23 @@ for suite in (
     @check("options, %s, fp32" % suite.replace("_", " "), 240)
     def options(place, seconds, suite=suite):
         return place.suite(suite + "_test.py", seconds)
+
+
+for precision in ("fp32", "fp16"):
+
+    @check("options, the same bytes, %s" % precision, 300)
+    def option_invariance(place, seconds, precision=precision):
+        return place.suite("option_invariance_test.py", seconds, precision=precision)
+
+
+@check("memory that runs out, fp16", 240)
+def memory_retry(place, seconds):
+    return place.suite("memory_retry_test.py", seconds, precision="fp16")
+
+
+@check("numbers that overflow", 200)
+def overflow(place, seconds):
+    return place.suite("gpu_test.py", seconds, "Overflow", precision="fp16")
 
 
 @check("cuBLASLt that is not found", 60)
