@@ -3,10 +3,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 
 namespace xlate {
 namespace {
@@ -14,10 +16,19 @@ namespace {
 // These are global because a signal handler has no other way to reach the run.
 std::atomic<bool> stop{false};
 std::atomic<int> received{0};
+std::atomic<bool> lost{false};
+std::uintptr_t page_bytes = 4096;
 int wake[2] = {-1, -1};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 void handle(int signal);
+
+// Asks the run to end.
+void request_stop() {
+  stop = true;
+  // If this fails, nothing more can be done here, and the flag is set anyway.
+  [[maybe_unused]] const auto written = write(wake[1], "", 1);
+}
 
 // Gives a signal another action, unless it was ignored when the program began and so has no
 // handler.
@@ -38,9 +49,29 @@ void handle(int signal) {
   replace_handler(SIGXCPU, SIG_IGN);
   int none = 0;
   received.compare_exchange_strong(none, signal);
-  stop = true;
-  // If this fails, nothing more can be done here, and the flag is set anyway.
-  [[maybe_unused]] const auto written = write(wake[1], "", 1);
+  request_stop();
+}
+
+// Handles SIGBUS, which comes when a page of the mapped model cannot be read. The model is the only
+// file that the program maps. A page of zeros takes the place of the lost one, so that the thread
+// can go on until it sees that the run ends. The flag is set before, so that nothing that was made
+// of zeros is written.
+void handle_lost_page(int number, siginfo_t* info, void*) {
+  const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr) / page_bytes * page_bytes;
+  lost = true;
+  request_stop();
+  if (info->si_code != BUS_ADRERR ||
+      mmap(reinterpret_cast<void*>(address), page_bytes, PROT_READ,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+    signal(number, SIG_DFL);  // The same access comes again and ends the process.
+}
+
+void watch_mapped_pages() {
+  page_bytes = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  struct sigaction action {};
+  action.sa_sigaction = handle_lost_page;
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGBUS, &action, nullptr);
 }
 
 // Lowers the soft limit on CPU time if it equals the hard one, as `ulimit -t` sets them: at the
@@ -71,11 +102,13 @@ void watch_signals() {
     sigaction(number, &action, nullptr);
   }
   signal(SIGPIPE, SIG_IGN);
+  watch_mapped_pages();
   leave_time_to_end();
 }
 
 std::atomic<bool>& stop_flag() { return stop; }
 int signal_received() { return received; }
 int signal_fd() { return wake[0]; }
+bool model_lost() { return lost; }
 
 }  // namespace xlate

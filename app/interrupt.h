@@ -1,5 +1,6 @@
 // Handles SIGINT, SIGTERM, and SIGXCPU, which comes when the allowed CPU time is used up. The first
-// of these signals asks the run to end. A SIGINT or SIGTERM after it ends the process at once.
+// of these signals asks the run to end. A SIGINT or SIGTERM after it ends the process at once. Also
+// handles SIGBUS, which comes when the mapped model file can no longer be read.
 #pragma once
 
 #include <atomic>
@@ -20,5 +21,10 @@ int signal_received();
 /// Returns a descriptor that becomes readable at the first signal and stays so, to be polled
 /// together with an input. It is −1 if there is none.
 int signal_fd();
+
+/// Returns whether a page of the mapped model could not be read, because the file was cut short or
+/// its disk failed. The run has been asked to end then, and what has been computed since then is
+/// wrong.
+bool model_lost();
 
 }  // namespace xlate

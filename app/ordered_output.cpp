@@ -1,6 +1,7 @@
 // Implements the ordered output: lines wait in a deque until all lines before them have come.
 #include "app/ordered_output.h"
 
+#include "app/interrupt.h"
 #include "engine/threads.h"
 
 namespace xlate {
@@ -17,6 +18,11 @@ OrderedOutput::~OrderedOutput() { finish(); }
 
 void OrderedOutput::put(std::int64_t line, std::string text) {
   std::lock_guard lock(mutex_);
+  if (model_lost() && !broken_) {
+    // This line may be made of what could not be read. Those that were put before it are right.
+    broken_ = true;
+    progress_.notify_all();
+  }
   if (broken_) return;
   const auto index = static_cast<std::size_t>(line - next_);
   if (waiting_.size() <= index) waiting_.resize(index + 1);

@@ -134,8 +134,8 @@ void note_sampling(const ModelFile& file, const Options& options, Console& conso
 }
 
 // Runs all stages. Everything that is decoded is written, also if an error ends the run, which is
-// thrown then. Returns false if a signal has ended it. `prefixes` gives the lines of
-// --target-prefix, or is null.
+// thrown then. Returns false if a signal or the loss of the model has ended it. `prefixes` gives
+// the lines of --target-prefix, or is null.
 bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
                   const Tokenizer& tokenizer, LineReader& reader, LineReader* prefixes,
                   OutputFile& output_file, Console& console, Clock::time_point start) {
@@ -165,14 +165,12 @@ bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
   output.finish();
   console.stop_progress();
   error.rethrow();
-  if (signal_received()) return false;
+  if (signal_received() || model_lost()) return false;
   if (const auto input_error = source.input_error()) std::rethrow_exception(input_error);
   return true;
 }
 
-}  // namespace
-
-void translate(RunRecord& record, Console& console) {
+void translate_input(RunRecord& record, Console& console) {
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
   share_heap_where_memory_is_short(options.threads);
@@ -212,6 +210,20 @@ void translate(RunRecord& record, Console& console) {
     return;
   output_file.finish();
   record.complete = true;
+}
+
+}  // namespace
+
+void translate(RunRecord& record, Console& console) {
+  try {
+    translate_input(record, console);
+  } catch (...) {
+    if (!model_lost()) throw;
+    // The error follows from the loss.
+  }
+  if (model_lost())
+    fail("{}: cannot be read any more: it was cut short while it was in use, or its disk failed",
+         record.options->model);
 }
 
 }  // namespace xlate
