@@ -1,6 +1,7 @@
 // Makes the JSON report from the record of a run, and writes it.
 #include "app/report.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -13,6 +14,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "app/run_stages.h"
 #include "app/version.h"
@@ -269,6 +271,25 @@ json buckets_of(const RunnerStatistics& statistics) {
   return buckets;
 }
 
+// Opens the file of the report for writing. Returns null, with errno, if that fails. Waits a few
+// seconds for the reader of a named pipe. Without a reader, opening the pipe would never return.
+std::FILE* open_report(const std::string& path) {
+  constexpr int kAttempts = 50;
+  constexpr std::chrono::milliseconds kPause{100};
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0 || !S_ISFIFO(status.st_mode))
+    return std::fopen(path.c_str(), "w");
+  int pipe = -1;
+  for (int attempt = 1; (pipe = open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC)) < 0;
+       ++attempt) {
+    if (errno != ENXIO) return nullptr;
+    if (attempt == kAttempts) fail("{}: cannot be written: nobody reads from this pipe", path);
+    std::this_thread::sleep_for(kPause);
+  }
+  fcntl(pipe, F_SETFL, 0);  // Writing waits for the reader to make room.
+  return fdopen(pipe, "w");
+}
+
 std::int64_t peak_resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -385,7 +406,7 @@ void check_report_path(const std::string& path) {
 
 void write_report(const std::string& path, const RunRecord& run) {
   const std::string text = report_text(run);
-  std::FILE* file = path == "-" ? stderr : std::fopen(path.c_str(), "w");
+  std::FILE* file = path == "-" ? stderr : open_report(path);
   if (!file) fail("{}: cannot be written: {}", path, std::strerror(errno));
   const bool written =
       std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0;
