@@ -144,9 +144,11 @@ void OutputFile::flush() {
 }
 
 void OutputFile::close_file() {
-  const int file = std::exchange(file_, -1);
-  // stdout is closed as well, since some file systems report a failed write only here.
-  if (close(file) != 0) fail("{}: cannot be written: {}", name_, write_error(errno));
+  // Some file systems report a failed write only here. Of stdout a copy is closed, since the report
+  // may go to /dev/stdout afterwards.
+  const int opened = std::exchange(file_, -1),
+            file = opened == STDOUT_FILENO ? dup(opened) : opened;
+  if (file < 0 || close(file) != 0) fail("{}: cannot be written: {}", name_, write_error(errno));
 }
 
 void OutputFile::finish() {
