@@ -421,6 +421,31 @@ class Memory(Case):
             "peak: %d MiB for 100,000 lines, %d MiB for 1,000,000" % (less >> 20, more >> 20),
         )
 
+    @unittest.skipUnless(os.environ.get("XLATE_LONG"), "XLATE_LONG=1 runs it")
+    def test_ten_million_lines_take_no_more_memory_than_a_million(self):
+        """The model is so small that a line takes some microseconds. What grows with the number of
+        lines would show all the more."""
+        model = os.path.join(program.ROOT, "tests/data/fuzz/model_file/pipeline_bpe")
+        block = b"".join(b"a b ab %d\n" % i for i in range(1000)) + b"\n" * 10
+        peaks = []
+        for count in (1010000, 10100000):
+            path, report = self.path("lines"), self.path("report.json")
+            with open(path, "wb") as file:
+                for _ in range(count // 1010):
+                    file.write(block)
+            options = [*GREEDY, "--max-length", "3", "--report", report, "-o", self.path("out")]
+            result = xlate(*options, "-i", path, model=model, timeout=1800)
+            self.check(result, 0)
+            with open(self.path("out"), "rb") as file:
+                self.assertEqual(sum(1 for _ in file), count)
+            figures = self.load_report(report, result)
+            self.assertEqual(figures["lines"]["empty"], count // 101)
+            peaks.append(figures["memory"]["host_peak_bytes"])
+        program.figure(
+            "memory of 1 and of 10 million lines: %d, %d kB" % tuple(p >> 10 for p in peaks)
+        )
+        self.assertLessEqual(peaks[1], peaks[0] * 1.1)
+
     def test_forty_thousand_lines_take_little_more_memory_than_eight_thousand(self):
         less, more = self.peak(8000, timeout=60), self.peak(40000, timeout=120)
         self.assertLessEqual(
