@@ -19,12 +19,14 @@ endif()
 add_executable(fuzz_replay fuzz_model_file.cpp fuzz_replay.cpp)
 add_executable(fuzz_text_replay fuzz_text.cpp fuzz_replay.cpp)
 target_compile_definitions(fuzz_text_replay PRIVATE XLATE_FUZZ_MODELS="${fuzz_corpora}/model_file")
+# The corpus of model files has some hundred files, so that this makes 10^5 runs.
+set(mutations 1000)
 foreach(pair fuzz_replay:model_file fuzz_text_replay:text)
   string(REPLACE ":" ";" pair ${pair})
   list(GET pair 0 target)
   list(GET pair 1 corpus)
   target_link_libraries(${target} PRIVATE models)
-  add_test(NAME ${target} COMMAND ${target} ${fuzz_corpora}/${corpus})
+  add_test(NAME ${target} COMMAND ${target} ${mutations} ${fuzz_corpora}/${corpus})
   set_tests_properties(${target} PROPERTIES TIMEOUT 600)
 endforeach()
 
@@ -62,7 +64,7 @@ foreach(target fuzz_model_file fuzz_text)
     --build-options -DCMAKE_CXX_COMPILER=${XLATE_CLANG} -DCMAKE_BUILD_TYPE=RelWithDebInfo
       -DXLATE_FUZZ=ON -DXLATE_SANITIZE=ON -DXLATE_CUDA=OFF
     --test-command bin/${target} -max_total_time=${XLATE_FUZZ_SECONDS} -max_len=${length}
-      -timeout=20 -print_final_stats=1
+      -timeout=20 -malloc_limit_mb=64 -print_final_stats=1
       -artifact_prefix=${CMAKE_BINARY_DIR}/fuzz/ ${found} ${fuzz_corpora}/${corpus})
   math(EXPR timeout "${XLATE_FUZZ_SECONDS} + 1800")
   # They share a build folder.

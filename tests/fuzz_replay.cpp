@@ -1,12 +1,18 @@
 // Runs a fuzz target without libFuzzer, so that a build with any compiler replays what the fuzzer
 // has found. It runs each file in the given folders unchanged and with some mutations. Random
 // changes alone find little that is new; that is the task of fuzz_model_file itself.
+//
+// It also ends with an error if a single allocation is much larger than the input: a number in a
+// file must not ask for memory that the file's bytes do not fill.
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <new>
 #include <random>
+#include <string>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
@@ -23,25 +29,53 @@ extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, st
   return random() % 16 == 0 ? random() % size : size;
 }
 
+namespace {
+
+// No single allocation may have more bytes than this.
+std::size_t most_bytes = SIZE_MAX;
+
+void run(const std::uint8_t* data, std::size_t size) {
+  // A byte of a table can become a few pointers and texts. The rest is for tables of a fixed size
+  // and for texts, which a pipeline may make longer.
+  constexpr std::size_t kPerByte = 64, kRest = std::size_t{4} << 20;
+  most_bytes = kRest + kPerByte * size;
+  LLVMFuzzerTestOneInput(data, size);
+  most_bytes = SIZE_MAX;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) {
+  if (bytes > most_bytes) {
+    std::fprintf(stderr, "an allocation of %zu bytes, expected at most %zu\n", bytes, most_bytes);
+    std::abort();
+  }
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+// Takes the number of mutations of each file, and folders.
 int main(int argc, char** argv) {
-  constexpr unsigned kMutations = 100;
   // A mutation may grow by this number of bytes.
   constexpr std::size_t kRoom = 4096;
+  if (argc < 3) return 2;
+  const unsigned long mutations = std::stoul(argv[1]);
   int files = 0;
-  for (int i = 1; i < argc; ++i) {
+  for (int i = 2; i < argc; ++i) {
     for (const auto& entry : std::filesystem::directory_iterator(argv[i])) {
       std::ifstream file(entry.path(), std::ios::binary);
       const std::vector<std::uint8_t> seed{std::istreambuf_iterator<char>(file), {}};
-      LLVMFuzzerTestOneInput(seed.data(), seed.size());
-      for (unsigned n = 0; n < kMutations; ++n) {
+      run(seed.data(), seed.size());
+      for (unsigned n = 0; n < mutations; ++n) {
         std::vector<std::uint8_t> input = seed;
         input.resize(seed.size() + kRoom);
-        LLVMFuzzerTestOneInput(input.data(),
-                               LLVMFuzzerCustomMutator(input.data(), seed.size(), input.size(), n));
+        run(input.data(), LLVMFuzzerCustomMutator(input.data(), seed.size(), input.size(), n));
       }
       ++files;
     }
   }
-  std::printf("%d files\n", files);
+  std::printf("%d files, %lu mutations of each\n", files, mutations);
   return files > 0 ? 0 : 1;
 }
