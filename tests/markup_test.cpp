@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
+#include <numeric>
 #include <random>
 #include <string>
 #include <string_view>
@@ -51,10 +53,11 @@ std::string placed(const std::string& line, const std::string& translation,
   return with_markup(markup, line, translation, links, std::min(read, markup.text.size()));
 }
 
+// Word i of the translation is aligned with word i of the line's text, if there is one.
 std::string in_order(const std::string& line, const std::string& translation) {
-  std::vector<int> aligned;
-  for (const TextRange& word : words_of(translation))
-    aligned.push_back(static_cast<int>(aligned.size() + 0 * word.begin));
+  std::vector<int> aligned(words_of(translation).size(), -1);
+  const std::size_t words = words_of(text_of(line)).size();
+  std::iota(aligned.begin(), aligned.begin() + std::min(words, aligned.size()), 0);
   return placed(line, translation, aligned);
 }
 
@@ -188,6 +191,8 @@ TEST(MarkupWriter, WritesReferencesAsTheLineDid) {
   EXPECT_EQ(in_order("a & <b>b</b>", "a & b"), "a & <b>b</b>");
   EXPECT_EQ(in_order("a &lt; b > c", "a < b > c"), "a &lt; b > c");
   EXPECT_EQ(in_order("a < b", "a < <b>"), "a < &lt;b&gt;");
+  // If only the second one were written as a reference, the first would begin a tag.
+  EXPECT_EQ(in_order("> <b <c", "> <b <c>"), "> &lt;b &lt;c>");
   EXPECT_EQ(in_order("AT&T", "&lt;"), "&amp;lt;");
   EXPECT_EQ(in_order("a b", "a & b\u00A0c"), "a &amp; b&nbsp;c");
   EXPECT_EQ(in_order("&eacute;", "é"), "é");

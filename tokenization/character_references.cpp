@@ -101,6 +101,19 @@ std::optional<std::uint32_t> number_of(std::string_view digits) {
   return number;
 }
 
+// Returns the end of the last tag of a text, or 0. No `<` before it may stay as such: if a tag is
+// written with a reference, the malformed markup before it may be well-formed.
+std::size_t end_of_markup(std::string_view text) {
+  TagReader tags(text);
+  std::size_t end = 0;
+  for (std::size_t place = text.find('<'); place < text.size(); place = text.find('<', place)) {
+    const TagSyntax syntax = tags.read(place);
+    place += syntax.bytes;
+    if (syntax.kind != TagSyntax::Kind::kText) end = place;
+  }
+  return end;
+}
+
 }  // namespace
 
 std::optional<CharacterReference> read_reference(std::string_view text) {
@@ -132,12 +145,14 @@ void ReferenceStyle::see_reference(std::string_view character) {
 }
 
 void ReferenceStyle::append(std::string& out, std::string_view text, bool is_last) const {
+  // Malformed markup is complete only at the end of a line. Elsewhere it could go on in a tag.
+  const std::size_t end = is_last ? end_of_markup(text) : text.size();
   std::size_t copied = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const int place = place_of(text.substr(i, 2));
     if (place < 0) continue;
     const auto index = static_cast<std::size_t>(place);
-    if (written_[index] && !referred_[index] && !is_markup(text.substr(i), is_last)) continue;
+    if (written_[index] && !referred_[index] && !is_markup(text.substr(i), i < end)) continue;
     out.append(text, copied, i - copied).append(kReferences[index].second);
     copied = i + kReferences[index].first.size();
     i = copied - 1;
@@ -153,11 +168,9 @@ int ReferenceStyle::place_of(std::string_view text) {
   return -1;
 }
 
-// Malformed markup is complete only at the end of a line. Elsewhere it could go on in a tag.
-bool ReferenceStyle::is_markup(std::string_view text, bool is_last) {
+bool ReferenceStyle::is_markup(std::string_view text, bool is_before_end) {
   if (text.front() == '&') return read_reference(text).has_value();
-  if (text.front() != '<' || text.size() == 1 || !may_begin_tag(text[1])) return false;
-  return !is_last || TagReader(text).read(0).kind != TagSyntax::Kind::kText;
+  return is_before_end && text.front() == '<' && text.size() > 1 && may_begin_tag(text[1]);
 }
 
 }  // namespace xlate

@@ -40,8 +40,9 @@ class ReferenceStyle {
 
   /// Returns the place in kReferences of the character that a text begins with, or −1.
   static int place_of(std::string_view text);
-  /// Returns whether text that begins with `&` or `<` would be read as markup.
-  static bool is_markup(std::string_view text, bool is_last);
+  /// Returns whether text that begins with `&` would be read as a reference, or whether one that
+  /// begins with `<` may begin a tag, before the end of the last one.
+  static bool is_markup(std::string_view text, bool is_before_end);
 
   std::array<bool, kReferences.size()> written_{}, referred_{};
 };
