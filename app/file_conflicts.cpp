@@ -61,9 +61,12 @@ void check_file_conflicts(const Options& options) {
   const Use output = to_stdout ? use_of_descriptor(STDOUT_FILENO, "stdout", "the output")
                                : use_of_path(options.output, "the output");
   const Use partial = use_of_path(to_stdout ? "" : OutputFile::partial_path(options.output),
-                                  "the output until it is complete");
-  for (const Use& other : {model, output, partial}) refuse_conflict("--report", report, other);
-  for (const Use& written : {output, partial}) refuse_conflict("--output", written, model);
+                                  "the output until it is complete"),
+            journal = use_of_path(to_stdout ? "" : OutputFile::journal_path(options.output),
+                                  "the journal of the output");
+  for (const Use& other : {model, output, partial, journal})
+    refuse_conflict("--report", report, other);
+  for (const Use& written : {output, partial, journal}) refuse_conflict("--output", written, model);
   std::vector<Use> inputs;
   for (const std::string& path : options.input)
     inputs.push_back(path == "-" ? use_of_descriptor(STDIN_FILENO, "stdin", "the input stdin")
@@ -72,6 +75,7 @@ void check_file_conflicts(const Options& options) {
   for (const Use& input : inputs) {
     refuse_conflict("--report", report, input);
     refuse_conflict("--output", partial, input);
+    refuse_conflict("--output", journal, input);
     // A named output may be an input, since it replaces that file at the end. The file behind
     // stdout is written in place, and the run would read what it has written.
     if (to_stdout) refuse_conflict("--output", output, input);

@@ -102,7 +102,8 @@ class LineReader::Stream {
     struct stat status {};
     if (fstat(file_, &status) == 0 && S_ISDIR(status.st_mode))
       fail("{}: is a folder, expected a file", name_);
-    if (S_ISREG(status.st_mode)) bytes_ = status.st_size;
+    if (S_ISREG(status.st_mode))
+      facts_ = {status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
   }
   ~Stream() {
     if (file_ > STDIN_FILENO) close(file_);
@@ -110,8 +111,7 @@ class LineReader::Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  /// Returns the size of the input in bytes, before unpacking, or −1 if it is not known.
-  std::int64_t bytes() const { return bytes_; }
+  const InputFacts& facts() const { return facts_; }
 
   /// Waits for data up to `timeout`, and appends what it reads, unpacked, to `out`. Returns the
   /// number of bytes before unpacking, 0 at the end of the input or when the run is to stop, or −1
@@ -174,7 +174,7 @@ class LineReader::Stream {
 
   std::string name_;
   int file_;
-  std::int64_t bytes_ = -1;
+  InputFacts facts_;
   std::string block_;
   bool known_ = false;    // It becomes true when it is known whether the input is gzip data.
   std::size_t held_ = 0;  // This many bytes are in the block while they do not yet tell that.
@@ -203,13 +203,19 @@ LineReader::LineReader(const std::vector<std::string>& paths)
   allow_open_files(paths.size());
   for (const std::string& path : paths) {
     streams_.push_back(std::make_unique<Stream>(path));
-    const std::int64_t bytes = streams_.back()->bytes();
+    const std::int64_t bytes = streams_.back()->facts().bytes;
     bytes_total_ = bytes < 0 || bytes_total_ < 0 ? -1 : bytes_total_ + bytes;
   }
 }
 
 LineReader::~LineReader() {
   if (wake_ >= 0) close(wake_);
+}
+
+std::vector<InputFacts> LineReader::facts() const {
+  std::vector<InputFacts> facts;
+  for (const auto& stream : streams_) facts.push_back(stream->facts());
+  return facts;
 }
 
 void LineReader::stop() {

@@ -19,6 +19,13 @@ struct Line {
   std::string prefix{};    // With --target-prefix, it is the line of that file.
 };
 
+/// Says what is known of an input before it is read.
+struct InputFacts {
+  std::int64_t bytes = -1;  // The size before unpacking, or −1 if it is not a regular file.
+  // The time of the last change, as the system counts it.
+  std::int64_t seconds = 0, nanoseconds = 0;
+};
+
 class LineReader {
  public:
   static constexpr std::size_t kMaxLineBytes = std::size_t{1} << 20;
@@ -38,6 +45,8 @@ class LineReader {
 
   /// Returns the bytes read of all inputs so far, before unpacking.
   std::int64_t bytes_read() const { return bytes_read_; }
+  /// Returns what is known of each input.
+  std::vector<InputFacts> facts() const;
   /// Returns the bytes of all inputs together, before unpacking, or −1 if that is not known.
   std::int64_t bytes_total() const { return bytes_total_; }
 

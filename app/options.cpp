@@ -99,6 +99,9 @@ void add_file_options(CLI::App& app, Options& options) {
   files.file("-o,--output", options.output, "FILE",
              "Output file, written to FILE.partial and renamed at the end; - is stdout; a name in "
              ".gz makes gzip data [stdout]");
+  files.flag("--resume", options.resume,
+             "With --output: go on after the last complete line of FILE.partial, which a run with "
+             "the same model, inputs and options has left; begin where there is none [off]");
   files.choice("--input-format", options.input_format, kFormats,
                "What input lines hold; ids include the end token, jsonl is an object of JSON each "
                "[text]");

@@ -130,6 +130,8 @@ struct Options {
   std::string report;  // There is no report if it is empty; "-" is stderr.
   Progress progress = Progress::kAuto;
   bool quiet = false;
+  // The run goes on with the output that an earlier run has left unfinished.
+  bool resume = false;
 
   /// Returns whether a line has several rows of output, or one of their form.
   bool has_rows() const { return n_best > 0 || num_samples.value_or(1) > 1; }

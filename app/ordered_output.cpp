@@ -12,6 +12,9 @@ OrderedOutput::OrderedOutput(OutputFile& file, RunRecord& record, Console& conso
       record_(record),
       console_(console),
       failed_(std::move(failed)),
+      first_(record.resumed_lines),
+      next_(first_),
+      written_(first_),
       thread_(start_thread("writing the output", [this] { work(); })) {}
 
 OrderedOutput::~OrderedOutput() { finish(); }
@@ -85,16 +88,16 @@ void OrderedOutput::write_runs() {
     const Clock::time_point start = Clock::now();
     {
       const auto hidden = console_.hide_progress();
-      file_.write(text);
+      file_.write(text, lines);
       file_.flush();
     }
     const Clock::time_point now = Clock::now();
     record_.counters.write_nanoseconds += std::chrono::nanoseconds(now - start).count();
     lock.lock();
-    if (written_ == 0) record_.first_output = now;
+    if (written_ == first_) record_.first_output = now;
     record_.last_output = now;
     written_ += lines;
-    record_.counters.lines_out = written_;
+    record_.counters.lines_out = written_ - first_;
     progress_.notify_all();
   }
 }

@@ -20,10 +20,17 @@ namespace xlate {
 class OrderedOutput {
  public:
   /// Starts the writing thread, which calls `failed` when a write fails. Everything that is put
-  /// afterwards is dropped. Throws Error if the thread cannot be started.
+  /// afterwards is dropped. The output of record.resumed_lines lines is already in the file. Throws
+  /// Error if the thread cannot be started.
   OrderedOutput(OutputFile&, RunRecord&, Console&, std::function<void(std::exception_ptr)> failed);
   ~OrderedOutput();
 
+  /// Returns the first line that is to be put.
+  std::int64_t first_line() const { return first_; }
+  /// Says that a line was read. Each line must be read before it is put, and in order.
+  void add_line(const Line& line) {
+    if (file_.journal()) file_.journal()->add_line(line);
+  }
   /// Takes the output of a line, its newline included. Each line must be put once. The order does
   /// not matter, and any thread may call it.
   void put(std::int64_t line, std::string text);
@@ -52,8 +59,9 @@ class OrderedOutput {
   std::mutex mutex_;
   std::condition_variable complete_, progress_;
   std::deque<std::optional<std::string>> waiting_;  // It holds the lines from next_ on.
-  std::int64_t next_ = 0;  // This is the first line that is not yet taken to be written.
-  std::int64_t written_ = 0;
+  const std::int64_t first_;
+  std::int64_t next_;  // This is the first line that is not yet taken to be written.
+  std::int64_t written_;
   bool finishing_ = false, gave_up_ = false, broken_ = false;
   std::jthread thread_;
 };

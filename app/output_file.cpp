@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "app/file_sync.h"
 #include "engine/limits.h"
 
 namespace xlate {
@@ -78,12 +79,22 @@ std::string replaced_path(const std::string& path) {
 
 }  // namespace
 
+bool OutputFile::is_packed(const std::string& path) {
+  return path.size() > 3 && path.ends_with(".gz");
+}
+
 std::string OutputFile::partial_path(const std::string& path) {
   const std::string replaced = replaced_path(path);
   return replaced.empty() ? "" : replaced + ".partial";
 }
 
-OutputFile::OutputFile(const std::string& path) : name_(is_stdout(path) ? "stdout" : path) {
+std::string OutputFile::journal_path(const std::string& path) {
+  const std::string partial = partial_path(path);
+  return partial.empty() ? "" : partial + ".journal";
+}
+
+OutputFile::OutputFile(const std::string& path, PartialFile::Old old)
+    : name_(is_stdout(path) ? "stdout" : path) {
   if (is_stdout(path)) {
     file_ = STDOUT_FILENO;
     const int flags = fcntl(file_, F_GETFL);
@@ -98,16 +109,31 @@ OutputFile::OutputFile(const std::string& path) : name_(is_stdout(path) ? "stdou
   if (const std::string replaced = replaced_path(path); !replaced.empty()) {
     if (exists && access(replaced.c_str(), W_OK) != 0)
       fail("{}: cannot be written: {}", path, std::strerror(errno));
-    partial_ = std::make_unique<PartialFile>(replaced, partial_path(path), path);
+    partial_ = std::make_unique<PartialFile>(replaced, partial_path(path), path, old);
     file_ = partial_->take_file();
+    journal_path_ = journal_path(path);
+    has_old_text_ = partial_->is_old() && fstat(file_, &status) == 0 && status.st_size > 0;
   } else {
     file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (file_ < 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
   }
-  if (path.size() > 3 && path.ends_with(".gz")) deflater_ = std::make_unique<Deflater>();
+  if (is_packed(path)) deflater_ = std::make_unique<Deflater>();
 }
 
 OutputFile::~OutputFile() { abandon(); }
+
+void OutputFile::fail_to_write() const {
+  fail("{}: cannot be written: {}", name_, write_error(errno));
+}
+
+std::optional<Journal::Files> OutputFile::journal_files() const {
+  if (!partial_ || !partial_->is_locked() || deflater_) return std::nullopt;
+  return Journal::Files{.path = journal_path_, .shown = name_, .output = file_};
+}
+
+void OutputFile::continue_at(std::int64_t bytes) {
+  if (ftruncate(file_, bytes) != 0 || lseek(file_, bytes, SEEK_SET) != bytes) fail_to_write();
+}
 
 void OutputFile::write_bytes(const char* data, std::size_t bytes) {
   while (bytes > 0) {
@@ -121,20 +147,22 @@ void OutputFile::write_bytes(const char* data, std::size_t bytes) {
         continue;
       }
       if (errno == EPIPE) throw ClosedPipe();
-      fail("{}: cannot be written: {}", name_, write_error(errno));
+      fail_to_write();
     }
     data += written;
     bytes -= static_cast<std::size_t>(written);
   }
 }
 
-void OutputFile::write(std::string_view text) {
+void OutputFile::write(std::string_view text, std::int64_t lines) {
   written_ |= !text.empty();
+  if (journal_) journal_->before_write(text, lines);
   if (!deflater_)
     write_bytes(text.data(), text.size());
   else
     deflater_->pack(text, Z_NO_FLUSH,
                     [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+  if (journal_) journal_->after_write();
 }
 
 void OutputFile::flush() {
@@ -148,21 +176,29 @@ void OutputFile::close_file() {
   // may go to /dev/stdout afterwards.
   const int opened = std::exchange(file_, -1),
             file = opened == STDOUT_FILENO ? dup(opened) : opened;
-  if (file < 0 || close(file) != 0) fail("{}: cannot be written: {}", name_, write_error(errno));
+  if (file < 0 || close(file) != 0) fail_to_write();
 }
 
 void OutputFile::finish() {
   if (deflater_)
     deflater_->pack({}, Z_FINISH,
                     [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
+  if (journal_) journal_->stop();
+  if (partial_ && !sync_file(file_)) fail_to_write();
   close_file();
-  if (partial_) partial_->rename_to_path();
+  if (!partial_) return;
+  partial_->rename_to_path();
+  if (!sync_folder_of(partial_->name())) fail_to_write();
+  // Until now the journal was needed, because the system may still have had the old name.
+  if (journal_) journal_->remove();
+  journal_.reset();
   partial_.reset();  // This releases the lock, so that another run may write the output.
 }
 
 void OutputFile::abandon() noexcept {
   if (file_ < 0) return;
   try {
+    if (journal_) journal_->stop();
     if (deflater_ && (written_ || !partial_))
       deflater_->pack({}, Z_FINISH,
                       [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
@@ -171,7 +207,10 @@ void OutputFile::abandon() noexcept {
   }
   if (file_ > STDOUT_FILENO) close(file_);
   file_ = -1;
-  if (partial_ && !written_) partial_->remove();
+  if (partial_ && !written_ && !has_old_text_) {
+    partial_->remove();
+    if (journal_) journal_->remove();
+  }
 }
 
 }  // namespace xlate

@@ -60,8 +60,8 @@ void PartialFile::refuse() const {
 }
 
 PartialFile::PartialFile(const std::string& path, const std::string& partial,
-                         const std::string& shown)
-    : path_(path), name_(partial), shown_(shown) {
+                         const std::string& shown, Old old)
+    : path_(path), name_(partial), shown_(shown), old_(old) {
   // A new file gets the rights that the umask leaves, at once. A file that replaces another one is
   // open to nobody but its owner until it has the rights of that one.
   struct stat replaced {};
@@ -87,8 +87,8 @@ void PartialFile::close_file() {
 
 int PartialFile::take_file() { return std::exchange(file_, -1); }
 
-// Creates and locks the file. Returns false if that must be tried again, because an old file was in
-// the way or another run interfered.
+// Creates or opens the file, and locks it. Returns false if that must be tried again, because an
+// old file was in the way or another run interfered.
 bool PartialFile::make(int mode) {
   file_ = open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   const bool is_new = file_ >= 0;
@@ -101,12 +101,15 @@ bool PartialFile::make(int mode) {
   if (locked == Lock::kNone) {
     if (is_new) unlink(name_.c_str());
     close_file();
+    if (old_ == Old::kKeep)
+      fail("--resume: {}: cannot be used: files in its folder cannot be locked", shown_);
     make_without_lock(mode);
     return true;
   }
   // Between opening and locking, another run may have renamed or removed the file.
   const bool there = is_at(file_, name_);
-  if (is_new && there) return true;
+  is_old_ = !is_new;
+  if (there && (is_new || old_ == Old::kKeep)) return true;
   // An old file is removed only by the run that holds its lock. It is not emptied and used again,
   // since somebody who may not read the new output could have it open.
   if (there && unlink(name_.c_str()) != 0) fail_to_replace(std::strerror(errno));
@@ -130,7 +133,8 @@ bool PartialFile::open_old() {
   if (errno != EEXIST) fail_to_write();
   // O_NOFOLLOW refuses a link, which would be renamed in place of the file. O_NONBLOCK prevents
   // waiting for the reader of a named pipe.
-  file_ = open(name_.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  const int access = old_ == Old::kKeep ? O_RDWR : O_WRONLY;
+  file_ = open(name_.c_str(), access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (file_ < 0 && errno == ENOENT) return false;
   if (file_ < 0) fail_to_replace(std::strerror(errno));
   struct stat status {};
@@ -141,6 +145,7 @@ bool PartialFile::open_old() {
 
 // Creates the file under a name of its own, so that no other run can write it.
 void PartialFile::make_without_lock(int mode) {
+  is_locked_ = false;
   const std::string shared = name_;
   for (int number = getpid(), attempt = 0; file_ < 0; ++number, ++attempt) {
     name_ = fmt::format("{}.{}", shared, number);

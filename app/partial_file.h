@@ -10,12 +10,16 @@ namespace xlate {
 
 class PartialFile {
  public:
-  /// Creates and locks the file `partial`, which is to become `path`, and removes what an earlier
-  /// run has left there. Messages name the output `shown`. If `path` exists, the new file gets its
-  /// mode, access list, owner and group, as far as the system permits. Throws Error if the file
-  /// cannot be created, or if another run is writing it or `path`. If files cannot be locked, it
-  /// gets a name of its own, "PARTIAL.N".
-  PartialFile(const std::string& path, const std::string& partial, const std::string& shown);
+  /// What becomes of a file that an earlier run has left: it is removed, or kept to be continued.
+  enum class Old : bool { kRemove, kKeep };
+
+  /// Creates and locks the file `partial`, which is to become `path`, unless an earlier run has
+  /// left one there that is to be kept. Messages name the output `shown`. If `path` exists, the new
+  /// file gets its mode, access list, owner and group, as far as the system permits. Throws Error
+  /// if the file cannot be created, or if another run is writing it or `path`. If files cannot be
+  /// locked, it gets a name of its own, "PARTIAL.N", or if an old one is to be kept, Error is
+  /// thrown.
+  PartialFile(const std::string& path, const std::string& partial, const std::string& shown, Old);
   ~PartialFile();
   PartialFile(const PartialFile&) = delete;
   PartialFile& operator=(const PartialFile&) = delete;
@@ -23,6 +27,12 @@ class PartialFile {
   /// Returns the descriptor for writing, which the caller must close. The object holds the lock
   /// with another descriptor as long as it lives.
   int take_file();
+  /// Returns whether an earlier run has left the file. It can be read then, too.
+  bool is_old() const { return is_old_; }
+  /// Returns whether no other run can write a file of this name.
+  bool is_locked() const { return is_locked_; }
+  /// Returns where the file is until it gets its name.
+  const std::string& name() const { return name_; }
   /// Renames the file to `path`. Throws Error if that fails, or if another file has taken the place
   /// of this one.
   void rename_to_path();
@@ -42,6 +52,8 @@ class PartialFile {
   [[noreturn]] void refuse() const;
 
   std::string path_, name_, shown_;
+  const Old old_;
+  bool is_old_ = false, is_locked_ = true;
   int file_ = -1, lock_ = -1;  // lock_ is a duplicate of file_.
 };
 

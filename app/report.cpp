@@ -82,6 +82,7 @@ json options_of(const RunRecord& run) {
   return {{"model", options.model},
           {"input", options.input},
           {"output", options.output.empty() ? "-" : options.output},
+          {"resume", options.resume},
           {"device", options.device},
           {"input_format", name_of(options.input_format)},
           {"output_format", name_of(options.output_format)},
@@ -172,6 +173,7 @@ json lines_of(const RunRecord& run) {
           {"truncated", counters.truncated.load()},
           {"split", counters.split.load()},
           {"skipped", counters.skipped.load()},
+          {"resumed", run.resumed_lines},
           {"invalid_utf8", counters.invalid_utf8.load()},
           {"hit_length_limit", run.statistics.hit_limit - counters.hit_limit_again},
           {"retried", run.statistics.preempted + run.begun_again + run.overflows}};
@@ -349,6 +351,10 @@ Clock::time_point process_start() {
   return age >= 0
              ? now - std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(age))
              : now;
+}
+
+std::string options_text(const RunRecord& run) {
+  return options_of(run).dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 std::string report_text(const RunRecord& run) {

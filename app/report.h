@@ -79,6 +79,8 @@ struct RunRecord {
   Clock::time_point process_start;
   // It is the sum over all lines that were scored, with --score-text and --score-pairs alone.
   std::optional<double> log_probability;
+  // With --resume, the output of so many lines is from earlier runs. The counters leave them out.
+  std::int64_t resumed_lines = 0;
   double load_seconds = 0;
   Clock::time_point model_ready{}, first_line_read{}, first_output{}, last_output{};
   bool complete = false;  // It becomes true when the output has its name: a signal comes too late.
@@ -91,6 +93,10 @@ Clock::time_point process_start();
 /// Returns the report as JSON text. docs/report.md lists its fields. Fields that only a GPU has are
 /// null on the CPU.
 std::string report_text(const RunRecord&);
+
+/// Returns the effective values of all options as a JSON object. Both texts come from the same
+/// list, so that an option which the report has is compared by --resume, too.
+std::string options_text(const RunRecord&);
 
 /// Throws Error if the report could not be written to `path`. Creates an empty file if there is
 /// none, and leaves an existing one as it is.

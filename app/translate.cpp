@@ -19,6 +19,7 @@
 #include "app/output_file.h"
 #include "app/overflow_retry.h"
 #include "app/resolve_options.h"
+#include "app/resume.h"
 #include "app/score_lines.h"
 #include "app/scoring.h"
 #include "app/suppress.h"
@@ -62,14 +63,17 @@ ModelFacts facts_of(const ModelFile& file) {
 std::string progress_text(OrderedOutput& output, const LineReader& reader, const Counters& counters,
                           Clock::time_point start) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  const auto lines = output.written().lines;
+  const auto lines = output.written().lines, first = output.first_line();
   std::string text = fmt::format("{} lines", lines);
-  if (const auto total = reader.bytes_total(), read = counters.lines_in.load();
+  if (const auto total = reader.bytes_total(), read = first + counters.lines_in.load();
       total > 0 && read > 0) {
-    const double share = static_cast<double>(lines) / static_cast<double>(read) *
-                         static_cast<double>(reader.bytes_read()) / static_cast<double>(total);
-    text += fmt::format(", {:.0f} %", 100 * share);
-    if (share > 0) text += fmt::format(", {:.0f} s left", seconds / share - seconds);
+    // The share of a line of the input.
+    const double share = static_cast<double>(reader.bytes_read()) / static_cast<double>(total) /
+                         static_cast<double>(read);
+    text += fmt::format(", {:.0f} %", 100 * share * static_cast<double>(lines));
+    if (lines > first)
+      text += fmt::format(", {:.0f} s left", seconds * (1 / share - static_cast<double>(lines)) /
+                                                 static_cast<double>(lines - first));
   }
   return text +
          fmt::format(", {:.0f} tokens/s",
@@ -177,11 +181,13 @@ void translate_input(RunRecord& record, Console& console) {
   const ModelFile file = ModelFile::open(options.model);
   record.model = facts_of(file);
   resolve(options, file.description());
+  check_resume(options);
   note_sampling(file, options, console);
   LineReader reader(options.input);
   std::optional<LineReader> prefixes;
   if (!options.target_prefix.empty()) prefixes.emplace(std::vector{options.target_prefix});
-  OutputFile output_file(options.output);
+  OutputFile output_file(options.output,
+                         options.resume ? PartialFile::Old::kKeep : PartialFile::Old::kRemove);
   if (options.device == "cpu" && options.gpu_memory_given)
     throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
   std::packaged_task<Tokenizer()> loading(
@@ -205,8 +211,10 @@ void translate_input(RunRecord& record, Console& console) {
   resolve_suppressed(options, file.description(), tokenizer);
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
-  if (!run_pipeline(record, file, *backend, tokenizer, reader, prefixes ? &*prefixes : nullptr,
-                    output_file, console, start))
+  LineReader* const prefix_lines = prefixes ? &*prefixes : nullptr;
+  if (!begin_output(record, output_file, reader, prefix_lines, console) ||
+      !run_pipeline(record, file, *backend, tokenizer, reader, prefix_lines, output_file, console,
+                    start))
     return;
   output_file.finish();
   record.complete = true;

@@ -95,7 +95,7 @@ void WindowInput::read_windows() {
       std::int64_t line;
       std::size_t bytes;
     };
-    std::deque<End> ends{{0, 0}};
+    std::deque<End> ends{{output_.first_line(), 0}};
     std::size_t bytes_in_flight = 0;
     const std::int64_t most = options_.line_buffered ? 1 : kWindowsInFlight * options_.window;
     // Only objects and markup are kept until their lines are written. Ids are short.
@@ -103,7 +103,7 @@ void WindowInput::read_windows() {
         options_.input_format == Format::kJsonl || options_.markup == MarkupKind::kHtml;
     const std::size_t most_bytes = keeps ? kBytesInFlight : SIZE_MAX;
     std::int64_t size = options_.line_buffered ? 1 : std::min(kFirstWindow, options_.window),
-                 line = 0;
+                 line = output_.first_line();
     for (bool more = true, going = true; more;) {
       while (going && (line + size - ends.front().line > most || bytes_in_flight > most_bytes)) {
         ends.pop_front();
@@ -154,6 +154,7 @@ bool WindowInput::read_window(Window& window, std::int64_t size, std::size_t& by
     if (got == LineReader::Got::kEnd) return false;
     if (got == LineReader::Got::kTimeout) return true;
     bytes += line.text.size();
+    output_.add_line(line);
     window.lines.push_back(std::move(line));
   }
   return true;
@@ -181,7 +182,7 @@ LineReader::Got WindowInput::read_line(Line& line, std::int64_t number, millisec
   const Clock::time_point start = Clock::now();
   const auto got = reader_.next(line, timeout);
   const Clock::time_point end = Clock::now();
-  if (number == 0) {
+  if (number == output_.first_line()) {
     if (got == LineReader::Got::kLine) record_.first_line_read = end;
   } else if (const auto written = output_.written(); written.lines == number) {
     record_.counters.waiting_nanoseconds += std::max<std::int64_t>(

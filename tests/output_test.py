@@ -36,7 +36,9 @@ class Output(Case):
         self.assertTrue(
             running.until(
                 lambda: any(
-                    self.has_line(name) for name in os.listdir(self.folder) if ".partial" in name
+                    self.has_line(name)
+                    for name in os.listdir(self.folder)
+                    if ".partial" in name and "journal" not in name
                 )
             ),
             running.result(0).story(),

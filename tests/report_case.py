@@ -29,6 +29,7 @@ FIELDS = {
             "truncated",
             "split",
             "skipped",
+            "resumed",
             "invalid_utf8",
             "hit_length_limit",
             "retried",

@@ -98,7 +98,6 @@ class NotThere(Case):
     OPTIONS = [
         ("--shortlist", "table"),
         ("--range", "0-5"),
-        ("--resume", None),
     ]
 
     def test_an_option_that_is_not_there_yet_is_a_usage_error_naming_it(self):
@@ -119,15 +118,16 @@ class NotThere(Case):
             self.path("out.txt"),
             "--report",
             self.path("report.json"),
-            "--resume",
-            names="--resume",
+            "--shortlist",
+            "table",
+            names="--shortlist",
         )
         self.assertNotIn("out.txt", os.listdir(self.folder))
         self.assertNotIn("out.txt.partial", os.listdir(self.folder))
 
     def test_a_refused_run_does_not_wait_for_input(self):
         # stdin stays open and silent.
-        running = self.start("--resume")
+        running = self.start("--range", "0-5")
         self.check(running.wait(20), 2)
 
 
