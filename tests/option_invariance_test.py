@@ -66,7 +66,7 @@ class OptionInvariance(Case):
     def compare(self, wanted, found, what):
         if program.DEVICE != "cpu":
             wrong = [i + 1 for i, (a, b) in enumerate(zip(wanted, found)) if a != b]
-            self.assertEqual(wrong, [], "%s: these lines have other bytes" % what)
+            self.assertEqual(wrong, [], "%s: these lines have other bytes" % (what,))
             return
         wrong = [pair for pair in zip(wanted, found) if not is_near(*pair)]
         self.assertLessEqual(len(wrong), NEAR_TIES, (what, wrong[:3]))
