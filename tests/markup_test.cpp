@@ -196,6 +196,8 @@ TEST(MarkupWriter, WritesReferencesAsTheLineDid) {
   EXPECT_EQ(in_order("AT&T", "&lt;"), "&amp;lt;");
   EXPECT_EQ(in_order("a b", "a & b\u00A0c"), "a &amp; b&nbsp;c");
   EXPECT_EQ(in_order("&eacute;", "é"), "é");
+  EXPECT_EQ(text_of("a <b &amp;&amp; c &eacute;"), "a <b && c é");
+  EXPECT_EQ(in_order("a <b &amp;&amp; c", "a <b && c"), "a <b &amp;&amp; c");
 }
 
 // Returns the text of a line and of its tags, without white space.

@@ -70,10 +70,24 @@ class Reader {
       add_tag(place, syntax);
       return syntax.bytes;
     }
-    // Malformed markup may have characters that are markup elsewhere.
-    for (std::size_t i = 0; i < syntax.bytes; ++i) markup_.style.see_written(rest.substr(i));
-    add_text(rest.substr(0, syntax.bytes));
+    add_malformed(rest.substr(0, syntax.bytes));
     return syntax.bytes;
+  }
+
+  // Adds a character, or malformed markup, which may have references, and characters that are
+  // markup elsewhere.
+  void add_malformed(std::string_view text) {
+    for (std::size_t place = 0, next = 0; place < text.size(); place = next) {
+      if (const auto reference = read_reference(text.substr(place))) {
+        markup_.style.see_reference(reference->character);
+        add_text(reference->character);
+        next = place + reference->bytes;
+        continue;
+      }
+      next = std::min(text.find('&', place + 1), text.size());
+      for (std::size_t i = place; i < next; ++i) markup_.style.see_written(text.substr(i));
+      add_text(text.substr(place, next - place));
+    }
   }
 
   void add_text(std::string_view text) {
