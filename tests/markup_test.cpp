@@ -186,6 +186,10 @@ TEST(MarkupWriter, LosesNoPair) {
             "eins <b>zwei</b> <i></i>");
 }
 
+TEST(MarkupWriter, KeepsInvisibleCharactersBehindAnAddedSpace) {
+  EXPECT_EQ(in_order("a<br>\u200Fb", "a \u200Fb"), "a<br>\u200Fb");
+}
+
 TEST(MarkupWriter, WritesReferencesAsTheLineDid) {
   EXPECT_EQ(in_order("a &amp; <b>b</b>", "a & b"), "a &amp; <b>b</b>");
   EXPECT_EQ(in_order("a & <b>b</b>", "a & b"), "a & <b>b</b>");

@@ -9,6 +9,7 @@
 
 #include "tokenization/markup_tree.h"
 #include "tokenization/tag_placement.h"
+#include "tokenization/utf8.h"
 
 namespace xlate {
 namespace {
@@ -96,9 +97,13 @@ class Writer {
     };
     const bool added = std::any_of(tags.begin(), tags.end(),
                                    [](const PlacedTag& tag) { return tag.tag->space_added; });
-    if (added) space = {};
-    const std::size_t place = space.empty() ? tags.size() + 1 : place_of_space(tags, has_space);
-    const bool repeats = !space.empty() || ends.first || ends.last;
+    const bool repeats = (!added && !space.empty()) || ends.first || ends.last;
+    // What stands behind an added space may be no white space, such as a mark for right-to-left
+    // text. It belongs to what is behind the tags.
+    if (added) space = without_leading_space(space);
+    const std::size_t place = space.empty() ? tags.size() + 1
+                              : added       ? tags.size()
+                                            : place_of_space(tags, has_space);
     for (std::size_t i = 0; i <= tags.size(); ++i) {
       const bool at_end = (ends.first && i == 0) || (ends.last && i == tags.size());
       if (i == place)
