@@ -144,12 +144,17 @@ class Annotator::Hypotheses final : public SentenceInput {
 };
 
 Annotator::Annotator(const Options& options, const ModelDescription& model,
-                     const LineMarkup& markup, Put put)
-    : options_(options), model_(model), markup_(markup), put_(std::move(put)) {}
+                     const LineMarkup& markup, Put put, std::function<void(Sentence)> put_overflow)
+    : options_(options),
+      model_(model),
+      markup_(markup),
+      put_(std::move(put)),
+      put_overflow_(std::move(put_overflow)) {}
 
 void Annotator::allocate(const LoadedNetwork& network, Backend& backend, const Policy& policy) {
   free();
-  const ScoringOptions scoring = scoring_options_of(options_, policy, model_);
+  ScoringOptions scoring = scoring_options_of(options_, policy, model_);
+  scoring.hands_over_overflows = static_cast<bool>(put_overflow_);
   backend_ = &backend;
   batch_tokens_ = scoring.batch_tokens;
   scorer_.emplace(network, backend, scoring);
@@ -186,16 +191,23 @@ void Annotator::flush(Runner& runner) {
       },
       never);
   std::size_t next = 0;
+  std::vector<AnnotatedLine> annotated;
   for (AnnotatedLine& line : lines_) {
     const std::int32_t rows = std::min(line.decoded.result.count(), std::max(1, options_.n_best));
+    bool overflow = false;
     for (std::int32_t i = 0; i < rows; ++i, ++next) {
+      overflow |= scored[next].not_finite;
       line.annotations.push_back(
           annotation_of(line.decoded.sentence, hypotheses.list()[next], scored[next], runner));
     }
+    if (overflow)
+      put_overflow_(std::move(line.decoded.sentence));
+    else
+      annotated.push_back(std::move(line));
   }
-  put_(std::move(lines_));
   lines_ = {};
   tokens_ = 0;
+  put_(std::move(annotated));
 }
 
 Annotation Annotator::annotation_of(const Sentence& sentence, const Hypothesis& hypothesis,

@@ -52,8 +52,11 @@ struct AnnotatedLine {
 class Annotator {
  public:
   using Put = std::function<void(std::vector<AnnotatedLine>)>;
-  /// The arguments must outlive the object. allocate() comes next.
-  Annotator(const Options&, const ModelDescription&, const LineMarkup&, Put put);
+  /// `put_overflow` takes sentences of which a number is not finite when they are annotated, and
+  /// may be empty: then they are an error. The other arguments must outlive the object. allocate()
+  /// comes next.
+  Annotator(const Options&, const ModelDescription&, const LineMarkup&, Put put,
+            std::function<void(Sentence)> put_overflow);
 
   /// Allocates memory for a batch, in place of what the object had. The backend must outlive the
   /// object. Throws Error if it has too little memory.
@@ -79,6 +82,7 @@ class Annotator {
   const ModelDescription& model_;
   const LineMarkup& markup_;
   const Put put_;
+  const std::function<void(Sentence)> put_overflow_;
   Backend* backend_ = nullptr;
   std::int64_t batch_tokens_ = 0;
   std::optional<TokenScorer> scorer_;

@@ -77,7 +77,7 @@ void Decoding::start() {
     try {
       // The annotator allocates its memory first, because the caches take what is left.
       if (annotates(options_) && !annotator_)
-        annotator_.emplace(options_, model_, markup_, output_.put);
+        annotator_.emplace(options_, model_, markup_, output_.put, output_.put_overflow);
       if (annotator_) annotator_->allocate(network_, backend_, policy_);
       transformer_ = std::make_unique<Transformer>(network_, backend_);
       runner_ = make_runner();
@@ -92,8 +92,11 @@ void Decoding::start() {
 
 void Decoding::halve_budget(const OutOfMemory& error) {
   if (annotator_) annotator_->free();
-  if (options_.batch_tokens == 1 || options_.line_buffered) fail_for_room(options_, error.what());
+  // With --line-buffered there is one sentence in flight.
+  if (options_.line_buffered) options_.batch_tokens = 1;
+  if (options_.batch_tokens == 1) fail_for_room(options_, error.what());
   options_.batch_tokens /= 2;
+  ++halvings_;
 }
 
 std::unique_ptr<Runner> Decoding::make_runner() {

@@ -43,6 +43,8 @@ class Decoding {
   std::int64_t batch_tokens() const { return options_.batch_tokens; }
   /// Returns how many sentences were begun again because the memory had run out.
   std::int64_t begun_again() const { return begun_again_; }
+  /// Returns how often the budget was halved.
+  std::int64_t halvings() const { return halvings_; }
   /// Waits for the device and returns the statistics.
   RunnerStatistics statistics() const;
 
@@ -70,7 +72,7 @@ class Decoding {
   std::unique_ptr<Runner> runner_;
   std::vector<Sentence> again_;  // They come before the input's sentences, the last one first.
   RunnerStatistics before_;      // those of earlier runners
-  std::int64_t begun_again_ = 0;
+  std::int64_t begun_again_ = 0, halvings_ = 0;
 };
 
 /// Throws Error because sentences of the allowed lengths do not fit into the memory.

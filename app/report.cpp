@@ -183,7 +183,8 @@ json lines_of(const RunRecord& run) {
 json retries_of(const RunRecord& run) {
   return {{"pages", run.statistics.preempted},
           {"memory", run.begun_again},
-          {"overflow", run.overflows}};
+          {"overflow", run.overflows},
+          {"halved_budgets", run.halvings}};
 }
 
 json counts_of(const RunRecord& run) {

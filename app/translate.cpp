@@ -104,6 +104,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowIn
     options.batch_tokens = decoding->batch_tokens();
     record.statistics = decoding->statistics();
     record.begun_again = decoding->begun_again();
+    record.halvings = decoding->halvings();
     record.overflows = retry.count();
     record.memory = backend.memory();
     record.paths = backend.paths();
