@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "app/latency.h"
 #include "app/options.h"
 #include "engine/backend.h"
 #include "engine/policy.h"
@@ -36,30 +37,6 @@ struct ModelFacts {
   std::string path, architecture;
   std::uint64_t hash = 0;
   std::int64_t parameters = 0, bytes = 0;
-};
-
-/// Counts latencies in classes whose bounds are one percent apart, so that percentiles of any
-/// number of lines take little memory.
-class Latency {
- public:
-  void add(double milliseconds);
-  /// Returns a percentile in milliseconds by the nearest-rank method, or 0 if there are no
-  /// latencies. It is the upper bound of the class of the smallest latency that at least `share` of
-  /// all latencies do not exceed, and at most the largest latency.
-  double percentile(double share) const;
-  double max() const { return max_; }
-  /// Counts the lines of the latencies above `from` and up to `to`, both in milliseconds.
-  struct Bar {
-    double from, to;
-    std::int64_t lines;
-  };
-  /// Returns the bars of a histogram in which each bar is about 7 % wide, without empty ones.
-  std::vector<Bar> histogram() const;
-
- private:
-  std::map<int, std::int64_t> classes_;
-  std::int64_t count_ = 0;
-  double max_ = 0;
 };
 
 /// Holds everything of which the report is made. What a failed run has not reached stays empty.
