@@ -32,7 +32,7 @@ esac
 input=$3 output=$4
 shift 4
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 program=${XLATE_BINARY:-$here/bin/xlate}
 [[ ${XLATE_BINARY:-} || -x $program ]] || program=$here/../../build/bin/xlate
 [[ -x $program ]] || fail "$program: no program there (XLATE_BINARY names another one)"
