@@ -178,7 +178,7 @@ void PartialFile::copy_access(const struct stat& replaced) const {
 
 void PartialFile::rename_to_path() {
   if (!is_at(lock_, name_))
-    fail("{}: is not written: another file has taken the place of {}", shown_, name_);
+    fail("{}: is not written: {} is gone, or another file has taken its place", shown_, name_);
   if (std::rename(name_.c_str(), path_.c_str()) != 0)
     fail("{}: cannot be written: {} cannot be renamed: {}", shown_, name_, std::strerror(errno));
 }
