@@ -63,10 +63,13 @@ void check_file_conflicts(const Options& options) {
   const Use partial = use_of_path(to_stdout ? "" : OutputFile::partial_path(options.output),
                                   "the output until it is complete"),
             journal = use_of_path(to_stdout ? "" : OutputFile::journal_path(options.output),
-                                  "the journal of the output");
-  for (const Use& other : {model, output, partial, journal})
+                                  "the journal of the output"),
+            new_journal = use_of_path(journal.name.empty() ? "" : journal.name + ".new",
+                                      "the journal of the output until it is on the disk");
+  for (const Use& other : {model, output, partial, journal, new_journal})
     refuse_conflict("--report", report, other);
-  for (const Use& written : {output, partial, journal}) refuse_conflict("--output", written, model);
+  for (const Use& written : {output, partial, journal, new_journal})
+    refuse_conflict("--output", written, model);
   std::vector<Use> inputs;
   for (const std::string& path : options.input)
     inputs.push_back(path == "-" ? use_of_descriptor(STDIN_FILENO, "stdin", "the input stdin")
@@ -76,6 +79,7 @@ void check_file_conflicts(const Options& options) {
     refuse_conflict("--report", report, input);
     refuse_conflict("--output", partial, input);
     refuse_conflict("--output", journal, input);
+    refuse_conflict("--output", new_journal, input);
     // A named output may be an input, since it replaces that file at the end. The file behind
     // stdout is written in place, and the run would read what it has written.
     if (to_stdout) refuse_conflict("--output", output, input);
