@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 
 namespace xlate {
@@ -57,13 +58,20 @@ void handle(int signal) {
 // can go on until it sees that the run ends. The flag is set before, so that nothing that was made
 // of zeros is written.
 void handle_lost_page(int number, siginfo_t* info, void*) {
+  if (info->si_code != BUS_ADRERR) {
+    // It is not of a page, and may have been sent. It ends the process when this function returns.
+    signal(number, SIG_DFL);
+    raise(number);
+    return;
+  }
+  const int error = errno;
   const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr) / page_bytes * page_bytes;
   lost = true;
   request_stop();
-  if (info->si_code != BUS_ADRERR ||
-      mmap(reinterpret_cast<void*>(address), page_bytes, PROT_READ,
+  if (mmap(reinterpret_cast<void*>(address), page_bytes, PROT_READ,
            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
     signal(number, SIG_DFL);  // The same access comes again and ends the process.
+  errno = error;
 }
 
 void watch_mapped_pages() {

@@ -239,15 +239,19 @@ class Clashes(Case):
 
     def test_the_unfinished_output_over_an_input(self):
         # It might be left from an earlier run.
-        partial = self.path("out.txt.partial", "Yes.\n")
-        self.untouched(
-            partial,
-            "-i",
-            partial,
-            "-o",
-            self.path("out.txt"),
-            names=["--output", "out.txt.partial"],
-        )
+        for ending in (".partial", ".partial.journal", ".partial.journal.new"):
+            with self.subTest(ending):
+                partial = self.path("out.txt" + ending, "Yes.\n")
+                output = self.path("out.txt")
+                self.untouched(
+                    partial,
+                    *("-i", partial, "-o", output),
+                    names=["--output", "out.txt" + ending],
+                )
+                os.remove(partial)
+                self.usage_error(
+                    *("-o", output, "--report", partial), names=["--report", "out.txt" + ending]
+                )
 
     def test_stdout_into_an_input_would_never_end(self):
         lines = self.path("lines.txt", "Yes.\n")
