@@ -15,7 +15,7 @@
 
 namespace xlate {
 
-/// What becomes of decoded sentences. The thread that decodes calls the functions.
+/// Says what becomes of decoded sentences. The thread that decodes calls the functions.
 struct DecodingOutput {
   // It takes sentences that are decoded, and annotated if the options ask for it.
   std::function<void(std::vector<AnnotatedLine>)> put;
@@ -63,7 +63,7 @@ class Decoding {
   Backend& backend_;
   const LineMarkup& markup_;
   const Policy policy_;
-  Options options_;  // with this object's own budget
+  Options options_;  // They have this object's own budget.
   const DecodingOutput output_;
   LoadedNetwork network_;
   const std::vector<std::int32_t> forced_lengths_;
@@ -71,7 +71,7 @@ class Decoding {
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<Runner> runner_;
   std::vector<Sentence> again_;  // They come before the input's sentences, the last one first.
-  RunnerStatistics before_;      // those of earlier runners
+  RunnerStatistics before_;      // They are those of earlier runners.
   std::int64_t begun_again_ = 0, halvings_ = 0;
 };
 

@@ -91,7 +91,7 @@ class Journal {
   std::condition_variable changed_;
   std::deque<std::uint64_t> lines_;  // the hashes of the lines that are read and not yet written
   std::uint64_t last_line_;
-  StreamHash hash_;      // of the output up to next_
+  StreamHash hash_;      // It is that of the output up to next_.
   Mark next_, written_;  // The output is written up to written_.
   // Marks are written while the journal has its name and no error has come.
   bool published_ = false, broken_ = false, stopping_ = false;

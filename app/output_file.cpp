@@ -172,7 +172,7 @@ void OutputFile::flush() {
 }
 
 void OutputFile::close_file() {
-  // Some file systems report a failed write only here. Of stdout a copy is closed, since the report
+  // Some file systems report a failed write only here. A copy of stdout is closed, since the report
   // may go to /dev/stdout afterwards.
   const int opened = std::exchange(file_, -1),
             file = opened == STDOUT_FILENO ? dup(opened) : opened;

@@ -10,7 +10,8 @@ namespace xlate {
 
 class PartialFile {
  public:
-  /// What becomes of a file that an earlier run has left: it is removed, or kept to be continued.
+  /// Says what becomes of a file that an earlier run has left: it is removed, or kept to be
+  /// continued.
   enum class Old : bool { kRemove, kKeep };
 
   /// Creates and locks the file `partial`, which is to become `path`, unless an earlier run has

@@ -52,8 +52,9 @@ struct RunRecord {
   // They count sentences that were begun again because the memory had run out, and those that were
   // decoded once more in float32.
   std::int64_t begun_again = 0, overflows = 0;
-  std::int64_t halvings = 0;  // of the budget of tokens, because the memory was too small
-  Latency latency;            // It counts each line, with --line-buffered alone.
+  // It counts how often the budget of tokens was halved because the memory was too small.
+  std::int64_t halvings = 0;
+  Latency latency;  // It counts each line, with --line-buffered alone.
   Clock::time_point process_start;
   // It is the sum over all lines that were scored, with --score-text and --score-pairs alone.
   std::optional<double> log_probability;

@@ -104,7 +104,7 @@ class Comparison {
     for (std::size_t i = 0; i < now.size(); ++i) {
       const std::string name = names.at(i) == "-" ? "stdin" : names.at(i);
       const auto size = [](const json& facts) { return facts.at("bytes").get<std::int64_t>(); };
-      // Of a pipe nothing is known before it is read.
+      // Nothing is known of a pipe before it is read.
       if (size(then[i]) < 0 || size(now[i]) < 0) continue;
       if (size(then[i]) != size(now[i]))
         refuse("the size of " + name, fmt::format("{} bytes", size(then[i])),

@@ -47,7 +47,7 @@ struct DeviceInfo {
 /// Memory of a GPU. The values are −1 where the device is the host.
 struct DeviceMemory {
   std::int64_t peak_bytes = -1;  // the most that was allocated at once
-  // What may be allocated at once, and what is.
+  // The first is the most that may be allocated at once, and the second what is allocated now.
   std::int64_t limit_bytes = -1, used_bytes = -1;
   // What was not free when the backend was opened: the memory of the CUDA context and of other
   // processes.

@@ -15,7 +15,7 @@ constexpr int kThreads = 256;
 // hypothesis that was chosen has.
 struct GroupStep {
   const RulesView& rules;
-  const RowCandidates& best;  // of the sentence's rows
+  const RowCandidates& best;  // It has the candidates of the sentence's rows.
   const float* scores;        // [K]
   const Candidate* live;
   std::int32_t forced;
@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   const std::int32_t length = slot_state.length;
   best.values += first_row * best.count, best.tokens += first_row * best.count;
-  const int beams = rules.beams / rules.beam_groups,
-            count = best.count / rules.beam_groups;  // of a group's candidates
+  // A group has this many beams and candidates.
+  const int beams = rules.beams / rules.beam_groups, count = best.count / rules.beam_groups;
   Candidate* live = slot_state.live(best.count);
   Finished* finished = slot_state.finished(best.count, rules.beams);
   std::int32_t* counts = state.group_finished_count + slot * rules.beam_groups;
