@@ -197,6 +197,16 @@ def memory_retry(place, seconds):
     return place.suite("memory_retry_test.py", seconds, precision="fp16")
 
 
+@check("a program that waits for each answer, fp32", 120)
+def latency(place, seconds):
+    return place.suite("latency_test.py", seconds, precision="fp32")
+
+
+@check("signals, full disks and lost pages", 240)
+def faults(place, seconds):
+    return place.suite("faults_test.py", seconds, precision="fp32")
+
+
 @check("numbers that overflow", 200)
 def overflow(place, seconds):
     return place.suite("gpu_test.py", seconds, "Overflow", precision="fp16")
