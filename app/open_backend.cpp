@@ -10,11 +10,12 @@
 namespace xlate {
 namespace {
 
-void check_cpu_precision(const Options& options) {
-  if (options.precision == Precision::kFloat16 || options.precision == Precision::kBFloat16) {
-    throw UsageError(fmt::format("--precision: {}, expected fp32 or auto on the CPU",
-                                 name_of(options.precision)));
-  }
+void check_precision(const Options& options, bool gpu) {
+  if (options.precision != (gpu ? Precision::kInt8 : Precision::kFloat16)) return;
+  throw UsageError(fmt::format("--precision: {}, expected {} or auto on {}",
+                               name_of(options.precision),
+                               gpu ? "fp32, fp16, bf16" : "fp32, bf16, int8",
+                               gpu ? "a GPU (--device cpu has int8)" : "the CPU"));
 }
 
 // Returns the number of the step, or of the allocation, at which a device pretends to fail, which
@@ -43,20 +44,26 @@ std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescr
       .fail_at_step = number_in("XLATE_TEST_CUDA_ERROR_AT_STEP"),
       .fail_at_allocation = number_in("XLATE_TEST_FAILED_ALLOCATION")};
   if (options.device != "auto") {
-    if (!wanted.cuda) check_cpu_precision(options);
+    check_precision(options, wanted.cuda);
     try {
       return make_backend(wanted);
     } catch (const Error& error) {
       fail("--device {}: {}", options.device, error.what());
     }
   }
+  std::unique_ptr<Backend> gpu;
   try {
-    return make_backend(wanted);
+    gpu = make_backend(wanted);
   } catch (const Error& error) {
-    check_cpu_precision(options);
+    check_precision(options, false);
     console.note(fmt::format("running on the CPU: {}", error.what()));
   }
+  if (gpu) {
+    check_precision(options, true);
+    return gpu;
+  }
   wanted.cuda = false;
+  wanted.precision = effective_precision(options.precision, network, false);
   return make_backend(wanted);
 }
 

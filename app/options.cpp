@@ -29,6 +29,7 @@ const Names<EarlyStopping> kEarlyStopping{{"true", EarlyStopping::kTrue},
 const Names<Precision> kPrecisions{{"fp32", Precision::kFloat32},
                                    {"fp16", Precision::kFloat16},
                                    {"bf16", Precision::kBFloat16},
+                                   {"int8", Precision::kInt8},
                                    {"auto", Precision::kAuto}};
 const Names<Progress> kProgress{
     {"auto", Progress::kAuto}, {"always", Progress::kAlways}, {"never", Progress::kNever}};
@@ -295,7 +296,7 @@ void add_machine_options(CLI::App& app, Options& options) {
       ->check(check_device);
   machine.choice("--precision", options.precision, kPrecisions,
                  "Type of the computation; auto is fp16 on a GPU (bf16 where the model overflows "
-                 "fp16), fp32 on the CPU [auto]");
+                 "fp16), fp32 on the CPU; fp16 is for a GPU, int8 for the CPU [auto]");
   const auto parse_batch = [&options](const std::string& text) {
     const auto number = text == "auto" ? 0 : read_number<std::int64_t>(text).value_or(-1);
     if (number < (text == "auto" ? 0 : 1) || number > kLargestCount) {

@@ -147,6 +147,12 @@ struct CommandLine {
 /// Throws UsageError if the command line is wrong.
 CommandLine parse_command_line(int argc, char** argv);
 
+/// Returns whether a sentence whose numbers overflow is done once more in float32: on a GPU that
+/// computes in another type. On the CPU every sum is in float32, or is of whole numbers.
+inline bool overflow_is_redone(const Options& options) {
+  return options.precision != Precision::kFloat32 && options.device != "cpu";
+}
+
 /// Returns the name that the value has on the command line.
 const char* name_of(Format);
 const char* name_of(Progress);

@@ -147,6 +147,7 @@ json policy_of(const RunRecord& run) {
   const Policy& policy = *run.policy;
   return {{"most_rows", policy.most_rows},
           {"batch_sentences", policy.batch_sentences},
+          {"batch_rows", policy.batch_rows},
           {"usual_source_tokens", policy.usual_source_tokens},
           {"tokens_per_slot", policy.tokens_per_slot},
           {"state_share", policy.state_share},

@@ -26,7 +26,7 @@ ScoringOptions scoring_options_of(const RunRecord& record, const ModelDescriptio
   ScoringOptions scoring{.batch_tokens = batch,
                          .pass_tokens = std::max(batch, policy.least_pass_tokens),
                          .longest_source = *options.max_source_length,
-                         .hands_over_overflows = options.precision != Precision::kFloat32};
+                         .hands_over_overflows = overflow_is_redone(options)};
   if (!options.score_pairs) return scoring;
   scoring.end = options.target_end;
   if (!model.network.has_encoder()) {

@@ -89,7 +89,7 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowIn
   OverflowRetry retry(
       record, file, markup, [&] { return open_float32_beside(backend, options); }, put);
   DecodingOutput output{.put = put};
-  if (options.precision != Precision::kFloat32) {
+  if (overflow_is_redone(options)) {
     output.put = [&](std::vector<AnnotatedLine> lines) {
       const std::size_t count = lines.size();
       put(std::move(lines));

@@ -16,8 +16,7 @@ set(CPACK_STRIP_FILES ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION text)
 set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
-# The program opens these libraries when it needs them, and says which one it did not find.
-set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "libopenblas0-pthread | libopenblas0")
+# The program opens this library when it needs it, and says so if it does not find it.
 if(XLATE_CUDA)
   set(CPACK_DEBIAN_PACKAGE_SUGGESTS
     "libcublas-${CUDAToolkit_VERSION_MAJOR}-${CUDAToolkit_VERSION_MINOR}")

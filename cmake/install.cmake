@@ -4,12 +4,16 @@
 # standard library is not copied. SentencePiece's shared library needs the system's in any case, and
 # that of a newer system serves an older build.
 install(TARGETS xlate RUNTIME DESTINATION bin)
+install(TARGETS xlate_onednn LIBRARY DESTINATION lib/xlate)
 install(CODE "set(xlate_program \"$<TARGET_FILE:xlate>\")")
+install(CODE "set(xlate_module \"$<TARGET_FILE:xlate_onednn>\")")
 install(CODE [[
   # DESTDIR is for packages, which are laid out in another place than they are installed in.
   set(prefix "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}")
-  file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${xlate_program}" RESOLVED_DEPENDENCIES_VAR found
-       PRE_INCLUDE_REGEXES "sentencepiece" "protobuf" "absl" "pcre2" "utf8proc" "libicu" "libz\\."
+  file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${xlate_program}" MODULES "${xlate_module}"
+       RESOLVED_DEPENDENCIES_VAR found
+       PRE_INCLUDE_REGEXES "libdnnl" "libgomp" "libOpenCL" "sentencepiece" "protobuf" "absl" "pcre2"
+         "utf8proc" "libicu" "libz\\."
        PRE_EXCLUDE_REGEXES ".*")
   # The code of these is compiled into the program.
   set(packages libcli11-dev libfmt-dev nlohmann-json3-dev libxxhash-dev)

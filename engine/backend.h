@@ -148,6 +148,15 @@ class Backend {
   /// Converts the host's values to `type` and copies them to the device, as upload does. The CPU
   /// has float32 only.
   virtual void upload_as(Queue&, std::span<const float> host, DType type, void* device) = 0;
+  /// Packs the weights [rows, columns] of a linear layer in the layout that the backend's products
+  /// read. `read` writes rows [first, first + count) of them in float32 to its last argument, and
+  /// may be called by several threads. Returns null, and does not call it, if products read plain
+  /// weights. Throws OutOfMemory if there is too little memory.
+  virtual std::shared_ptr<const PackedWeight> pack(
+      std::int64_t /*rows*/, std::int64_t /*columns*/,
+      const std::function<void(std::int64_t first, std::int64_t count, float*)>& /*read*/) {
+    return nullptr;
+  }
   /// Sets bytes on the device to zero.
   virtual void clear(Queue&, void* device, std::size_t bytes) = 0;
   /// The type of weights and hidden rows.
@@ -298,9 +307,9 @@ class Backend {
                                  float* out) = 0;
 };
 
-/// The compute type that is asked for. A GPU takes float16 for kAuto, and the CPU computes in
-/// float32 in any case.
-enum class Precision : std::uint8_t { kAuto, kFloat32, kFloat16, kBFloat16 };
+/// The type to compute in that is asked for. A GPU takes float16 for kAuto, and the CPU float32. On
+/// the CPU the products alone are computed in bfloat16 or int8, with sums in float32 or int32.
+enum class Precision : std::uint8_t { kAuto, kFloat32, kFloat16, kBFloat16, kInt8 };
 
 /// What make_backend() opens.
 struct BackendOptions {

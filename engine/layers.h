@@ -2,14 +2,26 @@
 // shapes V is the size of the vocabulary, D the model width, and P the number of positions.
 #pragma once
 
+#include <memory>
+
 #include "engine/tensor.h"
 
 namespace xlate {
 
+/// Weights in a backend's own layout (Backend::pack).
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+};
+
 /// A linear layer: y = x·Wᵀ + b.
 struct Linear {
-  Tensor weight;  // [out, in]
-  Tensor bias;    // [1, out] in the weight's type, or absent
+  // [out, in]. If the weights are packed, it has their shape, but no data.
+  Tensor weight;
+  Tensor bias;  // [1, out] in the weight's type, or absent
+  // It is null if the weights are plain.
+  std::shared_ptr<const PackedWeight> packed{};
+  explicit operator bool() const { return weight || packed; }
 };
 
 /// Layer norm is (x − mean) / √(variance + ε) · gain + shift for each row x of D values (Ba, Kiros

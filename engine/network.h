@@ -34,7 +34,7 @@ struct CrossAttention {
   Linear query;  // [A, D]
   Linear out;    // [D, A]
   SublayerNorms norms;
-  explicit operator bool() const { return static_cast<bool>(query.weight); }
+  explicit operator bool() const { return static_cast<bool>(query); }
 };
 
 /// The feed-forward sublayer: down(activation(up(x))). A gated one is down(activation(g)·u), where

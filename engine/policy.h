@@ -18,10 +18,12 @@ struct Policy {
   /// 4, 16384 rows are a budget of 131,072 tokens. A budget of 163,840 tokens was 4 % faster and
   /// took 9.40 GiB instead of 8.01 (docs/benchmarks-history.md, "Rows in flight").
   std::int64_t most_rows = 16384;
-  /// The number of sentences that --batch-tokens auto is made for. On the CPU beam 4 was fastest
-  /// with 64 sentences of the usual length, which have 2048 source tokens
-  /// (docs/benchmarks-history.md, "The CPU").
-  std::int64_t batch_sentences = 64;
+  /// The number of sentences that --batch-tokens auto is made for, if they have no more rows than
+  /// batch_rows. More of them share each reading of the weights. On the CPU greedy search was
+  /// fastest with 256 sentences of the usual length, which have 8192 source tokens, and beam 4 with
+  /// 128 (docs/benchmarks.md, "The CPU").
+  std::int64_t batch_sentences = 256;
+  std::int64_t batch_rows = 512;
   /// The number of source tokens of a sentence that --batch-tokens auto assumes, because it knows
   /// nothing of the input.
   std::int64_t usual_source_tokens = 32;
@@ -78,7 +80,7 @@ struct Policy {
   /// Returns the budget of --batch-tokens auto in source tokens, before the device's memory bounds
   /// it (Caches::affordable_tokens).
   std::int64_t batch_tokens(std::int64_t beams) const {
-    return std::clamp<std::int64_t>(most_rows / beams, 1, batch_sentences) * usual_source_tokens;
+    return std::clamp<std::int64_t>(batch_rows / beams, 1, batch_sentences) * usual_source_tokens;
   }
 };
 
@@ -90,6 +92,7 @@ inline Policy policy_for(bool gpu) {
     // 262,144 source tokens, which are 8192 sentences of the usual length, were only 1 % faster
     // than 196,608 (docs/benchmarks-history.md, "Moonshots that are missed").
     policy.batch_sentences = 8192;
+    policy.batch_rows = policy.most_rows;
     policy.window = 100000;
   }
   return policy;

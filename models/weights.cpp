@@ -72,14 +72,29 @@ Weights::Weights(const ModelFile& file, Backend& backend, Queue& queue)
 
 Linear Weights::linear(const std::string& name, const std::string& like, std::int64_t out,
                        std::int64_t in) {
-  return {.weight = matrix(name + ".weight", out, in),
-          .bias = vector_if(like + ".bias", name + ".bias", out, backend_.compute_type())};
+  Linear layer = weights(name + ".weight", out, in);
+  layer.bias = vector_if(like + ".bias", name + ".bias", out, backend_.compute_type());
+  return layer;
 }
 
 Linear Weights::projection(const std::string& name, std::int64_t out, std::int64_t in,
                            float scale) {
-  return {.weight = matrix(name + ".weight", out, in),
-          .bias = scaled_if(name + ".bias", name + ".bias", out, scale)};
+  Linear layer = weights(name + ".weight", out, in);
+  layer.bias = scaled_if(name + ".bias", name + ".bias", out, scale);
+  return layer;
+}
+
+Linear Weights::weights(const std::string& name, std::int64_t out, std::int64_t in) {
+  const StoredTensor stored = file_.matrix(name, out, in);
+  const DType type = backend_.compute_type();
+  std::shared_ptr<const PackedWeight>& packed = packed_[key_of(stored, type)];
+  if (!packed) {
+    packed = backend_.pack(out, in, [&](std::int64_t first, std::int64_t count, float* rows) {
+      expand(stored, first * in, count * in, rows);
+    });
+  }
+  if (packed) return {.weight = {nullptr, type, out, in, in}, .bias = {}, .packed = packed};
+  return {.weight = load(name, stored, type), .bias = {}};
 }
 
 Norm Weights::norm(const std::string& name, const std::string& like, std::int64_t width,
@@ -130,7 +145,7 @@ Tensor Weights::scaled_if(const std::string& like, const std::string& name, std:
 }
 
 Tensor Weights::load(const std::string& name, const StoredTensor& stored, DType type) {
-  const Key key{stored.data, stored.dtype, stored.rows, stored.columns, stored.scale, type};
+  const Key key = key_of(stored, type);
   if (const auto found = loaded_.find(key); found != loaded_.end()) return found->second;
   const std::int64_t elements = stored.rows * stored.columns,
                      multiple = stored.rows > 1 ? backend_.row_multiple() : 1;

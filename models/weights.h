@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <tuple>
@@ -22,13 +23,13 @@ class Weights {
  public:
   Weights(const ModelFile&, Backend&, Queue&);
 
-  /// Returns NAME.weight [out, in] and, if the file has LIKE.bias, NAME.bias [out], both in the
-  /// backend's compute type. LIKE is the name of the same product in the first layer of the stack,
-  /// or NAME.
+  /// Returns NAME.weight [out, in], packed if the backend packs weights, and, if the file has
+  /// LIKE.bias, NAME.bias [out], both in the backend's compute type. LIKE is the name of the same
+  /// product in the first layer of the stack, or NAME.
   Linear linear(const std::string& name, const std::string& like, std::int64_t out,
                 std::int64_t in);
-  /// Returns NAME.weight [out, in] in the backend's compute type and, if the file has it, NAME.bias
-  /// [out] times `scale` in float32, the type of the logits.
+  /// Returns NAME.weight [out, in] as linear() does and, if the file has it, NAME.bias [out] times
+  /// `scale` in float32, the type of the logits.
   Linear projection(const std::string& name, std::int64_t out, std::int64_t in, float scale = 1);
   /// Returns NAME.weight (the gain) and, if the file has LIKE.bias, NAME.bias (the shift), both
   /// [width] in float32 and times `scale`.
@@ -46,6 +47,8 @@ class Weights {
   std::vector<Buffer> release() { return std::move(buffers_); }
 
  private:
+  /// Returns the layer with these weights, and without a bias.
+  Linear weights(const std::string& name, std::int64_t out, std::int64_t in);
   Tensor vector(const std::string& name, std::int64_t size, DType type);
   /// Returns the vector `name` if the file has the vector `like`, and else an absent tensor.
   Tensor vector_if(const std::string& like, const std::string& name, std::int64_t size, DType type);
@@ -70,7 +73,11 @@ class Weights {
   /// Two loads give the same tensor if these agree: the address in the file, the stored type, the
   /// rows, the columns, the address of the scales, and the type on the device.
   using Key = std::tuple<const std::byte*, DType, std::int64_t, std::int64_t, const float*, DType>;
+  static Key key_of(const StoredTensor& stored, DType type) {
+    return {stored.data, stored.dtype, stored.rows, stored.columns, stored.scale, type};
+  }
   std::map<Key, Tensor> loaded_;
+  std::map<Key, std::shared_ptr<const PackedWeight>> packed_;
   std::int64_t bytes_ = 0;
 };
 

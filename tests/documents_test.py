@@ -135,8 +135,12 @@ class Bash(DocumentsCase):
         self.assertEqual(self.shell.complete("xlate --quiet --vers")[1], "xlate --quiet --version")
 
     def test_values(self):
-        self.has_all(self.shell.complete("xlate --precision ")[0], "fp32", "fp16", "bf16", "auto")
-        self.has_all(self.shell.complete("xlate --precision=")[0], "fp32", "fp16", "bf16", "auto")
+        self.has_all(
+            self.shell.complete("xlate --precision ")[0], "fp32", "fp16", "bf16", "int8", "auto"
+        )
+        self.has_all(
+            self.shell.complete("xlate --precision=")[0], "fp32", "fp16", "bf16", "int8", "auto"
+        )
         for begun in ("xlate --device cu", "xlate --device=cu"):
             self.assertEqual(self.shell.complete(begun)[1], begun + "da")
         offered, words = self.shell.complete("xlate -b ")
@@ -164,7 +168,9 @@ class Zsh(DocumentsCase):
         self.assertEqual(self.shell.complete("xlate --vers")[1], "xlate --version")
 
     def test_values(self):
-        self.has_all(self.shell.complete("xlate --precision ")[0], "fp32", "fp16", "bf16", "auto")
+        self.has_all(
+            self.shell.complete("xlate --precision ")[0], "fp32", "fp16", "bf16", "int8", "auto"
+        )
         for begun in ("xlate --device cu", "xlate --device=cu"):
             self.assertEqual(self.shell.complete(begun)[1], begun + "da")
         self.assertNotIn("other.txt", self.shell.complete("xlate -b ")[0])
@@ -188,7 +194,7 @@ class Fish(DocumentsCase):
         self.assertEqual(self.complete("xlate "), [])
 
     def test_values(self):
-        values = ["auto", "bf16", "fp16", "fp32"]
+        values = ["auto", "bf16", "fp16", "fp32", "int8"]
         self.assertEqual(sorted(self.complete("xlate --precision ")), values)
         self.assertEqual(self.complete("xlate --device=cu"), ["--device=cuda"])
         self.assertEqual(self.complete("xlate -b "), [])

@@ -51,8 +51,12 @@ class Memory(Case):
             self.same(best("shared", "greedy")[:40], result.lines, result, allowed=1)
         else:
             self.check(result, 1)
-            self.assertEqual((len(result.error_lines), result.out), (1, b""), result.story())
+            self.assertEqual(len(result.error_lines), 1, result.story())
             self.says(result, "ulimit", "%d kB" % kilobytes)
+            # Machine code for products is made when they are first needed, after lines may have
+            # been written.
+            written = result.lines
+            self.same(best("shared", "greedy")[: len(written)], written, result, allowed=1)
         return result.code
 
     def test_a_limit_on_address_space_is_kept_or_told_at_any_size(self):
@@ -65,27 +69,28 @@ class Memory(Case):
 
     def test_a_limit_on_data_is_kept_or_told(self):
         codes = set()
-        for kilobytes in (100000, 250000, 300000, 1000000):
+        for kilobytes in (30000, 50000, 70000, 100000, 250000, 1000000):
             with self.subTest(kilobytes):
                 codes.add(self.outcome(resource.RLIMIT_DATA, kilobytes, 2))
         self.assertEqual(codes, {0, 1})
 
-    def test_too_little_for_the_products_names_both_sides_and_the_way_out(self):
-        self.fails(
-            *IDS,
-            "--threads",
-            "8",
-            input=BLOCK,
-            device="cpu",
-            preexec_fn=limit((resource.RLIMIT_AS, 300000 * 1024)),
-            names=[
-                "--threads 8",
-                "131072 kB",
-                "room for 1",
-                "ulimit -v: 300000 kB",
-                "fewer --threads",
-            ],
-        )
+    def test_too_little_for_the_products_is_told(self):
+        """oneDNN makes machine code while the program runs, for which there must be room."""
+        told = set()
+        for kilobytes in range(110000, 170000, 2000):
+            result = program.xlate(
+                *IDS,
+                *("--threads", "1"),
+                input=BLOCK,
+                device="cpu",
+                preexec_fn=limit((resource.RLIMIT_AS, kilobytes * 1024)),
+            )
+            self.assertIn(result.code, (0, 1), (kilobytes, result.story()))
+            if result.code == 1:
+                self.assertEqual(len(result.error_lines), 1, result.story())
+                self.says(result, "ulimit -v: %d kB" % kilobytes)
+                told.add("oneDNN" in result.errors)
+        self.assertIn(True, told)
 
     def test_a_thread_that_is_not_to_be_had_is_named(self):
         # The stack of a thread is larger than the address space that is allowed.

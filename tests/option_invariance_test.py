@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Tests that the output of a line depends on the line alone with the options of decoding that other
 tests of invariance do not have: suppressed tokens, prefixes, samples, annotations, given pairs,
-parts of lines, objects, languages of lines, and what is around prompts. A GPU must give the same
-bytes. On the CPU the last bits of numbers depend on the batch, so that near-ties may fall either
-way.
+parts of lines, objects, languages of lines, and what is around prompts. The bytes must be the same,
+on a GPU and on the CPU.
 
 XLATE_TEST_DEVICE and XLATE_TEST_PRECISION say where the lines are decoded (tests/program.py).
 """
@@ -11,13 +10,11 @@ XLATE_TEST_DEVICE and XLATE_TEST_PRECISION say where the lines are decoded (test
 import json
 import os
 import random
-import re
 
 import chat_test
 import program
 from family_options import LANGUAGES
 from families_test import FAMILIES, model_of
-from invariance_case import NEAR_TIES
 from program import EN_DE, Case, main, require, source_lines
 
 setUpModule = require
@@ -25,9 +22,6 @@ BEAM, GREEDY = ["-b", "4", "--length-penalty", "1"], ["-b", "1"]
 IDS = ["--input-format", "ids", "--output-format", "ids"]
 # Some of the lines would otherwise go on up to the model's limit.
 LIMIT = ["--max-length", "24"]
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?")
-# Numbers may differ by this much on the CPU. Some are sums over all tokens of a line.
-APART = 2e-3
 # Some source tokens in flight, and some lines that are read ahead. By default, all lines of a test
 # are decoded together.
 BUDGET, WINDOW = 90, 7
@@ -44,13 +38,6 @@ def rows_by_line(rows):
     return ["\n".join(each) for each in lines]
 
 
-def is_near(a, b):
-    numbers = [[float(number) for number in NUMBER.findall(text)] for text in (a, b)]
-    return NUMBER.sub("", a) == NUMBER.sub("", b) and all(
-        abs(x - y) <= APART for x, y in zip(*numbers, strict=True)
-    )
-
-
 class OptionInvariance(Case):
     def decode(self, model, lines, options, prefixes=None, has_rows=False):
         """Returns the output of each line."""
@@ -64,12 +51,8 @@ class OptionInvariance(Case):
         return found
 
     def compare(self, wanted, found, what):
-        if program.DEVICE != "cpu":
-            wrong = [i + 1 for i, (a, b) in enumerate(zip(wanted, found)) if a != b]
-            self.assertEqual(wrong, [], "%s: these lines have other bytes" % (what,))
-            return
-        wrong = [pair for pair in zip(wanted, found) if not is_near(*pair)]
-        self.assertLessEqual(len(wrong), NEAR_TIES, (what, wrong[:3]))
+        wrong = [i + 1 for i, (a, b) in enumerate(zip(wanted, found)) if a != b]
+        self.assertEqual(wrong, [], "%s: these lines have other bytes" % (what,))
 
     def check_invariance(self, model, lines, *options, prefixes=None, in_any_order=True, **more):
         """Compares other budgets, a small window and, where the number of a line has no influence,

@@ -373,9 +373,29 @@ class Devices(Case):
             for precision in ("auto", "fp32", "fp32")
         )
         self.assertEqual(a, b)
-        for precision in ("fp16", "bf16", "int8", "fp8", "double", ""):
+        for precision in ("fp16", "fp8", "double", ""):
             with self.subTest(precision):
                 self.usage_error("--precision", precision, names="--precision")
+
+    def test_eight_and_sixteen_bits_on_the_cpu(self):
+        """The model is small, so that only a part of its lines keep their text."""
+        lines = source_lines()[:60]
+        options, rows = [*GREEDY, *REFERENCE_LIMITS, "--scores"], {}
+        for precision in ("fp32", "bf16", "int8"):
+            result = program.xlate(*options, "--precision", precision, input=text(lines))
+            if precision == "bf16" and "does not compute with bfloat16" in result.errors:
+                self.check(result, 1)
+                continue
+            self.check(result, 0)
+            rows[precision] = [line.split(" ||| ") for line in result.lines]
+            self.assertEqual(len(result.lines), 60)
+        for precision in set(rows) - {"fp32"}:
+            same = sum(a[1] == b[1] for a, b in zip(rows["fp32"], rows[precision]))
+            self.assertGreater(same, 20, precision)
+            # Other numbers are computed.
+            self.assertNotEqual(rows[precision], rows["fp32"])
+        _, report = self.report(*GREEDY, "--precision", "int8", input="Yes.\n", lines=1)
+        self.assertEqual(report["precision"], "int8")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ OPTIONS = (
 # engine/policy.h gives a run on the CPU these values.
 POLICY = {
     "most_rows": 16384,
-    "batch_sentences": 64,
+    "batch_sentences": 256,
+    "batch_rows": 512,
     "usual_source_tokens": 32,
     "tokens_per_slot": 8,
     "state_share": 8,
@@ -183,9 +184,12 @@ class Fields(ReportCase):
                 self.assertEqual(undocumented, [])
 
     def test_the_default_budget_is_the_policys(self):
-        for beams in ("1", "4", "256"):
+        for beams, sentences in (("1", 256), ("4", 128), ("256", 2)):
             options = self.options(self.report("-b", beams, input="Yes.\n")[1])
-            self.assertEqual((options["batch_tokens"], options["window"]), (2048, POLICY["window"]))
+            budget = sentences * POLICY["usual_source_tokens"]
+            self.assertEqual(
+                (options["batch_tokens"], options["window"]), (budget, POLICY["window"])
+            )
 
     def test_the_model_is_described(self):
         _, a = self.report(*GREEDY, input="Yes.\n")

@@ -2,8 +2,10 @@
 // self-attention and cross-attention over pages of cached keys and values for the decoder.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
+#include "engine/cpu/attention_loops.h"
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
 
@@ -51,20 +53,18 @@ float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, st
 }
 
 // Attends with all heads of one row over the keys that scratch.rows points at. For biases, which
-// self-attention alone has, the row is at the position of the last key. The pointers are moved on
-// to the columns of each head of keys in turn.
+// self-attention alone has, the row is at the position of the last key.
 void attend_heads(const float* query, const Attention& attention, Scratch& scratch, float* out) {
   const auto n = std::ssize(scratch.rows);
-  float* scores = scratch.numbers_of(n);
-  for (int head = 0; head < attention.heads; ++head) {
-    if (head > 0 && head % attention.group() == 0) {
-      for (const float*& row : scratch.rows) row += attention.head;
-    }
-    attend_row(query + head * attention.head, scratch.rows.data(), attention.key_width(), n,
-               attention.head, attention.scale, attention.softcap,
-               biases_of(attention, head, n - 1, 0, n, scratch.biases), scores,
-               out + head * attention.head);
-  }
+  const AttentionLoops& loops = attention_loops();
+  const KeyRows keys{scratch.rows.data(), n, attention.key_width() / attention.head, attention.head,
+                     attention.group()};
+  float* scores = scratch.numbers_of(attention.heads * n);
+  loops.score(query, keys, scores);
+  for (int head = 0; head < attention.heads; ++head)
+    softmax_row(scores + head * n, attention.scale, attention.softcap,
+                biases_of(attention, head, n - 1, 0, n, scratch.biases), n);
+  loops.mix(scores, keys, out);
 }
 
 // Makes weights of the scores of the query at `position`, [length], of which the keys from `first`
@@ -77,6 +77,39 @@ void weigh(float* scores, std::int64_t length, std::int64_t first, std::int64_t 
               biases_of(attention, head, position, first, end - first, biases), end - first);
   std::fill(scores + end, scores + length, 0.0f);
 }
+
+// Holds the scores of a block of queries and the keys of one head. The keys are transposed, so that
+// many scores of a query are summed at a time.
+class BlockScores {
+ public:
+  BlockScores(Scratch& scratch, std::int64_t queries, std::int64_t keys, std::int64_t width)
+      : stride((keys + kMultiple - 1) / kMultiple * kMultiple),
+        queries_(queries),
+        keys_(keys),
+        width_(width),
+        scores_(scratch.numbers_of((queries + width) * stride)),
+        transposed_(scores_ + queries * stride) {
+    // Scores are computed of these columns, too, but are not used.
+    for (std::int64_t i = 0; i < width; ++i)
+      std::fill(transposed_ + i * stride + keys, transposed_ + (i + 1) * stride, 0.0f);
+  }
+  void take_keys(const float* keys, std::int64_t key_stride) {
+    attention_loops().transpose(keys, key_stride, keys_, width_, transposed_, stride);
+  }
+  void compute(const float* queries, std::int64_t query_stride) {
+    attention_loops().multiply(queries_, stride, width_, queries, query_stride, transposed_, stride,
+                               scores_, stride);
+  }
+  float* row(std::int64_t query) { return scores_ + query * stride; }
+
+  const std::int64_t stride;
+
+ private:
+  static constexpr std::int64_t kMultiple = 32;
+  const std::int64_t queries_, keys_, width_;
+  float* const scores_;
+  float* const transposed_;
+};
 
 // A block has at most kQueryBlock consecutive queries of a sentence. `first_query` is the position
 // of the first one.
@@ -120,21 +153,21 @@ void CpuBackend::attend_packed(Tensor queries, const PackedRows& rows, Tensor ke
     const std::int64_t length =
         causal ? block.first_query + block.queries : key_offsets[sentence + 1] - begin;
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
-    float* scores = scratch.numbers_of(block.queries * length);
+    BlockScores scores(scratch, block.queries, length, head_width);
     for (int head = 0; head < attention.heads; ++head) {
-      const float* q = queries.as<float>() + row * queries.stride + head * head_width;
       const float* k = keys_values.as<float>() + begin * keys_values.stride +
                        head / attention.group() * head_width;
-      blas_.product(block.queries, length, head_width, q, queries.stride, k, keys_values.stride,
-                    scores, length);
+      if (head % attention.group() == 0) scores.take_keys(k, keys_values.stride);
+      scores.compute(queries.as<float>() + row * queries.stride + head * head_width,
+                     queries.stride);
       for (std::int64_t i = 0; i < block.queries; ++i) {
         const std::int64_t position = block.first_query + i;
-        weigh(scores + i * length, length, first_seen(attention, position),
+        weigh(scores.row(i), length, first_seen(attention, position),
               causal ? position + 1 : length, attention, head, position, scratch.biases);
       }
-      blas_.product_plain(block.queries, head_width, length, scores, length, k + key_width,
-                          keys_values.stride,
-                          out.as<float>() + row * out.stride + head * head_width, out.stride);
+      attention_loops().multiply(
+          block.queries, head_width, length, scores.row(0), scores.stride, k + key_width,
+          keys_values.stride, out.as<float>() + row * out.stride + head * head_width, out.stride);
     }
   });
 }
@@ -221,18 +254,19 @@ void CpuBackend::align(Queue&, Tensor query, const PackedRows& rows, Tensor keys
     const std::int32_t* offsets = rows.sources->offsets_host.data() + sentence;
     const std::int64_t begin = offsets[0], length = offsets[1] - begin,
                        row = rows.offsets_host[sentence] + block.first_query - rows.first;
-    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
-    float* scores = scratch.numbers_of(block.queries * length);
+    BlockScores scores(scratch_[static_cast<std::size_t>(thread)], block.queries, length,
+                       attention.head);
     std::vector<float> sums(static_cast<std::size_t>(block.queries * length));
     for (int head = 0; head < attention.heads; ++head) {
       if (!heads.has(head)) continue;
-      blas_.product(block.queries, length, attention.head,
-                    query.as<float>() + row * query.stride + head * attention.head, query.stride,
-                    keys_values.as<float>() + begin * keys_values.stride + head * attention.head,
-                    keys_values.stride, scores, length);
-      for (std::int64_t i = 0; i < block.queries; ++i)
-        softmax_row(scores + i * length, attention.scale, 0, nullptr, length);
-      for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += scores[i];
+      scores.take_keys(keys_values.as<float>() + begin * keys_values.stride + head * attention.head,
+                       keys_values.stride);
+      scores.compute(query.as<float>() + row * query.stride + head * attention.head, query.stride);
+      for (std::int64_t i = 0; i < block.queries; ++i) {
+        softmax_row(scores.row(i), attention.scale, 0, nullptr, length);
+        std::transform(scores.row(i), scores.row(i) + length, sums.begin() + i * length,
+                       sums.begin() + i * length, std::plus<>());
+      }
     }
     for (std::int64_t i = 0; i < block.queries; ++i) {
       const auto first = sums.begin() + i * length;

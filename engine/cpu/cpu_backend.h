@@ -1,13 +1,15 @@
-// CpuBackend is the reference backend: it computes in float32 on the CPU, by loops over rows and
-// calls of OpenBLAS. The contract is in engine/backend.h.
+// CpuBackend computes on the CPU: products by oneDNN with packed weights, in float32, bfloat16 or
+// int8, and everything else by loops over rows in float32. The contract is in engine/backend.h.
 #pragma once
 
 #include <chrono>
+#include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "engine/backend.h"
-#include "engine/cpu/blas.h"
+#include "engine/cpu/products/packed_matrix.h"
 #include "engine/cpu/slot_search.h"
 #include "engine/cpu/thread_pool.h"
 #include "engine/cpu/vocabulary.h"
@@ -19,6 +21,8 @@ namespace xlate::cpu {
 struct Scratch {
   std::vector<const float*> rows;
   std::vector<float> numbers, biases;
+  // It holds the sums of a product with one panel.
+  alignas(64) float sums[kMostProductRows * PackedMatrix::kMostColumns];
   float* numbers_of(std::int64_t count) {
     if (numbers.size() < static_cast<std::size_t>(count))
       numbers.resize(static_cast<std::size_t>(count));
@@ -38,6 +42,9 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Queue> make_queue() override;
   void order(Queue&, Queue&) override {}
   void upload_as(Queue&, std::span<const float> host, DType type, void* device) override;
+  std::shared_ptr<const PackedWeight> pack(
+      std::int64_t rows, std::int64_t columns,
+      const std::function<void(std::int64_t, std::int64_t, float*)>& read) override;
   void clear(Queue&, void* device, std::size_t bytes) override;
   std::int64_t repeat(Queue&, std::int64_t, std::int64_t,
                       const std::function<void()>& step) override {
@@ -86,7 +93,8 @@ class CpuBackend final : public Backend {
 
  private:
   struct VocabularyScan {
-    Tensor hidden;
+    ProductInputs hidden;
+    const PackedMatrix& weight;
     const Projection& projection;
     const SearchRules& rules;
     // The vocabulary has this many splits, at most one for each thread.
@@ -98,7 +106,7 @@ class CpuBackend final : public Backend {
                      std::span<const std::int32_t> key_offsets, const Attention&, bool causal,
                      Tensor out);
   void scan_chunk(const VocabularyScan&, std::int64_t split, std::int64_t chunk,
-                  std::int64_t first_row, float* logits);
+                  std::int64_t first_row, Scratch&);
   void sum_chunks(std::int64_t rows, std::int64_t chunks);
   std::int64_t find_best(Tensor hidden, const Projection&, const SearchRules&, int count);
   void project_rows(Tensor hidden, const Projection&);
@@ -109,17 +117,21 @@ class CpuBackend final : public Backend {
   std::vector<Candidate> candidates_of(const SlotSearch&, const SearchRules&, BeamGroup,
                                        std::int64_t first_row, std::int64_t splits) const;
   bool overflows(const SlotSearch&, std::int64_t group, std::int64_t beams) const;
-  struct Tile {
-    std::int64_t rows, columns, row_tiles, column_tiles;
-  };
-  Tile tile_of(std::int64_t rows, std::int64_t columns, std::int64_t depth) const;
+  /// Returns the layer's packed weights. Weights that are plain, as in tests, are packed.
+  std::shared_ptr<const PackedMatrix> packed_weight(const Linear&);
+  /// Returns the rows x in the type in which products with the weights read them. They are valid
+  /// until the next call.
+  ProductInputs inputs_of(Tensor x, const PackedMatrix&);
 
   const BackendOptions options_;
-  Blas blas_;
+  const std::unique_ptr<ProductLibrary> products_;
   ThreadPool pool_;
   // Each thread has one.
   std::vector<Scratch> scratch_;
   SearchScratch search_;
+  // These are the inputs of a product, where they are not the rows themselves.
+  std::vector<std::byte> inputs_;
+  std::vector<float> input_scales_;
   std::int64_t allocations_ = 0;
   std::chrono::steady_clock::time_point work_start_;
   WorkSeconds seconds_;

@@ -1,4 +1,4 @@
-// Computes the operations of a network except attention: embeddings, products, gates, and the
+// Computes the operations of a network except attention and products: embeddings, gates, and the
 // residual stream with its norms.
 #include <algorithm>
 #include <functional>
@@ -10,8 +10,6 @@ namespace xlate::cpu {
 namespace {
 
 constexpr std::int64_t kRowsPerTask = 32;
-// A product of fewer multiplications takes only some microseconds and is not divided among threads.
-constexpr std::int64_t kWorthSharing = 64 * 1024;
 
 // Divides `rows` into tasks of kRowsPerTask rows and calls body(row) for each row.
 template <class Body>
@@ -126,52 +124,6 @@ void CpuBackend::gate(Queue&, Tensor x, Activation activation, Tensor out) {
   each_row(pool_, out.rows, [&](std::int64_t row) {
     gate_row(x.as<float>() + row * x.stride, activation, out.columns,
              out.as<float>() + row * out.stride);
-  });
-}
-
-// Returns how a product is divided among the threads. With few rows the columns are divided, so
-// that only one thread reads each weight. With many rows the longer of the two sides is divided,
-// because every thread makes a packed copy of what it reads of the other side.
-CpuBackend::Tile CpuBackend::tile_of(std::int64_t rows, std::int64_t columns,
-                                     std::int64_t depth) const {
-  const auto parts = [](std::int64_t extent, std::int64_t pieces, std::int64_t multiple) {
-    const std::int64_t size = (extent + pieces - 1) / pieces;
-    return (size + multiple - 1) / multiple * multiple;
-  };
-  const std::int64_t threads = pool_.threads();
-  Tile tile{rows, columns, 1, 1};
-  if (threads > 1 && rows * columns * depth >= kWorthSharing) {
-    if (rows > columns && rows > kFewRows)
-      tile.rows = parts(rows, threads, 16);
-    else
-      tile.columns = parts(columns, threads, 16);
-  }
-  tile.row_tiles = (rows + tile.rows - 1) / tile.rows;
-  tile.column_tiles = (columns + tile.columns - 1) / tile.columns;
-  return tile;
-}
-
-void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activation, Tensor out) {
-  assert(x.columns == layer.weight.columns && out.columns == layer.weight.rows &&
-         out.rows == x.rows);
-  if (x.rows == 0) return;
-  const Tile tile = tile_of(out.rows, out.columns, x.columns);
-  const float* bias = layer.bias ? layer.bias.as<float>() : nullptr;
-  pool_.run(tile.row_tiles * tile.column_tiles, [&](std::int64_t task, int) {
-    const std::int64_t row = task / tile.column_tiles * tile.rows,
-                       column = task % tile.column_tiles * tile.columns;
-    const std::int64_t m = std::min(tile.rows, out.rows - row),
-                       n = std::min(tile.columns, out.columns - column);
-    const float* input = x.as<float>() + row * x.stride;
-    const float* weight = layer.weight.as<float>() + column * layer.weight.stride;
-    float* y = out.as<float>() + row * out.stride + column;
-    if (m <= kFewRows)
-      product_few_rows(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y,
-                       out.stride);
-    else
-      blas_.product(m, n, x.columns, input, x.stride, weight, layer.weight.stride, y, out.stride);
-    for (std::int64_t i = 0; i < m; ++i)
-      bias_activation_row(y + i * out.stride, bias ? bias + column : nullptr, activation, n);
   });
 }
 

@@ -81,35 +81,6 @@ XLATE_INLINE void cap_scores(float* x, float scale, float cap, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) x[i] = cap * std::tanh(x[i] * scale / cap);
 }
 
-XLATE_INLINE float dot(const float* a, const float* b, std::int64_t n) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-// Computes four rows by two columns of a product at a time, with eight sums in registers. Each
-// element of w is loaded once.
-XLATE_INLINE void product_4x2(std::int64_t k, const float* x, std::int64_t x_stride,
-                              const float* w0, const float* w1, float* out,
-                              std::int64_t out_stride) {
-  const float *x0 = x, *x1 = x + x_stride, *x2 = x1 + x_stride, *x3 = x2 + x_stride;
-  float a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
-#pragma omp simd reduction(+ : a0, a1, a2, a3, b0, b1, b2, b3)
-  for (std::int64_t i = 0; i < k; ++i) {
-    a0 += x0[i] * w0[i];
-    a1 += x1[i] * w0[i];
-    a2 += x2[i] * w0[i];
-    a3 += x3[i] * w0[i];
-    b0 += x0[i] * w1[i];
-    b1 += x1[i] * w1[i];
-    b2 += x2[i] * w1[i];
-    b3 += x3[i] * w1[i];
-  }
-  out[0] = a0, out[out_stride] = a1, out[2 * out_stride] = a2, out[3 * out_stride] = a3;
-  out[1] = b0, out[out_stride + 1] = b1, out[2 * out_stride + 1] = b2, out[3 * out_stride + 1] = b3;
-}
-
 XLATE_INLINE float activate(float x, Activation activation) {
   switch (activation) {
     case Activation::kNone:
@@ -124,6 +95,18 @@ XLATE_INLINE float activate(float x, Activation activation) {
       return 0.5f * x * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
   }
   return x;
+}
+
+XLATE_INLINE void activate_row(float* y, Activation activation, std::int64_t n) {
+  if (activation == Activation::kRelu) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], Activation::kRelu);
+  } else if (activation == Activation::kSwish) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], Activation::kSwish);
+  } else if (activation != Activation::kNone) {
+    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], activation);
+  }
 }
 
 }  // namespace
@@ -184,35 +167,64 @@ XLATE_CLONES void bias_activation_row(float* y, const float* bias, Activation ac
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i) y[i] += bias[i];
   }
-  if (activation == Activation::kRelu) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], Activation::kRelu);
-  } else if (activation == Activation::kSwish) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], Activation::kSwish);
-  } else if (activation != Activation::kNone) {
-    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], activation);
-  }
+  activate_row(y, activation, n);
 }
 
-XLATE_CLONES void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t k, const float* x,
-                                   std::int64_t x_stride, const float* w, std::int64_t w_stride,
-                                   float* out, std::int64_t out_stride) {
-  std::int64_t j = 0;
-  for (; j + 2 <= n; j += 2) {
-    const float *w0 = w + j * w_stride, *w1 = w0 + w_stride;
-    std::int64_t i = 0;
-    for (; i + 4 <= m; i += 4)
-      product_4x2(k, x + i * x_stride, x_stride, w0, w1, out + i * out_stride + j, out_stride);
-    for (; i < m; ++i) {
-      const float* row = x + i * x_stride;
-      out[i * out_stride + j] = dot(row, w0, k);
-      out[i * out_stride + j + 1] = dot(row, w1, k);
-    }
+XLATE_CLONES void finish_row(const float* sums, const float* bias, Activation activation,
+                             std::int64_t n, float* out) {
+  if (bias) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) out[i] = sums[i] + bias[i];
+  } else {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) out[i] = sums[i];
   }
-  for (; j < n; ++j) {
-    for (std::int64_t i = 0; i < m; ++i)
-      out[i * out_stride + j] = dot(x + i * x_stride, w + j * w_stride, k);
+  activate_row(out, activation, n);
+}
+
+XLATE_CLONES void finish_row(const std::int32_t* sums, float row_scale, const float* scales,
+                             const float* bias, Activation activation, std::int64_t n, float* out) {
+  if (bias) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i)
+      out[i] = static_cast<float>(sums[i]) * (row_scale * scales[i]) + bias[i];
+  } else {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i)
+      out[i] = static_cast<float>(sums[i]) * (row_scale * scales[i]);
+  }
+  activate_row(out, activation, n);
+}
+
+XLATE_CLONES float quantize_row(const float* x, std::int64_t n, int largest, std::int8_t* out) {
+  float most = 0;
+#pragma omp simd reduction(max : most)
+  for (std::int64_t i = 0; i < n; ++i) most = std::fabs(x[i]) > most ? std::fabs(x[i]) : most;
+  if (overflows(x, n) || !(most < std::numeric_limits<float>::infinity())) {
+    std::memset(out, 0, static_cast<std::size_t>(n));
+    return std::numeric_limits<float>::quiet_NaN();
+  }
+  const auto limit = static_cast<float>(largest);
+  const float inverse = most > 0 ? limit / most : 0.0f;
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    // Adding 1.5·2²³ rounds to the nearest integer, and among two to the even one.
+    const float shifted = x[i] * inverse + 12582912.0f;
+    std::int32_t bits;
+    std::memcpy(&bits, &shifted, 4);
+    out[i] = static_cast<std::int8_t>(bits);
+  }
+  return most / limit;
+}
+
+XLATE_CLONES void round_row(const float* x, std::int64_t n, std::uint16_t* out) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, x + i, 4);
+    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    // A NaN must not become an infinity.
+    out[i] = static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
   }
 }
 
@@ -239,29 +251,6 @@ XLATE_CLONES void softmax_row(float* x, float scale, float cap, const float* bia
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) x[i] = x[i] * scale + bias[i];
   softmax(x, 1, n);
-}
-
-XLATE_CLONES void attend_row(const float* query, const float* const* keys,
-                             std::int64_t value_offset, std::int64_t n, std::int64_t width,
-                             float scale, float cap, const float* bias, float* scores, float* out) {
-  for (std::int64_t t = 0; t < n; ++t) scores[t] = dot(query, keys[t], width);
-  if (cap != 0) {
-    cap_scores(scores, scale, cap, n);
-    scale = 1;
-  }
-  if (bias) {
-#pragma omp simd
-    for (std::int64_t t = 0; t < n; ++t) scores[t] = scores[t] * scale + bias[t];
-    scale = 1;
-  }
-  softmax(scores, scale, n);
-  for (std::int64_t i = 0; i < width; ++i) out[i] = 0;
-  for (std::int64_t t = 0; t < n; ++t) {
-    const float* value = keys[t] + value_offset;
-    const float weight = scores[t];
-#pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) out[i] += weight * value[i];
-  }
 }
 
 XLATE_CLONES MaxSum sum_logits(float* logits, const float* bias, std::int64_t n) {

@@ -25,13 +25,18 @@ void gate_row(const float* x, Activation activation, std::int64_t n, float* out)
 /// Computes y = activation(y + bias) for n elements. `bias` may be null.
 void bias_activation_row(float* y, const float* bias, Activation activation, std::int64_t n);
 
-/// Computes out = x·Wᵀ for up to kFewRows rows, with x [m, k], w [n, k] and out [m, n]. It reads
-/// the weights once for every four rows and once for each row that is left, and makes no packed
-/// copy of them.
-inline constexpr std::int64_t kFewRows = 8;
-void product_few_rows(std::int64_t m, std::int64_t n, std::int64_t k, const float* x,
-                      std::int64_t x_stride, const float* w, std::int64_t w_stride, float* out,
-                      std::int64_t out_stride);
+/// Computes out = activation(sums + bias) for the n sums of a product. `bias` may be null.
+void finish_row(const float* sums, const float* bias, Activation activation, std::int64_t n,
+                float* out);
+/// Does the same for sums of int8: out = activation(sums · row_scale · scales + bias).
+void finish_row(const std::int32_t* sums, float row_scale, const float* scales, const float* bias,
+                Activation activation, std::int64_t n, float* out);
+
+/// Rounds n elements to int8 and returns the scale by which they must be multiplied. The largest
+/// magnitude becomes `largest`, at most 127. If an element is infinite or NaN, the scale is NaN.
+float quantize_row(const float* x, std::int64_t n, int largest, std::int8_t* out);
+/// Rounds n elements to bfloat16, to the nearest value and among two to the even one.
+void round_row(const float* x, std::int64_t n, std::uint16_t* out);
 
 /// Computes x = cap · tanh(x·scale / cap) for n elements.
 void cap_row(float* x, float scale, float cap, std::int64_t n);
@@ -42,13 +47,6 @@ void rotate_row(float* x, const float* rates, float position, std::int64_t n);
 /// Computes x = softmax(x·scale + bias) for n elements. `bias` may be null. If `cap` is not 0, it
 /// bounds x·scale as cap_row does.
 void softmax_row(float* x, float scale, float cap, const float* bias, std::int64_t n);
-
-/// Attends with one query over n keys of one head. keys[t] points at the `width` elements of key t,
-/// and its value follows `value_offset` elements behind it. Scores become weights as in
-/// softmax_row. `scores` is scratch of n floats, and `out` has `width` elements.
-void attend_row(const float* query, const float* const* keys, std::int64_t value_offset,
-                std::int64_t n, std::int64_t width, float scale, float cap, const float* bias,
-                float* scores, float* out);
 
 /// Adds bias, which may be null, to n logits in place. Returns the maximum and the sum of exp(logit
 /// − maximum), or a sum of zero if all logits are −∞. The sum is NaN if a logit is +∞ or NaN.

@@ -33,16 +33,23 @@ class CpuPendingRead final : public PendingRead {
 
 CpuBackend::CpuBackend(const BackendOptions& options)
     : options_(options),
-      blas_(options.threads),
+      products_(open_product_library()),
       pool_(options.threads),
-      scratch_(static_cast<std::size_t>(pool_.threads())) {}
+      scratch_(static_cast<std::size_t>(pool_.threads())) {
+  if (options.precision == Precision::kBFloat16 && !products_->has(DType::kBFloat16)) {
+    fail(
+        "--precision bf16: the processor ({}) does not compute with bfloat16; fp32 and int8 can be "
+        "had",
+        processor_name());
+  }
+}
 
 DeviceInfo CpuBackend::info() const {
   return {.kind = "cpu",
           .name = "cpu",
           .processor = processor_name(),
           .instruction_set = instruction_set(),
-          .library = blas_.name(),
+          .library = products_->name(),
           .threads = pool_.threads()};
 }
 

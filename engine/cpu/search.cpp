@@ -16,10 +16,10 @@ namespace xlate::cpu {
 namespace {
 
 constexpr std::int64_t kChunk = kVocabularyChunk;
-// kRowBlock × kChunk logits are 512 KiB.
-constexpr std::int64_t kRowBlock = 256;
+static_assert(kChunk % PackedMatrix::kMostColumns == 0);
+constexpr std::int64_t kRowBlock = kMostProductRows;
 // Where row rules apply, the logits of this many rows are in memory at a time.
-constexpr std::int64_t kRuledRows = 64;
+constexpr std::int64_t kRuledRows = kRowBlock;
 
 // Keeps the `limit` best of the items that it is offered. heap[0] is the worst of those that are
 // kept.
@@ -35,10 +35,24 @@ void offer(Scored* heap, int& count, int limit, Scored item) {
   }
 }
 
-// Adds the bias, which may be null, to n outputs of the projection and bounds them.
-void finish_logits(float* logits, const float* bias, float softcap, std::int64_t n) {
-  bias_activation_row(logits, bias, Activation::kNone, n);
-  if (softcap != 0) cap_row(logits, 1, softcap, n);
+// Computes the logits of `rows` rows from `first_row` on, at most kRowBlock, over n ids of the
+// vocabulary from `first` on, and writes them to `logits` with this stride. `sums` is scratch for a
+// panel.
+void project(const ProductInputs& hidden, const PackedMatrix& weight, const Projection& projection,
+             std::int64_t first_row, std::int64_t rows, std::int64_t first, std::int64_t n,
+             float* sums, float* logits, std::int64_t stride) {
+  const float* biases = projection.linear.bias ? projection.linear.bias.as<float>() : nullptr;
+  for (std::int64_t column = first; column < first + n;) {
+    const std::int64_t panel = weight.panel_at(column), columns = weight.columns_of(panel);
+    weight.multiply(panel, hidden, first_row, rows, sums);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      float* out = logits + i * stride + (column - first);
+      weight.finish(panel, hidden, first_row + i, sums + i * weight.panel_columns(),
+                    biases ? biases + column : nullptr, Activation::kNone, out);
+      if (projection.softcap != 0) cap_row(out, 1, projection.softcap, columns);
+    }
+    column += columns;
+  }
 }
 
 }  // namespace
@@ -70,23 +84,15 @@ void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const S
 // Computes the logits of up to kRowBlock rows over one chunk of the vocabulary, stores each row's
 // maximum and sum, and offers the logits to the lists of the rows' best tokens.
 void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std::int64_t chunk,
-                            std::int64_t first_row, float* logits) {
-  const Tensor weight = scan.projection.linear.weight, hidden = scan.hidden;
-  const std::int64_t first = chunk * kChunk, n = std::min(kChunk, weight.rows - first),
-                     m = std::min(kRowBlock, hidden.rows - first_row);
-  const float* bias =
-      scan.projection.linear.bias ? scan.projection.linear.bias.as<float>() + first : nullptr;
-  const float* x = hidden.as<float>() + first_row * hidden.stride;
-  const float* w = weight.as<float>() + first * weight.stride;
-  if (m <= kFewRows)
-    product_few_rows(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, n);
-  else
-    blas_.product(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, n);
+                            std::int64_t first_row, Scratch& scratch) {
+  const std::int64_t first = chunk * kChunk, n = std::min(kChunk, scan.weight.columns() - first),
+                     m = std::min(kRowBlock, scan.hidden.count - first_row);
+  float* logits = scratch.numbers_of(kRowBlock * kChunk);
+  project(scan.hidden, scan.weight, scan.projection, first_row, m, first, n, scratch.sums, logits,
+          n);
   for (std::int64_t i = 0; i < m; ++i) {
     float* row = logits + i * n;
-    const bool capped = scan.projection.softcap != 0;
-    if (capped) finish_logits(row, bias, scan.projection.softcap, n);
-    MaxSum sum = sum_logits(row, capped ? nullptr : bias, n);
+    MaxSum sum = sum_logits(row, nullptr, n);
     bool masked = false;
     for (const std::int32_t id : scan.rules.never_chosen) {
       if (id < first || id >= first + n) continue;
@@ -95,7 +101,7 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
     }
     // Masking ids before the softmax is the same as applying log-softmax once more afterwards.
     if (masked && scan.rules.renormalize && !std::isnan(sum.sum)) sum = sum_logits(row, nullptr, n);
-    search_.sums[static_cast<std::size_t>(chunk * hidden.rows + first_row + i)] = sum;
+    search_.sums[static_cast<std::size_t>(chunk * scan.hidden.count + first_row + i)] = sum;
     const std::int64_t list = (first_row + i) * scan.splits + split;
     Scored* best = search_.best.data() + list * scan.count;
     int& found = search_.best_count[static_cast<std::size_t>(list)];
@@ -137,14 +143,13 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
   search_.sums.resize(static_cast<std::size_t>(chunks * rows));
   search_.best.resize(static_cast<std::size_t>(rows * splits * count));
   search_.best_count.assign(static_cast<std::size_t>(rows * splits), 0);
-  const VocabularyScan scan{hidden, projection, rules, splits, count};
+  const std::shared_ptr<const PackedMatrix> weight = packed_weight(projection.linear);
+  const VocabularyScan scan{inputs_of(hidden, *weight), *weight, projection, rules, splits, count};
   pool_.run(splits, [&](std::int64_t split, int thread) {
-    float* logits =
-        scratch_[static_cast<std::size_t>(thread)].numbers_of(std::min(rows, kRowBlock) * kChunk);
     for (std::int64_t chunk = split * chunks / splits; chunk < (split + 1) * chunks / splits;
          ++chunk) {
       for (std::int64_t row = 0; row < rows; row += kRowBlock)
-        scan_chunk(scan, split, chunk, row, logits);
+        scan_chunk(scan, split, chunk, row, scratch_[static_cast<std::size_t>(thread)]);
     }
   });
   sum_chunks(rows, chunks);
@@ -153,23 +158,15 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
 
 // Computes the logits of up to kRuledRows rows over the whole vocabulary.
 void CpuBackend::project_rows(Tensor hidden, const Projection& projection) {
-  const Tensor weight = projection.linear.weight, biases = projection.linear.bias;
-  const std::int64_t vocabulary = weight.rows, m = hidden.rows;
-  search_.logits.resize(static_cast<std::size_t>(m * vocabulary));
-  const float* x = hidden.as<float>();
-  pool_.run((vocabulary + kChunk - 1) / kChunk, [&](std::int64_t chunk, int) {
-    const std::int64_t first = chunk * kChunk, n = std::min(kChunk, vocabulary - first);
-    const float* w = weight.as<float>() + first * weight.stride;
-    float* logits = search_.logits.data() + first;
-    if (m <= kFewRows)
-      product_few_rows(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits,
-                       vocabulary);
-    else
-      blas_.product(m, n, hidden.columns, x, hidden.stride, w, weight.stride, logits, vocabulary);
-    const float* bias = biases ? biases.as<float>() + first : nullptr;
-    for (std::int64_t i = 0; i < m; ++i) {
-      finish_logits(logits + i * vocabulary, bias, projection.softcap, n);
-    }
+  const std::shared_ptr<const PackedMatrix> weight = packed_weight(projection.linear);
+  const std::int64_t vocabulary = weight->columns();
+  search_.logits.resize(static_cast<std::size_t>(hidden.rows * vocabulary));
+  const ProductInputs inputs = inputs_of(hidden, *weight);
+  pool_.run((vocabulary + kChunk - 1) / kChunk, [&](std::int64_t chunk, int thread) {
+    const std::int64_t first = chunk * kChunk;
+    project(inputs, *weight, projection, 0, hidden.rows, first,
+            std::min(kChunk, vocabulary - first), scratch_[static_cast<std::size_t>(thread)].sums,
+            search_.logits.data() + first, vocabulary);
   });
 }
 

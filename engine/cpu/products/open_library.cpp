@@ -1,0 +1,26 @@
+// Opens the module of oneDNN.
+#include <dlfcn.h>
+
+#include <cstdlib>
+
+#include "engine/cpu/products/product_library.h"
+#include "engine/error.h"
+#include "engine/limits.h"
+
+namespace xlate::cpu {
+
+std::unique_ptr<ProductLibrary> open_product_library() {
+  // The runtime library of OpenMP, which oneDNN is built with, reads this variable when it is
+  // opened. xlate has threads of its own, each of which calls oneDNN for itself.
+  setenv("OMP_NUM_THREADS", "1", 1);
+  void* module = dlopen("libxlate_onednn.so", RTLD_NOW | RTLD_LOCAL);
+  if (!module) {
+    fail("the CPU backend needs oneDNN ({}; Debian and Ubuntu: apt install {}): {}{}",
+         XLATE_ONEDNN_FILE, XLATE_ONEDNN_PACKAGE, dlerror(), memory_limits());
+  }
+  const auto make = reinterpret_cast<MakeProductLibrary>(dlsym(module, kMakeProductLibrary));
+  if (!make) fail("libxlate_onednn.so has no {}", kMakeProductLibrary);
+  return std::unique_ptr<ProductLibrary>(make());
+}
+
+}  // namespace xlate::cpu

@@ -1,0 +1,85 @@
+// Packs weights, and multiplies rows by them.
+#include "engine/cpu/products/packed_matrix.h"
+
+#include <cassert>
+
+#include "engine/cpu/loops.h"
+
+namespace xlate::cpu {
+namespace {
+
+// The weights of a panel fill at most half of a second cache of 2 MiB, but for very deep products.
+std::int64_t panel_columns_for(std::int64_t n, std::int64_t depth) {
+  constexpr std::int64_t kHalf = PackedMatrix::kMostColumns / 2;
+  return n <= kHalf || depth > 2048 ? kHalf : PackedMatrix::kMostColumns;
+}
+
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+}
+
+}  // namespace
+
+PackedMatrix::PackedMatrix(ProductLibrary& library, DType type, std::int64_t n, std::int64_t d)
+    : type_(type),
+      columns_(n),
+      depth_(d),
+      panel_columns_(panel_columns_for(n, d)),
+      row_multiple_(library.row_multiple(type)),
+      largest_(library.largest_weight()),
+      product_(library.panel_product(type, panel_columns_, d)),
+      panel_bytes_(aligned(product_->packed_bytes())) {
+  packed_.resize(static_cast<std::size_t>(panels()));
+  if (type == DType::kInt8) scales_.resize(static_cast<std::size_t>(n));
+}
+
+std::size_t PackedMatrix::bytes() const {
+  return static_cast<std::size_t>(panels()) * panel_bytes_;
+}
+
+void PackedMatrix::pack_typed(std::int64_t panel, const void* weights) {
+  packed_[static_cast<std::size_t>(panel)] = product_->pack(
+      weights, memory_.as<std::byte>() + static_cast<std::size_t>(panel) * panel_bytes_);
+}
+
+void PackedMatrix::pack(std::int64_t panel, const float* weights) {
+  const auto count = static_cast<std::size_t>(panel_columns_ * depth_);
+  switch (type_) {
+    case DType::kInt8: {
+      std::vector<std::int8_t> values(count);
+      for (std::int64_t i = columns_of(panel); i-- > 0;)
+        scales_[static_cast<std::size_t>(first_column(panel) + i)] =
+            quantize_row(weights + i * depth_, depth_, largest_, values.data() + i * depth_);
+      return pack_typed(panel, values.data());
+    }
+    case DType::kBFloat16: {
+      std::vector<std::uint16_t> values(count);
+      round_row(weights, panel_columns_ * depth_, values.data());
+      return pack_typed(panel, values.data());
+    }
+    default:
+      return pack_typed(panel, weights);
+  }
+}
+
+void PackedMatrix::multiply(std::int64_t panel, const ProductInputs& inputs, std::int64_t first,
+                            std::int64_t rows, void* sums) const {
+  assert(first + rows <= inputs.count);
+  const std::int64_t rounded = (rows + row_multiple_ - 1) / row_multiple_ * row_multiple_;
+  product_->multiply(rounded,
+                     inputs.rows + static_cast<std::size_t>(first * depth_) * size_of(type_),
+                     *packed_[static_cast<std::size_t>(panel)], sums);
+}
+
+void PackedMatrix::finish(std::int64_t panel, const ProductInputs& inputs, std::int64_t row,
+                          const void* sums, const float* bias, Activation activation,
+                          float* out) const {
+  const std::int64_t n = columns_of(panel);
+  if (type_ == DType::kInt8)
+    finish_row(static_cast<const std::int32_t*>(sums), inputs.scales[row],
+               scales_.data() + first_column(panel), bias, activation, n, out);
+  else
+    finish_row(static_cast<const float*>(sums), bias, activation, n, out);
+}
+
+}  // namespace xlate::cpu

@@ -1,0 +1,193 @@
+// Products on the CPU: a row has the same bits in any batch and with any number of threads, and
+// products in int8 and bfloat16 are those of the rounded operands. CMake also runs this suite with
+// oneDNN kept to older instruction sets.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/cpu/products/product_library.h"
+#include "engine/error.h"
+#include "tests/support.h"
+
+namespace xlate::test {
+namespace {
+
+constexpr Precision kPrecisions[] = {Precision::kFloat32, Precision::kBFloat16, Precision::kInt8};
+constexpr const char* kNames[] = {"auto", "fp32", "fp16", "bf16", "int8"};
+
+bool has(Precision precision) {
+  return precision != Precision::kBFloat16 || cpu::open_product_library()->has(DType::kBFloat16);
+}
+
+std::vector<float> random_numbers(Random& random, std::int64_t count, float size) {
+  std::vector<float> numbers(static_cast<std::size_t>(count));
+  for (float& number : numbers) number = static_cast<float>(uniform(random, -size, size));
+  return numbers;
+}
+
+// A product y = activation(x·Wᵀ + b) in plain memory; x [rows, d], W [n, d].
+struct Product {
+  std::int64_t n, d;
+  std::vector<float> x, weights, bias;
+
+  Product(std::int64_t rows, std::int64_t n, std::int64_t d, Random& random)
+      : n(n),
+        d(d),
+        x(random_numbers(random, rows * d, 2)),
+        weights(random_numbers(random, n * d, 1.7f / std::sqrt(static_cast<float>(d)))),
+        bias(random_numbers(random, n, 1)) {}
+
+  Linear layer(Backend& backend) {
+    Linear layer{{nullptr, DType::kFloat32, n, d, d}, {bias.data(), DType::kFloat32, 1, n, n}};
+    layer.packed = backend.pack(n, d, [&](std::int64_t first, std::int64_t count, float* out) {
+      std::copy_n(weights.data() + first * d, count * d, out);
+    });
+    return layer;
+  }
+  // Computes `count` rows from `first` on.
+  std::vector<float> compute(Backend& backend, const Linear& layer, std::int64_t first,
+                             std::int64_t count) {
+    std::vector<float> out(static_cast<std::size_t>(count * n), -7.0f);
+    const auto queue = backend.make_queue();
+    backend.linear(*queue, {x.data() + first * d, DType::kFloat32, count, d, d}, layer,
+                   Activation::kRelu, {out.data(), DType::kFloat32, count, n, n});
+    return out;
+  }
+};
+
+std::unique_ptr<Backend> backend_with(Precision precision, int threads) {
+  return make_backend({.precision = precision, .threads = threads});
+}
+
+TEST(ProductsTest, ARowHasTheSameBitsInAnyBatchWithAnyThreads) {
+  constexpr std::int64_t kRows = 150;
+  constexpr std::int64_t kShapes[][2] = {{512, 512}, {512, 2048}, {2048, 512},
+                                         {192, 64},  {64, 160},   {1001, 256},
+                                         {8, 4},     {130, 2200}, {33, 7}};
+  Random random{5};
+  for (const Precision precision : kPrecisions) {
+    if (!has(precision)) continue;
+    for (const auto& [n, d] : kShapes) {
+      Product product(kRows, n, d, random);
+      std::vector<float> expected;
+      for (const int threads : {1, 2, 5}) {
+        const auto backend = backend_with(precision, threads);
+        const Linear layer = product.layer(*backend);
+        if (expected.empty()) expected = product.compute(*backend, layer, 0, kRows);
+        for (const std::int64_t count :
+             {1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 150}) {
+          for (const std::int64_t first : {std::int64_t{0}, kRows - count}) {
+            const std::vector<float> found = product.compute(*backend, layer, first, count);
+            EXPECT_EQ(std::memcmp(found.data(), expected.data() + first * n,
+                                  found.size() * sizeof(float)),
+                      0)
+                << kNames[static_cast<int>(precision)] << ", " << d << " → " << n << ", " << count
+                << " rows from " << first << " on, " << threads << " threads";
+          }
+        }
+      }
+    }
+  }
+}
+
+float to_bfloat16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return std::bit_cast<float>((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u);
+}
+
+// Returns the scale of a row of int8 and makes its elements whole numbers.
+double quantize(float* row, std::int64_t n, float largest) {
+  float most = 0;
+  for (std::int64_t i = 0; i < n; ++i) most = std::max(most, std::abs(row[i]));
+  for (std::int64_t i = 0; i < n; ++i) row[i] = std::nearbyint(row[i] * (largest / most));
+  return most / largest;
+}
+
+TEST(ProductsTest, TheyAreThoseOfTheRoundedOperands) {
+  Random random{6};
+  const int largest = cpu::open_product_library()->largest_weight();
+  for (const Precision precision : kPrecisions) {
+    if (!has(precision)) continue;
+    for (const auto& [n, d] :
+         {std::pair<std::int64_t, std::int64_t>{200, 512}, {65, 2100}, {5, 3}}) {
+      constexpr std::int64_t kRows = 21;
+      Product product(kRows, n, d, random);
+      const auto backend = backend_with(precision, 2);
+      const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, kRows);
+      std::vector<double> row_scales(kRows, 1), scales(static_cast<std::size_t>(n), 1);
+      if (precision == Precision::kBFloat16) {
+        for (float& value : product.x) value = to_bfloat16(value);
+        for (float& value : product.weights) value = to_bfloat16(value);
+      } else if (precision == Precision::kInt8) {
+        for (std::int64_t i = 0; i < kRows; ++i)
+          row_scales[static_cast<std::size_t>(i)] = quantize(product.x.data() + i * d, d, 127);
+        for (std::int64_t j = 0; j < n; ++j)
+          scales[static_cast<std::size_t>(j)] =
+              quantize(product.weights.data() + j * d, d, static_cast<float>(largest));
+      }
+      for (std::int64_t i = 0; i < kRows; ++i) {
+        for (std::int64_t j = 0; j < n; ++j) {
+          const double sum =
+              std::inner_product(product.x.begin() + i * d, product.x.begin() + (i + 1) * d,
+                                 product.weights.begin() + j * d, 0.0);
+          const double expected =
+              std::max(0.0, sum * row_scales[static_cast<std::size_t>(i)] *
+                                    scales[static_cast<std::size_t>(j)] +
+                                static_cast<double>(product.bias[static_cast<std::size_t>(j)]));
+          ASSERT_NEAR(found[static_cast<std::size_t>(i * n + j)], expected, 2e-5)
+              << kNames[static_cast<int>(precision)] << ", row " << i << ", column " << j;
+        }
+      }
+    }
+  }
+}
+
+// Search notices a sentence whose numbers overflow by NaN or infinity in its logits.
+TEST(ProductsTest, NumbersThatOverflowStayVisible) {
+  Random random{7};
+  for (const Precision precision : kPrecisions) {
+    if (!has(precision)) continue;
+    for (const float value :
+         {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+      Product product(3, 70, 64, random);
+      for (float& weight : product.weights) weight = std::abs(weight);
+      product.x[64 + 5] = value;
+      const auto backend = backend_with(precision, 1);
+      const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, 3);
+      for (std::size_t j = 0; j < 70; ++j) {
+        EXPECT_TRUE(std::isfinite(found[j]) && std::isfinite(found[140 + j]));
+        EXPECT_FALSE(std::isfinite(found[70 + j])) << kNames[static_cast<int>(precision)];
+      }
+    }
+  }
+}
+
+TEST(ProductsTest, RowsOfZerosGiveTheBias) {
+  Random random{8};
+  for (const Precision precision : kPrecisions) {
+    if (!has(precision)) continue;
+    Product product(2, 40, 32, random);
+    std::fill_n(product.x.begin(), 32, 0.0f);
+    const auto backend = backend_with(precision, 1);
+    const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, 2);
+    for (std::size_t j = 0; j < 40; ++j) EXPECT_EQ(found[j], std::max(0.0f, product.bias[j]));
+  }
+}
+
+TEST(ProductsTest, BFloat16IsRefusedWhereTheProcessorDoesNotHaveIt) {
+  if (has(Precision::kBFloat16)) {
+    EXPECT_NO_THROW(backend_with(Precision::kBFloat16, 1));
+    return;
+  }
+  EXPECT_THROW(backend_with(Precision::kBFloat16, 1), Error);
+}
+
+}  // namespace
+}  // namespace xlate::test
