@@ -43,8 +43,7 @@ template <int kRows>
 static inline void multiply_rows(std::int64_t n, std::int64_t k, const float* a,
                                  std::int64_t a_stride, const float* b, std::int64_t b_stride,
                                  float* out, std::int64_t out_stride) {
-  std::int64_t j =
-      multiply_columns<kRows, 2>(0, n, k, a, a_stride, b, b_stride, out, out_stride);
+  std::int64_t j = multiply_columns<kRows, 2>(0, n, k, a, a_stride, b, b_stride, out, out_stride);
   j = multiply_columns<kRows, 1>(j, n, k, a, a_stride, b, b_stride, out, out_stride);
   for (; j < n; ++j) {
     for (int i = 0; i < kRows; ++i) {
@@ -82,16 +81,29 @@ static void transpose(const float* x, std::int64_t x_stride, std::int64_t rows,
   }
 }
 
+// Returns the values with the lanes i and i ^ kDistance exchanged.
+template <int kDistance>
+static inline Floats exchanged(Floats values) {
+#if defined(__clang__)
+  Floats result;
+  for (int i = 0; i < kLanes; ++i) result[i] = values[i ^ kDistance];
+  return result;
+#else
+  typedef std::int32_t Indices __attribute__((vector_size(kLanes * 4)));
+  Indices order;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) order[i] = i ^ kDistance;
+  return __builtin_shuffle(values, order);
+#endif
+}
+
 // Adds the lanes in pairs, whose distance is halved each time.
 static inline float sum_of(Floats values) {
-  float lanes[kLanes];
-  store(lanes, values);
-#pragma GCC unroll 8
-  for (std::int64_t width = kLanes / 2; width > 0; width /= 2) {
-#pragma GCC unroll 16
-    for (std::int64_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  }
-  return lanes[0];
+  if constexpr (kLanes >= 16) values += exchanged<8>(values);
+  if constexpr (kLanes >= 8) values += exchanged<4>(values);
+  values += exchanged<2>(values);
+  values += exchanged<1>(values);
+  return values[0];
 }
 
 static inline float dot(const float* a, const float* b, std::int64_t n) {
