@@ -160,8 +160,8 @@ json policy_of(const RunRecord& run) {
           {"expected_factor", policy.expected_factor},
           {"expected_extra", policy.expected_extra},
           {"expected_continuation", policy.expected_continuation},
-          {"first_tokens", policy.first_tokens},
-          {"most_tokens", policy.most_tokens},
+          {"first_sentences", policy.first_sentences},
+          {"most_sentences", policy.most_sentences},
           {"expected_source", policy.expected_source},
           {"in_use", policy.in_use}};
 }

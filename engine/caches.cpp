@@ -39,10 +39,12 @@ Caches::Caches(Backend& backend, const Policy& policy, const CacheShape& shape,
   if (shared) paged_caches_.shared = make(source_, slots, capacity.longest_source, 1);
   paged_caches_.self = make(self_, slots, capacity.longest_target, capacity.beams);
   forecast_ = PageForecast(policy.page_tokens, slots, capacity.longest_target);
-  const double factor = shared ? static_cast<double>(policy.expected_continuation) /
-                                     static_cast<double>(policy.expected_source)
-                               : policy.expected_factor;
-  tokens_read_ = policy.first_tokens, steps_taken_ = factor * policy.first_tokens;
+  const auto extra = static_cast<double>(policy.expected_extra);
+  lengths_ = shared ? LengthLine(0, static_cast<double>(policy.expected_continuation) + extra, 0,
+                                 policy.first_sentences, policy.most_sentences)
+                    : LengthLine(policy.expected_factor, extra,
+                                 static_cast<double>(policy.expected_source),
+                                 policy.first_sentences, policy.most_sentences);
 }
 
 // The self caches get what the sentences in flight are expected to need, or what the budget leaves
@@ -115,10 +117,9 @@ std::int64_t Caches::affordable_tokens(const Backend& backend, const Policy& pol
 }
 
 std::int64_t Caches::expected_tokens(const SourceSentence& source) const {
-  const double factor = steps_taken_ / tokens_read_;
-  const double tokens = factor * effective_tokens(std::ssize(source.ids)) +
-                        static_cast<double>(policy_.expected_extra);
-  return std::min(static_cast<std::int64_t>(source.limit), static_cast<std::int64_t>(tokens));
+  const double tokens = lengths_.at(learned_from(std::ssize(source.ids)));
+  return std::min<std::int64_t>(source.limit,
+                                std::max<std::int64_t>(1, static_cast<std::int64_t>(tokens)));
 }
 
 bool Caches::has_room(const SourceSentence& source) const {
@@ -151,9 +152,8 @@ void Caches::release(std::int64_t slot, bool done) {
   self_.pool.give_back(slot);
   const std::int64_t steps = forecast_.forget(slot);
   if (!done) return;
-  tokens_read_ += effective_tokens(source_tokens_[static_cast<std::size_t>(slot)]);
-  steps_taken_ += static_cast<double>(std::max<std::int64_t>(0, steps - policy_.expected_extra));
-  if (tokens_read_ > policy_.most_tokens) tokens_read_ /= 2, steps_taken_ /= 2;
+  lengths_.add(learned_from(source_tokens_[static_cast<std::size_t>(slot)]),
+               static_cast<double>(steps));
 }
 
 void Caches::publish(Queue& queue) {

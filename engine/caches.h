@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/length_line.h"
 #include "engine/pages.h"
 #include "engine/policy.h"
 #include "engine/sequence_model.h"
@@ -59,8 +60,8 @@ class Caches {
   void publish(Queue&);
 
   /// Returns the number of target tokens that a sentence is expected to have, by what was learned
-  /// so far: a multiple of its source tokens, or, if it is a prompt, the mean of all prompts. It is
-  /// at most the sentence's limit.
+  /// so far of sentences with as many source tokens, or, if it is a prompt, of all prompts. It is
+  /// at least 1, and at most the sentence's limit.
   std::int64_t expected_tokens(const SourceSentence&) const;
   /// Returns the number of free pages of the cross caches or of the shared ones.
   std::int64_t free_source_pages() const { return source_.pool.free(); }
@@ -100,11 +101,10 @@ class Caches {
     }
     return 0;
   }
-  /// Returns the number of source tokens to which a sentence's target is expected to be in
-  /// proportion. All prompts count alike, because a continuation does not grow with its prompt.
-  double effective_tokens(std::int64_t source_tokens) const {
-    return static_cast<double>(shape_.source_keys == SourceKeys::kShared ? policy_.expected_source
-                                                                         : source_tokens);
+  /// Returns the number of source tokens by which the length of a target is learned. All prompts
+  /// count alike, because a continuation does not grow with its prompt.
+  double learned_from(std::int64_t source_tokens) const {
+    return shape_.source_keys == SourceKeys::kShared ? 0 : static_cast<double>(source_tokens);
   }
   /// Returns the number of pages of the self caches that a sentence is expected to fill.
   std::int64_t expected_pages(const SourceSentence& source) const {
@@ -125,9 +125,8 @@ class Caches {
   Keys source_, self_;
   PagedCaches paged_caches_;
   PageForecast forecast_;  // of the pages of the self caches
-  // These are the effective tokens of the sentences decoded lately, and the steps that they took
-  // beyond Policy::expected_extra.
-  double tokens_read_ = 0, steps_taken_ = 0;
+  // The steps that the sentences decoded lately took, by their source tokens.
+  LengthLine lengths_;
 };
 
 }  // namespace xlate

@@ -54,17 +54,17 @@ struct Policy {
   /// brought throughput up").
   std::int64_t page_tokens = 8;
   /// A sentence of S source tokens is expected to have expected_factor · S + expected_extra target
-  /// tokens. The factor is that of the beginning of a run, which then learns it from the sentences
-  /// decoded (Caches::expected_tokens).
+  /// tokens at the beginning of a run, which then learns both from the sentences decoded
+  /// (Caches::expected_tokens).
   double expected_factor = 1.125;
   std::int64_t expected_extra = 4;
   /// A prompt is expected to be continued by this number of tokens, however long it is, until the
   /// run has learned a mean from the prompts that it has continued.
   std::int64_t expected_continuation = 128;
-  /// The factor that a run begins with counts as much as a factor learned from first_tokens source
-  /// tokens. Whenever the source tokens counted exceed most_tokens, everything counted so far is
-  /// halved, so that recent sentences count more.
-  double first_tokens = 4096, most_tokens = 262144;
+  /// What a run begins with counts as much as this number of sentences that were decoded. Whenever
+  /// more than most_sentences have been counted, everything counted so far is halved, so that
+  /// recent sentences count more.
+  double first_sentences = 170, most_sentences = 11000;
   /// The number of source tokens of a sentence for which the page pools are sized. If many
   /// sentences are shorter, some of them wait for pages.
   std::int64_t expected_source = 24;

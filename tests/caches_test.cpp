@@ -158,11 +158,12 @@ TEST(Caches, AModelWithoutSourceKeysHasNone) {
 TEST(Caches, LearnHowLongTargetsBecome) {
   NotingBackend backend;
   Policy policy;
-  policy.first_tokens = 100, policy.most_tokens = 1000;
+  // Half of these have 0 and half of them 48 source tokens.
+  policy.first_sentences = 4, policy.most_sentences = 40;
   Capacity capacity = capacity_of(2, 100);
   capacity.longest_target = 400;
   Caches caches(backend, policy, {}, capacity);
-  const SourceSentence source = source_of(40, 400);
+  const SourceSentence source = source_of(24, 400);
   const auto decode = [&](std::int64_t steps, bool done) {
     caches.reserve(0, source);
     for (std::int64_t step = 0; step < steps; ++step) {
@@ -171,17 +172,19 @@ TEST(Caches, LearnHowLongTargetsBecome) {
     }
     caches.release(0, done);
   };
-  EXPECT_EQ(caches.expected_tokens(source), 45 + 4);
+  EXPECT_EQ(caches.expected_tokens(source), 27 + 4);
   // A sentence is expected to need at most its limit.
-  EXPECT_EQ(caches.expected_tokens(source_of(40, 30)), 30);
+  EXPECT_EQ(caches.expected_tokens(source_of(24, 30)), 30);
   // A preempted sentence teaches nothing, because its end is unknown.
-  decode(80 + 4, false);
-  EXPECT_EQ(caches.expected_tokens(source), 45 + 4);
-  decode(80 + 4, true);
-  EXPECT_EQ(caches.expected_tokens(source), static_cast<std::int64_t>((112.5 + 80) / 140 * 40) + 4);
-  for (int i = 0; i < 100; ++i) decode(80 + 4, true);
-  EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 80 + 4, 1);
-  // A length below the extra tokens counts as 0. The new sentences outweigh the earlier ones.
+  decode(81, false);
+  EXPECT_EQ(caches.expected_tokens(source), 31);
+  decode(81, true);
+  EXPECT_EQ(caches.expected_tokens(source), (4 * 31 + 81) / 5);
+  // Equal sources say nothing of the slope, which stays as it was.
+  EXPECT_EQ(caches.expected_tokens(source_of(24 - 16, 400)), (4 * 31 + 81) / 5 - 18);
+  for (int i = 0; i < 100; ++i) decode(81, true);
+  EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 81, 1);
+  // The new sentences outweigh the earlier ones.
   for (int i = 0; i < 100; ++i) decode(2, true);
   EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 4, 2);
 }
@@ -190,7 +193,7 @@ TEST(Caches, LearnHowLongTargetsBecome) {
 TEST(Caches, LearnHowLongContinuationsBecome) {
   NotingBackend backend;
   Policy policy;
-  policy.first_tokens = 240;  // These count as ten prompts.
+  policy.first_sentences = 10;
   Capacity capacity = capacity_of(2, 100);
   capacity.longest_target = 400;
   Caches caches(backend, policy, {.source_keys = SourceKeys::kShared}, capacity);

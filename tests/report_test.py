@@ -68,8 +68,8 @@ POLICY = {
     "expected_factor": 1.125,
     "expected_extra": 4,
     "expected_continuation": 128,
-    "first_tokens": 4096,
-    "most_tokens": 262144,
+    "first_sentences": 170,
+    "most_sentences": 11000,
     "expected_source": 24,
     "in_use": 0.6,
 }

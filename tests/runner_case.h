@@ -88,6 +88,7 @@ struct Line {
   std::int64_t source_tokens;
   std::vector<Hypothesis> hypotheses;
   bool hit_limit;
+  std::int64_t steps;
 };
 using Results = std::map<std::int64_t, Line>;
 inline constexpr std::int64_t kPlenty = -1;
@@ -99,7 +100,7 @@ struct RunnerTest : OnBackend {
     // The caches then expect no sentence to end before its limit.
     if (!caches_grow) {
       options.policy.expected_factor = 100;
-      options.policy.first_tokens = options.policy.most_tokens = 1e12;
+      options.policy.first_sentences = options.policy.most_sentences = 1e12;
     }
     options.policy.in_use =
         room == kPlenty ? 10 : (static_cast<double>(room) - 0.5) / expected_tokens(options);
@@ -118,7 +119,7 @@ struct RunnerTest : OnBackend {
           for (Decoded& decoded : lines) {
             const std::int64_t line = decoded.sentence.line;
             Line found{std::ssize(decoded.sentence.ids), outcome_of(decoded.result).hypotheses,
-                       decoded.hit_limit};
+                       decoded.hit_limit, decoded.result.steps()};
             EXPECT_TRUE(results.emplace(line, std::move(found)).second)
                 << "line " << line << " twice";
           }

@@ -195,21 +195,16 @@ TEST_P(RunnerTest, CachesLearnHowLongSentencesTook) {
   const auto sentences = random_sentences(200, 30);
   for (const auto& [room, factor] : {std::pair{kPlenty, 3.0}, std::pair{std::int64_t{60}, 0.1}}) {
     RunnerOptions options = options_of(1, 100);
-    options.policy.expected_factor = factor, options.policy.first_tokens = 200;
+    options.policy.expected_factor = factor, options.policy.first_sentences = 10;
     const Results results = run(options, sentences, room);
     EXPECT_EQ(statistics.preempted > 0, room != kPlenty);
-    double read = options.policy.first_tokens, fewest = factor * read, most = fewest;
-    for (const auto& [line, decoded] : results) {
-      read += static_cast<double>(decoded.source_tokens);
-      const std::int64_t beyond = decoded.hypotheses[0].length - options.policy.expected_extra;
-      fewest += static_cast<double>(std::max<std::int64_t>(0, beyond));
-      most += static_cast<double>(std::max<std::int64_t>(0, beyond + steps_ahead));
-    }
-    EXPECT_GE(static_cast<double>(expected_of_20), std::floor(fewest / read * 20 + 4))
+    LengthLine line(factor, 4, 24, 10, 11000);
+    for (const auto& [number, decoded] : results)
+      line.add(static_cast<double>(decoded.source_tokens), static_cast<double>(decoded.steps));
+    EXPECT_NEAR(static_cast<double>(expected_of_20), line.at(20), steps_ahead + 1)
         << "room " << room;
-    EXPECT_LE(static_cast<double>(expected_of_20), most / read * 20 + 4) << "room " << room;
     // There was something to learn.
-    EXPECT_GT(std::abs(most / read - factor), 0.5);
+    EXPECT_GT(std::abs(line.at(20) - (factor * 20 + 4)), 5);
   }
 }
 
