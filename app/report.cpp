@@ -163,7 +163,8 @@ json policy_of(const RunRecord& run) {
           {"first_sentences", policy.first_sentences},
           {"most_sentences", policy.most_sentences},
           {"expected_source", policy.expected_source},
-          {"in_use", policy.in_use}};
+          {"in_use", policy.in_use},
+          {"rows_share", policy.rows_share}};
 }
 
 json lines_of(const RunRecord& run) {

@@ -53,6 +53,8 @@ class Caches {
   /// Says that this many decoding steps have been enqueued, by which the sentences in flight have
   /// come nearer to their ends.
   void advance(std::int64_t steps) { forecast_.advance(steps); }
+  /// Says that the slot's sentence has not taken part in the last steps, and ends later by as many.
+  void delay(std::int64_t slot, std::int64_t steps) { forecast_.delay(slot, steps); }
   /// Enqueues the changes that reserve() and extend() have made to the page tables and source
   /// lengths. It must be called before the install() or the step that needs them, and before a slot
   /// that was released is reserved again, because an update must not have an entry twice. Entries

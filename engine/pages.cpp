@@ -54,6 +54,13 @@ void PageForecast::expect(std::int64_t slot, std::int64_t pages) {
   add(life, before, 1);
 }
 
+void PageForecast::delay(std::int64_t slot, std::int64_t steps) {
+  Life& life = lives_[static_cast<std::size_t>(slot)];
+  add(life, now_, -1);
+  life.first += steps, life.end += steps;
+  add(life, now_, 1);
+}
+
 std::int64_t PageForecast::forget(std::int64_t slot) {
   const Life life = std::exchange(lives_[static_cast<std::size_t>(slot)], {});
   add(life, now_, -1);

@@ -66,6 +66,9 @@ class PageForecast {
   /// Says that the slot's sentence will end when it has filled `pages` pages. If the slot is empty,
   /// its sentence begins now. A sentence is never expected to end earlier than was said before.
   void expect(std::int64_t slot, std::int64_t pages);
+  /// Says that the slot's sentence has not taken part in the last steps, so that it ends later by
+  /// as many.
+  void delay(std::int64_t slot, std::int64_t steps);
   /// Says that the slot's sentence has ended, and returns after how many steps.
   std::int64_t forget(std::int64_t slot);
 

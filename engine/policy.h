@@ -73,6 +73,10 @@ struct Policy {
   /// instead of 0.6 saved 1.5 of 8 GiB and cost 3 % of the speed (docs/benchmarks-history.md,
   /// "Moonshots that are missed").
   double in_use = 0.6;
+  /// At least 1/rows_share of the sentences in flight take part in a step, while the others wait
+  /// for pages. If pages are too few for that, the sentences that began last are begun again later,
+  /// and what was computed of them is lost. tests/idle_rows_test.cpp counts such rows.
+  std::int64_t rows_share = 8;
 
   /// Returns the number of tokens that fit into the unused part of a sentence's last page, on
   /// average.

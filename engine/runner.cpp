@@ -1,4 +1,5 @@
-// Implements the choice of the sizes of a run, its loop, and its statistics.
+// Implements the choice of the sizes of a run, and its loop. The choice of the rows of a step is in
+// runner_rows.cpp.
 #include "engine/runner.h"
 
 #include <algorithm>
@@ -52,7 +53,7 @@ Runner::Runner(Backend& backend, SequenceModel& model, const RunnerOptions& opti
   model_.begin(caches_->paged_caches());
   search_ = std::make_unique<Search>(backend_, *queue_, options.rules, slots, longest, before,
                                      options.longest_prefix);
-  active_device_ = backend_.allocate(static_cast<std::size_t>(slots) * sizeof(std::int32_t));
+  rows_device_ = backend_.allocate(static_cast<std::size_t>(slots) * sizeof(std::int32_t));
   slots_.resize(static_cast<std::size_t>(slots));
   for (std::int64_t slot = slots; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
 }
@@ -97,7 +98,12 @@ void Runner::run(SentenceInput& source, const Done& done, const std::atomic<bool
     admit(source);
     if (active_.empty()) break;
     const std::int64_t steps = steps_at_once();
-    reserve_pages(steps);
+    choose_rows(steps);
+    if (rows_.empty()) {
+      // All sentences in flight are done, or wait for pages of those that are.
+      settle(done);
+      continue;
+    }
     step(steps);
     while (static_cast<int>(pending_steps_.size()) > backend_.steps_ahead() ||
            (!pending_steps_.empty() && pending_steps_.front().done->ready()))
@@ -109,25 +115,6 @@ RunnerStatistics Runner::statistics() const {
   RunnerStatistics statistics = statistics_;
   statistics.seconds = backend_.work_seconds();
   return statistics;
-}
-
-void RunnerStatistics::add(const RunnerStatistics& other) {
-  source_tokens += other.source_tokens;
-  target_tokens += other.target_tokens;
-  target_tokens_without_end += other.target_tokens_without_end;
-  hit_limit += other.hit_limit;
-  batches += other.batches;
-  preempted += other.preempted;
-  steps += other.steps;
-  rows += other.rows;
-  rows_useful += other.rows_useful;
-  buckets.resize(std::max(buckets.size(), other.buckets.size()));
-  for (std::size_t i = 0; i < other.buckets.size(); ++i) {
-    buckets[i].lines += other.buckets[i].lines;
-    buckets[i].source_tokens += other.buckets[i].source_tokens;
-    buckets[i].target_tokens += other.buckets[i].target_tokens;
-    buckets[i].row_steps += other.buckets[i].row_steps;
-  }
 }
 
 // The exception may have come while sentences of the batch were given slots.
@@ -188,7 +175,9 @@ bool Runner::install() {
   const std::int64_t room = options_.batch_tokens - tokens_in_flight_;
   const std::int64_t share = options_.batch_tokens / options_.policy.refill_share;
   if (active_.empty()) awaited_ = 0;
-  if (!active_.empty() && (!options_.refill || room < share || awaited_ > 0)) return false;
+  // Sentences that wait for pages get them before others begin.
+  const bool full = room < share || awaited_ > 0 || !waiting_.empty();
+  if (!active_.empty() && (!options_.refill || full)) return false;
   const std::size_t first = ahead_.next;
   std::vector<std::int32_t> slots;
   std::int64_t tokens = 0;
@@ -218,7 +207,6 @@ bool Runner::install() {
   backend_.end_work(*queue_, Work::kEncode);
   tokens_in_flight_ += tokens;
   active_.insert(active_.end(), slots.begin(), slots.end());
-  active_changed_ = true;
   return ahead_.used_up();
 }
 
@@ -250,60 +238,23 @@ void Runner::start(const std::vector<std::int32_t>& slots) {
 std::int64_t Runner::steps_at_once() const {
   if (slots_.size() > 1) return 1;
   const Slot& only = slots_.front();
-  return std::clamp<std::int64_t>(only.limit - (now_ - only.first_step), 1,
-                                  options_.policy.steps_at_once);
-}
-
-void Runner::reserve_pages(std::int64_t steps) {
-  const std::vector<std::int32_t> in_turn = active_;
-  for (const std::int32_t index : in_turn) {
-    Slot& slot = slots_[static_cast<std::size_t>(index)];
-    const std::int64_t tokens = std::min<std::int64_t>(now_ - slot.first_step + steps, slot.limit);
-    while (!slot.free && slot.room < tokens && (slot.room = caches_->extend(index, tokens)) == 0) {
-      const auto first_step = [&](std::int32_t other) {
-        return slots_[static_cast<std::size_t>(other)].first_step;
-      };
-      preempt(*std::max_element(active_.begin(), active_.end(),
-                                [&](auto a, auto b) { return first_step(a) < first_step(b); }));
-    }
-  }
-  caches_->publish(*queue_);
-}
-
-// Every sentence is done at some time: the one that began first is never preempted, unless others
-// began with it, and a sentence that is alone always has room.
-void Runner::preempt(std::int32_t index) {
-  preempted_.push_back(slots_[static_cast<std::size_t>(index)].sentence);
-  ++statistics_.preempted;
-  leave(index, false);
-  std::erase(active_, index);
-}
-
-void Runner::leave(std::int32_t index, bool done) {
-  Slot& slot = slots_[static_cast<std::size_t>(index)];
-  tokens_in_flight_ -= slot.source_tokens();
-  awaited_ = std::max<std::int64_t>(0, awaited_ - slot.source_tokens());
-  caches_->release(index, done);
-  slot.free = true;
-  free_.push_back(index);
-  active_changed_ = true;
+  return std::clamp<std::int64_t>(only.limit - steps_of(only), 1, options_.policy.steps_at_once);
 }
 
 void Runner::step(std::int64_t most) {
   const std::int64_t groups =
-      std::min(backend_.padded_groups(static_cast<std::int64_t>(active_.size())),
+      std::min(backend_.padded_groups(static_cast<std::int64_t>(rows_.size())),
                static_cast<std::int64_t>(slots_.size()));
-  if (active_changed_) {
-    std::vector<std::int32_t> listed = active_;
+  if (rows_ != rows_told_) {
+    std::vector<std::int32_t> listed = rows_;
     listed.resize(slots_.size(), -1);
-    backend_.upload(*queue_, std::as_bytes(std::span(listed)), active_device_.data());
-    active_changed_ = false;
+    backend_.upload(*queue_, std::as_bytes(std::span(listed)), rows_device_.data());
+    rows_told_ = rows_;
   }
-  const StepRows rows{active_device_.as<std::int32_t>(), groups, options_.rules.beams};
+  const StepRows rows{rows_device_.as<std::int32_t>(), groups, options_.rules.beams};
   backend_.begin_work(*queue_, Work::kDecode);
   const std::int64_t began = now_;
-  now_ += backend_.repeat(*queue_, groups, most, [&] { model_.step(rows, *search_); });
-  caches_->advance(now_ - began);
+  advance(backend_.repeat(*queue_, groups, most, [&] { model_.step(rows, *search_); }));
   // The flags are read right behind the step, so that a backend may do both by one kernel.
   pending_steps_.push_back({began, search_->read_done()});
   backend_.end_work(*queue_, Work::kDecode);
@@ -367,7 +318,7 @@ Decoded Runner::finish(std::int64_t slot, SearchResult result) {
   statistics_.target_tokens += length;
   statistics_.target_tokens_without_end += length - ended;
   statistics_.hit_limit += hit_limit;
-  auto& bucket = bucket_of(source_tokens);
+  auto& bucket = statistics_.bucket_of(source_tokens);
   const std::int64_t row_steps = steps * options_.rules.beams;
   ++bucket.lines;
   bucket.source_tokens += source_tokens;
@@ -381,13 +332,6 @@ Decoded Runner::finish(std::int64_t slot, SearchResult result) {
   leave(static_cast<std::int32_t>(slot), true);
   return {
       .sentence = std::move(entry.sentence), .result = std::move(result), .hit_limit = hit_limit};
-}
-
-RunnerStatistics::Bucket& Runner::bucket_of(std::int64_t source_tokens) {
-  const auto index =
-      static_cast<std::size_t>((source_tokens - 1) / RunnerStatistics::kBucketTokens);
-  if (statistics_.buckets.size() <= index) statistics_.buckets.resize(index + 1);
-  return statistics_.buckets[index];
 }
 
 }  // namespace xlate

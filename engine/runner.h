@@ -16,6 +16,7 @@
 #include "engine/caches.h"
 #include "engine/error.h"
 #include "engine/policy.h"
+#include "engine/runner_statistics.h"
 #include "engine/search.h"
 #include "engine/sequence_model.h"
 
@@ -91,31 +92,6 @@ struct RunnerOptions {
   bool refill = true;
 };
 
-/// What a run did. All counts but `batches`, `preempted`, `steps` and `rows` are of sentences that
-/// were decoded. Tokens and row steps of a preempted sentence are counted once, when it is done.
-struct RunnerStatistics {
-  static constexpr std::int64_t kBucketTokens = 8;
-  /// The sums over the sentences whose source lengths lie in one range. The row steps of a sentence
-  /// are K times the number of steps until it was done.
-  struct Bucket {
-    std::int64_t lines = 0, source_tokens = 0, target_tokens = 0, row_steps = 0;
-  };
-  std::int64_t source_tokens = 0;
-  std::int64_t target_tokens = 0;  // of the best hypotheses, end tokens included
-  std::int64_t target_tokens_without_end = 0;
-  std::int64_t hit_limit = 0;  // sentences with Decoded::hit_limit
-  std::int64_t batches = 0;    // encoder batches
-  std::int64_t preempted = 0;  // how often a sentence was preempted because pages had run out
-  // `rows` is the sum of the rows of all steps, those of empty groups included. `rows_useful` is
-  // the sum of the buckets' row steps.
-  std::int64_t steps = 0, rows = 0, rows_useful = 0;
-  WorkSeconds seconds;
-  std::vector<Bucket> buckets;  // source lengths 1 to 8, 9 to 16, and so on
-
-  /// Adds what another runner did, but for the times.
-  void add(const RunnerStatistics&);
-};
-
 /// Decodes one run. The backend and the model must outlive it.
 class Runner {
  public:
@@ -157,7 +133,8 @@ class Runner {
     std::int32_t limit = 0;
     // Only if there is one slot: how many steps of the sentence are in the statistics.
     std::int64_t counted = 0;
-    std::int64_t room = 0;  // the number of target tokens for which the caches have pages
+    std::int64_t waited = 0;  // the number of steps since first_step in which it waited for pages
+    std::int64_t room = 0;    // the number of target tokens for which the caches have pages
     std::int64_t source_tokens() const { return static_cast<std::int64_t>(sentence.ids.size()); }
   };
   // A step whose outcome the host has not looked at.
@@ -183,15 +160,21 @@ class Runner {
   /// Returns the largest number of steps that one call of Backend::repeat may run. It is more than
   /// one only if there is one slot.
   std::int64_t steps_at_once() const;
-  /// Reserves the pages of the next steps for all sentences in flight. If the pages run out, it
-  /// preempts the sentences that began last.
-  void reserve_pages(std::int64_t steps);
-  void preempt(std::int32_t slot);
+  /// Chooses the sentences that take part in the next steps, and reserves their pages. Sentences
+  /// for which there are no pages wait until others are done. If too many would wait, the sentences
+  /// that began last are preempted.
+  void choose_rows(std::int64_t steps);
+  bool reserve_pages(std::int32_t slot, std::int64_t steps);
+  void preempt_for_rows(std::int64_t steps);
+  /// Returns the number of steps that were enqueued for the sentence of a slot, or more if it has
+  /// reached its limit. If it is done before, some of them were not run.
+  std::int64_t steps_of(const Slot& slot) const { return now_ - slot.first_step - slot.waited; }
+  bool at_limit(const Slot& slot) const { return steps_of(slot) >= slot.limit; }
   void leave(std::int32_t slot, bool done);
+  void advance(std::int64_t steps);
   void step(std::int64_t most);
   void settle(const Done& done);
   Decoded finish(std::int64_t slot, SearchResult);
-  RunnerStatistics::Bucket& bucket_of(std::int64_t source_tokens);
 
   Backend& backend_;
   SequenceModel& model_;
@@ -199,16 +182,17 @@ class Runner {
   std::unique_ptr<Queue> queue_, encoder_queue_;
   std::unique_ptr<Caches> caches_;
   std::unique_ptr<Search> search_;
-  Buffer active_device_;  // [S]: the slots of a step's row groups; −1 for an empty group
-  std::vector<std::int32_t> active_;  // the slots in use, in the same order
-  bool active_changed_ = false;
+  Buffer rows_device_;  // [S]: the slots of a step's row groups; −1 for an empty group
+  std::vector<std::int32_t> active_;  // the slots in use, in the order in which they were taken
+  // Those that have the row groups of the next step, and those of which rows_device_ tells.
+  std::vector<std::int32_t> rows_, rows_told_;
+  std::deque<std::int32_t> waiting_;  // those that wait for pages, in the order of active_
   std::vector<Slot> slots_;
   std::vector<std::int32_t> free_;  // the free slots
   Encoding ahead_;
   std::vector<Sentence> preempted_;  // They are decoded again from their start.
   std::deque<PendingStep> pending_steps_;
-  // The number of steps enqueued so far. If a sentence is done early, some of them were not run.
-  std::int64_t now_ = 0;
+  std::int64_t now_ = 0;  // the number of steps enqueued so far
   // The largest number of source tokens of an encoder batch of several sentences.
   std::int64_t encoder_tokens_ = 0;
   std::int64_t tokens_in_flight_ = 0;  // source tokens

@@ -186,7 +186,30 @@ TEST(Caches, LearnHowLongTargetsBecome) {
   EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 81, 1);
   // The new sentences outweigh the earlier ones.
   for (int i = 0; i < 100; ++i) decode(2, true);
-  EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 4, 2);
+  EXPECT_NEAR(static_cast<double>(caches.expected_tokens(source)), 2, 2);
+  // Every sentence has a token.
+  EXPECT_EQ(caches.expected_tokens(source_of(1, 400)), 1);
+}
+
+// Steps in which a sentence waits are none of its own.
+TEST(Caches, DelaysMoveTheEnd) {
+  NotingBackend backend;
+  Policy policy;
+  policy.first_sentences = 1;
+  Capacity capacity = capacity_of(3, 100);
+  capacity.longest_target = 400;
+  Caches caches(backend, policy, {}, capacity);
+  const SourceSentence source = source_of(20, 400);
+  const std::int64_t before = caches.expected_tokens(source);
+  caches.reserve(0, source);
+  for (std::int64_t step = 0; step < before; ++step) {
+    ASSERT_GT(caches.extend(0, step + 1), step);
+    caches.advance(1);
+    caches.advance(3);
+    caches.delay(0, 3);
+  }
+  caches.release(0, true);
+  EXPECT_EQ(caches.expected_tokens(source), before);
 }
 
 // A continuation does not grow with its prompt.

@@ -124,6 +124,18 @@ TEST(PageForecast, CountsWhatEachLifeHas) {
       forecast.expect(static_cast<std::int64_t>(slot), pages);
       life.end = std::max(life.end, life.first + pages * kPage);
     }
+    // Some sentences wait while steps are run.
+    if (test::whole(random, 0, 3) == 0) {
+      const std::int64_t waited = test::whole(random, 1, 3);
+      forecast.advance(waited);
+      now += waited;
+      for (std::size_t other = slot; other < kSlots; other += 3) {
+        // Nobody waits who has just begun.
+        if (!lives_now[other] || now - lives[other].first == waited) continue;
+        forecast.delay(static_cast<std::int64_t>(other), waited);
+        lives[other].first += waited, lives[other].end += waited;
+      }
+    }
     std::int64_t most = 0;
     for (std::int64_t step = now; step < now + pages * kPage; ++step) {
       std::int64_t in_use = (step - now) / kPage + 1;

@@ -72,6 +72,7 @@ POLICY = {
     "most_sentences": 11000,
     "expected_source": 24,
     "in_use": 0.6,
+    "rows_share": 8,
 }
 DOCUMENT = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs", "report.md"

@@ -85,7 +85,10 @@ TEST_P(RunnerTest, RefillKeepsRowsFull) {
   run(options_of(2, 240, false), sentences);
   const RunnerStatistics plain = statistics;
   run(options_of(2, 240, true), sentences);
-  EXPECT_LT(statistics.steps, plain.steps);
+  // Where outcomes come three steps late, slots stand empty for as long.
+  if (steps_ahead <= 1) {
+    EXPECT_LT(statistics.steps, plain.steps);
+  }
   EXPECT_GT(statistics.batches, plain.batches);
   EXPECT_GT(most_rows, 2 * 10);
 }
@@ -189,7 +192,7 @@ TEST_P(RunnerTest, CachesRunDry) {
 }
 
 // The steps of a sentence count from its admission until its end is seen. For a preempted sentence
-// only the steps since its last admission count.
+// only the steps since its last admission count, and no step counts in which it waited.
 TEST_P(RunnerTest, CachesLearnHowLongSentencesTook) {
   caches_grow = true;
   const auto sentences = random_sentences(200, 30);
@@ -267,6 +270,8 @@ TEST_P(RunnerTest, StatisticsAddUp) {
     const Results results = run(options, sentences);
     RunnerStatistics::Bucket all;
     std::int64_t source_tokens = 0, with_end = 0, without_end = 0, hit_limit = 0;
+    // The end of a sentence is seen late, unless it is at its limit.
+    std::int64_t late_rows = 0;
     for (const auto& [line, decoded] : results) {
       const Hypothesis& best = decoded.hypotheses[0];
       source_tokens += decoded.source_tokens;
@@ -276,6 +281,7 @@ TEST_P(RunnerTest, StatisticsAddUp) {
       hit_limit += decoded.hit_limit;
       const int limit = std::min(
           max_length, static_cast<int>(0.3 * static_cast<double>(decoded.source_tokens)) + 10);
+      late_rows += beams * std::min<std::int64_t>(steps_late(), limit - decoded.steps);
       ended_at_limit += best.length == limit && best.ended && forced_end < 0;
       EXPECT_EQ(decoded.hit_limit, best.length == limit && (forced_end == 0 || !best.ended));
     }
@@ -301,10 +307,9 @@ TEST_P(RunnerTest, StatisticsAddUp) {
     EXPECT_EQ(all.target_tokens, with_end);
     EXPECT_EQ(all.row_steps, statistics.rows_useful);
     EXPECT_LE(statistics.rows_useful, statistics.rows);
-    // Each sentence has as many useless steps as its end is seen late, and there are no empty
-    // groups.
+    // There are no empty groups.
     if (!GetParam().cuda) {
-      EXPECT_EQ(statistics.rows, statistics.rows_useful + 100 * beams * steps_late());
+      EXPECT_EQ(statistics.rows, statistics.rows_useful + late_rows);
     }
     EXPECT_GE(statistics.rows, with_end);
     // The run has at most 10 slots.
