@@ -45,6 +45,9 @@ class Decoding {
   std::int64_t begun_again() const { return begun_again_; }
   /// Returns how often the budget was halved.
   std::int64_t halvings() const { return halvings_; }
+  /// Returns the bytes of the weights, and those of the key-value caches.
+  std::int64_t weight_bytes() const { return network_.bytes(); }
+  std::int64_t cache_bytes() const { return runner_ ? runner_->caches().bytes() : 0; }
   /// Waits for the device and returns the statistics.
   RunnerStatistics statistics() const;
 

@@ -361,6 +361,8 @@ std::string report_text(const RunRecord& run) {
   report["batches"] = statistics.batches;
   report["buckets"] = buckets_of(statistics);
   report["memory"] = {{"device_peak_bytes", bytes_or_null(run.memory.peak_bytes)},
+                      {"device_weight_bytes", bytes_or_null(run.weight_bytes)},
+                      {"device_cache_bytes", bytes_or_null(run.cache_bytes)},
                       {"device_context_bytes", bytes_or_null(run.memory.context_bytes)},
                       {"host_peak_bytes", peak_resident_bytes()}};
   if (run.options && run.options->line_buffered) report["latency_ms"] = latency_of(run.latency);

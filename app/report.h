@@ -46,6 +46,8 @@ struct RunRecord {
   std::optional<DeviceInfo> device;
   std::optional<Policy> policy;
   DeviceMemory memory;
+  // These are parts of a GPU's memory. They are −1 where there is none, or nothing was decoded.
+  std::int64_t weight_bytes = -1, cache_bytes = -1;
   std::map<std::string, std::string> paths;  // This is what Backend::paths() returns.
   Counters counters;
   RunnerStatistics statistics;

@@ -105,6 +105,10 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowIn
     record.statistics = decoding->statistics();
     record.begun_again = decoding->begun_again();
     record.halvings = decoding->halvings();
+    if (record.memory.peak_bytes >= 0) {
+      record.weight_bytes = decoding->weight_bytes();
+      record.cache_bytes = decoding->cache_bytes();
+    }
     record.overflows = retry.count();
     record.memory = backend.memory();
     record.paths = backend.paths();

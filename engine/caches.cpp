@@ -88,6 +88,7 @@ std::vector<PagedCache> Caches::make(Keys& keys, std::int64_t slots, std::int64_
   keys.memory = backend_.allocate(layer_bytes * static_cast<std::size_t>(shape_.layers));
   keys.table = backend_.allocate(static_cast<std::size_t>(slots * keys.pages_per_slot) *
                                  sizeof(std::int32_t));
+  bytes_ += static_cast<std::int64_t>(keys.memory.bytes() + keys.table.bytes());
   std::vector<PagedCache> layers;
   for (std::int64_t layer = 0; layer < shape_.layers; ++layer) {
     char* data = keys.memory.as<char>() + static_cast<std::size_t>(layer) * layer_bytes;

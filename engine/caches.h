@@ -34,6 +34,8 @@ class Caches {
   static std::int64_t affordable_tokens(const Backend&, const Policy&, const CacheShape&,
                                         std::int64_t beams);
 
+  /// Returns the bytes of the pages and of their tables.
+  std::int64_t bytes() const { return bytes_; }
   /// Returns views of the caches, whose addresses do not change as long as this object lives.
   const PagedCaches& paged_caches() const { return paged_caches_; }
 
@@ -126,6 +128,7 @@ class Caches {
   // `source_` is the cross caches or the shared ones.
   Keys source_, self_;
   PagedCaches paged_caches_;
+  std::int64_t bytes_ = 0;
   PageForecast forecast_;  // of the pages of the self caches
   // The steps that the sentences decoded lately took, by their source tokens.
   LengthLine lengths_;

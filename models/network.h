@@ -20,6 +20,12 @@ struct LoadedNetwork {
   std::shared_ptr<const std::vector<Buffer>> memory;
   // The weights are copied on this queue. Work that reads them must be ordered behind it.
   std::shared_ptr<Queue> queue;
+  /// Returns the bytes of the weights in the backend's memory.
+  std::int64_t bytes() const {
+    std::size_t sum = 0;
+    for (const Buffer& buffer : *memory) sum += buffer.bytes();
+    return static_cast<std::int64_t>(sum);
+  }
 };
 
 /// Copies the weights of the file into the backend's memory. Computed positions are left empty.

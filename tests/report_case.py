@@ -77,7 +77,13 @@ FIELDS = {
         REAL,
     ),
     "shares": {"padding": REAL, "rows_idle": REAL, "device_busy": GPU_REAL},
-    "memory": {"device_peak_bytes": NULL, "device_context_bytes": NULL, "host_peak_bytes": INTEGER},
+    "memory": {
+        "device_peak_bytes": NULL,
+        "device_weight_bytes": NULL,
+        "device_cache_bytes": NULL,
+        "device_context_bytes": NULL,
+        "host_peak_bytes": INTEGER,
+    },
 }
 
 
