@@ -97,7 +97,7 @@ class CpuBackend final : public Backend {
     const PackedMatrix& weight;
     const Projection& projection;
     const SearchRules& rules;
-    // The vocabulary has this many splits, at most one for each thread.
+    // The vocabulary has a split for each thread: the chunks that the thread happens to take.
     std::int64_t splits;
     // This many of the best tokens are kept for each row and split.
     int count;

@@ -2,6 +2,7 @@
 // residual stream with its norms.
 #include <algorithm>
 #include <functional>
+#include <type_traits>
 
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
@@ -9,14 +10,21 @@
 namespace xlate::cpu {
 namespace {
 
-constexpr std::int64_t kRowsPerTask = 32;
+constexpr std::int64_t kMostRowsPerTask = 32;
 
-// Divides `rows` into tasks of kRowsPerTask rows and calls body(row) for each row.
+// Divides `rows` into tasks of at most kMostRowsPerTask rows and calls body(row) or body(row,
+// thread) for each row.
 template <class Body>
 void each_row(ThreadPool& pool, std::int64_t rows, const Body& body) {
-  pool.run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task, int) {
-    const std::int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
-    for (std::int64_t row = task * kRowsPerTask; row < end; ++row) body(row);
+  const std::int64_t each = std::clamp<std::int64_t>(rows / pool.threads(), 1, kMostRowsPerTask);
+  pool.run((rows + each - 1) / each, [&](std::int64_t task, int thread) {
+    const std::int64_t end = std::min(rows, (task + 1) * each);
+    for (std::int64_t row = task * each; row < end; ++row) {
+      if constexpr (std::is_invocable_v<Body, std::int64_t, int>)
+        body(row, thread);
+      else
+        body(row);
+    }
   });
 }
 
@@ -40,16 +48,20 @@ std::int32_t position_of(const Step& step, std::int32_t slot) {
   return step.state.length[slot] + (before ? before[slot] : 0);
 }
 
-// Transforms the heads of queries and keys of one row, which begin at x.
+// Transforms the heads of queries and keys of one row, which begin at x. All of them are rotated by
+// the same angles, which scratch memory holds.
 void transform_one(const HeadTransform& transform, const Attention& attention,
-                   std::int32_t position, float* x) {
-  const std::int64_t keys = attention.key_width() / attention.head;
+                   std::int32_t position, float* x, Scratch& scratch) {
+  const std::int64_t keys = attention.key_width() / attention.head,
+                     pairs = transform.rates ? transform.rates.columns : 0;
+  float* sines = scratch.numbers_of(2 * pairs);
+  if (transform.rates)
+    rotation_of(transform.rates.as<float>(), static_cast<float>(position), pairs, sines,
+                sines + pairs);
   for (std::int64_t head = 0; head < attention.heads + keys; ++head, x += attention.head) {
     const Norm& norm = head < attention.heads ? transform.query_norm : transform.key_norm;
     if (norm) norm_one(norm, x, attention.head, x);
-    if (transform.rates)
-      rotate_row(x, transform.rates.as<float>(), static_cast<float>(position),
-                 transform.rates.columns);
+    if (transform.rates) rotate_row(x, sines, sines + pairs, pairs);
   }
 }
 
@@ -98,18 +110,19 @@ void CpuBackend::add_norm(Queue&, ResidualRows stream, const Addend& y, const No
 
 void CpuBackend::transform_heads(Queue&, Tensor qkv, const PackedRows& rows,
                                  const HeadTransform& transform, const Attention& attention) {
-  each_row(pool_, qkv.rows, [&](std::int64_t row) {
-    transform_one(transform, attention, rows.positions[row], qkv.as<float>() + row * qkv.stride);
+  each_row(pool_, qkv.rows, [&](std::int64_t row, int thread) {
+    transform_one(transform, attention, rows.positions[row], qkv.as<float>() + row * qkv.stride,
+                  scratch_[static_cast<std::size_t>(thread)]);
   });
 }
 
 void CpuBackend::transform_heads(Queue&, Tensor qkv, const Step& step,
                                  const HeadTransform& transform, const Attention& attention) {
-  each_row(pool_, qkv.rows, [&](std::int64_t row) {
+  each_row(pool_, qkv.rows, [&](std::int64_t row, int thread) {
     const std::int32_t slot = step.rows.slots[row / step.rows.beams];
     if (slot < 0 || step.state.done[slot]) return;
-    transform_one(transform, attention, position_of(step, slot),
-                  qkv.as<float>() + row * qkv.stride);
+    transform_one(transform, attention, position_of(step, slot), qkv.as<float>() + row * qkv.stride,
+                  scratch_[static_cast<std::size_t>(thread)]);
   });
 }
 

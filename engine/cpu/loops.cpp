@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 // Each public function is compiled once for each instruction set, and what it calls is inlined into
 // each copy. With a translation unit for each set and its own -m flags instead, the linker could
@@ -77,8 +78,31 @@ XLATE_INLINE void softmax(float* x, float scale, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) x[i] *= inverse;
 }
 
+// Returns tanh(x) to about 1e-7: 1 − 2 / (exp(2·x) + 1), and near 0, where this cancels, the first
+// terms of the series.
+XLATE_INLINE float fast_tanh(float x) {
+  const float square = x * x;
+  const float near =
+      x * (1.0f +
+           square * (-0.333333333f +
+                     square * (0.133333333f + square * (-0.0539682540f + square * 0.0218694885f))));
+  const float far = 1.0f - 2.0f / (fast_exp(2.0f * x) + 1.0f);
+  return square < 0.0625f ? near : far;
+}
+
+// Returns erf(x) to about 2e-7 (Abramowitz and Stegun 1964, 7.1.26).
+XLATE_INLINE float fast_erf(float x) {
+  const float size = std::fabs(x), t = 1.0f / (1.0f + 0.3275911f * size);
+  const float sum =
+      t * (0.254829592f +
+           t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+  const float result = 1.0f - sum * fast_exp(-size * size);
+  return x < 0 ? -result : result;
+}
+
 XLATE_INLINE void cap_scores(float* x, float scale, float cap, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) x[i] = cap * std::tanh(x[i] * scale / cap);
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) x[i] = cap * fast_tanh(x[i] * scale / cap);
 }
 
 XLATE_INLINE float activate(float x, Activation activation) {
@@ -90,23 +114,37 @@ XLATE_INLINE float activate(float x, Activation activation) {
     case Activation::kSwish:
       return x / (1.0f + fast_exp(-x));
     case Activation::kGelu:
-      return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
+      return 0.5f * x * (1.0f + fast_erf(x * 0.70710678f));
     case Activation::kGeluTanh:
-      return 0.5f * x * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
+      return 0.5f * x * (1.0f + fast_tanh(0.79788456f * (x + 0.044715f * x * x * x)));
   }
   return x;
 }
 
-XLATE_INLINE void activate_row(float* y, Activation activation, std::int64_t n) {
-  if (activation == Activation::kRelu) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], Activation::kRelu);
-  } else if (activation == Activation::kSwish) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], Activation::kSwish);
-  } else if (activation != Activation::kNone) {
-    for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], activation);
+// Calls body(tag) with the activation as a constant of the tag, so that its loop has no branches.
+template <class Body>
+XLATE_INLINE void with_activation(Activation activation, const Body& body) {
+  switch (activation) {
+    case Activation::kNone:
+      return body(std::integral_constant<Activation, Activation::kNone>());
+    case Activation::kRelu:
+      return body(std::integral_constant<Activation, Activation::kRelu>());
+    case Activation::kSwish:
+      return body(std::integral_constant<Activation, Activation::kSwish>());
+    case Activation::kGelu:
+      return body(std::integral_constant<Activation, Activation::kGelu>());
+    case Activation::kGeluTanh:
+      return body(std::integral_constant<Activation, Activation::kGeluTanh>());
   }
+}
+
+XLATE_INLINE void activate_row(float* y, Activation activation, std::int64_t n) {
+  if (activation == Activation::kNone) return;
+  with_activation(
+      activation, [=](auto tag) __attribute__((always_inline)) {
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) y[i] = activate(y[i], tag());
+      });
 }
 
 }  // namespace
@@ -158,7 +196,11 @@ XLATE_CLONES void norm_row(const float* x, NormKind kind, const float* gain, con
 }
 
 XLATE_CLONES void gate_row(const float* x, Activation activation, std::int64_t n, float* out) {
-  for (std::int64_t i = 0; i < n; ++i) out[i] = activate(x[i], activation) * x[n + i];
+  with_activation(
+      activation, [=](auto tag) __attribute__((always_inline)) {
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) out[i] = activate(x[i], tag()) * x[n + i];
+      });
 }
 
 XLATE_CLONES void bias_activation_row(float* y, const float* bias, Activation activation,
@@ -233,12 +275,19 @@ XLATE_CLONES void cap_row(float* x, float scale, float cap, std::int64_t n) {
 }
 
 // The angle is rounded to float32 once, as Hugging Face's implementations round it.
-XLATE_CLONES void rotate_row(float* x, const float* rates, float position, std::int64_t n) {
+void rotation_of(const float* rates, float position, std::int64_t n, float* sines, float* cosines) {
   for (std::int64_t j = 0; j < n; ++j) {
-    const float angle = position * rates[j], sine = std::sin(angle), cosine = std::cos(angle);
+    const float angle = position * rates[j];
+    sines[j] = std::sin(angle), cosines[j] = std::cos(angle);
+  }
+}
+
+XLATE_CLONES void rotate_row(float* x, const float* sines, const float* cosines, std::int64_t n) {
+#pragma omp simd
+  for (std::int64_t j = 0; j < n; ++j) {
     const float first = x[j], second = x[n + j];
-    x[j] = first * cosine - second * sine;
-    x[n + j] = second * cosine + first * sine;
+    x[j] = first * cosines[j] - second * sines[j];
+    x[n + j] = second * cosines[j] + first * sines[j];
   }
 }
 

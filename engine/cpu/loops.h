@@ -41,8 +41,11 @@ void round_row(const float* x, std::int64_t n, std::uint16_t* out);
 /// Computes x = cap · tanh(x·scale / cap) for n elements.
 void cap_row(float* x, float scale, float cap, std::int64_t n);
 
-/// Rotates the pairs (x[j], x[n + j]) of a head by the angles position · rates[j], for n pairs.
-void rotate_row(float* x, const float* rates, float position, std::int64_t n);
+/// Computes the sines and cosines of the angles position · rates[j], for n of them.
+void rotation_of(const float* rates, float position, std::int64_t n, float* sines, float* cosines);
+/// Rotates the pairs (x[j], x[n + j]) of a head by angles with these sines and cosines, for n
+/// pairs.
+void rotate_row(float* x, const float* sines, const float* cosines, std::int64_t n);
 
 /// Computes x = softmax(x·scale + bias) for n elements. `bias` may be null. If `cap` is not 0, it
 /// bounds x·scale as cap_row does.

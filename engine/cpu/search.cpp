@@ -119,7 +119,7 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
 // +∞ or NaN, and −∞ if all logits are −∞.
 void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
   search_.log_sums.resize(static_cast<std::size_t>(rows));
-  for (std::int64_t row = 0; row < rows; ++row) {
+  pool_.run(rows, [&](std::int64_t row, int) {
     const auto split = [&](std::int64_t chunk) {
       return search_.sums[static_cast<std::size_t>(chunk * rows + row)];
     };
@@ -130,27 +130,25 @@ void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
         sum += part.sum * std::exp(part.max - max);
     }
     search_.log_sums[static_cast<std::size_t>(row)] = max + std::log(sum);
-  }
+  });
 }
 
-// Leaves in search_ each row's log-sum and its `count` best tokens of each split of the vocabulary.
-// Returns the number of splits.
+// Leaves in search_ each row's log-sum and its `count` best tokens of each split of the vocabulary,
+// which is what a thread has scanned. Returns the number of splits.
 std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
                                    const SearchRules& rules, int count) {
   const std::int64_t rows = hidden.rows,
                      chunks = (projection.linear.weight.rows + kChunk - 1) / kChunk;
-  const std::int64_t splits = std::min<std::int64_t>(pool_.threads(), chunks);
+  const std::int64_t splits = pool_.threads();
   search_.sums.resize(static_cast<std::size_t>(chunks * rows));
   search_.best.resize(static_cast<std::size_t>(rows * splits * count));
   search_.best_count.assign(static_cast<std::size_t>(rows * splits), 0);
   const std::shared_ptr<const PackedMatrix> weight = packed_weight(projection.linear);
   const VocabularyScan scan{inputs_of(hidden, *weight), *weight, projection, rules, splits, count};
-  pool_.run(splits, [&](std::int64_t split, int thread) {
-    for (std::int64_t chunk = split * chunks / splits; chunk < (split + 1) * chunks / splits;
-         ++chunk) {
-      for (std::int64_t row = 0; row < rows; row += kRowBlock)
-        scan_chunk(scan, split, chunk, row, scratch_[static_cast<std::size_t>(thread)]);
-    }
+  // A thread takes chunks in ascending order, as scan_chunk() needs it.
+  pool_.run(chunks, [&](std::int64_t chunk, int thread) {
+    for (std::int64_t row = 0; row < rows; row += kRowBlock)
+      scan_chunk(scan, thread, chunk, row, scratch_[static_cast<std::size_t>(thread)]);
   });
   sum_chunks(rows, chunks);
   return splits;

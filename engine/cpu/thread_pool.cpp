@@ -18,9 +18,9 @@
 namespace xlate::cpu {
 namespace {
 
-// These spins take about 20 µs. The calls of a decoding step follow each other faster than a thread
-// can sleep and wake.
-constexpr int kSpins = 600;
+// These spins take some 100 µs. The calls of a decoding step follow each other faster than a thread
+// can sleep and wake, which takes longest with many threads in a container.
+constexpr int kSpins = 3000;
 // A claim holds a round in its high bits and the next task in its low ones, so that a late thread
 // cannot take a task of another round.
 constexpr int kTaskBits = 32;

@@ -10,6 +10,8 @@ namespace {
 // A product of fewer multiplications takes only some microseconds and is not divided among threads.
 constexpr std::int64_t kWorthSharing = 64 * 1024;
 constexpr std::int64_t kRowsPerTask = 16;
+// Products of fewer rows would read the weights of a panel too often.
+constexpr std::int64_t kLeastBlockRows = 16;
 
 DType product_type(Precision precision) {
   switch (precision) {
@@ -82,8 +84,8 @@ ProductInputs CpuBackend::inputs_of(Tensor x, const PackedMatrix& weight) {
   return {inputs_.data(), x.rows, input_scales_.data()};
 }
 
-// A task is a panel and some consecutive blocks of rows. With few rows, or few threads, it is a
-// panel with all rows, so that its weights are read from memory once.
+// A task is a panel and some consecutive blocks of rows. With few threads it is a panel with all
+// rows, so that its weights are read from memory once. With many threads the blocks are smaller.
 void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activation, Tensor out) {
   assert(x.columns == layer.weight.columns && out.columns == layer.weight.rows &&
          out.rows == x.rows);
@@ -91,8 +93,11 @@ void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activa
   const std::shared_ptr<const PackedMatrix> weight = packed_weight(layer);
   const ProductInputs inputs = inputs_of(x, *weight);
   const float* bias = layer.bias ? layer.bias.as<float>() : nullptr;
-  const std::int64_t blocks = (x.rows + kMostProductRows - 1) / kMostProductRows,
-                     panels = weight->panels(), wanted = 4 * pool_.threads(),
+  const std::int64_t panels = weight->panels(), wanted = 2 * pool_.threads();
+  std::int64_t block_rows = kMostProductRows;
+  while (block_rows > kLeastBlockRows && panels * ((x.rows + block_rows - 1) / block_rows) < wanted)
+    block_rows /= 2;
+  const std::int64_t blocks = (x.rows + block_rows - 1) / block_rows,
                      groups = std::min(blocks, (wanted + panels - 1) / panels);
   auto multiply = [&](std::int64_t task, int thread) {
     const std::int64_t panel = task / groups, group = task % groups,
@@ -100,8 +105,7 @@ void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activa
     float* sums = scratch_[static_cast<std::size_t>(thread)].sums;
     for (std::int64_t block = group * blocks / groups; block < (group + 1) * blocks / groups;
          ++block) {
-      const std::int64_t first = block * kMostProductRows,
-                         rows = std::min(kMostProductRows, x.rows - first);
+      const std::int64_t first = block * block_rows, rows = std::min(block_rows, x.rows - first);
       weight->multiply(panel, inputs, first, rows, sums);
       for (std::int64_t i = 0; i < rows; ++i)
         weight->finish(panel, inputs, first + i, sums + i * weight->panel_columns(),
