@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <string_view>
 
 #include "app/cpu_quota.h"
+#include "app/option_errors.h"
 #include "app/option_group.h"
 #include "app/version.h"
 
@@ -324,26 +324,6 @@ void add_machine_options(CLI::App& app, Options& options) {
                      processors + "]");
   machine.flag("--line-buffered", options.line_buffered,
                "Answer and flush each line before the next one is awaited [off]");
-}
-
-// Says what is wrong with the command line, in place of CLI11's own words where these are unclear.
-std::string message_of(const CLI::App& app, const CLI::ParseError& error) {
-  for (const CLI::Option* option : app.get_options()) {
-    const std::string name = option->get_name(), type = option->get_type_name();
-    const auto missing =
-        CLI::ArgumentMismatch::TypedAtLeast(name, option->get_items_expected_min(), type);
-    if (std::string_view(missing.what()) == error.what())
-      return fmt::format("{}: its value is missing, expected {}", name, type);
-    const std::size_t given = option->results().size();
-    const auto repeated =
-        CLI::ArgumentMismatch::AtMost(name, option->get_items_expected_max(), given);
-    if (std::string_view(repeated.what()) == error.what())
-      return fmt::format("{}: the option is given {}, expected once", name,
-                         given == 2 ? "twice" : fmt::format("{} times", given));
-  }
-  std::string message = error.what();
-  std::replace(message.begin(), message.end(), '\n', ' ');
-  return message;
 }
 
 }  // namespace

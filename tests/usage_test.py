@@ -235,7 +235,8 @@ class Mistakes(Case):
             "--threadss",
         ):
             with self.subTest(wrong):
-                self.usage_error(wrong, "4", names=wrong)
+                self.usage_error(wrong, "4", names=wrong + ": there is no such option")
+                self.usage_error(wrong + "=4", names=wrong + ": there is no such option")
 
     def test_options_are_not_abbreviated(self):
         for wrong in ("--beam", "--thr", "--max-len", "--quie", "--score"):
@@ -243,7 +244,11 @@ class Mistakes(Case):
                 self.usage_error(wrong, names=wrong)
 
     def test_a_stray_argument_is_named(self):
-        self.usage_error("stray.txt", names="stray.txt")
+        for arguments in (["stray.txt"], ["--", "stray.txt"], ["stray.txt", "-q", "--no-such"]):
+            self.usage_error(*arguments, names="'stray.txt' belongs to no option; an input file is")
+        self.usage_error("stray.txt", names="--input stray.txt (")
+        self.usage_error("-", names="--input - (")
+        self.usage_error("stray\ntext", names="'stray text' belongs to no option")
 
     def test_a_usage_error_points_to_help(self):
         self.usage_error("--frobnicate", names="--help")
