@@ -27,6 +27,7 @@ class OutputFile::Deflater {
       fail("zlib: out of memory");
   }
   ~Deflater() { deflateEnd(&stream_); }
+  bool has_text() const { return stream_.total_in > 0; }
   Deflater(const Deflater&) = delete;
   Deflater& operator=(const Deflater&) = delete;
 
@@ -155,7 +156,6 @@ void OutputFile::write_bytes(const char* data, std::size_t bytes) {
 }
 
 void OutputFile::write(std::string_view text, std::int64_t lines) {
-  written_ |= !text.empty();
   if (journal_) journal_->before_write(text, lines);
   if (!deflater_)
     write_bytes(text.data(), text.size());
@@ -199,15 +199,18 @@ void OutputFile::abandon() noexcept {
   if (file_ < 0) return;
   try {
     if (journal_) journal_->stop();
-    if (deflater_ && (written_ || !partial_))
+    if (deflater_ && (deflater_->has_text() || !partial_))
       deflater_->pack({}, Z_FINISH,
                       [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
   } catch (const Error&) {
     // The run has already failed for another reason, which is the one to report.
   }
+  // The file can be empty although there was text, because a full disk takes none.
+  struct stat status {};
+  const bool empty = partial_ && fstat(file_, &status) == 0 && status.st_size == 0;
   if (file_ > STDOUT_FILENO) close(file_);
   file_ = -1;
-  if (partial_ && !written_ && !has_old_text_) {
+  if (empty) {
     partial_->remove();
     if (journal_) journal_->remove();
   }

@@ -50,8 +50,8 @@ class OutputFile {
   /// Closes the output, and gives the file its name when its text is on the disk. Throws as write()
   /// does, also if syncing, closing or renaming fails. Nothing may be written afterwards.
   void finish();
-  /// Closes the output without giving the file its name, so that FILE.partial stays. If nothing was
-  /// written, now or by an earlier run, removes it. Does nothing after finish().
+  /// Closes the output without giving the file its name, so that FILE.partial stays. Removes it if
+  /// it is empty. Does nothing after finish().
   void abandon() noexcept;
 
   static bool is_stdout(const std::string& path) { return path.empty() || path == "-"; }
@@ -75,7 +75,6 @@ class OutputFile {
   std::unique_ptr<Journal> journal_;  // It is null if there is none.
   bool has_old_text_ = false;
   int file_ = -1;
-  bool written_ = false;  // Text was written.
   std::unique_ptr<Deflater> deflater_;
 };
 

@@ -160,6 +160,16 @@ class FullDisk(Case):
                 for name in left:
                     os.remove(os.path.join(self.disk, name))
 
+    def test_a_disk_that_was_full_before_leaves_no_empty_file(self):
+        self.fill(left=0)
+        for name in ("out.txt", "out.gz"):
+            with self.subTest(name):
+                path = os.path.join(self.disk, name)
+                result = self.fails(
+                    *IDS, "-o", path, input=text(LINES), names=[name, "no space left"]
+                )
+                self.assertEqual(os.listdir(self.disk), ["rest"], result.story())
+
     def test_stdout(self):
         with open(os.path.join(self.disk, "out.txt"), "wb") as out:
             result = xlate("-q", *IDS, "--scores", input=text(LINES * 100), stdout=out)
