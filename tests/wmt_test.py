@@ -4,6 +4,7 @@ scripts/wmt/measure, which needs the Python package sacrebleu."""
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import unittest
@@ -23,9 +24,9 @@ LINES = "The file is open.\nPlease close it.\n"
 
 
 class Run(BenchCase):
-    def run_script(self, *arguments, given="", code=0, **environment):
+    def run_script(self, *arguments, given="", code=0, script=RUN, **environment):
         done = subprocess.run(
-            [RUN, *arguments],
+            [script, *arguments],
             input=given,
             capture_output=True,
             text=True,
@@ -47,6 +48,19 @@ class Run(BenchCase):
             self.run_script("CPU", task, self.path("in.txt", LINES), out)
             with open(out, encoding="utf-8") as file:
                 self.assertEqual(file.read(), expected)
+
+    def test_links_lead_to_its_folder(self):
+        os.makedirs(os.path.join(self.folder, "wmt", "bin"))
+        shutil.copy(RUN, os.path.join(self.folder, "wmt", "run.sh"))
+        os.symlink(BINARY, os.path.join(self.folder, "wmt", "bin", "xlate"))
+        os.mkdir(os.path.join(self.folder, "other"))
+        for name, target in (("link.sh", "wmt/run.sh"), ("other/link.sh", "../link.sh")):
+            link = os.path.join(self.folder, name)
+            os.symlink(target, link)
+            out = self.run_script(
+                "CPU", "throughput", "-", "-", given=LINES, script=link, XLATE_BINARY=""
+            )
+            self.assertEqual(out.count("\n"), 2)
 
     def test_latency_answers_before_the_next_line(self):
         with subprocess.Popen(

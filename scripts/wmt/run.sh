@@ -32,7 +32,8 @@ esac
 input=$3 output=$4
 shift 4
 
-here=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# This script may have been called through a symbolic link.
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 program=${XLATE_BINARY:-$here/bin/xlate}
 [[ ${XLATE_BINARY:-} || -x $program ]] || program=$here/../../build/bin/xlate
 [[ -x $program ]] || fail "$program: no program there (XLATE_BINARY names another one)"
