@@ -291,7 +291,7 @@ def read_options(arguments):
         help="leave the tokenizer out: the model then reads and writes ids and pieces only",
     )
     parser.add_argument("--license", metavar="TEXT", help="kept in the file for people to read")
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not say what was understood")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not say what was written")
     return parser.parse_args(arguments)
 
 
@@ -306,7 +306,7 @@ def main(arguments=None):
             options.adapter,
             not options.no_tokenizer,
         )
-        for line in [] if options.quiet else summarise(header):
+        for line in [] if options.quiet else summarise(header, options.output):
             print(printable(f"convert.py: {line}"), file=sys.stderr)
         return 0
     except InputError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+
 
 def both(network, value):
     """Returns a value of encoder and decoder as one text, which names both if they differ."""
@@ -14,7 +17,7 @@ def describe_decoder(header):
     attention = decoder["attention"]
     heads, kv_heads = attention["heads"], attention["kv_heads"]
     return (
-        f"{header['provenance']['family']}: {decoder['layers']} layers, width {decoder['width']}, "
+        f"{decoder['layers']} layers, width {decoder['width']}, "
         f"heads {heads}{'' if kv_heads == heads else f' and {kv_heads} for keys'}, "
         f"vocabulary {decoder['embedding']['vocabulary']}, "
         f"context {header['generation']['max_source_length']}"
@@ -27,7 +30,7 @@ def describe_network(header):
         return describe_decoder(header)
     layers = [network[stack]["layers"] for stack in ("encoder", "decoder")]
     return (
-        f"{header['provenance']['family']}: {layers[0]} + {layers[1]} layers, "
+        f"{layers[0]} + {layers[1]} layers, "
         f"width {both(network, lambda s: s['width'])}, "
         f"heads {both(network, lambda s: s['attention']['heads'])}, "
         f"vocabulary {both(network, lambda s: s['embedding']['vocabulary'])}"
@@ -84,9 +87,27 @@ def describe_chat(chat):
     )
 
 
-def summarise(header):
-    """Returns the lines for the header of a model.bin."""
-    lines = [describe_network(header), describe_text(header)]
+def count_parameters(header):
+    """Counts the weights as xlate's report does: those of tied tensors once, and no scales."""
+    sizes = {
+        entry["offset"]: math.prod(entry["shape"])
+        for entry in header["tensors"]
+        if not entry["name"].endswith(".scale")
+    }
+    return sum(sizes.values())
+
+
+def describe_file(header, path):
+    """Says what was written."""
+    return (
+        f"{path}: {os.path.getsize(path):,} bytes, {header['provenance']['family']}, "
+        f"{count_parameters(header):,} parameters"
+    )
+
+
+def summarise(header, path):
+    """Returns the lines for a model.bin with this header and path."""
+    lines = [describe_file(header, path), describe_network(header), describe_text(header)]
     if describe_tokenizer(header) == NO_TOKENIZER:
         lines.append("without a tokenizer xlate reads and writes ids and pieces only, but no text")
     if "chat" in header:

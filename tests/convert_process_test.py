@@ -4,6 +4,7 @@ with its time and memory."""
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from unittest import mock
 
 import numpy as np
 
-from checkpoint_fixture import ConvertTest, Fixture, SCRIPT, STORE, read
+from checkpoint_fixture import SCRIPT, STORE, ConvertTest, Fixture, hash64, read
+from model_bin_reader import ModelBin
 
 
 class ProcessTest(ConvertTest):
@@ -44,12 +46,32 @@ class ProcessTest(ConvertTest):
             (
                 0,
                 "",
-                "convert.py: marian: 3 + 2 layers, width 8, heads 2 and 4, vocabulary 11\n"
+                self.said_of_the_file("marian")
+                + "convert.py: 3 + 2 layers, width 8, heads 2 and 4, vocabulary 11\n"
                 "convert.py: SentencePiece tokenizer, no language codes, output matrix tied to the "
                 "embedding\n",
             ),
         )
         self.assertEqual(read(self.output), self.convert(self.checkpoint).data)
+
+    def said_of_the_file(self, family):
+        """Returns the first line that a conversion prints. Tied tensors begin at the same byte."""
+        model = ModelBin(self.output, hash64)
+        sizes = {model.offset(name): tensor.size for name, tensor in model.tensors.items()}
+        return "convert.py: %s: %s bytes, %s, %s parameters\n" % (
+            self.output,
+            format(os.path.getsize(self.output), ","),
+            family,
+            format(sum(sizes.values()), ","),
+        )
+
+    def test_what_is_said_of_the_file(self):
+        for options in ([], ["--dtype", "int8"], ["--dtype", "fp16"]):
+            code, errors = self.run_main(Fixture().write(self.checkpoint), *options, quiet=None)
+            self.assertEqual(code, 0)
+            first = errors.splitlines(keepends=True)[0]
+            self.assertEqual(first, self.said_of_the_file("marian"))
+            shutil.rmtree(self.checkpoint)
 
     def test_usage_errors(self):
         Fixture().write(self.checkpoint)

@@ -405,9 +405,11 @@ class SummaryTest(DecoderCase):
         ):
             code, errors = self.run_main(self.copy_of(name), quiet=None)
             self.assertEqual(code, 0)
+            of_file, _, rest = errors.partition("\n")
+            self.assertIn(f" bytes, {name}, ", of_file)
             self.assertEqual(
-                errors,
-                f"convert.py: {name}: 2 layers, width 30, {first}, vocabulary 97, context 64\n"
+                rest,
+                f"convert.py: 2 layers, width 30, {first}, vocabulary 97, context 64\n"
                 f"convert.py: ids only, without a tokenizer for text, {second}\n"
                 "convert.py: without a tokenizer xlate reads and writes ids and pieces only, but "
                 "no text\n",

@@ -175,13 +175,15 @@ class SummaryTest(ConvertTest):
     def summary(self, fixture):
         code, errors = self.run_main(fixture.write(self.checkpoint), quiet=None)
         self.assertEqual(code, 0, errors)
-        return errors.splitlines()
+        first, *lines = errors.splitlines()
+        self.assertIn(fixture.config["model_type"] + ", ", first)
+        return lines
 
     def test_lines(self):
         self.assertEqual(
             self.summary(Fixture(source=11, target=13, heads=(2, 2))),
             [
-                "convert.py: marian: 3 + 2 layers, width 8, heads 2, vocabulary 11 and 13",
+                "convert.py: 3 + 2 layers, width 8, heads 2, vocabulary 11 and 13",
                 "convert.py: SentencePiece tokenizer, no language codes, output matrix tied to the "
                 "embedding",
             ],
@@ -190,7 +192,7 @@ class SummaryTest(ConvertTest):
         self.assertEqual(
             self.summary(T5Fixture(own_output=True)),
             [
-                "convert.py: t5: 2 + 1 layers, width 8, heads 2, vocabulary 11",
+                "convert.py: 2 + 1 layers, width 8, heads 2, vocabulary 11",
                 "convert.py: ids only, without a tokenizer for text, no language codes, own output "
                 "matrix",
                 "convert.py: without a tokenizer xlate reads and writes ids and pieces only, but "
