@@ -106,6 +106,8 @@ def write(title, charts, path, ground="light"):
     back, front, grid = GROUNDS[ground]
     settings = {
         "font.size": 9,
+        # A dollar sign in a name begins no formula.
+        "text.parse_math": False,
         "axes.titlesize": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,

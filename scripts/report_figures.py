@@ -6,6 +6,7 @@ from charts import Axis, Histogram, Lines, Row, Spans, number
 from measure import field
 
 RATE = "rates.target_tokens_per_second"
+SECTIONS = ("seconds", "lines")  # No report is without them.
 # The entries are (name of a stage in the report, what one says of it).
 STAGES = {
     "load": ("loading the model", "Loading the model took {} of the process's time."),
@@ -38,6 +39,16 @@ COMPARED = (
     ("target tokens", "counts.target_tokens", 1, ""),
     ("decoding steps", "counts.decoding_steps", 1, ""),
 )
+# These are the axes of scripts/sweep that are drawn, with what one says of them.
+SWEEP_AXES = {
+    "d": "width of the model",
+    "head": "width of a head",
+    "layers": "layers of encoder and of decoder",
+    "vocabulary": "tokens of the vocabulary",
+    "beam": "beam size",
+    "source": "source tokens of a line",
+    "budget": "budget (--batch-tokens), source tokens",
+}
 # These fields of two reports are compared beside their options.
 SETUP = ("version", "model.path", "model.hash", "device.name", "device.cpu", "device.driver")
 # These options say where a run reads and writes, not how it computes.
@@ -45,9 +56,7 @@ PLACES = ("input", "output", "report", "progress", "quiet")
 
 
 def is_report(value):
-    return isinstance(value, dict) and all(
-        isinstance(value.get(key), dict) for key in ("seconds", "rates", "counts", "lines")
-    )
+    return isinstance(value, dict) and all(isinstance(value.get(key), dict) for key in SECTIONS)
 
 
 def reports_in(value):
@@ -68,8 +77,10 @@ def bound(report):
     stage = report.get("bound")
     if stage not in STAGES:
         return ""
-    share = "%.0f %%" % (100 * field(report, "stages." + stage))
-    return "Bound by %s. %s" % (STAGES[stage][0], STAGES[stage][1].format(share))
+    words, sentence = STAGES[stage]
+    share = field(report, "stages." + stage)
+    said = "Bound by %s." % words
+    return said if share is None else said + " " + sentence.format("%.0f %%" % (100 * share))
 
 
 def setting(report):
@@ -106,7 +117,11 @@ def labels(reports, without=()):
 def over(reports, option, name):
     """Returns a chart of the throughput over an option, or None if no series has two of its
     values. Runs with the same settings give their median."""
-    chosen = [report for report in reports if field(report, "options." + option)]
+    chosen = [
+        report
+        for report in reports
+        if field(report, "options." + option) and field(report, RATE) is not None
+    ]
     runs = {}
     for report, label in zip(chosen, labels(chosen, (name,)) if chosen else ()):
         points = runs.setdefault(label, {})
@@ -128,27 +143,45 @@ def over(reports, option, name):
     )
 
 
-def timeline(report, title):
-    """Returns the times of a run: first those whose place is known, then the sums."""
-    seconds, stages = report["seconds"], report.get("stages") or {}
-    process, begin = seconds["process"], seconds["process"] - seconds["translate"]
-    rows = [
-        Row("load", 0, seconds["load"], seconds_text(seconds["load"]), 0),
-        Row("translate", begin, process, seconds_text(seconds["translate"]), 0),
+def sums_of(report):
+    """Returns (label, seconds or None, colour) of the times that are sums over a run."""
+    seconds, process = report["seconds"], field(report, "seconds.process")
+
+    def at_work(stage, otherwise):
+        """Returns the time in which a stage with several threads was at work, if that is known."""
+        share = field(report, "stages." + stage)
+        return (share * process if share and process else 0) or seconds.get(otherwise)
+
+    return [
+        ("waiting", seconds.get("waiting"), 5),
+        ("tokenize", at_work("tokenize", "tokenize"), 3),
+        ("encode", seconds.get("encode"), 4),
+        ("decode", seconds.get("decode"), 2),
+        ("device busy", seconds.get("device_busy"), 2),
+        ("text, writing", at_work("output", "detokenize"), 1),
     ]
-    sums = [("waiting", seconds["waiting"], 5)]
-    # A stage with several threads is shown with the time in which it was at work.
-    sums.append(("tokenize", stages.get("tokenize", 0) * process or seconds["tokenize"], 3))
-    sums += [("encode", seconds["encode"], 4), ("decode", seconds["decode"], 2)]
-    if seconds.get("device_busy") is not None:
-        sums.append(("device busy", seconds["device_busy"], 2))
-    sums.append(("text, writing", stages.get("output", 0) * process or seconds["detokenize"], 1))
+
+
+def timeline(report, title):
+    """Returns the times of a run, or None if it has none: first those whose place is known, then
+    the sums."""
+    seconds = report["seconds"]
+    load, translate, process = (seconds.get(name) for name in ("load", "translate", "process"))
+    rows, begin = [], 0
+    if load is not None:
+        rows.append(Row("load", 0, load, seconds_text(load), 0))
+    if translate is not None and process is not None:
+        begin = process - translate
+        rows.append(Row("translate", begin, process, seconds_text(translate), 0))
     rows += [
-        Row(label, begin, begin + value, seconds_text(value), c, True) for label, value, c in sums
+        Row(label, begin, begin + value, seconds_text(value), colour, True)
+        for label, value, colour in sums_of(report)
+        if value is not None
     ]
     marks = [("first output", seconds["first_output"])] if seconds.get("first_output") else []
     note = "Pale bars are sums over the run, which overlap. Only their lengths are known."
-    return Spans(title, Axis("seconds from the start of the process"), rows, marks, note)
+    axis = Axis("seconds from the start of the process")
+    return Spans(title, axis, rows, marks, note) if rows else None
 
 
 def seconds_text(value):
@@ -160,18 +193,23 @@ def seconds_text(value):
 
 
 def stage_shares(report, title):
+    """Returns the shares of the stages of a run, or None if none is known."""
     rows = [
         Row(words, 0, 100 * share, "%.0f %%" % (100 * share), 1 if stage == report["bound"] else 0)
         for stage, (words, _) in STAGES.items()
         for share in [field(report, "stages." + stage)]
+        if share is not None
     ]
     axis = Axis("% of the process's time, at work at once", ticks=[0, 20, 40, 60, 80, 100])
-    return Spans(title, axis, rows, note=bound(report))
+    return Spans(title, axis, rows, note=bound(report)) if rows else None
 
 
 def latency(report, title):
+    """Returns the histogram of the latencies of a run, or None if it has none."""
     figures = report["latency_ms"]
     total = sum(bar["lines"] for bar in figures["histogram"])
+    if not total:
+        return None
     return Histogram(
         title,
         Axis("milliseconds from reading a line to writing it", True),
@@ -180,6 +218,7 @@ def latency(report, title):
         [
             ("%s %s ms" % (name, number(figures[name])), figures[name])
             for name in ("p50", "p90", "p99")
+            if figures.get(name) is not None
         ],
     )
 
@@ -191,7 +230,9 @@ def comparison(first, second):
         values = [field(report, name) for report in (first, second)]
         if None in values or not any(values):
             continue
-        ratio = values[1] / values[0] if values[0] and values[1] else None
+        ratio = values[1] / values[0] if all(values) else None
+        if ratio and not 1e-9 < ratio < 1e9:
+            ratio = None  # One of the two is as good as 0.
         texts = [
             seconds_text(value) if unit == "s" else (number(value * factor) + " " + unit).strip()
             for value in values
@@ -228,26 +269,14 @@ def differences(first, second):
 
 def sweep_charts(axes):
     """Returns a chart for each axis of what scripts/sweep measured."""
-    names = {
-        "d": "width of the model",
-        "head": "width of a head",
-        "layers": "layers of encoder and of decoder",
-        "vocabulary": "tokens of the vocabulary",
-        "beam": "beam size",
-        "source": "source tokens of a line",
-        "budget": "budget (--batch-tokens), source tokens",
-    }
     charts = []
-    for axis, points in axes.items():
-        values = sorted(
-            (p[axis], p["tokens_per_second"]) for p in points if axis in names and p[axis]
-        )
+    for axis, words in SWEEP_AXES.items():
+        values = sorted((p[axis], p["tokens_per_second"]) for p in axes.get(axis, ()))
         if values:
-            ticks = [value for value, _ in values]
             charts.append(
                 Lines(
-                    "Over the " + names[axis].partition(" (")[0],
-                    Axis(names[axis], True, ticks),
+                    "Over the " + words.partition(" (")[0],
+                    Axis(words, True, [value for value, _ in values]),
                     Axis("target tokens/s", True),
                     [("", values)],
                 )
