@@ -39,6 +39,7 @@ COMPARED = (
     ("target tokens", "counts.target_tokens", 1, ""),
     ("decoding steps", "counts.decoding_steps", 1, ""),
 )
+COUNTS = ("target tokens", "decoding steps")
 # These are the axes of scripts/sweep that are drawn, with what one says of them.
 SWEEP_AXES = {
     "d": "width of the model",
@@ -243,12 +244,21 @@ def comparison(first, second):
 
 def ratios(rows, title):
     """Returns a chart of the ratios of a comparison. A ratio of 1 has no bar."""
+    note = "Green is better and orange is worse. Blue is neither."
     bars = [
-        Row(heading, *sorted((1, ratio)), "× %s" % number(ratio), 2 if ratio > 1 else 1)
+        Row(heading, *sorted((1, ratio)), "× %s" % number(ratio), colour_of(heading, ratio))
         for heading, _, _, ratio in rows
         if ratio
     ]
-    return Spans(title, Axis("second run / first run", True), bars)
+    return Spans(title, Axis("second run / first run", True), bars, note=note)
+
+
+def colour_of(heading, ratio):
+    """Returns the place in the palette for a ratio: of rates the larger one is better, of times and
+    memory the smaller one, and of counts none."""
+    if heading in COUNTS:
+        return 0
+    return 2 if (ratio > 1) == ("/s" in heading) else 1
 
 
 def differences(first, second):

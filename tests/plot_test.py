@@ -139,6 +139,18 @@ class Figures(unittest.TestCase):
             figures.differences(one, two), [("beam_size", 4, 1), ("policy.window", 2000, 5)]
         )
 
+    def test_colours_say_what_is_better(self):
+        green, orange, blue = 2, 1, 0
+        for heading, ratio, colour in (
+            ("tokens/s", 1.5, green),
+            ("lines/s, process", 0.5, orange),
+            ("decode", 1.5, orange),
+            ("host memory", 0.5, green),
+            ("target tokens", 1.5, blue),
+        ):
+            (row,) = figures.ratios([(heading, "", "", ratio)], "").rows
+            self.assertEqual((row.colour, row.start < row.end), (colour, True), heading)
+
     def test_the_bound_is_said(self):
         self.assertEqual(
             figures.bound(report()),
@@ -189,6 +201,11 @@ class Plot(BenchCase):
         del old["seconds"]["write"]
         page = self.page(self.path("old.json", json.dumps(old)))
         self.assertNotIn("Bound by", page)
+
+    def test_how_a_run_ended_is_said(self):
+        for status, said in (("ok", "run"), ("error", "run (error)"), (None, "run")):
+            page = self.page(self.path("run.json", json.dumps({**report(), "status": status})))
+            self.assertIn("<h2>%s</h2>" % said, page)
 
     def test_a_run_without_lines_is_drawn(self):
         empty = report(rate=0)
