@@ -2,6 +2,7 @@
 """Tests that a CUDA toolkit that is too old is refused when a build is configured."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -41,6 +42,18 @@ class OldToolkit(unittest.TestCase):
             self.assertEqual(code, 1, errors)
             self.assertIn("/nvcc is of CUDA 12.6, expected 12.8 or newer", errors)
             self.assertEqual(errors.count("CMake Error"), 1, errors)
+
+    def test_the_documents_have_the_same_versions(self):
+        _, errors = self.configure("12.6", "-DCMAKE_CUDA_COMPILER=NVCC")
+        least = re.search(r"expected (\S+) or newer", errors)[1]
+        for name, words in (
+            ("README.md", ("toolkit is there (from %s;", "driver 580", "forward-compatibility")),
+            ("docs/installation.md", ("CUDA toolkit for a build | %s |", "580", "cuda-compat-13-")),
+        ):
+            with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+                text = " ".join(file.read().split())
+            for word in words:
+                self.assertIn(word % least if "%" in word else word, text, name)
 
     def test_without_cuda_it_does_not_matter(self):
         code, errors = self.configure(
