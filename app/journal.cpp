@@ -192,8 +192,12 @@ void Journal::publish() {
     if (!sync_file(files_.output)) fail("{}", std::strerror(errno));
   }
   if (!sync_file(file_) || std::rename(new_path_.c_str(), files_.path.c_str()) != 0 ||
-      !sync_folder_of(files_.path))
-    fail("{}", std::strerror(errno));
+      !sync_folder_of(files_.path)) {
+    const std::string cause = std::strerror(errno);
+    // Nobody would ever read a file of this name.
+    unlink(new_path_.c_str());
+    fail("{}", cause);
+  }
   std::lock_guard lock(mutex_);
   published_ = true;
   changed_.notify_all();

@@ -10,25 +10,23 @@ from program import Case, xlate
 
 setUpModule = program.require
 LONG = bool(os.environ.get("XLATE_LONG"))
-VALUES = (
+# Every test takes these values, and the short one every second of the others.
+EXTREMES = ("0", "-1", "nan", "1e308", "1" + "0" * 308, "9223372036854775808", "")
+OTHERS = (
     *(
-        "0",
         "1",
         "2",
-        "-1",
         "-0",
         "+1",
         "00",
-        "nan",
         "-nan",
         "inf",
         "-inf",
-        "1e308",
         "1e309",
         "-1e308",
     ),
-    *("1e-320", "1e3", "0x10", "1.0", ".5", "5.", "1,5", "0.1", "", " ", " 1", "1 ", "1\n", "\t"),
-    *("9223372036854775808", "9223372036854775807", "-9223372036854775809", "4294967297"),
+    *("1e-320", "1e3", "0x10", "1.0", ".5", "5.", "1,5", "0.1", " ", " 1", "1 ", "1\n", "\t"),
+    *("9223372036854775807", "-9223372036854775809", "4294967297"),
     *("18446744073709551616", "2147483648", "2147483647", "1073741824", "9" * 400, "1" + "0" * 400),
     *("one", "٣", "１", "1\u00a0", "1x", "--", "-"),
 )
@@ -71,7 +69,7 @@ class Values(Case):
         self.assertGreater(len(options), 20, options)
         for option, _ in options:
             taken = 0
-            for value in VALUES if LONG else VALUES[::2] + ("1",):
+            for value in EXTREMES + (OTHERS if LONG else OTHERS[::2]):
                 with self.subTest(option=option, value=value[:30]):
                     taken += self.outcome(option, value) == 0
             self.assertGreater(taken, 0, "%s takes no value" % option)
@@ -105,6 +103,8 @@ class Values(Case):
         self.assertEqual((result.out, len(result.error_lines)), (b"", 1), result.story())
         name = "no room" if result.code == 1 else option.split("-")[-1]
         self.says(result, name if option not in COSTLY else "")
+        if result.code == 2 and value.isascii() and value.isprintable() and len(value) < 40:
+            self.assertIn(value, result.errors, result.story())
         return result.code
 
     def test_the_bounds_of_the_message_are_those_of_the_option(self):
