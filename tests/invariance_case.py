@@ -10,10 +10,14 @@ FORMATS = ["--input-format", "ids", "--output-format", "ids", "--scores"]
 class InvarianceCase(Case):
     device, precision = program.DEVICE, program.PRECISION
 
+    @property
+    def is_on_gpu(self):
+        return self.device != "cpu"
+
     def rows_of(self, model, lines, *options):
         """Returns (score, ids) of each line as printed, and the report. `lines` has bytes."""
         where = ["--device", self.device, "--precision", self.precision]
-        if self.device != "cpu":
+        if self.is_on_gpu:
             where += ["--gpu-memory", "8GiB"]
         result, report = self.report(
             *FORMATS,
