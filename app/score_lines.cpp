@@ -143,10 +143,11 @@ class LineScorer {
 
 }  // namespace
 
-void score_lines(RunRecord& record, const ModelFile& file, Backend& backend, SentenceInput& input,
-                 LineFields& fields, OrderedOutput& output) {
+void score_lines(RunRecord& record, const ModelFile& file, Beside<void>& verified, Backend& backend,
+                 SentenceInput& input, LineFields& fields, OrderedOutput& output) {
   const Clock::time_point start = Clock::now();
   LineScorer scorer(record, file, backend, fields, output);
+  verified.get();
   record.model_ready = Clock::now();
   record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
   record.log_probability = 0;

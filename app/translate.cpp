@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <exception>
-#include <future>
-#include <thread>
 #include <vector>
 
+#include "app/beside.h"
 #include "app/decoding.h"
 #include "app/detokenizer_threads.h"
 #include "app/interrupt.h"
@@ -25,7 +24,6 @@
 #include "app/suppress.h"
 #include "app/windows.h"
 #include "engine/limits.h"
-#include "engine/threads.h"
 #include "models/load.h"
 
 namespace xlate {
@@ -81,8 +79,8 @@ std::string progress_text(OrderedOutput& output, const LineReader& reader, const
 }
 
 // Decodes a run, and sentences whose numbers overflow once more in float32.
-void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowInput& source,
-            const LineMarkup& markup, DetokenizerThreads& text) {
+void decode(RunRecord& record, const ModelFile& file, Beside<void>& verified, Backend& backend,
+            WindowInput& source, const LineMarkup& markup, DetokenizerThreads& text) {
   Options& options = *record.options;
   const Clock::time_point start = Clock::now();
   const auto put = [&](std::vector<AnnotatedLine> lines) { text.put(std::move(lines)); };
@@ -105,17 +103,18 @@ void decode(RunRecord& record, const ModelFile& file, Backend& backend, WindowIn
     record.statistics = decoding->statistics();
     record.begun_again = decoding->begun_again();
     record.halvings = decoding->halvings();
+    record.overflows = retry.count();
+    record.memory = backend.memory();
     if (record.memory.peak_bytes >= 0) {
       record.weight_bytes = decoding->weight_bytes();
       record.cache_bytes = decoding->cache_bytes();
     }
-    record.overflows = retry.count();
-    record.memory = backend.memory();
     record.paths = backend.paths();
     retry.add_figures(record);
   };
   try {
     decoding.emplace(record, file, backend, markup, output);
+    verified.get();
     record.model_ready = Clock::now();
     record.load_seconds += std::chrono::duration<double>(record.model_ready - start).count();
     decoding->run(source);
@@ -145,9 +144,10 @@ void note_sampling(const ModelFile& file, const Options& options, Console& conso
 // Runs all stages. Everything that is decoded is written, also if an error ends the run, which is
 // thrown then. Returns false if a signal or the loss of the model has ended it. `prefixes` gives
 // the lines of --target-prefix, or is null.
-bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
-                  const Tokenizer& tokenizer, LineReader& reader, LineReader* prefixes,
-                  OutputFile& output_file, Console& console, Clock::time_point start) {
+bool run_pipeline(RunRecord& record, const ModelFile& file, Beside<void>& verified,
+                  Backend& backend, const Tokenizer& tokenizer, LineReader& reader,
+                  LineReader* prefixes, OutputFile& output_file, Console& console,
+                  Clock::time_point start) {
   const Options& options = *record.options;
   FirstError error(reader);
   OrderedOutput output(output_file, record, console,
@@ -162,9 +162,9 @@ bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
   console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
   try {
     if (scores_lines(options))
-      score_lines(record, file, backend, source, fields, output);
+      score_lines(record, file, verified, backend, source, fields, output);
     else
-      decode(record, file, backend, source, markup, text);
+      decode(record, file, verified, backend, source, markup, text);
   } catch (...) {
     error.set(std::current_exception());
   }
@@ -179,11 +179,11 @@ bool run_pipeline(RunRecord& record, const ModelFile& file, Backend& backend,
   return true;
 }
 
-void translate_input(RunRecord& record, Console& console) {
+// Opens what a run needs and translates its input. `verified` comes when the hash of the file has
+// been verified, and is waited for when the weights have been loaded.
+void translate_input(RunRecord& record, const ModelFile& file, Beside<void>& verified,
+                     bool memory_limited, Console& console, Clock::time_point start) {
   Options& options = *record.options;
-  const Clock::time_point start = Clock::now();
-  share_heap_where_memory_is_short(options.threads);
-  const ModelFile file = ModelFile::open(options.model);
   record.model = facts_of(file);
   resolve(options, file.description());
   check_resume(options);
@@ -195,41 +195,56 @@ void translate_input(RunRecord& record, Console& console) {
                          options.resume ? PartialFile::Old::kKeep : PartialFile::Old::kRemove);
   if (options.device == "cpu" && options.gpu_memory_given)
     throw UsageError("--gpu-memory: the run is on the CPU (--device cpu)");
-  std::packaged_task<Tokenizer()> loading(
-      [&] { return load_tokenizer(file, reads_targets(options)); });
-  auto tokenizer_to_come = loading.get_future();
-  std::jthread beside;
   // The tokenizer is loaded while the device is opened, since both take a while. Under a limit on
   // memory it is loaded afterwards, so that the device gets its memory first.
-  const bool limited = memory_is_limited();
-  if (!limited) beside = start_thread("loading the tokenizer", std::move(loading));
+  Beside<Tokenizer> loaded(
+      "loading the tokenizer", [&] { return load_tokenizer(file, reads_targets(options)); },
+      memory_limited);
   const NetworkDescription& network = file.description().network;
   const auto backend = open_backend(options, network, console);
-  if (limited) loading();
   record.device = backend->info();
   if (!record.device->slower.empty()) console.note(record.device->slower);
   const bool gpu = record.device->kind == "cuda";
   record.policy = policy_for(gpu);
   resolve_device(options, network, *record.policy, gpu);
-  const Tokenizer tokenizer = tokenizer_to_come.get();
+  const Tokenizer tokenizer = loaded.get();
   check_formats(options, tokenizer);
   resolve_suppressed(options, file.description(), tokenizer);
   record.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
   LineReader* const prefix_lines = prefixes ? &*prefixes : nullptr;
   if (!begin_output(record, output_file, reader, prefix_lines, console) ||
-      !run_pipeline(record, file, *backend, tokenizer, reader, prefix_lines, output_file, console,
-                    start))
+      !run_pipeline(record, file, verified, *backend, tokenizer, reader, prefix_lines, output_file,
+                    console, start))
     return;
   output_file.finish();
   record.complete = true;
+}
+
+// The hash of a file of a gigabyte takes as long as opening a GPU, so it is computed at the same
+// time. This also maps the file's pages into the process, from which the weights are copied.
+void translate_model(RunRecord& record, Console& console) {
+  const Options& options = *record.options;
+  const Clock::time_point start = Clock::now();
+  share_heap_where_memory_is_short(options.threads);
+  const bool memory_limited = memory_is_limited();
+  const ModelFile file = ModelFile::open(options.model, /*verify_hash=*/false);
+  Beside<void> verified(
+      "verifying the model", [&] { file.verify_hash(); }, memory_limited);
+  try {
+    translate_input(record, file, verified, memory_limited, console, start);
+  } catch (...) {
+    // The error may follow from damage, which is said in its place.
+    if (verified.pending()) verified.get();
+    throw;
+  }
 }
 
 }  // namespace
 
 void translate(RunRecord& record, Console& console) {
   try {
-    translate_input(record, console);
+    translate_model(record, console);
   } catch (...) {
     if (!model_lost()) throw;
     // The error follows from the loss.

@@ -73,6 +73,13 @@ std::string renamed(std::string name) {
   return name;
 }
 
+void check_hash(const std::string& name, std::span<const std::byte> bytes) {
+  const std::uint64_t stored = number_at<std::uint64_t>(bytes, 8);
+  const std::uint64_t found = XXH64(bytes.data() + kHashedFrom, bytes.size() - kHashedFrom, 0);
+  if (found != stored)
+    fail("{}: damaged: the hash of its bytes is {:016x}, expected {:016x}", name, found, stored);
+}
+
 // Checks the bytes before the header (magic, hash, version, sizes) and returns the bytes of the
 // header.
 std::span<const std::byte> check_prefix(const std::string& name, std::span<const std::byte> bytes,
@@ -95,12 +102,7 @@ std::span<const std::byte> check_prefix(const std::string& name, std::span<const
   if (size != bytes.size())
     fail("{}: {}: {} bytes, expected {}", name, size > bytes.size() ? "cut short" : "too long",
          bytes.size(), size);
-  if (verify_hash) {
-    const std::uint64_t stored = number_at<std::uint64_t>(bytes, 8);
-    const std::uint64_t found = XXH64(bytes.data() + kHashedFrom, bytes.size() - kHashedFrom, 0);
-    if (found != stored)
-      fail("{}: damaged: the hash of its bytes is {:016x}, expected {:016x}", name, found, stored);
-  }
+  if (verify_hash) check_hash(name, bytes);
   if (header > bytes.size() - kHeaderAt)
     fail("{}: header of {} bytes, expected at most {}", name, header, bytes.size() - kHeaderAt);
   return bytes.subspan(kHeaderAt, header);
@@ -153,12 +155,23 @@ struct ModelFile::Mapping {
   std::size_t bytes = 0;
 };
 
-ModelFile ModelFile::open(const std::string& path) {
-  auto mapping = std::make_shared<const Mapping>(path);
-  ModelFile file(path, {static_cast<const std::byte*>(mapping->data), mapping->bytes});
-  file.mapping_ = std::move(mapping);
-  return file;
+ModelFile ModelFile::open(const std::string& path, bool verify_hash) {
+  const auto mapping = std::make_shared<const Mapping>(path);
+  const auto read = [&](bool verify) {
+    ModelFile file(path, {static_cast<const std::byte*>(mapping->data), mapping->bytes}, verify);
+    file.mapping_ = mapping;
+    return file;
+  };
+  if (verify_hash) return read(true);
+  try {
+    return read(false);
+  } catch (const Error&) {
+    // The error may follow from damage, which is said in its place.
+    return read(true);
+  }
 }
+
+void ModelFile::verify_hash() const { check_hash(name_, bytes_); }
 
 ModelFile::ModelFile(std::string name, std::span<const std::byte> bytes, bool verify_hash)
     : name_(std::move(name)), bytes_(bytes) {

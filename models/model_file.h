@@ -30,12 +30,18 @@ struct StoredTensor {
 class ModelFile {
  public:
   /// Maps the file, verifies its hash (XXH64) and reads its header. Throws Error that names the
-  /// file and what is wrong with it, with the value expected and the value found.
-  static ModelFile open(const std::string& path);
+  /// file and what is wrong with it, with the value expected and the value found. If `verify_hash`
+  /// is not set, the caller must call verify_hash() later, and before that nothing which the file
+  /// holds is sure.
+  static ModelFile open(const std::string& path, bool verify_hash = true);
   /// Reads the bytes of a model file in memory. They are aligned to 64 bytes and must outlive the
   /// object; `name` stands for the path in messages. Throws Error as open() does. Tests of the
   /// later checks leave the hash unverified.
   ModelFile(std::string name, std::span<const std::byte> bytes, bool verify_hash = true);
+
+  /// Computes the hash of the file, for which all of it is read. Throws Error unless it is the one
+  /// that is stored.
+  void verify_hash() const;
 
   /// Returns the path, or the name that the constructor was given.
   const std::string& name() const { return name_; }

@@ -117,6 +117,18 @@ class BrokenModel(Case):
                 data[at] ^= 4
                 self.refused(data)
 
+    def test_damaged_weights_leave_no_output(self):
+        """The hash is verified while other things are done already."""
+        data = bytearray(self.whole)
+        data[-1] ^= 1
+        for more in ([], ["--score-pairs"], ["--line-buffered"], ["-o", self.path("out.txt")]):
+            with self.subTest(more):
+                path = self.path("damaged.bin", bytes(data))
+                names = [path, "damaged"]
+                result = self.fails("-b", "1", *more, model=path, input="Yes.\tJa.\n", names=names)
+                self.assertEqual(result.out, b"", result.story())
+        self.assertEqual(os.listdir(os.path.dirname(path)), ["damaged.bin"])
+
     def test_random_damage_never_crashes(self):
         chance = random.Random(7)
         for round in range(25):

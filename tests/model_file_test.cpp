@@ -173,6 +173,27 @@ TEST(ModelFile, WhatCannotBeOpened) {
   std::filesystem::remove_all(folder);
 }
 
+// A file that is opened without its hash says that it is damaged when it is asked, or at once if
+// the damage keeps it from being read.
+TEST(ModelFile, TheHashMayBeVerifiedLater) {
+  const auto path = std::filesystem::path(testing::TempDir()) /
+                    fmt::format("xlate_model_file_test_{}.bin", ::getpid());
+  const auto open = [&](std::size_t changed) {
+    std::string bytes = tiny_model().text();
+    if (changed > 0) bytes[changed] = static_cast<char>(bytes[changed] ^ 1);
+    std::ofstream(path, std::ios::binary) << bytes;
+    return ModelFile::open(path.string(), /*verify_hash=*/false);
+  };
+  open(0).verify_hash();
+  const std::size_t last = tiny_model().text().size() - 1;
+  const ModelFile damaged = open(last);
+  expect_error([&] { damaged.verify_hash(); }, {path.string(), "damaged", "expected"});
+  expect_error([&] { ModelFile::open(path.string()); }, {path.string(), "damaged"});
+  // The header begins with a brace.
+  expect_error([&] { open(40); }, {path.string(), "damaged"});
+  std::filesystem::remove(path);
+}
+
 TEST(ModelFile, WrongPrefix) {
   const std::string good = tiny_model().text();
   const auto expect = [&](std::size_t offset, auto value,
