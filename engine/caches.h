@@ -130,7 +130,7 @@ class Caches {
   PagedCaches paged_caches_;
   std::int64_t bytes_ = 0;
   PageForecast forecast_;  // of the pages of the self caches
-  // The steps that the sentences decoded lately took, by their source tokens.
+  // It has the steps that sentences decoded lately took, by their source tokens.
   LengthLine lengths_;
 };
 

@@ -4,9 +4,9 @@
 
 namespace xlate {
 
-/// The target tokens of a sentence as a line over its source tokens, fitted by least squares. Real
-/// text is near a line through the origin, but where outputs are cut or imposed, they may all be
-/// equally long.
+/// Has the target tokens of a sentence as a line over its source tokens, fitted by least squares.
+/// Real text is near a line through the origin, but where outputs are cut or imposed, they may all
+/// be equally long.
 class LengthLine {
  public:
   LengthLine() = default;

@@ -105,15 +105,15 @@ def settings(given):
     return [dict(zip(names, row)) for row in itertools.product(*(values[name] for name in names))]
 
 
+def command_of(xlate, setting, extra=()):
+    options = [word for name, value in setting.items() for word in (SETTINGS[name], str(value))]
+    return [xlate, "--quiet", *options, *map(str, extra)]
+
+
 def run(xlate, setting, inputs, extra=(), output=None):
     """Runs xlate and returns (report, None) or (None, its message). `output` is a file for the
     translations, which are otherwise thrown away."""
-    command = [
-        xlate,
-        "--quiet",
-        *(word for name, value in setting.items() for word in (SETTINGS[name], str(value))),
-        *map(str, extra),
-    ]
+    command = command_of(xlate, setting, extra)
     with (
         tempfile.TemporaryDirectory(prefix="xlate-bench-") as folder,
         open(output or os.devnull, "wb") as out,

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import measure
 import shape_runs
 from model_shapes import prompt_config_of, write_prompts
-from shape_runs import compare, judge, shares_of, sizes_of
+from shape_runs import SIZES, compare, judge, shares_of, sizes_of
 from target_figures import spread
 
 
@@ -239,7 +239,7 @@ def tables_of(given, results):
     old_columns = ["old program (least to most)", "new / old"] if given.old else []
     figures = ["prompts", "vLLM 0.23.0", "must", "moonshot", "tokens/s (least to most)", ""]
     figures += [*old_columns, "prompt tokens/s of reading"]
-    figures += ["device busy %", "useful rows %", "device GiB", "load s"]
+    figures += ["device busy %", "useful rows %", *SIZES]
     rows = [throughput_row(given, results, name) for name in given.only]
     tables = [measure.markdown(["shape", "counted tokens", *figures], rows, left=2)]
     alone = [name for name in given.only if is_measured_alone(name)]

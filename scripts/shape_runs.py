@@ -18,7 +18,8 @@ FORMATS = ["--input-format", "ids", "--output-format", "ids"]
 
 class ShapeRuns:
     """Writes the models of the chosen shapes and their sources, and runs them. A subclass has
-    config(name) and write_sources(name). Every output gets a length of `tokens`."""
+    config(name) and write_sources(name), and may have a model(name) of its own. Every output gets a
+    length of `tokens`."""
 
     def __init__(self, given, extra, folder, shapes, tokens):
         write_model = load_writer("bench")
@@ -31,14 +32,17 @@ class ShapeRuns:
         self.models, written = {}, {}
         for name in given.only:
             begun = time.monotonic()
-            config, dtype = self.config(name), DTYPES[shapes[name].precision]
-            path = os.path.join(folder, name + ".bin")
+            model, path = self.model(name), os.path.join(folder, name + ".bin")
             # Shapes that differ only in their sources have one model.
-            self.models[name] = written.setdefault(json.dumps([config, dtype]), path)
+            self.models[name] = written.setdefault(json.dumps(model), path)
             if self.models[name] == path:
-                write_model(path, config, dtype)
+                write_model(path, *model)
             self.write_sources(name)
             measure.say("%s: written in %.1f s" % (name, time.monotonic() - begun))
+
+    def model(self, name):
+        """Returns what write_model() needs to know of a shape's model."""
+        return [self.config(name), DTYPES[self.shapes[name].precision]]
 
     def sizes(self, name):
         return {**self.shapes[name].sizes, **self.given.sizes}
@@ -46,17 +50,20 @@ class ShapeRuns:
     def source(self, name, what):
         return os.path.join(self.folder, "%s-%s.ids" % (name, what))
 
-    def run(self, program, name, beam, what, *options, output=None):
-        """Returns the report of a run with a source."""
+    def setting(self, name, beam):
         setting = {"model": self.models[name], "device": self.given.device, "beam": beam}
         # The CPU computes in float32 unless another precision is asked for.
         if self.given.device != "cpu":
             setting["precision"] = self.shapes[name].precision
         if self.given.precision:
             setting["precision"] = self.given.precision
+        return setting
+
+    def run(self, program, name, beam, what, *options, output=None):
+        """Returns the report of a run with a source."""
         report, error = measure.run(
             program,
-            setting,
+            self.setting(name, beam),
             [self.source(name, what)],
             [*FORMATS, *options, *self.extra],
             output,
@@ -94,11 +101,23 @@ def shares_of(reports):
 
 
 def sizes_of(reports):
-    """Returns the cells of the device's memory and of the time of loading."""
+    """Returns the cells of the device's memory, of its ratio to the weights and caches, and of the
+    time of loading."""
+    peak, *parts = (
+        measure.median(reports, "memory.device_%s_bytes" % part)
+        for part in ("peak", "weight", "cache")
+    )
+    # A program of an older commit does not tell the parts.
+    ratio = None if None in (peak, *parts) else peak / sum(parts)
     return [
-        measure.cell(measure.median(reports, "memory.device_peak_bytes"), 2**-30, "%.2f"),
+        measure.cell(peak, 2**-30, "%.2f"),
+        measure.cell(ratio, 1, "%.2f"),
         measure.cell(measure.median(reports, "seconds.load"), 1, "%.2f"),
     ]
+
+
+# These are the headings of sizes_of().
+SIZES = ["device GiB", "/ weights and caches", "load s"]
 
 
 def notes_of(results, failures):
@@ -175,10 +194,10 @@ def measure_shapes(given, make_runs, tables_of):
         runs = make_runs(folder)
         results = measure.take_turns(runs.tasks(), given.minutes, failures)
         configs = {name: runs.config(name) for name in given.only}
+    # Runs that only tell seconds have no report.
+    reports = [report for run in results.values() for report in run if "device" in report]
     header = {
-        **measure.about(
-            given.xlate, "scripts/bench", [report for run in results.values() for report in run]
-        ),
+        **measure.about(given.xlate, "scripts/bench", reports),
         "load_average": load,
         "seconds": round(time.monotonic() - begun, 1),
     }

@@ -6,11 +6,11 @@ how the figures are counted.
   scripts/bench shapes --old PROGRAM                beside another xlate, in turns
 
 The shapes are those of NLLB-600M (nllb), of the big models of opus-mt (tc-big) and of T5-base
-(t5-base). The sources are as long as those of a news text, and every output is given a length of 30
-tokens with its end token (XLATE_TEST_LENGTHS). There are as many sentences as take --seconds at the
-rate of --teraflops. Each run is a fresh process. The runs take turns, and the figures are medians.
-The models and sources lie in a temporary folder (TMPDIR), which needs 2.2 GB. The script needs
-numpy.
+(t5-base), each also with logits like those of text (nllb-text and so on). The sources are as long
+as those of a news text, and every output is given a length of 30 tokens with its end token
+(XLATE_TEST_LENGTHS). There are as many sentences as take --seconds at the rate of --teraflops. Each
+run is a fresh process. The runs take turns, and the figures are medians. The models and sources lie
+in a temporary folder (TMPDIR), which needs 4.4 GB. The script needs numpy.
 """
 
 import functools
@@ -18,13 +18,14 @@ import itertools
 import os
 import random
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import measure
 import shape_runs
 from model_shapes import NEWS, config_of, flops_of_token, write_source
-from shape_runs import compare, judge, shares_of, sizes_of
+from shape_runs import FORMATS, SIZES, compare, judge, shares_of, sizes_of
 from target_figures import BEAMS, spread, step_microseconds
+from targets import timed
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Shape:
     precision: str
     # These are the required and the ambitious rate for each beam size, in target tokens per second.
     goals: dict
+    # generated_model.py says what that means.
+    like_text: bool = False
 
 
 SHAPES = {
@@ -63,9 +66,15 @@ SHAPES = {
         {"4": (275_000, 325_000), "1": (610_000, 740_000)},
     ),
 }
+SHAPES |= {
+    name + "-text": replace(shape, title=shape.title + ", like text", like_text=True)
+    for name, shape in SHAPES.items()
+}
 # These are the tokens of every output, the sentences that are decoded one at a time, and the fewest
 # sentences of a run.
 TOKENS, ALONE, FEWEST = 30, 100, 20
+# A process is started with this beam size.
+START_BEAM = "4"
 # The default of --max-length-factor would cut the outputs of short sources.
 LIMITS = ["--max-length", "200", "--max-length-factor", "100"]
 SEARCH = ["--length-penalty", "1", "--early-stopping", "true", *LIMITS]
@@ -73,8 +82,9 @@ SEARCH = ["--length-penalty", "1", "--early-stopping", "true", *LIMITS]
 
 @dataclass(frozen=True)
 class Task:
-    """Is one figure of a shape and a beam size, by the "new" program or the "old" one. The kind is
-    "throughput", "alone" (one sentence at a time) or "keys" (the distinct keys at a position)."""
+    """Is one figure of a shape and a beam size, by the "new" program, the "old" one or the "floor".
+    The kind is "throughput", "alone" (one sentence at a time), "keys" (the distinct keys at a
+    position) or "start" (the start of a process to its first output)."""
 
     shape: str
     beam: str
@@ -82,10 +92,15 @@ class Task:
     program: str
 
     def __str__(self):
-        kind = {"throughput": "", "alone": ", one sentence at a time", "keys": ", distinct keys"}
-        old = ", old program" if self.program == "old" else ""
+        kind = {
+            "throughput": "",
+            "alone": ", one sentence at a time",
+            "keys": ", distinct keys",
+            "start": ", start",
+        }
+        program = {"new": "", "old": ", old program", "floor": ", floor"}
         title = SHAPES[self.shape].title
-        return "%s, %s%s%s" % (title, title_of(self.beam), kind[self.kind], old)
+        return "%s, %s%s%s" % (title, title_of(self.beam), kind[self.kind], program[self.program])
 
 
 class Bench(shape_runs.ShapeRuns):
@@ -95,10 +110,13 @@ class Bench(shape_runs.ShapeRuns):
     def config(self, name):
         return config_of(SHAPES[name].family, **self.sizes(name))
 
+    def model(self, name):
+        return [*super().model(name), SHAPES[name].like_text]
+
     def write_sources(self, name):
-        """Writes the sources of a shape and each beam size, and those that are decoded one at a
-        time."""
-        sizes, counts = self.sizes(name), {"alone": ALONE}
+        """Writes the sources of a shape and each beam size, those that are decoded one at a time,
+        and the one that a process is started for."""
+        sizes, counts = self.sizes(name), {"alone": ALONE, "start": 1}
         for beam in self.given.beam:
             flops = flops_of_token(
                 sizes["d"], sizes["layers"], sizes["ffn"], sizes["vocabulary"], int(beam)
@@ -114,6 +132,16 @@ class Bench(shape_runs.ShapeRuns):
         path = os.path.join(self.folder, "n-best.txt")
         report = self.run(program, name, beam, "alone", *SEARCH, "--n-best", beam, output=path)
         return {**report, "distinct_keys": distinct_keys(path)}
+
+    def start(self, program, name):
+        """Returns the seconds from the start of a process to its first output and to its exit."""
+        setting = self.setting(name, START_BEAM)
+        command = measure.command_of(program, setting, [*FORMATS, *SEARCH, *self.extra])
+        first, exit = timed(command, self.source(name, "start"))
+        return {"first_output": first, "exit": exit}
+
+    def floor(self):
+        return {"exit": timed([self.given.floor])[1]}
 
     def tasks(self):
         """Returns {Task: (runs, function)} for measure.take_turns."""
@@ -132,6 +160,12 @@ class Bench(shape_runs.ShapeRuns):
         for name, beam in itertools.product(given.only, given.beam):
             count = functools.partial(self.count_keys, given.xlate, name, beam)
             tasks[Task(name, beam, "keys", "new")] = 1, count
+        for name in given.only if given.start else []:
+            if given.floor:
+                tasks[Task(name, START_BEAM, "start", "floor")] = given.repeat, self.floor
+            for program, path in self.programs.items():
+                start = functools.partial(self.start, path, name)
+                tasks[Task(name, START_BEAM, "start", program)] = given.repeat, start
         return tasks
 
 
@@ -194,12 +228,39 @@ def alone_row(given, results, name, beam):
     ]
 
 
+def start_table(given, results):
+    """Returns the table of the seconds from the start of a process to its first output."""
+
+    def seconds(name, program, what):
+        task = Task(name, START_BEAM, "start", program)
+        return [run[what] for run in results.get(task, [])]
+
+    rows = []
+    for name in given.only:
+        first, floor = seconds(name, "new", "first_output"), seconds(name, "floor", "exit")
+        above = statistics.median(first) - statistics.median(floor) if first and floor else None
+        old = seconds(name, "old", "first_output")
+        rows.append(
+            [
+                SHAPES[name].title,
+                spread(floor, "%.3f") if floor else "–",
+                spread(first, "%.3f") if first else "–",
+                measure.cell(above, 1, "%.3f"),
+                *([spread(old, "%.3f") if old else "–"] if given.old else []),
+            ]
+        )
+    headings = ["shape", "floor, start to exit, s", "start to first output, s", "above the floor"]
+    return measure.markdown([*headings, *(["old program"] if given.old else [])], rows)
+
+
 def table_of(given, results, kind):
+    if kind == "start":
+        return start_table(given, results)
     old_columns = ["old program (least to most)", "new / old"] if given.old else []
     if kind == "throughput":
         row = throughput_row
         figures = ["must", "moonshot", "target tokens/s (least to most)", "", *old_columns]
-        figures += ["device busy %", "useful rows %", "distinct keys", "device GiB", "load s"]
+        figures += ["device busy %", "useful rows %", "distinct keys", *SIZES]
     else:
         row = alone_row
         figures = ["one sentence at a time, µs a step (least to most)", *old_columns]
@@ -217,7 +278,16 @@ def options(arguments):
         "--seconds", type=float, default=4, help="that a run is to take [%(default)s]"
     )
     parser.add_argument("--teraflops", type=float, default=400, help="at such a rate [%(default)s]")
+    parser.add_argument(
+        "--start",
+        action="store_true",
+        help="measure the start of a process to its first output, too, beside bench_floor",
+    )
     given, extra = shape_runs.parse(parser, arguments, SHAPES)
+    floor = os.path.join(os.path.dirname(os.path.abspath(given.xlate)), "bench_floor")
+    given.floor = floor if os.access(floor, os.X_OK) else None
+    if given.start and not given.floor:
+        measure.say("no floor: %s is not there" % floor)
     given.beam = given.beam.split(",")
     if not all(beam.isdecimal() and int(beam) for beam in given.beam):
         parser.error("--beam: %s, expected whole numbers above 0" % ",".join(given.beam))
@@ -227,6 +297,7 @@ def options(arguments):
 def main(arguments):
     given, extra = options(arguments)
     kinds = ["throughput", *(["alone"] if given.line_buffered else [])]
+    kinds += ["start"] if given.start else []
     return shape_runs.measure_shapes(
         given,
         lambda folder: Bench(given, extra, folder),

@@ -48,6 +48,23 @@ class Generated(Case):
                     ids = [int(number) for line in lines for number in line.split()]
                     self.assertTrue(set(ids) <= set(range(150)) - {config["pad_token_id"]}, ids)
 
+    def test_logits_like_text(self):
+        """The ids of outputs are mostly small ones, as the bias of the logits says."""
+        for family, dtype in (("marian", "float16"), ("m2m_100", "float16"), ("t5", "bfloat16")):
+            medians = []
+            for like_text in (False, True):
+                config = config_of(family, 24, 3, 2, 40, 4000)
+                model, source = self.path("model.bin"), self.path("source.ids")
+                write_model(model, config, dtype, like_text)
+                write_source(source, [12] * 40, config, random.Random(3))
+                limits = ["--max-length", "9", "--max-length-factor", "9"]
+                lines = self.ok("-i", source, "-b", "1", *IDS, *limits, model=model).lines
+                ids = [int(number) for line in lines for number in line.split()]
+                medians.append(sorted(ids)[len(ids) // 2])
+            with self.subTest(family):
+                self.assertGreater(medians[0], 1500)
+                self.assertLess(medians[1], 800)
+
     def test_every_decoder(self):
         """Nothing but the limit ends the continuations. They do not all repeat one token."""
         for family, entry in DECODERS.items():

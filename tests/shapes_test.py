@@ -15,21 +15,30 @@ class Shapes(BenchCase):
     def test_shapes(self):
         """Runs tiny networks of the families, beside a program that cannot read any of them."""
         path, tiny = self.path("shapes.json"), {"d": 24, "heads": 2, "layers": 2, "ffn": 40}
-        command = ["--device", "cpu", "--xlate", BINARY, "--line-buffered", "--repeat", "2"]
-        command += ["--sizes", json.dumps({**tiny, "vocabulary": 150}), "--teraflops", "0.00001"]
+        command = ["--device", "cpu", "--xlate", BINARY, "--line-buffered", "--start"]
+        command += ["--sizes", json.dumps({**tiny, "vocabulary": 150}), "--repeat", "2"]
+        command += ["--teraflops", "0.00001"]
         table, _ = self.script("bench", "shapes", *command, "--old", "/bin/false", "--json", path)
         rows = [row.split(" | ")[0] for row in table.split("\n") if row.startswith("| ")]
-        names = [
-            name for title in ("NLLB-600M", "opus-mt tc-big", "T5-base") for name in [title] * 2
-        ]
-        self.assertEqual([row[2:] for row in rows if "--" not in row], (["shape"] + names) * 2)
+        titles = ["NLLB-600M", "opus-mt tc-big", "T5-base"]
+        titles += [title + ", like text" for title in titles]
+        names = [name for title in titles for name in [title] * 2]
+        self.assertEqual(
+            [row[2:] for row in rows if "--" not in row],
+            (["shape"] + names) * 2 + ["shape"] + titles,
+        )
         self.assertIn("old program: Failure: exit 1: no message", table)
         with open(path) as file:
             runs = json.load(file)["runs"]
-        self.assertEqual(len(runs), 3 * 2 * 5)
+        self.assertEqual(len(runs), 6 * (2 * 5 + 2))
         for run in runs:
             if run["program"] == "old":
                 self.assertIn("exit 1", run["failure"])
+                continue
+            if run["kind"] == "start":
+                self.assertEqual(len(run["reports"]), 2)
+                for seconds in run["reports"]:
+                    self.assertTrue(0 < seconds["first_output"] <= seconds["exit"], seconds)
                 continue
             self.assertEqual(len(run["reports"]), 1 if run["kind"] == "keys" else 2)
             for report in run["reports"]:
