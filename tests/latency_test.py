@@ -74,11 +74,10 @@ class Percentiles(Harness):
             rank = lambda share: latencies[math.ceil(share * len(latencies)) - 1]
             differences = []
             for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
-                # Each latency of a harness is at least that of the report, whose classes are one
-                # percent apart.
-                self.assertLessEqual(report[name], 1.01 * rank(share) + 0.01, (report, latencies))
                 differences.append((rank(share) - report[name]) / rank(share))
-            if differences[0] < 0.1 and differences[1] < 0.2:
+            # Each latency of a harness is at least that of the report, whose classes are one percent
+            # apart, unless the program's thread has to wait between an answer and its time.
+            if min(differences) > -0.02 and differences[0] < 0.1 and differences[1] < 0.2:
                 return
         self.fail("harness and report differ by these shares at last: %s" % differences)
 
