@@ -51,6 +51,11 @@ std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescr
       fail("--device {}: {}", options.device, error.what());
     }
   }
+  if (options.precision == Precision::kInt8) {
+    console.note("running on the CPU: --precision int8 is for the CPU");
+    wanted.cuda = false;
+    return make_backend(wanted);
+  }
   std::unique_ptr<Backend> gpu;
   try {
     gpu = make_backend(wanted);
@@ -58,10 +63,7 @@ std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescr
     check_precision(options, false);
     console.note(fmt::format("running on the CPU: {}", error.what()));
   }
-  if (gpu) {
-    check_precision(options, true);
-    return gpu;
-  }
+  if (gpu) return gpu;
   wanted.cuda = false;
   wanted.precision = effective_precision(options.precision, network, false);
   return make_backend(wanted);

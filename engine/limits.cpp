@@ -85,7 +85,7 @@ bool memory_is_limited() {
 }
 
 void share_heap_where_memory_is_short(int threads) {
-  // A thread's own heap and its buffer for products take less than 256 MiB together. Another GiB is
+  // A thread's own heap and its inputs of products take less than 256 MiB together. Another GiB is
   // for the few threads besides those that the user asks for, and for everything else.
   constexpr std::int64_t kThread = std::int64_t{1} << 28, kOthers = std::int64_t{1} << 30;
   if (memory_left().value_or(INT64_MAX) < kOthers + threads * kThread) mallopt(M_ARENA_MAX, 1);

@@ -75,8 +75,8 @@ class Percentiles(Harness):
             differences = []
             for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
                 differences.append((rank(share) - report[name]) / rank(share))
-            # Each latency of a harness is at least that of the report, whose classes are one percent
-            # apart, unless the program's thread has to wait between an answer and its time.
+            # Each latency of a harness is at least that of the report, whose classes are one
+            # percent apart, unless the program's thread has to wait between an answer and its time.
             if min(differences) > -0.02 and differences[0] < 0.1 and differences[1] < 0.2:
                 return
         self.fail("harness and report differ by these shares at last: %s" % differences)

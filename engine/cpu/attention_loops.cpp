@@ -17,7 +17,7 @@ constexpr std::int64_t kLanes = 4;
 
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
 #pragma GCC push_options
-#pragma GCC target("arch=haswell")
+#pragma GCC target("arch=x86-64-v3")
 namespace avx2 {
 constexpr std::int64_t kLanes = 8;
 #include "engine/cpu/attention_loops_of_set.h"
@@ -25,7 +25,7 @@ constexpr std::int64_t kLanes = 8;
 #pragma GCC pop_options
 
 #pragma GCC push_options
-#pragma GCC target("arch=skylake-avx512,prefer-vector-width=512")
+#pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 namespace avx512 {
 constexpr std::int64_t kLanes = 16;
 #include "engine/cpu/attention_loops_of_set.h"
@@ -36,11 +36,14 @@ constexpr std::int64_t kLanes = 16;
 }  // namespace
 
 const AttentionLoops& attention_loops() {
+  static const AttentionLoops& chosen = []() -> const AttentionLoops& {
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
-  if (!std::strcmp(instruction_set(), "avx512")) return avx512::kLoops;
-  if (!std::strcmp(instruction_set(), "avx2")) return avx2::kLoops;
+    if (!std::strcmp(instruction_set(), "avx512")) return avx512::kLoops;
+    if (!std::strcmp(instruction_set(), "avx2")) return avx2::kLoops;
 #endif
-  return baseline::kLoops;
+    return baseline::kLoops;
+  }();
+  return chosen;
 }
 
 }  // namespace xlate::cpu

@@ -1,5 +1,5 @@
 // Declares the inner loops of attention on the CPU. They are written with vectors, and compiled for
-// several instruction sets, of which one is chosen when the program starts.
+// several instruction sets, of which one is chosen when it is first needed.
 #pragma once
 
 #include <cstdint>

@@ -12,8 +12,7 @@
 // run before the loader can resolve such functions, so builds with sanitizers use the baseline
 // alone.
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
-#define XLATE_CLONES \
-  __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#define XLATE_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define XLATE_CLONES
 #endif
@@ -151,13 +150,10 @@ XLATE_INLINE void activate_row(float* y, Activation activation, std::int64_t n) 
 
 const char* instruction_set() {
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
-  // These are the features that the resolver of target_clones asks for.
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512cd")) {
-    return "avx512";
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "avx2";
+  // The resolver of target_clones asks the same. The names of processors, such as haswell, would
+  // stand for these models alone, and not for newer ones.
+  if (__builtin_cpu_supports("x86-64-v4")) return "avx512";
+  if (__builtin_cpu_supports("x86-64-v3")) return "avx2";
 #endif
   return "baseline";
 }

@@ -66,7 +66,7 @@ void check_room() {
   munmap(room, kBytes);
 }
 
-// Rows of [rows, columns] that lie next to each other.
+// Returns the description of rows [rows, columns] that lie next to each other.
 memory::desc rows_of(std::int64_t rows, std::int64_t columns, memory::data_type type) {
   return {{rows, columns}, type, memory::dims{columns, 1}};
 }
@@ -77,11 +77,12 @@ struct OneDnnPanel final : PackedPanel {
   memory weights;
 };
 
-// The product of one number of rows, with the descriptions of its operands.
+// Holds the product of one number of rows, with the descriptions of its operands.
 struct Kernel {
   memory::desc x, out, scratchpad;
   dnnl::matmul product;
-  std::size_t number;  // of all kernels of the process, from 0
+  // The kernels of the process are numbered from 0.
+  std::size_t number;
 };
 
 std::size_t next_number() {
@@ -144,6 +145,7 @@ class OneDnnProduct final : public PanelProduct {
       for (; rows >= count; rows -= count, from += count * d_, to += count * n_)
         run(count, from, panel, to);
     }
+    if (rows > 0) fail("oneDNN: products of {} rows are not prepared for", rows);
   }
 
  private:
@@ -198,16 +200,16 @@ class OneDnnProduct final : public PanelProduct {
   const memory::data_type type_;
   const std::int64_t n_, d_;
   memory::desc packed_;
-  // Whether oneDNN computes the product by its blocked kernels, whose rows do not influence each
-  // other.
+  // It says whether oneDNN computes the product by its blocked kernels, whose rows do not influence
+  // each other.
   bool is_blocked_ = false;
   mutable std::mutex mutex_;
   mutable std::array<std::unique_ptr<Kernel>, kMostProductRows> kernels_;
   mutable std::array<std::atomic<const Kernel*>, kMostProductRows> ready_{};
 };
 
-// Whether the processor has all instructions of this set. A set is a number with a bit for each of
-// its parts.
+// Returns whether the processor has all instructions of this set. A set is a number with a bit for
+// each of its parts.
 bool processor_has(dnnl::cpu_isa set) {
   const auto wanted = static_cast<unsigned>(set),
              found = static_cast<unsigned>(dnnl::get_effective_cpu_isa());

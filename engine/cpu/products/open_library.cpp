@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <string>
 
 #include "engine/cpu/products/product_library.h"
 #include "engine/error.h"
@@ -15,8 +16,15 @@ std::unique_ptr<ProductLibrary> open_product_library() {
   setenv("OMP_NUM_THREADS", "1", 1);
   void* module = dlopen("libxlate_onednn.so", RTLD_NOW | RTLD_LOCAL);
   if (!module) {
+    const std::string error = dlerror();
+    if (error.starts_with("libxlate_onednn.so")) {
+      fail(
+          "the CPU backend needs libxlate_onednn.so, which belongs into ../lib/xlate beside the "
+          "folder of xlate: {}{}",
+          error, memory_limits());
+    }
     fail("the CPU backend needs oneDNN ({}; Debian and Ubuntu: apt install {}): {}{}",
-         XLATE_ONEDNN_FILE, XLATE_ONEDNN_PACKAGE, dlerror(), memory_limits());
+         XLATE_ONEDNN_FILE, XLATE_ONEDNN_PACKAGE, error, memory_limits());
   }
   const auto make = reinterpret_cast<MakeProductLibrary>(dlsym(module, kMakeProductLibrary));
   if (!make) fail("libxlate_onednn.so has no {}", kMakeProductLibrary);

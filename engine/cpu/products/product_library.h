@@ -25,10 +25,10 @@ class PackedPanel {
   virtual ~PackedPanel() = default;
 };
 
-/// Products with panels of one shape and type. In shapes d is the depth, which is the number of
-/// columns of the inputs, and n the number of columns of the outputs. All functions may be called
-/// by several threads at the same time. They throw Error if the library fails, and OutOfMemory if
-/// it has too little memory.
+/// Computes products with panels of one shape and type. In shapes d is the depth, which is the
+/// number of columns of the inputs, and n the number of columns of the outputs. All functions may
+/// be called by several threads at the same time. They throw Error if the library fails, and
+/// OutOfMemory if it has too little memory.
 class PanelProduct {
  public:
   virtual ~PanelProduct() = default;
@@ -43,7 +43,7 @@ class PanelProduct {
   virtual void multiply(std::int64_t rows, const void* x, const PackedPanel&, void* out) const = 0;
 };
 
-/// A library of products. Functions may be called by several threads at the same time.
+/// Opens the products of a library. Functions may be called by several threads at the same time.
 class ProductLibrary {
  public:
   virtual ~ProductLibrary() = default;
