@@ -246,11 +246,8 @@ XLATE_CLONES float quantize_row(const float* x, std::int64_t n, int largest, std
   const float inverse = most > 0 ? limit / most : 0.0f;
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
-    // Adding 1.5·2²³ rounds to the nearest integer, and among two to the even one.
-    const float shifted = x[i] * inverse + 12582912.0f;
-    std::int32_t bits;
-    std::memcpy(&bits, &shifted, 4);
-    out[i] = static_cast<std::int8_t>(bits);
+    // The product is rounded to float32 first. Added to a number, it might not be.
+    out[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(std::rint(x[i] * inverse)));
   }
   return most / limit;
 }
