@@ -307,8 +307,8 @@ class Backend {
                                  float* out) = 0;
 };
 
-/// The type to compute in that is asked for. A GPU takes float16 for kAuto, and the CPU float32. On
-/// the CPU the products alone are computed in bfloat16 or int8, with sums in float32 or int32.
+/// Says which type to compute in is asked for. A GPU takes float16 for kAuto, and the CPU float32.
+/// On the CPU the products alone are computed in bfloat16 or int8, with sums in float32 or int32.
 enum class Precision : std::uint8_t { kAuto, kFloat32, kFloat16, kBFloat16, kInt8 };
 
 /// What make_backend() opens.

@@ -8,7 +8,7 @@
 
 namespace xlate {
 
-/// Weights in a backend's own layout (Backend::pack).
+/// Owns weights in a backend's own layout (Backend::pack).
 class PackedWeight {
  public:
   virtual ~PackedWeight() = default;
@@ -16,7 +16,7 @@ class PackedWeight {
 
 /// A linear layer: y = x·Wᵀ + b.
 struct Linear {
-  // [out, in]. If the weights are packed, it has their shape, but no data.
+  // It is [out, in]. If the weights are packed, it has their shape, but no data.
   Tensor weight;
   Tensor bias;  // [1, out] in the weight's type, or absent
   // It is null if the weights are plain.

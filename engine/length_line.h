@@ -22,7 +22,7 @@ class LengthLine {
 
  private:
   double most_ = 1;
-  // The number of sentences, and the sums of S, T, S² and S·T over them.
+  // These are the number of sentences, and the sums of S, T, S² and S·T over them.
   double count_ = 1, sources_ = 0, targets_ = 0, squares_ = 0, products_ = 0;
 };
 

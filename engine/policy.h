@@ -18,7 +18,7 @@ struct Policy {
   /// 4, 16384 rows are a budget of 131,072 tokens. A budget of 163,840 tokens was 4 % faster and
   /// took 9.40 GiB instead of 8.01 (docs/benchmarks-history.md, "Rows in flight").
   std::int64_t most_rows = 16384;
-  /// The number of sentences that --batch-tokens auto is made for, if they have no more rows than
+  /// --batch-tokens auto is made for this number of sentences, if they have no more rows than
   /// batch_rows. More of them share each reading of the weights. On the CPU greedy search was
   /// fastest with 256 sentences of the usual length, which have 8192 source tokens, and beam 4 with
   /// 128 (docs/benchmarks.md, "The CPU").
@@ -58,8 +58,8 @@ struct Policy {
   /// (Caches::expected_tokens).
   double expected_factor = 1.125;
   std::int64_t expected_extra = 4;
-  /// A prompt is expected to be continued by this number of tokens, however long it is, until the
-  /// run has learned a mean from the prompts that it has continued.
+  /// A prompt is expected to be continued by this number of tokens and expected_extra, however long
+  /// it is, until the run has learned a mean from the prompts that it has continued.
   std::int64_t expected_continuation = 128;
   /// What a run begins with counts as much as this number of sentences that were decoded. Whenever
   /// more than most_sentences have been counted, everything counted so far is halved, so that

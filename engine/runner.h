@@ -133,8 +133,8 @@ class Runner {
     std::int32_t limit = 0;
     // Only if there is one slot: how many steps of the sentence are in the statistics.
     std::int64_t counted = 0;
-    std::int64_t waited = 0;  // the number of steps since first_step in which it waited for pages
-    std::int64_t room = 0;    // the number of target tokens for which the caches have pages
+    std::int64_t waited = 0;  // It counts steps without pages.
+    std::int64_t room = 0;    // The caches have pages for these target tokens.
     std::int64_t source_tokens() const { return static_cast<std::int64_t>(sentence.ids.size()); }
   };
   // A step whose outcome the host has not looked at.
@@ -183,16 +183,16 @@ class Runner {
   std::unique_ptr<Caches> caches_;
   std::unique_ptr<Search> search_;
   Buffer rows_device_;  // [S]: the slots of a step's row groups; −1 for an empty group
-  std::vector<std::int32_t> active_;  // the slots in use, in the order in which they were taken
-  // Those that have the row groups of the next step, and those of which rows_device_ tells.
+  std::vector<std::int32_t> active_;  // They are those in use, as they were taken.
+  // The first have the row groups of the next step, and the second are those that rows_device_ has.
   std::vector<std::int32_t> rows_, rows_told_;
-  std::deque<std::int32_t> waiting_;  // those that wait for pages, in the order of active_
+  std::deque<std::int32_t> waiting_;  // They wait for pages, as in active_.
   std::vector<Slot> slots_;
   std::vector<std::int32_t> free_;  // the free slots
   Encoding ahead_;
   std::vector<Sentence> preempted_;  // They are decoded again from their start.
   std::deque<PendingStep> pending_steps_;
-  std::int64_t now_ = 0;  // the number of steps enqueued so far
+  std::int64_t now_ = 0;  // It counts the steps enqueued so far.
   // The largest number of source tokens of an encoder batch of several sentences.
   std::int64_t encoder_tokens_ = 0;
   std::int64_t tokens_in_flight_ = 0;  // source tokens

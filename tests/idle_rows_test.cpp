@@ -39,8 +39,8 @@ class CountingBackend final : public UnrecordedBackend {
   }
 
  private:
-  std::vector<std::int32_t> lengths_;  // by line
-  std::vector<std::int64_t> lines_;    // by slot
+  std::vector<std::int32_t> lengths_;  // They are by line.
+  std::vector<std::int64_t> lines_;    // They are by slot.
 };
 
 class CountingModel final : public SequenceModel {
@@ -63,7 +63,7 @@ struct Lengths {
   std::function<std::int32_t(Random&, std::int32_t)> target;
   // Every sentence has its length as its limit, as with XLATE_TEST_LENGTHS.
   bool are_limits = false;
-  // The largest share of idle rows that is allowed at beam 4 and in greedy search.
+  // These are the largest shares of idle rows that are allowed at beam 4 and in greedy search.
   double idle[2] = {};
 };
 void PrintTo(const Lengths& lengths, std::ostream* out) { *out << lengths.name; }

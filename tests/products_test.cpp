@@ -1,6 +1,6 @@
-// Products on the CPU: a row has the same bits in any batch and with any number of threads, and
-// products in int8 and bfloat16 are those of the rounded operands. CMake also runs this suite with
-// oneDNN kept to older instruction sets.
+// Tests products on the CPU: a row has the same bits in any batch and with any number of threads,
+// and products in int8 and bfloat16 are those of the rounded operands. CMake also runs this suite
+// with oneDNN kept to older instruction sets.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -32,7 +32,7 @@ std::vector<float> random_numbers(Random& random, std::int64_t count, float size
   return numbers;
 }
 
-// A product y = activation(x·Wᵀ + b) in plain memory; x [rows, d], W [n, d].
+// Has a product y = activation(x·Wᵀ + b) in plain memory; x [rows, d], W [n, d].
 struct Product {
   std::int64_t n, d;
   std::vector<float> x, weights, bias;

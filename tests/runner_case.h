@@ -166,7 +166,7 @@ struct RunnerTest : OnBackend {
   bool caches_grow = false;
   RunnerStatistics statistics;
   std::int64_t largest_batch = 0, most_rows = 0, most_source_tokens = 0;
-  // The number of target tokens expected for a sentence of 20 source tokens after the run.
+  // Counts the target tokens expected for a sentence of 20 source tokens after the run.
   std::int64_t expected_of_20 = 0;
   int steps_ahead = 0;
 };

@@ -11,14 +11,15 @@ namespace xlate::cpu {
 /// · head floats behind it.
 struct KeyRows {
   const float* const* keys;
-  std::int64_t count;  // n
+  // There are n of them.
+  std::int64_t count;
   std::int64_t key_heads, head;
   // So many consecutive heads of queries share a head of keys.
   std::int64_t group;
 };
 
-/// The functions for an instruction set. Each result is summed in an order that depends on nothing
-/// but the shape of what is summed, so that a row has the same bits in any batch.
+/// Has the functions for an instruction set. Each result is summed in an order that depends on
+/// nothing but the shape of what is summed, so that a row has the same bits in any batch.
 struct AttentionLoops {
   /// Computes out = a·b with a [m, k], b [k, n] and out [m, n], with the given row strides.
   void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t k, const float* a,

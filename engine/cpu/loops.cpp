@@ -199,15 +199,6 @@ XLATE_CLONES void gate_row(const float* x, Activation activation, std::int64_t n
       });
 }
 
-XLATE_CLONES void bias_activation_row(float* y, const float* bias, Activation activation,
-                                      std::int64_t n) {
-  if (bias) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) y[i] += bias[i];
-  }
-  activate_row(y, activation, n);
-}
-
 XLATE_CLONES void finish_row(const float* sums, const float* bias, Activation activation,
                              std::int64_t n, float* out) {
   if (bias) {
@@ -295,11 +286,7 @@ XLATE_CLONES void softmax_row(float* x, float scale, float cap, const float* bia
   softmax(x, 1, n);
 }
 
-XLATE_CLONES MaxSum sum_logits(float* logits, const float* bias, std::int64_t n) {
-  if (bias) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) logits[i] += bias[i];
-  }
+XLATE_CLONES MaxSum sum_logits(const float* logits, std::int64_t n) {
   const float max = largest(logits, n);
   // No token of this range may be chosen, or none is a number.
   if (max == -std::numeric_limits<float>::infinity())

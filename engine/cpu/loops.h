@@ -22,9 +22,6 @@ void norm_row(const float* x, NormKind kind, const float* gain, const float* shi
 /// Computes out = activation(x[0, n))·x[n, 2·n) for n elements.
 void gate_row(const float* x, Activation activation, std::int64_t n, float* out);
 
-/// Computes y = activation(y + bias) for n elements. `bias` may be null.
-void bias_activation_row(float* y, const float* bias, Activation activation, std::int64_t n);
-
 /// Computes out = activation(sums + bias) for the n sums of a product. `bias` may be null.
 void finish_row(const float* sums, const float* bias, Activation activation, std::int64_t n,
                 float* out);
@@ -51,12 +48,12 @@ void rotate_row(float* x, const float* sines, const float* cosines, std::int64_t
 /// bounds x·scale as cap_row does.
 void softmax_row(float* x, float scale, float cap, const float* bias, std::int64_t n);
 
-/// Adds bias, which may be null, to n logits in place. Returns the maximum and the sum of exp(logit
-/// − maximum), or a sum of zero if all logits are −∞. The sum is NaN if a logit is +∞ or NaN.
+/// Returns the maximum of n logits and the sum of exp(logit − maximum), or a sum of zero if all
+/// logits are −∞. The sum is NaN if a logit is +∞ or NaN.
 struct MaxSum {
   float max, sum;
 };
-MaxSum sum_logits(float* logits, const float* bias, std::int64_t n);
+MaxSum sum_logits(const float* logits, std::int64_t n);
 
 /// Returns whether one of n numbers is +∞ or NaN.
 bool has_overflow(const float* x, std::int64_t n);

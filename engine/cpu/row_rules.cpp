@@ -20,7 +20,7 @@ void forbid(std::span<float> row, std::int32_t id) {
 void log_softmax(std::span<float> row) {
   const auto n = static_cast<std::int64_t>(row.size());
   const auto sum_of = [&](std::int64_t first) {
-    return sum_logits(row.data() + first, nullptr, std::min(kVocabularyChunk, n - first));
+    return sum_logits(row.data() + first, std::min(kVocabularyChunk, n - first));
   };
   const float max = *std::max_element(row.begin(), row.end());
   if (!(max > kForbidden)) return;

@@ -92,7 +92,7 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
           n);
   for (std::int64_t i = 0; i < m; ++i) {
     float* row = logits + i * n;
-    MaxSum sum = sum_logits(row, nullptr, n);
+    MaxSum sum = sum_logits(row, n);
     bool masked = false;
     for (const std::int32_t id : scan.rules.never_chosen) {
       if (id < first || id >= first + n) continue;
@@ -100,7 +100,7 @@ void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std:
       masked = true;
     }
     // Masking ids before the softmax is the same as applying log-softmax once more afterwards.
-    if (masked && scan.rules.renormalize && !std::isnan(sum.sum)) sum = sum_logits(row, nullptr, n);
+    if (masked && scan.rules.renormalize && !std::isnan(sum.sum)) sum = sum_logits(row, n);
     search_.sums[static_cast<std::size_t>(chunk * scan.hidden.count + first_row + i)] = sum;
     const std::int64_t list = (first_row + i) * scan.splits + split;
     Scored* best = search_.best.data() + list * scan.count;
@@ -176,7 +176,7 @@ void CpuBackend::log_probabilities(Queue&, Tensor hidden, const Projection& proj
     project_rows(hidden.row_range(first, count), projection);
     pool_.run(count, [&](std::int64_t i, int) {
       float* logits = search_.logits.data() + i * vocabulary;
-      const MaxSum all = sum_logits(logits, nullptr, vocabulary);
+      const MaxSum all = sum_logits(logits, vocabulary);
       out[first + i] = logits[ids[first + i]] - (all.max + std::log(all.sum));
     });
   }

@@ -81,7 +81,7 @@ ProductInputs CpuBackend::inputs_of(Tensor x, const PackedMatrix& weight) {
       }
     }
   });
-  return {inputs_.data(), x.rows, input_scales_.data()};
+  return {inputs_.data(), x.rows, type == DType::kInt8 ? input_scales_.data() : nullptr};
 }
 
 // A task is a panel and some consecutive blocks of rows. With few threads it is a panel with all

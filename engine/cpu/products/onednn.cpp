@@ -39,7 +39,8 @@ memory::data_type type_of(DType type) {
 // Calls the library and turns its exceptions into those of xlate.
 template <class Call>
 auto checked(const Call& call) {
-  // Outside the threads of OpenMP, this is a setting of each thread.
+  // xlate has threads of its own, each of which calls oneDNN for itself. This is a setting of each
+  // thread.
   static thread_local const bool alone = (omp_set_num_threads(1), true);
   static_cast<void>(alone);
   try {
@@ -90,8 +91,8 @@ std::size_t next_number() {
   return count++;
 }
 
-// The arguments of a kernel in a thread. To make them takes as long as a small product, so that
-// they are kept.
+// Holds the arguments of a kernel in a thread. To make them takes as long as a small product, so
+// that they are kept.
 struct Arguments {
   Arguments(const Kernel& kernel, const dnnl::engine& engine)
       : x(kernel.x, engine, DNNL_MEMORY_NONE),

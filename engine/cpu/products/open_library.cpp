@@ -1,7 +1,6 @@
 // Opens the module of oneDNN.
 #include <dlfcn.h>
 
-#include <cstdlib>
 #include <string>
 
 #include "engine/cpu/products/product_library.h"
@@ -11,9 +10,6 @@
 namespace xlate::cpu {
 
 std::unique_ptr<ProductLibrary> open_product_library() {
-  // The runtime library of OpenMP, which oneDNN is built with, reads this variable when it is
-  // opened. xlate has threads of its own, each of which calls oneDNN for itself.
-  setenv("OMP_NUM_THREADS", "1", 1);
   void* module = dlopen("libxlate_onednn.so", RTLD_NOW | RTLD_LOCAL);
   if (!module) {
     const std::string error = dlerror();

@@ -12,17 +12,19 @@
 
 namespace xlate::cpu {
 
-/// Rows that products read, [count, d], in the type of the weights. Behind the last row there are
-/// rows without meaning up to a multiple of ProductLibrary::row_multiple().
+/// Views the rows that products read, [count, d], in the type of the weights. Behind the last row
+/// there are rows without meaning up to a multiple of ProductLibrary::row_multiple().
 struct ProductInputs {
   const std::byte* rows = nullptr;
   std::int64_t count = 0;
-  // [count]; the values of a row of int8 are its elements times its scale. Other types have none.
+  // They are [count]. The values of a row of int8 are its elements times its scale. Other types
+  // have none.
   const float* scales = nullptr;
 };
 
-/// Weights W [n, d] in panels of some rows of W, which are columns of the outputs. How a product is
-/// divided into panels depends on W alone. So no output depends on the number of threads.
+/// Holds weights W [n, d] in panels of some rows of W, which are columns of the outputs. How a
+/// product is divided into panels depends on W alone. So no output depends on the number of
+/// threads.
 class PackedMatrix final : public PackedWeight {
  public:
   /// Says that the weights will be packed in this type: float32, bfloat16, or int8 with a scale for
@@ -70,12 +72,14 @@ class PackedMatrix final : public PackedWeight {
 
   const DType type_;
   const std::int64_t columns_, depth_, panel_columns_, row_multiple_;
-  const int largest_;  // ProductLibrary::largest_weight()
+  // It is that of ProductLibrary::largest_weight().
+  const int largest_;
   const std::shared_ptr<const PanelProduct> product_;
   const std::size_t panel_bytes_;
   Buffer memory_;
   std::vector<std::unique_ptr<const PackedPanel>> packed_;
-  std::vector<float> scales_;  // [n], for int8 alone
+  // They are [n], and there for int8 alone.
+  std::vector<float> scales_;
 };
 
 }  // namespace xlate::cpu

@@ -18,8 +18,8 @@ inline constexpr std::int64_t kMostProductRows = 64;
 /// Packed panels begin at multiples of this number of bytes.
 inline constexpr std::size_t kPanelAlignment = 64;
 
-/// A panel of weights in the layout of a library. The memory with the packed weights is not part of
-/// it.
+/// Names a panel of weights in the layout of a library. The memory with the packed weights is not a
+/// part of it.
 class PackedPanel {
  public:
   virtual ~PackedPanel() = default;
@@ -66,7 +66,7 @@ class ProductLibrary {
 /// exit. Throws Error if the module or the library cannot be opened.
 std::unique_ptr<ProductLibrary> open_product_library();
 
-/// The name and the type of the function that the module exports.
+/// These are the name and the type of the function that the module exports.
 inline constexpr const char* kMakeProductLibrary = "xlate_make_product_library";
 using MakeProductLibrary = ProductLibrary* (*)();
 
