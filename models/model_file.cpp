@@ -194,17 +194,43 @@ void ModelFile::read_entries(const json& header) {
       fail("{}: header has no array '{}'", name_, list);
   }
   for (const json& entry : header["tensors"]) read_tensor(entry);
-  for (const json& entry : header["files"]) {
-    const std::string name = name_of(entry, name_, "files");
-    if (!files_.emplace(name, range_of(entry, "file", name)).second)
-      fail("{}: file '{}' is listed twice", name_, name);
-  }
+  read_files(header["files"]);
   // Tied tensors begin at the same byte and are counted once.
   std::set<const std::byte*> seen;
   for (const auto& [name, entry] : tensors_) {
     if (name.ends_with(".scale") || !seen.insert(entry.data.data()).second) continue;
     parameters_ += static_cast<std::int64_t>(entry.data.size() / size_of(entry.dtype));
   }
+}
+
+// Copies the embedded files. What a thread has checked in them must not change afterwards, as it
+// would in the mapping if the model were cut short or overwritten meanwhile.
+void ModelFile::read_files(const json& list) {
+  std::map<std::string, std::span<const std::byte>> ranges;
+  // Files may share their bytes, which are copied once.
+  std::map<std::pair<const std::byte*, std::size_t>, std::string_view> copies;
+  std::size_t bytes = 0;
+  for (const json& entry : list) {
+    const std::string name = name_of(entry, name_, "files");
+    const auto range = range_of(entry, "file", name);
+    if (!ranges.emplace(name, range).second) fail("{}: file '{}' is listed twice", name_, name);
+    if (!copies.emplace(std::pair{range.data(), range.size()}, "").second) continue;
+    // Ranges that overlap could take much more memory than the model has bytes.
+    bytes += range.size();
+    if (bytes > data_.size()) {
+      fail("{}: the files up to '{}' have {} bytes, expected at most the {} of the data", name_,
+           name, bytes, data_.size());
+    }
+  }
+  auto text = std::make_shared<std::string>();
+  text->reserve(bytes);
+  for (auto& [range, copy] : copies) {
+    text->append(reinterpret_cast<const char*>(range.first), range.second);
+    copy = std::string_view(*text).substr(text->size() - range.second);
+  }
+  for (const auto& [name, range] : ranges)
+    files_.emplace(name, copies.at({range.data(), range.size()}));
+  file_text_ = std::move(text);
 }
 
 void ModelFile::read_tensor(const json& entry) {
@@ -285,7 +311,7 @@ StoredTensor ModelFile::vector(const std::string& name, std::int64_t size) const
 std::string_view ModelFile::file(const std::string& name) const {
   const auto found = files_.find(name);
   if (found == files_.end()) fail("{}: file '{}' is missing", name_, name);
-  return {reinterpret_cast<const char*>(found->second.data()), found->second.size()};
+  return found->second;
 }
 
 }  // namespace xlate

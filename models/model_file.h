@@ -67,7 +67,8 @@ class ModelFile {
   }
   /// Returns whether there is an embedded file of this name.
   bool has_file(const std::string& name) const { return files_.contains(name); }
-  /// Returns the bytes of an embedded file. Throws Error if there is none of this name.
+  /// Returns the bytes of an embedded file, which are a copy. Throws Error if there is none of this
+  /// name.
   std::string_view file(const std::string& name) const;
 
  private:
@@ -82,6 +83,7 @@ class ModelFile {
   const Entry& tensor(const std::string& name, const std::vector<std::int64_t>& shape) const;
   /// Reads the header's lists "tensors" and "files", and counts the parameters.
   void read_entries(const nlohmann::json& header);
+  void read_files(const nlohmann::json& list);
   void read_tensor(const nlohmann::json& entry);
   /// Returns the bytes that the entry's "offset" and "bytes" name, which count from the beginning
   /// of the data. Throws Error if the offset is not aligned or the range leaves the data.
@@ -98,7 +100,9 @@ class ModelFile {
   ModelDescription description_;
   std::int64_t parameters_ = 0;
   std::map<std::string, Entry> tensors_;
-  std::map<std::string, std::span<const std::byte>> files_;
+  // The views are of `file_text_`, which copies of this object share.
+  std::shared_ptr<const std::string> file_text_;
+  std::map<std::string, std::string_view> files_;
 };
 
 }  // namespace xlate

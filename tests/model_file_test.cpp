@@ -194,6 +194,16 @@ TEST(ModelFile, TheHashMayBeVerifiedLater) {
   std::filesystem::remove(path);
 }
 
+// Another program can cut a model short or overwrite it while its tokenizer is read.
+TEST(ModelFile, EmbeddedFilesDoNotChangeWithTheModel) {
+  AlignedBytes bytes = tiny_model().bytes();
+  const ModelFile file("tiny.bin", bytes.span()), copy = file;
+  const std::string pieces = pieces_table(tiny_pieces());
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = 0;
+  EXPECT_EQ(file.file("source.pieces"), pieces);
+  EXPECT_EQ(copy.file("target.pieces"), pieces);
+}
+
 TEST(ModelFile, WrongPrefix) {
   const std::string good = tiny_model().text();
   const auto expect = [&](std::size_t offset, auto value,

@@ -290,6 +290,14 @@ TEST(ModelHeader, WrongFilesAndVocabularies) {
        {"'source.spm'", "offset 1", "multiple of 64"}},
       {[](ModelBuilder& model) { model.file("source.spm")["bytes"] = 1 << 30; },
        {"'source.spm'", "1073741824", "expected at most"}},
+      {[](ModelBuilder& model) {
+         for (const char* name : {"source.spm", "target.spm"}) {
+           json& file = model.file(name);
+           file["bytes"] = model.data.size() - (name[0] == 's' ? 0 : 64);
+           file["offset"] = name[0] == 's' ? 0 : 64;
+         }
+       },
+       {"the files up to '", "expected at most the ", " of the data"}},
   });
 }
 
