@@ -45,16 +45,22 @@ void run(const std::uint8_t* data, std::size_t size) {
 
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// The deletes below serve what every form of `new` without an alignment has given, so that all of
+// these forms are replaced together. std::stable_sort calls the one that throws nothing.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
   if (bytes > most_bytes) {
     std::fprintf(stderr, "an allocation of %zu bytes, expected at most %zu\n", bytes, most_bytes);
     std::abort();
   }
-  if (void* memory = std::malloc(bytes)) return memory;
+  return std::malloc(bytes);
+}
+void* operator new(std::size_t bytes) {
+  if (void* memory = operator new(bytes, std::nothrow)) return memory;
   throw std::bad_alloc();
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
 
 // Takes the number of mutations of each file, and folders.
 int main(int argc, char** argv) {

@@ -7,7 +7,7 @@ import signal
 import unittest
 
 import program
-from program import BINARY, GREEDY, Case, best, source_lines, xlate
+from program import GREEDY, Case, best, source_lines, xlate
 
 IDS = GREEDY + ["--output-format", "ids", "--max-length", "60", "--max-length-factor", "50"]
 BLOCK = "".join(line + "\n" for line in source_lines()[:40]).encode("utf-8")
@@ -25,14 +25,7 @@ def limit(*limits):
     return set_them
 
 
-def is_sanitized():
-    """Returns whether the program reserves terabytes for its shadow memory and therefore cannot
-    start under a limit on address space."""
-    with open(BINARY, "rb") as file:
-        return b"__asan_init" in file.read()
-
-
-@unittest.skipIf(is_sanitized(), "the sanitizers need address space")
+@unittest.skipIf(program.is_sanitized(), "the sanitizers need address space")
 class Memory(Case):
     def outcome(self, which, kilobytes, threads):
         """Checks that a run either succeeds or reports its failure in one line. Returns its exit

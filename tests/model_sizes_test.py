@@ -7,7 +7,6 @@ import resource
 import unittest
 
 import program
-from limits_test import is_sanitized
 from model_bytes import ModelFile
 from program import Case, xlate
 
@@ -37,7 +36,7 @@ def set_number(header, path, number):
     header[path[-1]] = number
 
 
-@unittest.skipIf(is_sanitized(), "the sanitizers need address space")
+@unittest.skipIf(program.is_sanitized(), "the sanitizers need address space")
 class Sizes(Case):
     def outcome(self, model, languages):
         return xlate(
