@@ -91,6 +91,9 @@ struct GateCase {
   std::int64_t columns;
   int rows;
   Activation activation;
+  // A row of the output ends this many elements before the next. Rows of x end 2 elements before,
+  // if this is not 0.
+  std::int64_t gap;
 };
 
 std::vector<GateCase> gate_cases() {
@@ -100,11 +103,13 @@ std::vector<GateCase> gate_cases() {
                                                             {"gelu", Activation::kGelu},
                                                             {"gelu_tanh", Activation::kGeluTanh}};
   int turn = 0;
-  for (const std::int64_t columns : {1, 7, 152, 1024}) {
+  for (const std::int64_t columns : {1, 7, 152, 2080}) {
     for (const auto& [name, activation] : activations) {
       const int rows = ++turn % 2 ? 1 : 35;
-      cases.push_back(
-          {fmt::format("columns{}_rows{}_{}", columns, rows, name), columns, rows, activation});
+      // A GPU computes rows that are aligned to vectors in another kernel.
+      for (const int gap : {0, 3})
+        cases.push_back({fmt::format("columns{}_rows{}_{}_gap{}", columns, rows, name, gap),
+                         columns, rows, activation, gap});
     }
   }
   return cases;
@@ -115,11 +120,11 @@ INSTANTIATE_TEST_SUITE_P(, BackendGate, testing::ValuesIn(on_each(backends(), ga
                          CaseName());
 
 TEST_P(BackendGate, MultipliesTheActivatedHalf) {
-  const auto& [name, columns, rows, activation] = test();
+  const auto& [name, columns, rows, activation, gap] = test();
   Matrix x = random_matrix(random, rows, 2 * columns, lab.type());
   for (double& value : x.values) value *= 4;
-  const Tensor out = lab.uninitialized(rows, columns, lab.type(), 3);
-  lab->gate(lab.queue(), lab.put(x, lab.type(), 1), activation, out);
+  const Tensor out = lab.uninitialized(rows, columns, lab.type(), gap);
+  lab->gate(lab.queue(), lab.put(x, lab.type(), gap > 0 ? 2 : 0), activation, out);
   Matrix expected(rows, columns), magnitude(rows, columns);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t c = 0; c < columns; ++c) {

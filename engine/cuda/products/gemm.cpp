@@ -173,11 +173,13 @@ std::unique_ptr<Gemm::Plan> Gemm::choose(const Product& product, std::int64_t ro
   };
   set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
   const bool relu = product.activation == Activation::kRelu;
-  if (product.activation != Activation::kNone && !(relu && product.bias))
-    fail("cuBLASLt: a product with an activation, expected none, or ReLU after a bias");
+  if (product.activation != Activation::kNone && !relu)
+    fail("cuBLASLt: a product with another activation than ReLU");
   if (product.bias) {
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS);
     set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+  } else if (relu) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_RELU);
   }
   const auto u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
   plan.rows = rows;

@@ -31,7 +31,7 @@ class Gemm {
     Tensor weight;               // [out, in]. It has the type of x.
     const void* bias = nullptr;  // [out]. It has the output's type. Null means no bias.
     Tensor out;                  // [rows, out]. It has the type of x or float32.
-    // It is kNone, or kRelu with a bias.
+    // It is kNone or kRelu.
     Activation activation = Activation::kNone;
   };
   /// Computes out = activation(x·Wᵀ + bias), with accumulation in float32. Throws Error if the

@@ -11,9 +11,9 @@
 namespace xlate::cuda {
 namespace {
 
-// Returns what the library applies of an activation in its epilogue: ReLU after a bias, or nothing.
-Activation library_activation(Activation activation, bool bias) {
-  return bias && activation == Activation::kRelu ? activation : Activation::kNone;
+// Returns what the library applies of an activation in its epilogue: ReLU or nothing.
+Activation library_activation(Activation activation) {
+  return activation == Activation::kRelu ? activation : Activation::kNone;
 }
 
 // Returns whether norms/linear_norm.cuh can read and write these rows: all of them are aligned, and
@@ -51,7 +51,7 @@ Preparation::Expected CudaBackend::expected_product(std::int64_t in, std::int64_
                                .weight = any(out, in, type_),
                                .bias = bias && !plain ? memory : nullptr,
                                .out = any(rows, out, plain ? DType::kFloat32 : type_),
-                               .activation = library_activation(activation, bias && !plain)},
+                               .activation = library_activation(activation)},
                               {}};
   const std::vector<std::int64_t> planned = Gemm::planned_rows(type_, most_rows);
   for (std::size_t i = 0; i < planned.size(); ++i) {
@@ -71,7 +71,7 @@ void CudaBackend::linear(Queue& queue, Tensor x, const Linear& layer, Activation
   const bool sums = out.dtype != x.dtype, bias = static_cast<bool>(layer.bias);
   if (sums && activation != Activation::kNone)
     fail("CUDA: a product that stays in float32 has an activation, expected none");
-  const Activation in_library = library_activation(activation, bias);
+  const Activation in_library = library_activation(activation);
   gemm_->run({.x = x,
               .weight = layer.weight,
               .bias = sums ? nullptr : layer.bias.data,
