@@ -362,6 +362,19 @@ class NothingToResume(Resume):
         self.ok(*GREEDY, "--scores", "-o", self.out, "--resume", input="Yes.\n")
         self.assertEqual(self.left(), ["out.txt"])
 
+    def test_a_new_journal_that_a_kill_left_is_removed(self):
+        """A journal is written under another name before it takes its own."""
+        for options in ([], ["--resume"]):
+            with self.subTest(options=options):
+                self.killed(GREEDY, ["Yes.", "No."], 1)
+                with open(self.journal + ".new", "w") as file:
+                    file.write("left")
+                more = ["--line-buffered", "-o", self.out, *options]
+                self.ok(*GREEDY, *more, input="Yes.\nNo.\n")
+                self.assertEqual(self.left(), ["out.txt"])
+                self.assertEqual(read(self.out).count(b"\n"), 2)
+                os.unlink(self.out)
+
     def test_a_run_that_writes_nothing_leaves_nothing(self):
         for options in ([], ["--resume"]):
             result = xlate(
