@@ -27,7 +27,7 @@ Sinusoids::Sinusoids(Backend& backend, const EmbeddingDescription& wanted, std::
 // the rows that a sentence has needed are computed, because few sentences are as long as the
 // longest that is allowed.
 void Sinusoids::fill(Backend& backend, Queue& queue, std::int64_t count) {
-  if (count <= filled_) return;
+  if (!rows_ || count <= filled_) return;
   const std::int64_t width = rows_.columns, half = width / 2, longest = rows_.rows - 1;
   if (filled_ == 0)
     backend.clear(queue, rows_.as<float>() + longest * width,

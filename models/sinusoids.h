@@ -24,7 +24,8 @@ class Sinusoids {
   /// Returns the number of the row of zeros. It is filled with the first position.
   std::int32_t zeros() const { return static_cast<std::int32_t>(rows_.rows - 1); }
   /// Makes sure that positions 0 … count − 1 are in the table, and computes those that are not, at
-  /// most `longest`. They are copied to the device in the order of the queue.
+  /// most `longest`. They are copied to the device in the order of the queue. Without rows it does
+  /// nothing.
   void fill(Backend&, Queue&, std::int64_t count);
 
  private:

@@ -47,7 +47,7 @@ class FailedCalls(Case):
         for name in os.listdir(self.outputs):
             os.remove(os.path.join(self.outputs, name))
         trace = self.path("trace")
-        strace = ["strace", "-f", "-o", trace, "-e", "trace=" + call]
+        strace = ["strace", *program.TRACED, "-f", "-o", trace, "-e", "trace=" + call]
         strace += ["-e", "inject=%s:error=%s:when=%d" % (call, error, number)]
         strace += [word for path in paths for word in ("-P", path)]
         arguments = command(["-q", *OPTIONS, "-i", self.source, "-o", self.out])

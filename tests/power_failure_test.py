@@ -169,7 +169,8 @@ class PowerFailure(Case):
         trace = self.path("trace")
         arguments = command([*OPTIONS, "-i", self.source, "-o", self.out, "--resume"])
         disk = Disk(self.outputs)
-        strace = ["strace", "-f", "-s", "1000000", "-e", "trace=" + CALLS, "-o", trace]
+        strace = ["strace", *program.TRACED, "-f", "-s", "1000000", "-o", trace]
+        strace += ["-e", "trace=" + CALLS]
         result = program.xlate(
             arguments=strace + arguments,
             env={**os.environ, "XLATE_TEST_SYNC_MILLISECONDS": "5"},
