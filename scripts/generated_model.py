@@ -236,8 +236,8 @@ class ThreadedFile:
 
     def __exit__(self, kind, *_):
         try:
-            while self.waiting and kind is None:
-                self.waiting.popleft().result()
+            if kind is None:
+                self.finish_writes()
         finally:
             self.threads.shutdown(cancel_futures=True)
             os.close(self.file)
@@ -254,7 +254,13 @@ class ThreadedFile:
             count = os.pwrite(self.file, data, at)
             data, at = data[count:], at + count
 
+    def finish_writes(self):
+        while self.waiting:
+            self.waiting.popleft().result()
+
     def seek(self, at):
+        # What comes next can be for bytes that a thread has yet to write for the first time.
+        self.finish_writes()
         self.at = at
 
 

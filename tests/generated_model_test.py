@@ -5,6 +5,7 @@ translates with it."""
 import os
 import random
 import sys
+import time
 
 from program import IDS, ROOT, Case, main, require
 
@@ -89,6 +90,22 @@ class Generated(Case):
             with self.assertRaises(OSError), ThreadedFile("/dev/full") as file:
                 for _ in range(blocks):
                     file.write(b"block")
+
+    def test_the_last_write_of_a_place_counts(self):
+        """The Writer writes the hash over a part of the first block, which may be written late."""
+
+        class Late(ThreadedFile):
+            def write_at(self, data, at):
+                time.sleep(0 if at else 0.05)
+                super().write_at(data, at)
+
+        path = self.path("file")
+        with Late(path) as file:
+            file.write(bytes(16))
+            file.seek(8)
+            file.write(b"hash")
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), bytes(8) + b"hash" + bytes(4))
 
     def test_rows_differ_and_blocks_join(self):
         """The matrix is larger than the array that its numbers are taken from."""
