@@ -320,6 +320,31 @@ class Model(Case):
                 self.same(wanted, result.lines, result)
                 self.assertEqual(self.load_report(report, result)["status"], "ok")
 
+    def test_before_the_weights_are_loaded(self):
+        """The process is stopped once the model is mapped, so that pages are surely lost."""
+        with open(program.EN_DE, "rb") as file:
+            data = file.read()
+        told = 0
+        for _ in range(5):
+            running = self.start("-q", *IDS, model=self.path("model.bin", data))
+            maps = "/proc/%d/maps" % running.process.pid
+            end = time.monotonic() + 20
+            while running.process.poll() is None and time.monotonic() < end:
+                with open(maps) as file:
+                    if "model.bin" in file.read():
+                        break
+            running.process.send_signal(signal.SIGSTOP)
+            os.truncate(self.path("model.bin"), 0)
+            running.process.send_signal(signal.SIGCONT)
+            running.send(text(LINES).encode())
+            running.close()
+            result = running.wait(30)
+            if result.code != 0:
+                self.told(result, "model.bin: cannot be read any more")
+                self.assertEqual(result.out, b"")
+                told += 1
+        self.assertGreater(told, 0)
+
     def test_at_any_moment_of_loading(self):
         chance = random.Random(SEED)
         for number in range(120 if LONG else 24):
