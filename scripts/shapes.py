@@ -75,6 +75,9 @@ SHAPES |= {
 TOKENS, ALONE, FEWEST = 30, 100, 20
 # A process is started with this beam size.
 START_BEAM = "4"
+# A step of one sentence reads the weights of the decoder once, at this rate at best. A copy of 1 GiB
+# reaches it on an H200 (docs/kernels.md).
+BYTES_PER_SECOND = 4.24e12
 # The default of --max-length-factor would cut the outputs of short sources.
 LIMITS = ["--max-length", "200", "--max-length-factor", "100"]
 SEARCH = ["--length-penalty", "1", "--early-stopping", "true", *LIMITS]
@@ -212,19 +215,35 @@ def throughput_row(given, results, name, beam):
     ]
 
 
+def decode_microseconds(report):
+    return 1e6 * report["seconds"]["decode"] / max(1, report["counts"]["decoding_steps"])
+
+
+def bound_microseconds(sizes):
+    """Returns the time of reading the weights of a decoding step, in 16 bits, from memory."""
+    width, layer = sizes["d"], 6 * sizes["d"] ** 2 + 2 * sizes["d"] * sizes["ffn"]
+    weights = sizes["layers"] * layer + sizes["vocabulary"] * width
+    return 1e6 * 2 * weights / BYTES_PER_SECOND
+
+
 def alone_row(given, results, name, beam):
-    steps, old_steps = (
-        [
-            step_microseconds(report)
-            for report in results.get(Task(name, beam, "alone", program), [])
-        ]
-        for program in ("new", "old")
-    )
+    def figures(program, figure):
+        return [figure(report) for report in results.get(Task(name, beam, "alone", program), [])]
+
+    steps, decode = figures("new", step_microseconds), figures("new", decode_microseconds)
+    sizes = {**SHAPES[name].sizes, **given.sizes}
+    bound = None if given.device == "cpu" else bound_microseconds(sizes)
+    share = bound / statistics.median(decode) if bound and decode else None
+    old = (figures("old", step_microseconds), figures("old", decode_microseconds))
     return [
         SHAPES[name].title,
         title_of(beam),
         spread(steps, "%.0f") if steps else "–",
-        *(compare(steps, old_steps) if given.old else []),
+        *(compare(steps, old[0]) if given.old else []),
+        spread(decode, "%.0f") if decode else "–",
+        *(compare(decode, old[1]) if given.old else []),
+        measure.cell(bound, 1, "%.0f"),
+        measure.cell(share, 1, "%.2f"),
     ]
 
 
@@ -264,6 +283,7 @@ def table_of(given, results, kind):
     else:
         row = alone_row
         figures = ["one sentence at a time, µs a step (least to most)", *old_columns]
+        figures += ["decoding alone, µs a step", *old_columns, "weights read once, µs", "share"]
     rows = [
         row(given, results, name, beam) for name, beam in itertools.product(given.only, given.beam)
     ]

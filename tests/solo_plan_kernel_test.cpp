@@ -99,8 +99,11 @@ const Decoder kFlanLarge = t5("flan-t5-large", 1024, 16, 24, 2816, true);
 /// Plans a decoding step whose tensors are nowhere in memory.
 class Planner {
  public:
-  Planner(const Decoder& decoder, int beams, int longest_target = 200, int longest_source = 512)
-      : beams_(beams), backend_(make_backend({.threads = 1})), compiler_(*backend_, 8, kShared) {
+  Planner(const Decoder& decoder, int beams, int longest_target = 200, int longest_source = 512,
+          int clusters = 8)
+      : beams_(beams),
+        backend_(make_backend({.threads = 1})),
+        compiler_(*backend_, clusters, kShared) {
     const Network network = network_of(decoder);
     program_ = step_program(network);
     std::vector<ResidualRows> rows;
@@ -239,15 +242,15 @@ TEST(SoloPlanTest, FamiliesFitIntoSharedMemory) {
     int beams, any, stages, held_keys;
   } cases[] = {
       {kMarian, 1, 0, 8, 80},    {kMarian, 4, 0, 7, 80},    {kMarian, 8, 0, 5, 80},
-      {kMarianBig, 1, 0, 7, 80}, {kMarianBig, 4, 0, 4, 80}, {kBart, 1, 1, 8, 80},
-      {kBart, 4, 1, 6, 80},      {kNllb, 1, 1, 6, 80},      {kNllb, 4, 1, 4, 64},
-      {kNllb, 5, 1, 4, 32},      {kMbart, 1, 1, 6, 80},     {kMbart, 4, 1, 4, 64},
-      {kMbart, 5, 1, 4, 32},     {kPegasus, 1, 1, 6, 80},   {kPegasus, 4, 1, 4, 48},
+      {kMarianBig, 1, 0, 8, 80}, {kMarianBig, 4, 0, 5, 80}, {kBart, 1, 1, 8, 80},
+      {kBart, 4, 1, 6, 80},      {kNllb, 1, 1, 7, 80},      {kNllb, 4, 1, 4, 80},
+      {kNllb, 5, 1, 4, 64},      {kMbart, 1, 1, 7, 80},     {kMbart, 4, 1, 4, 80},
+      {kMbart, 5, 1, 4, 64},     {kPegasus, 1, 1, 7, 80},   {kPegasus, 4, 1, 4, 80},
       {kT5Base, 1, 1, 8, 80},    {kT5Base, 4, 1, 6, 80},    {kT5Base, 8, 1, 4, 48},
-      {kT5Large, 1, 1, 7, 80},   {kT5Large, 4, 1, 4, 64},   {kFlanSmall, 4, 1, 7, 80},
+      {kT5Large, 1, 1, 7, 80},   {kT5Large, 4, 1, 4, 80},   {kFlanSmall, 4, 1, 7, 80},
       {kFlanSmall, 8, 1, 5, 80}, {kFlanBase, 4, 1, 6, 80},  {kFlanLarge, 1, 1, 7, 80},
-      {kFlanLarge, 4, 1, 4, 64}, {kMarian, 5, 0, 6, 80},    {kMarianBig, 5, 0, 4, 64},
-      {kBart, 5, 1, 5, 80},      {kBart, 8, 1, 4, 48},      {kPegasus, 5, 1, 4, 16},
+      {kFlanLarge, 4, 1, 4, 80}, {kMarian, 5, 0, 6, 80},    {kMarianBig, 5, 0, 4, 80},
+      {kBart, 5, 1, 5, 80},      {kBart, 8, 1, 4, 48},      {kPegasus, 5, 1, 4, 48},
       {kT5Base, 5, 1, 5, 80},    {kT5Large, 5, 1, 4, 48},   {kFlanBase, 1, 1, 8, 80},
       {kFlanBase, 5, 1, 5, 80},  {kFlanBase, 8, 1, 4, 48},  {kFlanLarge, 5, 1, 4, 48},
   };
@@ -259,7 +262,7 @@ TEST(SoloPlanTest, FamiliesFitIntoSharedMemory) {
     EXPECT_EQ(args.any, any);
     EXPECT_EQ(args.layout.stages, stages);
     EXPECT_EQ(args.layout.held_keys, held_keys);
-    EXPECT_GE(args.layout.vocabulary_stages, 10);
+    EXPECT_GE(args.layout.vocabulary_stages, 8);
     expect_no_conflict(*planner.plan());
   }
 }
@@ -279,6 +282,37 @@ TEST(SoloPlanTest, AGateIsAPartOfItsProduct) {
   }
 }
 
+// Several clusters compute the layers of wide networks, at most half of those that there are. Each
+// of them has a part of every product.
+TEST(SoloPlanTest, ClustersDivideWideLayers) {
+  Decoder odd = kNllb;
+  odd.width = 576, odd.heads = 9, odd.inner = 1216;
+  // With 16 tiles for 32 blocks only the first cluster would have a part of the product.
+  Decoder few_tiles = odd;
+  few_tiles.inner = 256;
+  const struct {
+    const Decoder& decoder;
+    int clusters, expected;
+  } cases[] = {{kMarian, 8, 1},  {kFlanSmall, 8, 1}, {kBart, 8, 3}, {kT5Base, 8, 3},
+               {kNllb, 8, 4},    {kNllb, 7, 2},      {kNllb, 4, 2}, {kNllb, 3, 1},
+               {kNllb, 2, 1},    {odd, 8, 2},        {odd, 2, 1},   {kMarianBig, 9, 4},
+               {few_tiles, 8, 1}};
+  for (const auto& [decoder, clusters, expected] : cases) {
+    SCOPED_TRACE(fmt::format("{}, {} clusters", decoder.name, clusters));
+    const Planner planner(decoder, 1, 200, 512, clusters);
+    ASSERT_TRUE(planner.plan()) << planner.reason();
+    const SoloArgs& args = planner.plan()->args;
+    EXPECT_EQ(args.layer_clusters, expected);
+    for (const SoloOp& op : planner.plan()->ops) {
+      if (op.kind != SoloKind::kLinear) continue;
+      const int blocks = expected * cuda::kSoloCluster;
+      EXPECT_GE(blocks * op.tiles_each, op.tiles);
+      EXPECT_LT((blocks - cuda::kSoloCluster) * op.tiles_each, op.tiles);
+      EXPECT_GE(args.post.area, 4 * op.width * (op.out_kind == SoloOut::kFloat32 ? 2 : 1));
+    }
+  }
+}
+
 // Blocks read their weights in large copies, without many zeros.
 TEST(SoloPlanTest, StagesAreFull) {
   for (const Decoder& decoder : {kMarian, kNllb, kT5Base, kFlanLarge}) {
@@ -289,7 +323,7 @@ TEST(SoloPlanTest, StagesAreFull) {
       if (op.kind != SoloKind::kLinear) continue;
       const int stage_bytes = op.stage_boxes * op.round_tiles * cuda::kSoloTileOutputs * 64 * 2;
       EXPECT_LE(stage_bytes, cuda::kSoloStageBytes) << op.in << " to " << op.width;
-      EXPECT_GT(stage_bytes, cuda::kSoloStageBytes / 2) << op.in << " to " << op.width;
+      EXPECT_GE(stage_bytes, cuda::kSoloStageBytes / 2) << op.in << " to " << op.width;
       EXPECT_EQ(op.stages * op.stage_boxes, op.boxes);
       EXPECT_GE(op.rounds * op.round_tiles, op.tiles_each);
       EXPECT_LT(op.rounds * op.round_tiles, op.tiles_each + op.rounds);

@@ -46,7 +46,17 @@ std::vector<SoloShape> shapes() {
              .shifts = false,
              .norm = NormKind::kRms,
              .scale = 1,
-             .distances = 4}};
+             .distances = 4},
+            // Two clusters compute the layers of this one.
+            {.beams = 2,
+             .heads = 9,
+             .head = 64,
+             .layers = 1,
+             .ffn = 640,
+             .vocabulary = 300,
+             .source = 5,
+             .steps = 4,
+             .before = true}};
   }
   return {
       {.beams = 4,
@@ -116,6 +126,25 @@ std::vector<SoloShape> shapes() {
        .steps = 200,
        .renormalize = true,
        .never_chosen = {0, 1}},
+      // Two clusters compute the layers of these. A product of the first has so few tiles that some
+      // blocks of the second cluster have none.
+      {.beams = 4,
+       .heads = 10,
+       .head = 64,
+       .layers = 3,
+       .ffn = 640,
+       .vocabulary = 5000,
+       .source = 30,
+       .steps = 120},
+      {.beams = 1,
+       .heads = 9,
+       .head = 64,
+       .layers = 2,
+       .ffn = 1216,
+       .vocabulary = 3000,
+       .source = 9,
+       .steps = 60,
+       .activation = Activation::kGelu},
       // These fill shared memory, and the last of them does not fit.
       {.beams = 8,
        .heads = 8,

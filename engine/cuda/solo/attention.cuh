@@ -6,7 +6,7 @@
 
 #include "engine/cuda/attention/beam_tile.cuh"
 #include "engine/cuda/attention/key_lists.cuh"
-#include "engine/cuda/solo/layers.cuh"
+#include "engine/cuda/solo/block.cuh"
 
 namespace xlate::cuda {
 
@@ -142,12 +142,11 @@ struct SoloScores {
   }
 };
 
-// Computes this block's head and sends it to all blocks. One warp calls it, after the cached keys
-// of the first chunk have been copied.
+// Computes this block's head. One warp calls it, after the cached keys of the first chunk have been
+// copied.
 template <class T, int kHead, bool kAny>
 __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& op,
-                                            const SoloKeys& keys, int head, char* memory,
-                                            const Exchange& exchange) {
+                                            const SoloKeys& keys, int head, char* memory) {
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4, beams = args.beams,
             held = args.layout.held_keys;
   const float* biases = kAny && keys.beam_mask && args.distance_bias
@@ -203,13 +202,17 @@ __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& 
   }
   T* out = reinterpret_cast<T*>(memory + op.out.at) + head * kHead;
   tile.end(out, op.out.pitch / static_cast<int>(sizeof(T)), beams);
-  __syncwarp();
+}
+// Sends this block's head to all blocks of the cluster. All threads that compute call it.
+template <class T, int kHead>
+__device__ __forceinline__ void send_head(const SoloArgs& args, const SoloOp& op, int head,
+                                          const char* memory, const Exchange& exchange) {
   constexpr int kVectors = kHead * static_cast<int>(sizeof(T)) / 16;
-#pragma unroll 4
-  for (int i = lane; i < beams * kVectors * kSoloCluster; i += kWarp) {
-    const int vector = i / kSoloCluster,
-              place = vector / kVectors * op.out.pitch + vector % kVectors * 16;
-    const char* from = reinterpret_cast<const char*>(out) + place;
+  const char* out = memory + op.out.at + head * kHead * static_cast<int>(sizeof(T));
+#pragma unroll 1
+  for (int i = threadIdx.x; i < args.beams * kVectors * kSoloCluster; i += kSoloThreads) {
+    const int vector = i / kSoloCluster;
+    const char* from = out + vector / kVectors * op.out.pitch + vector % kVectors * 16;
     exchange.send_one(shared_address(from), *reinterpret_cast<const uint4*>(from));
   }
 }

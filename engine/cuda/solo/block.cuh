@@ -12,8 +12,9 @@ namespace xlate::cuda {
 
 // This many threads of a block compute.
 constexpr int kSoloThreads = kSoloWarps * kWarp;
-// A row of a box has this many bytes.
+// A row of a box has this many bytes, and a box of a tile has this many.
 constexpr std::uint32_t kSoloBoxRowBytes = 128;
+constexpr std::uint32_t kSoloBoxBytes = kSoloTileOutputs * kSoloBoxRowBytes;
 
 /// This is the outcome of a step of search. It goes to all blocks of the first cluster as three
 /// vectors of 16 bytes.
@@ -30,6 +31,10 @@ struct SoloBlock {
   // `list_count` is the length of self-attention's key list without the new keys, and `new_key_row`
   // is the cache row of the first new key.
   int list_count, new_key_row;
+  // These are the means of rows and the factors that normalize them (moments in norms/norm.cuh).
+  float2 moments[kSoloRows];
+  // These are the rows' logarithms of the sums of exponentials of all logits.
+  float log_sums[kSoloRows];
   // This many stages were read. The number is valid once `stop` is 1.
   unsigned used;
   // This is 1 when no more stages will be read.
@@ -212,29 +217,35 @@ __device__ __forceinline__ std::int64_t gated_row(std::int64_t place, int width)
 // and 2q + 1 of x.
 struct SoloTile {
   // The lane passes these to ldmatrix: the address of its row of x, and the offset of its row in
-  // the first box of a stage.
+  // the tile's first box of a stage.
   std::uint32_t x, weight;
-  __device__ SoloTile(std::uint32_t rows, int pitch, int count, int tile) {
+  __device__ SoloTile(std::uint32_t rows, int pitch, int count, int tile, int stage_boxes) {
     const int lane = threadIdx.x % kWarp, row = lane % 16;
     x = rows + min(lane % 8, count - 1) * pitch + lane / 8 * 16;
-    weight = (tile * kSoloTileOutputs + row) * kSoloBoxRowBytes + (lane / 16 ^ row % 8) * 16;
+    weight =
+        tile * stage_boxes * kSoloBoxBytes + row * kSoloBoxRowBytes + (lane / 16 ^ row % 8) * 16;
   }
 };
 // This has the operands of a box of 64 columns in registers.
 struct SoloFragments {
   std::uint32_t x[2][4], weight[4][4];
+  // Loads the operands of 16 of the columns, with every other call those of x for 32.
+  __device__ __forceinline__ void load(int k, std::uint32_t x_at, std::uint32_t weight_at) {
+    if (k % 2 == 0) load_matrices(x[k / 2], x_at + 32 * k);
+    load_matrices(weight[k], weight_at ^ 32 * k);
+  }
   __device__ __forceinline__ void load(std::uint32_t x_at, std::uint32_t weight_at) {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      load_matrices(weight[k], weight_at ^ 32 * k);
-      if (k % 2 == 0) load_matrices(x[k / 2], x_at + 32 * k);
-    }
+    for (int k = 0; k < 4; ++k) load(k, x_at, weight_at);
+  }
+  template <class T>
+  __device__ __forceinline__ void multiply(int k, float (&sums)[4]) const {
+    multiply_add(sums, weight[k], x[k / 2][k % 2 * 2], x[k / 2][k % 2 * 2 + 1], T());
   }
   template <class T>
   __device__ __forceinline__ void multiply(float (&sums)[4]) const {
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-      multiply_add(sums, weight[k], x[k / 2][k % 2 * 2], x[k / 2][k % 2 * 2 + 1], T());
+    for (int k = 0; k < 4; ++k) multiply<T>(k, sums);
   }
 };
 
@@ -242,11 +253,14 @@ struct SoloFragments {
 // `workers` warps have a tile and read the stages. Warp 0 also arrives at the mbarriers `empty` for
 // the warps without a tile. kBoxes is a constant because a warp takes about three clocks for each
 // instruction: with a number known only at run time, loops and addresses would cost more than the
-// products. Where a stage is one box, the next box is read while one is multiplied.
+// products. A box is read while the one before it is multiplied. Where a stage has more than one,
+// the instructions of both are in one basic block, so that the compiler places the loads between
+// the products, which wait for one another: behind the last box of all, it is read once more for
+// nothing.
 template <class T, int kBoxes>
 __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t stages,
                                            SoloPipelineState& ring, const SoloTile& tile, int count,
-                                           std::uint32_t box_bytes, int workers, float (&sums)[4]) {
+                                           int workers, float (&sums)[4]) {
   const int arrivals = threadIdx.x < kWarp ? kSoloWarps - workers + 1 : 1;
   const std::uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
   std::uint32_t x = tile.x;
@@ -257,10 +271,11 @@ __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t
   const auto release = [&](int index) {
     if (threadIdx.x % kWarp == 0) arrive_many(empty + 8 * index, arrivals);
   };
+  SoloFragments fragments[2];
   if constexpr (kBoxes == 1) {
-    SoloFragments even, odd;
-    const auto load = [&](SoloFragments& fragments) {
-      fragments.load(x, await());
+    auto &even = fragments[0], &odd = fragments[1];
+    const auto load = [&](SoloFragments& box) {
+      box.load(x, await());
       x += kSoloBoxRowBytes;
       const int index = ring.index;
       ring.advance();
@@ -279,18 +294,28 @@ __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t
       }
     }
   } else {
+    static_assert(kBoxes % 2 == 0);
+    std::uint32_t weight = await();
+    fragments[0].load(x, weight);
 #pragma unroll 1
-    for (int i = 0; i < count; ++i) {
-      const std::uint32_t weight = await();
-      SoloFragments boxes[kBoxes];
-#pragma unroll
-      for (int box = 0; box < kBoxes; ++box)
-        boxes[box].load(x + box * kSoloBoxRowBytes, weight + box * box_bytes);
-#pragma unroll
-      for (int box = 0; box < kBoxes; ++box) boxes[box].template multiply<T>(sums);
-      release(ring.index);
+    for (int left = count; left > 0; --left) {
+      const int place = ring.index;
       ring.advance();
-      x += kBoxes * kSoloBoxRowBytes;
+#pragma unroll
+      for (int box = 1; box < kBoxes; ++box) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          fragments[(box - 1) % 2].template multiply<T>(k, sums);
+          fragments[box % 2].load(k, x + box * kSoloBoxRowBytes, weight + box * kSoloBoxBytes);
+        }
+      }
+      if (left > 1) weight = await(), x += kBoxes * kSoloBoxRowBytes;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        fragments[1].template multiply<T>(k, sums);
+        fragments[0].load(k, x, weight);
+      }
+      release(place);
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/cuda/attention/attention.h"
+#include "engine/cuda/solo/division.h"
 #include "engine/cuda/tensors.h"
 #include "engine/cuda/vocabulary/vocabulary.h"
 #include "engine/error.h"
@@ -15,6 +16,8 @@ namespace {
 
 // A box of a packed weight has this many columns.
 constexpr std::int64_t kBoxColumns = 64;
+// This many words of SoloPost are for a SoloStepResult.
+constexpr std::size_t kResultWords = 16;
 // The kernel's norms support rows of at most this many columns (kSoloNormVectors).
 constexpr std::int64_t kNormWidth = 1024;
 /// This exception says why the kernel does not support a step.
@@ -33,16 +36,6 @@ int narrow(std::int64_t n) { return static_cast<int>(n); }
 bool packable(const Tensor& weight) {
   return size_of(weight.dtype) == 2 && weight.columns % kBoxColumns == 0 &&
          weight.stride % 8 == 0 && aligned(weight.data);
-}
-
-// Returns how many boxes of a product fit into a stage, out of the numbers that the kernel knows.
-int stage_boxes_of(const SoloOp& op, bool any) {
-  const int box_bytes = op.round_tiles * kSoloTileOutputs * narrow(kBoxColumns) * 2;
-  for (int boxes = kSoloStageBoxes; boxes >= (any ? kSoloStageBoxes / 2 : kSoloStageBoxes);
-       boxes /= 2) {
-    if (op.boxes % boxes == 0 && boxes * box_bytes <= kSoloStageBytes) return boxes;
-  }
-  return 1;
 }
 
 SoloOp empty_op(SoloKind kind) {
@@ -89,6 +82,7 @@ SoloPlan SoloCompiler::planned(const Program& program, const Workspace& workspac
     std::visit([&](const auto& op) { add(op); }, operation);
   finish(program, projection, rules, candidates);
   SoloPlan plan{args_, ops_};
+  divide_products(plan, clusters_);
   const std::optional<int> row_bytes = share_rows(plan);
   require(row_bytes.has_value(),
           "rows that are written while they are read, or that nothing writes");
@@ -178,9 +172,6 @@ void SoloCompiler::add(const ApplyLinear& apply) {
   op.in = narrow(x.columns), op.width = narrow(weight.rows);
   op.bias = apply.layer.bias.data;
   op.tiles = op.width / kSoloTileOutputs;
-  op.tiles_each = (op.tiles + kSoloCluster - 1) / kSoloCluster;
-  op.rounds = (op.tiles_each + kSoloWarps - 1) / kSoloWarps;
-  op.round_tiles = (op.tiles_each + op.rounds - 1) / op.rounds;
   op.boxes = narrow(x.columns / kBoxColumns);
   append(op, weight);
 }
@@ -340,13 +331,12 @@ void SoloCompiler::link() {
   for (std::size_t i = 0; i < ops_.size(); ++i) {
     SoloOp& op = ops_[i];
     if (op.kind == SoloKind::kLinear) {
-      op.stage_boxes = stage_boxes_of(op, args_.any != 0);
-      op.stages = op.boxes / op.stage_boxes;
-      op.for_heads =
+      const bool for_heads =
           op.out_kind == SoloOut::kRounded && !at(args_.hidden, op.out) &&
           std::none_of(ops_.begin(), ops_.end(), [&](const SoloOp& other) {
             return (!is_attention(other) && at(other.x, op.out)) || at(other.residual, op.out);
           });
+      op.for_heads = for_heads ? op.width / args_.attention_width : 0;
       continue;
     }
     op.next = next_of(op.kind, i + 1);
@@ -356,12 +346,13 @@ void SoloCompiler::link() {
 }
 
 Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int slice_rows, int round_rows,
-                          bool gated) {
+                          int stage_boxes, bool gated) {
   const SoloPacking packing{.rows = narrow(weight.rows),
                             .columns = narrow(weight.columns),
                             .stride = weight.stride,
                             .slice_rows = slice_rows,
                             .round_rows = round_rows,
+                            .stage_boxes = stage_boxes,
                             .gated = gated};
   Buffer packed = backend_.allocate(packing.bytes());
   pack_solo_weight(packing, weight.data, packed.data(), queue.get());
@@ -378,19 +369,26 @@ std::shared_ptr<CompiledStep> SoloCompiler::completed(Stream& queue, SoloPlan pl
     SoloOp& op = ops[i];
     if (op.kind != SoloKind::kLinear) continue;
     step->weights.push_back(pack(queue, weights_[i], op.tiles_each * kSoloTileOutputs,
-                                 op.round_tiles * kSoloTileOutputs,
+                                 op.round_tiles * kSoloTileOutputs, op.stage_boxes,
                                  op.out_kind == SoloOut::kGated));
     op.weight = step->weights.back().data();
   }
-  step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds, false));
+  step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds, 1, false));
   args.vocabulary_weight = step->weights.back().data();
   const auto rows = static_cast<std::size_t>(args.beams),
-             parts = static_cast<std::size_t>((clusters_ - 1) * kSoloCluster * args.candidates);
+             parts = static_cast<std::size_t>((clusters_ - args.layer_clusters) * kSoloCluster *
+                                              args.candidates);
   step->ops = backend_.allocate(ops.size() * sizeof(SoloOp));
   backend_.upload(queue, std::as_bytes(std::span(ops)), step->ops.data());
   step->hidden_rows = backend_.allocate(rows * static_cast<std::size_t>(args.width) * 2);
   step->sums = backend_.allocate(rows * static_cast<std::size_t>(args.tiles) * sizeof(float2));
   step->lists = backend_.allocate(rows * parts * sizeof(TokenValue));
+  if (args.layer_clusters > 1) {
+    const auto words = static_cast<std::size_t>(kSoloAreas * args.post.area) + kResultWords;
+    step->posted = backend_.allocate(words * sizeof(std::uint64_t));
+    check(cudaMemsetAsync(step->posted.data(), 0, words * sizeof(std::uint64_t), queue.get()));
+    args.post.words = step->posted.as<std::uint64_t>();
+  }
   args.ops = step->ops.as<SoloOp>(), args.hidden_rows = step->hidden_rows.data(),
   args.sums = step->sums.as<float2>(), args.lists = step->lists.as<TokenValue>();
   step->args = args;

@@ -1,7 +1,7 @@
 // SoloCompiler turns the program of a decoding step of one sentence, with the search behind it,
-// into the arguments of the solo kernel (solo.h). It lists the operations, has the shared memory of
-// the blocks laid out (layout.h), and packs the weights. Where the kernel does not support a step,
-// it says why.
+// into the arguments of the solo kernel (solo.h). It lists the operations, has the products divided
+// among the blocks (division.h) and their shared memory laid out (layout.h), and packs the weights.
+// Where the kernel does not support a step, it says why.
 #pragma once
 
 #include <map>
@@ -21,7 +21,7 @@ namespace xlate::cuda {
 struct CompiledStep {
   SoloArgs args{};
   int clusters = 0;
-  Buffer ops, hidden_rows, sums, lists;
+  Buffer ops, hidden_rows, sums, lists, posted;
   // These are the packed weights.
   std::vector<Buffer> weights;
 };
@@ -71,12 +71,11 @@ class SoloCompiler {
   void attend(SoloKind, TensorId x, const PagedCache&, CacheView&, const Attention&, TensorId out);
   void append(const SoloOp&, const Tensor& weight = {});
   void finish(const Program&, const Projection&, const RulesView&, int candidates);
-  /// Finds what may be fetched ahead, which products go to heads alone, and how many boxes a stage
-  /// holds.
+  /// Finds what may be fetched ahead, and which products go to heads alone.
   void link();
   /// Returns null if the device has no memory for the step.
   std::shared_ptr<CompiledStep> completed(Stream&, SoloPlan, Tensor vocabulary);
-  Buffer pack(Stream&, Tensor weight, int slice_rows, int round_rows, bool gated);
+  Buffer pack(Stream&, Tensor weight, int slice_rows, int round_rows, int stage_boxes, bool gated);
 
   Backend& backend_;
   int clusters_, shared_bytes_;

@@ -68,6 +68,8 @@ void SoloLauncher::flush() {
   args.signals = signals_.as<SoloSignals>();
   args.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
   args.times = times_;
+  args.post.flag = next_flag_;
+  next_flag_ += static_cast<unsigned>(times_ * (args.count + 1));
   // Launches share SoloSignals, so a launch must end before the next one begins. On one stream this
   // is so anyway.
   if (launched_on_ && launched_on_ != queue_) check(cudaDeviceSynchronize());

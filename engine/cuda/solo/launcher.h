@@ -40,6 +40,8 @@ class SoloLauncher {
   Buffer signals_;
   // This is the number of the last launch.
   unsigned launches_ = 0;
+  // This is SoloPost::flag of the next launch. What nobody has posted yet has the flag 0.
+  unsigned next_flag_ = 1;
   std::shared_ptr<CompiledStep> pending_;
   int times_ = 1;
   // The pending step will run on this queue.

@@ -206,13 +206,14 @@ bool lay_out_with(SoloPlan& plan, int row_bytes, int clusters, int shared_bytes,
   layout.best += ring + rows;
 
   end = 0;
-  const int blocks = (clusters - 1) * kSoloCluster;
+  const int blocks = (clusters - args.layer_clusters) * kSoloCluster;
   layout.slice_tiles = (args.tiles + blocks - 1) / blocks;
   layout.hidden = reserve_for(beams * (args.width * 2 + kSoloGap), 1);
   layout.logits = reserve_for(beams * layout.slice_tiles * kSoloTileIds, sizeof(float));
   layout.never = reserve_for(layout.slice_tiles * kSoloTileIds / 8, 1);
+  layout.tile_best = reserve_for(beams * layout.slice_tiles, sizeof(unsigned));
   layout.vocabulary_stages = std::min(kSoloMostStages, (shared_bytes - end) / kSoloStageBytes);
-  for (int* at : {&layout.hidden, &layout.logits, &layout.never})
+  for (int* at : {&layout.hidden, &layout.logits, &layout.never, &layout.tile_best})
     *at += layout.vocabulary_stages * kSoloStageBytes;
   layout.bytes = std::max(layout.bytes, layout.vocabulary_stages * kSoloStageBytes + end);
   return layout.stages >= kSoloLeastStages && layout.vocabulary_stages >= kSoloLeastStages;

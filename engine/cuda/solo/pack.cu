@@ -11,12 +11,16 @@ __global__ void pack_kernel(SoloPacking packing, int rounds, std::int64_t vector
   if (i >= vectors) return;
   const int chunk = static_cast<int>(i % 8), boxes = packing.columns / 64;
   std::int64_t rest = i / 8;
-  const int row = static_cast<int>(rest % packing.round_rows);
-  rest /= packing.round_rows;
-  const int box = static_cast<int>(rest % boxes);
-  rest /= boxes;
-  const int in_slice = static_cast<int>(rest % rounds) * packing.round_rows + row;
-  const std::int64_t place = rest / rounds * packing.slice_rows + in_slice,
+  const auto next = [&](int count) {
+    const int digit = static_cast<int>(rest % count);
+    rest /= count;
+    return digit;
+  };
+  const int row = next(kSoloTileOutputs), stage_box = next(packing.stage_boxes),
+            tile = next(packing.round_rows / kSoloTileOutputs),
+            box = next(boxes / packing.stage_boxes) * packing.stage_boxes + stage_box,
+            in_slice = next(rounds) * packing.round_rows + tile * kSoloTileOutputs + row;
+  const std::int64_t place = rest * packing.slice_rows + in_slice,
                      output = packing.gated ? gated_row(place, packing.rows / 2) : place;
   const bool there = in_slice < packing.slice_rows && place < packing.rows;
   packed[i] = there ? weight[output * (packing.stride / 8) + box * 8 + (chunk ^ row % 8)] : uint4{};

@@ -16,7 +16,7 @@ namespace xlate::cuda {
 
 // A sentence has at most this many hypotheses.
 inline constexpr int kSoloRows = 8;
-// The first cluster computes the layers, the others compute the vocabulary.
+// The first clusters compute the layers, the others compute the vocabulary.
 inline constexpr int kSoloMostClusters = 9;
 // A cluster has this many blocks.
 inline constexpr int kSoloCluster = 16;
@@ -24,20 +24,27 @@ inline constexpr int kSoloCluster = 16;
 inline constexpr int kSoloWarps = 8;
 // A warp computes this many outputs of a product at once.
 inline constexpr int kSoloTileOutputs = 16;
+// Where several clusters compute the layers, each has at least this many columns of the residual
+// stream, so that every block of it has a whole tile of them.
+inline constexpr int kSoloClusterColumns = kSoloCluster * kSoloTileOutputs;
 // This many bytes lie behind each row in shared memory, so that reading eight rows at once meets no
 // bank conflicts.
 inline constexpr int kSoloGap = 16;
 // A stage of the ring through which a block's weights pass has this many bytes.
 inline constexpr int kSoloStageBytes = 16384;
-// A stage holds this many boxes, or one. With SoloArgs::any it may also hold half as many.
-inline constexpr int kSoloStageBoxes = 4;
+// A stage holds this many boxes of each tile, or one. With SoloArgs::any it may also hold half as
+// many. Where several clusters compute the layers, it may hold kSoloMostStageBoxes, or any smaller
+// even number.
+inline constexpr int kSoloStageBoxes = 4, kSoloMostStageBoxes = 8;
 inline constexpr int kSoloLeastStages = 4, kSoloMostStages = 13;
 // The exponentials of this many ids of the vocabulary are summed together (vocabulary/project.cu).
 inline constexpr int kSoloTileIds = 128;
 // A launch runs at most this many steps.
 inline constexpr int kSoloMostSteps = 200;
+// Clusters send each other rows through so many areas of global memory in turns (SoloPost).
+inline constexpr int kSoloAreas = 4;
 
-/// These are rows of which each block of the first cluster has a copy in its shared memory. They
+/// These are rows of which each block that computes layers has a copy in its shared memory. They
 /// are of T unless said otherwise. `at` is the offset of the first row and `pitch` the distance to
 /// the next one, both in bytes. A pitch of 0 means that there are no rows.
 struct SoloRows {
@@ -77,10 +84,9 @@ struct alignas(16) SoloOp {
   // a gated product has 8 outputs of the first half, and behind them the 8 outputs of the second
   // half that they are multiplied with.
   int tiles, tiles_each;
-  // A block computes this many tiles in one round, each by a warp. A box of the weight has
-  // 16·round_tiles rows.
+  // A block computes this many tiles in one round, each by a warp.
   int round_tiles;
-  // A round has `boxes` boxes of 64 columns, and a full stage has `stage_boxes`.
+  // A tile has `boxes` boxes of 64 columns. A stage has `stage_boxes` of each tile of a round.
   int boxes, stage_boxes;
   // A round has this many stages.
   int stages;
@@ -89,7 +95,8 @@ struct alignas(16) SoloOp {
   int next;
   // A block has this many rounds.
   int rounds;
-  // This is not 0 where only attention reads out, so that a block needs only its head's columns.
+  // Where only attention reads out, so that a block needs only its head's columns, these are the
+  // parts of out that have a head, queries, keys and values. Otherwise it is 0.
   int for_heads;
   // The block's slice of the bias is at this offset in its shared memory.
   int biases;
@@ -115,7 +122,7 @@ struct alignas(16) SoloOp {
 /// This is the layout of a block's shared memory, which begins with the ring. Fields are offsets in
 /// bytes unless said otherwise.
 struct SoloLayout {
-  // These fields are for blocks of the first cluster. `stages` is a number. `held_keys` is the
+  // These fields are for blocks that compute layers. `stages` is a number. `held_keys` is the
   // number of keys that a block holds at once, a multiple of a tile's. `key_pitch` is the distance
   // from a key to the next in bytes. `norm_floats` is the number of floats of a norm, which are its
   // gain and, where there are any, its shift.
@@ -123,11 +130,24 @@ struct SoloLayout {
       list_beam_masks, list_biases, source_rows;
   // During the search, candidates and the SlotState are here, in place of rows.
   int best;
-  // These fields are for blocks of the other clusters. `vocabulary_stages` is a number, and
+  // These fields are for the blocks of the vocabulary. `vocabulary_stages` is a number, and
   // `slice_tiles` is the largest number of tiles that a block has.
-  int vocabulary_stages, hidden, logits, never, slice_tiles;
+  int vocabulary_stages, hidden, logits, never, tile_best, slice_tiles;
   // Every block has this much dynamic shared memory.
   int bytes;
+};
+
+/// Where several clusters compute the layers, a block sends what it computes to the other clusters
+/// through words in global memory. A word has 4 bytes of data and a flag, which is written with
+/// them and says for which exchange they are. Whoever waits for data thus reads the data
+/// themselves, and neither fences nor counters are needed (the protocol LL of NCCL). The words of
+/// an exchange are in one of kSoloAreas areas.
+struct SoloPost {
+  // Each of kSoloAreas areas has `area` words. Behind them are the words of a SoloStepResult.
+  std::uint64_t* words;
+  int area;
+  // This is the flag of the first exchange of a launch. Each exchange has the next one.
+  unsigned flag;
 };
 
 /// Clusters signal to each other through these words in global memory. They are zero before the
@@ -150,8 +170,11 @@ struct SoloArgs {
   int beams, width, heads;  // K, D, H
   // Queries have this many columns, which is H times the width of a head and need not be D.
   int attention_width;
-  // Head h is computed by block h·head_stride.
+  // Head h is computed by block h·head_stride of each cluster that computes layers.
   int head_stride;
+  // This many clusters compute the layers. Each block of them has a slice of every product, and
+  // each cluster computes all attentions and norms.
+  int layer_clusters;
   SoloLayout layout;
   // The next fields are for the embedding of the last tokens.
   const void* table;       // T [V, D]
@@ -190,6 +213,7 @@ struct SoloArgs {
   // [K, blocks of the vocabulary, candidates]
   TokenValue* lists;
   SoloSignals* signals;
+  SoloPost post;
   // The remaining fields belong to one launch. The launch runs at most this many steps. It stops
   // earlier when the sentence is done.
   int times;
@@ -212,14 +236,16 @@ template <class T>
 void run_solo_step(const SoloArgs&, int clusters, cudaStream_t);
 
 /// This says how a weight [rows, columns] of 16-bit elements is packed. The slices of the blocks
-/// follow one another. A slice consists of rounds, and a round of boxes of 64 columns, swizzled as
-/// in hopper.cuh. What is outside of the weight is zero. A block thus reads its weights in the
-/// order of memory, and in large copies (docs/benchmarks-history.md, One sentence at a time).
+/// follow one another. A slice consists of rounds, a round of stages, and a stage of `stage_boxes`
+/// boxes of 64 columns of each tile of 16 rows, swizzled as in hopper.cuh. What is outside of the
+/// weight is zero. A block thus reads its weights in the order of memory, and in large copies
+/// (docs/benchmarks-history.md, One sentence at a time).
 struct SoloPacking {
   int rows, columns;
   std::int64_t stride;
   // A slice has `slice_rows` rows and a round `round_rows`, both multiples of 16.
   int slice_rows, round_rows;
+  int stage_boxes;
   // The rows of the two halves of the weight are interleaved, always 8 of the first half and the
   // same 8 of the second half (SoloOut::kGated).
   bool gated = false;

@@ -1,29 +1,18 @@
-// This file has the solo kernel, which runs whole decoding steps of one sentence. The first cluster
-// of 16 blocks computes the layers. Each of its blocks has a slice of every weight, and the blocks
-// send one another what they compute (block.cuh). The other clusters compute the vocabulary. In
-// each block 8 warps compute, and a ninth warp loads weights into a ring of stages as far ahead as
-// stages are free. The dependent operations thus wait less for memory.
-#include "engine/cuda/search/advance.cuh"
+// This file has the solo kernel, which runs whole decoding steps of one sentence. The first
+// clusters of 16 blocks, or the first one alone, compute the layers. Each of their blocks has a
+// slice of every weight, and the blocks of a cluster send one another what they compute
+// (block.cuh). Between clusters it goes through memory. The other clusters compute the vocabulary.
+// In each block 8 warps compute, and a ninth warp loads weights into a ring of stages as far ahead
+// as stages are free. The dependent operations thus wait less for memory.
 #include "engine/cuda/solo/attention.cuh"
-#include "engine/cuda/solo/layers.cuh"
-#include "engine/cuda/solo/vocabulary.cuh"
+#include "engine/cuda/solo/norms.cuh"
+#include "engine/cuda/solo/products.cuh"
+#include "engine/cuda/solo/search.cuh"
 
 namespace xlate::cuda {
 namespace {
 
 #if __CUDA_ARCH__ >= 900
-
-__device__ unsigned load_acquire(const unsigned* signal) {
-  unsigned value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(signal) : "memory");
-  return value;
-}
-__device__ void store_release(unsigned* signal, unsigned value) {
-  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(signal), "r"(value) : "memory");
-}
-__device__ void add_release(unsigned* signal) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(signal) : "memory");
-}
 
 // Tells the loading thread that no stages will be read but those that `ring` has passed.
 __device__ void stop(SoloBlock& block, const SoloPipelineState& ring) {
@@ -32,9 +21,9 @@ __device__ void stop(SoloBlock& block, const SoloPipelineState& ring) {
   block.stop = 1;
 }
 
-// This is what the computing threads of the first cluster's blocks do. SoloArgs::any says what kAny
-// is.
-template <class T, int kHead, bool kAny>
+// This is what the computing threads of the blocks do that compute layers. SoloArgs::any says what
+// kAny is. With kWide these are the blocks of several clusters.
+template <class T, int kHead, bool kAny, bool kWide>
 class Layers {
  public:
   __device__ Layers(const SoloArgs& args, SoloBlock& block, char* memory)
@@ -46,18 +35,19 @@ class Layers {
         exchange_(block),
         ops_(reinterpret_cast<const SoloOp*>(memory + args.layout.ops)),
         slot_(args.slots[0]),
-        head_(head_of_block(args)) {}
+        head_(head_of_block(args)),
+        norm_part_(args),
+        search_(args, block, memory, slot_) {}
 
   __device__ void run() {
     begin();
     for (int time = 0; !block_.step_result.done && time < args_.times; ++time) step(time);
     if (threadIdx.x == 0) {
-      if (rank_in_cluster() == 0)
-        store_release(&args_.signals->hidden, args_.launch << 8 | kSoloStop);
+      search_.end();
       stop(block_, ring_);
     }
     wait_fetched();
-    if (rank_in_cluster() != 0) return;
+    if (!searches()) return;
     sync_workers();  // All threads must have written their part of the search's results.
     for (int i = threadIdx.x; i < args_.copy_words; i += kSoloThreads)
       args_.copy_to[i] = args_.copy_from[i];
@@ -72,7 +62,7 @@ class Layers {
     if (threadIdx.x == 0) {
       step_result.done = slot_ < 0 || state.done[slot_];
       step_result.length = slot_ < 0 ? 0 : state.length[slot_];
-      if (rank_in_cluster() == 0) blocks_done_before_ = load_acquire(&args_.signals->blocks_done);
+      search_.begin();
     }
     if (static_cast<int>(threadIdx.x) < beams)
       step_result.tokens[threadIdx.x] = slot_ < 0 ? 0 : state.token[slot_ * beams + threadIdx.x];
@@ -105,10 +95,12 @@ class Layers {
       fetch(args_.first_self, threadIdx.x % kWarp, kWarp);
     }
     for (int i = 0; i < args_.count; ++i) operate(ops_[i]);
-    search(time);
+    search_.run(time, exchange_);
   }
 
-  __device__ void operate(const SoloOp& op) {
+  __device__ void operate(const SoloOp& kept) {
+    // The operation is copied to registers at once. Field by field, each would be waited for.
+    const SoloOp op = kept;
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     if (op.kind == SoloKind::kNorm) {
       // Warps without a row fetch the gain and the shift of the next norm. Where all warps have
@@ -116,9 +108,16 @@ class Layers {
       const int first = args_.beams < kSoloWarps ? args_.beams * kWarp : 0;
       const float* gain = norm_place(args_, memory_, norm_turn_);
       norm_turn_ ^= 1;
-      if (warp < args_.beams) norm_row<T, kAny>(op, warp, gain, memory_);
-      if (static_cast<int>(threadIdx.x) >= first)
-        fetch_norm<kAny>(ops_[op.next], norm_place(args_, memory_, norm_turn_), first);
+      const auto fetch_next = [&] {
+        if (static_cast<int>(threadIdx.x) >= first)
+          fetch_norm<kAny>(ops_[op.next], norm_place(args_, memory_, norm_turn_), first);
+      };
+      if (kAny && !op.x.pitch) {
+        if (warp < args_.beams) norm_lone_row<T>(kept, warp, gain, memory_);
+        fetch_next();
+      } else {
+        SoloNorm<T, kAny>(args_, op, memory_).run(norm_part_, gain, block_, fetch_next);
+      }
       wait_fetched();  // The next operation may be a norm, too.
       return sync_workers();
     }
@@ -132,73 +131,28 @@ class Layers {
                       (op.out_kind == SoloOut::kFloat32 ? sizeof(float) : sizeof(T)));
     }
     if (op.kind == SoloKind::kLinear) {
-      product<T, kHead, kAny>(args_, op, block_, address_, memory_, ring_, exchange_);
-    } else if (head_ >= 0 && warp == 0) {
-      attend_head<T, kHead, kAny>(
-          args_, op,
-          keys_of(args_, op.kind == SoloKind::kSelf, block_.list_count, source_length_, memory_),
-          head_, memory_, exchange_);
-    } else if (head_ >= 0 && warp == 1 && op.kind == SoloKind::kSelf) {
-      store_new_keys<T, kHead>(args_, op, block_.new_key_row, head_, memory_);
+      product<T, kHead, kAny, kWide>(args_, op, block_, address_, memory_, ring_, exchange_);
+      if (kWide) forward_outputs<T, kHead>(args_, op, head_, address_, exchange_);
+    } else if (head_ >= 0) {
+      attend(op, warp);
     }
     exchange_.end();
     if (op.kind != SoloKind::kLinear && head_ >= 0 && op.next >= 0)
       fetch(op.next, threadIdx.x, kSoloThreads);
   }
 
-  // Publishes the hidden rows for the other clusters, runs the step of search on block 0, and sends
-  // its outcome to all blocks of the cluster.
-  __device__ void search(int time) {
-    constexpr std::uint32_t kBytes = 3 * 16;
-    if (rank_in_cluster() != 0) {
-      if (threadIdx.x < kWarp) exchange_.begin(kBytes);
-      return exchange_.end();
-    }
-    const int vectors = args_.width * static_cast<int>(sizeof(T)) / 16;
-    for (int i = threadIdx.x; i < args_.beams * vectors; i += kSoloThreads) {
-      static_cast<uint4*>(args_.hidden_rows)[i] = *reinterpret_cast<const uint4*>(
-          memory_ + args_.hidden.at + i / vectors * args_.hidden.pitch + i % vectors * 16);
-    }
+  // Where several clusters compute the layers, each of them computes all heads and writes the same
+  // keys to the cache, so that each reads what it has written itself.
+  __device__ __forceinline__ void attend(const SoloOp& op, int warp) {
+    const bool self = op.kind == SoloKind::kSelf;
+    if (warp == 0)
+      attend_head<T, kHead, kAny>(args_, op,
+                                  keys_of(args_, self, block_.list_count, source_length_, memory_),
+                                  head_, memory_);
+    else if (warp == 1 && self)
+      store_new_keys<T, kHead>(args_, op, block_.new_key_row, head_, memory_);
     sync_workers();
-    if (threadIdx.x == 0)
-      store_release(&args_.signals->hidden, args_.launch << 8 | static_cast<unsigned>(time + 1));
-    advance(time);
-    __threadfence();
-    sync_workers();
-    if (threadIdx.x < kWarp) {
-      exchange_.begin(kBytes);
-      const int lane = threadIdx.x % kWarp;
-      for (int i = lane; i < 3 * kSoloCluster; i += kWarp) {
-        exchange_.send_one(shared_address(&block_.step_result) + i / kSoloCluster * 16,
-                           reinterpret_cast<const uint4*>(&block_.step_result)[i / kSoloCluster]);
-      }
-    }
-    exchange_.end();
-  }
-
-  // Waits for the vocabulary blocks, merges their candidates and advances the sentence.
-  __device__ __forceinline__ void advance(int time) {
-    const int beams = args_.beams, count = args_.candidates, warp = threadIdx.x / kWarp,
-              splits = static_cast<int>(gridDim.x) - kSoloCluster;
-    auto* best = reinterpret_cast<TokenValue*>(memory_ + args_.layout.best);
-    const int room = count * (count + 2);
-    SlotState& slot_state = *reinterpret_cast<SlotState*>(best + beams * room);
-    load_slot_state(SoloTeam(), args_.rules, count, args_.state, slot_, slot_state);
-    if (threadIdx.x == 0) {
-      while (load_acquire(&args_.signals->blocks_done) - blocks_done_before_ <
-             static_cast<unsigned>(splits * (time + 1))) {
-      }
-    }
-    sync_workers();
-    if (warp < beams) merge_partials(args_, warp, splits, best + warp * room);
-    advance_slot<kSoloRows>(
-        SoloTeam(), args_.rules, [&](int k, int i) { return best[k * room + i]; }, count,
-        args_.state, slot_, slot_state);
-    SoloStepResult& step_result = block_.step_result;
-    if (threadIdx.x == 0)
-      step_result.length = slot_state.length + 1, step_result.done = slot_state.done;
-    if (static_cast<int>(threadIdx.x) < beams && !slot_state.done)
-      step_result.tokens[threadIdx.x] = slot_state.live(count)[threadIdx.x].node.token;
+    send_head<T, kHead>(args_, op, head_, memory_, exchange_);
   }
 
   const SoloArgs& args_;
@@ -209,7 +163,8 @@ class Layers {
   Exchange exchange_;
   const SoloOp* ops_;
   int slot_, head_, source_length_ = 0, norm_turn_ = 0;
-  unsigned blocks_done_before_ = 0;
+  SoloNormPart norm_part_;
+  SoloSearch<T, kWide> search_;
 };
 
 // This is what the computing threads of the other clusters' blocks do.
@@ -235,9 +190,7 @@ __device__ void project(const SoloArgs& args, SoloBlock& block, char* memory) {
           __ldcg(static_cast<const uint4*>(args.hidden_rows) + i);
     }
     sync_workers();
-    find_logits<T>(args, block, shared_address(memory), memory, ring, tiles);
-    sync_workers();
-    write_partials(args, tiles, memory);
+    find_candidates<T>(args, block, shared_address(memory), memory, ring, tiles);
     sync_workers();
     if (threadIdx.x == 0) add_release(&args.signals->blocks_done);
   }
@@ -247,7 +200,7 @@ __device__ void project(const SoloArgs& args, SoloBlock& block, char* memory) {
 // are needed. One thread of the block's last warp calls it.
 __device__ void load_stages(const SoloArgs& args, SoloBlock& block, std::uint32_t stages,
                             const SoloOp* ops) {
-  const bool layers = blockIdx.x < kSoloCluster;
+  const bool layers = computes_layers(args);
   SoloPipelineState ring(layers ? args.layout.stages : args.layout.vocabulary_stages);
   bool more = true;
   while (more) {
@@ -269,7 +222,7 @@ __device__ void load_stages(const SoloArgs& args, SoloBlock& block, std::uint32_
 
 #endif
 
-template <class T, int kHead, bool kAny>
+template <class T, int kHead, bool kAny, bool kWide>
 __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
     solo_step_kernel(const __grid_constant__ SoloArgs args) {
 #if __CUDA_ARCH__ >= 900
@@ -284,7 +237,7 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
     block.stop = 0;
     publish_barriers();
   }
-  const bool layers = blockIdx.x < kSoloCluster;
+  const bool layers = computes_layers(args);
   if (layers) {
     const auto* from = reinterpret_cast<const uint4*>(args.ops);
     auto* to = reinterpret_cast<uint4*>(memory + args.layout.ops);
@@ -300,7 +253,7 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
                   reinterpret_cast<const SoloOp*>(memory + args.layout.ops));
     __syncwarp();
   } else if (layers) {
-    Layers<T, kHead, kAny>(args, block, memory).run();
+    Layers<T, kHead, kAny, kWide>(args, block, memory).run();
   } else {
     project<T>(args, block, memory);
   }
@@ -325,14 +278,17 @@ cudaLaunchConfig_t configured(int clusters, int bytes, cudaLaunchAttribute (&att
   return config;
 }
 
-// Calls body with the instance of the kernel for this width of heads.
+// Calls body with the instance of the kernel for this width of heads. The one that is `wide`
+// supports whatever the compiler accepts.
 template <class T, class Body>
-void with_kernel(int head, bool any, const Body& body) {
+void with_kernel(int head, bool any, bool wide, const Body& body) {
   with_head(head, [&](auto width) {
-    if (any)
-      body(solo_step_kernel<T, width, true>);
+    if (wide)
+      body(solo_step_kernel<T, width, true, true>);
+    else if (any)
+      body(solo_step_kernel<T, width, true, false>);
     else
-      body(solo_step_kernel<T, width, false>);
+      body(solo_step_kernel<T, width, false, false>);
   });
 }
 
@@ -354,7 +310,8 @@ int prepare_solo_step(int bytes) {
     least = fine ? min(least, clusters) : 0;
   };
   for (const int head : {32, 64, 128}) {
-    for (const bool any : {false, true}) with_kernel<T>(head, any, prepare);
+    for (const bool any : {false, true}) with_kernel<T>(head, any, false, prepare);
+    with_kernel<T>(head, true, true, prepare);
   }
   return least;
 }
@@ -363,7 +320,7 @@ template <class T>
 void run_solo_step(const SoloArgs& args, int clusters, cudaStream_t stream) {
   cudaLaunchAttribute attributes[1]{};
   const cudaLaunchConfig_t config = configured(clusters, args.layout.bytes, attributes, stream);
-  with_kernel<T>(args.attention_width / args.heads, args.any != 0,
+  with_kernel<T>(args.attention_width / args.heads, args.any != 0, args.layer_clusters > 1,
                  [&](auto kernel) { cudaLaunchKernelEx(&config, kernel, args); });
 }
 

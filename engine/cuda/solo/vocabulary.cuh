@@ -1,8 +1,8 @@
 // This file has the solo kernel's vocabulary product, log-sum and candidates. The blocks of all
-// clusters but the first divide the vocabulary's tiles of 128 ids among them, and load their
-// weights while the layers are computed. For each row a block writes the sums of exponentials of
-// its tiles and its best candidates. Block 0 of the first cluster then merges them. The sums have
-// the bits of those of vocabulary/project.cu and vocabulary/merge.cu.
+// clusters that compute no layers divide the vocabulary's tiles of 128 ids among them, and load
+// their weights while the layers are computed. For each row a block writes the sums of exponentials
+// of its tiles and its best candidates. Block 0 of the first cluster then merges them. The sums
+// have the bits of those of vocabulary/project.cu and vocabulary/merge.cu.
 #pragma once
 
 #include "engine/cuda/solo/block.cuh"
@@ -15,13 +15,17 @@ namespace xlate::cuda {
 __device__ inline bool comes_before(const TokenValue& a, const TokenValue& b) {
   return a.value != b.value ? a.value > b.value : a.token < b.token;
 }
-// Returns value and token as one integer by which entries are ordered: it is larger for what comes
-// first. It is 0 for −∞ and NaN, which cannot be chosen.
-__device__ inline unsigned long long key_of(float value, std::int32_t token) {
+// Returns an integer by which values are ordered. It is 0 for −∞ and NaN, which cannot be chosen.
+__device__ inline unsigned order_of(float value) {
   const unsigned bits = __float_as_uint(value + 0.0f);
   if (!(value > -INFINITY)) return 0;
-  return static_cast<unsigned long long>(bits & 0x80000000u ? ~bits : bits | 0x80000000u) << 32 |
-         ~static_cast<unsigned>(token);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+// Returns value and token as one integer by which entries are ordered: it is larger for what comes
+// first. It is 0 for −∞ and NaN.
+__device__ inline unsigned long long key_of(float value, std::int32_t token) {
+  if (!(value > -INFINITY)) return 0;
+  return static_cast<unsigned long long>(order_of(value)) << 32 | ~static_cast<unsigned>(token);
 }
 // Returns the entry that a key stands for.
 __device__ inline TokenValue best_of_key(unsigned long long key) {
@@ -36,12 +40,16 @@ __device__ inline unsigned long long max_of_warp(unsigned long long key) {
          __reduce_max_sync(kAllLanes, high == largest ? static_cast<unsigned>(key) : 0u);
 }
 
+// Returns how many blocks compute the vocabulary.
+__device__ inline int vocabulary_blocks(const SoloArgs& args) {
+  return static_cast<int>(gridDim.x) - args.layer_clusters * kSoloCluster;
+}
 // This block has the tiles [first, first + count) of the vocabulary.
 struct SoloTiles {
   int block, blocks, first, count;
   __device__ explicit SoloTiles(const SoloArgs& args)
-      : block(static_cast<int>(blockIdx.x) - kSoloCluster),
-        blocks(static_cast<int>(gridDim.x) - kSoloCluster),
+      : block(static_cast<int>(blockIdx.x) - args.layer_clusters * kSoloCluster),
+        blocks(vocabulary_blocks(args)),
         first(static_cast<int>(static_cast<std::int64_t>(block) * args.tiles / blocks)),
         count(static_cast<int>(static_cast<std::int64_t>(block + 1) * args.tiles / blocks) -
               first) {}
@@ -80,39 +88,32 @@ __device__ inline bool is_never(const unsigned* never, int n) {
   return never[n / 32] >> n % 32 & 1;
 }
 
-// Computes the logits [rows, the block's ids]. They are −∞ behind the end of the vocabulary, and
-// with `renormalize` for ids that are never chosen. A warp computes 16 ids of each tile.
+// Computes the logits of a tile, [rows, 128 ids]. They are −∞ behind the end of the vocabulary, and
+// with `renormalize` for ids that are never chosen. A warp computes 16 ids.
 template <class T>
 __device__ __forceinline__ void find_logits(const SoloArgs& args, const SoloBlock& block,
                                             std::uint32_t address, char* memory,
-                                            SoloPipelineState& ring, const SoloTiles& tiles) {
+                                            SoloPipelineState& ring, const SoloTiles& tiles,
+                                            const SoloTile& operands, int tile) {
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, q = threadIdx.x % 4,
-            ids = tiles.count * kSoloTileIds;
+            ids = tiles.count * kSoloTileIds, n = tile * kSoloTileIds + warp * kSoloTileOutputs + g;
   auto* logits = reinterpret_cast<float*>(memory + args.layout.logits);
   const auto* never = reinterpret_cast<const unsigned*>(memory + args.layout.never);
-  const SoloTile tile(address + args.layout.hidden,
-                      args.width * static_cast<int>(sizeof(T)) + kSoloGap, args.beams, warp);
-#pragma unroll 1
-  for (int i = 0; i < tiles.count; ++i) {
-    const int n = i * kSoloTileIds + warp * kSoloTileOutputs + g;
-    float bias[2];
+  float bias[2];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int id = tiles.first * kSoloTileIds + n + 8 * half;
-      bias[half] =
-          id >= args.vocabulary || (args.rules.renormalize && is_never(never, n + 8 * half))
-              ? -INFINITY
-          : args.vocabulary_bias ? args.vocabulary_bias[id]
-                                 : 0.0f;
-    }
-    float sums[4] = {};
-    sum_stages<T, 1>(block, address, ring, tile, args.width / 64, kSoloStageBytes, kSoloWarps,
-                     sums);
+  for (int half = 0; half < 2; ++half) {
+    const int id = tiles.first * kSoloTileIds + n + 8 * half;
+    bias[half] = id >= args.vocabulary || (args.rules.renormalize && is_never(never, n + 8 * half))
+                     ? -INFINITY
+                 : args.vocabulary_bias ? args.vocabulary_bias[id]
+                                        : 0.0f;
+  }
+  float sums[4] = {};
+  sum_stages<T, 1>(block, address, ring, operands, args.width / 64, kSoloWarps, sums);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if (2 * q + j % 2 < args.beams)
-        logits[(2 * q + j % 2) * ids + n + j / 2 * 8] = sums[j] + bias[j / 2];
-    }
+  for (int j = 0; j < 4; ++j) {
+    if (2 * q + j % 2 < args.beams)
+      logits[(2 * q + j % 2) * ids + n + j / 2 * 8] = sums[j] + bias[j / 2];
   }
 }
 
@@ -194,20 +195,35 @@ __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* n
   }
 }
 
-// Lists the same candidates, in most cases in two passes over the logits. The first finds the best
-// logit of each lane. The n-th largest of these, where n is the number of candidates, is the bound
-// for the second. At least n logits reach it, and as a rule few more. Where more than 32 do, or
-// fewer than n lanes have a logit that can be chosen, list_in_turn is called. One warp calls it.
-__device__ __forceinline__ void list_best(const SoloArgs& args, const float* logits,
-                                          const unsigned* never, int first_id, int ids,
-                                          TokenValue* list) {
-  const int lane = threadIdx.x % kWarp, candidates = args.candidates;
+// Finds the best logit of each tile, as order_of it, while tiles are computed, and the best one of
+// each lane. The lane has the ids n with n % 32 equal to its number. One warp has a row.
+struct SoloBest {
   float own = -INFINITY;
-#pragma unroll 4
-  for (int n = lane; n < ids; n += kWarp) {
-    const float value = logits[n];
-    if (value > own && !is_never(never, n)) own = value;
+  __device__ __forceinline__ void add(const float* logits, const unsigned* never,
+                                      unsigned& best_of_tile) {
+    const int lane = threadIdx.x % kWarp;
+    float best = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < kSoloTileIds / kWarp; ++i) {
+      if (!(never[i] >> lane & 1)) best = fmaxf(best, logits[lane + i * kWarp]);
+    }
+    own = fmaxf(own, best);
+    const unsigned highest = __reduce_max_sync(kAllLanes, order_of(best));
+    if (lane == 0) best_of_tile = highest;
+    __syncwarp();
   }
+};
+
+// Lists the same candidates, in most cases in one pass over few of the logits. The n-th largest of
+// the lanes' best logits, where n is the number of candidates, is the bound: at least n logits
+// reach it, and as a rule few more. Only tiles whose best logit reaches it are read. Where more
+// than 32 logits do, or fewer than n lanes have a logit that can be chosen, list_in_turn is called.
+// One warp calls it.
+__device__ __forceinline__ void list_best(const SoloArgs& args, float own, const float* logits,
+                                          const unsigned* never, const unsigned* best_of_tiles,
+                                          const SoloTiles& tiles, TokenValue* list) {
+  const int lane = threadIdx.x % kWarp, candidates = args.candidates,
+            ids = tiles.count * kSoloTileIds, first_id = tiles.first * kSoloTileIds;
   int rank = 0;
 #pragma unroll 8
   for (int i = 0; i < kWarp; ++i) {
@@ -220,14 +236,23 @@ __device__ __forceinline__ void list_best(const SoloArgs& args, const float* log
   // The i-th logit that reaches the bound goes to lane i.
   TokenValue found{-INFINITY, INT32_MAX};
   int count = 0;
-#pragma unroll 2
-  for (int first = 0; first < ids; first += kWarp) {
+  const auto take = [&](int first) {
     const float value = logits[first + lane];
     const bool reaches = value >= bound && !is_never(never, first + lane);
     for (unsigned lanes = __ballot_sync(kAllLanes, reaches); lanes; lanes &= lanes - 1, ++count) {
       const int from = __ffs(static_cast<int>(lanes)) - 1;
       const float taken = __shfl_sync(kAllLanes, value, from);
       if (lane == count) found = {taken, first + from};
+    }
+  };
+#pragma unroll 1
+  for (int first = 0; first < tiles.count; first += kWarp) {
+    const int tile = first + lane;
+    const bool reached = tile < tiles.count && best_of_tiles[tile] >= order_of(bound);
+    for (unsigned left = __ballot_sync(kAllLanes, reached); left; left &= left - 1) {
+      const int id = (first + __ffs(static_cast<int>(left)) - 1) * kSoloTileIds;
+#pragma unroll 1
+      for (int i = 0; i < kSoloTileIds; i += kWarp) take(id + i);
     }
   }
   if (count > kWarp) return list_in_turn(logits, never, first_id, ids, candidates, list);
@@ -240,37 +265,45 @@ __device__ __forceinline__ void list_best(const SoloArgs& args, const float* log
   if (lane < count && place < candidates) list[place] = {found.value, first_id + found.token};
 }
 
-// Writes the block's candidates and sums of all rows to global memory.
-__device__ __forceinline__ void write_partials(const SoloArgs& args, const SoloTiles& tiles,
-                                               char* memory) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, beams = args.beams,
-            ids = tiles.count * kSoloTileIds;
-  const auto* logits = reinterpret_cast<const float*>(memory + args.layout.logits);
+// Computes the block's logits, and writes the sums of exponentials of its tiles and its candidates
+// to global memory, for all rows. A warp has a row. It finds what can be found of a tile as soon as
+// its logits are there, while weights of the next tiles are still on their way.
+template <class T>
+__device__ __forceinline__ void find_candidates(const SoloArgs& args, const SoloBlock& block,
+                                                std::uint32_t address, char* memory,
+                                                SoloPipelineState& ring, const SoloTiles& tiles) {
+  const int row = threadIdx.x / kWarp, ids = tiles.count * kSoloTileIds;
+  const bool has_row = row < args.beams;
+  const auto* logits = reinterpret_cast<const float*>(memory + args.layout.logits) + row * ids;
   const auto* never = reinterpret_cast<const unsigned*>(memory + args.layout.never);
-  if (warp < beams) {
-    TokenValue* list = args.lists + (static_cast<std::int64_t>(warp) * tiles.blocks + tiles.block) *
-                                        args.candidates;
-    if (args.candidates == 1)
-      list_in_turn(logits + warp * ids, never, tiles.first * kSoloTileIds, ids, 1, list);
-    else
-      list_best(args, logits + warp * ids, never, tiles.first * kSoloTileIds, ids, list);
-  }
+  auto* best_of_tiles =
+      reinterpret_cast<unsigned*>(memory + args.layout.tile_best) + row * args.layout.slice_tiles;
+  const SoloTile operands(address + args.layout.hidden,
+                          args.width * static_cast<int>(sizeof(T)) + kSoloGap, args.beams, row, 1);
+  SoloBest best;
 #pragma unroll 1
-  for (int i = kSoloWarps - 1 - warp; i < beams * tiles.count; i += kSoloWarps) {
-    const int row = i % beams, tile = i / beams;
-    const float2 sum = sum_of_tile(args, logits + row * ids + tile * kSoloTileIds,
-                                   never + tile * kSoloTileIds / 32);
-    if (lane == 0)
+  for (int tile = 0; tile < tiles.count; ++tile) {
+    find_logits<T>(args, block, address, memory, ring, tiles, operands, tile);
+    sync_workers();
+    if (!has_row) continue;
+    const float* of_tile = logits + tile * kSoloTileIds;
+    const unsigned* never_of_tile = never + tile * kSoloTileIds / 32;
+    const float2 sum = sum_of_tile(args, of_tile, never_of_tile);
+    if (threadIdx.x % kWarp == 0)
       args.sums[static_cast<std::int64_t>(row) * args.tiles + tiles.first + tile] = sum;
+    best.add(of_tile, never_of_tile, best_of_tiles[tile]);
   }
+  if (has_row)
+    list_best(args, best.own, logits, never, best_of_tiles, tiles,
+              args.lists +
+                  (static_cast<std::int64_t>(row) * tiles.blocks + tiles.block) * args.candidates);
 }
 
-// Merges what the blocks have written for a row, and writes the best `count` candidates with their
-// log-probabilities to best_of_row[0, count). Where there are fewer, the last ones are −∞.
-// best_of_row must have room for count² + 2·count entries, as the others hold intermediate results.
-// One warp calls it.
-__device__ __forceinline__ void merge_partials(const SoloArgs& args, int row, int splits,
-                                               TokenValue* best_of_row) {
+// Finds the best candidates of those that the blocks have listed for a row, among others that are
+// worse. Returns how many it writes from best_of_row[args.candidates] on, in no order. best_of_row
+// must have room for n² + 2·n entries, where n is the number of candidates. One warp calls it.
+__device__ __forceinline__ int merge_lists(const SoloArgs& args, int row, int splits,
+                                           TokenValue* best_of_row) {
   constexpr int kFronts = (kSoloMostClusters - 1) * kSoloCluster / kWarp;
   const int lane = threadIdx.x % kWarp, count = args.candidates;
   TokenValue* list = best_of_row + count;
@@ -288,7 +321,6 @@ __device__ __forceinline__ void merge_partials(const SoloArgs& args, int row, in
 #pragma unroll
   for (int i = 0; i < kFronts; ++i)
     fronts[i] = lane + i * kWarp < splits ? key_at(lane + i * kWarp, 0) : 0;
-  const float all = log_sum(args.sums + static_cast<std::int64_t>(row) * args.tiles, args.tiles);
 
   // The best `count` entries are in the `count` lists whose first entries are best. None of them is
   // worse than the worst of these first entries, which is the bound.
@@ -321,6 +353,15 @@ __device__ __forceinline__ void merge_partials(const SoloArgs& args, int row, in
     found += __popc(lanes);
   }
   __syncwarp();
+  return found;
+}
+// Writes the best candidates of a row in their order to best_of_row[0, n), with their
+// log-probabilities. `found` is what merge_lists has returned, and `all` is the row's log-sum-exp.
+// Where there are fewer candidates, the last ones are −∞. One warp calls it.
+__device__ __forceinline__ void rank_candidates(const SoloArgs& args, int found, float all,
+                                                TokenValue* best_of_row) {
+  const int lane = threadIdx.x % kWarp, count = args.candidates;
+  const TokenValue* list = best_of_row + count;
   for (int i = lane; i < found; i += kWarp) {
     int place = 0;
     for (int j = 0; j < found; ++j) place += comes_before(list[j], list[i]);
