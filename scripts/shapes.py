@@ -75,8 +75,8 @@ SHAPES |= {
 TOKENS, ALONE, FEWEST = 30, 100, 20
 # A process is started with this beam size.
 START_BEAM = "4"
-# A step of one sentence reads the weights of the decoder once, at this rate at best. A copy of 1 GiB
-# reaches it on an H200 (docs/kernels.md).
+# A step of one sentence reads the weights of the decoder once, at this rate at best. An H200 copies
+# 1 GiB at it (docs/kernels.md).
 BYTES_PER_SECOND = 4.24e12
 # The default of --max-length-factor would cut the outputs of short sources.
 LIMITS = ["--max-length", "200", "--max-length-factor", "100"]

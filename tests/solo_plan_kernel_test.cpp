@@ -313,6 +313,35 @@ TEST(SoloPlanTest, ClustersDivideWideLayers) {
   }
 }
 
+// Where the logits of so large a vocabulary do not fit into the shared memory of half of the
+// clusters, fewer of them compute the layers.
+TEST(SoloPlanTest, VocabularyGetsTheClustersThatItNeeds) {
+  const auto layer_clusters = [](int beams) {
+    const Planner planner(kNllb, beams, 200, 512, 4);
+    return planner.plan() ? planner.plan()->args.layer_clusters : 0;
+  };
+  EXPECT_EQ(layer_clusters(1), 2);
+  EXPECT_EQ(layer_clusters(5), 1);
+}
+
+// Which words of SoloPost a block may overwrite depends on this (docs/kernels/batch_one.md).
+TEST(SoloPlanTest, AnAttentionIsBehindEveryProductForHeads) {
+  for (const Decoder& decoder : {kMarianBig, kBart, kNllb, kT5Base, kFlanLarge}) {
+    SCOPED_TRACE(decoder.name);
+    const Planner planner(decoder, 4);
+    ASSERT_TRUE(planner.plan()) << planner.reason();
+    const std::vector<SoloOp>& ops = planner.plan()->ops;
+    int for_heads = 0;
+    for (std::size_t i = 0; i < ops.size(); ++i) {
+      if (ops[i].kind != SoloKind::kLinear || !ops[i].for_heads) continue;
+      ++for_heads;
+      ASSERT_LT(i + 1, ops.size());
+      EXPECT_TRUE(ops[i + 1].kind == SoloKind::kSelf || ops[i + 1].kind == SoloKind::kCross);
+    }
+    EXPECT_EQ(for_heads, 2 * decoder.layers);
+  }
+}
+
 // Blocks read their weights in large copies, without many zeros.
 TEST(SoloPlanTest, StagesAreFull) {
   for (const Decoder& decoder : {kMarian, kNllb, kT5Base, kFlanLarge}) {

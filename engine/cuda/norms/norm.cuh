@@ -1,7 +1,8 @@
 // This file has the norm of a row by a warp, in float32: layer norm (Ba, Kiros, Hinton 2016), or
 // RMS norm (Zhang, Sennrich 2019). Every kernel that calls norm_values or norm_vectors sums in the
-// same order, wherever the row is stored, so that results have the same bits. norm_row_kernel
-// (layer_norm.cu) calls moments() alone, with another order.
+// same order, wherever the row is stored, so that results have the same bits. SoloNorm
+// (solo/norms.cuh) calls moments() alone, with the same order, and norm_row_kernel (layer_norm.cu)
+// with another one.
 #pragma once
 
 #include "engine/cuda/norms/vectors.cuh"

@@ -16,8 +16,8 @@ constexpr int kSoloThreads = kSoloWarps * kWarp;
 constexpr std::uint32_t kSoloBoxRowBytes = 128;
 constexpr std::uint32_t kSoloBoxBytes = kSoloTileOutputs * kSoloBoxRowBytes;
 
-/// This is the outcome of a step of search. It goes to all blocks of the first cluster as three
-/// vectors of 16 bytes.
+/// This is the outcome of a step of search. It goes to all blocks that compute layers, within a
+/// cluster as three vectors of 16 bytes.
 struct alignas(16) SoloStepResult {
   int length, done, tokens[kSoloRows];
   int unused[2];
@@ -255,8 +255,8 @@ struct SoloFragments {
 // instruction: with a number known only at run time, loops and addresses would cost more than the
 // products. A box is read while the one before it is multiplied. Where a stage has more than one,
 // the instructions of both are in one basic block, so that the compiler places the loads between
-// the products, which wait for one another: behind the last box of all, it is read once more for
-// nothing.
+// the products, which wait for one another. Beside the last box of all, the first one of its stage
+// is therefore read once more, for nothing.
 template <class T, int kBoxes>
 __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t stages,
                                            SoloPipelineState& ring, const SoloTile& tile, int count,

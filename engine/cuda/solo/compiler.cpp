@@ -82,14 +82,19 @@ SoloPlan SoloCompiler::planned(const Program& program, const Workspace& workspac
     std::visit([&](const auto& op) { add(op); }, operation);
   finish(program, projection, rules, candidates);
   SoloPlan plan{args_, ops_};
-  divide_products(plan, clusters_);
   const std::optional<int> row_bytes = share_rows(plan);
   require(row_bytes.has_value(),
           "rows that are written while they are read, or that nothing writes");
-  require(lay_out(plan, *row_bytes, clusters_, shared_bytes_,
-                  narrow(args_.cross.pages_per_slot * args_.cross.page_tokens)),
-          "shared memory is too small");
-  return plan;
+  // At least half of the clusters compute the vocabulary, and more of them where its logits would
+  // not fit into shared memory.
+  for (int most = std::max(clusters_ / 2, 1); most > 0; --most) {
+    SoloPlan tried = plan;
+    divide_products(tried, most);
+    if (lay_out(tried, *row_bytes, clusters_, shared_bytes_,
+                narrow(args_.cross.pages_per_slot * args_.cross.page_tokens)))
+      return tried;
+  }
+  throw Unfit{"shared memory is too small"};
 }
 
 void SoloCompiler::begin(const Step& step, std::int64_t width) {
@@ -103,8 +108,8 @@ void SoloCompiler::begin(const Step& step, std::int64_t width) {
   args_.source_lengths = caches.source_lengths;
 }
 
-// The norm before a sublayer may write its rows over the accumulators that it adds to the stream: a
-// warp holds a whole row in registers before it stores. Each row then begins where the row of
+// The norm before a sublayer may write its rows over the accumulators that it adds to the stream:
+// all of a row is in registers before any of it is stored. Each row then begins where the row of
 // accumulators does, which is twice as long.
 void SoloCompiler::find_in_place_norms(const Program& program) {
   in_place_.clear();
@@ -386,7 +391,6 @@ std::shared_ptr<CompiledStep> SoloCompiler::completed(Stream& queue, SoloPlan pl
   if (args.layer_clusters > 1) {
     const auto words = static_cast<std::size_t>(kSoloAreas * args.post.area) + kResultWords;
     step->posted = backend_.allocate(words * sizeof(std::uint64_t));
-    check(cudaMemsetAsync(step->posted.data(), 0, words * sizeof(std::uint64_t), queue.get()));
     args.post.words = step->posted.as<std::uint64_t>();
   }
   args.ops = step->ops.as<SoloOp>(), args.hidden_rows = step->hidden_rows.data(),

@@ -22,6 +22,8 @@ struct CompiledStep {
   SoloArgs args{};
   int clusters = 0;
   Buffer ops, hidden_rows, sums, lists, posted;
+  // This is the round of flags (launcher.h) that words in `posted` may have, or 0 before the first.
+  unsigned flag_round = 0;
   // These are the packed weights.
   std::vector<Buffer> weights;
 };

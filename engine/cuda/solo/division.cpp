@@ -20,12 +20,11 @@ bool all_have_tiles(const SoloOp& op, int clusters) {
          op.tiles > (clusters - 1) * kSoloCluster * tiles_each(op, clusters * kSoloCluster);
 }
 
-// At least half of the clusters compute the vocabulary. Every cluster must have a part of every
-// product, or it could fall so far behind the others that they overwrite what it has not read
-// (docs/kernels/batch_one.md, What must hold).
-int layer_clusters(const SoloPlan& plan, int clusters) {
+// Every cluster must have a part of every product, or it could fall so far behind the others that
+// they overwrite what it has not read (docs/kernels/batch_one.md, What must hold).
+int layer_clusters(const SoloPlan& plan, int most_clusters) {
   if (plan.args.width <= kNarrowWidth) return 1;
-  int count = std::min(plan.args.width / kSoloClusterColumns, clusters / 2);
+  int count = std::min(plan.args.width / kSoloClusterColumns, most_clusters);
   while (count > 1 && !std::all_of(plan.ops.begin(), plan.ops.end(),
                                    [&](const SoloOp& op) { return all_have_tiles(op, count); }))
     --count;
@@ -47,9 +46,9 @@ int stage_boxes(const SoloOp& op, const SoloArgs& args) {
 
 }  // namespace
 
-void divide_products(SoloPlan& plan, int clusters) {
+void divide_products(SoloPlan& plan, int most_clusters) {
   SoloArgs& args = plan.args;
-  args.layer_clusters = layer_clusters(plan, clusters);
+  args.layer_clusters = layer_clusters(plan, most_clusters);
   for (SoloOp& op : plan.ops) {
     if (op.kind != SoloKind::kLinear) continue;
     op.tiles_each = tiles_each(op, args.layer_clusters * kSoloCluster);

@@ -6,9 +6,9 @@
 
 namespace xlate::cuda {
 
-/// Chooses how many of `clusters` clusters compute the layers, which is 1 for a narrow network.
-/// Then sets what SoloOp says of the tiles, rounds and stages of each product, whose `width`,
-/// `tiles` and `boxes` must be known, and the size of SoloPost::area.
-void divide_products(SoloPlan&, int clusters);
+/// Chooses how many clusters compute the layers, which are at most `most_clusters`, and one for a
+/// narrow network. Then sets what SoloOp says of the tiles, rounds and stages of each product,
+/// whose `width`, `tiles` and `boxes` must be known, and the size of SoloPost::area.
+void divide_products(SoloPlan&, int most_clusters);
 
 }  // namespace xlate::cuda

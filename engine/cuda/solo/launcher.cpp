@@ -68,8 +68,9 @@ void SoloLauncher::flush() {
   args.signals = signals_.as<SoloSignals>();
   args.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
   args.times = times_;
-  args.post.flag = next_flag_;
-  next_flag_ += static_cast<unsigned>(times_ * (args.count + 1));
+  // No more exchanges than operations have flags, and that of the search.
+  if (args.post.words)
+    args.post.flag = take_flags(*step, static_cast<unsigned>(times_ * (args.count + 1)));
   // Launches share SoloSignals, so a launch must end before the next one begins. On one stream this
   // is so anyway.
   if (launched_on_ && launched_on_ != queue_) check(cudaDeviceSynchronize());
@@ -77,6 +78,15 @@ void SoloLauncher::flush() {
   with_type(type_,
             [&](auto tag) { run_solo_step<decltype(tag)>(args, step->clusters, queue_->get()); });
   check(cudaGetLastError());
+}
+
+unsigned SoloLauncher::take_flags(CompiledStep& step, unsigned count) {
+  if (next_flag_ + count < next_flag_) next_flag_ = 1, ++flag_round_;
+  if (step.flag_round != flag_round_) {
+    check(cudaMemsetAsync(step.posted.data(), 0, step.posted.bytes(), queue_->get()));
+    step.flag_round = flag_round_;
+  }
+  return std::exchange(next_flag_, next_flag_ + count);
 }
 
 void SoloLauncher::forget(const Stream& queue) {

@@ -30,6 +30,8 @@ class SoloLauncher {
   void forget(const Stream&);
 
  private:
+  /// Takes the flags of a launch, and clears what a step has posted with those of an older round.
+  unsigned take_flags(CompiledStep&, unsigned count);
   SoloLauncher(Backend& backend, int clusters, int shared_bytes)
       : compiler_(backend, clusters, shared_bytes),
         type_(backend.compute_type()),
@@ -40,8 +42,11 @@ class SoloLauncher {
   Buffer signals_;
   // This is the number of the last launch.
   unsigned launches_ = 0;
-  // This is SoloPost::flag of the next launch. What nobody has posted yet has the flag 0.
-  unsigned next_flag_ = 1;
+  // This is SoloPost::flag of the next launch. What nobody has posted yet has the flag 0. When no
+  // flags are left for a launch, a new round of them begins, which a step must see before any word
+  // of an older one. The first round is short, so that every longer run begins a second one.
+  unsigned next_flag_ = 0u - kFlagsOfFirstRound, flag_round_ = 1;
+  static constexpr unsigned kFlagsOfFirstRound = 10'000;
   std::shared_ptr<CompiledStep> pending_;
   int times_ = 1;
   // The pending step will run on this queue.

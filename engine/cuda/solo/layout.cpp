@@ -211,9 +211,9 @@ bool lay_out_with(SoloPlan& plan, int row_bytes, int clusters, int shared_bytes,
   layout.hidden = reserve_for(beams * (args.width * 2 + kSoloGap), 1);
   layout.logits = reserve_for(beams * layout.slice_tiles * kSoloTileIds, sizeof(float));
   layout.never = reserve_for(layout.slice_tiles * kSoloTileIds / 8, 1);
-  layout.tile_best = reserve_for(beams * layout.slice_tiles, sizeof(unsigned));
+  layout.best_of_tiles = reserve_for(beams * layout.slice_tiles, sizeof(unsigned));
   layout.vocabulary_stages = std::min(kSoloMostStages, (shared_bytes - end) / kSoloStageBytes);
-  for (int* at : {&layout.hidden, &layout.logits, &layout.never, &layout.tile_best})
+  for (int* at : {&layout.hidden, &layout.logits, &layout.never, &layout.best_of_tiles})
     *at += layout.vocabulary_stages * kSoloStageBytes;
   layout.bytes = std::max(layout.bytes, layout.vocabulary_stages * kSoloStageBytes + end);
   return layout.stages >= kSoloLeastStages && layout.vocabulary_stages >= kSoloLeastStages;

@@ -24,8 +24,8 @@ inline constexpr int kSoloCluster = 16;
 inline constexpr int kSoloWarps = 8;
 // A warp computes this many outputs of a product at once.
 inline constexpr int kSoloTileOutputs = 16;
-// Where several clusters compute the layers, each has at least this many columns of the residual
-// stream, so that every block of it has a whole tile of them.
+// Where several clusters compute the layers, there is one for this many columns of the residual
+// stream, which are a tile for each of its blocks.
 inline constexpr int kSoloClusterColumns = kSoloCluster * kSoloTileOutputs;
 // This many bytes lie behind each row in shared memory, so that reading eight rows at once meets no
 // bank conflicts.
@@ -132,16 +132,16 @@ struct SoloLayout {
   int best;
   // These fields are for the blocks of the vocabulary. `vocabulary_stages` is a number, and
   // `slice_tiles` is the largest number of tiles that a block has.
-  int vocabulary_stages, hidden, logits, never, tile_best, slice_tiles;
+  int vocabulary_stages, hidden, logits, never, best_of_tiles, slice_tiles;
   // Every block has this much dynamic shared memory.
   int bytes;
 };
 
-/// Where several clusters compute the layers, a block sends what it computes to the other clusters
-/// through words in global memory. A word has 4 bytes of data and a flag, which is written with
-/// them and says for which exchange they are. Whoever waits for data thus reads the data
-/// themselves, and neither fences nor counters are needed (the protocol LL of NCCL). The words of
-/// an exchange are in one of kSoloAreas areas.
+/// Where several clusters compute the layers, the outputs of products and the outcome of a step of
+/// search reach all of them through words in global memory. A word has 4 bytes of data and a flag,
+/// which is written with them and says for which exchange they are. Whoever waits for data thus
+/// reads the data themselves, and neither fences nor counters are needed (the protocol LL of NCCL).
+/// The words of an exchange are in one of kSoloAreas areas.
 struct SoloPost {
   // Each of kSoloAreas areas has `area` words. Behind them are the words of a SoloStepResult.
   std::uint64_t* words;

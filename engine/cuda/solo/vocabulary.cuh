@@ -276,8 +276,8 @@ __device__ __forceinline__ void find_candidates(const SoloArgs& args, const Solo
   const bool has_row = row < args.beams;
   const auto* logits = reinterpret_cast<const float*>(memory + args.layout.logits) + row * ids;
   const auto* never = reinterpret_cast<const unsigned*>(memory + args.layout.never);
-  auto* best_of_tiles =
-      reinterpret_cast<unsigned*>(memory + args.layout.tile_best) + row * args.layout.slice_tiles;
+  auto* best_of_tiles = reinterpret_cast<unsigned*>(memory + args.layout.best_of_tiles) +
+                        row * args.layout.slice_tiles;
   const SoloTile operands(address + args.layout.hidden,
                           args.width * static_cast<int>(sizeof(T)) + kSoloGap, args.beams, row, 1);
   SoloBest best;

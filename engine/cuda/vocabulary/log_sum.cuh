@@ -1,5 +1,5 @@
 // Joins the sums of exponentials of a row's vocabulary tiles into the row's log-sum-exp, for
-// merge.cu and for solo/vocabulary.cuh.
+// merge.cu and for solo/search.cuh.
 #pragma once
 
 #include "engine/cuda/device.cuh"
