@@ -121,6 +121,8 @@ int main(int argc, char** argv) {
   if (record.options->report.empty()) return code;
   try {
     write_report(record.options->report, record);
+  } catch (const ClosedPipe&) {
+    return code == kOk ? kPipeClosed : code;
   } catch (const Error& error) {
     return fail_with(record, error.what(), code == kOk ? kFailed : code);
   }

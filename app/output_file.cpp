@@ -2,7 +2,6 @@
 #include "app/output_file.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -13,6 +12,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "app/descriptors.h"
 #include "app/file_sync.h"
 #include "engine/limits.h"
 
@@ -64,9 +64,10 @@ std::string end_of_links(const std::string& path) {
 }
 
 // Returns the path of the file that an output of this name replaces. A link stays a link, and the
-// file that it points to is replaced. Returns an empty path if nothing can be replaced: a device or
-// a pipe must be written in place, and what a link like /dev/stdout points to may have no name.
+// file that it points to is replaced. Returns an empty path if nothing can be replaced: a device, a
+// pipe or a file that is open as one of the descriptors must be written in place.
 std::string replaced_path(const std::string& path) {
+  if (named_descriptor(path)) return "";
   struct stat status {};
   if (lstat(path.c_str(), &status) != 0) return path;
   const bool link = S_ISLNK(status.st_mode);
@@ -79,6 +80,10 @@ std::string replaced_path(const std::string& path) {
 }
 
 }  // namespace
+
+bool OutputFile::is_stdout(const std::string& path) {
+  return path.empty() || path == "-" || named_descriptor(path) == STDOUT_FILENO;
+}
 
 bool OutputFile::is_packed(const std::string& path) {
   return path.size() > 3 && path.ends_with(".gz");
@@ -115,7 +120,9 @@ OutputFile::OutputFile(const std::string& path, PartialFile::Old old)
     journal_path_ = journal_path(path);
     has_old_text_ = partial_->is_old() && fstat(file_, &status) == 0 && status.st_size > 0;
   } else {
-    file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    const std::optional<int> descriptor = named_descriptor(path);
+    file_ = descriptor ? fcntl(*descriptor, F_DUPFD_CLOEXEC, STDERR_FILENO + 1)
+                       : open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (file_ < 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
   }
   if (is_packed(path)) deflater_ = std::make_unique<Deflater>();
@@ -137,22 +144,9 @@ void OutputFile::continue_at(std::int64_t bytes) {
 }
 
 void OutputFile::write_bytes(const char* data, std::size_t bytes) {
-  while (bytes > 0) {
-    const ssize_t written = ::write(file_, data, bytes);
-    if (written < 0) {
-      if (errno == EINTR) continue;
-      // The pipe is full, and whoever passed it to this process has made it non-blocking.
-      if (errno == EAGAIN) {
-        pollfd room{file_, POLLOUT, 0};
-        poll(&room, 1, -1);
-        continue;
-      }
-      if (errno == EPIPE) throw ClosedPipe();
-      fail_to_write();
-    }
-    data += written;
-    bytes -= static_cast<std::size_t>(written);
-  }
+  if (write_all(file_, {data, bytes})) return;
+  if (errno == EPIPE) throw ClosedPipe();
+  fail_to_write();
 }
 
 void OutputFile::write(std::string_view text, std::int64_t lines) {
@@ -173,7 +167,7 @@ void OutputFile::flush() {
 
 void OutputFile::close_file() {
   // Some file systems report a failed write only here. A copy of stdout is closed, since the report
-  // may go to /dev/stdout afterwards.
+  // may go there afterwards.
   const int opened = std::exchange(file_, -1),
             file = opened == STDOUT_FILENO ? dup(opened) : opened;
   if (file < 0 || close(file) != 0) fail_to_write();

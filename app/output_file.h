@@ -54,7 +54,8 @@ class OutputFile {
   /// it is empty. Does nothing after finish().
   void abandon() noexcept;
 
-  static bool is_stdout(const std::string& path) { return path.empty() || path == "-"; }
+  /// Returns whether an output of this name goes to stdout, as with "-" or /dev/stdout.
+  static bool is_stdout(const std::string& path);
   /// Returns whether an output of this name is gzip data.
   static bool is_packed(const std::string& path);
   /// Returns where the output is written until it is complete, or an empty path if it is written in

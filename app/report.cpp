@@ -16,6 +16,8 @@
 #include <sstream>
 #include <thread>
 
+#include "app/descriptors.h"
+#include "app/output_file.h"
 #include "app/run_stages.h"
 #include "app/version.h"
 #include "engine/error.h"
@@ -371,6 +373,13 @@ std::string report_text(const RunRecord& run) {
 
 void check_report_path(const std::string& path) {
   if (path.empty() || path == "-") return;
+  if (const std::optional<int> descriptor = named_descriptor(path)) {
+    const int flags = fcntl(*descriptor, F_GETFL);
+    if (flags < 0) fail("{}: cannot be written: {}", path, std::strerror(errno));
+    if ((flags & O_ACCMODE) == O_RDONLY)
+      fail("{}: cannot be written: it is open for reading only", path);
+    return;
+  }
   struct stat status {};
   if (stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) {
     // A pipe is not opened, since its reader would take the closing for the end of the report.
@@ -385,6 +394,11 @@ void check_report_path(const std::string& path) {
 
 void write_report(const std::string& path, const RunRecord& run) {
   const std::string text = report_text(run);
+  if (const std::optional<int> descriptor = named_descriptor(path)) {
+    if (write_all(*descriptor, text)) return;
+    if (errno == EPIPE && *descriptor == STDOUT_FILENO) throw ClosedPipe();
+    fail("{}: cannot be written: {}", path, write_error(errno));
+  }
   std::FILE* file = path == "-" ? stderr : open_report(path);
   if (!file) fail("{}: cannot be written: {}", path, std::strerror(errno));
   const bool written =

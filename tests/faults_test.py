@@ -256,6 +256,32 @@ class Reports(Case):
                 self.assertEqual(lines.count("\n"), 0 if options else 40, result.story())
                 self.assertEqual(json.loads(brace + report)["lines"]["out"], 40)
 
+    def test_what_is_in_the_file_behind_a_descriptor_stays(self):
+        for name, stream in (("/dev/stdout", "stdout"), ("/dev/stderr", "stderr")):
+            with self.subTest(name):
+                path = self.path("all.txt", "")
+                file = os.open(path, os.O_WRONLY)
+                os.write(file, b"head\n")
+                options = [*IDS, "-o", self.path("out.txt"), "--report", name]
+                self.ok("-q", *options, input=text(LINES), lines=0, **{stream: file})
+                os.write(file, b"tail\n")
+                os.close(file)
+                with open(path) as all:
+                    whole = re.fullmatch("head\n(.*)tail\n", all.read(), re.S)
+                self.assertEqual(json.loads(whole.group(1))["lines"]["out"], 40)
+
+    def test_a_reader_of_stdout_that_leaves_before_the_report(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        out = self.path("out.txt")
+        options = [*IDS, "-o", out, "--report", "/dev/stdout"]
+        result = xlate("-q", *options, input=text(LINES), stdout=writer)
+        os.close(writer)
+        self.check(result, 141)
+        self.assertEqual(result.error_lines, [], result.story())
+        with open(out) as file:
+            self.assertEqual(len(file.readlines()), 40)
+
     def test_a_pipe_without_a_reader(self):
         os.mkfifo(self.path("fifo"))
         begun = time.monotonic()

@@ -173,6 +173,31 @@ class Files(Case):
             self.assertEqual(file.read(), self.yes + "\n")
         self.assertTrue(os.path.islink(link))
 
+    def test_what_is_in_the_file_behind_a_descriptor_stays(self):
+        # The shell does this for (echo head; xlate -o /dev/stdout; echo tail) > file, and for >>.
+        for flags in (os.O_TRUNC, os.O_APPEND):
+            for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+                with self.subTest(flags=flags, name=name):
+                    path = self.path("all.txt", "")
+                    file = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
+                    os.write(file, b"head\n")
+                    self.ok(*GREEDY, "-o", name, input="Yes.\n", stdout=file)
+                    os.write(file, b"tail\n")
+                    os.close(file)
+                    with open(path) as all:
+                        self.assertEqual(all.read(), "head\n" + self.yes + "\ntail\n")
+        self.assertEqual(os.listdir(self.folder), ["all.txt"])
+
+    def test_another_descriptor_as_output(self):
+        path = self.path("all.txt", "")
+        file = os.open(path, os.O_WRONLY)
+        os.write(file, b"head\n")
+        name = "/dev/fd/%d" % file
+        self.ok(*GREEDY, "-o", name, input="Yes.\n", pass_fds=[file], lines=0)
+        os.close(file)
+        with open(path) as all:
+            self.assertEqual(all.read(), "head\n" + self.yes + "\n")
+
     def test_more_inputs_than_a_program_may_open_unasked(self):
         paths = [self.path("in-%d" % i, "Yes.\n") for i in range(200)]
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -266,7 +266,7 @@ def xlate(
     process = subprocess.Popen(
         arguments,
         stdout=popen.pop("stdout", subprocess.PIPE),
-        stderr=subprocess.PIPE,
+        stderr=popen.pop("stderr", subprocess.PIPE),
         **given,
         **popen,
     )
@@ -279,7 +279,7 @@ def xlate(
             "still running after %.0f s\n%s"
             % (timeout, Result(arguments, -9, out or b"", err, timeout).story())
         )
-    return Result(arguments, process.returncode, out or b"", err, time.monotonic() - begun)
+    return Result(arguments, process.returncode, out or b"", err or b"", time.monotonic() - begun)
 
 
 def is_sanitized():
