@@ -36,7 +36,8 @@ shift 4
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 program=${XLATE_BINARY:-$here/bin/xlate}
 [[ ${XLATE_BINARY:-} || -x $program ]] || program=$here/../../build/bin/xlate
-[[ -f $program && -x $program ]] || fail "$program: no program there (XLATE_BINARY names another one)"
+[[ -f $program && -x $program ]] ||
+  fail "$program: no program there (XLATE_BINARY names another one)"
 model=${XLATE_MODEL:-/model/model.bin}
 [[ -r $model ]] || fail "$model: no model there (XLATE_MODEL names another one)"
 [[ $input == - || -r $input ]] || fail "$input: cannot be read"
