@@ -82,6 +82,22 @@ class Terminal(Case):
         self.assertNotIn("\n", shown)
         self.assertEqual(screen_of(shown), [""])
 
+    def test_a_file_has_a_share_and_the_time_that_is_left(self):
+        # The line is shown once a second, so that a fast machine needs more lines for it.
+        for count in (4_000, 16_000, 64_000, 256_000):
+            path = self.path("in.txt", text((source_lines() * count)[:count]))
+            _, shown = self.on_terminal("-i", path, "-o", self.path("out.txt"), lines=[""])
+            rows = re.findall(r"(\d+) lines, (\d+) %(?:, (\d+) s left)?, \d+ tokens/s", shown)
+            self.assertEqual(len(rows), shown.count(" lines, "), shown)
+            if rows:
+                break
+        self.assertTrue(rows, shown)
+        for lines, share, _ in rows:
+            self.assertLess(int(lines), count + 1)
+            # Lines are not equally long, so that their share is not quite that of the bytes.
+            self.assertAlmostEqual(int(share), 100 * int(lines) / count, delta=10)
+        self.assertEqual([int(row[1]) for row in rows], sorted(int(row[1]) for row in rows))
+
     def test_it_is_not_wider_than_the_terminal(self):
         _, shown = self.on_terminal(columns=12)
         rows = [part.strip("\r") for part in shown.split(CLEAR)]
