@@ -266,8 +266,8 @@ class Reports(Case):
                 self.ok("-q", *options, input=text(LINES), lines=0, **{stream: file})
                 os.write(file, b"tail\n")
                 os.close(file)
-                with open(path) as all:
-                    whole = re.fullmatch("head\n(.*)tail\n", all.read(), re.S)
+                with open(path) as written:
+                    whole = re.fullmatch("head\n(.*)tail\n", written.read(), re.S)
                 self.assertEqual(json.loads(whole.group(1))["lines"]["out"], 40)
 
     def test_a_reader_of_stdout_that_leaves_before_the_report(self):

@@ -184,8 +184,8 @@ class Files(Case):
                     self.ok(*GREEDY, "-o", name, input="Yes.\n", stdout=file)
                     os.write(file, b"tail\n")
                     os.close(file)
-                    with open(path) as all:
-                        self.assertEqual(all.read(), "head\n" + self.yes + "\ntail\n")
+                    with open(path) as written:
+                        self.assertEqual(written.read(), "head\n" + self.yes + "\ntail\n")
         self.assertEqual(os.listdir(self.folder), ["all.txt"])
 
     def test_another_descriptor_as_output(self):
@@ -195,8 +195,8 @@ class Files(Case):
         name = "/dev/fd/%d" % file
         self.ok(*GREEDY, "-o", name, input="Yes.\n", pass_fds=[file], lines=0)
         os.close(file)
-        with open(path) as all:
-            self.assertEqual(all.read(), "head\n" + self.yes + "\n")
+        with open(path) as written:
+            self.assertEqual(written.read(), "head\n" + self.yes + "\n")
 
     def test_more_inputs_than_a_program_may_open_unasked(self):
         paths = [self.path("in-%d" % i, "Yes.\n") for i in range(200)]

@@ -324,7 +324,7 @@ TEST(SoloPlanTest, VocabularyGetsTheClustersThatItNeeds) {
   EXPECT_EQ(layer_clusters(5), 1);
 }
 
-// Which words of SoloPost a block may overwrite depends on this (docs/kernels/batch_one.md).
+// A block may overwrite words of SoloPost only because this is so (docs/kernels/batch_one.md).
 TEST(SoloPlanTest, AnAttentionIsBehindEveryProductForHeads) {
   for (const Decoder& decoder : {kMarianBig, kBart, kNllb, kT5Base, kFlanLarge}) {
     SCOPED_TRACE(decoder.name);

@@ -68,7 +68,7 @@ void SoloLauncher::flush() {
   args.signals = signals_.as<SoloSignals>();
   args.launch = launches_ = (launches_ + 1) % kLaunchNumbers;
   args.times = times_;
-  // No more exchanges than operations have flags, and that of the search.
+  // A step has at most one exchange for each operation, and one for the search.
   if (args.post.words)
     args.post.flag = take_flags(*step, static_cast<unsigned>(times_ * (args.count + 1)));
   // Launches share SoloSignals, so a launch must end before the next one begins. On one stream this

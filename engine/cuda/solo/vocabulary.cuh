@@ -195,8 +195,9 @@ __device__ __noinline__ void list_in_turn(const float* logits, const unsigned* n
   }
 }
 
-// Finds the best logit of each tile, as order_of it, while tiles are computed, and the best one of
-// each lane. The lane has the ids n with n % 32 equal to its number. One warp has a row.
+// Finds the best logit of each tile, and of each lane, while tiles are computed. That of a tile is
+// kept as the number that order_of returns. The lane has the ids n with n % 32 equal to its number.
+// One warp has a row.
 struct SoloBest {
   float own = -INFINITY;
   __device__ __forceinline__ void add(const float* logits, const unsigned* never,
@@ -214,8 +215,8 @@ struct SoloBest {
   }
 };
 
-// Lists the same candidates, in most cases in one pass over few of the logits. The n-th largest of
-// the lanes' best logits, where n is the number of candidates, is the bound: at least n logits
+// Lists what list_in_turn lists, in most cases in one pass over few of the logits. The n-th largest
+// of the lanes' best logits, where n is the number of candidates, is the bound: at least n logits
 // reach it, and as a rule few more. Only tiles whose best logit reaches it are read. Where more
 // than 32 logits do, or fewer than n lanes have a logit that can be chosen, list_in_turn is called.
 // One warp calls it.
