@@ -362,8 +362,7 @@ class Model(Case):
             running.process.send_signal(signal.SIGSTOP)
             os.truncate(self.path("model.bin"), 0)
             running.process.send_signal(signal.SIGCONT)
-            running.send(text(LINES).encode())
-            running.close()
+            running.offer(text(LINES).encode())
             result = running.wait(30)
             if result.code != 0:
                 self.told(result, "model.bin: cannot be read any more")
@@ -382,8 +381,7 @@ class Model(Case):
                 running = self.start("-q", *IDS, model=model)
                 time.sleep(moment)
                 os.truncate(model, left)
-                running.send(text(LINES).encode())
-                running.close()
+                running.offer(text(LINES).encode())
                 result = running.wait(30)
                 # What is left of the file can be all that this run needs.
                 if result.code != 0:

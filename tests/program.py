@@ -184,6 +184,14 @@ class Running:
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
+    def offer(self, data):
+        """Sends all input there is, `data`, to a program that may have ended by now."""
+        try:
+            self.send(data)
+        except BrokenPipeError:
+            pass
+        self.close()
+
     def pump(self, data):
         """Sends `data` repeatedly from a thread until the program stops reading."""
 
