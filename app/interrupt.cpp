@@ -42,9 +42,8 @@ void replace_handler(int number, void (*action)(int)) {
 }
 
 void handle(int signal) {
-  // The next SIGINT or SIGTERM meets the default action, which ends the process.
-  replace_handler(SIGINT, SIG_DFL);
-  replace_handler(SIGTERM, SIG_DFL);
+  // The next SIGINT, SIGTERM or SIGHUP meets the default action, which ends the process.
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) replace_handler(number, SIG_DFL);
   // SIGXCPU comes again with each second of CPU time between the soft limit and the hard one, which
   // the run needs to end.
   replace_handler(SIGXCPU, SIG_IGN);
@@ -100,7 +99,7 @@ void leave_time_to_end() {
 
 void watch_signals() {
   if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) wake[0] = wake[1] = -1;
-  for (const int number : {SIGINT, SIGTERM, SIGXCPU}) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGXCPU}) {
     struct sigaction action {
     }, before{};
     // A signal that is ignored stays ignored: a shell starts background jobs that way, so that

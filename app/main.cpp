@@ -124,7 +124,10 @@ int main(int argc, char** argv) {
   } catch (const ClosedPipe&) {
     return code == kOk ? kPipeClosed : code;
   } catch (const Error& error) {
-    return fail_with(record, error.what(), code == kOk ? kFailed : code);
+    if (code != kOk) return fail_with(record, error.what(), code);
+    // A signal may have ended the wait for a reader of the report.
+    const int signal = signal_received();
+    return fail_with(record, error.what(), signal ? kSignalled + signal : kFailed);
   }
   return code;
 }

@@ -136,7 +136,7 @@ bool PartialFile::open_old() {
   const int access = old_ == Old::kKeep ? O_RDWR : O_WRONLY;
   file_ = open(name_.c_str(), access | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (file_ < 0 && errno == ENOENT) return false;
-  if (file_ < 0) fail_to_replace(std::strerror(errno));
+  if (file_ < 0) fail_to_replace(errno == ELOOP ? "it is a symbolic link" : std::strerror(errno));
   struct stat status {};
   if (fstat(file_, &status) != 0 || !S_ISREG(status.st_mode))
     fail_to_replace("it is not a regular file");

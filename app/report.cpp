@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "app/descriptors.h"
+#include "app/interrupt.h"
 #include "app/output_file.h"
 #include "app/run_stages.h"
 #include "app/version.h"
@@ -279,18 +280,21 @@ json buckets_of(const RunnerStatistics& statistics) {
 }
 
 // Opens the file of the report for writing. Returns null, with errno, if that fails. Waits a few
-// seconds for the reader of a named pipe. Without a reader, opening the pipe would never return.
+// seconds, or until a signal comes, for the reader of a named pipe. Without a reader, opening the
+// pipe would never return.
 std::FILE* open_report(const std::string& path) {
   constexpr int kAttempts = 50;
   constexpr std::chrono::milliseconds kPause{100};
   struct stat status {};
   if (stat(path.c_str(), &status) != 0 || !S_ISFIFO(status.st_mode))
     return std::fopen(path.c_str(), "w");
+  const int signal = signal_received();
   int pipe = -1;
   for (int attempt = 1; (pipe = open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC)) < 0;
        ++attempt) {
     if (errno != ENXIO) return nullptr;
-    if (attempt == kAttempts) fail("{}: cannot be written: nobody reads from this pipe", path);
+    if (attempt == kAttempts || signal_received() != signal)
+      fail("{}: cannot be written: nobody reads from this pipe", path);
     std::this_thread::sleep_for(kPause);
   }
   fcntl(pipe, F_SETFL, 0);  // Writing waits for the reader to make room.

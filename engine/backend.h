@@ -161,6 +161,8 @@ class Backend {
   virtual void clear(Queue&, void* device, std::size_t bytes) = 0;
   /// The type of weights and hidden rows.
   virtual DType compute_type() const = 0;
+  /// The type of keys and values in the caches.
+  virtual DType cache_type() const { return compute_type(); }
   /// Returns how many bytes of the memory that is still free the key-value caches may take. The
   /// rest is left for search, for products, and on the CPU for everything else.
   virtual std::size_t cache_budget() const = 0;
@@ -249,8 +251,9 @@ class Backend {
   /// Computes self-attention inside each prompt of packed rows, where a row sees the keys before it
   /// and its own. The rows are those of a pass (PackedRows::first); queries [N, A], out [N, A].
   /// `keys_values` [first + N, 2·A'] has the key and then the value of each row of the batch up to
-  /// the last one of the pass. The result of a row does not depend on how the batch is divided into
-  /// passes.
+  /// the last one of the pass. They may be rounded in place to cache_type(), so that a row has the
+  /// same result as in a decoding step; those of attend_cross() and align(), too. The result of a
+  /// row does not depend on how the batch is divided into passes.
   virtual void attend_prompts(Queue&, Tensor queries, Tensor keys_values, const PackedRows&,
                               const Attention&, Tensor out) = 0;
   /// Computes self-attention of a decoding step. First it writes the key and value of each row's

@@ -14,7 +14,7 @@ namespace {
 // Returns the bytes of the keys and values of this many tokens in all layers, with one key for each
 // token.
 double bytes_of(const Backend& backend, const CacheShape& shape, std::int64_t tokens) {
-  const double element = static_cast<double>(size_of(backend.compute_type()));
+  const double element = static_cast<double>(size_of(backend.cache_type()));
   return static_cast<double>(tokens * 2 * shape.width * shape.layers) * element;
 }
 
@@ -80,7 +80,7 @@ Caches::PageCounts Caches::page_counts(const Capacity& capacity) const {
 
 std::vector<PagedCache> Caches::make(Keys& keys, std::int64_t slots, std::int64_t longest,
                                      std::int64_t keys_per_token) {
-  const DType type = backend_.compute_type();
+  const DType type = backend_.cache_type();
   const std::int64_t rows = keys.pool.total() * policy_.page_tokens * keys_per_token,
                      columns = 2 * shape_.width;
   const std::size_t layer_bytes = Arena::bytes_of(rows, columns, size_of(type));

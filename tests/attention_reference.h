@@ -52,6 +52,16 @@ inline std::vector<double> attention(const double* query, const std::vector<KeyR
                    [](std::int64_t, std::size_t) { return 0.0; });
 }
 
+/// Returns rows whose columns from `first` on, which are keys and values, are rounded as the caches
+/// of the backend hold them.
+inline Matrix as_cached(Lab& lab, Matrix rows, std::int64_t first) {
+  for (std::int64_t r = 0; r < rows.rows; ++r) {
+    for (std::int64_t c = first; c < rows.columns; ++c)
+      rows(r, c) = rounded(lab->cache_type(), rows(r, c));
+  }
+  return rows;
+}
+
 /// Holds a paged cache of random keys and values. Its pages lie in a random order, which is not the
 /// order of the slots. `contents` is what the cache should hold.
 struct Pages {
@@ -60,9 +70,10 @@ struct Pages {
       : table(static_cast<std::size_t>(slots * per_slot)), width(width) {
     std::iota(table.begin(), table.end(), 0);
     for (std::size_t i = table.size(); i > 1; --i) std::swap(table[i - 1], table[random() % i]);
-    contents = random_matrix(random, slots * per_slot * page_tokens * keys_per_token, 2 * width,
-                             lab.type());
-    cache = {lab.put(contents, lab.type()), lab.put(table), per_slot, page_tokens, keys_per_token};
+    const DType type = lab->cache_type();
+    contents =
+        random_matrix(random, slots * per_slot * page_tokens * keys_per_token, 2 * width, type);
+    cache = {lab.put(contents, type), lab.put(table), per_slot, page_tokens, keys_per_token};
   }
   /// Returns the row of `contents` with the key and the value of a slot's token t. In a self cache
   /// each beam has a row of its own; in a cross cache `beam` is 0.
@@ -70,6 +81,11 @@ struct Pages {
     const std::int64_t page =
         table[static_cast<std::size_t>(slot * cache.pages_per_slot + t / cache.page_tokens)];
     return (page * cache.page_tokens + t % cache.page_tokens) * cache.keys_per_token + beam;
+  }
+  /// Puts a key and its value, [2 · width], into a row of `contents`, rounded as the cache does it.
+  void store(std::int64_t row, const double* key_value) {
+    for (std::int64_t c = 0; c < 2 * width; ++c)
+      contents(row, c) = rounded(cache.pages.dtype, key_value[c]);
   }
   KeyRow at(std::int64_t slot, std::int64_t t, std::int64_t beam) const {
     const double* key = &contents.values[static_cast<std::size_t>(row(slot, t, beam) * 2 * width)];

@@ -47,7 +47,7 @@ std::vector<PackedCase> packed_cases() {
 
 class BackendPackedAttention : public OnBackendWith<PackedCase> {};
 INSTANTIATE_TEST_SUITE_P(, BackendPackedAttention,
-                         testing::ValuesIn(on_each(backends(), packed_cases())), CaseName());
+                         testing::ValuesIn(on_each(cache_backends(), packed_cases())), CaseName());
 
 TEST_P(BackendPackedAttention, StaysInsideEachSentence) {
   const auto& [name, width, heads, lengths] = test();
@@ -102,11 +102,12 @@ TEST_P(BackendPackedAttention, ReachesTheSourceOfEachSentence) {
     }
     return lab.get(out);
   };
-  const Matrix found = attend(query.rows), again = attend(7);
+  const Matrix found = attend(query.rows), again = attend(7),
+               cached = as_cached(lab, keys_values, 0);
   for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
     std::vector<KeyRow> rows;
     for (std::int32_t t = source_offsets[b]; t < source_offsets[b + 1]; ++t)
-      rows.push_back({row_of(keys_values, t), row_of(keys_values, t) + width});
+      rows.push_back({row_of(cached, t), row_of(cached, t) + width});
     for (std::int32_t q = offsets[b]; q < offsets[b + 1]; ++q) {
       expect_attention(found, q, attention(row_of(query, q), rows, width, heads), backend(),
                        fmt::format("sentence {}", b));
@@ -131,7 +132,8 @@ TEST_P(BackendPackedAttention, FindsTheKeyWithTheLargestMeanWeight) {
   }
   const std::int64_t head = width / heads;
   Matrix query = random_matrix(random, offsets.back(), width, lab.type()),
-         keys = random_matrix(random, source_offsets.back(), 2 * width, lab.type());
+         keys =
+             as_cached(lab, random_matrix(random, source_offsets.back(), 2 * width, lab.type()), 0);
   for (std::int64_t t = 0; t < keys.rows; ++t)
     for (std::int64_t c = width - head; c < width; ++c) keys(t, c) = 0.5;
   const PackedSourceKeys sources{{}, source_offsets, lab.put(source_offsets)};
@@ -180,7 +182,7 @@ class BackendCaches : public OnBackend {
   Lab lab{GetParam(), Sharing::kShared};
   Random random{11};
 };
-INSTANTIATE_TEST_SUITE_P(, BackendCaches, testing::ValuesIn(backends()), backend_name);
+INSTANTIATE_TEST_SUITE_P(, BackendCaches, testing::ValuesIn(cache_backends()), backend_name);
 
 // A backend that runs steps ahead, or rounds up their number of groups, runs steps with sentences
 // that are done and with groups without a slot. Neither may change a cache.
@@ -223,11 +225,9 @@ TEST_P(BackendCaches, GetTheSourceKeysOfEveryLayer) {
   for (std::int64_t layer = 0; layer < 3; ++layer) {
     Pages& pages = layers[static_cast<std::size_t>(layer)];
     for (std::int64_t i = 0; i < rows.rows; ++i) {
-      for (std::int64_t c = 0; c < 2 * width; ++c) {
-        pages.contents(pages.row(token_slots[static_cast<std::size_t>(i)],
-                                 positions[static_cast<std::size_t>(i)], 0),
-                       c) = rows(i, layer * 2 * width + c);
-      }
+      pages.store(pages.row(token_slots[static_cast<std::size_t>(i)],
+                            positions[static_cast<std::size_t>(i)], 0),
+                  row_of(rows, i) + layer * 2 * width);
     }
     EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values) << "layer " << layer;
   }

@@ -84,7 +84,8 @@ class BackendDecoderAttention : public OnBackendWith<AttentionCase> {
   Matrix slopes;
 };
 INSTANTIATE_TEST_SUITE_P(, BackendDecoderAttention,
-                         testing::ValuesIn(on_each(backends(), attention_cases(), 2)), CaseName());
+                         testing::ValuesIn(on_each(cache_backends(), attention_cases(), 2)),
+                         CaseName());
 
 // One of the prompts has no rows, as one of a single token has. Another one has more queries than
 // the CPU takes at once.
@@ -107,11 +108,11 @@ TEST_P(BackendDecoderAttention, OfPackedPromptsSeesNoLaterToken) {
     }
     return lab.get(out);
   };
-  const Matrix found = attend(qkv.rows);
+  const Matrix found = attend(qkv.rows), cached = as_cached(lab, qkv, width);
   for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
     std::vector<KeyRow> keys;
     for (std::int32_t q = offsets[b]; q < offsets[b + 1]; ++q) {
-      keys.push_back({row_of(qkv, q) + width, row_of(qkv, q) + width + key_width});
+      keys.push_back({row_of(cached, q) + width, row_of(cached, q) + width + key_width});
       expect_attention(found, q, expected(row_of(qkv, q), keys), backend(),
                        fmt::format("prompt {}", b));
       if (HasFatalFailure()) return;
@@ -157,8 +158,7 @@ TEST_P(BackendDecoderAttention, OfAStepReadsThePromptsKeysFirst) {
     const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
     if (slot < 0) continue;
     const std::int32_t length = lengths[static_cast<std::size_t>(slot)];
-    for (std::int64_t c = 0; c < 2 * key_width; ++c)
-      own.contents(own.row(slot, length, r % beams), c) = qkv(r, width + c);
+    own.store(own.row(slot, length, r % beams), row_of(qkv, r) + width);
     std::vector<KeyRow> keys;
     for (std::int32_t t = 0; t < prompts[static_cast<std::size_t>(slot)]; ++t)
       keys.push_back(shared.at(slot, t, 0));

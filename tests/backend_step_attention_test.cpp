@@ -47,7 +47,7 @@ std::vector<SelfCase> self_cases() {
 
 class BackendSelfAttention : public OnBackendWith<SelfCase> {};
 INSTANTIATE_TEST_SUITE_P(, BackendSelfAttention,
-                         testing::ValuesIn(on_each(backends(), self_cases())), CaseName());
+                         testing::ValuesIn(on_each(cache_backends(), self_cases())), CaseName());
 
 // Lengths lie around the edges of pages, and the slots are in no order. The step writes each row's
 // key and value, and attends to them as well.
@@ -78,9 +78,8 @@ TEST_P(BackendSelfAttention, FollowsPagesAndAncestors) {
                    usual_attention(width, heads), out);
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int32_t slot = groups[static_cast<std::size_t>(r / beams)];
-    for (std::int64_t c = 0; c < 2 * width; ++c)
-      pages.contents(pages.row(slot, lengths[static_cast<std::size_t>(slot)], r % beams), c) =
-          qkv(r, width + c);
+    pages.store(pages.row(slot, lengths[static_cast<std::size_t>(slot)], r % beams),
+                row_of(qkv, r) + width);
   }
   EXPECT_EQ(lab.get(pages.cache.pages).values, pages.contents.values)
       << "The step must write the new keys and values, and nothing else.";
@@ -111,7 +110,7 @@ std::vector<ManyCase> many_cases() {
 
 class BackendStepAttention : public OnBackendWith<ManyCase> {};
 INSTANTIATE_TEST_SUITE_P(, BackendStepAttention,
-                         testing::ValuesIn(on_each(backends(), many_cases())), CaseName());
+                         testing::ValuesIn(on_each(cache_backends(), many_cases())), CaseName());
 
 // There are so many sentences that each thread block of a GPU has several, one after another. Their
 // lengths end anywhere in its tiles, and some of the sentences are done.
@@ -161,7 +160,9 @@ TEST_P(BackendStepAttention, OfManySentences) {
           self.at(static_cast<std::int64_t>(slot), t,
                   ancestors[static_cast<std::size_t>(
                       (static_cast<std::int64_t>(slot) * longest + t) * beams + r % beams)]));
-    keys.push_back({row_of(qkv, r) + width, row_of(qkv, r) + 2 * width});
+    self.store(self.row(static_cast<std::int64_t>(slot), lengths[slot], r % beams),
+               row_of(qkv, r) + width);
+    keys.push_back(self.at(static_cast<std::int64_t>(slot), lengths[slot], r % beams));
     expect_attention(found, r, attention(row_of(qkv, r), keys, width, heads), backend(),
                      fmt::format("self, length {}", lengths[slot]));
     keys.clear();
@@ -198,7 +199,7 @@ std::vector<CrossCase> cross_cases() {
 
 class BackendCrossAttention : public OnBackendWith<CrossCase> {};
 INSTANTIATE_TEST_SUITE_P(, BackendCrossAttention,
-                         testing::ValuesIn(on_each(backends(), cross_cases())), CaseName());
+                         testing::ValuesIn(on_each(cache_backends(), cross_cases())), CaseName());
 
 TEST_P(BackendCrossAttention, OfAllBeamsIsOverTheSlotsSource) {
   const auto& [name, beams, width, heads, gap, page_tokens] = test();

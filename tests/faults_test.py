@@ -291,6 +291,18 @@ class Reports(Case):
         self.assertEqual(len(result.lines), 40)
         self.assertLess(time.monotonic() - begun, 60)
 
+    def test_a_signal_ends_the_wait_for_a_reader(self):
+        os.mkfifo(self.path("fifo"))
+        running = self.start("-q", *IDS, "--report", self.path("fifo"))
+        running.offer(text(LINES).encode())
+        self.assertTrue(running.until(lambda: running.count() == 40), running.result(0).story())
+        time.sleep(0.5)
+        running.process.send_signal(signal.SIGINT)
+        result = running.wait(3)
+        self.check(result, 130)
+        self.says(result, "fifo", "nobody reads")
+        self.assertEqual((len(result.lines), len(result.error_lines)), (40, 1), result.story())
+
     def test_a_reader_that_comes_late(self):
         os.mkfifo(self.path("fifo"))
         running = self.start("-q", *IDS, "--report", self.path("fifo"))

@@ -161,6 +161,14 @@ class Files(Case):
         with open(self.path("target.txt")) as file:
             self.assertEqual(file.read(), self.yes + "\n")
 
+    def test_a_link_in_the_place_of_the_partial_file_is_refused(self):
+        target, out = self.path("target.txt", "old\n"), self.path("out.txt")
+        os.symlink(target, out + ".partial")
+        self.fails(*GREEDY, "-o", out, input="Yes.\n", names=["out.txt.partial", "symbolic link"])
+        with open(target) as file:
+            self.assertEqual(file.read(), "old\n")
+        self.assertFalse(os.path.exists(out))
+
     def test_a_link_to_stdout_as_output(self):
         # /dev/stdout is such a link.
         link = self.path("stdout")

@@ -68,16 +68,19 @@ class Percentiles(Harness):
         return sorted(latencies), report["latency_ms"]
 
     def test_they_are_those_that_a_harness_measures(self):
-        # Other work on the machine can make a measurement worse but not better.
-        for _ in range(5):
+        # Other work on the machine can make a measurement worse but not better. It moves the last
+        # percent most.
+        most = {"p50": 0.1, "p90": 0.2, "p99": 0.4, "max": 0.4}
+        shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1}
+        for _ in range(10):
             latencies, report = self.measured(400)
             rank = lambda share: latencies[math.ceil(share * len(latencies)) - 1]
-            differences = []
-            for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
-                differences.append((rank(share) - report[name]) / rank(share))
+            differences = {
+                name: (rank(share) - report[name]) / rank(share) for name, share in shares.items()
+            }
             # Each latency of a harness is at least that of the report, whose classes are one
             # percent apart, unless the program's thread has to wait between an answer and its time.
-            if min(differences) > -0.02 and differences[0] < 0.1 and differences[1] < 0.2:
+            if all(-0.02 < differences[name] < most[name] for name in most):
                 return
         self.fail("harness and report differ by these shares at last: %s" % differences)
 

@@ -17,7 +17,7 @@ BLOCK = "".join(line + "\n" for line in LINES).encode("utf-8")
 
 
 class Signals(Case):
-    EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
     def complete_prefix(self, data, result):
         """Checks that `data` consists of whole lines and is the beginning of the whole output.
@@ -151,8 +151,9 @@ class Signals(Case):
         )
         os.close(write)
         running.pump(BLOCK)
-        waiting = [0, 0]
-        while waiting[-1] == 0 or waiting[-1] != waiting[-2]:
+        # It is full when it gets no more in two seconds: a busy machine may stop the run for a while.
+        waiting = [0] * 5
+        while waiting[-1] == 0 or waiting[-1] != waiting[-5]:
             time.sleep(0.5)
             held = fcntl.ioctl(read, termios.FIONREAD, b"\0\0\0\0")
             waiting.append(int.from_bytes(held, sys.byteorder))

@@ -102,6 +102,14 @@ inline std::vector<BackendUnderTest> backends() {
   return list;
 }
 
+/// Returns backends() and a CPU backend whose caches are not in the type of its rows.
+inline std::vector<BackendUnderTest> cache_backends() {
+  std::vector<BackendUnderTest> list = backends();
+  list.push_back(
+      {"cpu_int8", [] { return make_backend({.precision = Precision::kInt8, .threads = 2}); }});
+  return list;
+}
+
 /// Holds an open backend with a queue, which is destroyed first.
 struct OpenBackend {
   std::unique_ptr<Backend> backend;

@@ -15,6 +15,7 @@ namespace {
 // The queries of a long sentence are taken in blocks, so that the scores need [kQueryBlock,
 // sentence length] floats instead of the square of the length.
 constexpr std::int64_t kQueryBlock = 64;
+constexpr std::int64_t kRowsPerTask = 16;
 
 // Returns the biases of one head for n keys from position `first` on and a query at position
 // `query`, or null if attention has none. Keys further away than the table of a distance bias
@@ -44,23 +45,36 @@ std::int64_t first_seen(const Attention& attention, std::int64_t position) {
 }
 
 // Returns where the cache holds the key of position t of a slot for a beam. The value follows
-// cache.pages.columns / 2 floats behind it.
-float* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, std::int64_t beam) {
-  const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens];
-  return cache.pages.as<float>() +
-         ((page * cache.page_tokens + t % cache.page_tokens) * cache.keys_per_token + beam) *
-             cache.pages.stride;
+// cache.pages.columns / 2 elements behind it.
+void* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, std::int64_t beam) {
+  const std::int64_t page = cache.table[slot * cache.pages_per_slot + t / cache.page_tokens],
+                     token = page * cache.page_tokens + t % cache.page_tokens;
+  return cache.pages.row_range(token * cache.keys_per_token + beam, 1).data;
+}
+
+// Writes a row of keys and values in the type of the cache.
+void store_row(const float* row, const PagedCache& cache, void* cached) {
+  const std::int64_t columns = cache.pages.columns;
+  if (cache.pages.dtype == DType::kBFloat16)
+    round_row(row, columns, static_cast<std::uint16_t*>(cached));
+  else
+    std::copy_n(row, columns, static_cast<float*>(cached));
 }
 
 // Attends with all heads of one row over the keys that scratch.rows points at. For biases, which
 // self-attention alone has, the row is at the position of the last key.
-void attend_heads(const float* query, const Attention& attention, Scratch& scratch, float* out) {
+void attend_heads(const float* query, const Attention& attention, DType type, Scratch& scratch,
+                  float* out) {
   const auto n = std::ssize(scratch.rows);
   const AttentionLoops& loops = attention_loops();
-  const KeyRows keys{scratch.rows.data(), n, attention.key_width() / attention.head, attention.head,
-                     attention.group()};
-  float* scores = scratch.numbers_of(attention.heads * n);
-  loops.score(query, keys, scores);
+  const KeyRows keys{.keys = scratch.rows.data(),
+                     .type = type,
+                     .count = n,
+                     .key_heads = attention.key_width() / attention.head,
+                     .head = attention.head,
+                     .group = attention.group()};
+  float* scores = scratch.numbers_of(attention.heads * n + attention.width());
+  loops.score(query, keys, scores + attention.heads * n, scores);
   for (int head = 0; head < attention.heads; ++head)
     softmax_row(scores + head * n, attention.scale, attention.softcap,
                 biases_of(attention, head, n - 1, 0, n, scratch.biases), n);
@@ -180,13 +194,25 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, const A
                 false, out);
 }
 
+void CpuBackend::round_as_cached(Tensor keys_values) {
+  if (cache_type() != DType::kBFloat16) return;
+  pool_.run((keys_values.rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task, int) {
+    const std::int64_t end = std::min(keys_values.rows, (task + 1) * kRowsPerTask);
+    for (std::int64_t row = task * kRowsPerTask; row < end; ++row)
+      round_in_place(keys_values.as<float>() + row * keys_values.stride, keys_values.columns);
+  });
+}
+
 void CpuBackend::attend_prompts(Queue&, Tensor queries, Tensor keys_values, const PackedRows& rows,
                                 const Attention& attention, Tensor out) {
+  // Earlier passes have rounded the rows before.
+  round_as_cached(keys_values.row_range(rows.first, rows.count));
   attend_packed(queries, rows, keys_values, rows.offsets_host, attention, true, out);
 }
 
 void CpuBackend::attend_cross(Queue&, Tensor query, const PackedRows& rows, Tensor keys_values,
                               const Attention& attention, Tensor out) {
+  round_as_cached(keys_values);
   attend_packed(query, rows, keys_values, rows.sources->offsets_host, attention, false, out);
 }
 
@@ -206,7 +232,7 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
     const std::int64_t length = state.length[slot];
     for (std::int64_t beam = 0; beam < beams; ++beam) {
       const float* row = qkv.as<float>() + (group * beams + beam) * qkv.stride;
-      std::copy_n(row + width, 2 * attention.key_width(), cached_row(cache, slot, length, beam));
+      store_row(row + width, cache, cached_row(cache, slot, length, beam));
     }
     const std::int64_t before = shared ? step.caches.source_lengths[slot] : 0,
                        first = first_seen(attention, before + length);
@@ -219,7 +245,7 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const Step& step, std::size_t l
         scratch.rows.push_back(cached_row(cache, slot, t, ancestor[t * beams + beam]));
       scratch.rows.push_back(cached_row(cache, slot, length, beam));
       const std::int64_t row = group * beams + beam;
-      attend_heads(qkv.as<float>() + row * qkv.stride, attention, scratch,
+      attend_heads(qkv.as<float>() + row * qkv.stride, attention, cache.pages.dtype, scratch,
                    out.as<float>() + row * out.stride);
     }
   });
@@ -239,7 +265,7 @@ void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_
       for (std::int64_t t = 0; t < length; ++t)
         scratch.rows[static_cast<std::size_t>(t)] = cached_row(cache, slot, t, 0);
       const std::int64_t row = group * rows.beams + beam;
-      attend_heads(query.as<float>() + row * query.stride, attention, scratch,
+      attend_heads(query.as<float>() + row * query.stride, attention, cache.pages.dtype, scratch,
                    out.as<float>() + row * out.stride);
     }
   });
@@ -247,6 +273,7 @@ void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_
 
 void CpuBackend::align(Queue&, Tensor query, const PackedRows& rows, Tensor keys_values,
                        const Attention& attention, const HeadSet& heads, std::int32_t* out) {
+  round_as_cached(keys_values);
   const std::vector<QueryBlock> blocks = query_blocks(rows);
   pool_.run(std::ssize(blocks), [&](std::int64_t task, int thread) {
     const QueryBlock& block = blocks[static_cast<std::size_t>(task)];
@@ -281,7 +308,7 @@ void CpuBackend::store_keys(Queue&, Tensor keys_values, const std::int32_t* toke
   for (std::int64_t token = 0; token < keys_values.rows; ++token) {
     const float* row = keys_values.as<float>() + token * keys_values.stride;
     for (const PagedCache& layer : layers) {
-      std::copy_n(row, width, cached_row(layer, token_slots[token], positions[token], 0));
+      store_row(row, layer, cached_row(layer, token_slots[token], positions[token], 0));
       row += width;
     }
   }

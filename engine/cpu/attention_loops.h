@@ -4,13 +4,17 @@
 
 #include <cstdint>
 
+#include "engine/tensor.h"
+
 namespace xlate::cpu {
 
 /// Views keys that one row attends to, with the values behind them. keys[t] points at the key of
 /// token t: `key_heads` heads of `head` columns each. Its value of the same shape begins key_heads
-/// · head floats behind it.
+/// · head elements behind it.
 struct KeyRows {
-  const float* const* keys;
+  const void* const* keys;
+  // It is float32 or bfloat16.
+  DType type;
   // There are n of them.
   std::int64_t count;
   std::int64_t key_heads, head;
@@ -28,8 +32,9 @@ struct AttentionLoops {
   /// Computes out = xᵀ with x [rows, columns] and out [columns, rows], with the given row strides.
   void (*transpose)(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns,
                     float* out, std::int64_t out_stride);
-  /// Computes the dot products of the heads of a query with their keys: scores [heads, n].
-  void (*score)(const float* query, const KeyRows&, float* scores);
+  /// Computes the dot products of the heads of a query with their keys: scores [heads, n]. There
+  /// must be room for as many floats as the query has.
+  void (*score)(const float* query, const KeyRows&, float* room, float* scores);
   /// Computes the sums of the values by their weights [heads, n]: out [heads, head].
   void (*mix)(const float* weights, const KeyRows&, float* out);
 };

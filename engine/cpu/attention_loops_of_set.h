@@ -6,6 +6,32 @@
 typedef float Floats __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 
 static inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(from); }
+// Widens numbers in bfloat16, which are the upper halves of those in float32.
+static inline float load_one(const std::uint16_t* from) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(*from) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+static inline float load_one(const float* from) { return *from; }
+typedef std::uint32_t Words __attribute__((vector_size(kLanes * 4), aligned(2), may_alias));
+static inline Floats floats_of(Words bits) {
+  Floats values;
+  __builtin_memcpy(&values, &bits, sizeof(values));
+  return values;
+}
+static inline Floats load(const std::uint16_t* from) {
+  typedef std::uint16_t Halves __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
+  return floats_of(__builtin_convertvector(*reinterpret_cast<const Halves*>(from), Words) << 16);
+}
+// Widens 2 · kLanes numbers at once. Two of them lie in each word, the first one below.
+struct Pairs {
+  Floats first, second;
+};
+static inline Pairs load_pairs(const std::uint16_t* from) {
+  const Words words = *reinterpret_cast<const Words*>(from);
+  return {floats_of(words << 16), floats_of(words & 0xffff0000u)};
+}
 static inline void store(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
 
 // Computes kRows rows of a product. kVectors registers of columns are summed at a time.
@@ -119,33 +145,75 @@ static inline float dot(const float* a, const float* b, std::int64_t n) {
   return sum;
 }
 
+// Returns the dot product with a key in bfloat16. `a` is as divide_pairs() has left it.
+static inline float dot(const float* a, const std::uint16_t* b, std::int64_t n) {
+  Floats even = {}, odd = {};
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const Pairs pairs = load_pairs(b + i);
+    even += load(a + i) * pairs.first;
+    odd += load(a + i + kLanes) * pairs.second;
+  }
+  for (; i + kLanes <= n; i += kLanes) even += load(a + i) * load(b + i);
+  float sum = sum_of(even + odd);
+  for (; i < n; ++i) sum += a[i] * load_one(b + i);
+  return sum;
+}
+
+// Puts the first numbers of the pairs of each 2 · kLanes before the second ones, as load_pairs()
+// gives them. What does not fill so many stays as it is.
+static inline void divide_pairs(const float* x, std::int64_t n, float* out) {
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      out[i + j] = x[i + 2 * j];
+      out[i + kLanes + j] = x[i + 2 * j + 1];
+    }
+  }
+  for (; i < n; ++i) out[i] = x[i];
+}
+
+template <class T>
+static inline const T* key_of(const KeyRows& rows, std::int64_t t) {
+  return static_cast<const T*>(rows.keys[t]);
+}
+
 // The keys of a token lie next to each other for all heads, so that each token is visited once. The
-// token after the next one is fetched meanwhile, since the processor does not guess where it lies.
-static void score(const float* query, const KeyRows& rows, float* scores) {
-  constexpr std::int64_t kAhead = 2, kLine = 16;
+// keys of the fourth token from there are fetched meanwhile, since the processor does not guess
+// where they lie. It finds the values by itself, and took longer where they were fetched here.
+template <class T>
+static inline void score_rows(const float* query, const KeyRows& rows, float* scores) {
+  constexpr std::int64_t kAhead = 4, kLine = 64 / sizeof(T);
   const std::int64_t width = rows.key_heads * rows.head;
   for (std::int64_t t = 0; t < rows.count; ++t) {
     if (t + kAhead < rows.count) {
-      const float* next = rows.keys[t + kAhead];
-      for (std::int64_t i = 0; i < 2 * width; i += kLine) __builtin_prefetch(next + i, 0, 2);
+      const T* next = key_of<T>(rows, t + kAhead);
+      for (std::int64_t i = 0; i < width; i += kLine) __builtin_prefetch(next + i, 0, 2);
     }
     for (std::int64_t head = 0; head < rows.key_heads; ++head) {
-      const float* key = rows.keys[t] + head * rows.head;
+      const T* key = key_of<T>(rows, t) + head * rows.head;
       for (std::int64_t i = head * rows.group; i < (head + 1) * rows.group; ++i)
         scores[i * rows.count + t] = dot(query + i * rows.head, key, rows.head);
     }
   }
 }
 
+static void score(const float* query, const KeyRows& rows, float* room, float* scores) {
+  if (rows.type != DType::kBFloat16) return score_rows<float>(query, rows, scores);
+  for (std::int64_t i = 0; i < rows.key_heads * rows.group; ++i)
+    divide_pairs(query + i * rows.head, rows.head, room + i * rows.head);
+  score_rows<std::uint16_t>(room, rows, scores);
+}
+
 // Sums kVectors registers of columns of the values of one head of keys, for one head of queries.
-template <int kVectors>
+template <class T, int kVectors>
 static inline std::int64_t mix_columns(std::int64_t first, const float* weights,
                                        const KeyRows& rows, std::int64_t offset, float* out) {
   std::int64_t j = first;
   for (; j + kVectors * kLanes <= rows.head; j += kVectors * kLanes) {
     Floats sums[kVectors] = {};
     for (std::int64_t t = 0; t < rows.count; ++t) {
-      const float* value = rows.keys[t] + offset + j;
+      const T* value = key_of<T>(rows, t) + offset + j;
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) sums[v] += weights[t] * load(value + v * kLanes);
     }
@@ -155,19 +223,64 @@ static inline std::int64_t mix_columns(std::int64_t first, const float* weights,
   return j;
 }
 
-static void mix(const float* weights, const KeyRows& rows, float* out) {
+// Does the same for values in bfloat16 with kPairs times two registers.
+template <int kPairs>
+static inline std::int64_t mix_pairs(std::int64_t first, const float* weights, const KeyRows& rows,
+                                     std::int64_t offset, float* out) {
+  constexpr std::int64_t kColumns = 2 * kPairs * kLanes;
+  std::int64_t j = first;
+  for (; j + kColumns <= rows.head; j += kColumns) {
+    Pairs sums[kPairs] = {};
+    for (std::int64_t t = 0; t < rows.count; ++t) {
+      const std::uint16_t* value = key_of<std::uint16_t>(rows, t) + offset + j;
+#pragma GCC unroll 4
+      for (int p = 0; p < kPairs; ++p) {
+        const Pairs pairs = load_pairs(value + 2 * p * kLanes);
+        sums[p].first += weights[t] * pairs.first;
+        sums[p].second += weights[t] * pairs.second;
+      }
+    }
+    for (int p = 0; p < kPairs; ++p) {
+      float* to = out + j + 2 * p * kLanes;
+      for (int lane = 0; lane < kLanes; ++lane)
+        to[2 * lane] = sums[p].first[lane], to[2 * lane + 1] = sums[p].second[lane];
+    }
+  }
+  return j;
+}
+
+// Sums the columns of one head that fill whole registers, and returns their number.
+static inline std::int64_t mix_head(const float*, const float* weights, const KeyRows& rows,
+                                    std::int64_t offset, float* out) {
+  const std::int64_t j = mix_columns<float, 4>(0, weights, rows, offset, out);
+  return mix_columns<float, 1>(j, weights, rows, offset, out);
+}
+static inline std::int64_t mix_head(const std::uint16_t*, const float* weights, const KeyRows& rows,
+                                    std::int64_t offset, float* out) {
+  std::int64_t j = mix_pairs<2>(0, weights, rows, offset, out);
+  j = mix_pairs<1>(j, weights, rows, offset, out);
+  return mix_columns<std::uint16_t, 1>(j, weights, rows, offset, out);
+}
+
+template <class T>
+static inline void mix_rows(const float* weights, const KeyRows& rows, float* out) {
   for (std::int64_t i = 0; i < rows.key_heads * rows.group; ++i) {
     const std::int64_t offset = (rows.key_heads + i / rows.group) * rows.head;
     const float* of_head = weights + i * rows.count;
     float* to = out + i * rows.head;
-    std::int64_t j = mix_columns<4>(0, of_head, rows, offset, to);
-    j = mix_columns<1>(j, of_head, rows, offset, to);
+    std::int64_t j = mix_head(static_cast<const T*>(nullptr), of_head, rows, offset, to);
     for (; j < rows.head; ++j) {
       float sum = 0;
-      for (std::int64_t t = 0; t < rows.count; ++t) sum += of_head[t] * rows.keys[t][offset + j];
+      for (std::int64_t t = 0; t < rows.count; ++t)
+        sum += of_head[t] * load_one(key_of<T>(rows, t) + offset + j);
       to[j] = sum;
     }
   }
+}
+
+static void mix(const float* weights, const KeyRows& rows, float* out) {
+  if (rows.type == DType::kBFloat16) return mix_rows<std::uint16_t>(weights, rows, out);
+  mix_rows<float>(weights, rows, out);
 }
 
 static constexpr AttentionLoops kLoops{multiply, transpose, score, mix};

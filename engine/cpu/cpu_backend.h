@@ -1,5 +1,7 @@
 // CpuBackend computes on the CPU: products by oneDNN with packed weights, in float32, bfloat16 or
-// int8, and everything else by loops over rows in float32. The contract is in engine/backend.h.
+// int8, and everything else by loops over rows in float32. Where products are not in float32,
+// caches hold bfloat16: a step reads more bytes of keys and values than of weights. The contract is
+// in engine/backend.h.
 #pragma once
 
 #include <chrono>
@@ -19,14 +21,24 @@ namespace xlate::cpu {
 /// Holds the memory that one thread needs while it works. It grows to the largest need and is then
 /// kept.
 struct Scratch {
-  std::vector<const float*> rows;
+  std::vector<const void*> rows;
   std::vector<float> numbers, biases;
+  // These are panels of weights that were widened.
+  std::vector<std::byte> panels;
   // It holds the sums of a product with one panel.
   alignas(64) float sums[kMostProductRows * PackedMatrix::kMostColumns];
   float* numbers_of(std::int64_t count) {
     if (numbers.size() < static_cast<std::size_t>(count))
       numbers.resize(static_cast<std::size_t>(count));
     return numbers.data();
+  }
+  /// Returns room for so many panels of the weight, at a multiple of kPanelAlignment.
+  std::byte* panels_of(const PackedMatrix& weight, std::int64_t count) {
+    std::size_t bytes = static_cast<std::size_t>(count) * weight.panel_bytes() + kPanelAlignment;
+    if (panels.size() < bytes) panels.resize(bytes);
+    void* room = panels.data();
+    return static_cast<std::byte*>(
+        std::align(kPanelAlignment, bytes - kPanelAlignment, room, bytes));
   }
 };
 
@@ -55,6 +67,11 @@ class CpuBackend final : public Backend {
   void end_work(Queue&, Work) override;
   WorkSeconds work_seconds() override { return seconds_; }
   DType compute_type() const override { return DType::kFloat32; }
+  DType cache_type() const override {
+    return options_.precision == Precision::kInt8 || options_.precision == Precision::kBFloat16
+               ? DType::kBFloat16
+               : DType::kFloat32;
+  }
   std::size_t cache_budget() const override;
   int steps_ahead() const override { return 0; }
 
@@ -102,11 +119,15 @@ class CpuBackend final : public Backend {
     // This many of the best tokens are kept for each row and split.
     int count;
   };
+  /// Rounds the rows of keys and values in place, as the caches hold those of a step, so that the
+  /// decoder computes the same of targets that are given.
+  void round_as_cached(Tensor keys_values);
   void attend_packed(Tensor queries, const PackedRows&, Tensor keys_values,
                      std::span<const std::int32_t> key_offsets, const Attention&, bool causal,
                      Tensor out);
-  void scan_chunk(const VocabularyScan&, std::int64_t split, std::int64_t chunk,
-                  std::int64_t first_row, Scratch&);
+  void scan_chunk(const VocabularyScan&, std::int64_t split, std::int64_t chunk, Scratch&);
+  void scan_row(const VocabularyScan&, std::int64_t split, std::int64_t chunk, std::int64_t row,
+                std::span<float> logits);
   void sum_chunks(std::int64_t rows, std::int64_t chunks);
   std::int64_t find_best(Tensor hidden, const Projection&, const SearchRules&, int count);
   void project_rows(Tensor hidden, const Projection&);

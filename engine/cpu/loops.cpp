@@ -99,6 +99,42 @@ XLATE_INLINE float fast_erf(float x) {
   return x < 0 ? -result : result;
 }
 
+// Rounds n elements to whole numbers of at most `limit`, adds the offset, and returns the scale.
+template <class Out>
+XLATE_INLINE float quantize(const float* x, std::int64_t n, float limit, std::int32_t offset,
+                            Out* out) {
+  float most = 0;
+#pragma omp simd reduction(max : most)
+  for (std::int64_t i = 0; i < n; ++i) most = std::fabs(x[i]) > most ? std::fabs(x[i]) : most;
+  if (overflows(x, n) || !(most < std::numeric_limits<float>::infinity())) {
+    std::memset(out, offset, static_cast<std::size_t>(n));
+    return std::numeric_limits<float>::quiet_NaN();
+  }
+  const float inverse = most > 0 ? limit / most : 0.0f;
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    // The product is rounded to float32 first. Added to a number, it might not be.
+    out[i] = static_cast<Out>(static_cast<std::int32_t>(std::rint(x[i] * inverse)) + offset);
+  }
+  return most / limit;
+}
+
+// Returns a − b, which is right even where a and b have lost their upper bits.
+XLATE_INLINE float whole_difference(std::int32_t a, std::int32_t b) {
+  return static_cast<float>(
+      static_cast<std::int32_t>(static_cast<std::uint32_t>(a) - static_cast<std::uint32_t>(b)));
+}
+
+// Returns the bits of x in bfloat16, which are those of the nearest number in float32 whose lower
+// half is 0. Of two equally near ones the last bit is even.
+XLATE_INLINE std::uint32_t upper_half(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  // A NaN must not become an infinity.
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded;
+}
+
 XLATE_INLINE void cap_scores(float* x, float scale, float cap, std::int64_t n) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) x[i] = cap * fast_tanh(x[i] * scale / cap);
@@ -211,46 +247,39 @@ XLATE_CLONES void finish_row(const float* sums, const float* bias, Activation ac
   activate_row(out, activation, n);
 }
 
-XLATE_CLONES void finish_row(const std::int32_t* sums, float row_scale, const float* scales,
-                             const float* bias, Activation activation, std::int64_t n, float* out) {
+XLATE_CLONES void finish_row(const std::int32_t* sums, const std::int32_t* offsets, float row_scale,
+                             const float* scales, const float* bias, Activation activation,
+                             std::int64_t n, float* out) {
   if (bias) {
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i)
-      out[i] = static_cast<float>(sums[i]) * (row_scale * scales[i]) + bias[i];
+      out[i] = whole_difference(sums[i], offsets[i]) * (row_scale * scales[i]) + bias[i];
   } else {
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i)
-      out[i] = static_cast<float>(sums[i]) * (row_scale * scales[i]);
+      out[i] = whole_difference(sums[i], offsets[i]) * (row_scale * scales[i]);
   }
   activate_row(out, activation, n);
 }
 
 XLATE_CLONES float quantize_row(const float* x, std::int64_t n, int largest, std::int8_t* out) {
-  float most = 0;
-#pragma omp simd reduction(max : most)
-  for (std::int64_t i = 0; i < n; ++i) most = std::fabs(x[i]) > most ? std::fabs(x[i]) : most;
-  if (overflows(x, n) || !(most < std::numeric_limits<float>::infinity())) {
-    std::memset(out, 0, static_cast<std::size_t>(n));
-    return std::numeric_limits<float>::quiet_NaN();
-  }
-  const auto limit = static_cast<float>(largest);
-  const float inverse = most > 0 ? limit / most : 0.0f;
-#pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) {
-    // The product is rounded to float32 first. Added to a number, it might not be.
-    out[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(std::rint(x[i] * inverse)));
-  }
-  return most / limit;
+  return quantize(x, n, static_cast<float>(largest), 0, out);
+}
+
+XLATE_CLONES float quantize_inputs(const float* x, std::int64_t n, std::uint8_t* out) {
+  return quantize(x, n, 127, kInputOffset, out);
 }
 
 XLATE_CLONES void round_row(const float* x, std::int64_t n, std::uint16_t* out) {
 #pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<std::uint16_t>(upper_half(x[i]));
+}
+
+XLATE_CLONES void round_in_place(float* x, std::int64_t n) {
+#pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
-    std::uint32_t bits;
-    std::memcpy(&bits, x + i, 4);
-    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    // A NaN must not become an infinity.
-    out[i] = static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+    const std::uint32_t bits = upper_half(x[i]) << 16;
+    std::memcpy(x + i, &bits, 4);
   }
 }
 
@@ -296,6 +325,8 @@ XLATE_CLONES MaxSum sum_logits(const float* logits, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) sum += fast_exp(logits[i] - max);
   return {max, sum};
 }
+
+XLATE_CLONES float largest_of(const float* x, std::int64_t n) { return largest(x, n); }
 
 XLATE_CLONES bool has_overflow(const float* x, std::int64_t n) { return overflows(x, n); }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "engine/backend.h"
+#include "engine/cpu/products/product_library.h"
 
 namespace xlate::cpu {
 
@@ -25,15 +26,20 @@ void gate_row(const float* x, Activation activation, std::int64_t n, float* out)
 /// Computes out = activation(sums + bias) for the n sums of a product. `bias` may be null.
 void finish_row(const float* sums, const float* bias, Activation activation, std::int64_t n,
                 float* out);
-/// Does the same for sums of int8: out = activation(sums · row_scale · scales + bias).
-void finish_row(const std::int32_t* sums, float row_scale, const float* scales, const float* bias,
-                Activation activation, std::int64_t n, float* out);
+/// Does the same for sums of int8: out = activation((sums − offsets) · row_scale · scales + bias).
+void finish_row(const std::int32_t* sums, const std::int32_t* offsets, float row_scale,
+                const float* scales, const float* bias, Activation activation, std::int64_t n,
+                float* out);
 
 /// Rounds n elements to int8 and returns the scale by which they must be multiplied. The largest
 /// magnitude becomes `largest`, at most 127. If an element is infinite or NaN, the scale is NaN.
 float quantize_row(const float* x, std::int64_t n, int largest, std::int8_t* out);
+/// Does the same with 127, and adds kInputOffset to each element, as products read them.
+float quantize_inputs(const float* x, std::int64_t n, std::uint8_t* out);
 /// Rounds n elements to bfloat16, to the nearest value and among two to the even one.
 void round_row(const float* x, std::int64_t n, std::uint16_t* out);
+/// Rounds n elements in the same way, and leaves them in float32.
+void round_in_place(float* x, std::int64_t n);
 
 /// Computes x = cap · tanh(x·scale / cap) for n elements.
 void cap_row(float* x, float scale, float cap, std::int64_t n);
@@ -54,6 +60,9 @@ struct MaxSum {
   float max, sum;
 };
 MaxSum sum_logits(const float* logits, std::int64_t n);
+
+/// Returns the largest of n numbers. Those that are NaN do not count, and without others it is −∞.
+float largest_of(const float* x, std::int64_t n);
 
 /// Returns whether one of n numbers is +∞ or NaN.
 bool has_overflow(const float* x, std::int64_t n);

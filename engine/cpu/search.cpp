@@ -3,6 +3,7 @@
 // each row. Where row rules apply, whole rows of logits are stored instead. Then each sentence
 // selects its hypotheses.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -21,32 +22,64 @@ constexpr std::int64_t kRowBlock = kMostProductRows;
 // Where row rules apply, the logits of this many rows are in memory at a time.
 constexpr std::int64_t kRuledRows = kRowBlock;
 
-// Keeps the `limit` best of the items that it is offered. heap[0] is the worst of those that are
-// kept.
-void offer(Scored* heap, int& count, int limit, Scored item) {
-  const auto worse_last = [](const Scored& a, const Scored& b) { return better(a, b); };
-  if (count < limit) {
-    heap[count++] = item;
-    std::push_heap(heap, heap + count, worse_last);
-  } else if (better(item, heap[0])) {
-    std::pop_heap(heap, heap + count, worse_last);
-    heap[count - 1] = item;
-    std::push_heap(heap, heap + count, worse_last);
+// Keeps the `limit` best of the tokens that it is offered in ascending order of ids, best first.
+struct BestTokens {
+  Scored* list;
+  int& count;
+  int limit;
+  // Returns what a logit must be above to be kept.
+  float least() const { return count < limit ? kMinusInfinity : list[limit - 1].logit; }
+  // Takes a token whose logit is above that.
+  void take(Scored token) {
+    int at = count < limit ? count++ : limit - 1;
+    for (; at > 0 && better(token, list[at - 1]); --at) list[at] = list[at - 1];
+    list[at] = token;
   }
-}
+  // Is offered consecutive tokens from `first` on. Most blocks have none to be kept.
+  void offer(std::span<const float> logits, std::int64_t first) {
+    constexpr std::size_t kBlock = 64;
+    for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
+      const std::size_t end = std::min(begin + kBlock, logits.size());
+      if (!(largest_of(logits.data() + begin, static_cast<std::int64_t>(end - begin)) > least()))
+        continue;
+      for (std::size_t i = begin; i < end; ++i) {
+        if (logits[i] > least())
+          take({logits[i], static_cast<std::int32_t>(first + static_cast<std::int64_t>(i))});
+      }
+    }
+  }
+};
 
-// Computes the logits of `rows` rows from `first_row` on, at most kRowBlock, over n ids of the
-// vocabulary from `first` on, and writes them to `logits` with this stride. `sums` is scratch for a
-// panel.
-void project(const ProductInputs& hidden, const PackedMatrix& weight, const Projection& projection,
-             std::int64_t first_row, std::int64_t rows, std::int64_t first, std::int64_t n,
-             float* sums, float* logits, std::int64_t stride) {
+// Has the weights of n ids of the vocabulary from `first` on, which is a multiple of kChunk.
+struct ChunkWeights {
+  ChunkWeights(const PackedMatrix& weight, std::int64_t first, Scratch& scratch)
+      : weight(weight), first(first), n(std::min(kChunk, weight.columns() - first)) {
+    std::byte* room = scratch.panels_of(weight, kChunk / weight.panel_columns());
+    for (std::int64_t column = first; column < first + n; column += weight.panel_columns()) {
+      panels[count++] = weight.weights_of(weight.panel_at(column), room);
+      room += weight.panel_bytes();
+    }
+  }
+  const PackedMatrix& weight;
+  std::int64_t first, n;
+  // There are `count` panels.
+  std::array<const void*, kChunk / (PackedMatrix::kMostColumns / 2)> panels;
+  std::size_t count = 0;
+};
+
+// Computes the logits of `rows` rows from `first_row` on, at most kRowBlock, over a chunk of the
+// vocabulary, and writes them to `logits` with this stride. `sums` is scratch for a panel.
+void project(const ProductInputs& hidden, const ChunkWeights& chunk, const Projection& projection,
+             std::int64_t first_row, std::int64_t rows, float* sums, float* logits,
+             std::int64_t stride) {
   const float* biases = projection.linear.bias ? projection.linear.bias.as<float>() : nullptr;
-  for (std::int64_t column = first; column < first + n;) {
+  const PackedMatrix& weight = chunk.weight;
+  std::int64_t column = chunk.first;
+  for (std::size_t p = 0; p < chunk.count; ++p) {
     const std::int64_t panel = weight.panel_at(column), columns = weight.columns_of(panel);
-    weight.multiply(panel, hidden, first_row, rows, sums);
+    weight.multiply(chunk.panels[p], hidden, first_row, rows, sums);
     for (std::int64_t i = 0; i < rows; ++i) {
-      float* out = logits + i * stride + (column - first);
+      float* out = logits + i * stride + (column - chunk.first);
       weight.finish(panel, hidden, first_row + i, sums + i * weight.panel_columns(),
                     biases ? biases + column : nullptr, Activation::kNone, out);
       if (projection.softcap != 0) cap_row(out, 1, projection.softcap, columns);
@@ -81,38 +114,40 @@ void CpuBackend::start_slots(Queue&, const SearchRules& rules, std::span<const S
   }
 }
 
-// Computes the logits of up to kRowBlock rows over one chunk of the vocabulary, stores each row's
-// maximum and sum, and offers the logits to the lists of the rows' best tokens.
+// Computes the logits of all rows over one chunk of the vocabulary, in blocks.
 void CpuBackend::scan_chunk(const VocabularyScan& scan, std::int64_t split, std::int64_t chunk,
-                            std::int64_t first_row, Scratch& scratch) {
-  const std::int64_t first = chunk * kChunk, n = std::min(kChunk, scan.weight.columns() - first),
-                     m = std::min(kRowBlock, scan.hidden.count - first_row);
+                            Scratch& scratch) {
+  const ChunkWeights weights(scan.weight, chunk * kChunk, scratch);
   float* logits = scratch.numbers_of(kRowBlock * kChunk);
-  project(scan.hidden, scan.weight, scan.projection, first_row, m, first, n, scratch.sums, logits,
-          n);
-  for (std::int64_t i = 0; i < m; ++i) {
-    float* row = logits + i * n;
-    MaxSum sum = sum_logits(row, n);
-    bool masked = false;
-    for (const std::int32_t id : scan.rules.never_chosen) {
-      if (id < first || id >= first + n) continue;
-      row[id - first] = kMinusInfinity;
-      masked = true;
-    }
-    // Masking ids before the softmax is the same as applying log-softmax once more afterwards.
-    if (masked && scan.rules.renormalize && !std::isnan(sum.sum)) sum = sum_logits(row, n);
-    search_.sums[static_cast<std::size_t>(chunk * scan.hidden.count + first_row + i)] = sum;
-    const std::int64_t list = (first_row + i) * scan.splits + split;
-    Scored* best = search_.best.data() + list * scan.count;
-    int& found = search_.best_count[static_cast<std::size_t>(list)];
-    // Ids ascend, so an equal logit in this chunk has a larger id and loses.
-    if (found == scan.count && !(sum.max > best[0].logit)) continue;
-    for (std::int64_t j = 0; j < n; ++j) {
-      const float least = found < scan.count ? kMinusInfinity : best[0].logit;
-      if (row[j] > least)
-        offer(best, found, scan.count, {row[j], static_cast<std::int32_t>(first + j)});
-    }
+  for (std::int64_t first = 0; first < scan.hidden.count; first += kRowBlock) {
+    const std::int64_t rows = std::min(kRowBlock, scan.hidden.count - first);
+    project(scan.hidden, weights, scan.projection, first, rows, scratch.sums, logits, weights.n);
+    for (std::int64_t i = 0; i < rows; ++i)
+      scan_row(scan, split, chunk, first + i,
+               {logits + i * weights.n, static_cast<std::size_t>(weights.n)});
   }
+}
+
+// Stores the maximum and the sum of a row's logits over one chunk, and offers the logits to the
+// list of the row's best tokens.
+void CpuBackend::scan_row(const VocabularyScan& scan, std::int64_t split, std::int64_t chunk,
+                          std::int64_t row, std::span<float> logits) {
+  const std::int64_t first = chunk * kChunk, n = std::ssize(logits);
+  MaxSum sum = sum_logits(logits.data(), n);
+  bool masked = false;
+  for (const std::int32_t id : scan.rules.never_chosen) {
+    if (id < first || id >= first + n) continue;
+    logits[static_cast<std::size_t>(id - first)] = kMinusInfinity;
+    masked = true;
+  }
+  // Masking ids before the softmax is the same as applying log-softmax once more afterwards.
+  if (masked && scan.rules.renormalize && !std::isnan(sum.sum)) sum = sum_logits(logits.data(), n);
+  search_.sums[static_cast<std::size_t>(chunk * scan.hidden.count + row)] = sum;
+  const std::int64_t list = row * scan.splits + split;
+  BestTokens best{search_.best.data() + list * scan.count,
+                  search_.best_count[static_cast<std::size_t>(list)], scan.count};
+  // Ids ascend, so an equal logit in this chunk has a larger id and loses.
+  if (sum.max > best.least()) best.offer(logits, first);
 }
 
 // Adds the sums of the chunks in the order of the chunks. The log-sum of a row is NaN if a logit is
@@ -147,8 +182,7 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
   const VocabularyScan scan{inputs_of(hidden, *weight), *weight, projection, rules, splits, count};
   // A thread takes chunks in ascending order, as scan_chunk() needs it.
   pool_.run(chunks, [&](std::int64_t chunk, int thread) {
-    for (std::int64_t row = 0; row < rows; row += kRowBlock)
-      scan_chunk(scan, thread, chunk, row, scratch_[static_cast<std::size_t>(thread)]);
+    scan_chunk(scan, thread, chunk, scratch_[static_cast<std::size_t>(thread)]);
   });
   sum_chunks(rows, chunks);
   return splits;
@@ -161,10 +195,10 @@ void CpuBackend::project_rows(Tensor hidden, const Projection& projection) {
   search_.logits.resize(static_cast<std::size_t>(hidden.rows * vocabulary));
   const ProductInputs inputs = inputs_of(hidden, *weight);
   pool_.run((vocabulary + kChunk - 1) / kChunk, [&](std::int64_t chunk, int thread) {
-    const std::int64_t first = chunk * kChunk;
-    project(inputs, *weight, projection, 0, hidden.rows, first,
-            std::min(kChunk, vocabulary - first), scratch_[static_cast<std::size_t>(thread)].sums,
-            search_.logits.data() + first, vocabulary);
+    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+    const ChunkWeights weights(*weight, chunk * kChunk, scratch);
+    project(inputs, weights, projection, 0, hidden.rows, scratch.sums,
+            search_.logits.data() + weights.first, vocabulary);
   });
 }
 
@@ -199,11 +233,7 @@ void CpuBackend::find_best_of_row(const SearchRules& rules, const SlotSearch& sl
     if (id) best[0] = {logits[static_cast<std::size_t>(*id)], *id};
     return;
   }
-  int& found = search_.best_count[static_cast<std::size_t>(row)];
-  for (std::size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] > (found < count ? kMinusInfinity : best[0].logit))
-      offer(best, found, count, {logits[id], static_cast<std::int32_t>(id)});
-  }
+  BestTokens{best, search_.best_count[static_cast<std::size_t>(row)], count}.offer(logits, 0);
 }
 
 // Does what find_best() does where row rules apply. It has the logits of whole rows in memory,

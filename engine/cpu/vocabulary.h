@@ -22,7 +22,7 @@ inline bool better(const Scored& a, const Scored& b) {
 struct SearchScratch {
   // These are the maximum and the sum of each chunk of the vocabulary: [chunks, R].
   std::vector<MaxSum> sums;
-  // Each list is a heap of the best tokens of a split: [R, splits, count].
+  // Each list has the best tokens of a split, best first: [R, splits, count].
   std::vector<Scored> best;
   // Counts the entries of each list: [R, splits].
   std::vector<int> best_count;

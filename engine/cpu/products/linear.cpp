@@ -71,7 +71,7 @@ ProductInputs CpuBackend::inputs_of(Tensor x, const PackedMatrix& weight) {
       switch (type) {
         case DType::kInt8:
           input_scales_[static_cast<std::size_t>(row)] =
-              quantize_row(from, depth, 127, reinterpret_cast<std::int8_t*>(to));
+              quantize_inputs(from, depth, reinterpret_cast<std::uint8_t*>(to));
           break;
         case DType::kBFloat16:
           round_row(from, depth, reinterpret_cast<std::uint16_t*>(to));
@@ -102,11 +102,13 @@ void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activa
   auto multiply = [&](std::int64_t task, int thread) {
     const std::int64_t panel = task / groups, group = task % groups,
                        column = weight->first_column(panel);
-    float* sums = scratch_[static_cast<std::size_t>(thread)].sums;
+    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+    const void* weights = weight->weights_of(panel, scratch.panels_of(*weight, 1));
+    float* sums = scratch.sums;
     for (std::int64_t block = group * blocks / groups; block < (group + 1) * blocks / groups;
          ++block) {
       const std::int64_t first = block * block_rows, rows = std::min(block_rows, x.rows - first);
-      weight->multiply(panel, inputs, first, rows, sums);
+      weight->multiply(weights, inputs, first, rows, sums);
       for (std::int64_t i = 0; i < rows; ++i)
         weight->finish(panel, inputs, first + i, sums + i * weight->panel_columns(),
                        bias ? bias + column : nullptr, activation,

@@ -25,7 +25,7 @@ namespace {
 
 using dnnl::memory;
 
-memory::data_type type_of(DType type) {
+memory::data_type weight_type(DType type) {
   switch (type) {
     case DType::kInt8:
       return memory::data_type::s8;
@@ -34,6 +34,14 @@ memory::data_type type_of(DType type) {
     default:
       return memory::data_type::f32;
   }
+}
+
+memory::data_type input_type(memory::data_type weights) {
+  return weights == memory::data_type::s8 ? memory::data_type::u8 : weights;
+}
+
+memory::data_type output_type(memory::data_type weights) {
+  return weights == memory::data_type::s8 ? memory::data_type::s32 : memory::data_type::f32;
 }
 
 // Calls the library and turns its exceptions into those of xlate.
@@ -72,15 +80,9 @@ memory::desc rows_of(std::int64_t rows, std::int64_t columns, memory::data_type 
   return {{rows, columns}, type, memory::dims{columns, 1}};
 }
 
-// Views packed weights as the library sees them.
-struct OneDnnPanel final : PackedPanel {
-  explicit OneDnnPanel(memory weights) : weights(std::move(weights)) {}
-  memory weights;
-};
-
 // Holds the product of one number of rows, with the descriptions of its operands.
 struct Kernel {
-  memory::desc x, out, scratchpad;
+  memory::desc x, weights, out, scratchpad;
   dnnl::matmul product;
   // The kernels of the process are numbered from 0.
   std::size_t number;
@@ -96,10 +98,14 @@ std::size_t next_number() {
 struct Arguments {
   Arguments(const Kernel& kernel, const dnnl::engine& engine)
       : x(kernel.x, engine, DNNL_MEMORY_NONE),
+        weights(kernel.weights, engine, DNNL_MEMORY_NONE),
         out(kernel.out, engine, DNNL_MEMORY_NONE),
         scratchpad(kernel.scratchpad, engine),
-        all{{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, out}, {DNNL_ARG_SCRATCHPAD, scratchpad}} {}
-  memory x, out, scratchpad;
+        all{{DNNL_ARG_SRC, x},
+            {DNNL_ARG_WEIGHTS, weights},
+            {DNNL_ARG_DST, out},
+            {DNNL_ARG_SCRATCHPAD, scratchpad}} {}
+  memory x, weights, out, scratchpad;
   std::unordered_map<int, memory> all;
 };
 
@@ -114,7 +120,7 @@ Arguments& arguments_of(const Kernel& kernel, const dnnl::engine& engine) {
 class OneDnnProduct final : public PanelProduct {
  public:
   OneDnnProduct(const dnnl::engine& engine, DType type, std::int64_t n, std::int64_t d)
-      : engine_(engine), stream_(engine), type_(type_of(type)), n_(n), d_(d) {
+      : engine_(engine), stream_(engine), type_(weight_type(type)), n_(n), d_(d) {
     const dnnl::matmul::primitive_desc chosen =
         description(kLayoutRows, memory::desc({d, n}, type_, memory::format_tag::any));
     packed_ = chosen.weights_desc();
@@ -123,40 +129,38 @@ class OneDnnProduct final : public PanelProduct {
 
   std::size_t packed_bytes() const override { return packed_.get_size(); }
 
-  std::unique_ptr<const PackedPanel> pack(const void* weights, void* packed) const override {
-    return checked([&] {
+  void pack(const void* weights, void* packed) const override {
+    checked([&] {
       check_room();
       memory from({{d_, n_}, type_, memory::dims{1, d_}}, engine_, const_cast<void*>(weights)),
           to(packed_, engine_, packed);
       dnnl::stream stream = stream_;
       dnnl::reorder(from, to).execute(stream, from, to);
       stream.wait();
-      return std::make_unique<const OneDnnPanel>(to);
     });
   }
 
-  void multiply(std::int64_t rows, const void* x, const PackedPanel& panel,
-                void* out) const override {
-    if (is_blocked_ || type_ != memory::data_type::f32) return run(rows, x, panel, out);
+  void multiply(std::int64_t rows, const void* x, const void* packed, void* out) const override {
+    if (is_blocked_ || type_ != memory::data_type::f32) return run(rows, x, packed, out);
     // This is the way of processors without AVX-512. There the order of sums depends on the number
     // of rows in ways that are not documented, but is the same for these numbers.
     const auto* from = static_cast<const float*>(x);
     auto* to = static_cast<float*>(out);
     for (const std::int64_t count : {64, 16, 4}) {
       for (; rows >= count; rows -= count, from += count * d_, to += count * n_)
-        run(count, from, panel, to);
+        run(count, from, packed, to);
     }
     if (rows > 0) fail("oneDNN: products of {} rows are not prepared for", rows);
   }
 
  private:
-  void run(std::int64_t rows, const void* x, const PackedPanel& panel, void* out) const {
+  void run(std::int64_t rows, const void* x, const void* packed, void* out) const {
     checked([&] {
       const Kernel& kernel = kernel_of(rows);
       Arguments& arguments = arguments_of(kernel, engine_);
       arguments.x.set_data_handle(const_cast<void*>(x));
+      arguments.weights.set_data_handle(const_cast<void*>(packed));
       arguments.out.set_data_handle(out);
-      arguments.all[DNNL_ARG_WEIGHTS] = static_cast<const OneDnnPanel&>(panel).weights;
       kernel.product.execute(stream_, arguments.all);
     });
   }
@@ -166,10 +170,8 @@ class OneDnnProduct final : public PanelProduct {
 
   dnnl::matmul::primitive_desc description(std::int64_t rows, const memory::desc& weights) const {
     return checked([&] {
-      const memory::desc x = rows_of(rows, d_, type_),
-                         out = rows_of(rows, n_,
-                                       type_ == memory::data_type::s8 ? memory::data_type::s32
-                                                                      : memory::data_type::f32);
+      const memory::desc x = rows_of(rows, d_, input_type(type_)),
+                         out = rows_of(rows, n_, output_type(type_));
       dnnl::primitive_attr attributes;
       attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 #if DNNL_VERSION_MAJOR >= 3
@@ -188,9 +190,9 @@ class OneDnnProduct final : public PanelProduct {
     if (!kernel) {
       check_room();
       const dnnl::matmul::primitive_desc described = description(rows, packed_);
-      kernel = std::make_unique<Kernel>(Kernel{described.src_desc(), described.dst_desc(),
-                                               described.scratchpad_desc(), dnnl::matmul(described),
-                                               next_number()});
+      kernel = std::make_unique<Kernel>(Kernel{described.src_desc(), described.weights_desc(),
+                                               described.dst_desc(), described.scratchpad_desc(),
+                                               dnnl::matmul(described), next_number()});
       ready_[index].store(kernel.get(), std::memory_order_release);
     }
     return *kernel;
@@ -198,6 +200,7 @@ class OneDnnProduct final : public PanelProduct {
 
   const dnnl::engine engine_;
   const dnnl::stream stream_;
+  // It is that of the weights.
   const memory::data_type type_;
   const std::int64_t n_, d_;
   memory::desc packed_;

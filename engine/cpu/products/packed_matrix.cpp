@@ -2,8 +2,12 @@
 #include "engine/cpu/products/packed_matrix.h"
 
 #include <cassert>
+#include <cstring>
+#include <memory>
+#include <numeric>
 
 #include "engine/cpu/loops.h"
+#include "engine/cpu/products/half.h"
 
 namespace xlate::cpu {
 namespace {
@@ -29,17 +33,34 @@ PackedMatrix::PackedMatrix(ProductLibrary& library, DType type, std::int64_t n, 
       largest_(library.largest_weight()),
       product_(library.panel_product(type, panel_columns_, d)),
       panel_bytes_(aligned(product_->packed_bytes())) {
-  packed_.resize(static_cast<std::size_t>(panels()));
-  if (type == DType::kInt8) scales_.resize(static_cast<std::size_t>(n));
+  narrow_.resize(static_cast<std::size_t>(panels()));
+  if (type != DType::kInt8) return;
+  scales_.resize(static_cast<std::size_t>(n));
+  offsets_.resize(static_cast<std::size_t>(n));
 }
 
 std::size_t PackedMatrix::bytes() const {
   return static_cast<std::size_t>(panels()) * panel_bytes_;
 }
 
-void PackedMatrix::pack_typed(std::int64_t panel, const void* weights) {
-  packed_[static_cast<std::size_t>(panel)] = product_->pack(
-      weights, memory_.as<std::byte>() + static_cast<std::size_t>(panel) * panel_bytes_);
+void PackedMatrix::pack_float32(std::int64_t panel, const float* weights) {
+  // Whatever its layout is, it consists of numbers in float32.
+  const std::size_t count = panel_bytes_ / sizeof(float);
+  const auto wide = std::make_unique<float[]>(count);
+  product_->pack(weights, wide.get());
+  std::byte* to = stored(panel);
+  const bool narrow = narrow_exactly(wide.get(), static_cast<std::int64_t>(count),
+                                     reinterpret_cast<std::uint16_t*>(to));
+  if (!narrow) std::memcpy(to, wide.get(), panel_bytes_);
+  narrow_[static_cast<std::size_t>(panel)] = narrow;
+}
+
+const void* PackedMatrix::weights_of(std::int64_t panel, std::byte* room) const {
+  const std::byte* packed = stored(panel);
+  if (!narrow_[static_cast<std::size_t>(panel)]) return packed;
+  widen(reinterpret_cast<const std::uint16_t*>(packed),
+        static_cast<std::int64_t>(panel_bytes_ / sizeof(float)), reinterpret_cast<float*>(room));
+  return room;
 }
 
 void PackedMatrix::pack(std::int64_t panel, const float* weights) {
@@ -47,28 +68,32 @@ void PackedMatrix::pack(std::int64_t panel, const float* weights) {
   switch (type_) {
     case DType::kInt8: {
       std::vector<std::int8_t> values(count);
-      for (std::int64_t i = columns_of(panel); i-- > 0;)
-        scales_[static_cast<std::size_t>(first_column(panel) + i)] =
-            quantize_row(weights + i * depth_, depth_, largest_, values.data() + i * depth_);
-      return pack_typed(panel, values.data());
+      for (std::int64_t i = columns_of(panel); i-- > 0;) {
+        const auto column = static_cast<std::size_t>(first_column(panel) + i);
+        std::int8_t* row = values.data() + i * depth_;
+        scales_[column] = quantize_row(weights + i * depth_, depth_, largest_, row);
+        offsets_[column] = static_cast<std::int32_t>(
+            kInputOffset * std::accumulate(row, row + depth_, std::int64_t{0}));
+      }
+      return product_->pack(values.data(), stored(panel));
     }
     case DType::kBFloat16: {
       std::vector<std::uint16_t> values(count);
       round_row(weights, panel_columns_ * depth_, values.data());
-      return pack_typed(panel, values.data());
+      return product_->pack(values.data(), stored(panel));
     }
     default:
-      return pack_typed(panel, weights);
+      return pack_float32(panel, weights);
   }
 }
 
-void PackedMatrix::multiply(std::int64_t panel, const ProductInputs& inputs, std::int64_t first,
+void PackedMatrix::multiply(const void* weights, const ProductInputs& inputs, std::int64_t first,
                             std::int64_t rows, void* sums) const {
   assert(first + rows <= inputs.count);
   const std::int64_t rounded = (rows + row_multiple_ - 1) / row_multiple_ * row_multiple_;
   product_->multiply(rounded,
                      inputs.rows + static_cast<std::size_t>(first * depth_) * size_of(type_),
-                     *packed_[static_cast<std::size_t>(panel)], sums);
+                     weights, sums);
 }
 
 void PackedMatrix::finish(std::int64_t panel, const ProductInputs& inputs, std::int64_t row,
@@ -76,8 +101,8 @@ void PackedMatrix::finish(std::int64_t panel, const ProductInputs& inputs, std::
                           float* out) const {
   const std::int64_t n = columns_of(panel);
   if (type_ == DType::kInt8)
-    finish_row(static_cast<const std::int32_t*>(sums), inputs.scales[row],
-               scales_.data() + first_column(panel), bias, activation, n, out);
+    finish_row(static_cast<const std::int32_t*>(sums), offsets_.data() + first_column(panel),
+               inputs.scales[row], scales_.data() + first_column(panel), bias, activation, n, out);
   else
     finish_row(static_cast<const float*>(sums), bias, activation, n, out);
 }

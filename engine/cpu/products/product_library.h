@@ -15,15 +15,12 @@ namespace xlate::cpu {
 /// A product has at most this many rows. Its inputs then stay in the processor's second cache
 /// beside the panel.
 inline constexpr std::int64_t kMostProductRows = 64;
+/// Inputs of int8 are unsigned: this is added to each. The processor multiplies unsigned bytes by
+/// signed ones, and the library would have to add it again and again. So a sum has this times the
+/// sum of its weights too much.
+inline constexpr std::int32_t kInputOffset = 128;
 /// Packed panels begin at multiples of this number of bytes.
 inline constexpr std::size_t kPanelAlignment = 64;
-
-/// Names a panel of weights in the layout of a library. The memory with the packed weights is not a
-/// part of it.
-class PackedPanel {
- public:
-  virtual ~PackedPanel() = default;
-};
 
 /// Computes products with panels of one shape and type. In shapes d is the depth, which is the
 /// number of columns of the inputs, and n the number of columns of the outputs. All functions may
@@ -35,12 +32,13 @@ class PanelProduct {
   /// Returns the number of bytes of a packed panel.
   virtual std::size_t packed_bytes() const = 0;
   /// Writes weights [n, d] of the type, whose rows lie next to each other, to `packed` in the
-  /// layout that multiply() reads. This memory must outlive the panel.
-  virtual std::unique_ptr<const PackedPanel> pack(const void* weights, void* packed) const = 0;
-  /// Computes out = x·Wᵀ for `rows` rows, from 1 to kMostProductRows; x [rows, d] of the type, out
-  /// [rows, n] in float32, or in int32 if the type is int8. The rows of each lie next to each
-  /// other. A row's result depends on `rows` only as ProductLibrary::row_multiple() says.
-  virtual void multiply(std::int64_t rows, const void* x, const PackedPanel&, void* out) const = 0;
+  /// layout that multiply() reads.
+  virtual void pack(const void* weights, void* packed) const = 0;
+  /// Computes out = x·Wᵀ with packed weights for `rows` rows, from 1 to kMostProductRows; x [rows,
+  /// d] of the type, but unsigned if it is int8; out [rows, n] in float32, or in int32 if the type
+  /// is int8. The rows of each lie next to each other. A row's result depends on `rows` only as
+  /// ProductLibrary::row_multiple() says.
+  virtual void multiply(std::int64_t rows, const void* x, const void* packed, void* out) const = 0;
 };
 
 /// Opens the products of a library. Functions may be called by several threads at the same time.
