@@ -42,14 +42,19 @@ void replace_handler(int number, void (*action)(int)) {
 }
 
 void handle(int signal) {
-  // The next SIGINT, SIGTERM or SIGHUP meets the default action, which ends the process.
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) replace_handler(number, SIG_DFL);
+  const int error = errno;
+  // The next SIGINT or SIGTERM meets the default action, which ends the process.
+  replace_handler(SIGINT, SIG_DFL);
+  replace_handler(SIGTERM, SIG_DFL);
+  // A terminal that is closed sends SIGHUP more than once: the shell sends it, and the system does.
+  replace_handler(SIGHUP, SIG_IGN);
   // SIGXCPU comes again with each second of CPU time between the soft limit and the hard one, which
   // the run needs to end.
   replace_handler(SIGXCPU, SIG_IGN);
   int none = 0;
   received.compare_exchange_strong(none, signal);
   request_stop();
+  errno = error;
 }
 
 // Handles SIGBUS, which comes when a page of the mapped model cannot be read. The model is the only

@@ -1,7 +1,7 @@
 // Handles SIGINT, SIGTERM, SIGHUP, which comes when a terminal is closed, and SIGXCPU, which comes
-// when the allowed CPU time is used up. The first of these signals asks the run to end. A SIGINT,
-// SIGTERM or SIGHUP after it ends the process at once. Also handles SIGBUS, which comes when the
-// mapped model file can no longer be read.
+// when the allowed CPU time is used up. The first of these signals asks the run to end. A SIGINT or
+// SIGTERM after it ends the process at once. Also handles SIGBUS, which comes when the mapped model
+// file can no longer be read.
 #pragma once
 
 #include <atomic>

@@ -251,9 +251,9 @@ class Backend {
   /// Computes self-attention inside each prompt of packed rows, where a row sees the keys before it
   /// and its own. The rows are those of a pass (PackedRows::first); queries [N, A], out [N, A].
   /// `keys_values` [first + N, 2·A'] has the key and then the value of each row of the batch up to
-  /// the last one of the pass. They may be rounded in place to cache_type(), so that a row has the
-  /// same result as in a decoding step; those of attend_cross() and align(), too. The result of a
-  /// row does not depend on how the batch is divided into passes.
+  /// the last one of the pass. They may be rounded in place to cache_type(), so that a row attends
+  /// to the same numbers as in a decoding step. The result of a row does not depend on how the
+  /// batch is divided into passes.
   virtual void attend_prompts(Queue&, Tensor queries, Tensor keys_values, const PackedRows&,
                               const Attention&, Tensor out) = 0;
   /// Computes self-attention of a decoding step. First it writes the key and value of each row's
@@ -270,12 +270,14 @@ class Backend {
                             Tensor out) = 0;
   /// Computes cross-attention of a pass of packed rows: each row attends over the rows of its
   /// sentence's source (PackedRows::sources) in `keys_values` [M, 2·A]; query [N, A], out [N, A].
-  /// It has only a scale, and as many heads of keys as of queries.
+  /// The keys and values may be rounded in place as those of prompts, before the first pass or in
+  /// it. It has only a scale, and as many heads of keys as of queries.
   virtual void attend_cross(Queue&, Tensor query, const PackedRows&, Tensor keys_values,
                             const Attention&, Tensor out) = 0;
   /// Finds, for each row of a pass, the token of its source with the largest weight in the
   /// attention that attend_cross() computes, on average over the heads of the set. Writes the
   /// token's number in its source, from 0, to out [N] on the device. The first of equal ones wins.
+  /// The keys and values may be rounded in place as there.
   virtual void align(Queue&, Tensor query, const PackedRows&, Tensor keys_values, const Attention&,
                      const HeadSet&, std::int32_t* out) = 0;
   /// Copies the keys and values of N packed tokens into the cross caches or the shared ones. Each

@@ -19,7 +19,7 @@ struct SelfCase {
   bool shared_start;
 };
 
-// Each of the eleven shapes has both kinds of ancestors. From a width of 64 on, the widths of heads
+// Each of the twelve shapes has both kinds of ancestors. From the fifth on, the widths of heads
 // and the strides of rows are such as tensor cores take.
 std::vector<SelfCase> self_cases() {
   struct Shape {
@@ -29,6 +29,7 @@ std::vector<SelfCase> self_cases() {
   for (const auto& [width, heads, gap, beams, page_tokens] : {Shape{12, 3, 2, 1, 1},
                                                               {12, 3, 2, 2, 4},
                                                               {12, 3, 2, 5, 16},
+                                                              {248, 2, 0, 3, 8},
                                                               {64, 2, 0, 1, 16},
                                                               {64, 2, 8, 5, 4},
                                                               {128, 2, 0, 1, 16},
@@ -188,8 +189,12 @@ std::vector<CrossCase> cross_cases() {
   };
   std::vector<CrossCase> cases;
   for (const int beams : {1, 4, 9}) {
-    for (const auto& [width, heads, gap, page_tokens] :
-         {Shape{10, 5, 3, 3}, {64, 2, 0, 16}, {192, 3, 8, 16}, {128, 1, 16, 16}, {1024, 16, 8, 16}})
+    for (const auto& [width, heads, gap, page_tokens] : {Shape{10, 5, 3, 3},
+                                                         {248, 2, 0, 8},
+                                                         {64, 2, 0, 16},
+                                                         {192, 3, 8, 16},
+                                                         {128, 1, 16, 16},
+                                                         {1024, 16, 8, 16}})
       cases.push_back({fmt::format("beams{}_width{}_heads{}_gap{}_pages{}", beams, width, heads,
                                    gap, page_tokens),
                        beams, width, heads, gap, page_tokens});

@@ -298,7 +298,7 @@ class Reports(Case):
         self.assertTrue(running.until(lambda: running.count() == 40), running.result(0).story())
         time.sleep(0.5)
         running.process.send_signal(signal.SIGINT)
-        result = running.wait(3)
+        result = running.wait(10)
         self.check(result, 130)
         self.says(result, "fifo", "nobody reads")
         self.assertEqual((len(result.lines), len(result.error_lines)), (40, 1), result.story())

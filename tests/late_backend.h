@@ -50,6 +50,7 @@ class UnrecordedBackend : public Backend {
   void end_work(Queue& queue, Work work) override { backend_->end_work(queue, work); }
   WorkSeconds work_seconds() override { return backend_->work_seconds(); }
   DType compute_type() const override { return backend_->compute_type(); }
+  DType cache_type() const override { return backend_->cache_type(); }
   std::size_t cache_budget() const override { return backend_->cache_budget(); }
   void prepare(const Program& program, std::int64_t most_rows) override {
     backend_->prepare(program, most_rows);

@@ -9,9 +9,11 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "engine/backend.h"
+#include "engine/cpu/products/half.h"
 #include "engine/cpu/products/product_library.h"
 #include "engine/error.h"
 #include "tests/support.h"
@@ -147,6 +149,59 @@ TEST(ProductsTest, TheyAreThoseOfTheRoundedOperands) {
       }
     }
   }
+}
+
+// The numbers of a matrix in float16 are the same in float32. So a panel is the same whether it is
+// stored in 16 bits, or in 32 because of one other number.
+TEST(ProductsTest, WeightsInFloat16AreStoredWithoutLoss) {
+  Random random{9};
+  for (const auto& [n, d] :
+       {std::pair<std::int64_t, std::int64_t>{200, 512}, {130, 2200}, {70, 33}, {8, 4}}) {
+    constexpr std::int64_t kRows = 70;
+    Product product(kRows, n, d, random);
+    for (float& weight : product.weights)
+      weight = static_cast<float>(std::round(weight * 1024)) / 1024;
+    // These are the least and the largest number of float16, and zeros of both signs.
+    const float edges[] = {0x1p-24f, 65504, -0x1p-24f, 0, -0.0f};
+    std::copy(std::begin(edges), std::end(edges), product.weights.begin());
+    const auto backend = backend_with(Precision::kFloat32, 2);
+    const std::vector<float> narrow = product.compute(*backend, product.layer(*backend), 0, kRows);
+    for (std::int64_t column = 0; column < n; column += 64) {
+      const auto at = static_cast<std::size_t>(column * d + 2);
+      const float before = std::exchange(product.weights[at], 0.1f);
+      const std::vector<float> wide = product.compute(*backend, product.layer(*backend), 0, kRows);
+      product.weights[at] = before;
+      for (std::int64_t i = 0; i < kRows; ++i) {
+        for (std::int64_t j = 0; j < n; ++j) {
+          const auto index = static_cast<std::size_t>(i * n + j);
+          if (j == column) continue;
+          ASSERT_EQ(narrow[index], wide[index]) << d << " → " << n << ": " << i << ", " << j;
+        }
+      }
+    }
+  }
+}
+
+TEST(ProductsTest, WhatFloat16CannotHoldIsFound) {
+  const auto is_exact = [](float value) {
+    std::vector<float> values(48, 1.0f), back(48);
+    values[37] = value;
+    std::vector<std::uint16_t> halves(48);
+    if (!cpu::narrow_exactly(values.data(), 48, halves.data())) return false;
+    cpu::widen(halves.data(), 48, back.data());
+    EXPECT_EQ(std::memcmp(values.data(), back.data(), sizeof(float) * 48), 0) << value;
+    return true;
+  };
+  if (!is_exact(1)) GTEST_SKIP() << "the processor has no instructions for float16";
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float value : {0.0f, -0.0f, 0x1p-24f, 0x3ffp-24f, 0x1p-14f, 1 + 0x1p-10f, 65504.0f,
+                            -65504.0f, infinity, -infinity})
+    EXPECT_TRUE(is_exact(value)) << value;
+  for (const float value : {0x1p-25f, 0x1.8p-24f, 1 + 0x1p-11f, 0.1f, 65505.0f, 65536.0f, -1e30f,
+                            std::bit_cast<float>(0x7fc00001u), std::bit_cast<float>(0x7f800001u)})
+    EXPECT_FALSE(is_exact(value)) << value;
+  std::vector<std::uint16_t> halves(15);
+  EXPECT_FALSE(cpu::narrow_exactly(std::vector<float>(15).data(), 15, halves.data()));
 }
 
 // Search notices a sentence whose numbers overflow by NaN or infinity in its logits.

@@ -151,7 +151,8 @@ class Signals(Case):
         )
         os.close(write)
         running.pump(BLOCK)
-        # It is full when it gets no more in two seconds: a busy machine may stop the run for a while.
+        # It is full when it gets no more in two seconds: a busy machine may stop the run for a
+        # while.
         waiting = [0] * 5
         while waiting[-1] == 0 or waiting[-1] != waiting[-5]:
             time.sleep(0.5)

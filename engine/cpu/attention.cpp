@@ -15,6 +15,7 @@ namespace {
 // The queries of a long sentence are taken in blocks, so that the scores need [kQueryBlock,
 // sentence length] floats instead of the square of the length.
 constexpr std::int64_t kQueryBlock = 64;
+// Rounding so many rows takes some microseconds.
 constexpr std::int64_t kRowsPerTask = 16;
 
 // Returns the biases of one head for n keys from position `first` on and a query at position
@@ -55,6 +56,7 @@ void* cached_row(const PagedCache& cache, std::int64_t slot, std::int64_t t, std
 // Writes a row of keys and values in the type of the cache.
 void store_row(const float* row, const PagedCache& cache, void* cached) {
   const std::int64_t columns = cache.pages.columns;
+  assert(cache.pages.dtype == DType::kFloat32 || cache.pages.dtype == DType::kBFloat16);
   if (cache.pages.dtype == DType::kBFloat16)
     round_row(row, columns, static_cast<std::uint16_t*>(cached));
   else
@@ -212,7 +214,7 @@ void CpuBackend::attend_prompts(Queue&, Tensor queries, Tensor keys_values, cons
 
 void CpuBackend::attend_cross(Queue&, Tensor query, const PackedRows& rows, Tensor keys_values,
                               const Attention& attention, Tensor out) {
-  round_as_cached(keys_values);
+  if (rows.first == 0) round_as_cached(keys_values);
   attend_packed(query, rows, keys_values, rows.sources->offsets_host, attention, false, out);
 }
 
@@ -273,7 +275,7 @@ void CpuBackend::attend_cross(Queue&, Tensor query, const Step& step, std::size_
 
 void CpuBackend::align(Queue&, Tensor query, const PackedRows& rows, Tensor keys_values,
                        const Attention& attention, const HeadSet& heads, std::int32_t* out) {
-  round_as_cached(keys_values);
+  if (rows.first == 0) round_as_cached(keys_values);
   const std::vector<QueryBlock> blocks = query_blocks(rows);
   pool_.run(std::ssize(blocks), [&](std::int64_t task, int thread) {
     const QueryBlock& block = blocks[static_cast<std::size_t>(task)];

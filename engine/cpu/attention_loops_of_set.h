@@ -145,8 +145,8 @@ static inline float dot(const float* a, const float* b, std::int64_t n) {
   return sum;
 }
 
-// Returns the dot product with a key in bfloat16. `a` is as divide_pairs() has left it.
-static inline float dot(const float* a, const std::uint16_t* b, std::int64_t n) {
+// Returns the dot product with a key in bfloat16. `a` is as separate_pairs() has left it.
+static inline float dot_of_pairs(const float* a, const std::uint16_t* b, std::int64_t n) {
   Floats even = {}, odd = {};
   std::int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
@@ -162,7 +162,7 @@ static inline float dot(const float* a, const std::uint16_t* b, std::int64_t n) 
 
 // Puts the first numbers of the pairs of each 2 · kLanes before the second ones, as load_pairs()
 // gives them. What does not fill so many stays as it is.
-static inline void divide_pairs(const float* x, std::int64_t n, float* out) {
+static inline void separate_pairs(const float* x, std::int64_t n, float* out) {
   std::int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
     for (std::int64_t j = 0; j < kLanes; ++j) {
@@ -178,9 +178,16 @@ static inline const T* key_of(const KeyRows& rows, std::int64_t t) {
   return static_cast<const T*>(rows.keys[t]);
 }
 
+static inline float product_of(const float* query, const float* key, std::int64_t n) {
+  return dot(query, key, n);
+}
+static inline float product_of(const float* query, const std::uint16_t* key, std::int64_t n) {
+  return dot_of_pairs(query, key, n);
+}
+
 // The keys of a token lie next to each other for all heads, so that each token is visited once. The
-// keys of the fourth token from there are fetched meanwhile, since the processor does not guess
-// where they lie. It finds the values by itself, and took longer where they were fetched here.
+// keys of the token four places on are fetched meanwhile, because the processor does not guess
+// where they lie. The values are not: that took longer.
 template <class T>
 static inline void score_rows(const float* query, const KeyRows& rows, float* scores) {
   constexpr std::int64_t kAhead = 4, kLine = 64 / sizeof(T);
@@ -193,7 +200,7 @@ static inline void score_rows(const float* query, const KeyRows& rows, float* sc
     for (std::int64_t head = 0; head < rows.key_heads; ++head) {
       const T* key = key_of<T>(rows, t) + head * rows.head;
       for (std::int64_t i = head * rows.group; i < (head + 1) * rows.group; ++i)
-        scores[i * rows.count + t] = dot(query + i * rows.head, key, rows.head);
+        scores[i * rows.count + t] = product_of(query + i * rows.head, key, rows.head);
     }
   }
 }
@@ -201,7 +208,7 @@ static inline void score_rows(const float* query, const KeyRows& rows, float* sc
 static void score(const float* query, const KeyRows& rows, float* room, float* scores) {
   if (rows.type != DType::kBFloat16) return score_rows<float>(query, rows, scores);
   for (std::int64_t i = 0; i < rows.key_heads * rows.group; ++i)
-    divide_pairs(query + i * rows.head, rows.head, room + i * rows.head);
+    separate_pairs(query + i * rows.head, rows.head, room + i * rows.head);
   score_rows<std::uint16_t>(room, rows, scores);
 }
 

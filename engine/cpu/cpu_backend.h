@@ -32,10 +32,15 @@ struct Scratch {
       numbers.resize(static_cast<std::size_t>(count));
     return numbers.data();
   }
-  /// Returns room for so many panels of the weight, at a multiple of kPanelAlignment.
+  /// Returns room for so many panels of the weight, at a multiple of kPanelAlignment, or null if
+  /// none has to be widened.
   std::byte* panels_of(const PackedMatrix& weight, std::int64_t count) {
+    if (!weight.has_narrow_panels()) return nullptr;
     std::size_t bytes = static_cast<std::size_t>(count) * weight.panel_bytes() + kPanelAlignment;
-    if (panels.size() < bytes) panels.resize(bytes);
+    if (panels.size() < bytes) {
+      panels.clear();
+      panels.resize(bytes);
+    }
     void* room = panels.data();
     return static_cast<std::byte*>(
         std::align(kPanelAlignment, bytes - kPanelAlignment, room, bytes));
@@ -135,6 +140,7 @@ class CpuBackend final : public Backend {
                         std::span<float> logits);
   std::int64_t find_best_by_row_rules(Tensor hidden, const Projection&, const SearchRules&,
                                       const StepRows&, const SearchState&);
+  std::vector<Scored> best_of_row(std::int64_t row, std::int64_t splits, int count) const;
   std::vector<Candidate> candidates_of(const SlotSearch&, const SearchRules&, BeamGroup,
                                        std::int64_t first_row, std::int64_t splits) const;
   bool overflows(const SlotSearch&, std::int64_t group, std::int64_t beams) const;

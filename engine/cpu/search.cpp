@@ -22,7 +22,8 @@ constexpr std::int64_t kRowBlock = kMostProductRows;
 // Where row rules apply, the logits of this many rows are in memory at a time.
 constexpr std::int64_t kRuledRows = kRowBlock;
 
-// Keeps the `limit` best of the tokens that it is offered in ascending order of ids, best first.
+// Keeps the `limit` best of the tokens that it is offered, which come in ascending order of ids.
+// The list is sorted, best first.
 struct BestTokens {
   Scored* list;
   int& count;
@@ -180,7 +181,7 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
   search_.best_count.assign(static_cast<std::size_t>(rows * splits), 0);
   const std::shared_ptr<const PackedMatrix> weight = packed_weight(projection.linear);
   const VocabularyScan scan{inputs_of(hidden, *weight), *weight, projection, rules, splits, count};
-  // A thread takes chunks in ascending order, as scan_chunk() needs it.
+  // A thread takes chunks in ascending order, as scan_row() needs it.
   pool_.run(chunks, [&](std::int64_t chunk, int thread) {
     scan_chunk(scan, thread, chunk, scratch_[static_cast<std::size_t>(thread)]);
   });
@@ -260,6 +261,21 @@ std::int64_t CpuBackend::find_best_by_row_rules(Tensor hidden, const Projection&
   return 1;
 }
 
+// Returns the best tokens of a row, at most `count`. Which of them a split has found depends on the
+// threads. Two logits can give the same sum with a score, and which of them is kept then must not
+// depend on the threads.
+std::vector<Scored> CpuBackend::best_of_row(std::int64_t row, std::int64_t splits,
+                                            int count) const {
+  std::vector<Scored> found;
+  for (std::int64_t list = row * splits; list < (row + 1) * splits; ++list) {
+    const auto first = search_.best.begin() + list * count;
+    found.insert(found.end(), first, first + search_.best_count[static_cast<std::size_t>(list)]);
+  }
+  if (splits > 1) std::sort(found.begin(), found.end(), better);
+  if (std::ssize(found) > count) found.resize(static_cast<std::size_t>(count));
+  return found;
+}
+
 // Returns the best continuations of the hypotheses of a group of beams, of a sentence whose rows
 // begin at `first_row`. The larger value comes first, then the earlier hypothesis, then the smaller
 // id.
@@ -268,7 +284,6 @@ std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, const S
                                                  std::int64_t splits) const {
   std::vector<Candidate> candidates;
   const std::int32_t forced = slot.forced();
-  const int listed = rules.candidates();
   for (std::int64_t b = beams.first; b < beams.first + beams.count; ++b) {
     const auto beam = static_cast<std::int32_t>(b);
     if (forced >= 0) {
@@ -276,14 +291,11 @@ std::vector<Candidate> CpuBackend::candidates_of(const SlotSearch& slot, const S
       continue;
     }
     const std::int64_t row = first_row + beam;
-    for (std::int64_t list = row * splits; list < (row + 1) * splits; ++list) {
-      for (int i = 0; i < search_.best_count[static_cast<std::size_t>(list)]; ++i) {
-        const Scored& item = search_.best[static_cast<std::size_t>(list * listed + i)];
-        const float log_probability = item.logit - search_.log_sums[static_cast<std::size_t>(row)];
-        const float value = slot.score(beam) + (log_probability - slot.penalty(item.token));
-        // A row of a beam without a hypothesis may have NaN, which std::sort cannot order.
-        if (value > kMinusInfinity) candidates.push_back({value, {item.token, beam}});
-      }
+    for (const Scored& item : best_of_row(row, splits, rules.candidates())) {
+      const float log_probability = item.logit - search_.log_sums[static_cast<std::size_t>(row)];
+      const float value = slot.score(beam) + (log_probability - slot.penalty(item.token));
+      // A row of a beam without a hypothesis may have NaN, which std::sort cannot order.
+      if (value > kMinusInfinity) candidates.push_back({value, {item.token, beam}});
     }
   }
   std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {

@@ -2,9 +2,12 @@
 // loops over _Float16.
 #include "engine/cpu/products/half.h"
 
+#include <cassert>
+
 #include "engine/error.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -13,6 +16,16 @@ namespace xlate::cpu {
 #if defined(__x86_64__)
 
 namespace {
+
+// Returns whether the processor has AVX2 and the instructions for float16. Not every compiler lets
+// ask for the latter by name.
+bool has_float16() {
+  static const bool has = [] {
+    unsigned a, b, c, d;
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  }();
+  return has;
+}
 
 // Numbers are compared by their bits, so that a NaN and the sign of 0 count, too.
 __attribute__((target("avx2,f16c"))) bool narrow_by_8(const float* x, std::int64_t n,
@@ -48,11 +61,11 @@ __attribute__((target("avx512f"))) void widen_by_16(const std::uint16_t* x, std:
 }  // namespace
 
 bool narrow_exactly(const float* x, std::int64_t n, std::uint16_t* out) {
-  // Every processor with AVX2 has the instructions for float16, too.
-  return n % 16 == 0 && __builtin_cpu_supports("avx2") && narrow_by_8(x, n, out);
+  return n % 16 == 0 && has_float16() && narrow_by_8(x, n, out);
 }
 
 void widen(const std::uint16_t* x, std::int64_t n, float* out) {
+  assert(n % 16 == 0);
   if (__builtin_cpu_supports("avx512f")) return widen_by_16(x, n, out);
   widen_by_8(x, n, out);
 }

@@ -48,11 +48,10 @@ class PackedMatrix final : public PackedWeight {
   std::int64_t columns_of(std::int64_t panel) const {
     return std::min(panel_columns_, columns_ - first_column(panel));
   }
-  /// Returns the number of the panel that begins with this column, a multiple of kMostColumns.
+  /// Returns the number of the panel that begins with this column, a multiple of panel_columns().
   std::int64_t panel_at(std::int64_t column) const { return column / panel_columns_; }
 
-  /// Returns the number of bytes of all packed panels. Those that are stored in float16 leave a
-  /// half of theirs untouched.
+  /// Returns the number of bytes of all packed panels, as if none were stored in float16.
   std::size_t bytes() const;
   /// Gives the memory for the panels, of at least bytes() bytes.
   void take(Buffer memory) { memory_ = std::move(memory); }
@@ -63,6 +62,10 @@ class PackedMatrix final : public PackedWeight {
   /// bytes at a multiple of kPanelAlignment, if they had to be widened.
   const void* weights_of(std::int64_t panel, std::byte* room) const;
   std::size_t panel_bytes() const { return panel_bytes_; }
+  /// Returns whether weights_of() widens any panel.
+  bool has_narrow_panels() const {
+    return std::find(narrow_.begin(), narrow_.end(), 1) != narrow_.end();
+  }
   /// Computes the sums of a panel with these weights for `rows` rows of the inputs from `first` on,
   /// at most kMostProductRows, in float32 or int32. `sums` has room for [kMostProductRows,
   /// panel_columns()].

@@ -16,8 +16,8 @@ namespace xlate::cpu {
 /// beside the panel.
 inline constexpr std::int64_t kMostProductRows = 64;
 /// Inputs of int8 are unsigned: this is added to each. The processor multiplies unsigned bytes by
-/// signed ones, and the library would have to add it again and again. So a sum has this times the
-/// sum of its weights too much.
+/// signed ones, and the library would have to add it again and again. So each sum is too large by
+/// this times the sum of its weights, which finish_row() takes off.
 inline constexpr std::int32_t kInputOffset = 128;
 /// Packed panels begin at multiples of this number of bytes.
 inline constexpr std::size_t kPanelAlignment = 64;
@@ -34,10 +34,11 @@ class PanelProduct {
   /// Writes weights [n, d] of the type, whose rows lie next to each other, to `packed` in the
   /// layout that multiply() reads.
   virtual void pack(const void* weights, void* packed) const = 0;
-  /// Computes out = x·Wᵀ with packed weights for `rows` rows, from 1 to kMostProductRows; x [rows,
-  /// d] of the type, but unsigned if it is int8; out [rows, n] in float32, or in int32 if the type
-  /// is int8. The rows of each lie next to each other. A row's result depends on `rows` only as
-  /// ProductLibrary::row_multiple() says.
+  /// Computes out = x·Wᵀ with packed weights for `rows` rows, from 1 to kMostProductRows; x
+  /// [rows, d] of the type, but unsigned if it is int8; out [rows, n] in float32, or in int32 if
+  /// the type is int8. The rows of each lie next to each other. A row's result depends on `rows`
+  /// only as ProductLibrary::row_multiple() says. Where the layout has padding, the library may
+  /// write its zeros again.
   virtual void multiply(std::int64_t rows, const void* x, const void* packed, void* out) const = 0;
 };
 
