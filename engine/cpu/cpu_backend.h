@@ -23,7 +23,7 @@ namespace xlate::cpu {
 struct Scratch {
   std::vector<const void*> rows;
   std::vector<float> numbers, biases;
-  // These are panels of weights that were widened.
+  // These are packed panels of weights, in float32.
   std::vector<std::byte> panels;
   // It holds the sums of a product with one panel.
   alignas(64) float sums[kMostProductRows * PackedMatrix::kMostColumns];
@@ -32,10 +32,8 @@ struct Scratch {
       numbers.resize(static_cast<std::size_t>(count));
     return numbers.data();
   }
-  /// Returns room for so many panels of the weight, at a multiple of kPanelAlignment, or null if
-  /// none has to be widened.
-  std::byte* panels_of(const PackedMatrix& weight, std::int64_t count) {
-    if (!weight.has_narrow_panels()) return nullptr;
+  /// Returns room for so many packed panels of the weight, at a multiple of kPanelAlignment.
+  std::byte* room_for(const PackedMatrix& weight, std::int64_t count) {
     std::size_t bytes = static_cast<std::size_t>(count) * weight.panel_bytes() + kPanelAlignment;
     if (panels.size() < bytes) {
       panels.clear();
@@ -44,6 +42,11 @@ struct Scratch {
     void* room = panels.data();
     return static_cast<std::byte*>(
         std::align(kPanelAlignment, bytes - kPanelAlignment, room, bytes));
+  }
+  /// Returns room for so many panels that PackedMatrix::weights_of() widens, or null if it widens
+  /// none.
+  std::byte* room_to_widen(const PackedMatrix& weight, std::int64_t count) {
+    return weight.has_narrow_panels() ? room_for(weight, count) : nullptr;
   }
 };
 

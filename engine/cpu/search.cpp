@@ -55,7 +55,7 @@ struct BestTokens {
 struct ChunkWeights {
   ChunkWeights(const PackedMatrix& weight, std::int64_t first, Scratch& scratch)
       : weight(weight), first(first), n(std::min(kChunk, weight.columns() - first)) {
-    std::byte* room = scratch.panels_of(weight, kChunk / weight.panel_columns());
+    std::byte* room = scratch.room_to_widen(weight, kChunk / weight.panel_columns());
     for (std::int64_t column = first; column < first + n; column += weight.panel_columns()) {
       panels[count++] = weight.weights_of(weight.panel_at(column), room);
       room += weight.panel_bytes();

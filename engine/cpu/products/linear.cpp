@@ -34,10 +34,11 @@ std::shared_ptr<const PackedWeight> CpuBackend::pack(
   packed->take(allocate(packed->bytes()));
   pool_.run(packed->panels(), [&](std::int64_t panel, int thread) {
     const std::int64_t n = packed->columns_of(panel), all = packed->panel_columns();
-    float* weights = scratch_[static_cast<std::size_t>(thread)].numbers_of(all * columns);
+    Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
+    float* weights = scratch.numbers_of(all * columns);
     read(packed->first_column(panel), n, weights);
     std::fill(weights + n * columns, weights + all * columns, 0.0f);
-    packed->pack(panel, weights);
+    packed->pack(panel, weights, scratch.room_for(*packed, 1));
   });
   return packed;
 }
@@ -103,7 +104,7 @@ void CpuBackend::linear(Queue&, Tensor x, const Linear& layer, Activation activa
     const std::int64_t panel = task / groups, group = task % groups,
                        column = weight->first_column(panel);
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
-    const void* weights = weight->weights_of(panel, scratch.panels_of(*weight, 1));
+    const void* weights = weight->weights_of(panel, scratch.room_to_widen(*weight, 1));
     float* sums = scratch.sums;
     for (std::int64_t block = group * blocks / groups; block < (group + 1) * blocks / groups;
          ++block) {

@@ -25,8 +25,8 @@ struct ProductInputs {
 
 /// Holds weights W [n, d] in panels of some rows of W, which are columns of the outputs. How a
 /// product is divided into panels depends on W alone. So no output depends on the number of
-/// threads. A panel of float32 is stored in float16 where that loses nothing, as where a checkpoint
-/// was in float16: products of few rows wait for weights from memory.
+/// threads. A panel of float32 of a wide network is stored in float16 where that loses nothing, as
+/// where a checkpoint was in float16: products of few rows wait for weights from memory.
 class PackedMatrix final : public PackedWeight {
  public:
   /// Says that the weights will be packed in this type: float32, bfloat16, or int8 with a scale for
@@ -55,8 +55,9 @@ class PackedMatrix final : public PackedWeight {
   std::size_t bytes() const;
   /// Gives the memory for the panels, of at least bytes() bytes.
   void take(Buffer memory) { memory_ = std::move(memory); }
-  /// Packs a panel of the weights, [panel_columns(), d]. Several threads may pack different panels.
-  void pack(std::int64_t panel, const float* weights);
+  /// Packs a panel of the weights, [panel_columns(), d]. `room` is scratch of panel_bytes() bytes.
+  /// Several threads may pack different panels.
+  void pack(std::int64_t panel, const float* weights, std::byte* room);
 
   /// Returns the weights of a panel as multiply() reads them. They are in `room`, of panel_bytes()
   /// bytes at a multiple of kPanelAlignment, if they had to be widened.
@@ -82,7 +83,7 @@ class PackedMatrix final : public PackedWeight {
     return memory_.as<std::byte>() + static_cast<std::size_t>(panel) * panel_bytes_;
   }
   // Packs the weights of a panel in float32, and stores them in float16 if it can.
-  void pack_float32(std::int64_t panel, const float* weights);
+  void pack_float32(std::int64_t panel, const float* weights, std::byte* room);
 
   const DType type_;
   const std::int64_t columns_, depth_, panel_columns_, row_multiple_;
