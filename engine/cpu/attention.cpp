@@ -15,8 +15,6 @@ namespace {
 // The queries of a long sentence are taken in blocks, so that the scores need [kQueryBlock,
 // sentence length] floats instead of the square of the length.
 constexpr std::int64_t kQueryBlock = 64;
-// Rounding so many rows takes some microseconds.
-constexpr std::int64_t kRowsPerTask = 16;
 
 // Returns the biases of one head for n keys from position `first` on and a query at position
 // `query`, or null if attention has none. Keys further away than the table of a distance bias
@@ -194,15 +192,6 @@ void CpuBackend::attend_self(Queue&, Tensor qkv, const PackedRows& rows, const A
   attend_packed(qkv.column_range(0, width), rows,
                 qkv.column_range(width, 2 * attention.key_width()), rows.offsets_host, attention,
                 false, out);
-}
-
-void CpuBackend::round_as_cached(Tensor keys_values) {
-  if (cache_type() != DType::kBFloat16) return;
-  pool_.run((keys_values.rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task, int) {
-    const std::int64_t end = std::min(keys_values.rows, (task + 1) * kRowsPerTask);
-    for (std::int64_t row = task * kRowsPerTask; row < end; ++row)
-      round_in_place(keys_values.as<float>() + row * keys_values.stride, keys_values.columns);
-  });
 }
 
 void CpuBackend::attend_prompts(Queue&, Tensor queries, Tensor keys_values, const PackedRows& rows,

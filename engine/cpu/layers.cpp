@@ -1,5 +1,5 @@
-// Computes the operations of a network except attention and products: embeddings, gates, and the
-// residual stream with its norms.
+// Computes the operations of a network except attention and products: embeddings, gates, the
+// residual stream with its norms, and the rounding of keys and values.
 #include <algorithm>
 #include <functional>
 #include <type_traits>
@@ -130,6 +130,13 @@ void CpuBackend::copy(Queue&, Tensor from, Tensor to) {
   each_row(pool_, from.rows, [&](std::int64_t row) {
     std::copy_n(from.as<float>() + row * from.stride, from.columns,
                 to.as<float>() + row * to.stride);
+  });
+}
+
+void CpuBackend::round_as_cached(Tensor keys_values) {
+  if (cache_type() != DType::kBFloat16) return;
+  each_row(pool_, keys_values.rows, [&](std::int64_t row) {
+    round_in_place(keys_values.as<float>() + row * keys_values.stride, keys_values.columns);
   });
 }
 
