@@ -25,6 +25,10 @@ namespace {
 
 using dnnl::memory;
 
+// Whoever makes descriptions and primitives holds this. oneDNN compares a new one with those that
+// other threads have made, and the thread sanitizer saw its version 2.6 do so without an order.
+std::mutex making;
+
 memory::data_type weight_type(DType type) {
   switch (type) {
     case DType::kInt8:
@@ -123,7 +127,13 @@ class OneDnnProduct final : public PanelProduct {
       : engine_(engine), stream_(engine), type_(weight_type(type)), n_(n), d_(d) {
     const dnnl::matmul::primitive_desc chosen =
         description(kLayoutRows, memory::desc({d, n}, type_, memory::format_tag::any));
+    plain_ = memory::desc({d, n}, type_, memory::dims{1, d});
     packed_ = chosen.weights_desc();
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const dnnl::reorder::primitive_desc packing(engine, plain_, engine, packed_, attributes);
+    pack_ = dnnl::reorder(packing);
+    pack_scratchpad_ = packing.scratchpad_desc();
     is_blocked_ = std::string_view(chosen.impl_info_str()).starts_with("brg");
   }
 
@@ -131,12 +141,9 @@ class OneDnnProduct final : public PanelProduct {
 
   void pack(const void* weights, void* packed) const override {
     checked([&] {
-      check_room();
-      memory from({{d_, n_}, type_, memory::dims{1, d_}}, engine_, const_cast<void*>(weights)),
-          to(packed_, engine_, packed);
-      dnnl::stream stream = stream_;
-      dnnl::reorder(from, to).execute(stream, from, to);
-      stream.wait();
+      pack_.execute(stream_, {{DNNL_ARG_FROM, {plain_, engine_, const_cast<void*>(weights)}},
+                              {DNNL_ARG_TO, {packed_, engine_, packed}},
+                              {DNNL_ARG_SCRATCHPAD, {pack_scratchpad_, engine_}}});
     });
   }
 
@@ -185,7 +192,7 @@ class OneDnnProduct final : public PanelProduct {
   const Kernel& kernel_of(std::int64_t rows) const {
     const auto index = static_cast<std::size_t>(rows - 1);
     if (const Kernel* kernel = ready_[index].load(std::memory_order_acquire)) return *kernel;
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(making);
     std::unique_ptr<Kernel>& kernel = kernels_[index];
     if (!kernel) {
       check_room();
@@ -203,11 +210,11 @@ class OneDnnProduct final : public PanelProduct {
   // It is that of the weights.
   const memory::data_type type_;
   const std::int64_t n_, d_;
-  memory::desc packed_;
+  memory::desc plain_, packed_, pack_scratchpad_;
+  dnnl::reorder pack_;
   // It says whether oneDNN computes the product by its blocked kernels, whose rows do not influence
   // each other.
   bool is_blocked_ = false;
-  mutable std::mutex mutex_;
   mutable std::array<std::unique_ptr<Kernel>, kMostProductRows> kernels_;
   mutable std::array<std::atomic<const Kernel*>, kMostProductRows> ready_{};
 };
@@ -262,16 +269,17 @@ class OneDnn final : public ProductLibrary {
 
   std::shared_ptr<const PanelProduct> panel_product(DType type, std::int64_t n,
                                                     std::int64_t d) override {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(making);
     std::shared_ptr<const PanelProduct>& product = products_[{type, n, d}];
-    if (!product)
+    if (!product) {
+      check_room();
       product = checked([&] { return std::make_shared<const OneDnnProduct>(engine_, type, n, d); });
+    }
     return product;
   }
 
  private:
   const dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
-  std::mutex mutex_;
   std::map<std::tuple<DType, std::int64_t, std::int64_t>, std::shared_ptr<const PanelProduct>>
       products_;
 };
