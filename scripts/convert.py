@@ -18,7 +18,6 @@ line that says what to change.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys

@@ -25,7 +25,7 @@ GOOD = {
     "build/generated.h": "\t\n",
 }
 # These scripts stand for programs that a machine may lack. Each reports line 1 of every file that
-# contains "ugly".
+# contains "ugly", and that of ruff also line 2 of every file that contains "unused".
 CLANG_FORMAT = """#!/bin/sh
 [ "$1" = --version ] && echo "Debian clang-format version %s.0.6" && exit
 code=0
@@ -37,6 +37,12 @@ exit $code
 RUFF = """#!/bin/sh
 [ "$1" = --version ] && echo "ruff %s.4" && exit
 code=0
+if [ "$1" = check ]; then
+  for file; do
+    [ -f "$file" ] && grep -q unused "$file" && echo "$file:2:8: F401 unused" && code=1
+  done
+  exit $code
+fi
 for file; do
   [ -f "$file" ] && grep -q ugly "$file" && echo "--- $file" && echo "@@ -1,2 +1,2 @@" && code=1
 done
@@ -141,6 +147,11 @@ class CheckStyle(unittest.TestCase):
             lines, ["scripts/tool:1: ruff format writes the lines from here on otherwise"]
         )
         self.assertNotIn("ruff", said)
+
+    def test_ruff_finds_what_is_not_used(self):
+        self.install("ruff", RUFF % "0.8")
+        lines, _ = self.check({"scripts/tool": "#!/usr/bin/env python3\nimport unused\n"})
+        self.assertEqual(lines, ["scripts/tool:2: F401 unused"])
 
     def test_another_ruff(self):
         self.install("ruff", RUFF % "0.18")

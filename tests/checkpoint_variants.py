@@ -10,7 +10,6 @@ references.
 
 import json
 import os
-import shutil
 import sys
 
 import numpy as np

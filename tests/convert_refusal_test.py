@@ -18,7 +18,6 @@ from checkpoint_fixture import (
     encode_safetensors,
     sentencepiece_model,
 )
-import convert
 import generation_settings
 
 

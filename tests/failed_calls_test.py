@@ -2,8 +2,6 @@
 the run ends with one message, or the output is complete."""
 
 import os
-import subprocess
-import unittest
 
 import program
 from program import GREEDY, Case, command, text
@@ -19,11 +17,7 @@ MOST = 12  # A thread makes no call so often on these paths.
 
 def setUpModule():
     program.require()
-    probe = ["strace", "-o", "/dev/null", "-e", "inject=fsync:error=EIO", "true"]
-    try:
-        subprocess.run(probe, check=True, stderr=subprocess.DEVNULL)
-    except (OSError, subprocess.CalledProcessError):
-        raise unittest.SkipTest("strace cannot make calls fail here")
+    program.require_injection()
 
 
 def read(path):

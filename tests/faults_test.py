@@ -359,28 +359,24 @@ class Model(Case):
                 self.assertEqual(self.load_report(report, result)["status"], "ok")
 
     def test_before_the_weights_are_loaded(self):
-        """The process is stopped once the model is mapped, so that pages are surely lost."""
-        with open(program.EN_DE, "rb") as file:
-            data = file.read()
-        told = 0
-        for _ in range(5):
-            running = self.start("-q", *IDS, model=self.path("model.bin", data))
-            maps = "/proc/%d/maps" % running.process.pid
-            end = time.monotonic() + 20
-            while running.process.poll() is None and time.monotonic() < end:
-                with open(maps) as file:
-                    if "model.bin" in file.read():
-                        break
-            running.process.send_signal(signal.SIGSTOP)
-            os.truncate(self.path("model.bin"), 0)
-            running.process.send_signal(signal.SIGCONT)
-            running.offer(text(LINES).encode())
-            result = running.wait(30)
-            if result.code != 0:
-                self.told(result, "model.bin: cannot be read any more")
-                self.assertEqual(result.out, b"")
-                told += 1
-        self.assertGreater(told, 0)
+        """strace keeps the process in the call that maps the model, until its pages are lost."""
+        program.require_injection()
+        model = self.copy()
+        strace = ["strace", *program.TRACED, "-D", "-f", "-o", "/dev/null", "-e", "trace=mmap"]
+        strace += ["-P", model, "-e", "inject=mmap:delay_exit=2000000"]
+        running = self.start(arguments=strace + command(["-q", *IDS], model=model))
+        maps, end = "/proc/%d/maps" % running.process.pid, time.monotonic() + 60
+        while True:
+            with open(maps) as file:
+                if model in file.read():
+                    break
+            self.assertLess(time.monotonic(), end, "the model is not mapped")
+            time.sleep(0.01)
+        os.truncate(model, 0)
+        running.offer(text(LINES).encode())
+        result = running.wait(60)
+        self.told(result, "model.bin: cannot be read any more")
+        self.assertEqual(result.out, b"")
 
     def test_at_any_moment_of_loading(self):
         chance = random.Random(SEED)

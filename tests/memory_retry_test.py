@@ -109,14 +109,21 @@ if DEVICE != "cpu":
             whole = self.ok(*options, input=text(lines)).lines
             # The tests' own options give a GPU's memory already.
             options += ["--device", DEVICE, "--precision", PRECISION]
-            for size in ("24MiB", "40MiB", "64MiB", "128MiB"):
-                result = xlate(*options, "--gpu-memory", size, input=text(lines), device=None)
-                self.assertIn(result.code, (0, 1), result.story())
+            codes = []
+            for size in (1, 24, 40, 64, 128, 1024):
+                result = xlate(
+                    *options, "--gpu-memory", "%dMiB" % size, input=text(lines), device=None
+                )
+                codes.append(result.code)
                 if result.code == 0:
                     self.same(whole, result.lines)
                 else:
+                    self.check(result, 1)
                     self.assertEqual(len(result.error_lines), 1, result.story())
                     self.says(result, "memory")
+            # The model has some megabytes, and sentences of this size need no gigabyte.
+            self.assertEqual((codes[0], codes[-1]), (1, 0))
+            self.assertEqual(codes, sorted(codes, reverse=True))
 
 
 if __name__ == "__main__":

@@ -151,6 +151,35 @@ TEST(ProductsTest, TheyAreThoseOfTheRoundedOperands) {
   }
 }
 
+// Two products of bytes are added in 16 bits on some processors, which would overflow.
+TEST(ProductsTest, LargestNumbersOfInt8AreAddedWithoutLoss) {
+  constexpr std::int64_t kRows = 8;
+  Random random{10};
+  for (const std::int64_t d : {4, 33, 512, 2200}) {
+    Product product(kRows, 70, d, random);
+    // With a magnitude of 1 alone, each number becomes the largest one of its type.
+    for (float& value : product.x) value = whole(random, 0, 1) ? 1.0f : -1.0f;
+    for (float& value : product.weights) value = whole(random, 0, 1) ? 1.0f : -1.0f;
+    std::fill_n(product.x.begin(), d, 1.0f);
+    std::fill_n(product.x.begin() + d, d, -1.0f);
+    std::fill_n(product.weights.begin(), d, 1.0f);
+    std::fill_n(product.weights.begin() + d, d, -1.0f);
+    std::fill(product.bias.begin(), product.bias.end(), static_cast<float>(d));
+    const auto backend = backend_with(Precision::kInt8, 1);
+    const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, kRows);
+    for (std::int64_t i = 0; i < kRows; ++i) {
+      for (std::int64_t j = 0; j < 70; ++j) {
+        const float expected =
+            std::inner_product(product.x.begin() + i * d, product.x.begin() + (i + 1) * d,
+                               product.weights.begin() + j * d, static_cast<float>(d));
+        ASSERT_NEAR(found[static_cast<std::size_t>(i * 70 + j)], expected,
+                    2e-6 * static_cast<double>(d))
+            << d << ": row " << i << ", column " << j;
+      }
+    }
+  }
+}
+
 // The numbers of a matrix in float16 are the same in float32. So a panel is the same whether it is
 // stored in 16 bits, or in 32 because of one other number.
 TEST(ProductsTest, WeightsInFloat16AreStoredWithoutLoss) {

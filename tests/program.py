@@ -144,6 +144,15 @@ def require():
             raise RuntimeError("%s is not there (see %s in tests/program.py)" % (path, what))
 
 
+def require_injection():
+    """Skips what needs strace to change how system calls end."""
+    probe = ["strace", "-o", "/dev/null", "-e", "inject=fsync:error=EIO", "true"]
+    try:
+        subprocess.run(probe, check=True, stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        raise unittest.SkipTest("strace cannot change system calls here")
+
+
 class Running:
     """The test holds the streams of this process. Threads collect stdout and stderr, so that
     nothing blocks."""

@@ -6,8 +6,8 @@ import subprocess
 import time
 
 import program
-from program import GREEDY, command, source_lines
-from report_case import ReportCase, text
+from program import GREEDY, command, source_lines, text
+from report_case import ReportCase
 
 setUpModule = program.require
 F_SETPIPE_SZ = 1031

@@ -2,7 +2,7 @@
 
 import json
 
-from program import Case, text
+from program import Case
 
 INTEGER, REAL, TEXT, NULL, GPU_REAL = "integer", "number", "text", "null", "number or null"
 FIELDS = {

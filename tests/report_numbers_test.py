@@ -10,8 +10,9 @@ from program import (
     best,
     source_ids,
     source_lines,
+    text,
 )
-from report_case import ReportCase, text
+from report_case import ReportCase
 
 IDS = ["--input-format", "ids", "--output-format", "ids"]
 setUpModule = program.require

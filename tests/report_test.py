@@ -16,9 +16,10 @@ from program import (
     SHARED,
     Case,
     source_lines,
+    text,
     xlate,
 )
-from report_case import ReportCase, text
+from report_case import ReportCase
 
 IDS = ["--input-format", "ids", "--output-format", "ids"]
 setUpModule = program.require

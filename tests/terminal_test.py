@@ -131,6 +131,38 @@ class Terminal(Case):
         _, shown = self.on_terminal("--progress", "always", term="dumb")
         self.assertRegex(shown, r"^xlate: 15 lines, \d+ tokens/s\r\n$")
 
+    def test_closing_the_terminal_ends_the_run(self):
+        """The kernel sends SIGHUP to the leader of the session, and the terminal takes no text any
+        more."""
+        for options in ([], ["-q"], ["--progress", "always"]):
+            try:
+                master, slave = pty.openpty()
+            except OSError as error:
+                self.skipTest("no terminals here: %s" % error)
+            path = self.path("out.txt", "")
+            with open(path, "wb") as out:
+                process = subprocess.Popen(
+                    command([*GREEDY, "--line-buffered", *options]),
+                    stdin=subprocess.PIPE,
+                    stdout=out,
+                    stderr=slave,
+                    start_new_session=True,
+                    preexec_fn=lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 0),
+                )
+            os.close(slave)
+            process.stdin.write(text(source_lines()[:3]).encode())
+            process.stdin.flush()
+            deadline = time.monotonic() + 60
+            wanted = self.ok(*GREEDY, input=text(source_lines()[:3])).out
+            while os.path.getsize(path) < len(wanted):
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.05)
+            os.close(master)
+            self.assertEqual(process.wait(20), 129, options)
+            process.stdin.close()
+            with open(path, "rb") as out:
+                self.assertEqual(out.read(), wanted, options)
+
     def test_lines_that_are_typed_are_not_overwritten(self):
         try:
             master, slave = pty.openpty()
