@@ -296,13 +296,14 @@ void CpuBackend::align(Queue&, Tensor query, const PackedRows& rows, Tensor keys
 void CpuBackend::store_keys(Queue&, Tensor keys_values, const std::int32_t* token_slots,
                             const std::int32_t* positions, std::span<const PagedCache> layers) {
   const std::int64_t width = keys_values.columns / static_cast<std::int64_t>(layers.size());
-  for (std::int64_t token = 0; token < keys_values.rows; ++token) {
+  // Most of the time goes to the system, which clears pages that are touched for the first time.
+  each_row(pool_, keys_values.rows, [&](std::int64_t token) {
     const float* row = keys_values.as<float>() + token * keys_values.stride;
     for (const PagedCache& layer : layers) {
       store_row(row, layer, cached_row(layer, token_slots[token], positions[token], 0));
       row += width;
     }
-  }
+  });
 }
 
 }  // namespace xlate::cpu

@@ -2,31 +2,12 @@
 // residual stream with its norms, and the rounding of keys and values.
 #include <algorithm>
 #include <functional>
-#include <type_traits>
 
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/loops.h"
 
 namespace xlate::cpu {
 namespace {
-
-constexpr std::int64_t kMostRowsPerTask = 32;
-
-// Divides `rows` into tasks of at most kMostRowsPerTask rows and calls body(row) or body(row,
-// thread) for each row.
-template <class Body>
-void each_row(ThreadPool& pool, std::int64_t rows, const Body& body) {
-  const std::int64_t each = std::clamp<std::int64_t>(rows / pool.threads(), 1, kMostRowsPerTask);
-  pool.run((rows + each - 1) / each, [&](std::int64_t task, int thread) {
-    const std::int64_t end = std::min(rows, (task + 1) * each);
-    for (std::int64_t row = task * each; row < end; ++row) {
-      if constexpr (std::is_invocable_v<Body, std::int64_t, int>)
-        body(row, thread);
-      else
-        body(row);
-    }
-  });
-}
 
 void embed_one(const Embedding& embedding, std::int32_t id, std::int32_t position, float* out) {
   const Tensor& positions = embedding.positions;

@@ -1,6 +1,7 @@
 // ThreadPool forks and joins: the calling thread and its workers share the tasks of one call.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -64,5 +65,22 @@ class ThreadPool {
   // Holds the first exception that a task of this round has thrown.
   std::exception_ptr error_;
 };
+
+/// Divides `rows` into tasks of at most 32 rows and calls body(row) or body(row, thread) for each
+/// row.
+template <class Body>
+void each_row(ThreadPool& pool, std::int64_t rows, const Body& body) {
+  constexpr std::int64_t kMostRowsPerTask = 32;
+  const std::int64_t each = std::clamp<std::int64_t>(rows / pool.threads(), 1, kMostRowsPerTask);
+  pool.run((rows + each - 1) / each, [&](std::int64_t task, int thread) {
+    const std::int64_t end = std::min(rows, (task + 1) * each);
+    for (std::int64_t row = task * each; row < end; ++row) {
+      if constexpr (std::is_invocable_v<Body, std::int64_t, int>)
+        body(row, thread);
+      else
+        body(row);
+    }
+  });
+}
 
 }  // namespace xlate::cpu

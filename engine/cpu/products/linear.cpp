@@ -9,7 +9,6 @@ namespace {
 
 // A product of fewer multiplications takes only some microseconds and is not divided among threads.
 constexpr std::int64_t kWorthSharing = 64 * 1024;
-constexpr std::int64_t kRowsPerTask = 16;
 // Products of fewer rows would read the weights of a panel too often.
 constexpr std::int64_t kLeastBlockRows = 16;
 
@@ -64,22 +63,19 @@ ProductInputs CpuBackend::inputs_of(Tensor x, const PackedMatrix& weight) {
   if (inputs_.size() < bytes) inputs_.resize(bytes);
   if (input_scales_.size() < static_cast<std::size_t>(x.rows))
     input_scales_.resize(static_cast<std::size_t>(x.rows));
-  pool_.run((x.rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task, int) {
-    const std::int64_t end = std::min(x.rows, (task + 1) * kRowsPerTask);
-    for (std::int64_t row = task * kRowsPerTask; row < end; ++row) {
-      const float* from = x.as<float>() + row * x.stride;
-      std::byte* to = inputs_.data() + static_cast<std::size_t>(row) * row_bytes;
-      switch (type) {
-        case DType::kInt8:
-          input_scales_[static_cast<std::size_t>(row)] =
-              quantize_inputs(from, depth, reinterpret_cast<std::uint8_t*>(to));
-          break;
-        case DType::kBFloat16:
-          round_row(from, depth, reinterpret_cast<std::uint16_t*>(to));
-          break;
-        default:
-          std::memcpy(to, from, row_bytes);
-      }
+  each_row(pool_, x.rows, [&](std::int64_t row) {
+    const float* from = x.as<float>() + row * x.stride;
+    std::byte* to = inputs_.data() + static_cast<std::size_t>(row) * row_bytes;
+    switch (type) {
+      case DType::kInt8:
+        input_scales_[static_cast<std::size_t>(row)] =
+            quantize_inputs(from, depth, reinterpret_cast<std::uint8_t*>(to));
+        break;
+      case DType::kBFloat16:
+        round_row(from, depth, reinterpret_cast<std::uint16_t*>(to));
+        break;
+      default:
+        std::memcpy(to, from, row_bytes);
     }
   });
   return {inputs_.data(), x.rows, type == DType::kInt8 ? input_scales_.data() : nullptr};
