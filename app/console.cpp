@@ -86,7 +86,11 @@ void Console::start_progress(std::function<std::string()> describe) {
   if (!progress_) return;
   describe_ = std::move(describe);
   thread_ = start_thread("showing progress", [this] {
-    const auto period = terminal_ ? std::chrono::milliseconds(500) : std::chrono::seconds(10);
+    // Tests set another period, so that short runs show many lines.
+    const char* period_text = std::getenv("XLATE_TEST_PROGRESS_MILLISECONDS");
+    const std::chrono::milliseconds period(period_text ? std::max(1, std::atoi(period_text))
+                                           : terminal_ ? 500
+                                                       : 10'000);
     std::unique_lock lock(stop_mutex_);
     while (!stop_signal_.wait_for(lock, period, [&] { return stopping_; })) show(describe_());
   });

@@ -22,17 +22,13 @@ void fail_for_room(const Options& options, const char* cause) {
        *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
 }
 
-namespace {
-
-LoadedNetwork load(const ModelFile& file, Backend& backend) {
+LoadedNetwork load_weights(const ModelFile& file, Backend& backend) {
   try {
     return load_network(file, backend);
   } catch (const OutOfMemory& error) {
     throw OutOfMemory(fmt::format("no room for the weights of {}: {}", file.name(), error.what()));
   }
 }
-
-}  // namespace
 
 // Gives the sentences that are begun again before those of the source.
 class Decoding::Input final : public SentenceInput {
@@ -61,7 +57,7 @@ Decoding::Decoding(const RunRecord& record, const ModelFile& file, Backend& back
       policy_(*record.policy),
       options_(*record.options),
       output_(std::move(output)),
-      network_(load(file, backend)),
+      network_(load_weights(file, backend)),
       forced_lengths_(forced_lengths()) {
   if (!options_.batch_tokens_given) {
     const CacheShape shape = Transformer(network_, backend_).cache_shape();

@@ -81,4 +81,8 @@ class Decoding {
 /// Throws Error because sentences of the allowed lengths do not fit into the memory.
 [[noreturn]] void fail_for_room(const Options&, const char* cause);
 
+/// Loads the weights of a model. Throws OutOfMemory that names the model if they have no room, and
+/// Error if the file does not describe a network.
+LoadedNetwork load_weights(const ModelFile&, Backend&);
+
 }  // namespace xlate

@@ -92,6 +92,7 @@ void DetokenizerThreads::put_text(const AnnotatedLine& line) {
   if (complete) text = format_line(number, results, options_, tables_.fields.take(number));
   counters_.detokenize_nanoseconds += std::chrono::nanoseconds(Clock::now() - start).count();
   counters_.target_tokens += decoded.result.best_length();
+  counters_.source_tokens_done += std::ssize(decoded.sentence.ids);
   if (complete) output_.put(number, std::move(text));
 }
 

@@ -230,10 +230,22 @@ bool LineReader::stopped() const { return stopped_ || stop_flag(); }
 bool LineReader::fill(std::chrono::milliseconds timeout, bool& timed_out) {
   buffer_.erase(0, taken_);
   taken_ = 0;
-  const std::int64_t bytes = streams_[current_]->read(buffer_, timeout, wake_);
+  const std::int64_t left = std::ssize(buffer_),
+                     bytes = streams_[current_]->read(buffer_, timeout, wake_);
   timed_out = bytes < 0;
   if (bytes > 0) bytes_read_ += bytes;
+  bytes_unpacked_ += std::ssize(buffer_) - left;
   return bytes != 0;
+}
+
+double LineReader::share_taken() const {
+  if (bytes_total_ <= 0) return -1;
+  if (bytes_unpacked_ == 0) return 0;
+  const auto read = static_cast<double>(bytes_read_),
+             unpacked = static_cast<double>(bytes_unpacked_),
+             left = static_cast<double>(buffer_.size() - taken_);
+  // The input may have grown since its size was asked for.
+  return std::min(1.0, read / static_cast<double>(bytes_total_) * (1 - left / unpacked));
 }
 
 LineReader::Got LineReader::next(Line& line, std::chrono::milliseconds timeout) {

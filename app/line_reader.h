@@ -43,12 +43,11 @@ class LineReader {
   /// Ends reading, so that a next() that waits returns kEnd. Any thread may call it.
   void stop();
 
-  /// Returns the bytes read of all inputs so far, before unpacking.
-  std::int64_t bytes_read() const { return bytes_read_; }
+  /// Returns which share of the bytes of all inputs makes up the lines that next() has returned, or
+  /// −1 if the inputs' size is not known. The thread that calls next() may call it.
+  double share_taken() const;
   /// Returns what is known of each input.
   std::vector<InputFacts> facts() const;
-  /// Returns the bytes of all inputs together, before unpacking, or −1 if that is not known.
-  std::int64_t bytes_total() const { return bytes_total_; }
 
  private:
   class Stream;
@@ -65,7 +64,9 @@ class LineReader {
   bool at_start_ = true;      // It is true until the first line of a file is complete.
   Line partial_;              // It holds the beginning of the next line.
   bool has_partial_ = false;  // It is true if bytes of the next line were seen.
-  std::atomic<std::int64_t> bytes_read_{0};  // The thread of the progress line reads it.
+  // They are the bytes read of all inputs, before and after unpacking.
+  std::int64_t bytes_read_ = 0, bytes_unpacked_ = 0;
+  // It counts the bytes of all inputs together, before unpacking, or is −1 if that is not known.
   std::int64_t bytes_total_ = 0;
 };
 

@@ -24,6 +24,11 @@ using Clock = std::chrono::steady_clock;
 struct Counters {
   std::atomic<std::int64_t> lines_in{0}, lines_out{0}, empty{0}, truncated{0}, skipped{0},
       invalid_utf8{0}, source_words{0}, target_tokens{0}, split{0};
+  // They count the source tokens of the sentences that have been read, and of those that are done.
+  std::atomic<std::int64_t> source_tokens_read{0}, source_tokens_done{0};
+  // This share of the input is made up of the lines whose sentences have been read. It is −1 where
+  // the size of the input is not known.
+  std::atomic<double> share_read{-1};
   // It counts the parts of lines that hit the limit after another part of their line.
   std::atomic<std::int64_t> hit_limit_again{0};
   std::atomic<std::int64_t> tokenize_nanoseconds{0}, detokenize_nanoseconds{0},

@@ -35,13 +35,20 @@ json facts_of(const LineReader* reader) {
   return all;
 }
 
+// The order of sums on a processor depends on its instructions.
+std::string device_of(const DeviceInfo& device) {
+  return device.kind == "cuda" ? device.name
+                               : fmt::format("{} with {} and {}", device.kind,
+                                             device.instruction_set, device.library);
+}
+
 // Describes everything that the output depends on, but for the lines themselves.
 json describe(const RunRecord& record, const LineReader& reader, const LineReader* prefixes) {
   json options = json::parse(options_text(record));
   for (const std::string& name : kOptionsNotCompared) options.erase(name);
   return {{"version", kVersion},
           {"model", fmt::format("{:016x}", record.model->hash)},
-          {"device", record.device->kind == "cuda" ? record.device->name : record.device->kind},
+          {"device", device_of(*record.device)},
           {"options", options},
           {"inputs", facts_of(&reader)},
           {"prefixes", facts_of(prefixes)}};

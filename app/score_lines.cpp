@@ -1,12 +1,14 @@
 // Implements the scoring of lines, those whose numbers overflow once more in float32.
 #include "app/score_lines.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <numeric>
 #include <utility>
 #include <vector>
 
+#include "app/decoding.h"
 #include "app/format.h"
 #include "app/interrupt.h"
 #include "app/open_backend.h"
@@ -46,16 +48,6 @@ double score_of_pair(const ScoredSentence& scored, double sum, bool forced, doub
   return tokens > 0 ? sum / std::pow(tokens, penalty) : 0;
 }
 
-std::unique_ptr<TokenScorer> make_scorer(const Options& options, const ModelFile& file,
-                                         Backend& backend, const ScoringOptions& scoring) {
-  try {
-    return std::make_unique<TokenScorer>(load_network(file, backend), backend, scoring);
-  } catch (const Error& error) {
-    fail("no room for --max-source-length {} and --batch-tokens {}: {}", *options.max_source_length,
-         options.batch_tokens, error.what());
-  }
-}
-
 /// Scores the lines of a run.
 class LineScorer {
  public:
@@ -68,7 +60,7 @@ class LineScorer {
         fields_(fields),
         output_(output),
         scoring_(scoring_options_of(record, file.description())),
-        scorer_(make_scorer(options_, file, backend, scoring_)) {}
+        scorer_(make_scorer(backend)) {}
 
   void run(SentenceInput& input) {
     // Before it waits for lines, everything that was read is scored and written.
@@ -90,6 +82,24 @@ class LineScorer {
   // So many lines whose numbers overflow are scored once more together.
   static constexpr std::size_t kBatch = 256;
 
+  // Halves the batches until the memory is enough for them.
+  std::unique_ptr<TokenScorer> make_scorer(Backend& backend) {
+    const LoadedNetwork network = load_weights(file_, backend);
+    for (;;) {
+      try {
+        return std::make_unique<TokenScorer>(network, backend, scoring_);
+      } catch (const OutOfMemory& error) {
+        if (scoring_.batch_tokens == 1)
+          fail("no room for --max-source-length {} and --batch-tokens 1: {}",
+               *options_.max_source_length, error.what());
+      }
+      scoring_.batch_tokens /= 2;
+      scoring_.pass_tokens = std::max<std::int64_t>(1, scoring_.pass_tokens / 2);
+      record_.options->batch_tokens = scoring_.batch_tokens;
+      ++record_.halvings;
+    }
+  }
+
   void take(std::vector<ScoredSentence> scored) {
     for (ScoredSentence& each : scored) {
       if (each.not_finite)
@@ -105,6 +115,7 @@ class LineScorer {
     const double sum = std::accumulate(values.begin(), values.end(), 0.0);
     *record_.log_probability += sum;
     record_.counters.target_tokens += std::ssize(values);
+    record_.counters.source_tokens_done += std::ssize(scored.sentence.ids);
     const bool forced = scored.sentence.forced_first >= 0 || scoring_.forced_first >= 0;
     const double score =
         options_.score_pairs ? score_of_pair(scored, sum, forced, *options_.length_penalty) : sum;
@@ -117,10 +128,9 @@ class LineScorer {
     if (overflows_.empty()) return;
     record_.overflows += std::ssize(overflows_);
     if (!float32_scorer_) {
-      ScoringOptions scoring = scoring_;
-      scoring.hands_over_overflows = false;
+      scoring_.hands_over_overflows = false;
       float32_backend_ = open_float32_beside(backend_, options_);
-      float32_scorer_ = make_scorer(options_, file_, *float32_backend_, scoring);
+      float32_scorer_ = make_scorer(*float32_backend_);
     }
     ListInput input(std::exchange(overflows_, {}));
     float32_scorer_->run(
@@ -133,7 +143,7 @@ class LineScorer {
   Backend& backend_;
   LineFields& fields_;
   OrderedOutput& output_;
-  const ScoringOptions scoring_;
+  ScoringOptions scoring_;
   const std::unique_ptr<TokenScorer> scorer_;
   // They are made for the first line whose numbers overflow.
   std::unique_ptr<Backend> float32_backend_;

@@ -17,6 +17,7 @@
 #include "app/ordered_output.h"
 #include "app/output_file.h"
 #include "app/overflow_retry.h"
+#include "app/progress.h"
 #include "app/resolve_options.h"
 #include "app/resume.h"
 #include "app/score_lines.h"
@@ -56,26 +57,6 @@ ModelFacts facts_of(const ModelFile& file) {
           .hash = file.hash(),
           .parameters = file.parameters(),
           .bytes = file.bytes()};
-}
-
-std::string progress_text(OrderedOutput& output, const LineReader& reader, const Counters& counters,
-                          Clock::time_point start) {
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  const auto lines = output.written().lines, first = output.first_line();
-  std::string text = fmt::format("{} lines", lines);
-  if (const auto total = reader.bytes_total(), read = first + counters.lines_in.load();
-      total > 0 && read > 0) {
-    // The share of a line of the input.
-    const double share = static_cast<double>(reader.bytes_read()) / static_cast<double>(total) /
-                         static_cast<double>(read);
-    text += fmt::format(", {:.0f} %", 100 * share * static_cast<double>(lines));
-    if (lines > first)
-      text += fmt::format(", {:.0f} s left", seconds * (1 / share - static_cast<double>(lines)) /
-                                                 static_cast<double>(lines - first));
-  }
-  return text +
-         fmt::format(", {:.0f} tokens/s",
-                     seconds > 0 ? static_cast<double>(counters.target_tokens) / seconds : 0.0);
 }
 
 // Decodes a run, and sentences whose numbers overflow once more in float32.
@@ -157,9 +138,16 @@ bool run_pipeline(RunRecord& record, const ModelFile& file, Beside<void>& verifi
   LineWords words;
   LineMarkup markup;
   const LineTables tables{fields, parts, words, markup};
+  const double first_share = std::max(0.0, reader.share_taken());
   WindowInput source(options, reader, tokenizer, output, tables, record, console, prefixes);
   DetokenizerThreads text(options, tokenizer, tables, output, record.counters, error);
-  console.start_progress([&] { return progress_text(output, reader, record.counters, start); });
+  console.start_progress([&] {
+    return progress_text(record.counters,
+                         {.lines_written = output.written().lines,
+                          .first_line = output.first_line(),
+                          .first_share = first_share,
+                          .seconds = std::chrono::duration<double>(Clock::now() - start).count()});
+  });
   try {
     if (scores_lines(options))
       score_lines(record, file, verified, backend, source, fields, output);

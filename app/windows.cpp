@@ -117,6 +117,7 @@ void WindowInput::read_windows() {
       std::size_t bytes = 0;
       more = read_window(window, size, bytes);
       window.last = !more;
+      window.share = reader_.share_taken();
       line += static_cast<std::int64_t>(window.lines.size());
       ends.push_back({line, bytes});
       bytes_in_flight += bytes;
@@ -197,6 +198,9 @@ void WindowInput::tokenize_windows() {
     while (auto window = windows_.pop()) {
       if (stop_flag()) break;
       auto sentences = sort_out(window->first_line, tokenize(*window));
+      for (const Sentence& sentence : sentences)
+        record_.counters.source_tokens_read += std::ssize(sentence.ids);
+      record_.counters.share_read = window->share;
       // Windows are decoded in turns from long to short and from short to long sentences, so that
       // sentences have like lengths where two windows meet. Otherwise many sentences of another
       // length would begin and end all at once. A window that the end of the input cuts short has

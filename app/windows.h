@@ -46,6 +46,8 @@ class WindowInput final : public SentenceInput {
     std::int64_t first_line = 0;
     std::vector<Line> lines;
     bool last = false;
+    // It is LineReader::share_taken() behind the last line.
+    double share = -1;
   };
 
   void read_windows();

@@ -175,6 +175,9 @@ class BrokenModel(Case):
         model = ModelFile(SHARED)
         model.tensor("encoder.1.feed_forward.up.weight")["shape"] = [161, 64]
         self.refused(model.bytes(), "encoder.1.feed_forward.up.weight", "161", "160")
+        path = self.path("broken.bin")
+        result = self.fails("--score-pairs", model=path, input="Yes.\tYes.\n", names=["161", "160"])
+        self.assertNotIn("no room", result.errors)
 
     def test_a_missing_tensor_is_named(self):
         model = ModelFile(SHARED)

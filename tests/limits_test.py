@@ -60,6 +60,34 @@ class Memory(Case):
                     codes.add(self.outcome(resource.RLIMIT_AS, kilobytes, threads))
             self.assertEqual(codes, {0, 1}, "%d threads" % threads)
 
+    def test_batches_are_halved_until_they_fit(self):
+        """The budget is far too large for most of these limits. Where oneDNN lacks memory for a
+        product that is first needed in the middle of a run, sentences begin again."""
+        pairs = "".join("%s\t%s\n" % (line, line) for line in source_lines()[:40])
+        report = self.path("report.json")
+        for options, text in ((IDS, BLOCK), (["--score-pairs"], pairs)):
+            wanted, halved, begun_again = None, set(), 0
+            for kilobytes in (4000000, *range(300000, 170000, -10000)):
+                result = xlate(
+                    *("-q", *options, "--threads", 2, "--batch-tokens", 400000, "--report", report),
+                    input=text,
+                    device="cpu",
+                    preexec_fn=limit((resource.RLIMIT_AS, kilobytes * 1024)),
+                )
+                retries = self.load_report(report, result)["retries"]
+                if result.code:
+                    self.check(result, 1)
+                    self.assertEqual(len(result.error_lines), 1, result.story())
+                    self.says(result, "ulimit -v: %d kB" % kilobytes)
+                    continue
+                wanted = wanted or result.out
+                self.assertEqual(result.out, wanted, result.story())
+                halved.add(retries["halved_budgets"])
+                begun_again += retries["memory"]
+            self.assertIn(0, halved)
+            self.assertGreater(max(halved), 1, options)
+            self.assertEqual(begun_again > 0, options == IDS)
+
     def test_a_limit_on_data_is_kept_or_told(self):
         codes = set()
         for kilobytes in (30000, 50000, 70000, 100000, 250000, 1000000):

@@ -84,6 +84,31 @@ class MemoryRetry(Case):
     def test_every_allocation_of_annotated_lines(self):
         self.check_every_allocation("--alignments", "--token-scores")
 
+    def test_every_allocation_of_lines_that_are_scored(self):
+        options = ["-q", "--score-pairs", "--batch-tokens", 1024, "--input-format", "ids"]
+        lines = ["%s\t%s" % (ids, ids) for ids in source_ids()[:40]]
+        whole, _ = self.run_with(0, options, lines)
+        self.check(whole, 0)
+        errors = smaller = unnoticed = 0
+        for failed in range(1, MOST):
+            result, report = self.run_with(failed, options, lines)
+            if result.code:
+                self.assertEqual(len(result.error_lines), 1, result.story())
+                self.says(result, "memory")
+                errors += 1
+                continue
+            self.assertEqual(result.out, whole.out, "allocation %d" % failed)
+            halved = report["retries"]["halved_budgets"]
+            self.assertIn(halved, (0, 1))
+            self.assertEqual(report["options"]["batch_tokens"], 1024 >> halved)
+            smaller += halved
+            unnoticed = 0 if halved else unnoticed + 1
+            if unnoticed == UNNOTICED:
+                break
+        self.assertEqual(unnoticed, UNNOTICED, "allocations without an end")
+        self.assertGreater(errors, 5)
+        self.assertGreater(smaller, 1)
+
     def test_one_sentence_at_a_time(self):
         """A smaller batch than one sentence is not possible."""
         options = [*self.OPTIONS, "--line-buffered"]

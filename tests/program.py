@@ -39,6 +39,8 @@ DEVICE, PRECISION = (
     os.environ.get("XLATE_TEST_DEVICE", "cpu"),
     os.environ.get("XLATE_TEST_PRECISION", "fp32"),
 )
+if DEVICE == "cpu" and PRECISION != "fp32":
+    raise SystemExit("XLATE_TEST_PRECISION=%s: needs XLATE_TEST_DEVICE=cuda" % PRECISION)
 # Several tests share a GPU, so none may take a fraction of the free memory.
 ON_DEVICE = [] if DEVICE == "cpu" else ["--precision", PRECISION, "--gpu-memory", "8GiB"]
 

@@ -2,6 +2,7 @@
 was never disturbed. What a power failure can leave is tested in power_failure_test.py."""
 
 import glob
+import json
 import os
 import random
 import resource
@@ -228,6 +229,22 @@ class Refusals(Resume):
 
     def test_another_model(self):
         self.refused(model=SEPARATE, names=["the hash of the model is ", "but it was "])
+
+    def test_another_processor(self):
+        """The library of the products stands for a processor with other instructions."""
+        if program.DEVICE != "cpu":
+            self.skipTest("the run is on a GPU")
+        older = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
+        report = self.path("report.json")
+        self.ok("--report", report, *GREEDY, input="Yes.\n", env=older, device="cpu")
+        with open(report) as file:
+            if "(avx2)" not in json.load(file)["device"]["cpu"]:
+                self.skipTest("the library cannot be held to AVX2 here")
+        self.ok("--report", report, *GREEDY, input="Yes.\n", device="cpu")
+        with open(report) as file:
+            if "(avx2)" in json.load(file)["device"]["cpu"]:
+                self.skipTest("the processor has no more than AVX2")
+        self.refused(env=older, names=["the device is cpu with ", "(avx2), but it was cpu with "])
 
     def test_other_options(self):
         for options, names in (

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import random
 import re
 import struct
 import subprocess
@@ -94,9 +95,49 @@ class Terminal(Case):
         self.assertTrue(rows, shown)
         for lines, share, _ in rows:
             self.assertLess(int(lines), count + 1)
-            # Lines are not equally long, so that their share is not quite that of the bytes.
-            self.assertAlmostEqual(int(share), 100 * int(lines) / count, delta=10)
-        self.assertEqual([int(row[1]) for row in rows], sorted(int(row[1]) for row in rows))
+            # Lines that are done wait for longer ones before them.
+            self.assertGreaterEqual(int(share), 100 * int(lines) // count - 10)
+        shares = [int(row[1]) for row in rows]
+        self.assertEqual(shares, sorted(shares))
+        self.assertLessEqual(shares[-1], 100)
+
+    def test_the_time_that_is_left_counts_lines_that_wait(self):
+        """Within a window the longest sentences come first, and no line is written for long."""
+        chance = random.Random(6)
+        words = ["the", "house", "and", "some", "other", "people", "are", "coming", "here", "."]
+        lines = [" ".join(chance.choices(words, k=chance.randint(2, 40))) for _ in range(200)]
+        for count in (800, 3200, 12800):
+            path = self.path("in.txt", text((lines * (count // 200 + 1))[:count]))
+            running = self.start(
+                *GREEDY,
+                *("--progress", "always", "-i", path, "-o", self.path("out.txt")),
+                model=program.EN_DE,
+                env={**os.environ, "XLATE_TEST_PROGRESS_MILLISECONDS": "100"},
+            )
+            begun, shown = time.monotonic(), []
+            while running.process.poll() is None:
+                now = time.monotonic() - begun
+                for row in running.err.decode().split("\n")[len(shown) : -1]:
+                    shown.append((now, row))
+                time.sleep(0.01)
+            if time.monotonic() - begun > 3:
+                break
+        found = [
+            (now, *map(int, match.groups()))
+            for now, row in shown
+            if (match := re.search(r"(\d+) lines?, (\d+) %, (\d+) s left, ", row))
+        ]
+        self.assertGreater(len(found), 10, shown)
+        self.assertNotIn("-", "".join(row for _, row in shown))
+        # Half of the work is done when few of the lines are written.
+        half = [lines for _, lines, share, _ in found if 40 <= share <= 60]
+        self.assertTrue(half and min(half) < count / 10, shown)
+        for now, _, share, left in found:
+            if share >= 20:
+                # Shares are rounded, and a busy machine reads a line some time after it is shown.
+                least, most = ((100 - s) / s for s in (share + 0.5, share - 0.5))
+                self.assertGreaterEqual(left, now * 0.8 * max(0, least) - 1, shown)
+                self.assertLessEqual(left, now * most + 1, shown)
 
     def test_it_is_not_wider_than_the_terminal(self):
         _, shown = self.on_terminal(columns=12)

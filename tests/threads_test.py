@@ -2,6 +2,7 @@
 --threads runs this test with a program that the thread sanitizer has instrumented: it ends with
 exit code 66 if two threads use the same memory without an order."""
 
+import gzip
 import json
 import os
 import random
@@ -78,6 +79,33 @@ class Threads(Case):
             self.assertTrue(running.until(lambda: running.count() > i, 60), i)
         running.close()
         self.check(running.wait(60), 0)
+
+    def test_files(self):
+        """A journal is written beside a file, and kept up to date by a thread of its own."""
+        self.where["env"]["XLATE_TEST_SYNC_MILLISECONDS"] = "1"
+        options = [*THREADS, *GREEDY, *SMALL, "-i", self.path("in.txt", text(LINES))]
+        wanted = self.ok(*options, **self.where).out
+        out = self.path("out.txt")
+        running = self.start(*options, "-o", out, **self.where)
+        self.assertTrue(
+            running.until(
+                lambda: os.path.exists(out + ".partial") and os.path.getsize(out + ".partial"), 60
+            )
+        )
+        running.process.send_signal(signal.SIGKILL)
+        running.wait(60)
+        self.ok(*options, "-o", out, "--resume", **self.where)
+        with open(out, "rb") as file:
+            self.assertEqual(file.read(), wanted)
+        self.ok(*options, "-o", self.path("out.gz"), **self.where)
+        with gzip.open(self.path("out.gz")) as file:
+            self.assertEqual(file.read(), wanted)
+
+    def test_precisions(self):
+        for precision in ("int8", "bf16"):
+            options = [*GREEDY, *SMALL, "--precision", precision]
+            if program.xlate("-q", *options, input="Yes.\n").code == 0:
+                self.run_all(*options)
 
     def test_signals(self):
         chance = random.Random(24)

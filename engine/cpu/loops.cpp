@@ -110,7 +110,8 @@ XLATE_INLINE float quantize(const float* x, std::int64_t n, float limit, std::in
     std::memset(out, offset, static_cast<std::size_t>(n));
     return std::numeric_limits<float>::quiet_NaN();
   }
-  const float inverse = most > 0 ? limit / most : 0.0f;
+  // The quotient must be finite. Smaller numbers than this become 0.
+  const float inverse = most >= limit * std::numeric_limits<float>::min() ? limit / most : 0.0f;
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
     // The product is rounded to float32 first. Added to a number, it might not be.

@@ -144,7 +144,7 @@ void CpuBackend::scan_row(const VocabularyScan& scan, std::int64_t split, std::i
   // Masking ids before the softmax is the same as applying log-softmax once more afterwards.
   if (masked && scan.rules.renormalize && !std::isnan(sum.sum)) sum = sum_logits(logits.data(), n);
   search_.sums[static_cast<std::size_t>(chunk * scan.hidden.count + row)] = sum;
-  const std::int64_t list = row * scan.splits + split;
+  const std::int64_t list = split * scan.hidden.count + row;
   BestTokens best{search_.best.data() + list * scan.count,
                   search_.best_count[static_cast<std::size_t>(list)], scan.count};
   // Ids ascend, so an equal logit in this chunk has a larger id and loses.
@@ -155,14 +155,14 @@ void CpuBackend::scan_row(const VocabularyScan& scan, std::int64_t split, std::i
 // +∞ or NaN, and −∞ if all logits are −∞.
 void CpuBackend::sum_chunks(std::int64_t rows, std::int64_t chunks) {
   search_.log_sums.resize(static_cast<std::size_t>(rows));
-  pool_.run(rows, [&](std::int64_t row, int) {
-    const auto split = [&](std::int64_t chunk) {
+  each_row(pool_, rows, [&](std::int64_t row) {
+    const auto sum_of = [&](std::int64_t chunk) {
       return search_.sums[static_cast<std::size_t>(chunk * rows + row)];
     };
     float max = kMinusInfinity, sum = 0;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) max = std::max(max, split(chunk).max);
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) max = std::max(max, sum_of(chunk).max);
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      if (const MaxSum part = split(chunk); part.sum != 0)
+      if (const MaxSum part = sum_of(chunk); part.sum != 0)
         sum += part.sum * std::exp(part.max - max);
     }
     search_.log_sums[static_cast<std::size_t>(row)] = max + std::log(sum);
@@ -267,7 +267,8 @@ std::int64_t CpuBackend::find_best_by_row_rules(Tensor hidden, const Projection&
 std::vector<Scored> CpuBackend::best_of_row(std::int64_t row, std::int64_t splits,
                                             int count) const {
   std::vector<Scored> found;
-  for (std::int64_t list = row * splits; list < (row + 1) * splits; ++list) {
+  const std::int64_t rows = std::ssize(search_.best_count) / splits;
+  for (std::int64_t list = row; list < splits * rows; list += rows) {
     const auto first = search_.best.begin() + list * count;
     found.insert(found.end(), first, first + search_.best_count[static_cast<std::size_t>(list)]);
   }

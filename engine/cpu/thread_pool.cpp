@@ -33,18 +33,25 @@ void pause() {
 }
 
 // This replaces std::atomic::wait, which yields the processor again and again before it sleeps. On
-// a busy machine each yield costs a time slice.
-void wait_while(std::atomic<std::uint32_t>& value, std::uint32_t present) {
+// a busy machine each yield costs a time slice. `asleep` counts the threads that wait in the
+// system: who changes the value afterwards sees them, or they see the change.
+void wait_while(std::atomic<std::uint32_t>& value, std::uint32_t present,
+                std::atomic<int>& asleep) {
   for (int i = 0; i < kSpins; ++i) {
     if (value.load(std::memory_order_acquire) != present) return;
     pause();
   }
-  while (value.load(std::memory_order_acquire) == present)
+  asleep.fetch_add(1, std::memory_order_seq_cst);
+  while (value.load(std::memory_order_seq_cst) == present)
     syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, present, nullptr, nullptr, 0);
+  asleep.fetch_sub(1, std::memory_order_relaxed);
 }
 
-void wake_all(std::atomic<std::uint32_t>& value) {
-  syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+// Wakes those that wait for a change of the value, which must have been made in sequentially
+// consistent order.
+void wake_all(std::atomic<std::uint32_t>& value, const std::atomic<int>& asleep) {
+  if (asleep.load(std::memory_order_seq_cst) > 0)
+    syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
 }
 
 }  // namespace
@@ -67,8 +74,8 @@ ThreadPool::~ThreadPool() { stop(); }
 
 void ThreadPool::stop() {
   stop_ = true;
-  round_.fetch_add(1, std::memory_order_release);
-  wake_all(round_);
+  round_.fetch_add(1, std::memory_order_seq_cst);
+  wake_all(round_, asleep_);
   for (std::jthread& thread : workers_) thread.join();
 }
 
@@ -89,7 +96,8 @@ void ThreadPool::work(std::uint32_t round, int thread) {
       std::lock_guard lock(error_mutex_);
       if (!error_) error_ = std::current_exception();
     }
-    if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1 && thread != 0) wake_all(left_);
+    if (left_.fetch_sub(1, std::memory_order_seq_cst) == 1 && thread != 0)
+      wake_all(left_, caller_asleep_);
     claim = claim_.load(std::memory_order_acquire);
   }
 }
@@ -105,19 +113,17 @@ void ThreadPool::start(std::int64_t count, Call call, void* context) {
   count_.store(static_cast<std::uint64_t>(count), std::memory_order_release);
   claim_.store(std::uint64_t{round} << kTaskBits, std::memory_order_release);
   round_.store(round, std::memory_order_seq_cst);
-  if (asleep_.load(std::memory_order_seq_cst) > 0) wake_all(round_);
+  wake_all(round_, asleep_);
   work(round, 0);
   for (std::uint32_t left = left_.load(std::memory_order_acquire); left != 0;
        left = left_.load(std::memory_order_acquire))
-    wait_while(left_, left);
+    wait_while(left_, left, caller_asleep_);
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void ThreadPool::worker(int thread) {
   for (std::uint32_t seen = 0;;) {
-    asleep_.fetch_add(1, std::memory_order_seq_cst);
-    wait_while(round_, seen);
-    asleep_.fetch_sub(1, std::memory_order_seq_cst);
+    wait_while(round_, seen, asleep_);
     seen = round_.load(std::memory_order_acquire);
     if (stop_) return;
     work(seen, thread);

@@ -58,9 +58,10 @@ class ThreadPool {
   alignas(64) std::atomic<std::uint32_t> left_{0};
   // Counts the calls. A change wakes the workers.
   alignas(64) std::atomic<std::uint32_t> round_{0};
-  // Counts the workers that wait for a round.
-  std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false};
+  // Count the workers that wait in the system for a round, and the caller that waits for tasks.
+  alignas(64) std::atomic<int> asleep_{0};
+  std::atomic<int> caller_asleep_{0};
   std::mutex error_mutex_;
   // Holds the first exception that a task of this round has thrown.
   std::exception_ptr error_;

@@ -22,9 +22,9 @@ inline bool better(const Scored& a, const Scored& b) {
 struct SearchScratch {
   // These are the maximum and the sum of each chunk of the vocabulary: [chunks, R].
   std::vector<MaxSum> sums;
-  // Each list has the best tokens of a split, best first: [R, splits, count].
+  // Each list has the best tokens of a split, best first: [splits, R, count].
   std::vector<Scored> best;
-  // Counts the entries of each list: [R, splits].
+  // Counts the entries of each list: [splits, R]. Each thread writes to a split of its own.
   std::vector<int> best_count;
   // Each is the logarithm of the sum of exp(logit) over the whole vocabulary: [R].
   std::vector<float> log_sums;

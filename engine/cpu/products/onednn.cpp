@@ -4,6 +4,7 @@
 #include <omp.h>
 #include <sys/mman.h>
 
+#include <oneapi/dnnl/dnnl_debug.h>
 #include <array>
 #include <atomic>
 #include <map>
@@ -231,7 +232,11 @@ class OneDnn final : public ProductLibrary {
  public:
   std::string name() const override {
     const dnnl_version_t* version = dnnl_version();
-    return fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
+    std::string_view instructions = dnnl_cpu_isa2str(dnnl_get_effective_cpu_isa());
+    constexpr std::string_view kPrefix = "cpu_isa_";
+    if (instructions.starts_with(kPrefix)) instructions.remove_prefix(kPrefix.size());
+    return fmt::format("oneDNN {}.{}.{} ({})", version->major, version->minor, version->patch,
+                       instructions);
   }
 
   bool has(DType type) const override {

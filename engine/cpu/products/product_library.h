@@ -46,7 +46,7 @@ class PanelProduct {
 class ProductLibrary {
  public:
   virtual ~ProductLibrary() = default;
-  /// Returns the library's name and version.
+  /// Returns the library's name and version, and the instructions that it uses.
   virtual std::string name() const = 0;
   /// Returns whether the processor computes with this type, without emulating it.
   virtual bool has(DType) const = 0;
