@@ -15,9 +15,6 @@
 namespace xlate::cpu {
 namespace {
 
-// Buffers of this many bytes are asked to lie in large pages: the caches of all but small models.
-constexpr std::size_t kLargeBytes = std::size_t{128} << 20;
-
 class CpuQueue final : public Queue {};
 
 class CpuPendingRead final : public PendingRead {
@@ -68,9 +65,6 @@ Buffer CpuBackend::allocate(std::size_t bytes) {
     throw OutOfMemory(
         fmt::format("out of memory: the system refused {} bytes{}", bytes, memory_limits()));
   }
-  // The keys of a sentence are scattered over the caches. In large pages the processor finds them
-  // sooner, which saved a tenth of the time with ende-base (docs/benchmarks.md, "The CPU").
-  if (bytes >= kLargeBytes) madvise(data, bytes, MADV_HUGEPAGE);
   return Buffer(std::shared_ptr<void>(data, [bytes](void* memory) { munmap(memory, bytes); }),
                 bytes);
 }
