@@ -10,9 +10,8 @@ namespace xlate {
 
 /// Says where a run began and how far its output is.
 struct ProgressState {
-  // These lines are written, of which a resumed run did not write the first ones itself.
-  std::int64_t lines_written = 0, first_line = 0;
-  // This share of the input had been read when the run began.
+  std::int64_t lines_written = 0;
+  // A resumed run begins behind this share of the input.
   double first_share = 0;
   double seconds = 0;  // since the run began
 };

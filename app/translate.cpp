@@ -144,7 +144,6 @@ bool run_pipeline(RunRecord& record, const ModelFile& file, Beside<void>& verifi
   console.start_progress([&] {
     return progress_text(record.counters,
                          {.lines_written = output.written().lines,
-                          .first_line = output.first_line(),
                           .first_share = first_share,
                           .seconds = std::chrono::duration<double>(Clock::now() - start).count()});
   });

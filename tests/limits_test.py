@@ -67,7 +67,7 @@ class Memory(Case):
         report = self.path("report.json")
         for options, text in ((IDS, BLOCK), (["--score-pairs"], pairs)):
             wanted, halved, begun_again = None, set(), 0
-            for kilobytes in (4000000, *range(300000, 170000, -10000)):
+            for kilobytes in (4000000, *range(400000, 100000, -5000)):
                 result = xlate(
                     *("-q", *options, "--threads", 2, "--batch-tokens", 400000, "--report", report),
                     input=text,

@@ -110,7 +110,8 @@ class Terminal(Case):
             path = self.path("in.txt", text((lines * (count // 200 + 1))[:count]))
             running = self.start(
                 *GREEDY,
-                *("--progress", "always", "-i", path, "-o", self.path("out.txt")),
+                *("--progress", "always", "--window", "100000"),
+                *("-i", path, "-o", self.path("out.txt")),
                 model=program.EN_DE,
                 env={**os.environ, "XLATE_TEST_PROGRESS_MILLISECONDS": "100"},
             )
