@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <iterator>
+#include <new>
 
 #include "app/forced_lengths.h"
 #include "app/interrupt.h"
 #include "app/resolve_options.h"
 #include "app/sentence_inputs.h"
 #include "engine/caches.h"
+#include "engine/limits.h"
 
 namespace xlate {
 
@@ -22,6 +24,8 @@ void fail_for_room(const Options& options, const char* cause) {
        *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
 }
 
+OutOfMemory no_room() { return OutOfMemory("out of memory" + memory_limits()); }
+
 LoadedNetwork load_weights(const ModelFile& file, Backend& backend) {
   try {
     return load_network(file, backend);
@@ -29,25 +33,6 @@ LoadedNetwork load_weights(const ModelFile& file, Backend& backend) {
     throw OutOfMemory(fmt::format("no room for the weights of {}: {}", file.name(), error.what()));
   }
 }
-
-// Gives the sentences that are begun again before those of the source.
-class Decoding::Input final : public SentenceInput {
- public:
-  Input(SentenceInput& source, Decoding& decoding) : source_(source), decoding_(decoding) {}
-  const Sentence* next(bool wait) override {
-    return decoding_.again_.empty() ? source_.next(wait) : &decoding_.again_.back();
-  }
-  Sentence take() override {
-    if (decoding_.again_.empty()) return source_.take();
-    Sentence sentence = std::move(decoding_.again_.back());
-    decoding_.again_.pop_back();
-    return sentence;
-  }
-
- private:
-  SentenceInput& source_;
-  Decoding& decoding_;
-};
 
 Decoding::Decoding(const RunRecord& record, const ModelFile& file, Backend& backend,
                    const LineMarkup& markup, DecodingOutput output)
@@ -80,6 +65,10 @@ void Decoding::start() {
     } catch (const OutOfMemory& error) {
       transformer_.reset();
       halve_budget(error);
+    } catch (const std::bad_alloc&) {
+      // The tables of a large budget had no room.
+      transformer_.reset();
+      halve_budget(no_room());
     } catch (const Error& error) {
       fail_for_room(options_, error.what());
     }
@@ -117,7 +106,7 @@ void Decoding::run(SentenceInput& source) {
   ForcedLengths forced(source, forced_lengths_);
   FlushBeforeWaiting flushing(
       forced_lengths_.empty() ? source : static_cast<SentenceInput&>(forced), [&] { flush(); });
-  Input input(flushing, *this);
+  BeginAgainInput input(flushing, again_);
   const auto take_all = [&](std::vector<Decoded> decoded) { take(std::move(decoded)); };
   for (bool done = false; !done;) {
     try {

@@ -52,8 +52,6 @@ class Decoding {
   RunnerStatistics statistics() const;
 
  private:
-  class Input;
-
   /// Makes the runner, with a smaller budget if the memory is too small.
   void start();
   /// Halves the budget because of an error, after whatever the runner had has been freed.
@@ -80,6 +78,9 @@ class Decoding {
 
 /// Throws Error because sentences of the allowed lengths do not fit into the memory.
 [[noreturn]] void fail_for_room(const Options&, const char* cause);
+
+/// Returns what is thrown where the host has no room, and says which limits there are.
+OutOfMemory no_room();
 
 /// Loads the weights of a model. Throws OutOfMemory that names the model if they have no room, and
 /// Error if the file does not describe a network.

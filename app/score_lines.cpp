@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <new>
 #include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -48,6 +50,81 @@ double score_of_pair(const ScoredSentence& scored, double sum, bool forced, doub
   return tokens > 0 ? sum / std::pow(tokens, penalty) : 0;
 }
 
+/// Scores sentences with the network on one backend, in smaller batches where the memory is too
+/// small.
+class BatchScorer {
+ public:
+  /// Throws Error if the memory is too small for any batch. The arguments must outlive the object.
+  BatchScorer(RunRecord& record, const ModelFile& file, Backend& backend,
+              const ScoringOptions& scoring)
+      : record_(record),
+        backend_(backend),
+        network_(load_weights(file, backend)),
+        scoring_(scoring) {
+    start();
+  }
+
+  /// Scores sentences as TokenScorer::run() does. Where the memory runs out, it halves the batches
+  /// and begins those again that are not finished, which changes no score.
+  void run(SentenceInput& source, const TokenScorer::Done& done) {
+    std::vector<Sentence> again;
+    BeginAgainInput input(source, again);
+    for (;;) {
+      try {
+        return scorer_->run(input, done, stop_flag());
+      } catch (const OutOfMemory& error) {
+        const std::vector<Sentence> unfinished = scorer_->take_unfinished();
+        again.insert(again.end(), unfinished.rbegin(), unfinished.rend());
+        record_.begun_again += std::ssize(unfinished);
+        before_.add(scorer_->statistics());
+        scorer_.reset();
+        halve_batches(error);
+        start();
+      }
+    }
+  }
+
+  RunnerStatistics statistics() const {
+    RunnerStatistics statistics = before_;
+    if (!scorer_) return statistics;
+    const RunnerStatistics last = scorer_->statistics();
+    statistics.add(last);
+    statistics.seconds = last.seconds;
+    return statistics;
+  }
+  const ScoringOptions& scoring() const { return scoring_; }
+
+ private:
+  void start() {
+    while (!scorer_) {
+      try {
+        scorer_ = std::make_unique<TokenScorer>(network_, backend_, scoring_);
+      } catch (const OutOfMemory& error) {
+        halve_batches(error);
+      } catch (const std::bad_alloc&) {
+        halve_batches(no_room());
+      }
+    }
+  }
+
+  void halve_batches(const OutOfMemory& error) {
+    if (scoring_.batch_tokens == 1)
+      fail("no room for --max-source-length {} and --batch-tokens 1: {}",
+           *record_.options->max_source_length, error.what());
+    scoring_.batch_tokens /= 2;
+    scoring_.pass_tokens = std::max<std::int64_t>(1, scoring_.pass_tokens / 2);
+    record_.options->batch_tokens = scoring_.batch_tokens;
+    ++record_.halvings;
+  }
+
+  RunRecord& record_;
+  Backend& backend_;
+  const LoadedNetwork network_;
+  ScoringOptions scoring_;
+  std::unique_ptr<TokenScorer> scorer_;
+  RunnerStatistics before_;  // They are those of earlier scorers.
+};
+
 /// Scores the lines of a run.
 class LineScorer {
  public:
@@ -59,20 +136,17 @@ class LineScorer {
         backend_(backend),
         fields_(fields),
         output_(output),
-        scoring_(scoring_options_of(record, file.description())),
-        scorer_(make_scorer(backend)) {}
+        scorer_(record, file, backend, scoring_options_of(record, file.description())) {}
 
   void run(SentenceInput& input) {
     // Before it waits for lines, everything that was read is scored and written.
     FlushBeforeWaiting flushing(input, [&] { score_overflows(); });
-    scorer_->run(
-        flushing, [&](std::vector<ScoredSentence> scored) { take(std::move(scored)); },
-        stop_flag());
+    run(scorer_, flushing);
     score_overflows();
   }
 
   void keep_figures() {
-    record_.statistics = scorer_->statistics();
+    record_.statistics = scorer_.statistics();
     if (float32_scorer_) record_.statistics.add(float32_scorer_->statistics());
     record_.memory = backend_.memory();
     record_.paths = backend_.paths();
@@ -82,22 +156,8 @@ class LineScorer {
   // So many lines whose numbers overflow are scored once more together.
   static constexpr std::size_t kBatch = 256;
 
-  // Halves the batches until the memory is enough for them.
-  std::unique_ptr<TokenScorer> make_scorer(Backend& backend) {
-    const LoadedNetwork network = load_weights(file_, backend);
-    for (;;) {
-      try {
-        return std::make_unique<TokenScorer>(network, backend, scoring_);
-      } catch (const OutOfMemory& error) {
-        if (scoring_.batch_tokens == 1)
-          fail("no room for --max-source-length {} and --batch-tokens 1: {}",
-               *options_.max_source_length, error.what());
-      }
-      scoring_.batch_tokens /= 2;
-      scoring_.pass_tokens = std::max<std::int64_t>(1, scoring_.pass_tokens / 2);
-      record_.options->batch_tokens = scoring_.batch_tokens;
-      ++record_.halvings;
-    }
+  void run(BatchScorer& scorer, SentenceInput& input) {
+    scorer.run(input, [&](std::vector<ScoredSentence> scored) { take(std::move(scored)); });
   }
 
   void take(std::vector<ScoredSentence> scored) {
@@ -116,7 +176,7 @@ class LineScorer {
     *record_.log_probability += sum;
     record_.counters.target_tokens += std::ssize(values);
     record_.counters.source_tokens_done += std::ssize(scored.sentence.ids);
-    const bool forced = scored.sentence.forced_first >= 0 || scoring_.forced_first >= 0;
+    const bool forced = scored.sentence.forced_first >= 0 || scorer_.scoring().forced_first >= 0;
     const double score =
         options_.score_pairs ? score_of_pair(scored, sum, forced, *options_.length_penalty) : sum;
     const std::int64_t line = scored.sentence.line;
@@ -128,13 +188,13 @@ class LineScorer {
     if (overflows_.empty()) return;
     record_.overflows += std::ssize(overflows_);
     if (!float32_scorer_) {
-      scoring_.hands_over_overflows = false;
+      ScoringOptions scoring = scorer_.scoring();
+      scoring.hands_over_overflows = false;
       float32_backend_ = open_float32_beside(backend_, options_);
-      float32_scorer_ = make_scorer(*float32_backend_);
+      float32_scorer_.emplace(record_, file_, *float32_backend_, scoring);
     }
     ListInput input(std::exchange(overflows_, {}));
-    float32_scorer_->run(
-        input, [&](std::vector<ScoredSentence> scored) { take(std::move(scored)); }, stop_flag());
+    run(*float32_scorer_, input);
   }
 
   RunRecord& record_;
@@ -143,11 +203,10 @@ class LineScorer {
   Backend& backend_;
   LineFields& fields_;
   OrderedOutput& output_;
-  ScoringOptions scoring_;
-  const std::unique_ptr<TokenScorer> scorer_;
+  BatchScorer scorer_;
   // They are made for the first line whose numbers overflow.
   std::unique_ptr<Backend> float32_backend_;
-  std::unique_ptr<TokenScorer> float32_scorer_;
+  std::optional<BatchScorer> float32_scorer_;
   std::vector<Sentence> overflows_;
 };
 

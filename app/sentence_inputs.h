@@ -24,6 +24,27 @@ class ListInput final : public SentenceInput {
   std::vector<Sentence> sentences_;
 };
 
+/// Gives the sentences that are begun again, the last one first, before those of another source.
+class BeginAgainInput final : public SentenceInput {
+ public:
+  /// Takes sentences out of `again`, to which others may be added at any time.
+  BeginAgainInput(SentenceInput& source, std::vector<Sentence>& again)
+      : source_(source), again_(again) {}
+  const Sentence* next(bool wait) override {
+    return again_.empty() ? source_.next(wait) : &again_.back();
+  }
+  Sentence take() override {
+    if (again_.empty()) return source_.take();
+    Sentence sentence = std::move(again_.back());
+    again_.pop_back();
+    return sentence;
+  }
+
+ private:
+  SentenceInput& source_;
+  std::vector<Sentence>& again_;
+};
+
 /// Gives the sentences of another source, and calls a function before it waits for one: the next
 /// lines may not come before everything that was decoded is written.
 class FlushBeforeWaiting final : public SentenceInput {

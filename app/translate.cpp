@@ -101,7 +101,7 @@ void decode(RunRecord& record, const ModelFile& file, Beside<void>& verified, Ba
     decoding->run(source);
   } catch (const std::bad_alloc&) {
     keep_figures();
-    fail_for_room(options, ("out of memory" + memory_limits()).c_str());
+    fail_for_room(options, no_room().what());
   } catch (const NoContinuation& error) {
     keep_figures();
     throw Error(error.what() +

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <optional>
+#include <iterator>
 #include <utility>
 
 #include "engine/error.h"
@@ -86,34 +86,42 @@ std::int64_t TokenScorer::tokens_read(const Sentence& sentence) const {
 }
 
 void TokenScorer::run(SentenceInput& input, const Done& done, const std::atomic<bool>& stop) {
-  std::optional<Batch> computed;
   const auto hand_over = [&] {
-    if (computed) done(finish(std::move(*computed)));
-    computed.reset();
+    if (computed_.sentences.empty()) return;
+    std::vector<ScoredSentence> scored = finish(computed_);
+    computed_ = {};
+    done(std::move(scored));
   };
   while (!stop) {
-    std::vector<Sentence> sentences;
     std::int64_t sources = 0, targets = 0;
     while (const Sentence* next = input.next(false)) {
       const std::int64_t source = loaded_.described.has_encoder() ? std::ssize(next->ids) : 0,
                          target = tokens_read(*next);
-      if (!sentences.empty() &&
+      if (!begun_.sentences.empty() &&
           std::max(sources + source, targets + target) > options_.batch_tokens)
         break;
       sources += source, targets += target;
-      sentences.push_back(input.take());
+      begun_.sentences.push_back(input.take());
     }
     // Before waiting for input, everything that was read is answered.
-    if (sentences.empty()) {
+    if (begun_.sentences.empty()) {
       hand_over();
       if (!input.next(true)) return;
       continue;
     }
-    // The next batch uses the same memory, in the order of the queue.
-    Batch batch = begin(std::move(sentences));
+    // The batch uses the memory of the one before it, in the order of the queue.
+    compute(begun_);
     hand_over();
-    computed = std::move(batch);
+    computed_ = std::exchange(begun_, {});
   }
+}
+
+std::vector<Sentence> TokenScorer::take_unfinished() {
+  std::vector<Sentence> sentences = std::move(computed_.sentences);
+  sentences.insert(sentences.end(), std::make_move_iterator(begun_.sentences.begin()),
+                   std::make_move_iterator(begun_.sentences.end()));
+  computed_ = {}, begun_ = {};
+  return sentences;
 }
 
 PackedSourceKeys TokenScorer::read_sources(const Batch& batch) {
@@ -126,8 +134,7 @@ PackedSourceKeys TokenScorer::read_sources(const Batch& batch) {
           rows.offsets};
 }
 
-TokenScorer::Batch TokenScorer::begin(std::vector<Sentence> sentences) {
-  Batch batch{std::move(sentences), nullptr, nullptr};
+void TokenScorer::compute(Batch& batch) {
   ++statistics_.batches;
   PackedSources targets(loaded_.described.decoder.embedding, sinusoids_.zeros());
   std::vector<std::int32_t> next;
@@ -142,7 +149,7 @@ TokenScorer::Batch TokenScorer::begin(std::vector<Sentence> sentences) {
     longest = std::max({longest, std::ssize(ids), std::ssize(sentence.ids)});
   }
   const std::int64_t tokens = targets.tokens();
-  if (tokens == 0) return batch;
+  if (tokens == 0) return;
   sinusoids_.fill(backend_, *queue_, longest);
   arrays_.clear();
   backend_.begin_work(*queue_, Work::kEncode);
@@ -169,7 +176,6 @@ TokenScorer::Batch TokenScorer::begin(std::vector<Sentence> sentences) {
   if (options_.log_probabilities) batch.log_probabilities = read(out);
   if (options_.alignment_layer >= 0) batch.aligned = read(aligned);
   backend_.end_work(*queue_, Work::kEncode);
-  return batch;
 }
 
 void TokenScorer::align(const PackedRows& rows, std::int32_t* out) {
@@ -181,7 +187,7 @@ void TokenScorer::align(const PackedRows& rows, std::int32_t* out) {
       attention, options_.alignment_heads, out);
 }
 
-std::vector<ScoredSentence> TokenScorer::finish(Batch batch) {
+std::vector<ScoredSentence> TokenScorer::finish(Batch& batch) {
   std::span<const std::byte> log_probabilities, aligned;
   if (batch.log_probabilities) log_probabilities = batch.log_probabilities->wait();
   if (batch.aligned) aligned = batch.aligned->wait();

@@ -66,8 +66,11 @@ class TokenScorer {
   using Done = std::function<void(std::vector<ScoredSentence>)>;
   /// Scores sentences until the input ends or `stop` is set, and passes them to `done` in batches.
   /// Throws Error if the device fails, or if a log-probability is not finite, unless such
-  /// sentences are handed over.
+  /// sentences are handed over. Throws OutOfMemory if the memory runs out.
   void run(SentenceInput&, const Done& done, const std::atomic<bool>& stop);
+  /// Returns the sentences that were not passed to `done`, in order, after run() has thrown
+  /// OutOfMemory. After that the object must not be used for anything but its statistics.
+  std::vector<Sentence> take_unfinished();
   /// Returns the queue on which sentences are scored.
   Queue& queue() { return *queue_; }
   /// Waits for the device and returns the statistics. Target tokens are those that were scored.
@@ -85,12 +88,13 @@ class TokenScorer {
   /// Returns how many of these ids are given. The others are scored.
   std::int64_t given_ids(const Sentence&) const;
   std::int64_t tokens_read(const Sentence&) const;
-  Batch begin(std::vector<Sentence>);
+  /// Computes the batch that was begun.
+  void compute(Batch&);
   /// Aligns the rows of a pass, whose queries have been computed.
   void align(const PackedRows&, std::int32_t* out);
   /// Encodes the sources of a batch.
   PackedSourceKeys read_sources(const Batch&);
-  std::vector<ScoredSentence> finish(Batch);
+  std::vector<ScoredSentence> finish(Batch&);
   void count(const ScoredSentence&);
 
   Backend& backend_;
@@ -105,6 +109,7 @@ class TokenScorer {
   Arena arrays_;
   // They are the sources of the batch that is being computed.
   PackedSources sources_;
+  Batch computed_, begun_;  // Without sentences there is none. Both use the same memory.
   RunnerStatistics statistics_;
 };
 
