@@ -207,6 +207,23 @@ def faults(place, seconds):
     return place.suite("faults_test.py", seconds, precision="fp32")
 
 
+# These suites start many short processes, most of whose time is that of the driver's start.
+for suite in (
+    "broken_model",
+    "edges",
+    "garbage",
+    "option_values",
+    "output",
+    "resume",
+    "signals",
+    "stream",
+):
+
+    @check("robustness, %s, fp32" % suite.replace("_", " "), 400)
+    def robustness(place, seconds, suite=suite):
+        return place.suite(suite + "_test.py", seconds)
+
+
 @check("numbers that overflow", 200)
 def overflow(place, seconds):
     return place.suite("gpu_test.py", seconds, "Overflow", precision="fp16")
