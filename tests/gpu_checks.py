@@ -192,12 +192,12 @@ for precision in ("fp32", "fp16"):
         return place.suite("option_invariance_test.py", seconds, precision=precision)
 
 
-@check("memory that runs out, fp16", 240)
+@check("memory that runs out, fp16", 400)
 def memory_retry(place, seconds):
     return place.suite("memory_retry_test.py", seconds, precision="fp16")
 
 
-@check("a program that waits for each answer, fp32", 120)
+@check("a program that waits for each answer, fp32", 120, alone=True)
 def latency(place, seconds):
     return place.suite("latency_test.py", seconds, precision="fp32")
 

@@ -26,6 +26,8 @@ class Place:
         )
         self.models = os.path.join(folder, "models")
         os.mkdir(self.models)
+        # A test runs as another user than the one whose folder this is.
+        os.chmod(folder, 0o755)
         for name in ("shared", "separate"):
             self.provide(binaries, name, "opus-shape")
         self.provide(binaries, "t5", "families")

@@ -1,6 +1,7 @@
 """Tests values at the edges of every option that takes a number. The options are those that the
 help lists. Each value gives a usage error that names the option and the value, or a run."""
 
+import concurrent.futures
 import os
 import re
 import resource
@@ -57,15 +58,17 @@ class Values(Case):
     def test_every_number_is_refused_or_taken(self):
         options = numeric_options()
         self.assertGreater(len(options), 20, options)
-        for option, _ in options:
-            taken = 0
-            for value in EXTREMES + (OTHERS if LONG else OTHERS[::2]):
-                with self.subTest(option=option, value=value[:30]):
-                    taken += self.outcome(option, value) == 0
-            self.assertGreater(taken, 0, "%s takes no value" % option)
+        values = EXTREMES + (OTHERS if LONG else OTHERS[::2])
+        with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for option, _ in options:
+                results, taken = pool.map(lambda value: self.run_with(option, value), values), 0
+                for value, result in zip(values, results):
+                    with self.subTest(option=option, value=value[:30]):
+                        taken += self.outcome(option, value, result) == 0
+                self.assertGreater(taken, 0, "%s takes no value" % option)
 
-    def outcome(self, option, value):
-        """Runs with the value, checks what happened, and returns the exit code."""
+    def run_with(self, option, value):
+        """Returns the result of a run with the value."""
         words = [*([] if option == "--beam-size" else ["-b", "1"]), "--max-length", "4"]
         more = NEEDED.get(option, [])
         words = words if "-b" not in more else words[2:]
@@ -74,15 +77,21 @@ class Values(Case):
             words = words[:-2]
         if option == "--max-new-tokens":
             model = DECODER
-        result = xlate(
-            *("-q", *words, *more, option + "=" + value),
+        # On the CPU alone, the memory of a GPU has no meaning.
+        device = "auto" if option == "--gpu-memory" and program.DEVICE == "cpu" else program.DEVICE
+        # Several runs share a GPU.
+        memory = ["--gpu-memory", "2GiB"] if device == "cuda" and option != "--gpu-memory" else []
+        return xlate(
+            *("-q", "--device", device, *words, *more, *memory, option + "=" + value),
             input="Yes.\nIt was really cheap.\n",
             timeout=60,
             model=model,
-            # On the CPU alone, the memory of a GPU has no meaning.
-            device="auto" if option == "--gpu-memory" else "cpu",
+            device=None,
             preexec_fn=None if SANITIZED else spare_memory,
         )
+
+    def outcome(self, option, value, result):
+        """Checks what happened in a run with the value, and returns the exit code."""
         self.assertIn(result.code, (0, 1, 2), result.story())
         if result.code == 0:
             self.assertGreaterEqual(len(result.lines), 2, result.story())
