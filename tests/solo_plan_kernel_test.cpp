@@ -100,10 +100,10 @@ const Decoder kFlanLarge = t5("flan-t5-large", 1024, 16, 24, 2816, true);
 class Planner {
  public:
   Planner(const Decoder& decoder, int beams, int longest_target = 200, int longest_source = 512,
-          int clusters = 8)
+          int blocks = 120)
       : beams_(beams),
         backend_(make_backend({.threads = 1})),
-        compiler_(*backend_, clusters, kShared) {
+        compiler_(*backend_, {8 * 16, blocks}, kShared) {
     const Network network = network_of(decoder);
     program_ = step_program(network);
     std::vector<ResidualRows> rows;
@@ -262,7 +262,7 @@ TEST(SoloPlanTest, FamiliesFitIntoSharedMemory) {
     EXPECT_EQ(args.any, any);
     EXPECT_EQ(args.layout.stages, stages);
     EXPECT_EQ(args.layout.held_keys, held_keys);
-    EXPECT_GE(args.layout.vocabulary_stages, 8);
+    EXPECT_GE(args.layout.vocabulary_stages, 7);
     expect_no_conflict(*planner.plan());
   }
 }
@@ -282,46 +282,61 @@ TEST(SoloPlanTest, AGateIsAPartOfItsProduct) {
   }
 }
 
-// Several clusters compute the layers of wide networks, at most half of those that there are. Each
-// of them has a part of every product.
+// Several clusters compute the layers of wide networks, at most three fifths of all. Each of their
+// blocks has a tile of every product at least, and one head at most.
 TEST(SoloPlanTest, ClustersDivideWideLayers) {
   Decoder odd = kNllb;
   odd.width = 576, odd.heads = 9, odd.inner = 1216;
-  // With 16 tiles for 32 blocks only the first cluster would have a part of the product.
   Decoder few_tiles = odd;
   few_tiles.inner = 256;
+  // There would be fewer blocks than heads.
+  Decoder too_few_tiles = odd;
+  too_few_tiles.inner = 128;
   const struct {
     const Decoder& decoder;
-    int clusters, expected;
-  } cases[] = {{kMarian, 8, 1},  {kFlanSmall, 8, 1}, {kBart, 8, 3}, {kT5Base, 8, 3},
-               {kNllb, 8, 4},    {kNllb, 7, 2},      {kNllb, 4, 2}, {kNllb, 3, 1},
-               {kNllb, 2, 1},    {odd, 8, 2},        {odd, 2, 1},   {kMarianBig, 9, 4},
-               {few_tiles, 8, 1}};
-  for (const auto& [decoder, clusters, expected] : cases) {
-    SCOPED_TRACE(fmt::format("{}, {} clusters", decoder.name, clusters));
-    const Planner planner(decoder, 1, 200, 512, clusters);
+    int blocks, expected;
+  } cases[] = {{kMarian, 120, 16},      {kFlanSmall, 120, 16}, {kBart, 120, 48},
+               {kT5Base, 120, 48},      {kNllb, 120, 64},      {kNllb, 100, 56},
+               {kNllb, 40, 24},         {odd, 120, 32},        {odd, 32, 16},
+               {kFlanBase, 120, 48},    {kMarianBig, 120, 64}, {few_tiles, 120, 16},
+               {too_few_tiles, 120, 16}};
+  for (const auto& [decoder, blocks, expected] : cases) {
+    SCOPED_TRACE(fmt::format("{}, {} blocks", decoder.name, blocks));
+    constexpr int kBeams = 2;
+    const Planner planner(decoder, kBeams, 200, 512, blocks);
     ASSERT_TRUE(planner.plan()) << planner.reason();
     const SoloArgs& args = planner.plan()->args;
-    EXPECT_EQ(args.layer_clusters, expected);
+    ASSERT_EQ(args.layer_blocks, expected);
+    EXPECT_EQ(args.wide, decoder.width > 512 && decoder.inner != 128);
+    EXPECT_LE(args.heads * args.head_stride, expected);
     for (const SoloOp& op : planner.plan()->ops) {
+      if (op.kind == SoloKind::kNorm) continue;
+      const int words = op.out_kind == SoloOut::kFloat32 ? op.width : op.width / 2;
+      EXPECT_GE(args.post.area, kBeams * words);
       if (op.kind != SoloKind::kLinear) continue;
-      const int blocks = expected * cuda::kSoloCluster;
-      EXPECT_GE(blocks * op.tiles_each, op.tiles);
-      EXPECT_LT((blocks - cuda::kSoloCluster) * op.tiles_each, op.tiles);
-      EXPECT_GE(args.post.area, 4 * op.width * (op.out_kind == SoloOut::kFloat32 ? 2 : 1));
+      int tiles = 0;
+      for (int block = 0; block < expected; ++block) {
+        const int first = cuda::first_tile_of(block, op.tiles, expected),
+                  count = cuda::first_tile_of(block + 1, op.tiles, expected) - first;
+        EXPECT_EQ(first, tiles);
+        EXPECT_GE(count, args.wide ? 1 : 0);
+        EXPECT_LE(count, cuda::most_tiles_of(op.tiles, expected));
+        tiles += count;
+      }
+      EXPECT_EQ(tiles, op.tiles);
     }
   }
 }
 
-// Where the logits of so large a vocabulary do not fit into the shared memory of half of the
-// clusters, fewer of them compute the layers.
-TEST(SoloPlanTest, VocabularyGetsTheClustersThatItNeeds) {
-  const auto layer_clusters = [](int beams) {
-    const Planner planner(kNllb, beams, 200, 512, 4);
-    return planner.plan() ? planner.plan()->args.layer_clusters : 0;
+// Where the logits of so large a vocabulary do not fit into the shared memory of the others, fewer
+// blocks compute the layers.
+TEST(SoloPlanTest, VocabularyGetsTheBlocksThatItNeeds) {
+  const auto layer_blocks = [](int beams) {
+    const Planner planner(kNllb, beams, 200, 512, 64);
+    return planner.plan() ? planner.plan()->args.layer_blocks : 0;
   };
-  EXPECT_EQ(layer_clusters(1), 2);
-  EXPECT_EQ(layer_clusters(5), 1);
+  EXPECT_EQ(layer_blocks(1), 32);
+  EXPECT_EQ(layer_blocks(5), 24);
 }
 
 // A block may overwrite words of SoloPost only because this is so (docs/kernels/batch_one.md).
@@ -353,9 +368,10 @@ TEST(SoloPlanTest, StagesAreFull) {
       const int stage_bytes = op.stage_boxes * op.round_tiles * cuda::kSoloTileOutputs * 64 * 2;
       EXPECT_LE(stage_bytes, cuda::kSoloStageBytes) << op.in << " to " << op.width;
       EXPECT_GE(stage_bytes, cuda::kSoloStageBytes / 2) << op.in << " to " << op.width;
-      EXPECT_EQ(op.stages * op.stage_boxes, op.boxes);
-      EXPECT_GE(op.rounds * op.round_tiles, op.tiles_each);
-      EXPECT_LT(op.rounds * op.round_tiles, op.tiles_each + op.rounds);
+      EXPECT_EQ(op.stages * op.stage_boxes, op.in / 64);
+      const int tiles = cuda::most_tiles_of(op.tiles, planner.plan()->args.layer_blocks);
+      EXPECT_GE(op.rounds * op.round_tiles, tiles);
+      EXPECT_LT(op.rounds * op.round_tiles, tiles + op.rounds);
     }
   }
 }

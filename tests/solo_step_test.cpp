@@ -47,7 +47,7 @@ std::vector<SoloShape> shapes() {
              .norm = NormKind::kRms,
              .scale = 1,
              .distances = 4},
-            // Two clusters compute the layers of this one.
+            // Several clusters compute the layers of this one.
             {.beams = 2,
              .heads = 9,
              .head = 64,
@@ -126,8 +126,8 @@ std::vector<SoloShape> shapes() {
        .steps = 200,
        .renormalize = true,
        .never_chosen = {0, 1}},
-      // Two clusters compute the layers of these. A product of the first has so few tiles that some
-      // blocks of the second cluster have none.
+      // Several clusters compute the layers of the first two. Blocks of the second have 2 or 3 of
+      // the 76 tiles of a product. The third has so few tiles that one cluster computes its layers.
       {.beams = 4,
        .heads = 10,
        .head = 64,
@@ -145,6 +145,14 @@ std::vector<SoloShape> shapes() {
        .source = 9,
        .steps = 60,
        .activation = Activation::kGelu},
+      {.beams = 2,
+       .heads = 9,
+       .head = 64,
+       .layers = 2,
+       .ffn = 128,
+       .vocabulary = 3000,
+       .source = 9,
+       .steps = 30},
       // These fill shared memory, and the last of them does not fit.
       {.beams = 8,
        .heads = 8,

@@ -87,8 +87,9 @@ void CudaBackend::decode(Queue& queue, const Program& program, const Workspace& 
   if (options_.one_at_a_time && (!solo_ || compile_into_)) {
     paths_.slow(KernelPaths::Of::kSolo, [&] {
       const std::string reason = solo_ ? solo_->compiler().reason() : general_reason();
-      return !reason.empty() ? reason
-                             : std::string("the device has no room for clusters of 16 blocks");
+      return !reason.empty()
+                 ? reason
+                 : std::string("the device has no room for clusters of 8 and 16 blocks");
     });
   }
   Backend::decode(queue, program, workspace, batch, projection, rules);

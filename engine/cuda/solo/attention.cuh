@@ -6,7 +6,7 @@
 
 #include "engine/cuda/attention/beam_tile.cuh"
 #include "engine/cuda/attention/key_lists.cuh"
-#include "engine/cuda/solo/block.cuh"
+#include "engine/cuda/solo/mailbox.cuh"
 
 namespace xlate::cuda {
 
@@ -206,7 +206,8 @@ __device__ __forceinline__ void attend_head(const SoloArgs& args, const SoloOp& 
 // Sends this block's head to all blocks of the cluster. All threads that compute call it.
 template <class T, int kHead>
 __device__ __forceinline__ void send_head(const SoloArgs& args, const SoloOp& op, int head,
-                                          const char* memory, const Exchange& exchange) {
+                                          const char* memory,
+                                          const Exchange<kSoloCluster>& exchange) {
   constexpr int kVectors = kHead * static_cast<int>(sizeof(T)) / 16;
   const char* out = memory + op.out.at + head * kHead * static_cast<int>(sizeof(T));
 #pragma unroll 1
@@ -214,6 +215,21 @@ __device__ __forceinline__ void send_head(const SoloArgs& args, const SoloOp& op
     const int vector = i / kSoloCluster;
     const char* from = out + vector / kVectors * op.out.pitch + vector % kVectors * 16;
     exchange.send_one(shared_address(from), *reinterpret_cast<const uint4*>(from));
+  }
+}
+
+// Posts this block's head. All threads that compute call it.
+template <int kHead>
+__device__ __forceinline__ void post_head(const SoloArgs& args, const SoloOp& op, int head,
+                                          const char* memory, unsigned number) {
+  constexpr int kPairs = kHead / 4;
+  const SoloMailbox mailbox(args, op, number);
+#pragma unroll 1
+  for (int i = threadIdx.x; i < args.beams * kPairs; i += kSoloThreads) {
+    const int row = i / kPairs, word = head * (kHead / 2) + i % kPairs * 2;
+    const uint2 pair =
+        *reinterpret_cast<const uint2*>(memory + op.out.at + row * op.out.pitch + 4 * word);
+    post_words(mailbox.words + row * mailbox.pitch + word, pair.x, pair.y, mailbox.flag);
   }
 }
 

@@ -1,7 +1,8 @@
 // This file has what the parts of the solo kernel share: the ring of stages through which weights
 // pass, the exchange of rows between the blocks of a cluster, and products on tensor cores. Each
-// block has a copy of all rows and sends what it computes to the blocks that read it. An exchange
-// is over for a block when it has received all bytes.
+// block that computes layers has a copy of all rows that it reads. What it computes is sent to the
+// blocks that read it. An exchange is over for a block when all blocks of its cluster have begun it
+// and the block has received all bytes.
 #pragma once
 
 #include "engine/cuda/attention/tile.cuh"
@@ -42,7 +43,6 @@ struct SoloBlock {
 };
 
 // Waits for all threads that compute.
-
 __device__ inline void sync_workers() {
   asm volatile("bar.sync 1, %0;" ::"n"(kSoloThreads) : "memory");
 }
@@ -59,6 +59,17 @@ __device__ inline bool passed(std::uint32_t barrier, std::uint32_t parity) {
   std::uint32_t done;
   asm volatile(
       "{\n .reg .pred done;\n mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      " selp.u32 %0, 1, 0, done;\n}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done;
+}
+// Does the same without waiting.
+__device__ inline bool is_passed(std::uint32_t barrier, std::uint32_t parity) {
+  std::uint32_t done;
+  asm volatile(
+      "{\n .reg .pred done;\n mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
       " selp.u32 %0, 1, 0, done;\n}"
       : "=r"(done)
       : "r"(barrier), "r"(parity)
@@ -150,37 +161,38 @@ __device__ inline void drain(const SoloBlock& block, const SoloPipelineState& as
 // every exchange, and by doing so says that it is done with the one before. An exchange orders only
 // the rows that are sent. An acquire for the whole cluster would empty the L1 cache, and with it
 // the kernel's arguments, which costs some microseconds an operation.
+template <int kBlocks>
 struct Exchange {
-  static constexpr int kWays = kSoloCluster / 4;
+  static constexpr int kWays = kBlocks / 4;
   // Two mbarriers begin at this address, which exchanges use in turns. Two suffice because no block
   // is more than one exchange ahead of another.
   std::uint32_t barriers;
   // This many exchanges have ended.
   std::uint32_t count = 0;
-  // These are the distances (peer_offset) to the blocks q, q + 4, q + 8 and q + 12, where q is the
-  // lane modulo 4.
+  // These are the distances (peer_offset) to the blocks q, q + 4 and so on, where q is the lane
+  // modulo 4.
   std::uint32_t ways[kWays];
-  // This is the distance to the block whose number is the lane modulo 16.
+  // This is the distance to the block whose number is the lane modulo kBlocks.
   std::uint32_t way;
   __device__ explicit Exchange(SoloBlock& block) : barriers(shared_address(block.exchange)) {
 #pragma unroll
     for (int i = 0; i < kWays; ++i) ways[i] = peer_offset(threadIdx.x % 4 + 4 * i, barriers);
-    way = peer_offset(threadIdx.x % kSoloCluster, barriers);
+    way = peer_offset(threadIdx.x % kBlocks, barriers);
   }
   __device__ std::uint32_t barrier() const { return barriers + 8 * (count & 1); }
-  // Begins the next exchange; one warp calls it. Each of its first 16 lanes arrives at the mbarrier
-  // of one block of the cluster. The arrival at the block's own mbarrier also announces how many
+  // Begins the next exchange; one warp calls it. Each of its first lanes arrives at the mbarrier of
+  // one block of the cluster. The arrival at the block's own mbarrier also announces how many
   // bytes the block will receive.
   __device__ void begin(std::uint32_t bytes) const {
     const std::uint32_t lane = threadIdx.x % kWarp;
     if (lane == rank_in_cluster())
       arrive_expecting(barrier(), bytes);
-    else if (lane < kSoloCluster)
+    else if (lane < kBlocks)
       asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier() + way)
                    : "memory");
   }
   // Sends a vector to all blocks. The four lanes of a quad call it with the same arguments, and
-  // each of them sends to four blocks.
+  // each of them sends to kWays blocks.
   __device__ void send(std::uint32_t to, const uint4& vector) const {
 #pragma unroll
     for (int i = 0; i < kWays; ++i) send_vector(to, vector, barrier(), ways[i]);
@@ -190,7 +202,7 @@ struct Exchange {
   __device__ void send_to(std::uint32_t block, std::uint32_t to, const uint4& vector) const {
     if (threadIdx.x % 4 == 0) send_vector(to, vector, barrier(), peer_offset(block, barriers));
   }
-  // Sends a vector to the block whose number is the lane modulo 16.
+  // Sends a vector to the block whose number is the lane modulo kBlocks.
   __device__ void send_one(std::uint32_t to, const uint4& vector) const {
     send_vector(to, vector, barrier(), way);
   }
@@ -249,85 +261,108 @@ struct SoloFragments {
   }
 };
 
+// Multiplies a box while the one behind it is read. A product of the chain waits for the one before
+// it, and in that time the warp issues what stands between them. Whatever else a stage needs is
+// therefore placed there: begin() behind the first product, and end() before the last one.
+template <class T, class Begin, class End>
+__device__ __forceinline__ void multiply_and_load(const SoloFragments& box, SoloFragments& next,
+                                                  std::uint32_t x, std::uint32_t weight,
+                                                  float (&sums)[4], const Begin& begin,
+                                                  const End& end) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    if (k == 3) end();
+    box.template multiply<T>(k, sums);
+    next.load(k, x, weight);
+    if (k == 0) begin();
+  }
+}
+
 // Adds the products of `count` stages of kBoxes boxes each to the accumulators of a tile. The first
 // `workers` warps have a tile and read the stages. Warp 0 also arrives at the mbarriers `empty` for
 // the warps without a tile. kBoxes is a constant because a warp takes about three clocks for each
 // instruction: with a number known only at run time, loops and addresses would cost more than the
-// products. A box is read while the one before it is multiplied. Where a stage has more than one,
-// the instructions of both are in one basic block, so that the compiler places the loads between
-// the products, which wait for one another. Beside the last box of all, the first one of its stage
-// is therefore read once more, for nothing.
+// products. While the last box of a stage is read, the warp makes sure that the next stage is
+// there. Beside the last box of all, one is read once more, for nothing. Where stages have one box,
+// a stage is released only when the two behind it are there.
 template <class T, int kBoxes>
 __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t stages,
                                            SoloPipelineState& ring, const SoloTile& tile, int count,
                                            int workers, float (&sums)[4]) {
+  static_assert((kBoxes == 1 || kBoxes % 2 == 0) && kSoloLeastStages >= 3);
   const int arrivals = threadIdx.x < kWarp ? kSoloWarps - workers + 1 : 1;
   const std::uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
-  std::uint32_t x = tile.x;
-  const auto await = [&] {
-    wait(full + 8 * ring.index, ring.parity);
-    return stages + ring.index * kSoloStageBytes + tile.weight;
-  };
   const auto release = [&](int index) {
     if (threadIdx.x % kWarp == 0) arrive_many(empty + 8 * index, arrivals);
   };
+  const auto await = [&] { wait(full + 8 * ring.index, ring.parity); };
+  bool there = true;
+  const auto look = [&](bool more) {
+    there = !more || is_passed(full + 8 * ring.index, ring.parity);
+  };
+  const auto await_if_needed = [&] {
+    if (!there) await();
+  };
+  const auto nothing = [] {};
   SoloFragments fragments[2];
+  // These are the places of the box that is read next, and `place` is that of its stage.
+  std::uint32_t x = tile.x, weight = 0;
+  int place = 0;
+  const auto go_to_stage = [&] {
+    place = ring.index, weight = stages + ring.index * kSoloStageBytes + tile.weight;
+    ring.advance();
+  };
+  await();
+  go_to_stage();
+  fragments[0].load(x, weight);
   if constexpr (kBoxes == 1) {
-    auto &even = fragments[0], &odd = fragments[1];
-    const auto load = [&](SoloFragments& box) {
-      box.load(x, await());
-      x += kSoloBoxRowBytes;
-      const int index = ring.index;
-      ring.advance();
-      return index;
+    if (count > 1) await();
+    const auto multiply = [&](const SoloFragments& box, SoloFragments& next, int left) {
+      const int done = place;
+      if (left > 1) go_to_stage(), x += kSoloBoxRowBytes;
+      multiply_and_load<T>(
+          box, next, x, weight, sums, [&] { look(left > 2); }, await_if_needed);
+      release(done);
     };
-    int even_place = load(even), odd_place = 0;
 #pragma unroll 1
     for (int left = count; left > 0; left -= 2) {
-      if (left > 1) odd_place = load(odd);
-      even.multiply<T>(sums);
-      release(even_place);
-      if (left > 2) even_place = load(even);
-      if (left > 1) {
-        odd.multiply<T>(sums);
-        release(odd_place);
-      }
+      multiply(fragments[0], fragments[1], left);
+      if (left > 1) multiply(fragments[1], fragments[0], left - 1);
     }
   } else {
-    static_assert(kBoxes % 2 == 0);
-    std::uint32_t weight = await();
-    fragments[0].load(x, weight);
 #pragma unroll 1
     for (int left = count; left > 0; --left) {
-      const int place = ring.index;
-      ring.advance();
 #pragma unroll
       for (int box = 1; box < kBoxes; ++box) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          fragments[(box - 1) % 2].template multiply<T>(k, sums);
-          fragments[box % 2].load(k, x + box * kSoloBoxRowBytes, weight + box * kSoloBoxBytes);
-        }
+        const std::uint32_t x_at = x + box * kSoloBoxRowBytes,
+                            weight_at = weight + box * kSoloBoxBytes;
+        if (box == kBoxes - 1)
+          multiply_and_load<T>(
+              fragments[(box - 1) % 2], fragments[box % 2], x_at, weight_at, sums,
+              [&] { look(left > 1); }, await_if_needed);
+        else
+          multiply_and_load<T>(fragments[(box - 1) % 2], fragments[box % 2], x_at, weight_at, sums,
+                               nothing, nothing);
       }
-      if (left > 1) weight = await(), x += kBoxes * kSoloBoxRowBytes;
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        fragments[1].template multiply<T>(k, sums);
-        fragments[0].load(k, x, weight);
-      }
-      release(place);
+      const int done = place;
+      if (left > 1) go_to_stage(), x += kBoxes * kSoloBoxRowBytes;
+      multiply_and_load<T>(fragments[1], fragments[0], x, weight, sums, nothing, nothing);
+      release(done);
     }
   }
 }
 
-// Does the same as row_of_outputs for float32. The low and the high 16 bits are transposed
-// separately. Every lane of quad g gets the 8 outputs of row g.
-__device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&vectors)[2]) {
+// Transposes sums of a warp. Lane 4·g + q passes output g of rows 2q and 2q + 1, and gets the
+// outputs 2q and 2q + 1 of row g. The low and the high 16 bits are transposed separately.
+__device__ __forceinline__ uint2 transposed_sums(float even, float odd) {
   const std::uint32_t a = __float_as_uint(even), b = __float_as_uint(odd),
                       low = transposed(__byte_perm(a, b, 0x5410)),
                       high = transposed(__byte_perm(a, b, 0x7632));
-  const std::uint32_t first = __byte_perm(low, high, 0x5410),
-                      second = __byte_perm(low, high, 0x7632);
+  return {__byte_perm(low, high, 0x5410), __byte_perm(low, high, 0x7632)};
+}
+// Does the same, but every lane of quad g gets the 8 outputs of row g.
+__device__ __forceinline__ void row_of_sums(float even, float odd, uint4 (&vectors)[2]) {
+  const auto [first, second] = transposed_sums(even, odd);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     vectors[i].x = __shfl_sync(kAllLanes, first, 2 * i, 4),

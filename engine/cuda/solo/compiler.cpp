@@ -85,14 +85,15 @@ SoloPlan SoloCompiler::planned(const Program& program, const Workspace& workspac
   const std::optional<int> row_bytes = share_rows(plan);
   require(row_bytes.has_value(),
           "rows that are written while they are read, or that nothing writes");
-  // At least half of the clusters compute the vocabulary, and more of them where its logits would
-  // not fit into shared memory.
-  for (int most = std::max(clusters_ / 2, 1); most > 0; --most) {
+  // Two fifths of the blocks at least compute the vocabulary, and more of them where its logits
+  // would not fit into shared memory.
+  for (int most = room_.wide_blocks * 3 / 5; most > 0; most -= kSoloWideCluster) {
     SoloPlan tried = plan;
     divide_products(tried, most);
-    if (lay_out(tried, *row_bytes, clusters_, shared_bytes_,
+    if (lay_out(tried, *row_bytes, blocks_of(tried.args) - tried.args.layer_blocks, shared_bytes_,
                 narrow(args_.cross.pages_per_slot * args_.cross.page_tokens)))
       return tried;
+    if (!tried.args.wide) break;
   }
   throw Unfit{"shared memory is too small"};
 }
@@ -177,7 +178,6 @@ void SoloCompiler::add(const ApplyLinear& apply) {
   op.in = narrow(x.columns), op.width = narrow(weight.rows);
   op.bias = apply.layer.bias.data;
   op.tiles = op.width / kSoloTileOutputs;
-  op.boxes = narrow(x.columns / kBoxColumns);
   append(op, weight);
 }
 
@@ -282,7 +282,7 @@ void SoloCompiler::attend(SoloKind kind, TensorId x, const PagedCache& cache, Ca
           .pages_per_slot = cache.pages_per_slot,
           .page_tokens = cache.page_tokens,
           .keys_per_token = cache.keys_per_token};
-  args_.heads = heads, args_.head_stride = kSoloCluster / heads;
+  args_.heads = heads;
   args_.attention_width = narrow(width);
   SoloOp op = empty_op(kind);
   op.x = rows.rows, op.out = to.rows;
@@ -342,6 +342,9 @@ void SoloCompiler::link() {
             return (!is_attention(other) && at(other.x, op.out)) || at(other.residual, op.out);
           });
       op.for_heads = for_heads ? op.width / args_.attention_width : 0;
+      // The areas of SoloPost are free in time only if this is so (docs/kernels/batch_one.md).
+      require(!for_heads || (i + 1 < ops_.size() && is_attention(ops_[i + 1])),
+              "a product for attention that no attention follows");
       continue;
     }
     op.next = next_of(op.kind, i + 1);
@@ -350,15 +353,14 @@ void SoloCompiler::link() {
   }
 }
 
-Buffer SoloCompiler::pack(Stream& queue, Tensor weight, int slice_rows, int round_rows,
-                          int stage_boxes, bool gated) {
-  const SoloPacking packing{.rows = narrow(weight.rows),
-                            .columns = narrow(weight.columns),
-                            .stride = weight.stride,
-                            .slice_rows = slice_rows,
-                            .round_rows = round_rows,
-                            .stage_boxes = stage_boxes,
-                            .gated = gated};
+int SoloCompiler::blocks_of(const SoloArgs& args) const {
+  return args.wide ? std::min(room_.wide_blocks, args.layer_blocks + kSoloMostVocabularyBlocks)
+                   : room_.narrow_blocks;
+}
+
+Buffer SoloCompiler::pack(Stream& queue, Tensor weight, SoloPacking packing) {
+  packing.rows = narrow(weight.rows), packing.columns = narrow(weight.columns),
+  packing.stride = weight.stride;
   Buffer packed = backend_.allocate(packing.bytes());
   pack_solo_weight(packing, weight.data, packed.data(), queue.get());
   check(cudaGetLastError());
@@ -369,26 +371,35 @@ std::shared_ptr<CompiledStep> SoloCompiler::completed(Stream& queue, SoloPlan pl
                                                       Tensor vocabulary) try {
   auto& [args, ops] = plan;
   auto step = std::make_shared<CompiledStep>();
-  step->clusters = clusters_;
+  step->blocks = blocks_of(args);
   for (std::size_t i = 0; i < ops.size(); ++i) {
     SoloOp& op = ops[i];
     if (op.kind != SoloKind::kLinear) continue;
-    step->weights.push_back(pack(queue, weights_[i], op.tiles_each * kSoloTileOutputs,
-                                 op.round_tiles * kSoloTileOutputs, op.stage_boxes,
-                                 op.out_kind == SoloOut::kGated));
+    step->weights.push_back(pack(queue, weights_[i],
+                                 {.tiles = op.tiles,
+                                  .slices = args.layer_blocks,
+                                  .slice_tiles = most_tiles_of(op.tiles, args.layer_blocks),
+                                  .round_tiles = op.round_tiles,
+                                  .stage_boxes = op.stage_boxes,
+                                  .gated = op.out_kind == SoloOut::kGated}));
     op.weight = step->weights.back().data();
   }
-  step->weights.push_back(pack(queue, vocabulary, kSoloTileIds, kSoloTileIds, 1, false));
+  constexpr int kTiles = kSoloTileIds / kSoloTileOutputs;
+  step->weights.push_back(pack(queue, vocabulary,
+                               {.tiles = args.tiles * kTiles,
+                                .slices = args.tiles,
+                                .slice_tiles = kTiles,
+                                .round_tiles = kTiles,
+                                .stage_boxes = 1}));
   args.vocabulary_weight = step->weights.back().data();
   const auto rows = static_cast<std::size_t>(args.beams),
-             parts = static_cast<std::size_t>((clusters_ - args.layer_clusters) * kSoloCluster *
-                                              args.candidates);
+             parts = static_cast<std::size_t>((step->blocks - args.layer_blocks) * args.candidates);
   step->ops = backend_.allocate(ops.size() * sizeof(SoloOp));
   backend_.upload(queue, std::as_bytes(std::span(ops)), step->ops.data());
   step->hidden_rows = backend_.allocate(rows * static_cast<std::size_t>(args.width) * 2);
   step->sums = backend_.allocate(rows * static_cast<std::size_t>(args.tiles) * sizeof(float2));
   step->lists = backend_.allocate(rows * parts * sizeof(TokenValue));
-  if (args.layer_clusters > 1) {
+  if (args.wide) {
     const auto words = static_cast<std::size_t>(kSoloAreas * args.post.area) + kResultWords;
     step->posted = backend_.allocate(words * sizeof(std::uint64_t));
     args.post.words = step->posted.as<std::uint64_t>();

@@ -20,7 +20,7 @@ namespace xlate::cuda {
 /// again and again.
 struct CompiledStep {
   SoloArgs args{};
-  int clusters = 0;
+  int blocks = 0;
   Buffer ops, hidden_rows, sums, lists, posted;
   // This is the round of flags (launcher.h) that words in `posted` may have, or 0 before the first.
   unsigned flag_round = 0;
@@ -30,10 +30,10 @@ struct CompiledStep {
 
 class SoloCompiler {
  public:
-  /// The device must hold `clusters` clusters of the kernel at once, whose blocks have
-  /// `shared_bytes` bytes of dynamic shared memory (prepare_solo_step).
-  SoloCompiler(Backend& backend, int clusters, int shared_bytes)
-      : backend_(backend), clusters_(clusters), shared_bytes_(shared_bytes) {}
+  /// The device must have this room for blocks with `shared_bytes` bytes of dynamic shared memory
+  /// (prepare_solo_step).
+  SoloCompiler(Backend& backend, SoloRoom room, int shared_bytes)
+      : backend_(backend), room_(room), shared_bytes_(shared_bytes) {}
 
   /// Returns the compiled step. Returns null if the kernel does not support the step, or if the
   /// device has no memory for the packed weights; reason() says why.
@@ -77,10 +77,14 @@ class SoloCompiler {
   void link();
   /// Returns null if the device has no memory for the step.
   std::shared_ptr<CompiledStep> completed(Stream&, SoloPlan, Tensor vocabulary);
-  Buffer pack(Stream&, Tensor weight, int slice_rows, int round_rows, int stage_boxes, bool gated);
+  /// Returns how many blocks run a step.
+  int blocks_of(const SoloArgs&) const;
+  /// Packs a weight. The fields of the packing that the weight has need not be set.
+  Buffer pack(Stream&, Tensor weight, SoloPacking);
 
   Backend& backend_;
-  int clusters_, shared_bytes_;
+  SoloRoom room_;
+  int shared_bytes_;
   std::string reason_;
   // The device had no memory for a step's packed weights. No other step is tried.
   bool no_room_ = false;

@@ -6,9 +6,10 @@
 
 namespace xlate::cuda {
 
-/// Chooses how many clusters compute the layers, which are at most `most_clusters`, and one for a
-/// narrow network. Then sets what SoloOp says of the tiles, rounds and stages of each product,
-/// whose `width`, `tiles` and `boxes` must be known, and the size of SoloPost::area.
-void divide_products(SoloPlan&, int most_clusters);
+/// Says whether the network is wide, and how many blocks compute its layers: at most `most_blocks`,
+/// or the 16 of one cluster where it is narrow or the others would be fewer than the heads. Then
+/// sets what SoloOp says of the tiles, rounds and stages of each product, whose `in`, `width` and
+/// `tiles` must be known, and the size of SoloPost::area.
+void divide_products(SoloPlan&, int most_blocks);
 
 }  // namespace xlate::cuda

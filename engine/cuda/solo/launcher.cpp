@@ -31,14 +31,14 @@ std::unique_ptr<SoloLauncher> SoloLauncher::open(Backend& backend, int device) {
   check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   const DType type = backend.compute_type();
   if (major != 9 || minor != 0 || size_of(type) != 2) return nullptr;
-  const int bytes = shared - kReservedBytes,
-            clusters =
-                with_type(type, [&](auto tag) { return prepare_solo_step<decltype(tag)>(bytes); });
-  if (clusters == 0) {
+  const int bytes = shared - kReservedBytes;
+  const SoloRoom room =
+      with_type(type, [&](auto tag) { return prepare_solo_step<decltype(tag)>(bytes); });
+  if (room.narrow_blocks == 0) {
     cudaGetLastError();
     return nullptr;
   }
-  return std::unique_ptr<SoloLauncher>(new SoloLauncher(backend, clusters, bytes));
+  return std::unique_ptr<SoloLauncher>(new SoloLauncher(backend, room, bytes));
 }
 
 void SoloLauncher::put(std::shared_ptr<CompiledStep> step, int times, Stream& queue) {
@@ -76,7 +76,7 @@ void SoloLauncher::flush() {
   if (launched_on_ && launched_on_ != queue_) check(cudaDeviceSynchronize());
   launched_on_ = queue_;
   with_type(type_,
-            [&](auto tag) { run_solo_step<decltype(tag)>(args, step->clusters, queue_->get()); });
+            [&](auto tag) { run_solo_step<decltype(tag)>(args, step->blocks, queue_->get()); });
   check(cudaGetLastError());
 }
 

@@ -32,8 +32,8 @@ class SoloLauncher {
  private:
   /// Takes the flags of a launch, and clears what a step has posted with those of an older round.
   unsigned take_flags(CompiledStep&, unsigned count);
-  SoloLauncher(Backend& backend, int clusters, int shared_bytes)
-      : compiler_(backend, clusters, shared_bytes),
+  SoloLauncher(Backend& backend, SoloRoom room, int shared_bytes)
+      : compiler_(backend, room, shared_bytes),
         type_(backend.compute_type()),
         signals_(backend.allocate(sizeof(SoloSignals))) {}
 

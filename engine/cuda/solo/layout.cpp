@@ -47,8 +47,9 @@ void each_rows(SoloPlan& plan, const Visit& visit) {
 // It may still be at the operation of that exchange, or at a norm behind it. Rows are therefore in
 // use from that operation on, and not only from the operation that sends them. If the operation is
 // a product whose outputs go to all blocks, its x is not in use any more: the sender has received
-// the outputs of all tiles, and a warp sends them after it has read x. Norms and the embedding have
-// no exchange. What they write is not sent.
+// the outputs of all tiles, and a warp sends or posts them after it has read x. Norms and the
+// embedding have no exchange. What they write is not sent. In a wide network a product for heads
+// sends nothing either, but its exchange has been begun by all blocks of the cluster.
 class RowUse {
  public:
   struct Tensor {
@@ -149,8 +150,8 @@ int place_in_order(std::vector<RowUse::Tensor>& tensors) {
 }
 
 // Does what lay_out does, for blocks that hold this many keys.
-bool lay_out_with(SoloPlan& plan, int row_bytes, int clusters, int shared_bytes, int longest_source,
-                  int held_keys) {
+bool lay_out_with(SoloPlan& plan, int row_bytes, int vocabulary_blocks, int shared_bytes,
+                  int longest_source, int held_keys) {
   SoloArgs& args = plan.args;
   SoloLayout& layout = args.layout;
   const int beams = args.beams, head = args.attention_width / args.heads,
@@ -183,7 +184,7 @@ bool lay_out_with(SoloPlan& plan, int row_bytes, int clusters, int shared_bytes,
   int most_outputs = 0;
   for (SoloOp& op : plan.ops) {
     if (op.kind != SoloKind::kLinear) continue;
-    const int outputs = op.tiles_each * kSoloTileOutputs;
+    const int outputs = most_tiles_of(op.tiles, args.layer_blocks) * kSoloTileOutputs;
     if (op.bias)
       op.biases = reserve_for(outputs, 2);
     else
@@ -206,8 +207,7 @@ bool lay_out_with(SoloPlan& plan, int row_bytes, int clusters, int shared_bytes,
   layout.best += ring + rows;
 
   end = 0;
-  const int blocks = (clusters - args.layer_clusters) * kSoloCluster;
-  layout.slice_tiles = (args.tiles + blocks - 1) / blocks;
+  layout.slice_tiles = (args.tiles + vocabulary_blocks - 1) / vocabulary_blocks;
   layout.hidden = reserve_for(beams * (args.width * 2 + kSoloGap), 1);
   layout.logits = reserve_for(beams * layout.slice_tiles * kSoloTileIds, sizeof(float));
   layout.never = reserve_for(layout.slice_tiles * kSoloTileIds / 8, 1);
@@ -246,13 +246,15 @@ std::optional<int> share_rows(SoloPlan& plan) {
 
 // Finds the largest number of held keys that leaves enough memory for the ring of stages. What has
 // a fixed size is placed behind the ring, and the ring gets what is left.
-bool lay_out(SoloPlan& plan, int row_bytes, int clusters, int shared_bytes, int longest_source) {
+bool lay_out(SoloPlan& plan, int row_bytes, int vocabulary_blocks, int shared_bytes,
+             int longest_source) {
   const int most = plan.args.attention_width / plan.args.heads <= 64
                        ? kMostHeldKeys
                        : kMostHeldKeys / 2 / kTileKeys * kTileKeys;
   for (int held = most; held > 0; held -= kTileKeys) {
     SoloPlan tried = plan;
-    if (!lay_out_with(tried, row_bytes, clusters, shared_bytes, longest_source, held)) continue;
+    if (!lay_out_with(tried, row_bytes, vocabulary_blocks, shared_bytes, longest_source, held))
+      continue;
     plan = std::move(tried);
     return true;
   }

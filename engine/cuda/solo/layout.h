@@ -23,8 +23,8 @@ struct SoloPlan {
 /// written.
 std::optional<int> share_rows(SoloPlan&);
 
-/// Divides the shared memory of the blocks. `row_bytes` is what share_rows has returned. Returns
-/// false if the memory is too small.
-bool lay_out(SoloPlan&, int row_bytes, int clusters, int shared_bytes, int longest_source);
+/// Divides the shared memory of the blocks, of which so many compute the vocabulary. `row_bytes` is
+/// what share_rows has returned. Returns false if the memory is too small.
+bool lay_out(SoloPlan&, int row_bytes, int vocabulary_blocks, int shared_bytes, int longest_source);
 
 }  // namespace xlate::cuda

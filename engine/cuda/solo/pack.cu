@@ -17,12 +17,15 @@ __global__ void pack_kernel(SoloPacking packing, int rounds, std::int64_t vector
     return digit;
   };
   const int row = next(kSoloTileOutputs), stage_box = next(packing.stage_boxes),
-            tile = next(packing.round_rows / kSoloTileOutputs),
+            round_tile = next(packing.round_tiles),
             box = next(boxes / packing.stage_boxes) * packing.stage_boxes + stage_box,
-            in_slice = next(rounds) * packing.round_rows + tile * kSoloTileOutputs + row;
-  const std::int64_t place = rest * packing.slice_rows + in_slice,
+            in_slice = next(rounds) * packing.round_tiles + round_tile,
+            slice = static_cast<int>(rest),
+            tile = first_tile_of(slice, packing.tiles, packing.slices) + in_slice;
+  const std::int64_t place = static_cast<std::int64_t>(tile) * kSoloTileOutputs + row,
                      output = packing.gated ? gated_row(place, packing.rows / 2) : place;
-  const bool there = in_slice < packing.slice_rows && place < packing.rows;
+  const bool there =
+      tile < first_tile_of(slice + 1, packing.tiles, packing.slices) && place < packing.rows;
   packed[i] = there ? weight[output * (packing.stride / 8) + box * 8 + (chunk ^ row % 8)] : uint4{};
 }
 

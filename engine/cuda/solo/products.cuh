@@ -1,6 +1,6 @@
 // This file has the solo kernel's products, of which every block that computes layers has a slice.
-// Where several clusters compute the layers, a block posts its outputs (mailbox.cuh), and the
-// blocks of each cluster forward to one another what all have posted.
+// A block sends its outputs to the other blocks of its cluster, or in a wide network posts them
+// (mailbox.cuh).
 #pragma once
 
 #include "engine/cuda/products/activation.cuh"
@@ -31,33 +31,33 @@ __device__ __forceinline__ std::uint32_t block_of_column(const SoloArgs& args, i
 }
 // Returns the head that this block computes, or −1.
 __device__ inline int head_of_block(const SoloArgs& args) {
-  const int rank = static_cast<int>(rank_in_cluster()), head = rank / args.head_stride;
-  return rank % args.head_stride == 0 && head < args.heads ? head : -1;
+  const int block = static_cast<int>(blockIdx.x), head = block / args.head_stride;
+  return block % args.head_stride == 0 && head < args.heads ? head : -1;
 }
 
-// This block computes the tiles [first, first + count) of a product.
-struct SoloSlice {
-  int first, count;
-  __device__ explicit SoloSlice(const SoloOp& op)
-      : first(static_cast<int>(blockIdx.x) * op.tiles_each),
-        count(max(0, min(op.tiles_each, op.tiles - first))) {}
-};
+// Says in an operation which tiles of a product this block has.
+__device__ inline void set_tiles(const SoloArgs& args, SoloOp& op) {
+  const int block = static_cast<int>(blockIdx.x);
+  op.first_tile = first_tile_of(block, op.tiles, args.layer_blocks);
+  op.tile_count = first_tile_of(block + 1, op.tiles, args.layer_blocks) - op.first_tile;
+}
 // Loads the weights of the block's slice of a product, stage by stage. One thread calls it. Returns
 // false if no more stages will be read.
 __device__ inline bool load_weights(const SoloBlock& block, std::uint32_t stages,
                                     SoloPipelineState& ring, const SoloOp& op) {
-  const SoloSlice slice(op);
-  const std::uint32_t bytes =
-      static_cast<std::uint32_t>(op.round_tiles * op.stage_boxes) * kSoloBoxBytes;
+  const std::uint32_t tile_bytes = static_cast<std::uint32_t>(op.stage_boxes) * kSoloBoxBytes,
+                      stage_bytes = static_cast<std::uint32_t>(op.round_tiles) * tile_bytes;
   const char* from = static_cast<const char*>(op.weight) +
-                     static_cast<std::size_t>(blockIdx.x * op.rounds) * op.stages * bytes;
-  for (int round = 0; round < slice.count; round += op.round_tiles) {
-    for (int stage = 0; stage < op.stages; ++stage, ring.advance()) {
+                     static_cast<std::size_t>(blockIdx.x * op.rounds) * op.stages * stage_bytes;
+  for (int round = 0; round < op.tile_count; round += op.round_tiles) {
+    // The last round may have fewer tiles, which come first in each of its stages.
+    const int tiles = min(op.round_tiles, op.tile_count - round);
+    const std::uint32_t bytes = static_cast<std::uint32_t>(tiles) * tile_bytes;
+    for (int stage = 0; stage < op.stages; ++stage, ring.advance(), from += stage_bytes) {
       if (!wait_for_room(block, ring)) return false;
       const std::uint32_t full = shared_address(&block.full[ring.index]);
       arrive_expecting(full, bytes);
       load_bytes(stages + ring.index * kSoloStageBytes, from, bytes, full);
-      from += bytes;
     }
   }
   return true;
@@ -66,9 +66,8 @@ __device__ inline bool load_weights(const SoloBlock& block, std::uint32_t stages
 // Copies the block's slice of a bias to its shared memory, or zeros where there is none.
 template <class T, bool kAny>
 __device__ inline void keep_biases(const SoloOp& op, char* memory) {
-  const SoloSlice slice(op);
-  for (int i = threadIdx.x; i < slice.count * kSoloTileOutputs; i += kSoloThreads) {
-    int output = slice.first * kSoloTileOutputs + i;
+  for (int i = threadIdx.x; i < op.tile_count * kSoloTileOutputs; i += kSoloThreads) {
+    int output = op.first_tile * kSoloTileOutputs + i;
     if (kAny && op.out_kind == SoloOut::kGated)
       output = static_cast<int>(gated_row(output, op.width));
     reinterpret_cast<T*>(memory + op.biases)[i] =
@@ -98,7 +97,7 @@ __device__ __noinline__ std::uint32_t gated_outputs(float4 sums, float first_bia
 template <int kHead>
 __device__ __forceinline__ void send_outputs(const SoloArgs& args, const SoloOp& op, int column,
                                              std::uint32_t address, const uint4& outputs,
-                                             const Exchange& exchange) {
+                                             const Exchange<kSoloCluster>& exchange) {
   const std::uint32_t to = address + column * 2;
   if (op.for_heads)
     exchange.send_to(block_of_column<kHead>(args, column), to, outputs);
@@ -107,31 +106,80 @@ __device__ __forceinline__ void send_outputs(const SoloArgs& args, const SoloOp&
 }
 // Does the same for 8 sums in float32, which always go to all blocks.
 __device__ __forceinline__ void send_sums(int column, std::uint32_t address, const uint4 (&sums)[2],
-                                          const Exchange& exchange) {
+                                          const Exchange<kSoloCluster>& exchange) {
   exchange.send(address + column * 4, sums[0]);
   exchange.send(address + column * 4 + 16, sums[1]);
 }
 
+// Sends a product's outputs to the blocks of the cluster, where one computes all layers.
+template <class T, int kHead>
+struct SoloSender {
+  const SoloArgs& args;
+  const SoloOp& op;
+  const Exchange<kSoloCluster>& exchange;
+  std::uint32_t to;  // The row of the lane's quad begins at this address.
+  bool has_row;
+  __device__ SoloSender(const SoloArgs& args, const SoloOp& op,
+                        const Exchange<kSoloCluster>& exchange, std::uint32_t address)
+      : args(args), op(op), exchange(exchange) {
+    const int g = threadIdx.x % kWarp / 4;
+    to = address + op.out.at + g * op.out.pitch, has_row = g < args.beams;
+  }
+  // Takes a pair of outputs of each lane, as row_of_outputs and row_of_sums do.
+  __device__ __forceinline__ void put(int column, std::uint32_t pair) const {
+    const uint4 vector = row_of_outputs(pair);
+    if (has_row) send_outputs<kHead>(args, op, column, to, vector, exchange);
+  }
+  __device__ __forceinline__ void put(int column, float even, float odd) const {
+    uint4 vectors[2];
+    row_of_sums(even, odd, vectors);
+    if (has_row) send_sums(column, to, vectors, exchange);
+  }
+};
+// Posts a product's outputs for all clusters that compute layers.
+struct SoloPoster {
+  SoloMailbox mailbox;
+  int row, column_of_lane;
+  bool has_row;
+  __device__ SoloPoster(const SoloArgs& args, const SoloOp& op, unsigned number)
+      : mailbox(args, op, number) {
+    row = threadIdx.x % kWarp / 4, column_of_lane = threadIdx.x % 4 * 2, has_row = row < args.beams;
+  }
+  __device__ __forceinline__ void put(int column, std::uint32_t pair) const {
+    std::uint32_t word = transposed(pair);
+    keep_before_branch(word);
+    if (has_row) mailbox.post(row, column + column_of_lane, word);
+  }
+  __device__ __forceinline__ void put(int column, float even, float odd) const {
+    auto [first, second] = transposed_sums(even, odd);
+    keep_before_branch(first), keep_before_branch(second);
+    if (has_row) mailbox.post(row, column + column_of_lane, first, second);
+  }
+
+ private:
+  // All lanes take part in a transposition, so it must not move into the branch of some of them.
+  __device__ static __forceinline__ void keep_before_branch(std::uint32_t& value) {
+    asm volatile("" : "+r"(value));
+  }
+};
+
 // Computes the block's slice of a product. In each round a warp computes a tile of 16 outputs over
-// all columns and sends it, or with kWide posts it for forward_outputs. A warp without a tile skips
-// the round's stages.
-template <class T, int kHead, bool kAny, bool kWide>
-__device__ __forceinline__ void product(const SoloArgs& args, const SoloOp& op,
-                                        const SoloBlock& block, std::uint32_t address,
-                                        const char* memory, SoloPipelineState& ring,
-                                        const Exchange& exchange) {
-  const SoloSlice slice(op);
-  const SoloMailbox mailbox(args, op, exchange);
+// all columns, which it gives to a SoloSender or a SoloPoster. A warp without a tile skips the
+// round's stages.
+template <class T, bool kAny, bool kWide, class Outputs>
+__device__ __forceinline__ void product(const SoloOp& op, const SoloBlock& block,
+                                        std::uint32_t address, const char* memory, int beams,
+                                        SoloPipelineState& ring, const Outputs& outputs) {
   const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4;
 #pragma unroll 1
-  for (int round = 0; round < slice.count; round += op.round_tiles) {
-    const int workers = min(op.round_tiles, slice.count - round);
+  for (int round = 0; round < op.tile_count; round += op.round_tiles) {
+    const int workers = min(op.round_tiles, op.tile_count - round);
     if (warp >= workers) {
       ring.skip(op.stages);
       continue;
     }
     float sums[4] = {};
-    const SoloTile tile(address + op.x.at, op.x.pitch, args.beams, warp, op.stage_boxes);
+    const SoloTile tile(address + op.x.at, op.x.pitch, beams, warp, op.stage_boxes);
     if (kWide && op.stage_boxes == kSoloMostStageBoxes)
       sum_stages<T, kSoloMostStageBoxes>(block, address, ring, tile, op.stages, workers, sums);
     else if (kWide && op.stage_boxes == kSoloMostStageBoxes - 2)
@@ -142,21 +190,13 @@ __device__ __forceinline__ void product(const SoloArgs& args, const SoloOp& op,
       sum_stages<T, kSoloStageBoxes / 2>(block, address, ring, tile, op.stages, workers, sums);
     else
       sum_stages<T, 1>(block, address, ring, tile, op.stages, workers, sums);
-    const int own_tile = slice.first + round + warp;
-    const std::uint32_t to = address + op.out.at + g * op.out.pitch;
+    const int own_tile = op.first_tile + round + warp;
     const T* bias =
         reinterpret_cast<const T*>(memory + op.biases) + (round + warp) * kSoloTileOutputs + g;
     if (kAny && op.out_kind == SoloOut::kGated) {
-      const int column = own_tile * (kSoloTileOutputs / 2);
-      const std::uint32_t pair =
-          gated_outputs<T>({sums[0], sums[1], sums[2], sums[3]}, to_float(bias[0]),
-                           to_float(bias[kSoloTileOutputs / 2]), op.activation);
-      if constexpr (kWide) {
-        mailbox.post(column, pair);
-      } else {
-        const uint4 vector = row_of_outputs(pair);
-        if (g < args.beams) send_outputs<kHead>(args, op, column, to, vector, exchange);
-      }
+      outputs.put(own_tile * (kSoloTileOutputs / 2),
+                  gated_outputs<T>({sums[0], sums[1], sums[2], sums[3]}, to_float(bias[0]),
+                                   to_float(bias[kSoloTileOutputs / 2]), op.activation));
       continue;
     }
 #pragma unroll
@@ -165,73 +205,12 @@ __device__ __forceinline__ void product(const SoloArgs& args, const SoloOp& op,
       const float own = to_float(bias[8 * half]), even = sums[2 * half] + own,
                   odd = sums[2 * half + 1] + own;
       if (op.out_kind == SoloOut::kFloat32) {
-        if constexpr (kWide) {
-          mailbox.post(column, even, odd);
-        } else {
-          uint4 vectors[2];
-          row_of_sums(even, odd, vectors);
-          if (g < args.beams) send_sums(column, to, vectors, exchange);
-        }
+        outputs.put(column, even, odd);
         continue;
       }
       const T pair[2] = {activated_output<T>(even, op.activation),
                          activated_output<T>(odd, op.activation)};
-      const std::uint32_t word = *reinterpret_cast<const std::uint32_t*>(pair);
-      if constexpr (kWide) {
-        mailbox.post(column, word);
-      } else {
-        const uint4 vector = row_of_outputs(word);
-        if (g < args.beams) send_outputs<kHead>(args, op, column, to, vector, exchange);
-      }
-    }
-  }
-}
-
-// Sends the outputs of a product that the blocks of all clusters have posted to the blocks of this
-// cluster. Each block forwards a sixteenth of the columns to all of them. Where the operation is
-// for_heads, it takes just the columns of its head, for itself. A warp forwards 8 outputs of all
-// rows at once, and looks for kAhead times as many before that.
-template <class T, int kHead>
-__device__ __forceinline__ void forward_outputs(const SoloArgs& args, const SoloOp& op, int head,
-                                                std::uint32_t address, const Exchange& exchange) {
-  constexpr int kHeadGroups = kHead / 8, kAhead = 4;
-  const SoloMailbox mailbox(args, op, exchange);
-  const int warp = threadIdx.x / kWarp, g = threadIdx.x % kWarp / 4, groups = op.width / 8,
-            each = (groups + kSoloCluster - 1) / kSoloCluster,
-            start = static_cast<int>(rank_in_cluster()) * each,
-            count = !op.for_heads ? min(each, groups - start)
-                    : head >= 0   ? op.for_heads * kHeadGroups
-                                  : 0;
-  const std::uint32_t to = address + op.out.at + g * op.out.pitch;
-  const auto column_of = [&](int i) {
-    return !op.for_heads
-               ? (start + i) * 8
-               : i / kHeadGroups * args.attention_width + head * kHead + i % kHeadGroups * 8;
-  };
-#pragma unroll 1
-  for (int first = warp; first < count; first += kAhead * kSoloWarps) {
-    ulonglong2 words[kAhead];
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      if (first + j * kSoloWarps < count)
-        words[j] = mailbox.look(column_of(first + j * kSoloWarps));
-    }
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      const int i = first + j * kSoloWarps;
-      if (i >= count) break;
-      const int column = column_of(i);
-      while (!mailbox.complete(words[j])) words[j] = mailbox.look(column);
-      const auto even = static_cast<std::uint32_t>(words[j].x),
-                 odd = static_cast<std::uint32_t>(words[j].y);
-      if (op.out_kind == SoloOut::kFloat32) {
-        uint4 vectors[2];
-        row_of_sums(__uint_as_float(even), __uint_as_float(odd), vectors);
-        if (g < args.beams) send_sums(column, to, vectors, exchange);
-      } else {
-        const uint4 vector = row_of_outputs(even);
-        if (g < args.beams) send_outputs<kHead>(args, op, column, to, vector, exchange);
-      }
+      outputs.put(column, *reinterpret_cast<const std::uint32_t*>(pair));
     }
   }
 }

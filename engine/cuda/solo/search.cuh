@@ -22,14 +22,13 @@ __device__ inline void add_release(unsigned* signal) {
 
 // Returns whether this block computes layers.
 __device__ inline bool computes_layers(const SoloArgs& args) {
-  return static_cast<int>(blockIdx.x) < args.layer_clusters * kSoloCluster;
+  return static_cast<int>(blockIdx.x) < args.layer_blocks;
 }
 // Returns whether this block is the one that searches.
 __device__ inline bool searches() { return blockIdx.x == 0; }
 
-// Runs the steps of search of a launch. All threads that compute layers call it. With kWide several
-// clusters compute them.
-template <class T, bool kWide>
+// Runs the steps of search of a launch. All threads that compute layers call it.
+template <class T>
 class SoloSearch {
  public:
   __device__ SoloSearch(const SoloArgs& args, SoloBlock& block, char* memory, int slot)
@@ -39,17 +38,27 @@ class SoloSearch {
   __device__ void begin() {
     if (searches()) blocks_done_before_ = load_acquire(&args_.signals->blocks_done);
   }
-  // Publishes the hidden rows for the blocks of the vocabulary, runs the step of search on block 0,
-  // and sends its outcome to all blocks that compute layers.
-  __device__ void run(int time, Exchange& exchange) const {
-    if (searches()) {
-      publish(time);
-      advance(time);
-      __threadfence();
-      sync_workers();
+  // Publishes the hidden rows for the blocks of the vocabulary, and runs the step of search on
+  // block 0.
+  __device__ void run(int time) const {
+    if (!searches()) return;
+    publish(time);
+    advance(time);
+    __threadfence();
+    sync_workers();
+  }
+  // Sends the outcome of a step of search to all blocks of the cluster. Where there are several,
+  // the first block of each other cluster waits for what block 0 posts. One warp calls it.
+  template <int kBlocks>
+  __device__ __forceinline__ void share_result(const Exchange<kBlocks>& exchange) const {
+    exchange.begin(kResultBytes);
+    if (rank_in_cluster() != 0) return;
+    if (args_.wide) post_result(exchange.count);
+    __syncwarp();
+    for (int i = threadIdx.x % kWarp; i < kResultBytes / 16 * kBlocks; i += kWarp) {
+      exchange.send_one(shared_address(&block_.step_result) + i / kBlocks * 16,
+                        reinterpret_cast<const uint4*>(&block_.step_result)[i / kBlocks]);
     }
-    if (threadIdx.x < kWarp) share_result(exchange);
-    exchange.end();
   }
   // Tells the blocks of the vocabulary that there are no more steps. One thread calls it.
   __device__ void end() const {
@@ -57,36 +66,24 @@ class SoloSearch {
   }
 
  private:
-  // Sends the outcome of a step of search to all blocks of the cluster. Between clusters it is
-  // posted. One warp calls it.
-  __device__ __forceinline__ void share_result(Exchange& exchange) const {
-    constexpr int kBytes = 3 * 16, kWords = kBytes / 4;
-    static_assert(kBytes <= sizeof(SoloStepResult) && kWords <= kWarp);
-    exchange.begin(kBytes);
-    if (rank_in_cluster() != 0) return;
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    SoloStepResult& step_result = block_.step_result;
-    if (kWide && lane < kWords) {
-      std::uint64_t* const at = args_.post.words + kSoloAreas * args_.post.area + lane;
-      auto* const own = reinterpret_cast<std::uint32_t*>(&step_result) + lane;
-      const unsigned flag = args_.post.flag + exchange.count;
-      if (searches()) {
-        post_word(at, *own, flag);
-      } else {
-        std::uint64_t word;
-        do {
-          word = posted_word(at);
-        } while (!has_flag(word, flag));
-        *own = static_cast<std::uint32_t>(word);
-      }
-    }
-    __syncwarp();
-    for (int i = lane; i < 3 * kSoloCluster; i += kWarp) {
-      exchange.send_one(shared_address(&step_result) + i / kSoloCluster * 16,
-                        reinterpret_cast<const uint4*>(&step_result)[i / kSoloCluster]);
-    }
-  }
+  // So many bytes of a SoloStepResult have all that is in use.
+  static constexpr int kResultBytes = 3 * 16;
+  static_assert(kResultBytes <= sizeof(SoloStepResult) && kResultBytes / 4 <= kWarp);
 
+  // Posts the outcome, or waits for it.
+  __device__ __forceinline__ void post_result(unsigned number) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    if (lane >= kResultBytes / 4) return;
+    std::uint64_t* const at = args_.post.words + kSoloAreas * args_.post.area + lane;
+    auto* const own = reinterpret_cast<std::uint32_t*>(&block_.step_result) + lane;
+    const unsigned flag = args_.post.flag + number;
+    if (searches()) return post_word(at, *own, flag);
+    std::uint64_t word;
+    do {
+      word = posted_word(at);
+    } while (!has_flag(word, flag));
+    *own = static_cast<std::uint32_t>(word);
+  }
   // Writes the hidden rows to memory and says that they are there.
   __device__ __forceinline__ void publish(int time) const {
     const int vectors = args_.width * static_cast<int>(sizeof(T)) / 16;

@@ -16,25 +16,25 @@ namespace xlate::cuda {
 
 // A sentence has at most this many hypotheses.
 inline constexpr int kSoloRows = 8;
-// The first clusters compute the layers, the others compute the vocabulary.
+// At most this many clusters run a narrow network. The first one computes the layers, the others
+// compute the vocabulary.
 inline constexpr int kSoloMostClusters = 9;
-// A cluster has this many blocks.
-inline constexpr int kSoloCluster = 16;
+// A cluster has this many blocks. That of a wide network has fewer: an H200 holds 7 clusters of 16
+// blocks, and 15 of 8.
+inline constexpr int kSoloCluster = 16, kSoloWideCluster = 8;
 // This many warps of a block compute. One more warp loads weights.
 inline constexpr int kSoloWarps = 8;
 // A warp computes this many outputs of a product at once.
 inline constexpr int kSoloTileOutputs = 16;
-// Where several clusters compute the layers, there is one for this many columns of the residual
-// stream, which are a tile for each of its blocks.
-inline constexpr int kSoloClusterColumns = kSoloCluster * kSoloTileOutputs;
+// At most this many blocks compute the vocabulary.
+inline constexpr int kSoloMostVocabularyBlocks = (kSoloMostClusters - 1) * kSoloCluster;
 // This many bytes lie behind each row in shared memory, so that reading eight rows at once meets no
 // bank conflicts.
 inline constexpr int kSoloGap = 16;
 // A stage of the ring through which a block's weights pass has this many bytes.
 inline constexpr int kSoloStageBytes = 16384;
 // A stage holds this many boxes of each tile, or one. With SoloArgs::any it may also hold half as
-// many. Where several clusters compute the layers, it may hold kSoloMostStageBoxes, or any smaller
-// even number.
+// many. In a wide network it may hold kSoloMostStageBoxes, or any smaller even number.
 inline constexpr int kSoloStageBoxes = 4, kSoloMostStageBoxes = 8;
 inline constexpr int kSoloLeastStages = 4, kSoloMostStages = 13;
 // The exponentials of this many ids of the vocabulary are summed together (vocabulary/project.cu).
@@ -44,9 +44,10 @@ inline constexpr int kSoloMostSteps = 200;
 // Clusters send each other rows through so many areas of global memory in turns (SoloPost).
 inline constexpr int kSoloAreas = 4;
 
-/// These are rows of which each block that computes layers has a copy in its shared memory. They
-/// are of T unless said otherwise. `at` is the offset of the first row and `pitch` the distance to
-/// the next one, both in bytes. A pitch of 0 means that there are no rows.
+/// These are rows of which each block that computes layers has a copy in its shared memory, or just
+/// the columns that it reads. They are of T unless said otherwise. `at` is the offset of the first
+/// row and `pitch` the distance to the next one, both in bytes. A pitch of 0 means that there are
+/// no rows.
 struct SoloRows {
   int at, pitch;
 };
@@ -80,14 +81,14 @@ struct alignas(16) SoloOp {
   SoloOut out_kind;
   // x has `in` columns, and out has `width`.
   int in, width;
-  // A product has `tiles` tiles of 16 outputs, of which a block has at most `tiles_each`. A tile of
-  // a gated product has 8 outputs of the first half, and behind them the 8 outputs of the second
-  // half that they are multiplied with.
-  int tiles, tiles_each;
+  // A product has `tiles` tiles of 16 outputs. A block writes into its copy of the operation which
+  // ones it has: `tile_count`, from `first_tile` on. A tile of a gated product has 8 outputs of the
+  // first half, and behind them the 8 outputs of the second half that they are multiplied with.
+  int tiles, first_tile, tile_count;
   // A block computes this many tiles in one round, each by a warp.
   int round_tiles;
-  // A tile has `boxes` boxes of 64 columns. A stage has `stage_boxes` of each tile of a round.
-  int boxes, stage_boxes;
+  // A tile has a box for 64 columns of x. A stage has `stage_boxes` of each tile of a round.
+  int stage_boxes;
   // A round has this many stages.
   int stages;
   // When this operation is done, the gain or the keys of operation `next` may be fetched. −1 means
@@ -137,11 +138,12 @@ struct SoloLayout {
   int bytes;
 };
 
-/// Where several clusters compute the layers, the outputs of products and the outcome of a step of
-/// search reach all of them through words in global memory. A word has 4 bytes of data and a flag,
-/// which is written with them and says for which exchange they are. Whoever waits for data thus
-/// reads the data themselves, and neither fences nor counters are needed (the protocol LL of NCCL).
-/// The words of an exchange are in one of kSoloAreas areas.
+/// In a wide network, the outputs of products and attentions and the outcome of a step of search
+/// reach all clusters through words in global memory. A word has 4 bytes of data and a flag, which
+/// is written with them and says for which exchange they are. Whoever waits for data thus reads the
+/// data themselves, and neither fences nor counters are needed (the protocol LL of NCCL). The words
+/// of an exchange are in one of kSoloAreas areas: those of a row follow those of the row before it,
+/// and a word has one output in float32, or two in 16 bits.
 struct SoloPost {
   // Each of kSoloAreas areas has `area` words. Behind them are the words of a SoloStepResult.
   std::uint64_t* words;
@@ -170,11 +172,14 @@ struct SoloArgs {
   int beams, width, heads;  // K, D, H
   // Queries have this many columns, which is H times the width of a head and need not be D.
   int attention_width;
-  // Head h is computed by block h·head_stride of each cluster that computes layers.
+  // Head h is computed by block h·head_stride.
   int head_stride;
-  // This many clusters compute the layers. Each block of them has a slice of every product, and
-  // each cluster computes all attentions and norms.
-  int layer_clusters;
+  // This many blocks, the first ones, compute the layers. Each of them has a slice of every product
+  // and computes all norms.
+  int layer_blocks;
+  // This is 0 where these blocks are one cluster and send each other what they compute, and 1 where
+  // they are several clusters of kSoloWideCluster blocks and post it (SoloPost).
+  int wide;
   SoloLayout layout;
   // The next fields are for the embedding of the last tokens.
   const void* table;       // T [V, D]
@@ -225,15 +230,30 @@ struct SoloArgs {
   int copy_words;
 };
 
-/// Prepares the kernel for blocks with this many bytes of dynamic shared memory. Returns the number
-/// of clusters that the device can hold at once, at most kSoloMostClusters, or 0 where it cannot
-/// run the kernel, which needs at least two. T is __half or __nv_bfloat16.
+/// This is how many blocks a device holds at once.
+struct SoloRoom {
+  // They are in clusters of kSoloCluster, of which there are at most kSoloMostClusters, or in
+  // clusters of kSoloWideCluster.
+  int narrow_blocks, wide_blocks;
+};
+/// Prepares the kernel for blocks with this many bytes of dynamic shared memory. Returns what the
+/// device can hold at once. Both numbers are 0 where it cannot run the kernel, which needs at least
+/// 2 · kSoloCluster blocks of either kind. T is __half or __nv_bfloat16.
 template <class T>
-int prepare_solo_step(int bytes);
-/// Launches the kernel. All clusters must be on the device at once, and one launch must end before
-/// the next begins, because clusters wait for each other through SoloSignals.
+SoloRoom prepare_solo_step(int bytes);
+/// Launches the kernel. All blocks must be on the device at once, and one launch must end before
+/// the next begins, because blocks wait for each other.
 template <class T>
-void run_solo_step(const SoloArgs&, int clusters, cudaStream_t);
+void run_solo_step(const SoloArgs&, int blocks, cudaStream_t);
+
+/// Returns the first of so many tiles that this one of so many slices has. Slices differ by a tile
+/// at most.
+__host__ __device__ constexpr int first_tile_of(int slice, int tiles, int slices) {
+  return static_cast<int>(static_cast<std::int64_t>(slice) * tiles / slices);
+}
+
+/// Returns how many tiles a slice has at most.
+constexpr int most_tiles_of(int tiles, int slices) { return (tiles + slices - 1) / slices; }
 
 /// This says how a weight [rows, columns] of 16-bit elements is packed. The slices of the blocks
 /// follow one another. A slice consists of rounds, a round of stages, and a stage of `stage_boxes`
@@ -241,19 +261,21 @@ void run_solo_step(const SoloArgs&, int clusters, cudaStream_t);
 /// weight is zero. A block thus reads its weights in the order of memory, and in large copies
 /// (docs/benchmarks-history.md, One sentence at a time).
 struct SoloPacking {
-  int rows, columns;
-  std::int64_t stride;
-  // A slice has `slice_rows` rows and a round `round_rows`, both multiples of 16.
-  int slice_rows, round_rows;
+  int rows = 0, columns = 0;
+  std::int64_t stride = 0;
+  // The weight has `tiles` tiles, which `slices` slices have (first_tile_of).
+  int tiles, slices;
+  // A slice has `slice_tiles` tiles at most, and a round has `round_tiles`.
+  int slice_tiles, round_tiles;
   int stage_boxes;
   // The rows of the two halves of the weight are interleaved, always 8 of the first half and the
   // same 8 of the second half (SoloOut::kGated).
   bool gated = false;
-  int slices() const { return (rows + slice_rows - 1) / slice_rows; }
-  int rounds() const { return (slice_rows + round_rows - 1) / round_rows; }
+  int rounds() const { return (slice_tiles + round_tiles - 1) / round_tiles; }
   std::size_t bytes() const {
-    return static_cast<std::size_t>(slices()) * static_cast<std::size_t>(rounds()) *
-           static_cast<std::size_t>(round_rows) * static_cast<std::size_t>(columns) * 2;
+    return static_cast<std::size_t>(slices) * static_cast<std::size_t>(rounds()) *
+           static_cast<std::size_t>(round_tiles * kSoloTileOutputs) *
+           static_cast<std::size_t>(columns) * 2;
   }
 };
 /// Writes the packed copy of a weight, packing.bytes() bytes.

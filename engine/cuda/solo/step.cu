@@ -1,7 +1,7 @@
-// This file has the solo kernel, which runs whole decoding steps of one sentence. The first
-// clusters of 16 blocks, or the first one alone, compute the layers. Each of their blocks has a
-// slice of every weight, and the blocks of a cluster send one another what they compute
-// (block.cuh). Between clusters it goes through memory. The other clusters compute the vocabulary.
+// This file has the solo kernel, which runs whole decoding steps of one sentence. The first cluster
+// computes the layers, or in a wide network the first clusters. Each of their blocks has a slice of
+// every weight, and the blocks of a cluster send one another what they compute (block.cuh). Between
+// clusters it goes through memory (mailbox.cuh). The other blocks compute the vocabulary.
 // In each block 8 warps compute, and a ninth warp loads weights into a ring of stages as far ahead
 // as stages are free. The dependent operations thus wait less for memory.
 #include "engine/cuda/solo/attention.cuh"
@@ -21,8 +21,8 @@ __device__ void stop(SoloBlock& block, const SoloPipelineState& ring) {
   block.stop = 1;
 }
 
-// This is what the computing threads of the blocks do that compute layers. SoloArgs::any says what
-// kAny is. With kWide these are the blocks of several clusters.
+// This is what the computing threads of the blocks do that compute layers. SoloArgs::wide says what
+// kWide is, and SoloArgs::any what kAny is, which is true in a wide network.
 template <class T, int kHead, bool kAny, bool kWide>
 class Layers {
  public:
@@ -95,7 +95,9 @@ class Layers {
       fetch(args_.first_self, threadIdx.x % kWarp, kWarp);
     }
     for (int i = 0; i < args_.count; ++i) operate(ops_[i]);
-    search_.run(time, exchange_);
+    search_.run(time);
+    if (threadIdx.x < kWarp) search_.share_result(exchange_);
+    exchange_.end();
   }
 
   __device__ void operate(const SoloOp& kept) {
@@ -121,28 +123,63 @@ class Layers {
       wait_fetched();  // The next operation may be a norm, too.
       return sync_workers();
     }
-    // Arriving at the mbarriers of 16 blocks takes a while, so a warp does it that has the least
-    // other work.
-    if (warp == kListWarp) {
-      const int columns = !op.for_heads ? op.width
-                          : head_ >= 0  ? op.width / args_.attention_width * kHead
-                                        : 0;
-      exchange_.begin(static_cast<std::uint32_t>(args_.beams * columns) *
-                      (op.out_kind == SoloOut::kFloat32 ? sizeof(float) : sizeof(T)));
-    }
-    if (op.kind == SoloKind::kLinear) {
-      product<T, kHead, kAny, kWide>(args_, op, block_, address_, memory_, ring_, exchange_);
-      if (kWide) forward_outputs<T, kHead>(args_, op, head_, address_, exchange_);
-    } else if (head_ >= 0) {
-      attend(op, warp);
-    }
+    // Arriving at the mbarriers of all blocks of the cluster takes a while, so a warp does it that
+    // has the least other work.
+    if (warp == kListWarp) exchange_.begin(incoming_bytes(op));
+    if constexpr (kWide)
+      exchange_by_posts(op, warp);
+    else
+      exchange_in_cluster(op, warp);
     exchange_.end();
-    if (op.kind != SoloKind::kLinear && head_ >= 0 && op.next >= 0)
-      fetch(op.next, threadIdx.x, kSoloThreads);
+    if (op.kind != SoloKind::kLinear && head_ >= 0) fetch_ = op.next;
   }
 
-  // Where several clusters compute the layers, each of them computes all heads and writes the same
-  // keys to the cache, so that each reads what it has written itself.
+  // Starts copying the keys of the next attention of the kind that was the last, if it was before
+  // this product. Warps without a tile do it where there are any.
+  __device__ __forceinline__ void fetch_behind_attention(const SoloOp& op) {
+    if (fetch_ < 0) return;
+    const int first = op.round_tiles < kSoloWarps ? op.round_tiles * kWarp : 0,
+              thread = static_cast<int>(threadIdx.x) - first;
+    if (thread >= 0) fetch(fetch_, thread, kSoloThreads - first);
+    fetch_ = -1;
+  }
+
+  // Returns how many bytes the blocks of the cluster send to this one.
+  __device__ std::uint32_t incoming_bytes(const SoloOp& op) const {
+    const int head_columns = head_ >= 0 && !kWide ? op.width / args_.attention_width * kHead : 0,
+              columns = op.for_heads ? head_columns : op.width;
+    return static_cast<std::uint32_t>(args_.beams * columns) *
+           (op.out_kind == SoloOut::kFloat32 ? sizeof(float) : sizeof(T));
+  }
+
+  // Computes a product or an attention, whose outputs go to the blocks of the cluster.
+  __device__ __forceinline__ void exchange_in_cluster(const SoloOp& op, int warp) {
+    if (op.kind == SoloKind::kLinear) {
+      fetch_behind_attention(op);
+      product<T, kAny, kWide>(op, block_, address_, memory_, args_.beams, ring_,
+                              SoloSender<T, kHead>(args_, op, exchange_, address_));
+    } else if (head_ >= 0) {
+      attend(op, warp);
+      send_head<T, kHead>(args_, op, head_, memory_, exchange_);
+    }
+  }
+  // Does the same where they go to all clusters.
+  __device__ __forceinline__ void exchange_by_posts(const SoloOp& op, int warp) {
+    if (op.kind == SoloKind::kLinear) {
+      fetch_behind_attention(op);
+      product<T, kAny, kWide>(op, block_, address_, memory_, args_.beams, ring_,
+                              SoloPoster(args_, op, exchange_.count));
+      if (op.for_heads) {
+        if (head_ >= 0) take_head<kHead>(args_, op, head_, memory_, exchange_.count);
+        return;
+      }
+    } else if (head_ >= 0) {
+      attend(op, warp);
+      post_head<kHead>(args_, op, head_, memory_, exchange_.count);
+    }
+    forward_outputs(args_, op, address_, exchange_);
+  }
+
   __device__ __forceinline__ void attend(const SoloOp& op, int warp) {
     const bool self = op.kind == SoloKind::kSelf;
     if (warp == 0)
@@ -152,7 +189,6 @@ class Layers {
     else if (warp == 1 && self)
       store_new_keys<T, kHead>(args_, op, block_.new_key_row, head_, memory_);
     sync_workers();
-    send_head<T, kHead>(args_, op, head_, memory_, exchange_);
   }
 
   const SoloArgs& args_;
@@ -160,14 +196,16 @@ class Layers {
   char* memory_;
   std::uint32_t address_;
   SoloPipelineState ring_;
-  Exchange exchange_;
+  Exchange<kWide ? kSoloWideCluster : kSoloCluster> exchange_;
   const SoloOp* ops_;
   int slot_, head_, source_length_ = 0, norm_turn_ = 0;
+  // The keys of this attention are to be fetched, or there are none to fetch.
+  int fetch_ = -1;
   SoloNormPart norm_part_;
-  SoloSearch<T, kWide> search_;
+  SoloSearch<T> search_;
 };
 
-// This is what the computing threads of the other clusters' blocks do.
+// This is what the computing threads of the other blocks do.
 template <class T>
 __device__ void project(const SoloArgs& args, SoloBlock& block, char* memory) {
   const SoloTiles tiles(args);
@@ -233,7 +271,7 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
       init_barrier(shared_address(&block.full[i]), 1);
       init_barrier(shared_address(&block.empty[i]), kSoloWarps);
     }
-    for (auto& barrier : block.exchange) init_barrier(shared_address(&barrier), kSoloCluster);
+    for (auto& barrier : block.exchange) init_barrier(shared_address(&barrier), cluster_blocks());
     block.stop = 0;
     publish_barriers();
   }
@@ -244,6 +282,9 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
     for (int i = threadIdx.x; i < args.count * static_cast<int>(sizeof(SoloOp) / 16);
          i += kSoloThreads + kWarp)
       to[i] = from[i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < args.count; i += kSoloThreads + kWarp)
+      set_tiles(args, reinterpret_cast<SoloOp*>(memory + args.layout.ops)[i]);
   }
   __syncthreads();
   sync_cluster();
@@ -264,12 +305,14 @@ __global__ void __launch_bounds__(kSoloThreads + kWarp, 1)
 #endif
 }
 
-cudaLaunchConfig_t configured(int clusters, int bytes, cudaLaunchAttribute (&attributes)[1],
-                              cudaStream_t stream) {
+constexpr int cluster_of(bool wide) { return wide ? kSoloWideCluster : kSoloCluster; }
+
+cudaLaunchConfig_t configured(int blocks, bool wide, int bytes,
+                              cudaLaunchAttribute (&attributes)[1], cudaStream_t stream) {
   attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {kSoloCluster, 1, 1};
+  attributes[0].val.clusterDim = {static_cast<unsigned>(cluster_of(wide)), 1, 1};
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * kSoloCluster));
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(kSoloThreads + kWarp);
   config.dynamicSmemBytes = static_cast<std::size_t>(bytes);
   config.attrs = attributes;
@@ -295,38 +338,43 @@ void with_kernel(int head, bool any, bool wide, const Body& body) {
 }  // namespace
 
 template <class T>
-int prepare_solo_step(int bytes) {
-  int least = kSoloMostClusters;
-  const auto prepare = [&](auto kernel) {
+SoloRoom prepare_solo_step(int bytes) {
+  constexpr int kMany = 1 << 16;  // No device holds more blocks.
+  int least[2] = {kMany, kMany};
+  const auto prepare = [&](auto kernel, bool wide) {
+    const int cluster = cluster_of(wide);
     cudaLaunchAttribute attributes[1]{};
-    const cudaLaunchConfig_t config = configured(kSoloMostClusters, bytes, attributes, nullptr);
+    const cudaLaunchConfig_t config =
+        configured(kSoloMostClusters * kSoloCluster, wide, bytes, attributes, nullptr);
     int clusters = 0;
-    const bool fine =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) ==
-            cudaSuccess &&
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) ==
-            cudaSuccess &&
-        cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess && clusters >= 2;
-    least = fine ? min(least, clusters) : 0;
+    const bool fine = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed,
+                                           1) == cudaSuccess &&
+                      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           bytes) == cudaSuccess &&
+                      cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess;
+    least[wide] = fine ? min(least[wide], clusters * cluster) : 0;
   };
   for (const int head : {32, 64, 128}) {
-    for (const bool any : {false, true}) with_kernel<T>(head, any, false, prepare);
-    with_kernel<T>(head, true, true, prepare);
+    for (const bool any : {false, true})
+      with_kernel<T>(head, any, false, [&](auto kernel) { prepare(kernel, false); });
+    with_kernel<T>(head, true, true, [&](auto kernel) { prepare(kernel, true); });
   }
-  return least;
+  if (min(least[0], least[1]) < 2 * kSoloCluster) return {};
+  return {min(least[0], kSoloMostClusters * kSoloCluster), least[1]};
 }
 
 template <class T>
-void run_solo_step(const SoloArgs& args, int clusters, cudaStream_t stream) {
+void run_solo_step(const SoloArgs& args, int blocks, cudaStream_t stream) {
+  const bool wide = args.wide != 0;
   cudaLaunchAttribute attributes[1]{};
-  const cudaLaunchConfig_t config = configured(clusters, args.layout.bytes, attributes, stream);
-  with_kernel<T>(args.attention_width / args.heads, args.any != 0, args.layer_clusters > 1,
+  const cudaLaunchConfig_t config = configured(blocks, wide, args.layout.bytes, attributes, stream);
+  with_kernel<T>(args.attention_width / args.heads, args.any != 0, wide,
                  [&](auto kernel) { cudaLaunchKernelEx(&config, kernel, args); });
 }
 
-#define INSTANTIATE(T)                          \
-  template int prepare_solo_step<T>(int bytes); \
-  template void run_solo_step<T>(const SoloArgs&, int clusters, cudaStream_t);
+#define INSTANTIATE(T)                               \
+  template SoloRoom prepare_solo_step<T>(int bytes); \
+  template void run_solo_step<T>(const SoloArgs&, int blocks, cudaStream_t);
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)
 

@@ -1,8 +1,8 @@
-// This file has the solo kernel's vocabulary product, log-sum and candidates. The blocks of all
-// clusters that compute no layers divide the vocabulary's tiles of 128 ids among them, and load
-// their weights while the layers are computed. For each row a block writes the sums of exponentials
-// of its tiles and its best candidates. Block 0 of the first cluster then merges them. The sums
-// have the bits of those of vocabulary/project.cu and vocabulary/merge.cu.
+// This file has the solo kernel's vocabulary product, log-sum and candidates. The blocks that
+// compute no layers divide the vocabulary's tiles of 128 ids among them, and load their weights
+// while the layers are computed. For each row a block writes the sums of exponentials of its tiles
+// and its best candidates. Block 0 then merges them. The sums have the bits of those of
+// vocabulary/project.cu and vocabulary/merge.cu.
 #pragma once
 
 #include "engine/cuda/solo/block.cuh"
@@ -42,17 +42,16 @@ __device__ inline unsigned long long max_of_warp(unsigned long long key) {
 
 // Returns how many blocks compute the vocabulary.
 __device__ inline int vocabulary_blocks(const SoloArgs& args) {
-  return static_cast<int>(gridDim.x) - args.layer_clusters * kSoloCluster;
+  return static_cast<int>(gridDim.x) - args.layer_blocks;
 }
 // This block has the tiles [first, first + count) of the vocabulary.
 struct SoloTiles {
   int block, blocks, first, count;
   __device__ explicit SoloTiles(const SoloArgs& args)
-      : block(static_cast<int>(blockIdx.x) - args.layer_clusters * kSoloCluster),
+      : block(static_cast<int>(blockIdx.x) - args.layer_blocks),
         blocks(vocabulary_blocks(args)),
-        first(static_cast<int>(static_cast<std::int64_t>(block) * args.tiles / blocks)),
-        count(static_cast<int>(static_cast<std::int64_t>(block + 1) * args.tiles / blocks) -
-              first) {}
+        first(first_tile_of(block, args.tiles, blocks)),
+        count(first_tile_of(block + 1, args.tiles, blocks) - first) {}
 };
 
 // Loads the weights of the block's tiles, one box a stage. One thread calls it. Returns false if no
@@ -305,7 +304,7 @@ __device__ __forceinline__ void find_candidates(const SoloArgs& args, const Solo
 // must have room for n² + 2·n entries, where n is the number of candidates. One warp calls it.
 __device__ __forceinline__ int merge_lists(const SoloArgs& args, int row, int splits,
                                            TokenValue* best_of_row) {
-  constexpr int kFronts = (kSoloMostClusters - 1) * kSoloCluster / kWarp;
+  constexpr int kFronts = kSoloMostVocabularyBlocks / kWarp;
   const int lane = threadIdx.x % kWarp, count = args.candidates;
   TokenValue* list = best_of_row + count;
   const TokenValue* lists = args.lists + static_cast<std::int64_t>(row) * splits * count;
