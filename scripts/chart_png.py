@@ -5,6 +5,14 @@ from charts import PALETTE, Histogram, Lines, ends_of, ticks_of
 MARKERS = ("o", "s", "^", "D", "P")  # They have the order of charts.MARKERS.
 GROUNDS = {"light": ("#ffffff", "#1b1f23", "#d0d7de"), "dark": ("#0f1216", "#e6e9ec", "#363c44")}
 COLUMNS, INCHES = 3, (5.6, 3.8)
+# A title with more characters than this would reach into the next chart.
+TITLE = 48
+
+
+def shortened(text, most):
+    """Returns the beginning and the end of a text that has too many characters."""
+    kept = (most - 1) // 2
+    return text if len(text) <= most else "%s…%s" % (text[:kept].rstrip(), text[-kept:].lstrip())
 
 
 def set_axis(place, which, axis, ends):
@@ -132,11 +140,11 @@ def write(title, charts, path, ground="light"):
             figsize=(INCHES[0] * columns, INCHES[1] * rows),
         )
         for place, chart in zip(places.flat, charts):
-            place.set_title(chart.title, loc="left", wrap=True)
+            place.set_title(shortened(chart.title, TITLE), loc="left")
             draws = draw_plane if isinstance(chart, (Lines, Histogram)) else draw_spans
             draws(place, chart, front)
         for place in list(places.flat)[len(charts) :]:
             place.remove()
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(shortened(title, TITLE * columns), fontsize=11)
         figure.savefig(path, dpi=110)
         pyplot.close(figure)

@@ -230,11 +230,25 @@ class Plot(BenchCase):
 
     @unittest.skipUnless(importlib.util.find_spec("matplotlib"), "no matplotlib")
     def test_png(self):
+        import matplotlib.image
+
+        brightness = []
         for options in ([], ["--dark"]):
             out = self.path("out.png")
             self.script("plot", *self.files(), "-o", out, *options)
-            with open(out, "rb") as file:
-                self.assertEqual(file.read(4), b"\x89PNG")
+            image = matplotlib.image.imread(out)[:, :, :3]
+            height, width, _ = image.shape
+            self.assertGreater(min(height, width), 400)
+            # What is drawn is neither a bare background nor cut off at the edges.
+            background = image[0, 0]
+            drawn = (abs(image - background) > 0.1).any(axis=2)
+            self.assertGreater(drawn.mean(), 0.01)
+            self.assertFalse(drawn[[0, -1], :].any() or drawn[:, [0, -1]].any())
+            colors = {tuple(color) for color in (image[drawn] * 15).round().astype(int).tolist()}
+            self.assertGreater(len(colors), 8)
+            brightness.append(background.mean())
+        self.assertGreater(brightness[0], 0.8)
+        self.assertLess(brightness[1], 0.3)
 
     def probe(self, path, width):
         """Returns what the probe in the page says in a window of this width. The window is a frame,

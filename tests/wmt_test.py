@@ -129,7 +129,16 @@ class Measure(BenchCase):
             throughput, latency = json.load(file)["runs"]
         self.assertEqual(set(throughput["scores"]), {"one", "two"})
         self.assertEqual(set(latency["scores"]), {"one"}, "the second set is not whole")
-        self.assertGreater(throughput["scores"]["one"]["chrf"], 10)
+        import sacrebleu
+
+        with open(os.path.join(self.sets, "one.de"), encoding="utf-8") as file:
+            references = [file.read().splitlines()]
+        lines = xlate("-q", "-b", 1, input=LINES, model=EN_DE, device="cpu").lines
+        for score, function in (("bleu", sacrebleu.corpus_bleu), ("chrf", sacrebleu.corpus_chrf)):
+            wanted = function(lines, references).score
+            self.assertGreater(wanted, 1)
+            self.assertAlmostEqual(throughput["scores"]["one"][score], wanted, places=6)
+            self.assertIn("%.2f" % wanted, rows[2], score)
         self.assertEqual(latency["report"]["device"]["threads"], 1, "one core")
         self.assertGreater(latency["latency_ms"]["p50"], 0)
         self.assertGreater(throughput["host_bytes"], 1 << 20)
