@@ -20,8 +20,8 @@ void fail_for_room(const Options& options, const char* cause) {
                                                options.most_new_tokens, *options.max_new_tokens)
                                  : fmt::format("--max-length {}, --max-length-factor {}",
                                                *options.max_length, *options.max_length_factor);
-  fail("no room for {}, --max-source-length {}, --beam-size {} and --batch-tokens {}: {}", limits,
-       *options.max_source_length, *options.beam_size, options.batch_tokens, cause);
+  fail("no room for {}, {}, --beam-size {} and --batch-tokens {}: {}", limits,
+       source_limit_of(options), *options.beam_size, options.batch_tokens, cause);
 }
 
 OutOfMemory no_room() { return OutOfMemory("out of memory" + memory_limits()); }

@@ -64,7 +64,9 @@ struct Options {
   // resolve() sets how many tokens a prompt and what is generated may have together. It is 0 for a
   // model with an encoder.
   std::int64_t context = 0;
+  // resolve() takes the model's number where none was given.
   std::optional<std::int64_t> max_source_length;
+  bool max_source_length_given = true;
   LongLines long_lines = LongLines::kTruncate;
   // The sentences of a line are translated one by one.
   bool split_sentences = false;

@@ -102,7 +102,7 @@ void resolve_prompt_lengths(Options& options, const ModelDescription& model) {
     options.most_new_tokens =
         std::max(options.most_new_tokens, std::min(options.context, kMostNewTokensOfLine));
   }
-  if (!options.max_source_length) options.max_source_length = longest;
+  set_default_source_length(options, longest);
   if (*options.max_source_length > longest)
     throw UsageError(fmt::format(
         "--max-source-length: {}, expected at most {}: a prompt and what {} generates may together "
@@ -221,10 +221,20 @@ float default_length_penalty(const ModelDescription& model) {
   return model.generation.length_penalty.value_or(kDefaultLengthPenalty);
 }
 
+void set_default_source_length(Options& options, std::int64_t length) {
+  if (options.max_source_length) return;
+  options.max_source_length = length;
+  options.max_source_length_given = false;
+}
+
+std::string source_limit_of(const Options& options) {
+  return fmt::format("--max-source-length {}{}", *options.max_source_length,
+                     options.max_source_length_given ? "" : " (that of the model)");
+}
+
 void resolve_source_length(Options& options, const ModelDescription& model) {
   const std::int64_t positions = model.network.encoder.embedding.rows;
-  if (!options.max_source_length)
-    options.max_source_length = within(model.generation.max_source_length, positions);
+  set_default_source_length(options, within(model.generation.max_source_length, positions));
   check_positions("--max-source-length", *options.max_source_length, positions);
 }
 

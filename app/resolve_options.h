@@ -20,6 +20,10 @@ inline std::int64_t within(std::int64_t length, std::int64_t positions) {
 /// Returns the length penalty of a run that names none.
 float default_length_penalty(const ModelDescription&);
 
+/// Fills in the length of the longest source where the user has given none.
+void set_default_source_length(Options&, std::int64_t length);
+/// Returns what a message calls that length, and whether the model has given it.
+std::string source_limit_of(const Options&);
 /// Fills in the length of the longest source of a model with an encoder. Throws UsageError if the
 /// model has too few positions for it.
 void resolve_source_length(Options&, const ModelDescription&);

@@ -109,8 +109,8 @@ class BatchScorer {
 
   void halve_batches(const OutOfMemory& error) {
     if (scoring_.batch_tokens == 1)
-      fail("no room for --max-source-length {} and --batch-tokens 1: {}",
-           *record_.options->max_source_length, error.what());
+      fail("no room for {} and --batch-tokens 1: {}", source_limit_of(*record_.options),
+           error.what());
     scoring_.batch_tokens /= 2;
     scoring_.pass_tokens = std::max<std::int64_t>(1, scoring_.pass_tokens / 2);
     record_.options->batch_tokens = scoring_.batch_tokens;

@@ -64,7 +64,7 @@ void resolve_context(Options& options, const ModelDescription& model) {
   options.context =
       within(model.generation.max_source_length, model.network.decoder.embedding.rows);
   const std::int64_t longest = options.context - (options.score_pairs ? 1 : 0);
-  if (!options.max_source_length) options.max_source_length = longest;
+  set_default_source_length(options, longest);
   if (*options.max_source_length > longest) {
     throw UsageError(fmt::format(
         "--max-source-length: {}, expected at most {}, {} of {}", *options.max_source_length,

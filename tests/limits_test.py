@@ -7,6 +7,7 @@ import signal
 import unittest
 
 import program
+from model_bytes import ModelFile
 from program import GREEDY, Case, best, source_lines, xlate
 
 IDS = GREEDY + ["--output-format", "ids", "--max-length", "60", "--max-length-factor", "50"]
@@ -91,6 +92,25 @@ class Memory(Case):
             self.assertIn(0, halved)
             self.assertGreater(max(halved), 1, options)
             self.assertGreater(begun_again, 0, options)
+
+    def test_sources_of_a_model_that_have_no_room_are_its_own(self):
+        model = ModelFile(program.SHARED)
+        model.header["generation"]["max_source_length"] = 1 << 24
+        path = self.path("long.bin", model.bytes())
+        pair = "Yes.\tYes.\n"
+        for options, given, source in (
+            ([], [], "16777216 (that of the model)"),
+            ([], ["--max-source-length", 16000000], "16000000,"),
+            (["--score-pairs"], [], "16777216 (that of the model)"),
+        ):
+            self.fails(
+                *(*options, *given),
+                model=path,
+                input=pair if options else "Yes.\n",
+                device="cpu",
+                preexec_fn=limit((resource.RLIMIT_AS, 2000000 * 1024)),
+                names=["no room for", "--max-source-length " + source, "ulimit -v: 2000000 kB"],
+            )
 
     def test_a_limit_on_data_is_kept_or_told(self):
         codes = set()
