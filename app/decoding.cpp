@@ -24,6 +24,12 @@ void fail_for_room(const Options& options, const char* cause) {
        source_limit_of(options), *options.beam_size, options.batch_tokens, cause);
 }
 
+RunnerStatistics with_last(RunnerStatistics before, const RunnerStatistics& last) {
+  before.add(last);
+  before.seconds = last.seconds;
+  return before;
+}
+
 OutOfMemory no_room() { return OutOfMemory("out of memory" + memory_limits()); }
 
 LoadedNetwork load_weights(const ModelFile& file, Backend& backend) {
@@ -151,12 +157,7 @@ void Decoding::flush() {
 }
 
 RunnerStatistics Decoding::statistics() const {
-  RunnerStatistics statistics = before_;
-  if (!runner_) return statistics;
-  const RunnerStatistics last = runner_->statistics();
-  statistics.add(last);
-  statistics.seconds = last.seconds;
-  return statistics;
+  return runner_ ? with_last(before_, runner_->statistics()) : before_;
 }
 
 }  // namespace xlate

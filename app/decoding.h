@@ -79,6 +79,10 @@ class Decoding {
 /// Throws Error because sentences of the allowed lengths do not fit into the memory.
 [[noreturn]] void fail_for_room(const Options&, const char* cause);
 
+/// Returns the statistics of one run, of which others had the beginning and `last` the end. Seconds
+/// are those of `last`, because a backend counts them from its start.
+RunnerStatistics with_last(RunnerStatistics before, const RunnerStatistics& last);
+
 /// Returns what is thrown where the host has no room, and says which limits there are.
 OutOfMemory no_room();
 

@@ -85,12 +85,7 @@ class BatchScorer {
   }
 
   RunnerStatistics statistics() const {
-    RunnerStatistics statistics = before_;
-    if (!scorer_) return statistics;
-    const RunnerStatistics last = scorer_->statistics();
-    statistics.add(last);
-    statistics.seconds = last.seconds;
-    return statistics;
+    return scorer_ ? with_last(before_, scorer_->statistics()) : before_;
   }
   const ScoringOptions& scoring() const { return scoring_; }
 
@@ -186,13 +181,14 @@ class LineScorer {
 
   void score_overflows() {
     if (overflows_.empty()) return;
-    record_.overflows += std::ssize(overflows_);
     if (!float32_scorer_) {
       ScoringOptions scoring = scorer_.scoring();
       scoring.hands_over_overflows = false;
       float32_backend_ = open_float32_beside(backend_, options_);
       float32_scorer_.emplace(record_, file_, *float32_backend_, scoring);
     }
+    // Where the scorer had no room, the lines are still in the list, and come here again.
+    record_.overflows += std::ssize(overflows_);
     ListInput input(std::exchange(overflows_, {}));
     run(*float32_scorer_, input);
   }

@@ -163,26 +163,26 @@ for precision in ("fp32", "fp16", "bf16"):
         return place.suite("family_invariance_test.py", seconds, precision=precision)
 
 
-# Each suite has the tests of some options.
-for suite in (
-    "annotations",
-    "beam_groups",
-    "chat",
-    "json_lines",
-    "markup",
-    "output_options",
-    "prompts",
-    "sampling_options",
-    "score_pairs",
-    "score_text",
-    "split",
-    "suppress",
-    "target_prefix",
+# Each suite has the tests of some options, or of what may go wrong. Those of the second kind start
+# many short processes, most of whose time is that of the driver's start.
+for kind, most, suites in (
+    (
+        "options",
+        240,
+        "annotations beam_groups chat json_lines markup output_options prompts sampling_options "
+        "score_pairs score_text split suppress target_prefix",
+    ),
+    (
+        "robustness",
+        400,
+        "broken_model edges garbage option_values output resume signals stream",
+    ),
 ):
+    for suite in suites.split():
 
-    @check("options, %s, fp32" % suite.replace("_", " "), 240)
-    def options(place, seconds, suite=suite):
-        return place.suite(suite + "_test.py", seconds)
+        @check("%s, %s, fp32" % (kind, suite.replace("_", " ")), most)
+        def of_one_kind(place, seconds, suite=suite):
+            return place.suite(suite + "_test.py", seconds)
 
 
 for precision in ("fp32", "fp16"):
@@ -205,23 +205,6 @@ def latency(place, seconds):
 @check("signals, full disks and lost pages", 240)
 def faults(place, seconds):
     return place.suite("faults_test.py", seconds, precision="fp32")
-
-
-# These suites start many short processes, most of whose time is that of the driver's start.
-for suite in (
-    "broken_model",
-    "edges",
-    "garbage",
-    "option_values",
-    "output",
-    "resume",
-    "signals",
-    "stream",
-):
-
-    @check("robustness, %s, fp32" % suite.replace("_", " "), 400)
-    def robustness(place, seconds, suite=suite):
-        return place.suite(suite + "_test.py", seconds)
 
 
 @check("numbers that overflow", 200)

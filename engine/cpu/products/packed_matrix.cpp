@@ -61,11 +61,13 @@ std::size_t PackedMatrix::bytes() const {
   return static_cast<std::size_t>(panels()) * panel_bytes_;
 }
 
+void PackedMatrix::store(std::int64_t panel, const void* weights) {
+  take_pages(stored(panel), panel_bytes_);
+  product_->pack(weights, stored(panel));
+}
+
 void PackedMatrix::pack_float32(std::int64_t panel, const float* weights, std::byte* room) {
-  if (std::min(columns_, depth_) < kLeastNarrowWidth) {
-    take_pages(stored(panel), panel_bytes_);
-    return product_->pack(weights, stored(panel));
-  }
+  if (std::min(columns_, depth_) < kLeastNarrowWidth) return store(panel, weights);
   // Whatever the layout is, it consists of numbers in float32. What pads it must be numbers, too.
   std::memset(room, 0, panel_bytes_);
   product_->pack(weights, room);
@@ -97,14 +99,12 @@ void PackedMatrix::pack(std::int64_t panel, const float* weights, std::byte* roo
         offsets_[column] = static_cast<std::int32_t>(
             kInputOffset * std::accumulate(row, row + depth_, std::int64_t{0}));
       }
-      take_pages(stored(panel), panel_bytes_);
-      return product_->pack(values.data(), stored(panel));
+      return store(panel, values.data());
     }
     case DType::kBFloat16: {
       std::vector<std::uint16_t> values(count);
       round_row(weights, panel_columns_ * depth_, values.data());
-      take_pages(stored(panel), panel_bytes_);
-      return product_->pack(values.data(), stored(panel));
+      return store(panel, values.data());
     }
     default:
       return pack_float32(panel, weights, room);

@@ -82,6 +82,8 @@ class PackedMatrix final : public PackedWeight {
   std::byte* stored(std::int64_t panel) const {
     return memory_.as<std::byte>() + static_cast<std::size_t>(panel) * panel_bytes_;
   }
+  // Packs the weights of a panel, which have this type, to where it is stored.
+  void store(std::int64_t panel, const void* weights);
   // Packs the weights of a panel in float32, and stores them in float16 if it can.
   void pack_float32(std::int64_t panel, const float* weights, std::byte* room);
 

@@ -65,8 +65,8 @@ __device__ inline bool passed(std::uint32_t barrier, std::uint32_t parity) {
       : "memory");
   return done;
 }
-// Does the same without waiting.
-__device__ inline bool is_passed(std::uint32_t barrier, std::uint32_t parity) {
+// Returns whether it has ended by now.
+__device__ inline bool passed_now(std::uint32_t barrier, std::uint32_t parity) {
   std::uint32_t done;
   asm volatile(
       "{\n .reg .pred done;\n mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
@@ -298,7 +298,7 @@ __device__ __forceinline__ void sum_stages(const SoloBlock& block, std::uint32_t
   const auto await = [&] { wait(full + 8 * ring.index, ring.parity); };
   bool there = true;
   const auto look = [&](bool more) {
-    there = !more || is_passed(full + 8 * ring.index, ring.parity);
+    there = !more || passed_now(full + 8 * ring.index, ring.parity);
   };
   const auto await_if_needed = [&] {
     if (!there) await();
