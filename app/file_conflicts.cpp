@@ -75,6 +75,7 @@ void check_file_conflicts(const Options& options) {
     inputs.push_back(path == "-" ? use_of_descriptor(STDIN_FILENO, "stdin", "the input stdin")
                                  : use_of_path(path, "an input"));
   inputs.push_back(use_of_path(options.target_prefix, "the file of --target-prefix"));
+  inputs.push_back(use_of_path(options.template_file, "the file of --template-file"));
   for (const Use& input : inputs) {
     refuse_conflict("--report", report, input);
     refuse_conflict("--output", partial, input);

@@ -66,7 +66,7 @@ int run(RunRecord& record) {
   try {
     try {
       check_file_conflicts(*record.options);
-      check_report_path(record.options->report);
+      clear_report(record.options->report);
     } catch (const Error&) {
       record.options->report.clear();  // No report may be written at the end.
       throw;

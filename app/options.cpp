@@ -350,7 +350,7 @@ void add_options(CLI::App& app, Options& options, bool& help, bool& version) {
 
 CommandLine parse_command_line(int argc, char** argv) {
   Options options;
-  options.threads = available_threads();
+  options.processors = options.threads = available_threads();
   CLI::App app(
       "Translates text in bulk with Transformer models: one line in, one line out, in order.\n\n"
       "  xlate -m model.bin < input.txt > output.txt\n"

@@ -127,7 +127,9 @@ struct Options {
   double gpu_memory_share = 0.9;
   std::int64_t gpu_memory_bytes = 0;
   bool gpu_memory_given = false;
-  int threads = 1;
+  // The processors that the process may use, within its quota. There are as many threads unless
+  // --threads names another number.
+  int processors = 1, threads = 1;
   bool line_buffered = false;
   std::string report;  // There is no report if it is empty; "-" is stderr.
   Progress progress = Progress::kAuto;

@@ -143,7 +143,20 @@ void OutputFile::continue_at(std::int64_t bytes) {
   if (ftruncate(file_, bytes) != 0 || lseek(file_, bytes, SEEK_SET) != bytes) fail_to_write();
 }
 
+// Another program may have cut the unfinished output. What is written behind its end then would
+// leave zeros before it.
+void OutputFile::check_untouched() const {
+  if (!partial_) return;
+  struct stat status {};
+  const off_t end = lseek(file_, 0, SEEK_CUR);
+  if (end < 0 || fstat(file_, &status) != 0) fail_to_write();
+  if (status.st_size != end)
+    fail("{}: is not written: {} was changed meanwhile and has {} bytes, expected {}", name_,
+         partial_->name(), status.st_size, end);
+}
+
 void OutputFile::write_bytes(const char* data, std::size_t bytes) {
+  check_untouched();
   if (write_all(file_, {data, bytes})) return;
   if (errno == EPIPE) throw ClosedPipe();
   fail_to_write();
@@ -178,6 +191,7 @@ void OutputFile::finish() {
     deflater_->pack({}, Z_FINISH,
                     [&](const char* data, std::size_t bytes) { write_bytes(data, bytes); });
   if (journal_) journal_->stop();
+  check_untouched();
   if (partial_ && !sync_file(file_)) fail_to_write();
   close_file();
   if (!partial_) return;

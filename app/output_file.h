@@ -66,6 +66,7 @@ class OutputFile {
 
  private:
   class Deflater;
+  void check_untouched() const;
   void write_bytes(const char* data, std::size_t bytes);
   void close_file();
   [[noreturn]] void fail_to_write() const;

@@ -375,7 +375,7 @@ std::string report_text(const RunRecord& run) {
   return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
-void check_report_path(const std::string& path) {
+void clear_report(const std::string& path) {
   if (path.empty() || path == "-") return;
   if (const std::optional<int> descriptor = named_descriptor(path)) {
     const int flags = fcntl(*descriptor, F_GETFL);
@@ -391,7 +391,7 @@ void check_report_path(const std::string& path) {
       fail("{}: cannot be written: {}", path, std::strerror(errno));
     return;
   }
-  std::FILE* file = std::fopen(path.c_str(), "a");
+  std::FILE* file = std::fopen(path.c_str(), "w");
   if (!file) fail("{}: cannot be written: {}", path, std::strerror(errno));
   std::fclose(file);
 }

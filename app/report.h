@@ -84,9 +84,10 @@ std::string report_text(const RunRecord&);
 /// list, so that an option which the report has is compared by --resume, too.
 std::string options_text(const RunRecord&);
 
-/// Throws Error if the report could not be written to `path`. Creates an empty file if there is
-/// none, and leaves an existing one as it is.
-void check_report_path(const std::string& path);
+/// Throws Error if the report could not be written to `path`. Leaves an empty file there, so that
+/// nobody takes the report of an earlier run for that of a run that is killed. Pipes and what is
+/// open already stay as they are.
+void clear_report(const std::string& path);
 
 /// Writes the report to a file, or to stderr for "-". Throws Error if that fails.
 void write_report(const std::string& path, const RunRecord&);

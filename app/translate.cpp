@@ -122,6 +122,17 @@ void note_sampling(const ModelFile& file, const Options& options, Console& conso
                   options.model, *options.beam_size));
 }
 
+// Says that threads which wait for a processor make the run slow. A few more than processors do
+// not.
+void note_threads(const Options& options, Console& console) {
+  constexpr int kManyPerProcessor = 8;
+  if (options.threads <= kManyPerProcessor * options.processors) return;
+  console.note(
+      fmt::format("--threads {}: this process has {} processor{}, and so many threads make "
+                  "it slow",
+                  options.threads, options.processors, options.processors > 1 ? "s" : ""));
+}
+
 // Runs all stages. Everything that is decoded is written, also if an error ends the run, which is
 // thrown then. Returns false if a signal or the loss of the model has ended it. `prefixes` gives
 // the lines of --target-prefix, or is null.
@@ -191,6 +202,7 @@ void translate_input(RunRecord& record, const ModelFile& file, Beside<void>& ver
   const auto backend = open_backend(options, network, console);
   record.device = backend->info();
   if (!record.device->slower.empty()) console.note(record.device->slower);
+  note_threads(options, console);
   const bool gpu = record.device->kind == "cuda";
   record.policy = policy_for(gpu);
   resolve_device(options, network, *record.policy, gpu);

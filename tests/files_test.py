@@ -270,6 +270,19 @@ class Clashes(Case):
         self.untouched(SHARED, "--report", model, names=["--report", "model"])
         self.untouched(SHARED, "-o", model, names=["--output", "model"])
 
+    def test_an_output_over_the_file_of_an_option(self):
+        prefixes, template = self.path("prefixes.txt", "a\n"), self.path("t.txt", "a {line}\n")
+        for file, option in ((prefixes, "--target-prefix"), (template, "--template-file")):
+            with self.subTest(option):
+                name = os.path.basename(file)
+                self.untouched(file, option, file, "--report", file, names=["--report", name])
+                os.rename(file, file + ".partial")
+                self.untouched(
+                    file + ".partial",
+                    *(option, file + ".partial", "-o", file),
+                    names=["--output", name + ".partial"],
+                )
+
     def test_the_unfinished_output_over_an_input(self):
         # It might be left from an earlier run.
         for ending in (".partial", ".partial.journal", ".partial.journal.new"):

@@ -338,6 +338,22 @@ class Scheduling(Case):
         )
         self.assertEqual(report["device"]["threads"], 1)
 
+    def test_far_more_threads_than_processors_are_noted(self):
+        one = min(os.sched_getaffinity(0))
+
+        def run(threads):
+            return self.ok(
+                "--threads",
+                threads,
+                input="Yes.\n",
+                preexec_fn=lambda: os.sched_setaffinity(0, {one}),
+            )
+
+        self.assertNotIn("processor", run("8").errors)
+        result = run("9")
+        self.says(result, "--threads 9: this process has 1 processor,")
+        self.assertEqual(result.errors.count("--threads"), 1)
+
 
 class Devices(Case):
     NO_GPU = dict(os.environ, CUDA_VISIBLE_DEVICES="-1")

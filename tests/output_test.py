@@ -142,6 +142,21 @@ class TwoRuns(Output):
         self.says(result, "out.txt.partial")
         self.assertFalse(os.path.exists(self.path("out.txt")))
 
+    def test_an_output_whose_unfinished_file_was_cut_is_not_given_its_name(self):
+        for more in (b"", b"It was really cheap.\n"):
+            with self.subTest(more):
+                running = self.begun("-o", self.path("out.txt"))
+                with open(self.path("out.txt.partial"), "r+b") as file:
+                    file.truncate(1)
+                if more:
+                    running.send(more)
+                running.close()
+                result = running.wait(20)
+                self.check(result, 1)
+                self.says(result, "out.txt.partial")
+                self.says(result, "has 1 bytes")
+                self.assertFalse(os.path.exists(self.path("out.txt")))
+
     def test_where_files_cannot_be_locked_each_run_has_a_name_of_its_own(self):
         no_locks = {"env": {**os.environ, "XLATE_TEST_NO_LOCKS": "1"}}
         stale = self.path("out.txt.partial", "of an earlier run\n")

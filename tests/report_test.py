@@ -302,6 +302,14 @@ class Outcome(ReportCase):
         self.path("report.json", '{"status": "old", "padding": "%s"}' % ("x" * 50000))
         self.report(*GREEDY, input="Yes.\n")
 
+    def test_a_run_that_is_killed_leaves_no_report_of_an_earlier_run(self):
+        path = self.path("report.json", '{"status": "ok"}')
+        running = self.start("-q", *GREEDY, "--report", path)
+        running.send(b"Yes.\n")
+        self.assertTrue(running.until(running.count), running.result(0).story())
+        running.kill()
+        self.assertEqual(os.path.getsize(path), 0)
+
 
 class Progress(Case):
     def test_always_shows_lines_and_a_rate_on_stderr_only(self):
