@@ -25,6 +25,11 @@ def memory(place, seconds):
     return place.suite("gpu_test.py", seconds, "Memory", precision="fp16")
 
 
+@check("memory of ten million lines", 120)
+def many_lines(place, seconds):
+    return place.suite("stream_test.py", seconds, "-k", "ten_million", XLATE_LONG="1")
+
+
 # Processes that share a GPU wait for each other, but much of the time is the host's. With an H200
 # and 16 cores, two processes alone took 220 s and three took 150 s beside other checks.
 @check("operations", 300, alone=True)

@@ -123,12 +123,13 @@ class Place:
             output, code = process.communicate()[0], None
         return code, output.decode("utf-8", "replace")
 
-    def suite(self, file, seconds, *arguments, precision="fp32"):
+    def suite(self, file, seconds, *arguments, precision="fp32", **environment):
         """Runs a Python suite. Returns its own figures, or what unittest says."""
         code, output = self.run(
             [sys.executable, os.path.join(TESTS, file), "-v", *arguments],
             seconds,
             XLATE_TEST_PRECISION=precision,
+            **environment,
         )
         if code is None:
             return False, too_long(seconds), output
