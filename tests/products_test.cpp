@@ -1,5 +1,6 @@
 // Tests products on the CPU: a row has the same bits in any batch and with any number of threads,
-// and products in int8 and bfloat16 are those of the rounded operands. CMake also runs this suite
+// and products in int8 and bfloat16, also those with the vocabulary, are those of the rounded
+// operands. CMake also runs this suite
 // with oneDNN kept to older instruction sets.
 #include <gtest/gtest.h>
 
@@ -68,31 +69,37 @@ std::unique_ptr<Backend> backend_with(Precision precision, int threads) {
   return make_backend({.precision = precision, .threads = threads});
 }
 
-TEST(ProductsTest, ARowHasTheSameBitsInAnyBatchWithAnyThreads) {
+class ProductsOfType : public testing::TestWithParam<Precision> {
+ protected:
+  void SetUp() override {
+    if (!has(GetParam())) GTEST_SKIP() << "the processor has no instructions for bfloat16";
+  }
+};
+INSTANTIATE_TEST_SUITE_P(, ProductsOfType, testing::ValuesIn(kPrecisions),
+                         [](const auto& test) { return kNames[static_cast<int>(test.param)]; });
+
+TEST_P(ProductsOfType, HaveTheSameBitsInAnyBatchWithAnyThreads) {
   constexpr std::int64_t kRows = 150;
   constexpr std::int64_t kShapes[][2] = {{512, 512}, {512, 2048}, {2048, 512},
                                          {192, 64},  {64, 160},   {1001, 256},
                                          {8, 4},     {130, 2200}, {33, 7}};
   Random random{5};
-  for (const Precision precision : kPrecisions) {
-    if (!has(precision)) continue;
-    for (const auto& [n, d] : kShapes) {
-      Product product(kRows, n, d, random);
-      std::vector<float> expected;
-      for (const int threads : {1, 2, 5}) {
-        const auto backend = backend_with(precision, threads);
-        const Linear layer = product.layer(*backend);
-        if (expected.empty()) expected = product.compute(*backend, layer, 0, kRows);
-        for (const std::int64_t count :
-             {1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 150}) {
-          for (const std::int64_t first : {std::int64_t{0}, kRows - count}) {
-            const std::vector<float> found = product.compute(*backend, layer, first, count);
-            EXPECT_EQ(std::memcmp(found.data(), expected.data() + first * n,
-                                  found.size() * sizeof(float)),
-                      0)
-                << kNames[static_cast<int>(precision)] << ", " << d << " → " << n << ", " << count
-                << " rows from " << first << " on, " << threads << " threads";
-          }
+  for (const auto& [n, d] : kShapes) {
+    Product product(kRows, n, d, random);
+    std::vector<float> expected;
+    for (const int threads : {1, 2, 5}) {
+      const auto backend = backend_with(GetParam(), threads);
+      const Linear layer = product.layer(*backend);
+      if (expected.empty()) expected = product.compute(*backend, layer, 0, kRows);
+      for (const std::int64_t count :
+           {1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 150}) {
+        for (const std::int64_t first : {std::int64_t{0}, kRows - count}) {
+          const std::vector<float> found = product.compute(*backend, layer, first, count);
+          EXPECT_EQ(
+              std::memcmp(found.data(), expected.data() + first * n, found.size() * sizeof(float)),
+              0)
+              << d << " → " << n << ", " << count << " rows from " << first << " on, " << threads
+              << " threads";
         }
       }
     }
@@ -112,42 +119,77 @@ double quantize(float* row, std::int64_t n, float largest) {
   return most / largest;
 }
 
-TEST(ProductsTest, TheyAreThoseOfTheRoundedOperands) {
+// Returns x·Wᵀ + b [rows, n] in double precision, with operands that are rounded to the type of
+// this precision.
+std::vector<double> rounded_product(Product product, std::int64_t rows, Precision precision) {
+  const std::int64_t n = product.n, d = product.d;
+  std::vector<double> row_scales(static_cast<std::size_t>(rows), 1),
+      scales(static_cast<std::size_t>(n), 1);
+  if (precision == Precision::kBFloat16) {
+    for (float& value : product.x) value = to_bfloat16(value);
+    for (float& value : product.weights) value = to_bfloat16(value);
+  } else if (precision == Precision::kInt8) {
+    const auto largest = static_cast<float>(cpu::open_product_library()->largest_weight());
+    for (std::int64_t i = 0; i < rows; ++i)
+      row_scales[static_cast<std::size_t>(i)] = quantize(product.x.data() + i * d, d, 127);
+    for (std::int64_t j = 0; j < n; ++j)
+      scales[static_cast<std::size_t>(j)] = quantize(product.weights.data() + j * d, d, largest);
+  }
+  std::vector<double> out;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < n; ++j)
+      out.push_back(std::inner_product(product.x.begin() + i * d, product.x.begin() + (i + 1) * d,
+                                       product.weights.begin() + j * d, 0.0) *
+                        row_scales[static_cast<std::size_t>(i)] *
+                        scales[static_cast<std::size_t>(j)] +
+                    static_cast<double>(product.bias[static_cast<std::size_t>(j)]));
+  }
+  return out;
+}
+
+TEST_P(ProductsOfType, AreThoseOfTheRoundedOperands) {
   Random random{6};
-  const int largest = cpu::open_product_library()->largest_weight();
-  for (const Precision precision : kPrecisions) {
-    if (!has(precision)) continue;
-    for (const auto& [n, d] :
-         {std::pair<std::int64_t, std::int64_t>{200, 512}, {65, 2100}, {5, 3}}) {
-      constexpr std::int64_t kRows = 21;
-      Product product(kRows, n, d, random);
-      const auto backend = backend_with(precision, 2);
-      const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, kRows);
-      std::vector<double> row_scales(kRows, 1), scales(static_cast<std::size_t>(n), 1);
-      if (precision == Precision::kBFloat16) {
-        for (float& value : product.x) value = to_bfloat16(value);
-        for (float& value : product.weights) value = to_bfloat16(value);
-      } else if (precision == Precision::kInt8) {
-        for (std::int64_t i = 0; i < kRows; ++i)
-          row_scales[static_cast<std::size_t>(i)] = quantize(product.x.data() + i * d, d, 127);
-        for (std::int64_t j = 0; j < n; ++j)
-          scales[static_cast<std::size_t>(j)] =
-              quantize(product.weights.data() + j * d, d, static_cast<float>(largest));
-      }
-      for (std::int64_t i = 0; i < kRows; ++i) {
-        for (std::int64_t j = 0; j < n; ++j) {
-          const double sum =
-              std::inner_product(product.x.begin() + i * d, product.x.begin() + (i + 1) * d,
-                                 product.weights.begin() + j * d, 0.0);
-          const double expected =
-              std::max(0.0, sum * row_scales[static_cast<std::size_t>(i)] *
-                                    scales[static_cast<std::size_t>(j)] +
-                                static_cast<double>(product.bias[static_cast<std::size_t>(j)]));
-          ASSERT_NEAR(found[static_cast<std::size_t>(i * n + j)], expected, 2e-5)
-              << kNames[static_cast<int>(precision)] << ", row " << i << ", column " << j;
-        }
-      }
-    }
+  for (const auto& [n, d] : {std::pair<std::int64_t, std::int64_t>{200, 512}, {65, 2100}, {5, 3}}) {
+    constexpr std::int64_t kRows = 21;
+    Product product(kRows, n, d, random);
+    const auto backend = backend_with(GetParam(), 2);
+    const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, kRows);
+    const std::vector<double> expected = rounded_product(product, kRows, GetParam());
+    for (std::size_t i = 0; i < found.size(); ++i)
+      ASSERT_NEAR(found[i], std::max(0.0, expected[i]), 2e-5)
+          << "row " << i / static_cast<std::size_t>(n) << ", column "
+          << i % static_cast<std::size_t>(n);
+  }
+}
+
+// The vocabulary is computed in chunks of several panels, and each row in one of several blocks.
+// Its logits have a bias, and a softcap behind it.
+TEST_P(ProductsOfType, GiveTheVocabularysLogProbabilities) {
+  constexpr std::int64_t kRows = 131, kVocabulary = 1300, kWidth = 512;
+  constexpr float kCap = 2;
+  Random random{11};
+  Product product(kRows, kVocabulary, kWidth, random);
+  // The rows of weights differ in size, and so do their scales.
+  for (std::size_t i = 0; i < product.weights.size(); ++i)
+    product.weights[i] *= 0.5f + static_cast<float>(i / kWidth % 5);
+  const auto backend = backend_with(GetParam(), 2);
+  const auto queue = backend->make_queue();
+  std::vector<std::int32_t> ids(kRows);
+  for (std::int32_t& id : ids) id = whole(random, 0, kVocabulary - 1);
+  ids[0] = 0, ids[1] = kVocabulary - 1;
+  std::vector<float> found(kRows);
+  backend->log_probabilities(*queue, {product.x.data(), DType::kFloat32, kRows, kWidth, kWidth},
+                             {.linear = product.layer(*backend), .softcap = kCap}, ids.data(),
+                             found.data());
+  const std::vector<double> sums = rounded_product(product, kRows, GetParam());
+  for (std::int64_t row = 0; row < kRows; ++row) {
+    const auto logit = [&](std::int64_t id) {
+      return kCap * std::tanh(sums[static_cast<std::size_t>(row * kVocabulary + id)] / kCap);
+    };
+    double total = 0;
+    for (std::int64_t id = 0; id < kVocabulary; ++id) total += std::exp(logit(id));
+    const auto at = static_cast<std::size_t>(row);
+    EXPECT_NEAR(found[at], logit(ids[at]) - std::log(total), 2e-5) << "row " << row;
   }
 }
 
@@ -234,34 +276,44 @@ TEST(ProductsTest, WhatFloat16CannotHoldIsFound) {
 }
 
 // Search notices a sentence whose numbers overflow by NaN or infinity in its logits.
-TEST(ProductsTest, NumbersThatOverflowStayVisible) {
+TEST_P(ProductsOfType, LetNumbersThatOverflowBeSeen) {
   Random random{7};
-  for (const Precision precision : kPrecisions) {
-    if (!has(precision)) continue;
-    for (const float value :
-         {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-      Product product(3, 70, 64, random);
-      for (float& weight : product.weights) weight = std::abs(weight);
-      product.x[64 + 5] = value;
-      const auto backend = backend_with(precision, 1);
-      const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, 3);
-      for (std::size_t j = 0; j < 70; ++j) {
-        EXPECT_TRUE(std::isfinite(found[j]) && std::isfinite(found[140 + j]));
-        EXPECT_FALSE(std::isfinite(found[70 + j])) << kNames[static_cast<int>(precision)];
-      }
+  for (const float value :
+       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(),
+        std::bit_cast<float>(0x7fc00001u), std::bit_cast<float>(0xffffffffu)}) {
+    Product product(3, 70, 64, random);
+    for (float& weight : product.weights) weight = std::abs(weight);
+    product.x[64 + 5] = value;
+    const auto backend = backend_with(GetParam(), 1);
+    const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, 3);
+    for (std::size_t j = 0; j < 70; ++j) {
+      EXPECT_TRUE(std::isfinite(found[j]) && std::isfinite(found[140 + j]));
+      EXPECT_FALSE(std::isfinite(found[70 + j]));
     }
   }
 }
 
-TEST(ProductsTest, RowsOfZerosGiveTheBias) {
+TEST_P(ProductsOfType, GiveTheBiasForRowsOfZeros) {
   Random random{8};
-  for (const Precision precision : kPrecisions) {
-    if (!has(precision)) continue;
-    Product product(2, 40, 32, random);
-    std::fill_n(product.x.begin(), 32, 0.0f);
-    const auto backend = backend_with(precision, 1);
-    const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, 2);
-    for (std::size_t j = 0; j < 40; ++j) EXPECT_EQ(found[j], std::max(0.0f, product.bias[j]));
+  Product product(2, 40, 32, random);
+  std::fill_n(product.x.begin(), 32, 0.0f);
+  const auto backend = backend_with(GetParam(), 1);
+  const std::vector<float> found = product.compute(*backend, product.layer(*backend), 0, 2);
+  for (std::size_t j = 0; j < 40; ++j) EXPECT_EQ(found[j], std::max(0.0f, product.bias[j]));
+}
+
+TEST(ProductsTest, Int8IsRefusedWhereSumsMightOverflow) {
+  const auto backend = backend_with(Precision::kInt8, 1);
+  const auto read = [](std::int64_t, std::int64_t count, float* out) {
+    std::fill_n(out, count * 133145, 1.0f);
+  };
+  try {
+    backend->pack(1, 133145, read);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("133145 columns, expected at most 133144"),
+              std::string::npos)
+        << error.what();
   }
 }
 

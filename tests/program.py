@@ -39,10 +39,12 @@ DEVICE, PRECISION = (
     os.environ.get("XLATE_TEST_DEVICE", "cpu"),
     os.environ.get("XLATE_TEST_PRECISION", "fp32"),
 )
-if DEVICE == "cpu" and PRECISION != "fp32":
-    raise SystemExit("XLATE_TEST_PRECISION=%s: needs XLATE_TEST_DEVICE=cuda" % PRECISION)
-# Several tests share a GPU, so none may take a fraction of the free memory.
-ON_DEVICE = [] if DEVICE == "cpu" else ["--precision", PRECISION, "--gpu-memory", "8GiB"]
+if DEVICE == "cpu" and PRECISION == "fp16":
+    raise SystemExit("XLATE_TEST_PRECISION=fp16: needs XLATE_TEST_DEVICE=cuda")
+ON_DEVICE = ["--precision", PRECISION] if (DEVICE, PRECISION) != ("cpu", "fp32") else []
+if DEVICE != "cpu":
+    # Several tests share a GPU, so none may take a fraction of the free memory.
+    ON_DEVICE += ["--gpu-memory", "8GiB"]
 
 # A shell starts background jobs with SIGINT ignored, and child processes inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -144,6 +146,10 @@ def require():
     ):
         if not os.path.isfile(path):
             raise RuntimeError("%s is not there (see %s in tests/program.py)" % (path, what))
+    if (DEVICE, PRECISION) == ("cpu", "bf16"):
+        with open("/proc/cpuinfo") as file:
+            if "avx512_bf16" not in file.read():
+                raise unittest.SkipTest("the processor has no instructions for bfloat16")
 
 
 def require_injection():

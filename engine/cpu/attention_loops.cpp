@@ -35,14 +35,16 @@ constexpr std::int64_t kLanes = 16;
 
 }  // namespace
 
-const AttentionLoops& attention_loops() {
-  static const AttentionLoops& chosen = []() -> const AttentionLoops& {
+const AttentionLoops& attention_loops([[maybe_unused]] const char* set) {
 #if defined(__x86_64__) && !defined(XLATE_SANITIZE)
-    if (!std::strcmp(instruction_set(), "avx512")) return avx512::kLoops;
-    if (!std::strcmp(instruction_set(), "avx2")) return avx2::kLoops;
+  if (!std::strcmp(set, "avx512")) return avx512::kLoops;
+  if (!std::strcmp(set, "avx2")) return avx2::kLoops;
 #endif
-    return baseline::kLoops;
-  }();
+  return baseline::kLoops;
+}
+
+const AttentionLoops& attention_loops() {
+  static const AttentionLoops& chosen = attention_loops(instruction_set());
   return chosen;
 }
 

@@ -41,5 +41,8 @@ struct AttentionLoops {
 
 /// Returns the functions for the processor.
 const AttentionLoops& attention_loops();
+/// Returns those for an instruction set that the processor has, as instruction_set() (loops.h)
+/// names it.
+const AttentionLoops& attention_loops(const char* set);
 
 }  // namespace xlate::cpu

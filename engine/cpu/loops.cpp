@@ -22,14 +22,15 @@ namespace xlate::cpu {
 namespace {
 
 // Returns exp(x) to about 2 units in the last place: x = n·ln 2 + r, exp(r) is a polynomial of
-// degree 7 in r, and n is added to the exponent (Cephes' expf).
+// degree 7 in r, and is multiplied by 2ⁿ (Cephes' expf). Returns NaN for a NaN.
 XLATE_INLINE float fast_exp(float x) {
   x = x < -87.33654f ? -87.33654f : x;
-  x = x > 88.37626f ? 88.37626f : x;
+  x = x > 88.3f ? 88.3f : x;
   // Adding 1.5·2²³ rounds to the nearest integer, which then stands in the last bits of the sum's
-  // significand.
-  const float shifted = x * 1.44269504f + 12582912.0f;
-  const float n = shifted - 12582912.0f;
+  // significand. With 127 more these are the bits of the exponent of 2ⁿ.
+  constexpr float kShift = 12582912.0f + 127.0f;
+  const float shifted = x * 1.44269504f + kShift;
+  const float n = shifted - kShift;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -38,12 +39,12 @@ XLATE_INLINE float fast_exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  std::int32_t bits, power;
-  std::memcpy(&bits, &p, 4);
-  std::memcpy(&power, &shifted, 4);
-  bits += power << 23;
-  std::memcpy(&p, &bits, 4);
-  return p;
+  std::uint32_t bits;
+  std::memcpy(&bits, &shifted, 4);
+  bits <<= 23;
+  float power;
+  std::memcpy(&power, &bits, 4);
+  return p * power;
 }
 
 XLATE_INLINE float exp_sum(float* x, float scale, float max, std::int64_t n) {

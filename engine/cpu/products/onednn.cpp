@@ -21,6 +21,11 @@
 #include "engine/error.h"
 #include "engine/limits.h"
 
+// checked() has each call run on the calling thread alone by a setting of OpenMP.
+#if DNNL_CPU_RUNTIME != DNNL_RUNTIME_OMP && DNNL_CPU_RUNTIME != DNNL_RUNTIME_SEQ
+#error "oneDNN must have been built with OpenMP, or without threads"
+#endif
+
 namespace xlate::cpu {
 namespace {
 

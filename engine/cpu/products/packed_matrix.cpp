@@ -10,6 +10,7 @@
 
 #include "engine/cpu/loops.h"
 #include "engine/cpu/products/half.h"
+#include "engine/error.h"
 
 namespace xlate::cpu {
 namespace {
@@ -53,6 +54,10 @@ PackedMatrix::PackedMatrix(ProductLibrary& library, DType type, std::int64_t n, 
       panel_bytes_(aligned(product_->packed_bytes())) {
   narrow_.resize(static_cast<std::size_t>(panels()));
   if (type != DType::kInt8) return;
+  // A sum of more products of two numbers up to 127 may not fit into 32 bits.
+  constexpr std::int64_t kMostDepth = INT32_MAX / (127 * 127);
+  if (d > kMostDepth)
+    fail("int8: a weight has {} columns, expected at most {}, whose sums are exact", d, kMostDepth);
   scales_.resize(static_cast<std::size_t>(n));
   offsets_.resize(static_cast<std::size_t>(n));
 }

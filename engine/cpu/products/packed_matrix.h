@@ -30,7 +30,7 @@ struct ProductInputs {
 class PackedMatrix final : public PackedWeight {
  public:
   /// Says that the weights will be packed in this type: float32, bfloat16, or int8 with a scale for
-  /// each row of W.
+  /// each row of W. Throws Error where sums of int8 of this depth might overflow 32 bits.
   PackedMatrix(ProductLibrary&, DType, std::int64_t n, std::int64_t d);
 
   DType type() const { return type_; }
