@@ -73,7 +73,11 @@ PartialFile::PartialFile(const std::string& path, const std::string& partial,
   }
   if (replaces) copy_access(replaced);
   lock_ = fcntl(file_, F_DUPFD_CLOEXEC, 0);
-  if (lock_ < 0) fail_to_write();
+  if (lock_ >= 0) return;
+  const int error = errno;
+  if (!is_old_) unlink(name_.c_str());
+  errno = error;
+  fail_to_write();
 }
 
 PartialFile::~PartialFile() {

@@ -221,6 +221,25 @@ class Files(Case):
     def test_stdin_named_twice_is_read_once(self):
         self.same([self.yes], self.ok(*GREEDY, "-i", "-", "-", input="Yes.\n").lines)
 
+    def test_too_few_open_files_leave_no_empty_output(self):
+        failed = 0
+        for limit in range(4, 16):
+            result = xlate(
+                *("-q", *GREEDY, "-o", self.path("out.txt")),
+                input="Yes.\n",
+                preexec_fn=lambda limit=limit: resource.setrlimit(
+                    resource.RLIMIT_NOFILE, (limit, limit)
+                ),
+            )
+            if not result.code:
+                os.remove(self.path("out.txt"))
+            else:
+                failed += 1
+                self.check(result, 1)
+                self.assertEqual(len(result.errors.splitlines()), 1, result.story())
+                self.assertEqual(os.listdir(self.folder), [], result.story())
+        self.assertGreater(failed, 3)
+
 
 class Clashes(Case):
     """A run that would overwrite one of its own files is refused before it touches anything."""
