@@ -60,7 +60,7 @@ class Terminal(Case):
             process.stdin.write(text([line]).encode())
             process.stdin.flush()
             time.sleep(0.1)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=program.TIMEOUT)
         reader.join(20)
         os.close(master)
         self.assertEqual(process.returncode, 0, shown)
