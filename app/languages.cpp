@@ -76,13 +76,13 @@ void resolve_target_language(Options& options, const ModelDescription& model) {
 
 // Throws UsageError if an option names a language, since the model has none.
 void check_no_language(const Options& options) {
-  const auto refuse = [&](const std::string& found) {
-    throw UsageError(
-        fmt::format("{} cannot be used: {} has no language tokens", found, options.model));
+  const auto refuse = [&](const char* option, const std::string& value = "") {
+    throw UsageError(fmt::format("{}: {}cannot be used: {} has no language tokens", option,
+                                 value.empty() ? "" : fmt::format("'{}', ", value), options.model));
   };
-  if (options.source_lang) refuse(fmt::format("--source-lang: '{}',", *options.source_lang));
-  if (options.target_lang) refuse(fmt::format("--target-lang: '{}',", *options.target_lang));
-  if (options.lang_column) refuse("--lang-column:");
+  if (options.source_lang) refuse("--source-lang", *options.source_lang);
+  if (options.target_lang) refuse("--target-lang", *options.target_lang);
+  if (options.lang_column) refuse("--lang-column");
 }
 
 // Takes the text before the first tab off the line.

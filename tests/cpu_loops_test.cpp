@@ -95,6 +95,14 @@ struct Cached {
   }
 };
 
+// Returns the sum of factors[i] · other(i) for n of them.
+template <class Other>
+double dot(const float* factors, std::int64_t n, const Other& other) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(factors[i]) * other(i);
+  return sum;
+}
+
 TEST_P(AttentionLoopsOfSet, ScoreAndMix) {
   for (const DType type : {DType::kFloat32, DType::kBFloat16}) {
     for (const std::int64_t head : {1, 8, 12, 32, 40, 64, 72, 128}) {
@@ -113,22 +121,18 @@ TEST_P(AttentionLoopsOfSet, ScoreAndMix) {
         loops.mix(weights.data(), keys, out.data());
         for (std::int64_t h = 0; h < heads; ++h) {
           const std::int64_t key = h / group * head, value = key + key_heads * head;
-          for (std::int64_t t = 0; t < count; ++t) {
-            double sum = 0;
-            for (std::int64_t i = 0; i < head; ++i)
-              sum += static_cast<double>(query[static_cast<std::size_t>(h * head + i)]) *
-                     cached.at(t, key + i);
-            ASSERT_NEAR(scores[static_cast<std::size_t>(h * count + t)], sum, 2e-5)
+          for (std::int64_t t = 0; t < count; ++t)
+            ASSERT_NEAR(scores[static_cast<std::size_t>(h * count + t)],
+                        dot(query.data() + h * head, head,
+                            [&](std::int64_t i) { return cached.at(t, key + i); }),
+                        2e-5)
                 << "head " << h << " of " << head << " columns, key " << t << " of " << count;
-          }
-          for (std::int64_t i = 0; i < head; ++i) {
-            double sum = 0;
-            for (std::int64_t t = 0; t < count; ++t)
-              sum += static_cast<double>(weights[static_cast<std::size_t>(h * count + t)]) *
-                     cached.at(t, value + i);
-            ASSERT_NEAR(out[static_cast<std::size_t>(h * head + i)], sum, 2e-5)
+          for (std::int64_t i = 0; i < head; ++i)
+            ASSERT_NEAR(out[static_cast<std::size_t>(h * head + i)],
+                        dot(weights.data() + h * count, count,
+                            [&](std::int64_t t) { return cached.at(t, value + i); }),
+                        2e-5)
                 << "head " << h << ", column " << i << " of " << head << ", " << count << " keys";
-          }
         }
       }
     }

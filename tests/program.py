@@ -7,6 +7,7 @@ build/test_models). data/en-de.bin is the model that the project ships. XLATE_TE
 XLATE_TEST_PRECISION say where a run that names no device computes (default: the CPU, in float32).
 """
 
+import contextlib
 import gzip
 import json
 import os
@@ -150,6 +151,17 @@ def require():
         with open("/proc/cpuinfo") as file:
             if "avx512_bf16" not in file.read():
                 raise unittest.SkipTest("the processor has no instructions for bfloat16")
+
+
+def full_pipe():
+    """Returns (read, write), the descriptors of a pipe that takes no more bytes."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, bytes(4096))
+    os.set_blocking(write, True)
+    return read, write
 
 
 def require_injection():

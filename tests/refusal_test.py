@@ -1,7 +1,6 @@
 """Tests runs that end early, whatever their input and their reader are doing. Such a run says at
 once why it ends, and what was translated before is written."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import tempfile
 import time
 import unittest
 
-from program import BINARY, SHARED, Case, xlate
+from program import BINARY, SHARED, Case, full_pipe, xlate
 
 COMMAND = [BINARY, "-m", SHARED, "--device", "cpu", "-b", "1"]
 
@@ -150,12 +149,7 @@ class OldDriver(Case):
 class SecondSignal(unittest.TestCase):
     def test_it_kills_whichever_it_is(self):
         # Nobody reads from the pipe, which is full, so the run blocks when it writes.
-        read, write = os.pipe()
-        os.set_blocking(write, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(write, bytes(4096))
-        os.set_blocking(write, True)
+        read, write = full_pipe()
         with tempfile.TemporaryFile() as lines:
             lines.write(b"hello there\n" * 60000)
             lines.seek(0)

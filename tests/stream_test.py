@@ -1,7 +1,6 @@
 """Tests pipes, signals, full disks and memory: when lines are written, how a run ends early, and
 what it leaves behind."""
 
-import contextlib
 import os
 import random
 import resource
@@ -459,13 +458,8 @@ class Memory(Case):
         )
 
     def test_input_is_not_read_far_ahead_of_a_reader_that_stands_still(self):
-        read, write = os.pipe()
         # What a pipe holds depends on the system, so it is full from the start.
-        os.set_blocking(write, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(write, bytes(4096))
-        os.set_blocking(write, True)
+        read, write = program.full_pipe()
         running = self.start(
             "-q",
             *GREEDY,
