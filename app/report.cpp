@@ -347,7 +347,7 @@ std::string report_text(const RunRecord& run) {
   report["device"] = device_of(run);
   report["precision"] =
       run.options && run.device ? json(name_of(run.options->precision)) : json(nullptr);
-  report["paths"] = run.device && run.device->kind == "cuda" ? json(run.paths) : json(nullptr);
+  report["paths"] = run.device ? json(run.paths) : json(nullptr);
   report["options"] = options_of(run);
   report["policy"] = policy_of(run);
   report["lines"] = lines_of(run);

@@ -204,7 +204,7 @@ void translate_input(RunRecord& record, const ModelFile& file, Beside<void>& ver
   if (!record.device->slower.empty()) console.note(record.device->slower);
   note_threads(options, console);
   const bool gpu = record.device->kind == "cuda";
-  record.policy = policy_for(gpu);
+  record.policy = policy_for(gpu, options.threads);
   resolve_device(options, network, *record.policy, gpu);
   const Tokenizer tokenizer = loaded.get();
   check_formats(options, tokenizer);

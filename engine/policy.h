@@ -19,9 +19,9 @@ struct Policy {
   /// took 9.40 GiB instead of 8.01 (docs/benchmarks-history.md, "Rows in flight").
   std::int64_t most_rows = 16384;
   /// --batch-tokens auto is made for this number of sentences, if they have no more rows than
-  /// batch_rows. More of them share each reading of the weights. On the CPU greedy search was
-  /// fastest with 256 sentences of the usual length, which have 8192 source tokens, and beam 4 with
-  /// 128 (docs/benchmarks.md, "The CPU").
+  /// batch_rows. More of them share each reading of the weights. On two processors greedy search
+  /// was fastest with 256 sentences of the usual length, which have 8192 source tokens, and beam 4
+  /// with 128 (docs/benchmarks.md, "The CPU").
   std::int64_t batch_sentences = 256;
   std::int64_t batch_rows = 512;
   /// The number of source tokens of a sentence that --batch-tokens auto assumes, because it knows
@@ -88,8 +88,9 @@ struct Policy {
   }
 };
 
-/// Returns the policy of a GPU or of the CPU. A run gets its policy only here.
-inline Policy policy_for(bool gpu) {
+/// Returns the policy of a GPU, or of the CPU with this number of threads. A run gets its policy
+/// only here.
+inline Policy policy_for(bool gpu, int threads) {
   Policy policy;
   if (gpu) {
     // More sentences would mostly take memory, for the caches of their sources. In greedy search
@@ -98,6 +99,14 @@ inline Policy policy_for(bool gpu) {
     policy.batch_sentences = 8192;
     policy.batch_rows = policy.most_rows;
     policy.window = 100000;
+  } else {
+    // Each thread has rows enough for a part (engine/cpu/parts.cpp) in greedy search and for two at
+    // beam 4, as was fastest with 16 threads (docs/benchmarks.md, "The CPU"). More sentences than
+    // are sorted together would be read too late.
+    constexpr std::int64_t kThreadRows = 128, kThreadSentences = 64;
+    policy.batch_rows = std::clamp(kThreadRows * threads, policy.batch_rows, policy.most_rows);
+    policy.batch_sentences =
+        std::clamp(kThreadSentences * threads, policy.batch_sentences, policy.window);
   }
   return policy;
 }

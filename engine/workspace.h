@@ -34,6 +34,17 @@ class Workspace {
   /// order of their ids.
   explicit Workspace(std::vector<ResidualRows> rows) : rows_(std::move(rows)) {}
 
+  /// Returns a view of the rows from `first` on, for a part of a batch. It must not outlive this.
+  Workspace from_row(std::int64_t first) const {
+    std::vector<ResidualRows> rows;
+    for (const ResidualRows& all : rows_) {
+      const std::int64_t count = all.rounded.rows - first;
+      rows.push_back({all.rounded.row_range(first, count),
+                      all.low_bits ? all.low_bits.row_range(first, count) : Tensor{}});
+    }
+    return Workspace(std::move(rows));
+  }
+
   /// Returns the bytes that the program's tensors take in such a workspace, where `type` is the
   /// compute type.
   static std::size_t bytes(const Program& program, DType type, std::int64_t most_rows,

@@ -17,8 +17,9 @@ from family_options import run_options
 from invariance_case import InvarianceCase
 
 RULES = {"--min-length": "8", "--no-repeat-ngram": "3", "--repetition-penalty": "1.3"}
-# A GPU decodes all lines of source.ids, and then so many copies of them at once.
-COPIES = 8
+# A GPU decodes all lines of source.ids, and then so many copies of them at once. A CPU decodes so
+# many of them that each of four threads has rows enough to compute a part by itself.
+COPIES, THREADS, ROWS = 8, 4, 200
 
 setUpModule = program.require
 
@@ -33,15 +34,17 @@ class FamilyInvariance(InvarianceCase):
         return self.rows_of(model_of(os.path.join(FAMILIES, family)), lines, *options)[0]
 
     def check_orders(self, family, options, wanted):
-        """Compares other orders in other budgets, and on a GPU many copies at once."""
+        """Compares other orders in other budgets, and many copies at once: on a CPU by four
+        threads, each of which computes a part of the batch."""
         lines = self.lines_of(family)
         count = len(lines)
         shuffled = random.Random(3).sample(range(count), count)
         for order, budget in ((range(count - 1, -1, -1), 512), (shuffled, 200), (shuffled, 1)):
             rows = self.rows(family, [lines[i] for i in order], *options, "--batch-tokens", budget)
             self.check_order(wanted, order, rows, "budget %d" % budget)
-        copies = COPIES if self.is_on_gpu else 2
-        self.check_same(wanted * copies, self.rows(family, lines * copies, *options), "copies")
+        copies = COPIES if self.is_on_gpu else -(-ROWS // count)
+        rows = self.rows(family, lines * copies, *options, "--threads", THREADS)
+        self.check_same(wanted * copies, rows, "copies")
 
     def check_alone(self, family, options, wanted):
         lines = self.lines_of(family)[:40]

@@ -103,10 +103,10 @@ TEST_P(IdleRowsTest, AreFew) {
       if (GetParam().are_limits) sentence.limit = length;
     }
     RunnerOptions options;
-    options.policy = policy_for(true);
+    options.policy = policy_for(true, 1);
     options.policy.most_rows /= 8, options.policy.encoder_tokens /= 8;
     options.rules = {.beams = beams, .ends = {0}, .never_chosen = {}};
-    options.batch_tokens = policy_for(true).batch_tokens(beams) / 8;
+    options.batch_tokens = policy_for(true, 1).batch_tokens(beams) / 8;
     options.longest_source = 80;
     options.max_length = 200, options.max_length_factor = 100;
     CountingBackend backend(lengths);

@@ -25,6 +25,7 @@ LIMIT = ["--max-length", "24"]
 # Some source tokens in flight, and some lines that are read ahead. By default, all lines of a test
 # are decoded together.
 BUDGET, WINDOW = 90, 7
+COPIES = 12
 
 
 def rows_by_line(rows):
@@ -56,8 +57,13 @@ class OptionInvariance(Case):
 
     def check_invariance(self, model, lines, *options, prefixes=None, in_any_order=True, **more):
         """Compares other budgets, a small window and, where the number of a line has no influence,
-        another order. Returns the output of each line."""
-        wanted = self.decode(model, lines, options, prefixes, **more)
+        another order. Returns the output of each line. First many copies of the lines are decoded
+        together, on a CPU by four threads, each of which computes a part of the batch."""
+        many = [None if texts is None else list(texts) * COPIES for texts in (lines, prefixes)]
+        copies = self.decode(model, many[0], [*options, "--threads", 4], many[1], **more)
+        wanted = copies[: len(lines)]
+        if in_any_order:
+            self.compare(wanted * COPIES, copies, (options, "copies"))
         order = range(len(lines))
         for where in (
             ["--batch-tokens", 1],
@@ -98,6 +104,11 @@ class OptionInvariance(Case):
         self.check_invariance(
             EN_DE, self.texts, *BEAM, "--token-scores", "--alignments", prefixes=prefixes
         )
+
+    def test_groups_of_beams(self):
+        groups = ["-b", "4", "--beam-groups", "2", "--diversity", "0.5"]
+        self.check_changes(EN_DE, self.texts, BEAM, *groups[2:])
+        self.check_invariance(EN_DE, self.texts, *groups, "--n-best", "4", has_rows=True)
 
     def test_annotations(self):
         for search in (GREEDY, BEAM):

@@ -28,7 +28,7 @@ TEST(Precision, ThatOfTheCommandLineWins) {
 TEST(Precision, TheRunKeepsTheEffectiveOne) {
   Options options;
   options.beam_size = 4;
-  resolve_device(options, network(true), policy_for(true), true);
+  resolve_device(options, network(true), policy_for(true, 1), true);
   EXPECT_EQ(options.precision, Precision::kBFloat16);
   EXPECT_EQ(options.device, "cuda:0");
 }

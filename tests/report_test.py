@@ -52,7 +52,9 @@ OPTIONS = (
     "precision",
     "device",
 )
-# engine/policy.h gives a run on the CPU these values.
+# They say how the CPU's threads have computed something.
+WAYS = ["in parts", "together", "in parts; together"]
+# engine/policy.h gives a run with two threads on the CPU these values.
 POLICY = {
     "most_rows": 16384,
     "batch_sentences": 256,
@@ -178,7 +180,7 @@ class Fields(ReportCase):
             ["-b", "256", "--line-buffered"],
         ):
             with self.subTest(options):
-                _, report = self.report(*options, input="Yes.\n")
+                _, report = self.report(*options, "--threads", 2, input="Yes.\n")
                 self.assertEqual(
                     report["policy"], POLICY, "what the command line says is in options"
                 )
@@ -186,8 +188,17 @@ class Fields(ReportCase):
                 self.assertEqual(undocumented, [])
 
     def test_the_default_budget_is_the_policys(self):
-        for beams, sentences in (("1", 256), ("4", 128), ("256", 2)):
-            options = self.options(self.report("-b", beams, input="Yes.\n")[1])
+        for threads, beams, sentences in (
+            (2, 1, 256),
+            (2, 4, 128),
+            (2, 256, 2),
+            (16, 1, 1024),
+            (16, 4, 512),
+            (16, 256, 8),
+        ):
+            options = self.options(
+                self.report("--threads", threads, "-b", beams, input="Yes.\n")[1]
+            )
             budget = sentences * POLICY["usual_source_tokens"]
             self.assertEqual(
                 (options["batch_tokens"], options["window"]), (budget, POLICY["window"])
@@ -211,8 +222,15 @@ class Fields(ReportCase):
         for options in ([], ["--precision", "auto"], ["--precision", "fp32"]):
             report = self.report(*GREEDY, *options, input="Yes.\n")[1]
             self.assertEqual(report["precision"], "fp32")
-            # The CPU has no special kernels.
-            self.assertIsNone(report["paths"])
+
+    def test_paths_say_what_the_threads_did(self):
+        for threads, in_parts in ((1, []), (2, ["packed"]), (4, ["packed", "step"])):
+            with self.subTest(threads=threads):
+                report = self.report("--threads", threads, "-b", 4, input=text(source_lines()))[1]
+                paths = report["paths"]
+                self.assertEqual(set(paths), {"packed", "step"})
+                self.assertLessEqual(set(paths.values()), set(WAYS))
+                self.assertEqual([name for name in paths if "in parts" in paths[name]], in_parts)
 
     def test_latency_is_reported_for_line_buffered_only(self):
         _, report = self.report(*GREEDY, "--line-buffered", input=text(source_lines()[:20]))

@@ -101,6 +101,19 @@ TEST(ThreadPool, WhatATaskThrowsReachesTheCallerOnce) {
   }
 }
 
+TEST(ThreadPool, EachRowOnce) {
+  for (const int threads : {1, 2, 16}) {
+    ThreadPool pool(threads);
+    for (std::int64_t rows = 0; rows < 70; ++rows) {
+      std::vector<std::atomic<int>> calls(70);
+      each_row(pool, rows, [&](std::int64_t row) { ++calls[static_cast<std::size_t>(row)]; });
+      for (std::int64_t row = 0; row < 70; ++row)
+        ASSERT_EQ(calls[static_cast<std::size_t>(row)], row < rows ? 1 : 0)
+            << row << " of " << rows;
+    }
+  }
+}
+
 TEST(ThreadPool, NoTasksAreNoCall) {
   ThreadPool pool(2);
   pool.run(0, [](std::int64_t, int) { FAIL(); });

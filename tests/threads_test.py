@@ -45,6 +45,15 @@ class Threads(Case):
         self.run_all(*BEAMS, "--progress", "always", "--report", self.path("report.json"))
         self.run_all(*GREEDY, *SMALL, "-i", self.path("in.gz", text(LINES)), "-o", "/dev/stdout")
 
+    def test_parts(self):
+        """With the default budget each thread computes the programs for parts of the lines."""
+        rules = ["--min-length", "3", "--no-repeat-ngram", "2"]
+        for options in (GREEDY, ["--precision", "int8"], rules, ["--sample"]):
+            report = self.path("report.json")
+            self.run_all(*options, "--report", report)
+            paths = self.load_report(report, None)["paths"]
+            self.assertTrue(all("in parts" in way for way in paths.values()), paths)
+
     def test_rows(self):
         result = self.ok(*THREADS, *BEAMS, "--n-best", "2", input=text(LINES), **self.where)
         numbers = [int(row.split(" ||| ")[0]) for row in result.lines]

@@ -6,8 +6,10 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/backend.h"
@@ -55,6 +57,7 @@ class CpuBackend final : public Backend {
   explicit CpuBackend(const BackendOptions&);
 
   DeviceInfo info() const override;
+  std::map<std::string, std::string> paths() const override;
   Buffer allocate(std::size_t bytes) override;
   void upload(Queue&, std::span<const std::byte> host, void* device) override;
   void update_table(Queue&, std::span<const TableUpdate>, std::int32_t* table) override;
@@ -83,6 +86,10 @@ class CpuBackend final : public Backend {
   std::size_t cache_budget() const override;
   int steps_ahead() const override { return 0; }
 
+  using Backend::run;
+  void run(Queue&, const Program&, const Workspace&, const PackedRows&) override;
+  void decode(Queue&, const Program&, const Workspace&, const Step&, const Projection&,
+              const SearchRules&) override;
   void embed(Queue&, const Embedding&, const PackedRows&, ResidualRows out) override;
   void embed(Queue&, const Embedding&, const Step&, ResidualRows out) override;
   void linear(Queue&, Tensor x, const Linear&, Activation, Tensor out) override;
@@ -127,6 +134,11 @@ class CpuBackend final : public Backend {
     // This many of the best tokens are kept for each row and split.
     int count;
   };
+  // Says which of two ways have been taken: each thread has computed parts of a batch, or all
+  // threads have computed each operation together.
+  struct Ways {
+    bool in_parts = false, together = false;
+  };
   /// Rounds the rows of keys and values in place, as the caches hold those of a step, so that the
   /// decoder computes the same of targets that are given.
   void round_as_cached(Tensor keys_values);
@@ -153,11 +165,27 @@ class CpuBackend final : public Backend {
   /// until the next call.
   ProductInputs inputs_of(Tensor x, const PackedMatrix&);
 
+  CpuBackend(const BackendOptions&, std::shared_ptr<ProductLibrary>);
+  /// Returns into how many parts a batch of so many rows is divided, of which each is computed by
+  /// one thread, or 1 if all threads compute each operation together. `weight_bytes` are those of
+  /// the weights that each part reads.
+  std::int64_t parts_of(std::int64_t rows, std::size_t weight_bytes) const;
+  /// Divides a batch into parts with whole sentences. Returns the first sentence of each part, and
+  /// the number of sentences, or nothing if all threads compute each operation together.
+  std::vector<std::size_t> divide(const Program&, const PackedRows&) const;
+
   const BackendOptions options_;
-  const std::unique_ptr<ProductLibrary> products_;
+  const std::shared_ptr<ProductLibrary> products_;
   ThreadPool pool_;
   // Each thread has one.
   std::vector<Scratch> scratch_;
+  // If there are several threads, each has a backend for itself, by which it computes a part of a
+  // batch. They share the library.
+  std::vector<std::unique_ptr<CpuBackend>> of_threads_;
+  // Say how packed rows and steps have been computed.
+  Ways packed_, steps_;
+  // Where row rules apply, the logits of this many rows are in memory at a time.
+  std::int64_t ruled_rows_ = kMostProductRows;
   SearchScratch search_;
   // These are the inputs of a product, where they are not the rows themselves.
   std::vector<std::byte> inputs_;

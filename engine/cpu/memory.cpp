@@ -32,8 +32,21 @@ class CpuPendingRead final : public PendingRead {
 }  // namespace
 
 CpuBackend::CpuBackend(const BackendOptions& options)
+    : CpuBackend(options, open_product_library()) {
+  if (options.threads == 1) return;
+  BackendOptions of_one = options;
+  of_one.threads = 1;
+  of_one.fail_at_allocation = 0;
+  for (int thread = 0; thread < options.threads; ++thread) {
+    of_threads_.push_back(std::unique_ptr<CpuBackend>(new CpuBackend(of_one, products_)));
+    // The rows of all threads take memory at the same time.
+    of_threads_.back()->ruled_rows_ /= 4;
+  }
+}
+
+CpuBackend::CpuBackend(const BackendOptions& options, std::shared_ptr<ProductLibrary> products)
     : options_(options),
-      products_(open_product_library()),
+      products_(std::move(products)),
       pool_(options.threads),
       scratch_(static_cast<std::size_t>(pool_.threads())) {
   if (options.precision == Precision::kBFloat16 && !products_->has(DType::kBFloat16)) {

@@ -19,8 +19,6 @@ namespace {
 constexpr std::int64_t kChunk = kVocabularyChunk;
 static_assert(kChunk % PackedMatrix::kMostColumns == 0);
 constexpr std::int64_t kRowBlock = kMostProductRows;
-// Where row rules apply, the logits of this many rows are in memory at a time.
-constexpr std::int64_t kRuledRows = kRowBlock;
 
 // Keeps the `limit` best of the tokens that it is offered, which come in ascending order of ids.
 // The list is sorted, best first.
@@ -189,7 +187,7 @@ std::int64_t CpuBackend::find_best(Tensor hidden, const Projection& projection,
   return splits;
 }
 
-// Computes the logits of up to kRuledRows rows over the whole vocabulary.
+// Computes the logits of up to ruled_rows_ rows over the whole vocabulary.
 void CpuBackend::project_rows(Tensor hidden, const Projection& projection) {
   const std::shared_ptr<const PackedMatrix> weight = packed_weight(projection.linear);
   const std::int64_t vocabulary = weight->columns();
@@ -206,8 +204,8 @@ void CpuBackend::project_rows(Tensor hidden, const Projection& projection) {
 void CpuBackend::log_probabilities(Queue&, Tensor hidden, const Projection& projection,
                                    const std::int32_t* ids, float* out) {
   const std::int64_t vocabulary = projection.linear.weight.rows;
-  for (std::int64_t first = 0; first < hidden.rows; first += kRuledRows) {
-    const std::int64_t count = std::min(kRuledRows, hidden.rows - first);
+  for (std::int64_t first = 0; first < hidden.rows; first += ruled_rows_) {
+    const std::int64_t count = std::min(ruled_rows_, hidden.rows - first);
     project_rows(hidden.row_range(first, count), projection);
     pool_.run(count, [&](std::int64_t i, int) {
       float* logits = search_.logits.data() + i * vocabulary;
@@ -247,8 +245,8 @@ std::int64_t CpuBackend::find_best_by_row_rules(Tensor hidden, const Projection&
   search_.best.resize(all * static_cast<std::size_t>(rules.candidates()));
   search_.best_count.assign(all, 0);
   search_.log_sums.assign(all, 0);
-  for (std::int64_t first = 0; first < hidden.rows; first += kRuledRows) {
-    const std::int64_t count = std::min(kRuledRows, hidden.rows - first);
+  for (std::int64_t first = 0; first < hidden.rows; first += ruled_rows_) {
+    const std::int64_t count = std::min(ruled_rows_, hidden.rows - first);
     project_rows(hidden.row_range(first, count), projection);
     pool_.run(count, [&](std::int64_t i, int) {
       const std::int64_t row = first + i, slot = rows.slots[row / rows.beams];

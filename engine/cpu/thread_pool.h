@@ -72,7 +72,8 @@ class ThreadPool {
 template <class Body>
 void each_row(ThreadPool& pool, std::int64_t rows, const Body& body) {
   constexpr std::int64_t kMostRowsPerTask = 32;
-  const std::int64_t each = std::clamp<std::int64_t>(rows / pool.threads(), 1, kMostRowsPerTask);
+  const std::int64_t each =
+      std::clamp<std::int64_t>((rows + pool.threads() - 1) / pool.threads(), 1, kMostRowsPerTask);
   pool.run((rows + each - 1) / each, [&](std::int64_t task, int thread) {
     const std::int64_t end = std::min(rows, (task + 1) * each);
     for (std::int64_t row = task * each; row < end; ++row) {
