@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "app/control_groups.h"
 #include "app/resolve_options.h"
 
 namespace xlate {
@@ -38,6 +39,7 @@ std::unique_ptr<Backend> open_backend(const Options& options, const NetworkDescr
       .device = number_of_gpu(options),
       .precision = effective_precision(options.precision, network, options.device != "cpu"),
       .threads = options.threads,
+      .host_bytes = memory_limit(system_root()).value_or(INT64_MAX),
       .memory_share = options.gpu_memory_share,
       .memory_bytes = options.gpu_memory_bytes,
       .one_at_a_time = options.line_buffered,

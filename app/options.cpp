@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "app/cpu_quota.h"
+#include "app/control_groups.h"
 #include "app/option_errors.h"
 #include "app/option_group.h"
 #include "app/version.h"
@@ -38,9 +38,7 @@ int available_threads() {
   cpu_set_t set;
   const int processors =
       sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
-  // This hook for tests names a folder that stands in for the root of the system.
-  const char* root = std::getenv("XLATE_TEST_SYSTEM_ROOT");
-  return std::min(processors, cpu_quota(root ? root : "").value_or(processors));
+  return std::min(processors, cpu_quota(system_root()).value_or(processors));
 }
 
 std::string check_not_empty(const std::string& text) {

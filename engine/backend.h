@@ -322,6 +322,8 @@ struct BackendOptions {
   int device = 0;     // the number of the GPU, from 0
   Precision precision = Precision::kFloat32;
   int threads = 1;  // on the host
+  // The process may use so many bytes of the host's memory, however much there is.
+  std::int64_t host_bytes = INT64_MAX;
   // A GPU's buffers may take this share of the memory that is free when the backend is opened.
   double memory_share = 0.9;
   // If it is not 0, a GPU's buffers may take this number of bytes instead.

@@ -292,7 +292,7 @@ class Time(Case):
 
 
 class Quota(Case):
-    """A folder that stands for / says which share of the processors a container may use."""
+    """A folder that stands for / says how much a container may use."""
 
     def system(self, **files):
         root = self.path("system")
@@ -323,6 +323,14 @@ class Quota(Case):
         )
         _, report = self.report(*GREEDY, "--threads", "2", input="Yes.\n", device="cpu", **one)
         self.assertEqual(report["device"]["threads"], 2)
+
+    def test_a_limit_on_memory_bounds_the_caches(self):
+        lines = source_lines()
+        plain, wide = self.report(*GREEDY, input=program.text(lines), device="cpu")
+        small = self.system(**{"sys/fs/cgroup/job/memory.max": "%d\n" % (64 << 20)})
+        result, report = self.report(*GREEDY, input=program.text(lines), device="cpu", **small)
+        self.assertEqual(result.lines, plain.lines)
+        self.assertLess(report["options"]["batch_tokens"], wide["options"]["batch_tokens"])
 
     def test_a_quota_above_the_processors_changes_nothing(self):
         many = self.system(**{"sys/fs/cgroup/cpu.max": "100000000 100000\n"})

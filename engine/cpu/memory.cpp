@@ -137,9 +137,11 @@ void CpuBackend::end_work(Queue&, Work work) {
 std::unique_ptr<Queue> CpuBackend::make_queue() { return std::make_unique<CpuQueue>(); }
 
 std::size_t CpuBackend::cache_budget() const {
-  const std::int64_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4;
-  // If the process has a memory limit, half of what is left is kept for text and results.
-  return static_cast<std::size_t>(std::min(memory, memory_left().value_or(INT64_MAX) / 2));
+  const std::int64_t memory =
+      std::min<std::int64_t>(sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), options_.host_bytes);
+  // If a limit is set on what the process may map, half of what is left is kept for text and
+  // results.
+  return static_cast<std::size_t>(std::min(memory / 4, memory_left().value_or(INT64_MAX) / 2));
 }
 
 }  // namespace xlate::cpu

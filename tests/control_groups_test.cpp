@@ -1,6 +1,6 @@
-// Tests that cpu_quota() finds the CPU limit of a process in control groups of version 1 and
-// version 2.
-#include "app/cpu_quota.h"
+// Tests that the limits on a process's CPU time and memory are found in control groups of version 1
+// and version 2.
+#include "app/control_groups.h"
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -15,13 +15,13 @@ namespace {
 namespace fs = std::filesystem;
 
 // The tests write the files that the system would show into a temporary folder, which stands for /.
-class CpuQuota : public ::testing::Test {
+class ControlGroups : public ::testing::Test {
  protected:
-  CpuQuota() {
+  ControlGroups() {
     std::string name = (fs::temp_directory_path() / "xlate-quota-XXXXXX").string();
     root_ = mkdtemp(name.data());
   }
-  ~CpuQuota() override { fs::remove_all(root_); }
+  ~ControlGroups() override { fs::remove_all(root_); }
 
   void write(const std::string& path, const std::string& text) {
     fs::create_directories(fs::path(root_ + path).parent_path());
@@ -47,17 +47,19 @@ class CpuQuota : public ::testing::Test {
   }
   // Returns 0 where there is no quota.
   int quota() const { return cpu_quota(root_).value_or(0); }
+  // Returns 0 where there is no limit.
+  std::int64_t bytes() const { return memory_limit(root_).value_or(0); }
 
   std::string root_;
 };
 
-TEST_F(CpuQuota, NothingThereIsNoQuota) {
+TEST_F(ControlGroups, NothingThereIsNoQuota) {
   EXPECT_EQ(quota(), 0);
   second_version("/job");
   EXPECT_EQ(quota(), 0);
 }
 
-TEST_F(CpuQuota, IsRoundedUp) {
+TEST_F(ControlGroups, IsRoundedUp) {
   second_version("/job");
   const std::pair<const char*, int> cases[] = {
       {"200000 100000", 2}, {"200001 100000", 3},
@@ -70,7 +72,7 @@ TEST_F(CpuQuota, IsRoundedUp) {
   }
 }
 
-TEST_F(CpuQuota, WhatIsNoQuotaIsPassedOver) {
+TEST_F(ControlGroups, WhatIsNoQuotaIsPassedOver) {
   second_version("/job");
   for (const char* text : {"max 100000", "max", "", "x y", "100000 0", "100000 -5", "-1 100000",
                            "0 100000", "1e5 100000", "100000 x", "99999999999999999999 100000"}) {
@@ -79,7 +81,7 @@ TEST_F(CpuQuota, WhatIsNoQuotaIsPassedOver) {
   }
 }
 
-TEST_F(CpuQuota, TheTightestOfTheGroupAndThoseAboveCounts) {
+TEST_F(ControlGroups, TheTightestOfTheGroupAndThoseAboveCounts) {
   second_version("/pod/job/task");
   write("/sys/fs/cgroup/pod/cpu.max", "800000 100000\n");
   write("/sys/fs/cgroup/pod/job/cpu.max", "300000 100000\n");
@@ -90,19 +92,19 @@ TEST_F(CpuQuota, TheTightestOfTheGroupAndThoseAboveCounts) {
   EXPECT_EQ(quota(), 2);
 }
 
-TEST_F(CpuQuota, AGroupThatIsGoneStillHasThoseAboveIt) {
+TEST_F(ControlGroups, AGroupThatIsGoneStillHasThoseAboveIt) {
   second_version("/pod/job (deleted)");
   write("/sys/fs/cgroup/pod/cpu.max", "400000 100000\n");
   EXPECT_EQ(quota(), 4);
 }
 
-TEST_F(CpuQuota, ANamespaceOfItsOwnSeesItsGroupAsTheRoot) {
+TEST_F(ControlGroups, ANamespaceOfItsOwnSeesItsGroupAsTheRoot) {
   second_version("/");
   write("/sys/fs/cgroup/cpu.max", "300000 100000\n");
   EXPECT_EQ(quota(), 3);
 }
 
-TEST_F(CpuQuota, GroupsOutsideTheNamespaceHaveWhatIsMounted) {
+TEST_F(ControlGroups, GroupsOutsideTheNamespaceHaveWhatIsMounted) {
   write("/sys/fs/cgroup/cpu.max", "300000 100000\n");
   // A path with ".." would lead to this file.
   write("/cpu.max", "100000 100000\n");
@@ -119,7 +121,7 @@ TEST_F(CpuQuota, GroupsOutsideTheNamespaceHaveWhatIsMounted) {
   EXPECT_EQ(quota(), 2);
 }
 
-TEST_F(CpuQuota, FirstVersion) {
+TEST_F(ControlGroups, FirstVersion) {
   first_version("/pod/job");
   quota_of_first("/pod/job", "-1", "100000");
   EXPECT_EQ(quota(), 0);
@@ -133,7 +135,7 @@ TEST_F(CpuQuota, FirstVersion) {
   EXPECT_EQ(quota(), 0);
 }
 
-TEST_F(CpuQuota, FirstVersionInAContainerThatSeesTheNamesOutside) {
+TEST_F(ControlGroups, FirstVersionInAContainerThatSeesTheNamesOutside) {
   first_version("/docker/0123abc", "/docker/0123abc");
   quota_of_first("", "200000", "100000");
   EXPECT_EQ(quota(), 2);
@@ -145,7 +147,7 @@ TEST_F(CpuQuota, FirstVersionInAContainerThatSeesTheNamesOutside) {
   EXPECT_EQ(quota(), 2);
 }
 
-TEST_F(CpuQuota, BothVersionsAtOnce) {
+TEST_F(ControlGroups, BothVersionsAtOnce) {
   write("/proc/self/cgroup", "4:cpu,cpuacct:/job\n0::/job\n");
   write("/proc/self/mountinfo",
         "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -156,7 +158,7 @@ TEST_F(CpuQuota, BothVersionsAtOnce) {
   EXPECT_EQ(quota(), 2);
 }
 
-TEST_F(CpuQuota, AMountOfAnotherGroupSaysNothing) {
+TEST_F(ControlGroups, AMountOfAnotherGroupSaysNothing) {
   write("/proc/self/cgroup", "0::/mine\n");
   write("/proc/self/mountinfo",
         "40 23 0:26 /other /mnt/other rw - cgroup2 cgroup2 rw\n"
@@ -166,14 +168,39 @@ TEST_F(CpuQuota, AMountOfAnotherGroupSaysNothing) {
   EXPECT_EQ(quota(), 3);
 }
 
-TEST_F(CpuQuota, NamesWithBlanksAndColons) {
+TEST_F(ControlGroups, NamesWithBlanksAndColons) {
   write("/proc/self/cgroup", "0::/a job: one\n");
   write("/proc/self/mountinfo", "30 23 0:26 / /sys/control\\040groups rw - cgroup2 cgroup2 rw\n");
   write("/sys/control groups/a job: one/cpu.max", "300000 100000\n");
   EXPECT_EQ(quota(), 3);
 }
 
-TEST_F(CpuQuota, GarbageIsPassedOver) {
+TEST_F(ControlGroups, MemoryInTheSecondVersion) {
+  second_version("/pod/job");
+  EXPECT_EQ(bytes(), 0);
+  write("/sys/fs/cgroup/pod/job/cpu.max", "100000 100000\n");
+  for (const char* text : {"max", "", "x", "-1", "0", "1e9", "9223372036854771712"}) {
+    write("/sys/fs/cgroup/pod/job/memory.max", std::string(text) + "\n");
+    EXPECT_EQ(bytes(), 0) << text;
+  }
+  write("/sys/fs/cgroup/pod/memory.max", "8589934592\n");
+  EXPECT_EQ(bytes(), 8589934592);
+  write("/sys/fs/cgroup/pod/job/memory.max", "4294967296\n");
+  EXPECT_EQ(bytes(), 4294967296);
+}
+
+TEST_F(ControlGroups, MemoryInTheFirstVersion) {
+  write("/proc/self/cgroup", "5:cpu,cpuacct:/elsewhere\n4:memory:/docker/0123\n");
+  write("/proc/self/mountinfo",
+        "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+        "34 25 0:30 /docker/0123 /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
+  write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+  EXPECT_EQ(bytes(), 0);
+  write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "2147483648\n");
+  EXPECT_EQ(bytes(), 2147483648);
+}
+
+TEST_F(ControlGroups, GarbageIsPassedOver) {
   write("/proc/self/cgroup", "\n:\n::\n0:\n4:cpu\nx:y:z\n\xff\xfe\n0::\n0::relative\n4:cpu:/job\n");
   write("/proc/self/mountinfo",
         "\n- - -\n1 2 3\n30 23 0:26 / /sys/fs/cgroup rw\n30 23 0:26 / /sys\\09x rw - cgroup2\n"

@@ -1,10 +1,11 @@
-// Finds the CPU quota of this process in the files of its control groups.
-#include "app/cpu_quota.h"
+// Finds the limits of this process in the files of its control groups.
+#include "app/control_groups.h"
 
 #include <algorithm>
 #include <charconv>
 #include <climits>
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <vector>
@@ -45,8 +46,9 @@ bool has_word(const std::string& list, const std::string& word) {
 }
 
 // Reads the groups from /proc/self/cgroup, whose lines hold a number, controllers and a path,
-// separated by colons. Version 2 has the number 0 and no controllers.
-std::vector<Group> groups_of(const std::string& root) {
+// separated by colons. Version 2 has the number 0 and no controllers. Groups of version 1 are
+// returned if they have this controller.
+std::vector<Group> groups_of(const std::string& root, const std::string& controller) {
   std::vector<Group> groups;
   std::ifstream file(root + "/proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {
@@ -55,7 +57,7 @@ std::vector<Group> groups_of(const std::string& root) {
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
     const bool of_second = line.starts_with("0::");
-    if (of_second || has_word(controllers, "cpu"))
+    if (of_second || has_word(controllers, controller))
       groups.push_back({of_second, line.substr(second + 1)});
   }
   return groups;
@@ -77,8 +79,8 @@ std::string unescaped(const std::string& text) {
 
 // Reads the mounts from /proc/self/mountinfo, whose lines hold a number, the parent, the device,
 // the root, the mount point, options, any number of optional fields, "-", the type, the source, and
-// options of the type.
-std::vector<Mount> mounts_of(const std::string& root) {
+// options of the type, which name the controllers in version 1.
+std::vector<Mount> mounts_of(const std::string& root, const std::string& controller) {
   std::vector<Mount> mounts;
   std::ifstream file(root + "/proc/self/mountinfo");
   for (std::string line; std::getline(file, line);) {
@@ -89,7 +91,7 @@ std::vector<Mount> mounts_of(const std::string& root) {
     }
     if (!(fields >> type >> skipped >> options)) continue;
     const bool second = type == "cgroup2";
-    if (second || (type == "cgroup" && has_word(options, "cpu")))
+    if (second || (type == "cgroup" && has_word(options, controller)))
       mounts.push_back({second, unescaped(from), unescaped(point)});
   }
   return mounts;
@@ -123,14 +125,27 @@ std::optional<std::int64_t> quota_of(const std::string& folder, bool second) {
   return (*quota - 1) / *period + 1;
 }
 
-// Returns the smallest quota of a group and of all groups above it, in every place where they are
+// Returns how many bytes one group may have.
+std::optional<std::int64_t> bytes_of(const std::string& folder, bool second) {
+  // Without a limit, version 2 writes "max", which is no number, and version 1 the largest number
+  // of whole pages.
+  constexpr std::int64_t kNoLimit = std::int64_t{1} << 62;
+  const auto bytes =
+      number_in(line_of(folder + (second ? "/memory.max" : "/memory.limit_in_bytes")).value_or(""));
+  return bytes && *bytes > 0 && *bytes < kNoLimit ? bytes : std::nullopt;
+}
+
+// Reads the limit that is set in a folder of a group, of the second version or of the first.
+using ReadLimit = std::optional<std::int64_t> (*)(const std::string& folder, bool second);
+
+// Returns the smallest limit of a group and of all groups above it, in every place where they are
 // mounted.
-std::optional<std::int64_t> quota_along(const std::string& root, const std::vector<Mount>& mounts,
-                                        const Group& group) {
+std::optional<std::int64_t> limit_along(const std::string& root, const std::vector<Mount>& mounts,
+                                        const Group& group, ReadLimit limit_of) {
   std::optional<std::int64_t> least;
   const auto read = [&](const Mount& mount, const std::string& way) {
-    const auto quota = quota_of(root + mount.point + way, mount.second);
-    if (quota) least = std::min(least.value_or(INT64_MAX), *quota);
+    const auto limit = limit_of(root + mount.point + way, mount.second);
+    if (limit) least = std::min(least.value_or(INT64_MAX), *limit);
   };
   const Mount* unrelated = nullptr;
   bool found = false;
@@ -149,17 +164,33 @@ std::optional<std::int64_t> quota_along(const std::string& root, const std::vect
   return least;
 }
 
+// Returns the smallest limit of all groups that this process is in.
+std::optional<std::int64_t> least_limit(const std::string& root, const std::string& controller,
+                                        ReadLimit limit_of) {
+  const std::vector<Mount> mounts = mounts_of(root, controller);
+  std::optional<std::int64_t> least;
+  for (const Group& group : groups_of(root, controller)) {
+    const auto limit = limit_along(root, mounts, group, limit_of);
+    if (limit) least = std::min(least.value_or(INT64_MAX), *limit);
+  }
+  return least;
+}
+
 }  // namespace
 
 std::optional<int> cpu_quota(const std::string& root) {
-  const std::vector<Mount> mounts = mounts_of(root);
-  std::optional<std::int64_t> least;
-  for (const Group& group : groups_of(root)) {
-    const auto quota = quota_along(root, mounts, group);
-    if (quota) least = std::min(least.value_or(INT64_MAX), *quota);
-  }
+  const auto least = least_limit(root, "cpu", quota_of);
   if (!least) return std::nullopt;
   return static_cast<int>(std::min<std::int64_t>(*least, INT_MAX));
+}
+
+std::optional<std::int64_t> memory_limit(const std::string& root) {
+  return least_limit(root, "memory", bytes_of);
+}
+
+std::string system_root() {
+  const char* root = std::getenv("XLATE_TEST_SYSTEM_ROOT");
+  return root ? root : "";
 }
 
 }  // namespace xlate
