@@ -93,6 +93,30 @@ class Memory(Case):
             self.assertGreater(max(halved), 1, options)
             self.assertGreater(begun_again, 0, options)
 
+    def test_parts_that_have_no_room_begin_again(self):
+        """Four threads compute parts of a batch, for each of which they need memory."""
+        report, wanted, begun_again, codes = self.path("report.json"), None, 0, set()
+        for kilobytes in (4000000, *range(300000, 180000, -5000)):
+            result = xlate(
+                *("-q", "-b", 4, "--max-length", 12, "--no-repeat-ngram", 3, "--threads", 4),
+                *("--report", report),
+                input=program.text(source_lines()),
+                device="cpu",
+                preexec_fn=limit((resource.RLIMIT_AS, kilobytes * 1024)),
+            )
+            codes.add(result.code)
+            if result.code:
+                self.check(result, 1)
+                self.assertEqual(len(result.error_lines), 1, result.story())
+                continue
+            wanted = wanted or result.out
+            self.assertEqual(result.out, wanted, result.story())
+            described = self.load_report(report, result)
+            if "in parts" in described["paths"]["step"]:
+                begun_again += described["retries"]["memory"]
+        self.assertEqual(codes, {0, 1})
+        self.assertGreater(begun_again, 0)
+
     def test_sources_of_a_model_that_have_no_room_are_its_own(self):
         model = ModelFile(program.SHARED)
         model.header["generation"]["max_source_length"] = 1 << 24
