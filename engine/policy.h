@@ -100,9 +100,9 @@ inline Policy policy_for(bool gpu, int threads) {
     policy.batch_rows = policy.most_rows;
     policy.window = 100000;
   } else {
-    // Each thread has rows enough for a part (engine/cpu/parts.cpp) in greedy search and for two at
-    // beam 4, as was fastest with 16 threads (docs/benchmarks.md, "The CPU"). More sentences than
-    // are sorted together would be read too late.
+    // Each thread has rows enough for two parts (engine/cpu/parts.cpp), of 32 rows in greedy search
+    // and of 64 at beam 4, as was fastest with 16 threads (docs/benchmarks.md, "The CPU"). More
+    // sentences than are sorted together would be read too late.
     constexpr std::int64_t kThreadRows = 128, kThreadSentences = 64;
     policy.batch_rows = std::clamp(kThreadRows * threads, policy.batch_rows, policy.most_rows);
     policy.batch_sentences =

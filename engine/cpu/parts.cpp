@@ -86,7 +86,10 @@ std::int64_t CpuBackend::parts_of(std::int64_t rows, std::size_t weight_bytes) c
   const std::int64_t threads = pool_.threads(),
                      least = weight_bytes <= kFewWeights ? kLeastRowsOfFewWeights : kLeastRows;
   if (threads == 1 || rows < threads * least || weight_bytes > last_cache_bytes()) return 1;
-  return (rows + threads * kMostRows - 1) / (threads * kMostRows) * threads;
+  // With two parts or more for each thread, one that is held up has the others take a part from it.
+  const std::int64_t each = std::max((rows + threads * kMostRows - 1) / (threads * kMostRows),
+                                     std::min<std::int64_t>(2, rows / (threads * least)));
+  return each * threads;
 }
 
 std::vector<std::size_t> CpuBackend::divide(const Program& program, const PackedRows& batch) const {
