@@ -4,7 +4,6 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "app/control_groups.h"
 #include "app/option_errors.h"

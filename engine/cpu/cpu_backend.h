@@ -183,7 +183,7 @@ class CpuBackend final : public Backend {
   // batch. They share the library.
   std::vector<std::unique_ptr<CpuBackend>> of_threads_;
   // Say how packed rows and steps have been computed.
-  Ways packed_, steps_;
+  Ways packed_ways_, step_ways_;
   // Where row rules apply, the logits of this many rows are in memory at a time.
   std::int64_t ruled_rows_ = kMostProductRows;
   SearchScratch search_;

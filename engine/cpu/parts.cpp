@@ -110,7 +110,7 @@ std::vector<std::size_t> CpuBackend::divide(const Program& program, const Packed
 void CpuBackend::run(Queue& queue, const Program& program, const Workspace& workspace,
                      const PackedRows& batch) {
   const std::vector<std::size_t> firsts = divide(program, batch);
-  (firsts.empty() ? packed_.together : packed_.in_parts) = true;
+  (firsts.empty() ? packed_ways_.together : packed_ways_.in_parts) = true;
   if (firsts.empty()) return with_room([&] { Backend::run(queue, program, workspace, batch); });
   auto run_part = [&](std::int64_t part, int thread) {
     const std::size_t begin = firsts[static_cast<std::size_t>(part)],
@@ -140,7 +140,7 @@ void CpuBackend::decode(Queue& queue, const Program& program, const Workspace& w
           : parts_of(rows.rows(), weight_bytes(program) + bytes_of(projection.linear));
   const bool together =
       parts == 1 || !is_balanced(parts, (rows.groups + parts - 1) / parts, rows.groups, threads);
-  (together ? steps_.together : steps_.in_parts) = true;
+  (together ? step_ways_.together : step_ways_.in_parts) = true;
   if (together)
     return with_room([&] { Backend::decode(queue, program, workspace, step, projection, rules); });
   auto decode_part = [&](std::int64_t part, int thread) {
@@ -156,7 +156,8 @@ void CpuBackend::decode(Queue& queue, const Program& program, const Workspace& w
 
 std::map<std::string, std::string> CpuBackend::paths() const {
   std::map<std::string, std::string> paths;
-  for (const auto& [name, ways] : {std::pair{"packed", packed_}, std::pair{"step", steps_}}) {
+  for (const auto& [name, ways] :
+       {std::pair{"packed", packed_ways_}, std::pair{"step", step_ways_}}) {
     if (ways.in_parts || ways.together)
       paths[name] = !ways.together ? "in parts" : ways.in_parts ? "in parts; together" : "together";
   }
